@@ -1,0 +1,2 @@
+//! flotilla-agent
+fn main() {}

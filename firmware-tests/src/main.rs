@@ -1,0 +1,2 @@
+//! firmware-tests
+fn main() {}
