@@ -113,6 +113,12 @@ pub fn server_filters() -> [String; 4] {
     Channel::UP.map(|channel| format!("{PREFIX}/+/+/{}", channel.path()))
 }
 
+/// The MQTT client id of a device. The broker refuses every other one, so that no device can take over
+/// another's session; `:` can stand in neither id, so it is unique over all projects.
+pub fn client_id(project: &ProjectId, device: &DeviceId) -> String {
+    format!("{project}:{device}")
+}
+
 /// Whether a device may publish to `topic`: only to the upward channels of its own branch.
 pub fn device_may_publish(project: &ProjectId, device: &DeviceId, topic: &str) -> bool {
     Topic::parse(topic)
