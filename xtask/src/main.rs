@@ -1,2 +1,47 @@
-//! xtask
-fn main() {}
+//! The project's own commands: `cargo xtask demo | test | bench | tidy | package`.
+//!
+//! Each says what it does, installs what it needs from the ordinary package managers and says so, and never
+//! takes a shortcut into the product: it calls the same binaries and command lines as a user.
+
+mod bench;
+mod builds;
+mod demo;
+mod package;
+mod run;
+mod test;
+mod tidy;
+mod tools;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Flotilla's own commands")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole story: server, six devices, three rollouts, a drifting lens.
+    Demo(demo::Args),
+    /// Run everything that can be checked: format, lints, unit, integration, browser and firmware tests.
+    Test(test::Args),
+    /// Measure, and print the figures that the docs quote.
+    Bench(bench::Args),
+    /// Check arrows between rooms, fences, file sizes, paths and secrets.
+    Tidy,
+    /// Build the static agent for a device.
+    Package(package::Args),
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Demo(args) => demo::main(&args),
+        Command::Test(args) => test::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        Command::Tidy => tidy::main(),
+        Command::Package(args) => package::main(&args),
+    }
+}

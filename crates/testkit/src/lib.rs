@@ -1,1 +1,6 @@
-//! testkit
+//! What tests and the demo need beyond the product: the rig that runs the real binaries as processes, and
+//! the feeder that plays the integrator's application. Fakes for what can't run here live here too and say so
+//! in their names. Never a dependency of a shipped binary.
+
+pub mod feeder;
+pub mod rig;

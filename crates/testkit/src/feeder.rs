@@ -1,0 +1,201 @@
+//! The integrator's application: sends images to an agent's local API and the true labels some time later.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+/// One labelled image: 8x8 pixels, row-major, 0..16.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// 64 pixel values.
+    pub pixels: Vec<f32>,
+    /// The digit that it shows.
+    pub label: u8,
+}
+
+/// What the world does to the images before the device's camera sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lens {
+    /// Nothing.
+    Clean,
+    /// A dirty lens: a 3x3 blur and noise.
+    Dirty,
+}
+
+/// What a feeder has seen so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests that were answered.
+    pub answered: AtomicU64,
+    /// Requests that were not.
+    pub failed: AtomicU64,
+    /// Answers that named the true label.
+    pub right: AtomicU64,
+}
+
+/// Feeds one agent from its own thread until it is dropped.
+#[derive(Debug)]
+pub struct Feeder {
+    stop: Arc<AtomicBool>,
+    is_dirty: Arc<AtomicBool>,
+    tally: Arc<Tally>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feeder {
+    /// Starts feeding `images` in turn, `per_second` of them, to the model at `base_url`
+    /// (`http://127.0.0.1:PORT`); each true label follows `label_delay` later.
+    pub fn start(base_url: &str, model: &str, images: Arc<Vec<Image>>, per_second: f64, label_delay: Duration) -> Self {
+        let feeder = Self {
+            stop: Arc::default(),
+            is_dirty: Arc::default(),
+            tally: Arc::default(),
+            thread: None,
+        };
+        let mut client = Client::new(base_url, model);
+        let (stop, is_dirty, tally) = (feeder.stop.clone(), feeder.is_dirty.clone(), feeder.tally.clone());
+        let pause = Duration::from_secs_f64(1.0 / per_second);
+        let thread = std::thread::spawn(move || {
+            let mut labels: VecDeque<(Instant, String, u8)> = VecDeque::new();
+            let mut next = Instant::now();
+            for turn in 0_usize.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let image = &images[turn % images.len()];
+                let lens = if is_dirty.load(Ordering::Relaxed) { Lens::Dirty } else { Lens::Clean };
+                match client.infer(&lens.look(&image.pixels, turn)) {
+                    Ok(answer) => {
+                        tally.answered.fetch_add(1, Ordering::Relaxed);
+                        if answer.label == image.label {
+                            tally.right.fetch_add(1, Ordering::Relaxed);
+                        }
+                        labels.push_back((Instant::now() + label_delay, answer.id, image.label));
+                    }
+                    Err(_) => {
+                        tally.failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                while labels.front().is_some_and(|(due, ..)| *due <= Instant::now()) {
+                    let Some((_, id, label)) = labels.pop_front() else { break };
+                    // A label that comes too late for the device's ring is refused there; that is its right.
+                    let _refused = client.feedback(&id, label);
+                }
+                next += pause;
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+        });
+        Self { thread: Some(thread), ..feeder }
+    }
+
+    /// Changes the lens from now on.
+    pub fn set_lens(&self, lens: Lens) {
+        self.is_dirty.store(lens == Lens::Dirty, Ordering::Relaxed);
+    }
+
+    /// What was seen so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl Lens {
+    /// What the camera sees of an 8x8 image; the noise is a fixed function of `turn` and place.
+    fn look(self, pixels: &[f32], turn: usize) -> Vec<f32> {
+        match self {
+            Self::Clean => pixels.to_vec(),
+            Self::Dirty => (0..64).map(|at| (blurred(pixels, at) + noise(turn * 64 + at)).clamp(0.0, 16.0)).collect(),
+        }
+    }
+}
+
+fn blurred(pixels: &[f32], at: usize) -> f32 {
+    let (row, column) = (at / 8, at % 8);
+    let near = |centre: usize| centre.saturating_sub(1)..=(centre + 1).min(7);
+    let values: Vec<f32> =
+        near(row).flat_map(|r| near(column).map(move |c| r * 8 + c)).map(|i| pixels[i]).collect();
+    values.iter().sum::<f32>() / values.len() as f32
+}
+
+/// Uniform noise in -2.5..2.5 from a 64-bit mix (SplitMix64), so that runs repeat.
+fn noise(index: usize) -> f32 {
+    let mut x = (index as u64).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    let top = u16::try_from((x ^ (x >> 31)) >> 48).unwrap_or(0);
+    (f32::from(top) / f32::from(u16::MAX) - 0.5) * 5.0
+}
+
+/// One answer of the model.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The inference's id, to be named with the true label.
+    pub id: String,
+    /// Version of the release that answered.
+    pub version: String,
+    /// The class with the highest score.
+    pub label: u8,
+    /// One score per class.
+    pub scores: Vec<f64>,
+}
+
+/// A small Open Inference Protocol v2 client.
+#[derive(Debug)]
+pub struct Client {
+    agent: ureq::Agent,
+    infer_url: String,
+    feedback_url: String,
+}
+
+impl Client {
+    /// For one model of one agent.
+    pub fn new(base_url: &str, model: &str) -> Self {
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
+        Self {
+            agent: config.into(),
+            infer_url: format!("{base_url}/v2/models/{model}/infer"),
+            feedback_url: format!("{base_url}/v2/models/{model}/feedback"),
+        }
+    }
+
+    /// Asks for one image's digit.
+    ///
+    /// # Errors
+    /// When the agent doesn't answer, or not in the protocol's form.
+    pub fn infer(&mut self, pixels: &[f32]) -> Result<Answer> {
+        let body = json!({ "inputs": [
+            { "name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": pixels }
+        ]});
+        let answer: Value = self.agent.post(&self.infer_url).send_json(body)?.body_mut().read_json()?;
+        let text = |key: &str| answer[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in the answer"));
+        let outputs = answer["outputs"].as_array().context("no outputs in the answer")?;
+        let scores = outputs.iter().find(|o| o["name"] == "scores").context("no output named scores")?;
+        let scores: Vec<f64> =
+            scores["data"].as_array().context("scores hold no data")?.iter().filter_map(Value::as_f64).collect();
+        let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).context("no scores")?.0;
+        Ok(Answer { id: text("id")?, version: text("model_version")?, label: u8::try_from(best)?, scores })
+    }
+
+    /// Tells the true label of an earlier inference.
+    ///
+    /// # Errors
+    /// When the agent refuses it.
+    pub fn feedback(&mut self, id: &str, label: u8) -> Result<()> {
+        self.agent.post(&self.feedback_url).send_json(json!({ "id": id, "label": label.to_string() }))?;
+        Ok(())
+    }
+}

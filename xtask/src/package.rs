@@ -1,0 +1,92 @@
+//! `cargo xtask package --target T`: the static agent for a device, with zig as C compiler and linker.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::run::{check, output, program, root, target_folder};
+use crate::tools;
+
+/// Pinned, so that the same source gives the same agent.
+const CROSS_TOOLS: [&str; 2] = ["cargo-zigbuild==0.24.0", "ziglang==0.17.0"];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rust target triple; the known ones stand in cross/targets.toml.
+    #[arg(long, default_value = "aarch64-unknown-linux-musl")]
+    target: String,
+    /// `size` is what ships; `quick` builds in a third of the time.
+    #[arg(long, value_enum, default_value_t = Profile::Size)]
+    profile: Profile,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    Quick,
+    Size,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Size => "size",
+        }
+    }
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let agent = agent(&args.target, args.profile)?;
+    let bytes = agent.metadata()?.len();
+    println!("{}\n{bytes} bytes", agent.display());
+    let ceiling = ceiling(&args.target)?;
+    if args.profile == Profile::Size && bytes > ceiling {
+        bail!("the agent has {bytes} bytes; cross/targets.toml allows {ceiling} for {}", args.target);
+    }
+    Ok(())
+}
+
+/// Builds the static agent and says where it is.
+///
+/// # Errors
+/// When a tool is missing or it doesn't build.
+pub(crate) fn agent(target: &str, profile: Profile) -> Result<PathBuf> {
+    ceiling(target)?;
+    ensure_std(target)?;
+    let tools = tools::python_env("cross", &CROSS_TOOLS)?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    println!("building flotilla-agent for {target}, profile {} (many minutes the first time)", profile.name());
+    // Panic messages name source files: they shall not name folders of the machine that built them.
+    let home = std::env::var("HOME").unwrap_or_default();
+    let remap = format!("--remap-path-prefix={}=/flotilla --remap-path-prefix={home}=/build", root().display());
+    check(
+        program(&tools.join("cargo-zigbuild").to_string_lossy())
+            .args(["zigbuild", "--locked", "--package", "flotilla-agent", "--profile", profile.name(), "--target", target])
+            .env("PATH", format!("{}:{path}", tools.display()))
+            .env("RUSTFLAGS", remap),
+    )?;
+    Ok(target_folder()?.join(target).join(profile.name()).join("flotilla-agent"))
+}
+
+fn ceiling(target: &str) -> Result<u64> {
+    let file = root().join("cross/targets.toml");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let targets: toml::Table = text.parse().with_context(|| format!("{} is not TOML", file.display()))?;
+    let known = targets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let entry = targets.get(target).with_context(|| format!("unknown target {target}; known: {known}"))?;
+    let bytes = entry.get("agent_ceiling_bytes").and_then(toml::Value::as_integer);
+    u64::try_from(bytes.context("no agent_ceiling_bytes in cross/targets.toml")?).context("negative ceiling")
+}
+
+fn ensure_std(target: &str) -> Result<()> {
+    let libdir = output(program("rustc").args(["--print", "target-libdir", "--target", target]));
+    let has_std = libdir.is_ok_and(|path| PathBuf::from(path.trim()).is_dir());
+    if has_std {
+        return Ok(());
+    }
+    println!("installing Rust's standard library for {target}: rustup target add {target}");
+    check(program("rustup").args(["target", "add", target])).with_context(|| {
+        format!("Rust's standard library for {target} is missing; with rustup: rustup target add {target}")
+    })
+}

@@ -1,0 +1,156 @@
+//! `cargo xtask test`: everything that can be checked, in an order that fails early.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::builds;
+use crate::demo;
+use crate::package::{self, Profile};
+use crate::run::{cargo, check, output, program, root};
+use crate::tools;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only these steps.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Step>,
+    /// Leave these steps out.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    skip: Vec<Step>,
+}
+
+/// The steps, in the order they run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Step {
+    /// rustfmt.
+    Format,
+    /// Arrows, fences, sizes, secrets.
+    Tidy,
+    /// The console's types, lints, unit tests and build.
+    Console,
+    /// clippy on every crate and test, warnings are errors.
+    Lint,
+    /// Licences, sources, bans and advisories of every dependency.
+    Deny,
+    /// Unit and integration tests of every crate, with a real PostgreSQL.
+    Unit,
+    /// The demo's story with its outcomes asserted, then the browser tests against that very fleet.
+    Demo,
+    /// The cross-built agent on an emulated device against the real server.
+    Firmware,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let is_wanted = |step: &Step| (args.only.is_empty() || args.only.contains(step)) && !args.skip.contains(step);
+    let begun = Instant::now();
+    let mut times: Vec<(Step, Duration)> = Vec::new();
+    for step in Step::value_variants().iter().copied().filter(is_wanted) {
+        println!("\n== {step:?}");
+        let start = Instant::now();
+        step.run().with_context(|| format!("step {step:?} failed; run it alone with: cargo xtask test --only {}", step.word()))?;
+        times.push((step, start.elapsed()));
+    }
+    println!("\nall passed in {} s:", begun.elapsed().as_secs());
+    for (step, time) in times {
+        println!("  {:<10}{:>5} s", step.word(), time.as_secs());
+    }
+    Ok(())
+}
+
+impl Step {
+    fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Format => check(cargo().args(["fmt", "--all", "--", "--check"])),
+            Self::Tidy => crate::tidy::main(),
+            Self::Console => console(),
+            Self::Lint => {
+                check(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+            }
+            Self::Deny => deny(),
+            Self::Unit => unit(),
+            Self::Demo => story_and_browser(),
+            Self::Firmware => firmware(),
+        }
+    }
+}
+
+fn console() -> Result<()> {
+    builds::install_console()?;
+    check(&mut builds::npm(&["run", "--silent", "check"]))?;
+    builds::console()
+}
+
+/// The version whose settings `deny.toml` is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+fn deny() -> Result<()> {
+    let folder = tools::cache_folder()?.join("cargo-deny");
+    let binary = folder.join("bin/cargo-deny");
+    let version = || output(program(&binary.to_string_lossy()).arg("--version"));
+    if !version().is_ok_and(|text| text.trim().ends_with(CARGO_DENY)) {
+        println!("installing cargo-deny {CARGO_DENY}: cargo install --locked cargo-deny@{CARGO_DENY}");
+        check(
+            cargo()
+                .args(["install", "--locked", "--quiet", &format!("cargo-deny@{CARGO_DENY}"), "--root"])
+                .arg(&folder)
+                .env_remove("CARGO_TARGET_DIR"),
+        )?;
+    }
+    let deny = |what: &[&str]| {
+        let mut command = program(&binary.to_string_lossy());
+        command.args(["--workspace", "--all-features", "check", "--hide-inclusion-graph"]).args(what);
+        command
+    };
+    check(&mut deny(&["bans", "licenses", "sources"]))?;
+    // The advisories are in a git repository on the network. Without it the rest is still checked, and it is said.
+    match output(&mut deny(&["advisories"])) {
+        Ok(_) => println!("advisories ok"),
+        Err(error) if is_unreachable(&format!("{error:#}")) => {
+            println!("advisories NOT checked: the advisory database can't be reached from here");
+        }
+        Err(error) => bail!("{error:#}"),
+    }
+    Ok(())
+}
+
+fn is_unreachable(error: &str) -> bool {
+    ["failed to fetch advisory database", "failed to open advisory database"].iter().any(|sign| error.contains(sign))
+}
+
+fn unit() -> Result<()> {
+    tools::ensure_postgresql()?;
+    check(cargo().args(["test", "--workspace", "--locked", "--quiet"]))
+}
+
+fn story_and_browser() -> Result<()> {
+    tools::ensure(&tools::CHROMIUM)?;
+    builds::install_console()?;
+    let world = demo::once(6)?;
+    println!("browser tests against the demo's fleet");
+    check(
+        builds::npm(&["run", "--silent", "e2e"])
+            .env("FLOTILLA_URL", world.console_url())
+            .env("FLOTILLA_USER", "admin")
+            .env("FLOTILLA_PASSWORD", world.password()),
+    )
+}
+
+fn firmware() -> Result<()> {
+    tools::ensure(&tools::QEMU_AARCH64)?;
+    let binaries = builds::binaries()?;
+    let agent = package::agent("aarch64-unknown-linux-musl", Profile::Quick)?;
+    check(
+        cargo()
+            .args(["run", "--quiet", "--package", "firmware-tests", "--", "smoke", "--target", "aarch64-unknown-linux-musl"])
+            .arg("--cross-agent")
+            .arg(agent)
+            .arg("--binaries")
+            .arg(binaries.agent.parent().unwrap_or(&root())),
+    )
+}

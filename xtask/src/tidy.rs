@@ -1,0 +1,163 @@
+//! `cargo xtask tidy`: what no compiler checks. Arrows between rooms, fences around libraries, sizes of files,
+//! and nothing committed that belongs to one machine or to nobody.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::run::{metadata, output, program, root};
+
+/// Which of our packages each may name in its normal dependencies.
+const ARROWS: [(&str, &[&str]); 12] = [
+    ("protocol", &[]),
+    ("trust", &["protocol"]),
+    ("profile", &["protocol"]),
+    ("rollout", &["protocol"]),
+    ("release", &["protocol", "trust", "profile", "rollout"]),
+    ("inference", &["protocol", "trust", "profile", "release"]),
+    ("flotilla-agent", &["protocol", "trust", "profile", "release", "inference"]),
+    ("flotilla-server", &["protocol", "trust", "profile", "release", "rollout"]),
+    ("flotilla", &["protocol", "trust", "profile", "release", "inference"]),
+    ("testkit", &["protocol", "trust", "release"]),
+    ("firmware-tests", &["protocol", "trust", "release", "testkit"]),
+    ("xtask", &["testkit"]),
+];
+
+/// A library's path as it stands in code, and the only folders where it may stand.
+const FENCES: [(&str, &[&str]); 5] = [
+    ("sled::", &["agent/src/store"]),
+    ("rumqttc::", &["agent/src/link", "fleet-server/src/link", "fleet-server/tests"]),
+    ("mqtt5::", &["fleet-server/src/link"]),
+    ("sqlx::", &["fleet-server/src/store"]),
+    ("tract_onnx::", &["crates/inference"]),
+];
+
+/// Longest file in production lines (what stands before its tests).
+const MAX_LINES: usize = 600;
+
+pub(crate) fn main() -> Result<()> {
+    let files = tracked_files()?;
+    let mut faults = arrows(&metadata()?)?;
+    for name in &files {
+        let Ok(text) = fs::read_to_string(root().join(name)) else { continue };
+        faults.extend(fences(name, &text));
+        faults.extend(size(name, &text));
+        faults.extend(foreign(name, &text));
+    }
+    if faults.is_empty() {
+        println!("tidy: {} files, no fault", files.len());
+        return Ok(());
+    }
+    bail!("tidy found {} faults:\n  {}", faults.len(), faults.join("\n  "))
+}
+
+fn tracked_files() -> Result<Vec<String>> {
+    let list = output(program("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))
+        .context("tidy asks git which files belong to the project")?;
+    Ok(list.lines().map(str::to_owned).collect())
+}
+
+fn arrows(metadata: &Value) -> Result<Vec<String>> {
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    let mut faults = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some((_, allowed)) = ARROWS.iter().find(|(from, _)| *from == name) else {
+            faults.push(format!("package {name} has no place on the plan (xtask/src/tidy.rs)"));
+            continue;
+        };
+        let named = package["dependencies"].as_array().into_iter().flatten().filter(|dependency| {
+            dependency["kind"].is_null() && dependency["path"].is_string()
+        });
+        for dependency in named.filter_map(|dependency| dependency["name"].as_str()) {
+            if !allowed.contains(&dependency) {
+                faults.push(format!("arrow the wrong way: {name} -> {dependency}"));
+            }
+        }
+    }
+    Ok(faults)
+}
+
+fn fences(name: &str, text: &str) -> Vec<String> {
+    if !has_extension(name, &["rs"]) || name.starts_with("xtask/") {
+        return Vec::new();
+    }
+    let broken = FENCES.iter().filter(|(library, rooms)| {
+        let is_inside = rooms.iter().any(|room| name.starts_with(room));
+        let is_used = text.lines().any(|line| !line.trim_start().starts_with("//") && names_path(line, library));
+        is_used && !is_inside
+    });
+    broken.map(|(library, rooms)| format!("{name} names {library}, fenced to {}", rooms.join(", "))).collect()
+}
+
+/// Whether `line` names `library` as a path's first part, not as the end of a longer name.
+fn names_path(line: &str, library: &str) -> bool {
+    let is_start = |at: usize| {
+        !line[..at].chars().next_back().is_some_and(|before| before.is_alphanumeric() || "_:".contains(before))
+    };
+    line.match_indices(library).any(|(at, _)| is_start(at))
+}
+
+fn size(name: &str, text: &str) -> Option<String> {
+    let is_generated = name.contains("/generated/") || name.ends_with(".d.ts");
+    if !has_extension(name, &["rs", "ts", "tsx"]) || is_generated {
+        return None;
+    }
+    let lines = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count();
+    (lines > MAX_LINES).then(|| format!("{name} has {lines} production lines, at most {MAX_LINES}"))
+}
+
+fn foreign(name: &str, text: &str) -> Vec<String> {
+    if name == "Cargo.lock" || name == "xtask/src/tidy.rs" {
+        return Vec::new();
+    }
+    // Written in two halves, so that this file doesn't hold what it looks for.
+    let signs = [
+        (concat!("/ro", "ot/"), "a path of one machine"),
+        (concat!("/wo", "rk/main"), "a path of one machine"),
+        (concat!("registry.np", "mjs"), "a package registry's host"),
+        (concat!("files.python", "hosted"), "a package registry's host"),
+        (concat!("deb.deb", "ian.org"), "a package registry's host"),
+        (concat!("static.crates", ".io"), "a package registry's host"),
+        (concat!("BEGIN PRIV", "ATE KEY"), "an unencrypted private key"),
+        (concat!("BEGIN EC PRIV", "ATE KEY"), "an unencrypted private key"),
+    ];
+    let found = signs.iter().filter(|(sign, _)| text.contains(sign));
+    found.map(|(sign, what)| format!("{name} holds {what}: {sign}")).collect()
+}
+
+fn has_extension(name: &str, extensions: &[&str]) -> bool {
+    Path::new(name).extension().is_some_and(|have| extensions.iter().any(|want| have == *want))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fenced_library_outside_its_room_is_a_fault() {
+        assert_eq!(fences("cli/src/main.rs", "use sled::Db;").len(), 1);
+        assert!(fences("agent/src/store/spool.rs", "use sled::Db;").is_empty());
+        assert!(fences("cli/src/main.rs", "// sled::Db is elsewhere").is_empty());
+        assert!(fences("cli/src/main.rs", "let x = assembled::Db;").is_empty());
+    }
+
+    #[test]
+    fn tests_do_not_count_as_production_lines() {
+        let long = "x\n".repeat(MAX_LINES + 1);
+        assert!(size("a.rs", &long).is_some());
+        assert!(size("a.rs", &format!("x\n#[cfg(test)]\n{long}")).is_none());
+        assert!(size("a.md", &long).is_none());
+    }
+
+    #[test]
+    fn arrows_the_wrong_way_are_found() {
+        let metadata = serde_json::json!({ "packages": [
+            { "name": "protocol", "dependencies": [{ "name": "trust", "kind": null, "path": "x" }] },
+            { "name": "nobody", "dependencies": [] },
+        ]});
+        assert_eq!(arrows(&metadata).unwrap().len(), 2);
+    }
+}
