@@ -1,0 +1,521 @@
+//! The client workflow of the TUF specification, section 5, without IO.
+//!
+//! The caller asks [`Session::next`] what to do, does it, and answers fetches with [`Session::feed`]:
+//!
+//! ```text
+//! Root (5.3, one step at a time, each persisted) -> Timestamp (5.4) -> Snapshot (5.5) -> Search (5.6, 5.7.1) -> Over
+//! ```
+//! Roots are persisted as they are accepted; everything else comes in [`Accepted::files`] once the whole
+//! chain was accepted, so that a refusal leaves the earlier state. One fixed `now` serves the whole session.
+
+mod search;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use protocol::UnixMillis;
+
+use crate::envelope::{Envelope, KeySet};
+use crate::error::{Cause, TrustError};
+use crate::limits::Limits;
+use crate::metadata::{Role, Root, Signed, Snapshot, Targets, Timestamp};
+use crate::repository::{Repository, TargetInfo, check_length_and_hashes};
+use search::Walk;
+
+const ROOT: &str = "root";
+const TIMESTAMP: &str = "timestamp";
+const SNAPSHOT: &str = "snapshot";
+
+/// What the caller has stored, byte for byte as it was given.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// The trusted root, from enrolment or from [`Step::Persist`].
+    pub root: Vec<u8>,
+    /// The other files by the names in [`File`].
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Stored {
+    /// Only a trusted root, as after enrolment.
+    pub fn new(root: impl Into<Vec<u8>>) -> Self {
+        Self { root: root.into(), files: BTreeMap::new() }
+    }
+
+    /// Takes over a file as [`Step::Persist`] or [`Accepted::files`] gave it.
+    pub fn put(&mut self, file: File) {
+        if file.name == "root.json" {
+            self.root = file.bytes;
+        } else {
+            self.files.insert(file.name, file.bytes);
+        }
+    }
+}
+
+/// A file to store byte for byte under a name that is safe in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// `root.json`, `timestamp.json`, `snapshot.json`, `targets.json` or a delegated role's.
+    pub name: String,
+    /// Exactly as fetched.
+    pub bytes: Vec<u8>,
+}
+
+/// A file to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// Path below the metadata base address, percent-encoded.
+    pub path: String,
+    /// Stop when more than this has come.
+    pub max_bytes: u64,
+}
+
+/// The answer to a [`Fetch`]. A network failure is none: keep the session and try again, or drop it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The file.
+    Bytes(Vec<u8>),
+    /// The server has no such file.
+    NotFound,
+}
+
+/// What the caller does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Fetch a file and feed it.
+    Need(Fetch),
+    /// Make this root durable now, then go on (step 5.3.8).
+    Persist(File),
+    /// Delete this stored file now, then go on: its keys were rotated (step 5.3.11).
+    Forget(String),
+    /// The whole chain is accepted.
+    Done(Box<Accepted>),
+}
+
+/// The end of a session that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The trusted view.
+    pub repository: Repository,
+    /// Files that are new, to be stored together.
+    pub files: Vec<File>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Refresh from a repository.
+    Online,
+    /// Only what is stored, expired or not: what was accepted once still serves.
+    Stored,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Root,
+    Timestamp,
+    Snapshot,
+    Search,
+    Over,
+}
+
+struct Trusted<T> {
+    signed: Signed<T>,
+    envelope: Envelope,
+    bytes: Vec<u8>,
+}
+
+/// One run of the client workflow.
+pub struct Session {
+    limits: Limits,
+    now: UnixMillis,
+    mode: Mode,
+    state: State,
+    stored: BTreeMap<String, Vec<u8>>,
+    root: Signed<Root>,
+    root_updates: u32,
+    chores: VecDeque<Step>,
+    old_timestamp: Option<Trusted<Timestamp>>,
+    old_snapshot: Option<Trusted<Snapshot>>,
+    timestamp: Option<Trusted<Timestamp>>,
+    snapshot: Option<Trusted<Snapshot>>,
+    targets: BTreeMap<String, Trusted<Targets>>,
+    walks: VecDeque<Walk>,
+    fetching: Option<String>,
+    found: BTreeMap<String, Option<TargetInfo>>,
+}
+
+impl Session {
+    /// Begins a refresh (5.2: from the trusted root) that also looks for the wanted targets. `now` is the
+    /// bounded clock, fixed for the whole session (5.1).
+    ///
+    /// # Errors
+    /// When the stored root can't be used.
+    pub fn new<S: Into<String>>(
+        stored: Stored,
+        wanted: impl IntoIterator<Item = S>,
+        now: UnixMillis,
+        limits: &Limits,
+    ) -> Result<Self, TrustError> {
+        Self::begin(stored, wanted, now, limits, Mode::Online)
+    }
+
+    fn begin<S: Into<String>>(
+        stored: Stored,
+        wanted: impl IntoIterator<Item = S>,
+        now: UnixMillis,
+        limits: &Limits,
+        mode: Mode,
+    ) -> Result<Self, TrustError> {
+        let refuse = |cause: Cause| {
+            Cause::StoredFile { name: "root.json".into(), source: Box::new(cause) }
+                .at(ROOT, "5.2 trusted root")
+        };
+        let envelope = Envelope::parse(&stored.root, limits).map_err(refuse)?;
+        let root = Signed::<Root>::read(&envelope).map_err(refuse)?;
+        envelope.verify(&root.content.key_set(ROOT)).map_err(refuse)?;
+        let walks = wanted.into_iter().map(|path| Walk::new(path.into())).collect();
+        Ok(Self {
+            limits: *limits,
+            now,
+            mode,
+            state: State::Root,
+            stored: stored.files,
+            root,
+            root_updates: 0,
+            chores: VecDeque::new(),
+            old_timestamp: None,
+            old_snapshot: None,
+            timestamp: None,
+            snapshot: None,
+            targets: BTreeMap::new(),
+            walks,
+            fetching: None,
+            found: BTreeMap::new(),
+        })
+    }
+
+    /// What to do next. After an error the session is over.
+    ///
+    /// # Errors
+    /// [`TrustError`] when something is refused.
+    #[expect(clippy::should_implement_trait, reason = "steps are no items: each may need an answer")]
+    pub fn next(&mut self) -> Result<Step, TrustError> {
+        let step = self.advance();
+        if step.is_err() {
+            self.state = State::Over;
+        }
+        step
+    }
+
+    /// Answers the last [`Step::Need`].
+    ///
+    /// # Errors
+    /// [`TrustError`] when the file is refused; the session is over then.
+    pub fn feed(&mut self, reply: Reply) -> Result<(), TrustError> {
+        let result = match self.state {
+            State::Root => self.feed_root(reply),
+            State::Timestamp => self.feed_timestamp(reply),
+            State::Snapshot => self.feed_snapshot(reply),
+            State::Search => self.feed_targets(reply),
+            State::Over => Err(Cause::OutOfTurn.at("session", "feed")),
+        };
+        if result.is_err() {
+            self.state = State::Over;
+        }
+        result
+    }
+
+    fn advance(&mut self) -> Result<Step, TrustError> {
+        if let Some(chore) = self.chores.pop_front() {
+            return Ok(chore);
+        }
+        match self.state {
+            State::Root => Ok(need(format!("{}.root.json", self.root.version + 1), self.limits.root_bytes)),
+            State::Timestamp => Ok(need("timestamp.json".into(), self.limits.timestamp_bytes)),
+            State::Snapshot => self.advance_snapshot(),
+            State::Search => match self.search()? {
+                Some(fetch) => Ok(Step::Need(fetch)),
+                None => self.finish(),
+            },
+            State::Over => Err(Cause::OutOfTurn.at("session", "next")),
+        }
+    }
+
+    // 5.3 Update the root role.
+    fn feed_root(&mut self, reply: Reply) -> Result<(), TrustError> {
+        let Reply::Bytes(bytes) = reply else { return self.end_of_roots() }; // 5.3.3: no newer root
+        check_bound(&bytes, self.limits.root_bytes).map_err(|c| c.at(ROOT, "5.3.3 download"))?;
+        if self.root_updates >= self.limits.root_updates {
+            let max = usize::try_from(self.limits.root_updates).unwrap_or(usize::MAX);
+            return Err(Cause::TooMany { what: "new roots in one run", max }.at(ROOT, "5.3.3 download"));
+        }
+        let envelope = Envelope::parse(&bytes, &self.limits).map_err(|c| c.at(ROOT, "5.3.3 parse"))?;
+        // 5.3.4: a threshold of the trusted root's keys and a threshold of the new root's own keys.
+        let step = "5.3.4 signatures of the trusted root's keys";
+        envelope.verify(&self.root.content.key_set(ROOT)).map_err(|c| c.at(ROOT, step))?;
+        let next = Signed::<Root>::read(&envelope).map_err(|c| c.at(ROOT, "5.3.4 content"))?;
+        let step = "5.3.4 signatures of the new root's keys";
+        envelope.verify(&next.content.key_set(ROOT)).map_err(|c| c.at(ROOT, step))?;
+        // 5.3.5: exactly the next version. 5.3.6: its expiry does not matter yet.
+        let expected = self.root.version + 1;
+        if next.version != expected {
+            return Err(Cause::WrongVersion { expected, got: next.version }.at(ROOT, "5.3.5 rollback"));
+        }
+        self.forget_if_rotated(&next.content);
+        self.root = next; // 5.3.7
+        self.chores.push_back(Step::Persist(File { name: "root.json".into(), bytes })); // 5.3.8
+        self.root_updates += 1;
+        Ok(()) // 5.3.9: repeat
+    }
+
+    /// 5.3.11: after a rotation of timestamp or snapshot keys both files are dropped, to recover from a
+    /// fast-forward attack. They go before the new root is durable, so that no power cut keeps them.
+    fn forget_if_rotated(&mut self, next: &Root) {
+        let is_rotated = |role| self.root.content.key_set(role) != next.key_set(role);
+        if !is_rotated(TIMESTAMP) && !is_rotated(SNAPSHOT) {
+            return;
+        }
+        for name in ["timestamp.json", "snapshot.json"] {
+            if self.stored.remove(name).is_some() {
+                self.chores.push_back(Step::Forget(name.into()));
+            }
+        }
+    }
+
+    fn end_of_roots(&mut self) -> Result<(), TrustError> {
+        self.check_expiry(&self.root).map_err(|c| c.at(ROOT, "5.3.10 freeze"))?;
+        self.old_timestamp = self.load_stored(TIMESTAMP)?;
+        self.old_snapshot = self.load_stored(SNAPSHOT)?;
+        self.state = State::Timestamp;
+        Ok(())
+    }
+
+    /// A stored file that can't be parsed is an error, never "nothing stored"; one whose keys the current root
+    /// no longer names is dropped, as 5.3.11 asks.
+    fn load_stored<T: Role>(&self, role: &str) -> Result<Option<Trusted<T>>, TrustError> {
+        let name = format!("{role}.json");
+        let Some(bytes) = self.stored.get(&name) else { return Ok(None) };
+        let refuse = |cause| Cause::StoredFile { name, source: Box::new(cause) }.at(role, "stored metadata");
+        let envelope = match Envelope::parse(bytes, &self.limits) {
+            Ok(envelope) => envelope,
+            Err(cause) => return Err(refuse(cause)),
+        };
+        let signed = Signed::<T>::read(&envelope).map_err(refuse)?;
+        let is_current = envelope.verify(&self.root.content.key_set(role)).is_ok();
+        Ok(is_current.then(|| Trusted { signed, envelope, bytes: bytes.clone() }))
+    }
+
+    // 5.4 Update the timestamp role.
+    fn feed_timestamp(&mut self, reply: Reply) -> Result<(), TrustError> {
+        let bytes = self.expect_bytes(reply, "timestamp.json", TIMESTAMP, self.limits.timestamp_bytes)?;
+        let keys = self.root.content.key_set(TIMESTAMP);
+        let new: Trusted<Timestamp> = self.open(bytes, &keys, TIMESTAMP, "5.4.2 signatures")?;
+        let chosen = match self.old_timestamp.take() {
+            Some(old) => newer_timestamp(old, new)?,
+            None => new,
+        };
+        self.accept_timestamp(chosen)
+    }
+
+    fn accept_timestamp(&mut self, timestamp: Trusted<Timestamp>) -> Result<(), TrustError> {
+        self.check_expiry(&timestamp.signed).map_err(|c| c.at(TIMESTAMP, "5.4.4 freeze"))?;
+        self.timestamp = Some(timestamp);
+        self.state = State::Snapshot;
+        Ok(())
+    }
+
+    // 5.5 Update the snapshot role.
+    fn advance_snapshot(&mut self) -> Result<Step, TrustError> {
+        let meta = self.snapshot_meta()?;
+        if let Some(old) = self.old_snapshot.take_if(|old| {
+            old.signed.version == meta.version
+                && check_length_and_hashes(&old.bytes, meta.length, meta.hashes.as_ref()).is_ok()
+        }) {
+            self.accept_snapshot(old)?;
+            return self.advance();
+        }
+        if self.mode == Mode::Stored {
+            return Err(Cause::Missing("snapshot.json".into()).at(SNAPSHOT, "stored metadata"));
+        }
+        let bound = meta.length.unwrap_or(self.limits.snapshot_bytes).min(self.limits.snapshot_bytes);
+        Ok(need(self.versioned(meta.version, SNAPSHOT), bound))
+    }
+
+    fn feed_snapshot(&mut self, reply: Reply) -> Result<(), TrustError> {
+        let meta = self.snapshot_meta()?;
+        let bytes = self.expect_bytes(reply, "snapshot.json", SNAPSHOT, self.limits.snapshot_bytes)?;
+        check_length_and_hashes(&bytes, meta.length, meta.hashes.as_ref())
+            .map_err(|c| c.at(SNAPSHOT, "5.5.2 hashes in timestamp"))?;
+        let keys = self.root.content.key_set(SNAPSHOT);
+        let new: Trusted<Snapshot> = self.open(bytes, &keys, SNAPSHOT, "5.5.3 signatures")?;
+        if new.signed.version != meta.version {
+            let cause = Cause::WrongVersion { expected: meta.version, got: new.signed.version };
+            return Err(cause.at(SNAPSHOT, "5.5.4 version in timestamp"));
+        }
+        if let Some(old) = self.old_snapshot.take() {
+            check_snapshot_rollback(&old.signed.content, &new.signed.content)
+                .map_err(|c| c.at(SNAPSHOT, "5.5.5 rollback"))?;
+        }
+        self.accept_snapshot(new)
+    }
+
+    fn accept_snapshot(&mut self, snapshot: Trusted<Snapshot>) -> Result<(), TrustError> {
+        self.check_expiry(&snapshot.signed).map_err(|c| c.at(SNAPSHOT, "5.5.6 freeze"))?;
+        self.snapshot = Some(snapshot);
+        self.state = State::Search;
+        Ok(())
+    }
+
+    fn snapshot_meta(&self) -> Result<crate::metadata::MetaFile, TrustError> {
+        let timestamp = self.timestamp.as_ref().ok_or_else(|| Cause::OutOfTurn.at(SNAPSHOT, "5.5"))?;
+        Ok(timestamp.signed.content.snapshot())
+    }
+
+    fn finish(&mut self) -> Result<Step, TrustError> {
+        self.state = State::Over;
+        let (Some(timestamp), Some(snapshot)) = (self.timestamp.take(), self.snapshot.take()) else {
+            return Err(Cause::OutOfTurn.at("session", "end"));
+        };
+        let mut files = Vec::new();
+        let mut keep = |name: String, bytes: Vec<u8>| {
+            if self.stored.get(&name) != Some(&bytes) {
+                files.push(File { name, bytes });
+            }
+        };
+        let mut targets = BTreeMap::new();
+        for (role, trusted) in std::mem::take(&mut self.targets) {
+            keep(crate::metadata::file_name(&role), trusted.bytes);
+            targets.insert(role, trusted.signed);
+        }
+        keep("snapshot.json".into(), snapshot.bytes);
+        keep("timestamp.json".into(), timestamp.bytes);
+        let repository = Repository {
+            root: self.root.clone(),
+            timestamp: timestamp.signed,
+            snapshot: snapshot.signed,
+            targets,
+            found: std::mem::take(&mut self.found),
+        };
+        Ok(Step::Done(Box::new(Accepted { repository, files })))
+    }
+
+    /// Signatures first, then the content: no field is used before.
+    fn open<T: Role>(
+        &self,
+        bytes: Vec<u8>,
+        keys: &KeySet,
+        role: &str,
+        step: &'static str,
+    ) -> Result<Trusted<T>, TrustError> {
+        let envelope = Envelope::parse(&bytes, &self.limits).map_err(|c| c.at(role, step))?;
+        envelope.verify(keys).map_err(|c| c.at(role, step))?;
+        let signed = Signed::read(&envelope).map_err(|c| c.at(role, step))?;
+        Ok(Trusted { signed, envelope, bytes })
+    }
+
+    fn expect_bytes(&self, reply: Reply, name: &str, role: &str, max: u64) -> Result<Vec<u8>, TrustError> {
+        let Reply::Bytes(bytes) = reply else { return Err(Cause::Missing(name.into()).at(role, "download")) };
+        check_bound(&bytes, max).map_err(|c| c.at(role, "download"))?;
+        Ok(bytes)
+    }
+
+    fn check_expiry<T: Role>(&self, signed: &Signed<T>) -> Result<(), Cause> {
+        match self.mode {
+            Mode::Online => signed.check_expiry(self.now),
+            Mode::Stored => Ok(()),
+        }
+    }
+
+    fn versioned(&self, version: u64, role: &str) -> String {
+        let name = crate::metadata::file_name(role);
+        if self.root.content.consistent_snapshot { format!("{version}.{name}") } else { name }
+    }
+}
+
+/// Re-reads what was accepted before, without a network and whether expired or not: expiry refuses new
+/// metadata only. Signatures, versions and hashes are all checked again.
+///
+/// # Errors
+/// [`TrustError`] when something stored is missing or isn't what was signed.
+pub fn load_stored<S: Into<String>>(
+    stored: Stored,
+    wanted: impl IntoIterator<Item = S>,
+    limits: &Limits,
+) -> Result<Repository, TrustError> {
+    let mut session = Session::begin(stored, wanted, UnixMillis(0), limits, Mode::Stored)?;
+    session.end_of_roots()?;
+    let timestamp = session.old_timestamp.take();
+    let timestamp =
+        timestamp.ok_or_else(|| Cause::Missing("timestamp.json".into()).at(TIMESTAMP, "stored metadata"))?;
+    session.accept_timestamp(timestamp)?;
+    match session.next()? {
+        Step::Done(accepted) => Ok(accepted.repository),
+        Step::Need(fetch) => Err(Cause::Missing(fetch.path).at("repository", "stored metadata")),
+        Step::Persist(_) | Step::Forget(_) => Err(Cause::OutOfTurn.at("repository", "stored metadata")),
+    }
+}
+
+/// Runs a session against files in memory: the server's own check before it publishes, and tests.
+/// `stored` follows the steps, as a device's folder would.
+///
+/// # Errors
+/// [`TrustError`] as a device would see it.
+pub fn run(
+    stored: &mut Stored,
+    wanted: &[&str],
+    now: UnixMillis,
+    limits: &Limits,
+    mut fetch: impl FnMut(&str) -> Option<Vec<u8>>,
+) -> Result<Repository, TrustError> {
+    let mut session = Session::new(stored.clone(), wanted.iter().copied(), now, limits)?;
+    loop {
+        match session.next()? {
+            Step::Need(need) => session.feed(fetch(&need.path).map_or(Reply::NotFound, Reply::Bytes))?,
+            Step::Persist(file) => stored.put(file),
+            Step::Forget(name) => {
+                stored.files.remove(&name);
+            }
+            Step::Done(accepted) => {
+                accepted.files.into_iter().for_each(|file| stored.put(file));
+                return Ok(accepted.repository);
+            }
+        }
+    }
+}
+
+/// 5.4.3: neither the timestamp's version nor the snapshot's version in it may fall; an equal version is no
+/// news, the trusted file stays.
+fn newer_timestamp(
+    old: Trusted<Timestamp>,
+    new: Trusted<Timestamp>,
+) -> Result<Trusted<Timestamp>, TrustError> {
+    let rollback = |what: &str, trusted, got| {
+        Err(Cause::Rollback { what: what.into(), trusted, got }.at(TIMESTAMP, "5.4.3 rollback"))
+    };
+    if new.signed.version < old.signed.version {
+        return rollback("timestamp.json", old.signed.version, new.signed.version);
+    }
+    if new.signed.version == old.signed.version {
+        return Ok(old);
+    }
+    let (trusted, got) = (old.signed.content.snapshot().version, new.signed.content.snapshot().version);
+    if got < trusted { rollback("snapshot.json", trusted, got) } else { Ok(new) }
+}
+
+/// 5.5.5: every role that was listed stays listed, and its version does not fall.
+fn check_snapshot_rollback(old: &Snapshot, new: &Snapshot) -> Result<(), Cause> {
+    for (name, trusted) in &old.meta {
+        let meta = new.meta.get(name).ok_or_else(|| Cause::RoleRemoved(name.clone()))?;
+        if meta.version < trusted.version {
+            return Err(Cause::Rollback { what: name.clone(), trusted: trusted.version, got: meta.version });
+        }
+    }
+    Ok(())
+}
+
+fn check_bound(bytes: &[u8], max_bytes: u64) -> Result<(), Cause> {
+    let is_within = u64::try_from(bytes.len()).is_ok_and(|length| length <= max_bytes);
+    if is_within { Ok(()) } else { Err(Cause::TooLong { max_bytes }) }
+}
+
+fn need(path: String, max_bytes: u64) -> Step {
+    Step::Need(Fetch { path, max_bytes })
+}

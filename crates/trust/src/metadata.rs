@@ -1,0 +1,292 @@
+//! The roles' content. Private to the crate: what was not verified has no public type.
+
+use std::collections::BTreeMap;
+
+use protocol::UnixMillis;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{Envelope, KeySet};
+use crate::error::Cause;
+use crate::key::{KeyId, PublicKey};
+use crate::timestamp_text::{format_rfc3339, parse_rfc3339};
+
+/// The specification that is written; any 1.x is read.
+#[cfg(feature = "sign")]
+pub(crate) const SPEC_VERSION: &str = "1.0.34";
+
+/// What every role's file begins with.
+#[derive(Debug, Clone)]
+pub(crate) struct Signed<T> {
+    pub(crate) version: u64,
+    pub(crate) expires: UnixMillis,
+    pub(crate) content: T,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "_type")]
+    kind: String,
+    spec_version: String,
+    version: u64,
+    expires: String,
+}
+
+/// A role's file of one type.
+pub(crate) trait Role: DeserializeOwned {
+    const TYPE: &'static str;
+    fn check(&self) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+impl<T: Role> Signed<T> {
+    /// Reads the content of an envelope; the caller verifies signatures before it believes any of it.
+    pub(crate) fn read(envelope: &Envelope) -> Result<Self, Cause> {
+        let value = envelope.signed().to_value();
+        let header: Header = serde_json::from_value(value.clone()).map_err(Cause::Format)?;
+        if header.kind != T::TYPE {
+            return Err(Cause::WrongType { expected: T::TYPE.into(), got: header.kind });
+        }
+        if !header.spec_version.starts_with("1.") {
+            return Err(Cause::Field(format!("spec_version {} is not 1.x", header.spec_version)));
+        }
+        if header.version == 0 {
+            return Err(Cause::Field("version is 0".into()));
+        }
+        let expires = parse_rfc3339(&header.expires).ok_or_else(|| {
+            Cause::Field(format!("expires {:?} is not YYYY-MM-DDTHH:MM:SSZ", header.expires))
+        })?;
+        let content: T = serde_json::from_value(value).map_err(Cause::Format)?;
+        content.check()?;
+        Ok(Self { version: header.version, expires, content })
+    }
+
+    pub(crate) fn check_expiry(&self, now: UnixMillis) -> Result<(), Cause> {
+        if self.expires > now {
+            return Ok(());
+        }
+        Err(Cause::Expired { expires: format_rfc3339(self.expires), now: format_rfc3339(now) })
+    }
+}
+
+/// Key ids and threshold of a role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoleKeys {
+    pub(crate) keyids: Vec<KeyId>,
+    pub(crate) threshold: usize,
+}
+
+impl RoleKeys {
+    fn check(&self, role: &str) -> Result<(), Cause> {
+        if self.threshold == 0 {
+            return Err(Cause::Field(format!("{role}: threshold is 0")));
+        }
+        let distinct: std::collections::BTreeSet<_> = self.keyids.iter().collect();
+        if distinct.len() != self.keyids.len() {
+            return Err(Cause::Field(format!("{role}: a key id is listed twice")));
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, keys: &BTreeMap<KeyId, PublicKey>) -> KeySet {
+        let listed = self.keyids.iter().filter_map(|id| Some((id.clone(), keys.get(id)?.clone()))).collect();
+        KeySet::from_listed(listed, self.threshold)
+    }
+}
+
+/// The keys and thresholds of all top-level roles.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub(crate) struct Root {
+    #[serde(default)]
+    pub(crate) consistent_snapshot: bool,
+    pub(crate) keys: BTreeMap<KeyId, PublicKey>,
+    pub(crate) roles: BTreeMap<String, RoleKeys>,
+}
+
+/// The roles that root must name.
+pub(crate) const TOP_LEVEL: [&str; 4] = ["root", "targets", "snapshot", "timestamp"];
+
+impl Role for Root {
+    const TYPE: &'static str = "root";
+    fn check(&self) -> Result<(), Cause> {
+        for name in TOP_LEVEL {
+            self.roles
+                .get(name)
+                .ok_or_else(|| Cause::Field(format!("role {name} is missing")))?
+                .check(name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Root {
+    /// Keys of a top-level role; a role that is not there has no key and an impossible threshold.
+    pub(crate) fn key_set(&self, role: &str) -> KeySet {
+        self.roles
+            .get(role)
+            .map_or_else(|| KeySet::from_listed(BTreeMap::new(), usize::MAX), |r| r.resolve(&self.keys))
+    }
+}
+
+/// Version, length and hashes of another metadata file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MetaFile {
+    pub(crate) version: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) length: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hashes: Option<BTreeMap<String, String>>,
+}
+
+/// Which snapshot is current.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub(crate) struct Timestamp {
+    pub(crate) meta: BTreeMap<String, MetaFile>,
+    /// Ours: when the server signed it, a lower bound of time for devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed_at: Option<String>,
+}
+
+impl Role for Timestamp {
+    const TYPE: &'static str = "timestamp";
+    fn check(&self) -> Result<(), Cause> {
+        match self.meta.get("snapshot.json") {
+            Some(_) => Ok(()),
+            None => Err(Cause::Field("snapshot.json is not listed".into())),
+        }
+    }
+}
+
+impl Timestamp {
+    pub(crate) fn snapshot(&self) -> MetaFile {
+        let none = MetaFile { version: 0, length: None, hashes: None };
+        self.meta.get("snapshot.json").cloned().unwrap_or(none)
+    }
+}
+
+/// The versions of all targets files.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub(crate) struct Snapshot {
+    pub(crate) meta: BTreeMap<String, MetaFile>,
+}
+
+impl Role for Snapshot {
+    const TYPE: &'static str = "snapshot";
+    fn check(&self) -> Result<(), Cause> {
+        match self.meta.get("targets.json") {
+            Some(_) => Ok(()),
+            None => Err(Cause::Field("targets.json is not listed".into())),
+        }
+    }
+}
+
+/// Length and hashes of a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TargetEntry {
+    pub(crate) length: u64,
+    pub(crate) hashes: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) custom: Option<serde_json::Value>,
+}
+
+/// Targets and delegations of one role.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct Targets {
+    pub(crate) targets: BTreeMap<String, TargetEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delegations: Option<Delegations>,
+}
+
+impl Role for Targets {
+    const TYPE: &'static str = "targets";
+    fn check(&self) -> Result<(), Cause> {
+        let roles = self.delegations.iter().flat_map(|d| &d.roles);
+        let mut names = std::collections::BTreeSet::new();
+        for role in roles {
+            role.check()?;
+            if !names.insert(&role.name) {
+                return Err(Cause::Field(format!("role {} is delegated twice", role.name)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whom a role trusts with which paths.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Delegations {
+    pub(crate) keys: BTreeMap<KeyId, PublicKey>,
+    pub(crate) roles: Vec<DelegatedRole>,
+}
+
+impl Delegations {
+    pub(crate) fn key_set(&self, role: &DelegatedRole) -> KeySet {
+        role.keys.resolve(&self.keys)
+    }
+}
+
+/// One delegated role.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DelegatedRole {
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) keys: RoleKeys,
+    pub(crate) terminating: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) paths: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path_hash_prefixes: Option<Vec<String>>,
+}
+
+impl DelegatedRole {
+    fn check(&self) -> Result<(), Cause> {
+        if self.name.is_empty() || TOP_LEVEL.contains(&self.name.as_str()) {
+            return Err(Cause::Field(format!("a delegated role may not be called {:?}", self.name)));
+        }
+        if self.paths.is_some() == self.path_hash_prefixes.is_some() {
+            return Err(Cause::Field(format!(
+                "role {}: exactly one of paths and path_hash_prefixes",
+                self.name
+            )));
+        }
+        self.keys.check(&self.name)
+    }
+}
+
+/// Writes a role's content with its header.
+#[cfg(feature = "sign")]
+pub(crate) fn to_signed<T: Role + Serialize>(
+    version: u64,
+    expires: UnixMillis,
+    content: &T,
+) -> Option<crate::json::Json> {
+    let mut value = serde_json::to_value(content).ok()?;
+    let map = value.as_object_mut()?;
+    map.insert("_type".into(), T::TYPE.into());
+    map.insert("spec_version".into(), SPEC_VERSION.into());
+    map.insert("version".into(), version.into());
+    map.insert("expires".into(), format_rfc3339(expires).into());
+    crate::json::Json::from_value(&value)
+}
+
+/// The name of a role's file: characters that could leave the folder are percent-encoded.
+pub(crate) fn file_name(role: &str) -> String {
+    format!("{}.json", percent_encode(role, false))
+}
+
+/// Percent-encodes all but unreserved characters, and `/` unless it separates path segments.
+pub(crate) fn percent_encode(text: &str, keep_slash: bool) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            b'/' if keep_slash => out.push('/'),
+            other => {
+                let _ = write!(out, "%{other:02X}");
+            }
+        }
+    }
+    out
+}
