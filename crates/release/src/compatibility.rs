@@ -1,0 +1,100 @@
+//! Whether a release is for this device, and which variant (attack A9).
+
+use protocol::message;
+
+use crate::agent_version::AgentVersion;
+use crate::manifest::{Hardware, Manifest, Variant};
+
+/// What a device knows about itself.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceFacts<'a> {
+    /// The hardware.
+    pub hardware: &'a message::Hardware,
+    /// The agent's version.
+    pub agent_version: AgentVersion,
+    /// The full version of tract that is built in.
+    pub tract: &'a str,
+}
+
+/// Why a release is not for this device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Incompatible {
+    /// The agent is too old.
+    #[error("needs agent {needed} or newer, this is {got}")]
+    Agent {
+        /// What the manifest asks.
+        needed: AgentVersion,
+        /// What is there.
+        got: AgentVersion,
+    },
+    /// Another runtime.
+    #[error("needs tract {needed}, this has {got}")]
+    Runtime {
+        /// What the manifest asks.
+        needed: String,
+        /// What is there.
+        got: String,
+    },
+    /// Another architecture, class or CPU.
+    #[error("is not for this hardware: {0}")]
+    Hardware(String),
+    /// No variant fits; each with its reason.
+    #[error("no variant fits this device: {0}")]
+    NoVariant(String),
+}
+
+impl Manifest {
+    /// The first variant, in the publisher's order, that fits the device.
+    ///
+    /// # Errors
+    /// [`Incompatible`] says what does not fit.
+    pub fn select_variant(&self, device: &DeviceFacts<'_>) -> Result<&Variant, Incompatible> {
+        if device.agent_version < self.min_agent_version {
+            return Err(Incompatible::Agent { needed: self.min_agent_version, got: device.agent_version });
+        }
+        if !is_same_runtime(&self.runtime.tract, device.tract) {
+            return Err(Incompatible::Runtime {
+                needed: self.runtime.tract.clone(),
+                got: device.tract.into(),
+            });
+        }
+        check(&self.hardware, device.hardware).map_err(Incompatible::Hardware)?;
+        let mut reasons = Vec::new();
+        for variant in &self.variants {
+            match check_variant(variant, device.hardware) {
+                Ok(()) => return Ok(variant),
+                Err(reason) => reasons.push(format!("{}: {reason}", variant.name)),
+            }
+        }
+        Err(Incompatible::NoVariant(reasons.join("; ")))
+    }
+}
+
+fn is_same_runtime(needed: &str, got: &str) -> bool {
+    got == needed || got.strip_prefix(needed).is_some_and(|rest| rest.starts_with('.'))
+}
+
+fn check_variant(variant: &Variant, hardware: &message::Hardware) -> Result<(), String> {
+    check(&variant.hardware, hardware)?;
+    if hardware.memory_bytes < variant.peak_memory_bytes {
+        return Err(format!(
+            "needs {} bytes of memory, here are {}",
+            variant.peak_memory_bytes, hardware.memory_bytes
+        ));
+    }
+    Ok(())
+}
+
+fn check(needed: &Hardware, got: &message::Hardware) -> Result<(), String> {
+    let is_one_of = |list: &[String], value: &String| list.is_empty() || list.contains(value);
+    if !is_one_of(&needed.arch, &got.arch) {
+        return Err(format!("architecture {} is not one of {}", got.arch, needed.arch.join(", ")));
+    }
+    if !is_one_of(&needed.class, &got.class) {
+        return Err(format!("hardware class {} is not one of {}", got.class, needed.class.join(", ")));
+    }
+    match needed.cpu_features.iter().find(|feature| !got.cpu_features.contains(feature)) {
+        Some(missing) => Err(format!("CPU feature {missing} is missing")),
+        None => Ok(()),
+    }
+}
