@@ -1,2 +1,160 @@
-//! flotilla-server
-fn main() {}
+//! The server's binary: read the configuration, start, say what was bound, run until a signal, drain.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use flotilla_server::app::{self, Running, StartError};
+use flotilla_server::clock::Clock;
+use flotilla_server::config::{self, Config, ConfigError, Log, LogFormat};
+use flotilla_server::exit::Exit;
+use flotilla_server::supervisor::with_causes;
+use tracing::{error, info, warn};
+
+/// Flotilla's server: keeps machine-learning models on a fleet of edge devices trustworthy.
+#[derive(Debug, Parser)]
+#[command(name = "flotilla-server", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server until Ctrl-C or SIGTERM.
+    Run(Options),
+    /// Check the configuration and print every problem.
+    CheckConfig(Options),
+    /// Print the REST API's OpenAPI document.
+    Openapi,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "FLOTILLA_CONFIG_FILE")]
+    config: Option<PathBuf>,
+    /// Folder for database, blobs, certificates and keys (`data_dir`).
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Address of console and REST API (`https.listen`).
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Any other key, e.g. `--set jobs.window_s=60`; may repeat.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| "expected KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Options {
+    fn load(self) -> Result<Config, ConfigError> {
+        let mut flags = self.set;
+        flags.extend(self.data.map(|value| ("data_dir".to_owned(), value)));
+        flags.extend(self.listen.map(|value| ("https.listen".to_owned(), value)));
+        let environment = std::env::vars().filter(|(name, _)| name != "FLOTILLA_CONFIG_FILE");
+        config::load(self.config.as_deref(), environment, &flags)
+    }
+}
+
+fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let exit = if e.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = e.print();
+            return exit;
+        }
+    };
+    match cli.command {
+        Command::Openapi => print(&flotilla_server::api::openapi_json()),
+        Command::CheckConfig(options) => with_config(options, |_| print("The configuration is fine.\n")),
+        Command::Run(options) => with_config(options, |config| {
+            start_log(&config.log);
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            runtime.map_or(Exit::Internal, |runtime| runtime.block_on(run(config)))
+        }),
+    }
+}
+
+fn print(text: &str) -> Exit {
+    use std::io::Write;
+    // A reader that has gone away, such as `head`, is no failure of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Exit::Ok
+}
+
+fn with_config(options: Options, then: impl FnOnce(Config) -> Exit) -> Exit {
+    match options.load() {
+        Ok(config) => then(config),
+        Err(e) => {
+            eprintln!("{}", with_causes(&e));
+            Exit::Config
+        }
+    }
+}
+
+fn start_log(log: &Log) {
+    let filter = tracing_subscriber::EnvFilter::new(&log.filter);
+    let ansi = log.format == LogFormat::Text && std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+}
+
+async fn run(config: Config) -> Exit {
+    info!("flotilla-server {} for {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+    match app::start(config, Clock::system()).await {
+        Ok(running) => serve(running).await,
+        Err(e) => {
+            error!("cannot start: {}", with_causes(&e));
+            if matches!(e, StartError::Pki(_)) { Exit::Internal } else { Exit::Unavailable }
+        }
+    }
+}
+
+async fn serve(running: Running) -> Exit {
+    announce(&running);
+    let shutdown = running.shutdown_signal();
+    tokio::spawn(async move {
+        let signal = wait_for_signal().await;
+        info!("{signal}: shutting down");
+        shutdown.cancel();
+    });
+    let ending = running.run().await;
+    if !ending.aborted.is_empty() {
+        warn!("shutdown was not graceful, still running: {}", ending.aborted.join(", "));
+    }
+    if ending.is_failed {
+        return Exit::Internal;
+    }
+    info!("shut down");
+    Exit::Ok
+}
+
+fn announce(running: &Running) {
+    let (bound, urls) = (&running.bound, &running.state.urls);
+    info!("console and API on {} ({})", urls.https, bound.https);
+    info!("devices: HTTP on {} ({}), MQTT on {} ({})", urls.device, bound.device, urls.mqtt, bound.mqtt);
+    if let Some(first) = &running.first_admin {
+        info!("first start: sign in as {} with the one-time password in {}", first.username, first.file.display());
+        // The password itself goes to the terminal only, never to the log.
+        println!("one-time password of {}: {}", first.username, first.password);
+    }
+}
+
+async fn wait_for_signal() -> &'static str {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(e) => {
+            warn!("cannot listen for SIGTERM: {e}");
+            let _ = tokio::signal::ctrl_c().await;
+            return "Ctrl-C";
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => "Ctrl-C",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}

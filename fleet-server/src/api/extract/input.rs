@@ -1,0 +1,109 @@
+//! Path, query and JSON body; a rejection becomes our envelope.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::api::error::{ApiError, ApiResult};
+use crate::store::Window;
+
+/// Checked path parameters.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(e) => Err(ApiError::malformed("bad_path", e.body_text())),
+        }
+    }
+}
+
+/// Checked query parameters; unknown ones are ignored.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(e) => Err(ApiError::malformed("bad_query", e.body_text())),
+        }
+    }
+}
+
+/// A JSON body, in and out.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, state: &S) -> ApiResult<Self> {
+        match axum::Json::<T>::from_request(request, state).await {
+            Ok(axum::Json(value)) => Ok(Self(value)),
+            Err(e) => Err(rejected(&e)),
+        }
+    }
+}
+
+fn rejected(e: &JsonRejection) -> ApiError {
+    let text = e.body_text();
+    match e.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The request body is too large.")
+        }
+        StatusCode::UNPROCESSABLE_ENTITY => ApiError::unprocessable("bad_body", text),
+        _ => ApiError::malformed("bad_body", text),
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Paging {
+    /// At most so many items, 1 to 500; default 100.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl Paging {
+    /// The checked bounds.
+    ///
+    /// # Errors
+    /// 400 when the limit is out of bounds or the cursor isn't one of ours.
+    pub fn window(&self) -> ApiResult<Window> {
+        let limit = self.limit.unwrap_or(100);
+        if !(1..=500).contains(&limit) {
+            return Err(ApiError::malformed("bad_limit", "limit must be from 1 to 500."));
+        }
+        let decode = |cursor: &String| {
+            let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
+            bytes
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .ok_or_else(|| ApiError::malformed("bad_cursor", "cursor is not one that this server gave out."))
+        };
+        Ok(Window { after: self.cursor.as_ref().map(decode).transpose()?, limit })
+    }
+}
+
+/// The cursor that stands for the item with this key.
+pub(crate) fn cursor(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(key)
+}

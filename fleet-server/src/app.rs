@@ -1,0 +1,267 @@
+//! Composition root: the only file that names every part.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+use crate::blobs::{BlobError, Blobs};
+use crate::bus::EventBus;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::users::{self, FirstAdmin};
+use crate::downlink::Downlink;
+use crate::listener::{Peer, TlsListener};
+use crate::metrics::Metrics;
+use crate::pki::{Authority, PkiError, ServerCertificate, TlsConfigs};
+use crate::store::{Store, StoreError};
+use crate::supervisor::{Ending, OnEnd, Supervisor};
+use crate::{api, ids, jobs};
+
+/// What every part may use. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// The database.
+    pub store: Store,
+    /// Content-addressed bytes.
+    pub blobs: Blobs,
+    /// What changed.
+    pub bus: EventBus,
+    /// The time.
+    pub clock: Clock,
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// What others call this server's ports.
+    pub urls: Arc<PublicUrls>,
+    /// The fleet's certificate authority.
+    pub authority: Arc<Authority>,
+    /// The way down to devices.
+    pub downlink: Downlink,
+    /// Counters for Prometheus.
+    pub metrics: Metrics,
+    /// Slows down guessing of passwords.
+    pub sign_in: Arc<users::SignInLimiter>,
+    /// Random name of this process, for leases.
+    pub instance: Arc<str>,
+    /// Live streams that may still be opened.
+    pub streams: Arc<tokio::sync::Semaphore>,
+}
+
+/// What others call this server's ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrls {
+    /// Console, REST and enrolment.
+    pub https: String,
+    /// Metadata and blobs for devices.
+    pub device: String,
+    /// The broker.
+    pub mqtt: String,
+}
+
+/// Why the server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A folder can't be made.
+    #[error("cannot make folder {path}", path = path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A port can't be had.
+    #[error("cannot listen on {address} for {port}")]
+    Bind {
+        /// Which port.
+        port: &'static str,
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database can't be used.
+    #[error("the database can't be used")]
+    Store(#[from] StoreError),
+    /// The blob folder can't be used.
+    #[error("the blob store can't be used")]
+    Blobs(#[from] BlobError),
+    /// The certificate authority can't be used.
+    #[error("the certificate authority can't be used")]
+    Pki(#[from] PkiError),
+    /// The first admin can't be made.
+    #[error("the first admin can't be made")]
+    FirstAdmin(#[from] users::UserError),
+}
+
+/// A server whose ports are bound and whose tasks run.
+pub struct Running {
+    /// What every part uses; tests look in through it.
+    pub state: AppState,
+    /// Where it listens.
+    pub bound: Bound,
+    /// The first admin's one-time password, at first start only.
+    pub first_admin: Option<FirstAdmin>,
+    supervisor: Supervisor,
+}
+
+/// Where the server listens; ports are the real ones if 0 was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Console and REST.
+    pub https: SocketAddr,
+    /// Metadata and blobs for devices.
+    pub device: SocketAddr,
+    /// The broker.
+    pub mqtt: SocketAddr,
+}
+
+struct Ports {
+    https: TcpListener,
+    device: TcpListener,
+    mqtt: TcpListener,
+}
+
+/// Opens everything, binds the ports and starts the tasks.
+///
+/// # Errors
+/// [`StartError`] names the part that can't start; nothing is left running then.
+pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    make_folder(&config.data_dir)?;
+    let ports = Ports::bind(&config).await?;
+    let bound = ports.bound(&config)?;
+    let (downlink, _requests) = Downlink::new();
+    let state = open(config, clock, bound, downlink).await?;
+    let first_admin = users::ensure_first_start(&state).await?;
+    let folder = state.config.data_dir.join("ca");
+    let ca = &state.config.authority;
+    let certificate = ServerCertificate::load_or_issue(
+        &folder,
+        &state.authority,
+        &ca.names,
+        ca.server_certificate,
+        state.clock.now(),
+    )?;
+    let tls = TlsConfigs::new(&state.authority, &Arc::new(certificate))?;
+
+    let mut supervisor = Supervisor::default();
+    let router = api::router(state.clone());
+    serve(&mut supervisor, "https", ports.https, &tls.https, router, state.config.https.listen)?;
+    drop((ports.device, ports.mqtt));
+    spawn_job(&mut supervisor, "retention", &state, jobs::retention::run);
+    Ok(Running { state, bound, first_admin, supervisor })
+}
+
+impl Running {
+    /// The signal that asks everything to end; cancel it to shut down.
+    pub fn shutdown_signal(&self) -> tokio_util::sync::CancellationToken {
+        self.supervisor.shutdown_signal()
+    }
+
+    /// Runs until the shutdown signal, then drains with the configured deadline.
+    pub async fn run(self) -> Ending {
+        let ending = self.supervisor.run(self.state.config.shutdown).await;
+        self.state.store.close().await;
+        ending
+    }
+}
+
+async fn open(config: Config, clock: Clock, bound: Bound, downlink: Downlink) -> Result<AppState, StartError> {
+    let store = Store::open(&config.database.url, config.database.max_connections).await?;
+    let authority = Authority::load_or_create(&config.data_dir.join("ca"), clock.now())?;
+    let metrics = Metrics::default();
+    Ok(AppState {
+        blobs: Blobs::open(&config.blobs)?,
+        bus: EventBus::default(),
+        urls: Arc::new(PublicUrls::new(&config, bound)),
+        sign_in: Arc::new(users::SignInLimiter::new(config.sessions.failures_per_minute)),
+        instance: hex::encode(ids::random_bytes::<8>()).into(),
+        streams: Arc::new(tokio::sync::Semaphore::new(config.limits.streams)),
+        config: Arc::new(config),
+        authority: Arc::new(authority),
+        store,
+        clock,
+        downlink,
+        metrics,
+    })
+}
+
+impl Ports {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            https: bind("https", config.https.listen).await?,
+            device: bind("device", config.device.listen).await?,
+            mqtt: bind("mqtt", config.mqtt.listen).await?,
+        })
+    }
+
+    fn bound(&self, config: &Config) -> Result<Bound, StartError> {
+        Ok(Bound {
+            https: address("https", &self.https, config.https.listen)?,
+            device: address("device", &self.device, config.device.listen)?,
+            mqtt: address("mqtt", &self.mqtt, config.mqtt.listen)?,
+        })
+    }
+}
+
+impl PublicUrls {
+    fn new(config: &Config, bound: Bound) -> Self {
+        let or = |given: &Option<String>, scheme: &str, address: SocketAddr| {
+            given.clone().unwrap_or_else(|| format!("{scheme}://localhost:{}", address.port()))
+        };
+        Self {
+            https: or(&config.https.public_url, "https", bound.https),
+            device: or(&config.device.public_url, "https", bound.device),
+            mqtt: or(&config.mqtt.public_url, "mqtts", bound.mqtt),
+        }
+    }
+}
+
+async fn bind(port: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { port, address, source })
+}
+
+fn address(port: &'static str, tcp: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    tcp.local_addr().map_err(|source| StartError::Bind { port, address, source })
+}
+
+fn make_folder(path: &std::path::Path) -> Result<(), StartError> {
+    std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.to_owned(), source })
+}
+
+/// Serves a router on a TLS port until shutdown; requests in flight may finish.
+fn serve(
+    supervisor: &mut Supervisor,
+    port: &'static str,
+    tcp: TcpListener,
+    tls: &Arc<rustls::ServerConfig>,
+    router: Router,
+    asked: SocketAddr,
+) -> Result<(), StartError> {
+    let listener =
+        TlsListener::new(tcp, tls.clone()).map_err(|source| StartError::Bind { port, address: asked, source })?;
+    let listener = std::sync::Mutex::new(Some(listener));
+    supervisor.spawn(port, OnEnd::StopServer, move |shutdown| {
+        let listener = listener.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let router = router.clone();
+        async move {
+            let listener = listener.ok_or("the port is closed")?;
+            let service = router.into_make_service_with_connect_info::<Peer>();
+            axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+            Ok(())
+        }
+    });
+    Ok(())
+}
+
+fn spawn_job<F, Fut>(supervisor: &mut Supervisor, name: &'static str, state: &AppState, job: F)
+where
+    F: Fn(AppState, tokio_util::sync::CancellationToken) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), crate::supervisor::TaskError>> + Send + 'static,
+{
+    let state = state.clone();
+    supervisor.spawn(name, OnEnd::Restart, move |shutdown| job(state.clone(), shutdown));
+}

@@ -1,0 +1,278 @@
+//! The parts' configuration with their defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Reader;
+
+/// Everything, valid by type.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `data_dir`: database, blobs, CA, key files; default `./flotilla-data`.
+    pub data_dir: PathBuf,
+    /// `[https]`: console and REST.
+    pub https: Https,
+    /// `[device]`: metadata and blobs for devices.
+    pub device: DevicePort,
+    /// `[mqtt]`: the broker for devices.
+    pub mqtt: Mqtt,
+    /// `[authority]`: the fleet's certificate authority.
+    pub authority: Authority,
+    /// `[database]`.
+    pub database: Database,
+    /// `[blobs]`.
+    pub blobs: Blobs,
+    /// `[sessions]`: sign-in.
+    pub sessions: Sessions,
+    /// `[jobs]`: pace of background work.
+    pub jobs: Jobs,
+    /// `[retention]`: how long what is kept.
+    pub retention: Retention,
+    /// `[limits]`: bounds on requests.
+    pub limits: Limits,
+    /// `[log]`.
+    pub log: Log,
+    /// `shutdown_s`: how long tasks may drain; default 10.
+    pub shutdown: Duration,
+}
+
+/// The port for people, scripts and enrolment: server certificate only.
+#[derive(Debug, Clone)]
+pub struct Https {
+    /// `listen`, default `127.0.0.1:8443`.
+    pub listen: SocketAddr,
+    /// `public_url`: what others call this port; default `https://localhost:{port}`. Stands in enrolment tokens.
+    pub public_url: Option<String>,
+}
+
+/// The port for devices' fetches: mutual TLS.
+#[derive(Debug, Clone)]
+pub struct DevicePort {
+    /// `listen`, default `0.0.0.0:8444`.
+    pub listen: SocketAddr,
+    /// `public_url`, default `https://localhost:{port}`.
+    pub public_url: Option<String>,
+}
+
+/// The port for devices' messages: mutual TLS.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    /// `listen`, default `0.0.0.0:8883`.
+    pub listen: SocketAddr,
+    /// `public_url`, default `mqtts://localhost:{port}`.
+    pub public_url: Option<String>,
+}
+
+/// The fleet's own certificate authority under `data_dir/ca`.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    /// `names`: DNS names and IP addresses in the server's certificate; default localhost, 127.0.0.1, ::1.
+    pub names: Vec<String>,
+    /// `device_certificate_s`: validity of devices' certificates; default 90 days.
+    pub device_certificate: Duration,
+    /// `server_certificate_s`: validity of the server's certificate; default 90 days.
+    pub server_certificate: Duration,
+}
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `url`: `postgres://...` or `sqlite://path`; default `data_dir/flotilla.db`.
+    pub url: String,
+    /// `max_connections`, default 16.
+    pub max_connections: u32,
+}
+
+/// The blob store.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    /// `dir`, default `data_dir/blobs`.
+    pub dir: PathBuf,
+    /// `max_bytes`: largest blob; default 2 GiB.
+    pub max_bytes: u64,
+}
+
+/// Sign-in.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    /// `lifetime_s`, default 12 hours.
+    pub lifetime: Duration,
+    /// `failures_per_minute`: wrong passwords per user and per address before 429; default 10.
+    pub failures_per_minute: u32,
+}
+
+/// Pace of background work.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    /// `rollout_tick_s`, default 2.
+    pub rollout_tick: Duration,
+    /// `window_s`: length of a drift window; default 300.
+    pub window: Duration,
+    /// `window_tick_s`: how often windows are computed; default 15.
+    pub window_tick: Duration,
+    /// `window_late_s`: how long a window stays open for late panes before it is closed; default 60.
+    pub window_late: Duration,
+    /// `lease_s`: how long a runner owns a job without renewing; default 30.
+    pub lease: Duration,
+    /// `retention_tick_s`, default 1 hour.
+    pub retention_tick: Duration,
+}
+
+/// How long what is kept.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    /// `panes_s`, default 30 days.
+    pub panes: Duration,
+    /// `resources_s`, default 14 days.
+    pub resources: Duration,
+    /// `events_s`, default 90 days.
+    pub events: Duration,
+    /// `audit_s`, default 3 years.
+    pub audit: Duration,
+}
+
+/// Bounds on requests of the REST port.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `json_bytes`: largest JSON body; default 4 MiB. Stops memory exhaustion by one request.
+    pub json_bytes: usize,
+    /// `request_s`: longest request that isn't an upload or a stream; default 60.
+    pub request: Duration,
+    /// `streams`: live streams at once; default 256.
+    pub streams: usize,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One line, no colours, for journald and files.
+    Plain,
+}
+
+/// The log on stderr.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `filter`: a tracing filter; default `info`.
+    pub filter: String,
+    /// `format`: `text` or `plain`; default `text`.
+    pub format: LogFormat,
+}
+
+const DAY: Duration = Duration::from_hours(24);
+const ADDRESS: &str = "an address with port, e.g. 127.0.0.1:8443";
+
+impl Config {
+    /// Takes every key; problems are left in `reader`.
+    pub fn read(reader: &mut Reader) -> Self {
+        let data_dir = PathBuf::from(reader.text("data_dir", "flotilla-data"));
+        let https = Https {
+            listen: reader.value("https.listen", SocketAddr::from(([127, 0, 0, 1], 8443)), ADDRESS),
+            public_url: url(reader, "https.public_url", "https://"),
+        };
+        let device = DevicePort {
+            listen: reader.value("device.listen", SocketAddr::from(([0, 0, 0, 0], 8444)), ADDRESS),
+            public_url: url(reader, "device.public_url", "https://"),
+        };
+        let mqtt = Mqtt {
+            listen: reader.value("mqtt.listen", SocketAddr::from(([0, 0, 0, 0], 8883)), ADDRESS),
+            public_url: url(reader, "mqtt.public_url", "mqtts://"),
+        };
+        let database_url = format!("sqlite://{}", data_dir.join("flotilla.db").display());
+        Self {
+            https,
+            device,
+            mqtt,
+            authority: Authority::read(reader),
+            database: Database::read(reader, &database_url),
+            blobs: Blobs {
+                dir: reader.value("blobs.dir", data_dir.join("blobs"), "a folder"),
+                max_bytes: reader.value("blobs.max_bytes", 2 << 30, "a number of bytes"),
+            },
+            sessions: Sessions {
+                lifetime: reader.seconds("sessions.lifetime_s", DAY / 2),
+                failures_per_minute: reader.value("sessions.failures_per_minute", 10, "a number"),
+            },
+            jobs: Jobs::read(reader),
+            retention: Retention::read(reader),
+            limits: Limits {
+                json_bytes: reader.value("limits.json_bytes", 4 << 20, "a number of bytes"),
+                request: reader.seconds("limits.request_s", Duration::from_mins(1)),
+                streams: reader.value("limits.streams", 256, "a number"),
+            },
+            log: Log::read(reader),
+            shutdown: reader.seconds("shutdown_s", Duration::from_secs(10)),
+            data_dir,
+        }
+    }
+}
+
+impl Authority {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            names: reader.list("authority.names", &["localhost", "127.0.0.1", "::1"]),
+            device_certificate: reader.seconds("authority.device_certificate_s", DAY * 90),
+            server_certificate: reader.seconds("authority.server_certificate_s", DAY * 90),
+        }
+    }
+}
+
+impl Database {
+    fn read(reader: &mut Reader, default_url: &str) -> Self {
+        let is_known = |url: &str| ["sqlite:", "postgres:", "postgresql:"].iter().any(|p| url.starts_with(p));
+        let expected = "postgres://user@host/database or sqlite://path";
+        Self {
+            url: reader.parsed("database.url", default_url.to_owned(), expected, |value| {
+                is_known(value).then(|| value.to_owned())
+            }),
+            max_connections: reader.parsed("database.max_connections", 16, "a number from 2 to 1000", |value| {
+                value.parse().ok().filter(|n| (2..=1000).contains(n))
+            }),
+        }
+    }
+}
+
+impl Jobs {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            rollout_tick: reader.seconds("jobs.rollout_tick_s", Duration::from_secs(2)),
+            window: reader.seconds("jobs.window_s", Duration::from_mins(5)),
+            window_tick: reader.seconds("jobs.window_tick_s", Duration::from_secs(15)),
+            window_late: reader.seconds("jobs.window_late_s", Duration::from_mins(1)),
+            lease: reader.seconds("jobs.lease_s", Duration::from_secs(30)),
+            retention_tick: reader.seconds("jobs.retention_tick_s", Duration::from_hours(1)),
+        }
+    }
+}
+
+impl Retention {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            panes: reader.seconds("retention.panes_s", DAY * 30),
+            resources: reader.seconds("retention.resources_s", DAY * 14),
+            events: reader.seconds("retention.events_s", DAY * 90),
+            audit: reader.seconds("retention.audit_s", DAY * 1096),
+        }
+    }
+}
+
+impl Log {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            filter: reader.text("log.filter", "info"),
+            format: reader.parsed("log.format", LogFormat::Text, "text or plain", |value| match value {
+                "text" => Some(LogFormat::Text),
+                "plain" => Some(LogFormat::Plain),
+                _ => None,
+            }),
+        }
+    }
+}
+
+fn url(reader: &mut Reader, key: &str, scheme: &str) -> Option<String> {
+    reader.optional(key, &format!("a URL that begins with {scheme}"), |value| {
+        value.starts_with(scheme).then(|| value.trim_end_matches('/').to_owned())
+    })
+}

@@ -1,0 +1,5 @@
+//! What the server decides, away from HTTP and SQL: who may do what, alerts, audit, rollouts, drift.
+
+pub mod access;
+pub mod audit;
+pub mod users;

@@ -1,0 +1,257 @@
+//! Passwords, the first admin, and the brake on guessing.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use protocol::{ProjectId, UnixMillis};
+use serde_json::json;
+
+use crate::app::AppState;
+use crate::domain::access::{Grant, Role, Scope};
+use crate::domain::audit::{self, Change};
+use crate::ids::random_bytes;
+use crate::store::users::User;
+use crate::store::{StoreError, projects, users};
+
+/// Shortest password in characters.
+pub const MIN_PASSWORD_CHARS: usize = 10;
+/// Longest password in bytes; stops hashing of megabytes.
+pub const MAX_PASSWORD_BYTES: usize = 512;
+
+/// Why a user could not be made or checked.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// The password hash can't be made.
+    #[error("cannot hash a password: {0}")]
+    Hash(String),
+    /// The one-time password can't be written.
+    #[error("cannot write the one-time password to {path}", path = path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database failed.
+    #[error("cannot store the user")]
+    Store(#[from] StoreError),
+}
+
+/// The first admin, at first start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstAdmin {
+    /// Name to sign in with.
+    pub username: String,
+    /// One-time password.
+    pub password: String,
+    /// Where it was written, readable by the owner only.
+    pub file: PathBuf,
+}
+
+/// Makes project `default` and user `admin` when the database is empty.
+///
+/// # Errors
+/// [`UserError`] when the password can't be written or the database refuses; nothing is made then.
+pub async fn ensure_first_start(state: &AppState) -> Result<Option<FirstAdmin>, UserError> {
+    let now = state.clock.now();
+    let mut tx = state.store.begin().await?;
+    if projects::list(&mut tx).await?.is_empty() {
+        let project = ProjectId::new("default").expect("a valid name");
+        let row = projects::Project { project: project.clone(), title: "Default".into(), created_at: now };
+        projects::insert(&mut tx, &row).await?;
+        let change = Change::new(now, "server", "project.create", "project", "default").in_project(&project);
+        audit::record(&mut tx, &change).await?;
+    }
+    let mut first = None;
+    if users::count(&mut tx).await? == 0 {
+        let file = state.config.data_dir.join("first-admin-password");
+        let password = one_time_password();
+        let user = User {
+            username: "admin".into(),
+            password_hash: hash_password(&password)?,
+            must_change_password: true,
+            is_disabled: false,
+            created_at: now,
+            updated_at: now,
+            grants: vec![Grant { scope: Scope::All, role: Role::Admin }],
+        };
+        users::insert(&mut tx, &user).await?;
+        let change = Change::new(now, "server", "user.create", "user", "admin").after(json!({"first": true}));
+        audit::record(&mut tx, &change).await?;
+        write_secret(&file, &password).map_err(|source| UserError::Write { path: file.clone(), source })?;
+        first = Some(FirstAdmin { username: user.username, password, file });
+    }
+    tx.commit().await?;
+    Ok(first)
+}
+
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    // A file left from an earlier first start may have other rights: begin with a new one.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
+}
+
+/// Twenty letters and digits without look-alikes, in groups of five: about 99 bits.
+pub fn one_time_password() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz23456789+";
+    let bytes: [u8; 20] = random_bytes();
+    let letters: Vec<char> = bytes.iter().map(|b| char::from(LETTERS[usize::from(b & 31)])).collect();
+    letters.chunks(5).map(String::from_iter).collect::<Vec<_>>().join("-")
+}
+
+/// Why a new password is refused; `None` when it is fine.
+pub fn password_problem(username: &str, password: &str) -> Option<&'static str> {
+    if password.chars().count() < MIN_PASSWORD_CHARS {
+        return Some("A password needs at least 10 characters.");
+    }
+    if password.len() > MAX_PASSWORD_BYTES {
+        return Some("A password may have at most 512 bytes.");
+    }
+    if password.to_lowercase().contains(&username.to_lowercase()) {
+        return Some("A password must not contain the user's name.");
+    }
+    None
+}
+
+/// Whether a text can be a user's name.
+pub fn is_username(text: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | '+');
+    (1..=64).contains(&text.len()) && text.chars().all(is_inner)
+}
+
+/// Argon2id with the library's default cost (19 MiB, 2 passes), in PHC form.
+///
+/// # Errors
+/// [`UserError::Hash`] when the library refuses.
+pub fn hash_password(password: &str) -> Result<String, UserError> {
+    let hash = Argon2::default().hash_password(password.as_bytes());
+    hash.map(|hash| hash.to_string()).map_err(|e| UserError::Hash(e.to_string()))
+}
+
+/// Whether the password fits the hash. Takes the same time for a user that doesn't exist (`hash` is `None`).
+pub fn verify_password(password: &str, hash: Option<&str>) -> bool {
+    /// A hash of something that nobody knows, with the same cost.
+    const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5LWtub3dzLWl0$0PVJbWqXHzNVPLpDF6A0y8e0SPVEMcXKqUNIKzJ3QGE";
+    if password.len() > MAX_PASSWORD_BYTES {
+        return false;
+    }
+    let Ok(parsed) = PasswordHash::new(hash.unwrap_or(NOBODY)) else { return false };
+    Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok() && hash.is_some()
+}
+
+/// Counts wrong passwords per user and per address in a sliding minute.
+#[derive(Debug)]
+pub struct SignInLimiter {
+    per_minute: u32,
+    failures: Mutex<HashMap<String, Vec<UnixMillis>>>,
+}
+
+/// Names and addresses that are remembered; beyond it all are forgotten, which only helps a guesser who already
+/// controls that many addresses.
+const MAX_REMEMBERED: usize = 100_000;
+const WINDOW_MS: i64 = 60_000;
+
+impl SignInLimiter {
+    /// At most so many failures in a minute.
+    pub fn new(per_minute: u32) -> Self {
+        Self { per_minute: per_minute.max(1), failures: Mutex::default() }
+    }
+
+    /// Seconds to wait before the next try; `None` when one is allowed now.
+    pub fn wait_s(&self, username: &str, address: Option<IpAddr>, now: UnixMillis) -> Option<u64> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let bound = usize::try_from(self.per_minute).unwrap_or(usize::MAX);
+        let waits = keys(username, address).into_iter().filter_map(|key| {
+            let recent: Vec<_> =
+                failures.get(&key)?.iter().filter(|at| now.millis_since(**at) < WINDOW_MS).collect();
+            let oldest_that_counts = recent.len().checked_sub(bound).and_then(|index| recent.get(index))?;
+            Some((WINDOW_MS - now.millis_since(**oldest_that_counts)) / 1000 + 1)
+        });
+        waits.max().and_then(|seconds| u64::try_from(seconds).ok())
+    }
+
+    /// Notes a wrong password.
+    pub fn failed(&self, username: &str, address: Option<IpAddr>, now: UnixMillis) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() > MAX_REMEMBERED {
+            failures.clear();
+        }
+        for key in keys(username, address) {
+            let times = failures.entry(key).or_default();
+            times.retain(|at| now.millis_since(*at) < WINDOW_MS);
+            times.push(now);
+        }
+    }
+
+    /// Forgets a user's failures after a good sign-in; those of the address stay.
+    pub fn succeeded(&self, username: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.remove(&format!("user {username}"));
+    }
+}
+
+fn keys(username: &str, address: Option<IpAddr>) -> Vec<String> {
+    let user = format!("user {}", username.chars().take(64).collect::<String>());
+    std::iter::once(user).chain(address.map(|address| format!("from {address}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_password_fits() {
+        let hash = hash_password("correct horse battery").unwrap();
+        assert!(hash.starts_with("$argon2id$"));
+        assert!(verify_password("correct horse battery", Some(&hash)));
+        assert!(!verify_password("correct horse", Some(&hash)));
+        assert!(!verify_password("anything", None));
+    }
+
+    #[test]
+    fn a_user_that_does_not_exist_costs_as_much() {
+        let took = |hash: Option<&str>| {
+            let began = std::time::Instant::now();
+            verify_password("x", hash);
+            began.elapsed()
+        };
+        let hash = hash_password("correct horse battery").unwrap();
+        let (there, not_there) = (took(Some(&hash)), took(None));
+        assert!(not_there * 10 > there, "{not_there:?} against {there:?}");
+    }
+
+    #[test]
+    fn weak_passwords_are_refused() {
+        assert!(password_problem("ana", "short").is_some());
+        assert!(password_problem("ana", "ANA-1234567").is_some());
+        assert!(password_problem("ana", &"x".repeat(600)).is_some());
+        assert!(password_problem("ana", &one_time_password()).is_none());
+    }
+
+    #[test]
+    fn guessing_is_slowed_down_and_recovers() {
+        let limiter = SignInLimiter::new(3);
+        let address = Some(IpAddr::from([10, 0, 0, 1]));
+        for second in 0..3 {
+            assert_eq!(limiter.wait_s("ana", address, UnixMillis(second * 1000)), None);
+            limiter.failed("ana", address, UnixMillis(second * 1000));
+        }
+        assert_eq!(limiter.wait_s("ana", None, UnixMillis(3000)), Some(58));
+        assert_eq!(limiter.wait_s("bob", address, UnixMillis(3000)), Some(58));
+        assert_eq!(limiter.wait_s("bob", None, UnixMillis(3000)), None);
+        assert_eq!(limiter.wait_s("ana", address, UnixMillis(60_000)), None);
+    }
+}

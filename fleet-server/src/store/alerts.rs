@@ -1,0 +1,223 @@
+//! Alerts: at most one open per key; raising it again only renews it.
+
+use protocol::{DeviceId, ModelName, ProjectId, RolloutId, UnixMillis};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+
+use super::error::During;
+use super::row::{Columns, all, to_json};
+use super::{Conn, Page, StoreError, Window};
+
+/// How much it matters.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Someone should look.
+    Warning,
+    /// Someone must act.
+    Critical,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl std::str::FromStr for Severity {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Info, Self::Warning, Self::Critical];
+        all.into_iter().find(|s| s.as_str() == text).ok_or_else(|| format!("{text:?} is no severity"))
+    }
+}
+
+/// What is wrong, to raise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewAlert {
+    /// Names the trouble; an open alert with the same key is renewed, not doubled.
+    pub key: String,
+    /// Stable name, e.g. `drift`, `gate_failed`.
+    pub kind: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The device that it is about.
+    pub device: Option<DeviceId>,
+    /// The model that it is about.
+    pub model: Option<ModelName>,
+    /// The rollout that it is about.
+    pub rollout: Option<RolloutId>,
+    /// One sentence for people.
+    pub message: String,
+    /// Numbers behind it.
+    pub details: Value,
+}
+
+/// A stored alert.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alert {
+    /// Sorts by time of opening.
+    pub alert_id: String,
+    /// Stable name.
+    pub kind: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The device that it is about.
+    pub device: Option<DeviceId>,
+    /// The model that it is about.
+    pub model: Option<ModelName>,
+    /// The rollout that it is about.
+    pub rollout: Option<RolloutId>,
+    /// One sentence for people.
+    pub message: String,
+    /// Numbers behind it.
+    pub details: Value,
+    /// When it was raised first.
+    pub opened_at: UnixMillis,
+    /// When it was last seen true.
+    pub updated_at: UnixMillis,
+    /// When it was no longer true.
+    pub closed_at: Option<UnixMillis>,
+    /// When someone took note.
+    pub acknowledged_at: Option<UnixMillis>,
+    /// Who.
+    pub acknowledged_by: Option<String>,
+}
+
+/// Raises an alert or renews the open one with its key. Returns the id if it was newly opened.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn raise(
+    conn: &mut Conn,
+    project: &ProjectId,
+    alert: &NewAlert,
+    now: UnixMillis,
+) -> Result<Option<String>, StoreError> {
+    let renewed = sqlx::query(
+        "UPDATE alerts SET severity = $3, message = $4, details = $5, updated_at = $6 \
+         WHERE project = $1 AND open_key = $2",
+    )
+    .bind(project.as_str())
+    .bind(alert.key.as_str())
+    .bind(alert.severity.as_str())
+    .bind(alert.message.as_str())
+    .bind(to_json(&alert.details))
+    .bind(now.0)
+    .execute(&mut *conn)
+    .await
+    .during("renew an alert")?;
+    if renewed.rows_affected() > 0 {
+        return Ok(None);
+    }
+    let alert_id = crate::ids::ordered_id(now);
+    let opened = sqlx::query(
+        "INSERT INTO alerts (alert_id, project, open_key, kind, severity, device, model, rollout, message, details, \
+         opened_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11) ON CONFLICT DO NOTHING",
+    )
+    .bind(alert_id.as_str())
+    .bind(project.as_str())
+    .bind(alert.key.as_str())
+    .bind(alert.kind.as_str())
+    .bind(alert.severity.as_str())
+    .bind(alert.device.as_ref().map(ToString::to_string))
+    .bind(alert.model.as_ref().map(ToString::to_string))
+    .bind(alert.rollout.as_ref().map(ToString::to_string))
+    .bind(alert.message.as_str())
+    .bind(to_json(&alert.details))
+    .bind(now.0)
+    .execute(conn)
+    .await
+    .during("open an alert")?;
+    Ok((opened.rows_affected() > 0).then_some(alert_id))
+}
+
+/// Closes the open alert with this key; returns whether there was one.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn close(conn: &mut Conn, project: &ProjectId, key: &str, now: UnixMillis) -> Result<bool, StoreError> {
+    let query = sqlx::query(
+        "UPDATE alerts SET open_key = NULL, closed_at = $3, updated_at = $3 WHERE project = $1 AND open_key = $2",
+    );
+    let done = query.bind(project.as_str()).bind(key).bind(now.0).execute(conn).await;
+    Ok(done.during("close an alert")?.rows_affected() > 0)
+}
+
+/// Notes that someone took note.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn acknowledge(
+    conn: &mut Conn,
+    project: &ProjectId,
+    alert_id: &str,
+    actor: &str,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    let query = sqlx::query(
+        "UPDATE alerts SET acknowledged_at = $3, acknowledged_by = $4 \
+         WHERE project = $1 AND alert_id = $2 AND acknowledged_at IS NULL",
+    );
+    let done = query.bind(project.as_str()).bind(alert_id).bind(now.0).bind(actor).execute(conn).await;
+    Ok(done.during("acknowledge an alert")?.rows_affected() > 0)
+}
+
+/// One alert.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn get(conn: &mut Conn, project: &ProjectId, alert_id: &str) -> Result<Option<Alert>, StoreError> {
+    let query = sqlx::query("SELECT * FROM alerts WHERE project = $1 AND alert_id = $2");
+    let row = query.bind(project.as_str()).bind(alert_id).fetch_optional(conn).await;
+    row.during("read an alert")?.as_ref().map(read).transpose()
+}
+
+/// Alerts, newest first; only open ones if asked.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn list(
+    conn: &mut Conn,
+    project: &ProjectId,
+    only_open: bool,
+    window: &Window,
+) -> Result<Page<Alert>, StoreError> {
+    let query = sqlx::query(
+        "SELECT * FROM alerts WHERE project = $1 AND ($2 = 0 OR closed_at IS NULL) AND ($3 = '' OR alert_id < $3) \
+         ORDER BY alert_id DESC LIMIT $4",
+    );
+    let query = query.bind(project.as_str()).bind(i64::from(only_open));
+    let query = query.bind(window.after.clone().unwrap_or_default()).bind(window.limit);
+    let rows = query.fetch_all(&mut *conn).await.during("list alerts")?;
+    let count =
+        sqlx::query_scalar("SELECT COUNT(*) FROM alerts WHERE project = $1 AND ($2 = 0 OR closed_at IS NULL)");
+    let total = count.bind(project.as_str()).bind(i64::from(only_open)).fetch_one(conn).await;
+    Ok(Page { items: all(rows, read)?, total: total.during("count alerts")? })
+}
+
+fn read(row: &AnyRow) -> Result<Alert, StoreError> {
+    Ok(Alert {
+        alert_id: row.text("alert_id")?,
+        kind: row.text("kind")?,
+        severity: row.id("severity")?,
+        device: row.id_opt("device")?,
+        model: row.id_opt("model")?,
+        rollout: row.id_opt("rollout")?,
+        message: row.text("message")?,
+        details: row.json("details")?,
+        opened_at: row.millis("opened_at")?,
+        updated_at: row.millis("updated_at")?,
+        closed_at: row.millis_opt("closed_at")?,
+        acknowledged_at: row.millis_opt("acknowledged_at")?,
+        acknowledged_by: row.text_opt("acknowledged_by")?,
+    })
+}

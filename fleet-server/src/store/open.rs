@@ -1,0 +1,182 @@
+//! Opening the database, its schema, and transactions.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use sqlx::any::AnyPoolOptions;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyPool, Executor, SqlSafeStr, Transaction};
+
+use super::error::During;
+use super::{Conn, StoreError};
+
+/// Schema steps, in order: number, name, SQL for SQLite, SQL for PostgreSQL.
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
+    1,
+    "init",
+    include_str!("../../migrations/sqlite/0001_init.sql"),
+    include_str!("../../migrations/postgres/0001_init.sql"),
+)];
+
+/// SQLite: readers never wait for the writer, and a commit survives a power cut.
+const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
+     PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = 67108864;";
+
+/// Which database it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// One file, one machine.
+    Sqlite,
+    /// A server, many replicas.
+    Postgres,
+}
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+    dialect: Dialect,
+}
+
+/// A transaction; dropping it without [`Tx::commit`] rolls back.
+#[derive(Debug)]
+pub struct Tx(Transaction<'static, Any>);
+
+impl Store {
+    /// Opens the database at `url` (`sqlite://path` or `postgres://...`) and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] when it can't be reached, [`StoreError::Migrate`] when its schema is from a newer
+    /// build or was changed by hand.
+    pub async fn open(url: &str, max_connections: u32) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let dialect = if url.starts_with("sqlite:") { Dialect::Sqlite } else { Dialect::Postgres };
+        let options = AnyPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(Duration::from_secs(15))
+            .after_connect(move |conn, _| {
+                Box::pin(async move {
+                    if dialect == Dialect::Sqlite {
+                        conn.execute(SQLITE_PRAGMAS).await?;
+                    }
+                    Ok(())
+                })
+            });
+        let open = |source| StoreError::Open { url: without_password(url), source };
+        let pool = options.connect(url).await.map_err(open)?;
+        migrator(dialect).run(&pool).await.map_err(StoreError::Migrate)?;
+        Ok(Self { pool, dialect })
+    }
+
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no connection is free in time.
+    pub async fn read(&self) -> Result<PoolConnection<Any>, StoreError> {
+        self.pool.acquire().await.during("get a connection")
+    }
+
+    /// A transaction for writing. On SQLite it takes the write lock at once, so that it can't fail half-way
+    /// because another writer came first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no connection is free, or the write lock isn't, in time.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        let tx = match self.dialect {
+            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await,
+            Dialect::Postgres => self.pool.begin().await,
+        };
+        tx.map(Tx).during("begin a transaction")
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&mut *self.read().await?).await.during("ask for a sign of life")?;
+        Ok(())
+    }
+
+    /// Ends all connections; waits for those in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl Tx {
+    /// Makes the changes durable.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database refuses; nothing is changed then.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.0.commit().await.during("commit")
+    }
+}
+
+impl Deref for Tx {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.0
+    }
+}
+
+fn migrator(dialect: Dialect) -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|(version, name, sqlite, postgres)| {
+        let sql = match dialect {
+            Dialect::Sqlite => *sqlite,
+            Dialect::Postgres => *postgres,
+        };
+        Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_do_not_reach_errors() {
+        assert_eq!(without_password("postgres://u:secret@db/x"), "postgres://***@db/x");
+        assert_eq!(without_password("sqlite:///tmp/x.db"), "sqlite:///tmp/x.db");
+    }
+
+    /// Both folders say the same once the three type names are mapped.
+    #[test]
+    fn both_databases_have_the_same_schema() {
+        for (number, name, sqlite, postgres) in MIGRATIONS {
+            let mapped = |sql: &str| {
+                sql.lines()
+                    .filter(|line| !line.starts_with("--"))
+                    .map(|line| {
+                        line.replace("INTEGER", "BIGINT")
+                            .replace("REAL", "DOUBLE PRECISION")
+                            .replace("BLOB", "BYTEA")
+                            .replace(") STRICT;", ");")
+                    })
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(mapped(sqlite), mapped(postgres), "migration {number} {name} differs");
+        }
+    }
+}

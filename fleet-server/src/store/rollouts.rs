@@ -1,0 +1,1 @@
+//! Rollouts, their tasks, journal and evidence.

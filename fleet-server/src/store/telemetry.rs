@@ -1,0 +1,238 @@
+//! Telemetry as it arrives: streams with their acknowledged position, panes, quarantine, log lines. Every insert
+//! is safe to repeat: the primary key (project, device, stream, seq) makes a record count once.
+
+use protocol::message::Loss;
+use protocol::{DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Version};
+use sqlx::any::AnyRow;
+
+use super::error::During;
+use super::row::{Columns, all, as_int, to_json};
+use super::{Conn, StoreError};
+
+/// How far a stream is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamPosition {
+    /// Everything up to and including this sequence number is stored, or was dropped on the device.
+    pub upto_seq: u64,
+    /// Records that the device dropped, in total.
+    pub dropped: Vec<Loss>,
+}
+
+/// A pane as stored; the body is `profile::Pane` in CBOR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaneRow {
+    /// Which device.
+    pub device: DeviceId,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Position in the stream.
+    pub seq: u64,
+    /// Which model.
+    pub model: ModelName,
+    /// Which release.
+    pub version: Version,
+    /// SHA-256 of its manifest.
+    pub digest: Digest,
+    /// Segment of the data; '' when there is none.
+    pub segment: String,
+    /// Event time.
+    pub window_start: UnixMillis,
+    /// Event time.
+    pub window_end: UnixMillis,
+    /// Inferences counted.
+    pub n: u64,
+    /// CBOR.
+    pub body: Vec<u8>,
+    /// The server's clock.
+    pub received_at: UnixMillis,
+}
+
+/// A stream's position; `None` when nothing of it was ever stored.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn position(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+    stream: &StreamId,
+) -> Result<Option<StreamPosition>, StoreError> {
+    let query =
+        sqlx::query("SELECT upto_seq, dropped FROM streams WHERE project = $1 AND device = $2 AND stream = $3");
+    let query = query.bind(project.as_str()).bind(device.as_str()).bind(stream.as_str());
+    let row = query.fetch_optional(conn).await.during("read a stream's position")?;
+    let read = |row: &AnyRow| Ok(StreamPosition { upto_seq: row.count("upto_seq")?, dropped: row.json("dropped")? });
+    row.as_ref().map(read).transpose()
+}
+
+/// Raises a stream's position (never lowers it) and replaces its losses.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn set_position(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+    stream: &StreamId,
+    position: &StreamPosition,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO streams (project, device, stream, upto_seq, dropped, updated_at) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (project, device, stream) DO UPDATE SET upto_seq = CASE WHEN streams.upto_seq > excluded.upto_seq \
+         THEN streams.upto_seq ELSE excluded.upto_seq END, dropped = excluded.dropped, updated_at = excluded.updated_at",
+    )
+    .bind(project.as_str())
+    .bind(device.as_str())
+    .bind(stream.as_str())
+    .bind(as_int(position.upto_seq))
+    .bind(to_json(&position.dropped))
+    .bind(now.0)
+    .execute(conn)
+    .await
+    .during("raise a stream's position")?;
+    Ok(())
+}
+
+/// Adds a pane; `false` when it is there already.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn add_pane(conn: &mut Conn, project: &ProjectId, pane: &PaneRow) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO panes (project, device, stream, seq, model, version, digest, segment, window_start, window_end, n, \
+         body, received_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING",
+    )
+    .bind(project.as_str())
+    .bind(pane.device.as_str())
+    .bind(pane.stream.as_str())
+    .bind(as_int(pane.seq))
+    .bind(pane.model.as_str())
+    .bind(pane.version.as_str())
+    .bind(pane.digest.to_hex())
+    .bind(pane.segment.as_str())
+    .bind(pane.window_start.0)
+    .bind(pane.window_end.0)
+    .bind(as_int(pane.n))
+    .bind(pane.body.clone())
+    .bind(pane.received_at.0)
+    .execute(conn)
+    .await
+    .during("add a pane")?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Panes of a model that overlap a span of event time, by device and time.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn panes(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+    from: UnixMillis,
+    to: UnixMillis,
+) -> Result<Vec<PaneRow>, StoreError> {
+    let query = sqlx::query(
+        "SELECT * FROM panes WHERE project = $1 AND model = $2 AND window_start < $4 AND window_end > $3 \
+         ORDER BY device, window_start, stream, seq",
+    );
+    let query = query.bind(project.as_str()).bind(model.as_str()).bind(from.0).bind(to.0);
+    all(query.fetch_all(conn).await.during("list panes")?, read_pane)
+}
+
+/// Keeps a record that could not be read, so that nothing is lost and the stream goes on.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn quarantine(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+    position: (&StreamId, u64),
+    kind: &str,
+    why: &str,
+    body: &[u8],
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO quarantine (project, device, stream, seq, kind, why, body, received_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+    )
+    .bind(project.as_str())
+    .bind(device.as_str())
+    .bind(position.0.as_str())
+    .bind(as_int(position.1))
+    .bind(kind)
+    .bind(why)
+    .bind(body.to_vec())
+    .bind(now.0)
+    .execute(conn)
+    .await
+    .during("quarantine a record")?;
+    Ok(())
+}
+
+/// Adds log lines that a command asked for.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn add_logs(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+    position: (&StreamId, u64),
+    logs: &protocol::telemetry::LogLines,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO device_logs (project, device, stream, seq, command_id, received_at, lines) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+    )
+    .bind(project.as_str())
+    .bind(device.as_str())
+    .bind(position.0.as_str())
+    .bind(as_int(position.1))
+    .bind(logs.command_id.as_str())
+    .bind(now.0)
+    .bind(to_json(&logs.lines))
+    .execute(conn)
+    .await
+    .during("add log lines")?;
+    Ok(())
+}
+
+/// Deletes old panes by arrival.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn delete_panes_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
+    let done = sqlx::query("DELETE FROM panes WHERE received_at < $1").bind(before.0).execute(conn).await;
+    Ok(done.during("delete old panes")?.rows_affected())
+}
+
+/// Deletes old resource readings by arrival.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn delete_resources_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
+    let done = sqlx::query("DELETE FROM resources WHERE received_at < $1").bind(before.0).execute(conn).await;
+    Ok(done.during("delete old resource readings")?.rows_affected())
+}
+
+fn read_pane(row: &AnyRow) -> Result<PaneRow, StoreError> {
+    Ok(PaneRow {
+        device: row.id("device")?,
+        stream: row.id("stream")?,
+        seq: row.count("seq")?,
+        model: row.id("model")?,
+        version: row.id("version")?,
+        digest: row.id("digest")?,
+        segment: row.text("segment")?,
+        window_start: row.millis("window_start")?,
+        window_end: row.millis("window_end")?,
+        n: row.count("n")?,
+        body: row.bytes("body")?,
+        received_at: row.millis("received_at")?,
+    })
+}
