@@ -1,2 +1,27 @@
-//! flotilla
-fn main() {}
+//! `flotilla`: the publisher's and operator's command line.
+//!
+//! Results go to stdout (a table for people, `--json` for programs), talk goes to stderr. Private keys never
+//! leave this machine. Tests: `tests/`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod args;
+mod client;
+mod commands;
+mod exit;
+mod keyring;
+mod output;
+mod settings;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match commands::run(args) {
+        Ok(()) => exit::Code::Ok.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit::code_of(&error).into()
+        }
+    }
+}

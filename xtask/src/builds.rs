@@ -46,7 +46,12 @@ pub(crate) fn install_console() -> Result<()> {
 pub(crate) fn console() -> Result<()> {
     install_console()?;
     let folder = console_folder();
-    let sources = output(program("git").current_dir(&folder).args(["ls-files", "--cached", "--others", "--exclude-standard"]));
+    let sources = output(program("git").current_dir(&folder).args([
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]));
     let newest = |files: &str| {
         files.lines().filter_map(|file| folder.join(file).metadata().ok()?.modified().ok()).max()
     };

@@ -56,13 +56,26 @@ pub(crate) fn agent(target: &str, profile: Profile) -> Result<PathBuf> {
     ensure_std(target)?;
     let tools = tools::python_env("cross", &CROSS_TOOLS)?;
     let path = std::env::var("PATH").unwrap_or_default();
-    println!("building flotilla-agent for {target}, profile {} (many minutes the first time)", profile.name());
+    println!(
+        "building flotilla-agent for {target}, profile {} (many minutes the first time)",
+        profile.name()
+    );
     // Panic messages name source files: they shall not name folders of the machine that built them.
     let home = std::env::var("HOME").unwrap_or_default();
-    let remap = format!("--remap-path-prefix={}=/flotilla --remap-path-prefix={home}=/build", root().display());
+    let remap =
+        format!("--remap-path-prefix={}=/flotilla --remap-path-prefix={home}=/build", root().display());
     check(
         program(&tools.join("cargo-zigbuild").to_string_lossy())
-            .args(["zigbuild", "--locked", "--package", "flotilla-agent", "--profile", profile.name(), "--target", target])
+            .args([
+                "zigbuild",
+                "--locked",
+                "--package",
+                "flotilla-agent",
+                "--profile",
+                profile.name(),
+                "--target",
+                target,
+            ])
             .env("PATH", format!("{}:{path}", tools.display()))
             .env("RUSTFLAGS", remap),
     )?;

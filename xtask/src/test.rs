@@ -43,13 +43,16 @@ enum Step {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let is_wanted = |step: &Step| (args.only.is_empty() || args.only.contains(step)) && !args.skip.contains(step);
+    let is_wanted =
+        |step: &Step| (args.only.is_empty() || args.only.contains(step)) && !args.skip.contains(step);
     let begun = Instant::now();
     let mut times: Vec<(Step, Duration)> = Vec::new();
     for step in Step::value_variants().iter().copied().filter(is_wanted) {
         println!("\n== {step:?}");
         let start = Instant::now();
-        step.run().with_context(|| format!("step {step:?} failed; run it alone with: cargo xtask test --only {}", step.word()))?;
+        step.run().with_context(|| {
+            format!("step {step:?} failed; run it alone with: cargo xtask test --only {}", step.word())
+        })?;
         times.push((step, start.elapsed()));
     }
     println!("\nall passed in {} s:", begun.elapsed().as_secs());
@@ -69,9 +72,15 @@ impl Step {
             Self::Format => check(cargo().args(["fmt", "--all", "--", "--check"])),
             Self::Tidy => crate::tidy::main(),
             Self::Console => console(),
-            Self::Lint => {
-                check(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
-            }
+            Self::Lint => check(cargo().args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--",
+                "-D",
+                "warnings",
+            ])),
             Self::Deny => deny(),
             Self::Unit => unit(),
             Self::Demo => story_and_browser(),
@@ -120,7 +129,9 @@ fn deny() -> Result<()> {
 }
 
 fn is_unreachable(error: &str) -> bool {
-    ["failed to fetch advisory database", "failed to open advisory database"].iter().any(|sign| error.contains(sign))
+    ["failed to fetch advisory database", "failed to open advisory database"]
+        .iter()
+        .any(|sign| error.contains(sign))
 }
 
 fn unit() -> Result<()> {
@@ -147,7 +158,16 @@ fn firmware() -> Result<()> {
     let agent = package::agent("aarch64-unknown-linux-musl", Profile::Quick)?;
     check(
         cargo()
-            .args(["run", "--quiet", "--package", "firmware-tests", "--", "smoke", "--target", "aarch64-unknown-linux-musl"])
+            .args([
+                "run",
+                "--quiet",
+                "--package",
+                "firmware-tests",
+                "--",
+                "smoke",
+                "--target",
+                "aarch64-unknown-linux-musl",
+            ])
             .arg("--cross-agent")
             .arg(agent)
             .arg("--binaries")

@@ -68,9 +68,11 @@ fn arrows(metadata: &Value) -> Result<Vec<String>> {
             faults.push(format!("package {name} has no place on the plan (xtask/src/tidy.rs)"));
             continue;
         };
-        let named = package["dependencies"].as_array().into_iter().flatten().filter(|dependency| {
-            dependency["kind"].is_null() && dependency["path"].is_string()
-        });
+        let named = package["dependencies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|dependency| dependency["kind"].is_null() && dependency["path"].is_string());
         for dependency in named.filter_map(|dependency| dependency["name"].as_str()) {
             if !allowed.contains(&dependency) {
                 faults.push(format!("arrow the wrong way: {name} -> {dependency}"));
@@ -86,7 +88,8 @@ fn fences(name: &str, text: &str) -> Vec<String> {
     }
     let broken = FENCES.iter().filter(|(library, rooms)| {
         let is_inside = rooms.iter().any(|room| name.starts_with(room));
-        let is_used = text.lines().any(|line| !line.trim_start().starts_with("//") && names_path(line, library));
+        let is_used =
+            text.lines().any(|line| !line.trim_start().starts_with("//") && names_path(line, library));
         is_used && !is_inside
     });
     broken.map(|(library, rooms)| format!("{name} names {library}, fenced to {}", rooms.join(", "))).collect()
@@ -95,7 +98,10 @@ fn fences(name: &str, text: &str) -> Vec<String> {
 /// Whether `line` names `library` as a path's first part, not as the end of a longer name.
 fn names_path(line: &str, library: &str) -> bool {
     let is_start = |at: usize| {
-        !line[..at].chars().next_back().is_some_and(|before| before.is_alphanumeric() || "_:".contains(before))
+        !line[..at]
+            .chars()
+            .next_back()
+            .is_some_and(|before| before.is_alphanumeric() || "_:".contains(before))
     };
     line.match_indices(library).any(|(at, _)| is_start(at))
 }

@@ -69,7 +69,9 @@ pub(crate) fn ensure_node() -> Result<()> {
     if find("npm").is_some() {
         return Ok(());
     }
-    bail!("the web console needs Node.js 20 or newer with npm; install it, e.g. with: sudo apt-get install -y nodejs npm")
+    bail!(
+        "the web console needs Node.js 20 or newer with npm; install it, e.g. with: sudo apt-get install -y nodejs npm"
+    )
 }
 
 /// A private Python environment in the user's cache with exactly these packages; made once.

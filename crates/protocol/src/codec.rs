@@ -83,7 +83,8 @@ pub fn decode_json<T: Versioned + DeserializeOwned>(bytes: &[u8]) -> Result<T, D
     if bytes.len() > MAX_CONTROL_BYTES {
         return Err(DecodeError::TooLarge { what, max: MAX_CONTROL_BYTES, got: bytes.len() });
     }
-    let VersionOnly { v } = serde_json::from_slice(bytes).map_err(|source| DecodeError::Json { what, source })?;
+    let VersionOnly { v } =
+        serde_json::from_slice(bytes).map_err(|source| DecodeError::Json { what, source })?;
     if v != WIRE_VERSION {
         return Err(DecodeError::Version { what, got: v });
     }

@@ -55,7 +55,11 @@ fn check_version(what: &'static str, value: &str) -> Result<(), IdError> {
     if value.as_bytes()[0].is_ascii_digit() {
         return Ok(());
     }
-    Err(IdError::Alphabet { what, value: value.into(), allowed: "a version that begins with a digit, such as 1.0.0" })
+    Err(IdError::Alphabet {
+        what,
+        value: value.into(),
+        allowed: "a version that begins with a digit, such as 1.0.0",
+    })
 }
 
 macro_rules! text_id {

@@ -15,7 +15,10 @@ pub mod topic;
 mod codec;
 
 pub use codec::{DecodeError, MAX_CONTROL_BYTES, decode_json, encode_json};
-pub use ids::{Counter, DeviceId, Digest, IdError, ModelName, ProjectId, ReleaseRef, Revision, RolloutId, StreamId, Version};
+pub use ids::{
+    Counter, DeviceId, Digest, IdError, ModelName, ProjectId, ReleaseRef, Revision, RolloutId, StreamId,
+    Version,
+};
 pub use time::UnixMillis;
 
 /// The one version of the wire that this build speaks. A message of another version is refused by name.

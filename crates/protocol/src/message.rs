@@ -275,7 +275,12 @@ impl CauseKind {
     pub fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::MetadataExpired | Self::Download | Self::DiskFull | Self::Storage | Self::Timeout | Self::Internal
+            Self::MetadataExpired
+                | Self::Download
+                | Self::DiskFull
+                | Self::Storage
+                | Self::Timeout
+                | Self::Internal
         )
     }
 }

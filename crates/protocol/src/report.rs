@@ -56,7 +56,13 @@ impl SignedReport {
 
 /// The bytes that a report key signs: purpose, identity, channel and counter come before the payload, each
 /// closed by a zero byte that none of them can hold, so that a signature serves nowhere else.
-pub fn signing_input(project: &ProjectId, device: &DeviceId, channel: Channel, counter: u64, payload: &[u8]) -> Vec<u8> {
+pub fn signing_input(
+    project: &ProjectId,
+    device: &DeviceId,
+    channel: Channel,
+    counter: u64,
+    payload: &[u8],
+) -> Vec<u8> {
     let head = format!("flotilla-report-v1\0{project}\0{device}\0{}\0{counter}\0", channel.path());
     [head.as_bytes(), payload].concat()
 }

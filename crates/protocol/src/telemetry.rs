@@ -101,7 +101,11 @@ impl Batch {
             return Err(format!("{} records, at most {MAX_BATCH_RECORDS}", self.records.len()));
         }
         if let Some(record) = self.records.iter().find(|r| r.body.len() > MAX_RECORD_BYTES) {
-            return Err(format!("record {} has {} bytes, at most {MAX_RECORD_BYTES}", record.seq, record.body.len()));
+            return Err(format!(
+                "record {} has {} bytes, at most {MAX_RECORD_BYTES}",
+                record.seq,
+                record.body.len()
+            ));
         }
         if self.records.windows(2).any(|pair| pair[0].seq >= pair[1].seq) {
             return Err("sequence numbers do not rise".into());
@@ -153,7 +157,8 @@ mod tests {
     use super::*;
 
     fn batch(seqs: &[u64]) -> Batch {
-        let record = |seq: &u64| Record { seq: *seq, kind: Kind::Pane, at: UnixMillis(0), body: vec![1; 3].into() };
+        let record =
+            |seq: &u64| Record { seq: *seq, kind: Kind::Pane, at: UnixMillis(0), body: vec![1; 3].into() };
         Batch {
             v: WIRE_VERSION,
             stream: StreamId::new("s").unwrap(),

@@ -27,7 +27,8 @@ fn compare(page: &Value, place: &str, schema: &Value, value: &Value) {
     }
     match value {
         Value::Object(fields) if schema["additionalProperties"].is_null() => {
-            let properties = schema["properties"].as_object().unwrap_or_else(|| panic!("{place}: no properties"));
+            let properties =
+                schema["properties"].as_object().unwrap_or_else(|| panic!("{place}: no properties"));
             let on_page: BTreeSet<_> = properties.keys().collect();
             let in_code: BTreeSet<_> = fields.keys().collect();
             assert_eq!(on_page, in_code, "fields of {place}: page and code differ");
@@ -39,7 +40,10 @@ fn compare(page: &Value, place: &str, schema: &Value, value: &Value) {
             items.iter().for_each(|item| compare(page, place, &schema["items"], item));
         }
         Value::String(text) if schema["enum"].is_array() => {
-            assert!(schema["enum"].as_array().unwrap().iter().any(|known| known == text), "{place}: {text} is not on the page");
+            assert!(
+                schema["enum"].as_array().unwrap().iter().any(|known| known == text),
+                "{place}: {text} is not on the page"
+            );
         }
         Value::String(_) => assert_eq!(schema["type"], "string", "{place}"),
         Value::Number(_) => assert_eq!(schema["type"], "integer", "{place}"),
@@ -56,7 +60,11 @@ fn hold_words<T: serde::Serialize>(page: &Value, name: &str, all: &[T]) {
 }
 
 fn release() -> ReleaseRef {
-    ReleaseRef { version: Version::new("1.0.0").unwrap(), digest: Digest::from_bytes([1; 32]), counter: Counter(1) }
+    ReleaseRef {
+        version: Version::new("1.0.0").unwrap(),
+        digest: Digest::from_bytes([1; 32]),
+        counter: Counter(1),
+    }
 }
 
 fn spool() -> SpoolState {
@@ -137,16 +145,46 @@ fn every_word_stands_on_the_page() {
     use TaskPhase as P;
     let page = page();
     hold_words(&page, "Kind", &Kind::ALL);
-    hold_words(&page, "LossCause", &[LossCause::Full, LossCause::Expired, LossCause::TooLarge, LossCause::Storage]);
+    hold_words(
+        &page,
+        "LossCause",
+        &[LossCause::Full, LossCause::Expired, LossCause::TooLarge, LossCause::Storage],
+    );
     let phases = [
-        P::Idle, P::Accepted, P::Fetching, P::Verified, P::Staged, P::SelfTest, P::Shadow, P::Activating, P::Probation,
-        P::Committed, P::RolledBack, P::Failed, P::Rejected,
+        P::Idle,
+        P::Accepted,
+        P::Fetching,
+        P::Verified,
+        P::Staged,
+        P::SelfTest,
+        P::Shadow,
+        P::Activating,
+        P::Probation,
+        P::Committed,
+        P::RolledBack,
+        P::Failed,
+        P::Rejected,
     ];
     hold_words(&page, "TaskPhase", &phases);
     let causes = [
-        C::Untrusted, C::MetadataExpired, C::Downgrade, C::DesiredMismatch, C::Incompatible, C::Download, C::DiskFull,
-        C::Storage, C::Load, C::GoldenMismatch, C::TooSlow, C::TooBig, C::ProbationErrors, C::ProbationLatency,
-        C::CrashLoop, C::Timeout, C::Superseded, C::Internal,
+        C::Untrusted,
+        C::MetadataExpired,
+        C::Downgrade,
+        C::DesiredMismatch,
+        C::Incompatible,
+        C::Download,
+        C::DiskFull,
+        C::Storage,
+        C::Load,
+        C::GoldenMismatch,
+        C::TooSlow,
+        C::TooBig,
+        C::ProbationErrors,
+        C::ProbationLatency,
+        C::CrashLoop,
+        C::Timeout,
+        C::Superseded,
+        C::Internal,
     ];
     hold_words(&page, "CauseKind", &causes);
 }
@@ -155,7 +193,8 @@ fn every_word_stands_on_the_page() {
 fn every_channel_stands_on_the_page_by_its_topic() {
     let page = page();
     let channels = page["channels"].as_object().unwrap();
-    let on_page: BTreeSet<&str> = channels.values().map(|channel| channel["address"].as_str().unwrap()).collect();
+    let on_page: BTreeSet<&str> =
+        channels.values().map(|channel| channel["address"].as_str().unwrap()).collect();
     let in_code = Channel::ALL.map(|channel| format!("fleet/v1/{{project}}/{{device}}/{}", channel.path()));
     assert_eq!(on_page, in_code.iter().map(String::as_str).collect());
 }

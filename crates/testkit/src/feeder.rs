@@ -50,47 +50,20 @@ pub struct Feeder {
 impl Feeder {
     /// Starts feeding `images` in turn, `per_second` of them, to the model at `base_url`
     /// (`http://127.0.0.1:PORT`); each true label follows `label_delay` later.
-    pub fn start(base_url: &str, model: &str, images: Arc<Vec<Image>>, per_second: f64, label_delay: Duration) -> Self {
-        let feeder = Self {
-            stop: Arc::default(),
-            is_dirty: Arc::default(),
-            tally: Arc::default(),
-            thread: None,
-        };
-        let mut client = Client::new(base_url, model);
-        let (stop, is_dirty, tally) = (feeder.stop.clone(), feeder.is_dirty.clone(), feeder.tally.clone());
+    pub fn start(
+        base_url: &str,
+        model: &str,
+        images: Arc<Vec<Image>>,
+        per_second: f64,
+        label_delay: Duration,
+    ) -> Self {
+        let (stop, is_dirty, tally) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default(), Arc::<Tally>::default());
+        let hand = Hand { stop: stop.clone(), is_dirty: is_dirty.clone(), tally: tally.clone(), label_delay };
         let pause = Duration::from_secs_f64(1.0 / per_second);
-        let thread = std::thread::spawn(move || {
-            let mut labels: VecDeque<(Instant, String, u8)> = VecDeque::new();
-            let mut next = Instant::now();
-            for turn in 0_usize.. {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let image = &images[turn % images.len()];
-                let lens = if is_dirty.load(Ordering::Relaxed) { Lens::Dirty } else { Lens::Clean };
-                match client.infer(&lens.look(&image.pixels, turn)) {
-                    Ok(answer) => {
-                        tally.answered.fetch_add(1, Ordering::Relaxed);
-                        if answer.label == image.label {
-                            tally.right.fetch_add(1, Ordering::Relaxed);
-                        }
-                        labels.push_back((Instant::now() + label_delay, answer.id, image.label));
-                    }
-                    Err(_) => {
-                        tally.failed.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                while labels.front().is_some_and(|(due, ..)| *due <= Instant::now()) {
-                    let Some((_, id, label)) = labels.pop_front() else { break };
-                    // A label that comes too late for the device's ring is refused there; that is its right.
-                    let _refused = client.feedback(&id, label);
-                }
-                next += pause;
-                std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            }
-        });
-        Self { thread: Some(thread), ..feeder }
+        let client = Client::new(base_url, model);
+        let thread = std::thread::spawn(move || hand.feed(client, &images, pause));
+        Self { stop, is_dirty, tally, thread: Some(thread) }
     }
 
     /// Changes the lens from now on.
@@ -113,12 +86,58 @@ impl Drop for Feeder {
     }
 }
 
+/// What the feeding thread holds.
+struct Hand {
+    stop: Arc<AtomicBool>,
+    is_dirty: Arc<AtomicBool>,
+    tally: Arc<Tally>,
+    label_delay: Duration,
+}
+
+/// A true label that is still to be told: when, for which inference.
+type LateLabel = (Instant, String, u8);
+
+impl Hand {
+    fn feed(&self, mut client: Client, images: &[Image], pause: Duration) {
+        let mut labels = VecDeque::new();
+        let mut next = Instant::now();
+        for turn in 0_usize.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            self.ask(&mut client, &images[turn % images.len()], turn, &mut labels);
+            while labels.front().is_some_and(|(due, ..): &LateLabel| *due <= Instant::now()) {
+                let Some((_, id, label)) = labels.pop_front() else { break };
+                // A label that comes too late for the device's ring is refused there; that is its right.
+                let _refused = client.feedback(&id, label);
+            }
+            next += pause;
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn ask(&self, client: &mut Client, image: &Image, turn: usize, labels: &mut VecDeque<LateLabel>) {
+        let lens = if self.is_dirty.load(Ordering::Relaxed) { Lens::Dirty } else { Lens::Clean };
+        let Ok(answer) = client.infer(&lens.look(&image.pixels, turn)) else {
+            self.tally.failed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.tally.answered.fetch_add(1, Ordering::Relaxed);
+        if answer.label == image.label {
+            self.tally.right.fetch_add(1, Ordering::Relaxed);
+        }
+        labels.push_back((Instant::now() + self.label_delay, answer.id, image.label));
+    }
+}
+
 impl Lens {
     /// What the camera sees of an 8x8 image; the noise is a fixed function of `turn` and place.
     fn look(self, pixels: &[f32], turn: usize) -> Vec<f32> {
         match self {
             Self::Clean => pixels.to_vec(),
-            Self::Dirty => (0..64).map(|at| (blurred(pixels, at) + noise(turn * 64 + at)).clamp(0.0, 16.0)).collect(),
+            Self::Dirty => {
+                (0..64).map(|at| (blurred(pixels, at) + noise(turn * 64 + at)).clamp(0.0, 16.0)).collect()
+            }
         }
     }
 }
@@ -181,11 +200,17 @@ impl Client {
             { "name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": pixels }
         ]});
         let answer: Value = self.agent.post(&self.infer_url).send_json(body)?.body_mut().read_json()?;
-        let text = |key: &str| answer[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in the answer"));
+        let text = |key: &str| {
+            answer[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in the answer"))
+        };
         let outputs = answer["outputs"].as_array().context("no outputs in the answer")?;
         let scores = outputs.iter().find(|o| o["name"] == "scores").context("no output named scores")?;
-        let scores: Vec<f64> =
-            scores["data"].as_array().context("scores hold no data")?.iter().filter_map(Value::as_f64).collect();
+        let scores: Vec<f64> = scores["data"]
+            .as_array()
+            .context("scores hold no data")?
+            .iter()
+            .filter_map(Value::as_f64)
+            .collect();
         let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).context("no scores")?.0;
         Ok(Answer { id: text("id")?, version: text("model_version")?, label: u8::try_from(best)?, scores })
     }

@@ -103,7 +103,8 @@ impl Process {
     pub fn pss_kib(&self) -> Result<u64> {
         let path = format!("/proc/{}/smaps_rollup", self.pid());
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss in smaps_rollup")?;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss in smaps_rollup")?;
         line.trim().trim_end_matches("kB").trim().parse().context("Pss is not a number")
     }
 }
@@ -126,7 +127,11 @@ pub fn free_port() -> Result<u16> {
 ///
 /// # Errors
 /// After `limit`, naming `what` and the last error.
-pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn wait_until<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         let last = condition();

@@ -1,0 +1,118 @@
+//! One `flotilla-server` with its folder and ports.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::process::{Process, free_port, wait_until};
+
+/// What a test or the demo changes about a server, by ordinary configuration.
+#[derive(Debug, Clone, Default)]
+pub struct ServerOptions {
+    /// Port of console and REST; a free one if none is given.
+    pub https_port: Option<u16>,
+    /// More lines of TOML, sections included.
+    pub extra_config: String,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    binary: PathBuf,
+    folder: PathBuf,
+    https_port: u16,
+    process: Option<Process>,
+}
+
+impl Server {
+    /// Writes the configuration into `folder` and starts the server; returns when it is ready.
+    ///
+    /// # Errors
+    /// When it ends or isn't ready within a minute; its log's end is in the error.
+    pub fn start(binary: &Path, folder: &Path, options: &ServerOptions) -> Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let https_port = options.https_port.map_or_else(free_port, Ok)?;
+        let (device_port, mqtt_port) = (free_port()?, free_port()?);
+        let config = format!(
+            "data_dir = {data:?}\n\n[https]\nlisten = \"127.0.0.1:{https_port}\"\n\n[device]\nlisten = \"127.0.0.1:{device_port}\"\n\n\
+             [mqtt]\nlisten = \"127.0.0.1:{mqtt_port}\"\n\n{extra}",
+            data = folder.join("data").display().to_string(),
+            extra = options.extra_config,
+        );
+        std::fs::write(folder.join("server.toml"), config)?;
+        let mut server = Self { binary: binary.into(), folder: folder.into(), https_port, process: None };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Starts it again on the same folder and ports, after ending it if it runs; returns when it is ready.
+    ///
+    /// # Errors
+    /// When it ends or isn't ready within a minute.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = None;
+        let config = self.folder.join("server.toml");
+        let args = ["run".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let mut process =
+            Process::start("flotilla-server", &self.binary, args, &[], &self.folder.join("server.log"))?;
+        let ready = format!("{}/readyz", self.url());
+        wait_until("the server's readiness", Duration::from_mins(1), || {
+            process.check_running()?;
+            Ok(is_listening(self.https_port).then_some(()))
+        })
+        .with_context(|| format!("waiting for {ready}; log:\n{}", tail(&process.log())))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Address of console and REST.
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}", self.https_port)
+    }
+
+    /// The one-time password of the first admin, as the server left it for its operator.
+    ///
+    /// # Errors
+    /// When it isn't there.
+    pub fn first_admin_password(&self) -> Result<String> {
+        let file = self.folder.join("data/first-admin-password");
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// The CA certificate that signs everything in this fleet.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.join("data/ca/ca.pem")
+    }
+
+    /// The running process, to measure it or to signal it.
+    ///
+    /// # Errors
+    /// When it doesn't run.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("the server doesn't run")
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
+    }
+}
+
+fn is_listening(port: u16) -> bool {
+    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}

@@ -1,0 +1,42 @@
+//! The command line's form. What each command does stands in `commands/`.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{audit, completions, device, drift, login, rollout};
+
+/// Publish signed model releases, and run them over a fleet.
+#[derive(Debug, Parser)]
+#[command(name = "flotilla", version, about, long_about = None)]
+pub(crate) struct Args {
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Work on this project instead of the one that was signed in to.
+    #[arg(long, global = true, env = "FLOTILLA_PROJECT")]
+    pub(crate) project: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One word per thing, one verb per act.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Sign in to a server and remember an API token.
+    Login(login::Args),
+    /// Forget the server and revoke the token.
+    Logout,
+    /// Devices: list, show, enrol, label, ask why.
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Rollouts: create, watch, pause, resume, abort, roll back.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
+    /// Drift of a model over the fleet.
+    #[command(subcommand)]
+    Drift(drift::Command),
+    /// Who changed what, when.
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Print a completion script for your shell.
+    Completions(completions::Args),
+}

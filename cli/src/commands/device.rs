@@ -1,0 +1,229 @@
+//! `flotilla device ...`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::Context;
+use crate::output::{facts, items, table, text};
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Every device with its state and release.
+    List {
+        /// Only devices with this label, as key=value.
+        #[arg(long)]
+        label: Option<String>,
+        /// Only devices that are connected.
+        #[arg(long)]
+        online: bool,
+    },
+    /// One device.
+    Show {
+        /// Device id.
+        device: String,
+    },
+    /// A one-time token that enrols a device.
+    Token {
+        /// The id that the device will have; it may choose one itself if none is given.
+        #[arg(long)]
+        device: Option<String>,
+        /// Labels that the device will have, as key=value.
+        #[arg(long = "label")]
+        labels: Vec<String>,
+        /// Hours until the token expires.
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=720))]
+        hours: u32,
+        /// The trusted root that is pinned into the token; default: the one in this project's key folder.
+        #[arg(long)]
+        root: Option<PathBuf>,
+    },
+    /// Set labels as key=value, remove them as key=.
+    Label {
+        /// Device id.
+        device: String,
+        /// Labels.
+        #[arg(required = true)]
+        labels: Vec<String>,
+    },
+    /// Why a device is not on a model's release.
+    Why {
+        /// Device id.
+        device: String,
+        /// Name of the model.
+        #[arg(long)]
+        model: String,
+    },
+    /// Decommission: its certificate is refused from now on.
+    Delete {
+        /// Device id.
+        device: String,
+    },
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// What the server refused.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
+    let client = &context.client;
+    match command {
+        Command::List { label, online } => list(context, label.as_deref(), online).await,
+        Command::Show { device } => {
+            context.format.print(&client.get(&format!("/devices/{device}")).await?, show)
+        }
+        Command::Token { device, labels, hours, root } => token(context, device, &labels, hours, root).await,
+        Command::Label { device, labels } => label(context, &device, &labels).await,
+        Command::Why { device, model } => {
+            let found = client.get(&format!("/devices/{device}/why?model={model}")).await?;
+            context.format.print(&found, |found| text(found, "/answer"))
+        }
+        Command::Delete { device } => {
+            let path = client.in_project(&format!("/devices/{device}"));
+            let gone = client.json(client.request(Method::DELETE, &path)).await?;
+            context.format.print(&gone, |_| format!("{device} is decommissioned"))
+        }
+    }
+}
+
+async fn list(context: &Context, label: Option<&str>, online: bool) -> Result<()> {
+    let label = label.map(|label| label.replacen('=', ":", 1));
+    let mut query: Vec<(&str, &str)> = Vec::new();
+    query.extend(label.as_deref().map(|label| ("label", label)));
+    query.extend(online.then_some(("online", "true")));
+    let devices = context.client.list("/devices", &query).await?;
+    context.format.print(&json!(devices), |devices| {
+        let rows = items(devices).iter().map(row).collect();
+        table(&["device", "state", "last seen", "releases", "labels"], rows, "no device has enrolled yet")
+    })
+}
+
+fn row(device: &Value) -> Vec<String> {
+    vec![
+        text(device, "/device"),
+        state(device).into(),
+        text(device, "/last_seen"),
+        releases(device),
+        labels(&device["labels"]),
+    ]
+}
+
+fn state(device: &Value) -> &'static str {
+    if device["is_online"].as_bool().unwrap_or(false) { "online" } else { "offline" }
+}
+
+fn releases(device: &Value) -> String {
+    let one = |model: &Value| {
+        let version = model.pointer("/active/version").or_else(|| model.get("active_version"));
+        let version = version.and_then(Value::as_str).unwrap_or("-");
+        format!("{} {version} ({})", text(model, "/model"), text(model, "/phase"))
+    };
+    device["models"].as_array().into_iter().flatten().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn labels(labels: &Value) -> String {
+    let pairs = labels.as_object().into_iter().flatten();
+    pairs
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn show(device: &Value) -> String {
+    let problems = device.pointer("/hello/problems").or_else(|| device.get("problems"));
+    let problems: Vec<&str> =
+        problems.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    facts(&[
+        ("device", text(device, "/device")),
+        ("state", state(device).into()),
+        ("last seen", text(device, "/last_seen")),
+        ("releases", releases(device)),
+        ("labels", labels(&device["labels"])),
+        ("certificate until", text(device, "/certificate_expires")),
+        ("problems", problems.join("; ")),
+    ])
+}
+
+async fn label(context: &Context, device: &str, labels: &[String]) -> Result<()> {
+    let client = &context.client;
+    let path = client.in_project(&format!("/devices/{device}"));
+    let current = client.json(client.request(Method::GET, &path)).await?;
+    let mut all = current["labels"].as_object().cloned().unwrap_or_default();
+    for (key, value) in pairs(labels)? {
+        if value == "" {
+            all.remove(&key)
+        } else {
+            all.insert(key, value)
+        };
+    }
+    let changed = client.json(client.request(Method::PATCH, &path).json(&json!({ "labels": all }))).await?;
+    context.format.print(&changed, show)
+}
+
+fn pairs(labels: &[String]) -> Result<Map<String, Value>> {
+    let pair = |label: &String| match label.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), Value::String(value.to_owned()))),
+        _ => bail!("{label:?} is not of the form key=value"),
+    };
+    labels.iter().map(pair).collect()
+}
+
+/// The server makes the secret; this machine adds the pin of the root that it trusts, so that a server that was
+/// taken over can't hand a new device another root.
+async fn token(
+    context: &Context,
+    device: Option<String>,
+    labels: &[String],
+    hours: u32,
+    root: Option<PathBuf>,
+) -> Result<()> {
+    let body = json!({ "device": device, "labels": pairs(labels)?, "expires_in_s": u64::from(hours) * 3600 });
+    let made = context.client.post("/enrollment-tokens", &body).await?;
+    let plain = made["text"].as_str().context("the server's answer holds no token")?;
+    let pin = crate::keyring::root_pin(root.as_deref(), context.client.project())?;
+    let pinned = pin.as_deref().map_or_else(|| Ok(plain.to_owned()), |pin| with_pin(plain, pin))?;
+    if pin.is_none() {
+        eprintln!(
+            "warning: no root of this project on this machine; the device will trust the root that the server hands it"
+        );
+    }
+    let said = json!({ "text": pinned, "expires_at": made["expires_at"], "device": device, "is_root_pinned": pin.is_some() });
+    context.format.print(&said, |said| text(said, "/text"))
+}
+
+/// Adds the pin `r` (SHA-256 of root.json) to a token's text.
+fn with_pin(token: &str, pin: &str) -> Result<String> {
+    let body = token.strip_prefix("flt1.").context("the server's token has an unknown form")?;
+    let bytes = URL_SAFE_NO_PAD.decode(body).context("the server's token is not base64")?;
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(&bytes).context("the server's token is not JSON")?;
+    fields.insert("r".into(), Value::String(pin.into()));
+    Ok(format!("flt1.{}", URL_SAFE_NO_PAD.encode(serde_json::to_vec(&fields)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pin_joins_what_the_server_wrote() {
+        let token = format!("flt1.{}", URL_SAFE_NO_PAD.encode(r#"{"u":"https://x","s":"y"}"#));
+        let pinned = with_pin(&token, "ab").unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(pinned.strip_prefix("flt1.").unwrap()).unwrap();
+        let fields: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(fields, json!({"u": "https://x", "s": "y", "r": "ab"}));
+        assert!(with_pin("nonsense", "ab").is_err());
+    }
+
+    #[test]
+    fn labels_are_pairs() {
+        assert_eq!(pairs(&["site=a=b".into()]).unwrap()["site"], "a=b");
+        assert!(pairs(&["site".into()]).is_err());
+        assert!(pairs(&["=x".into()]).is_err());
+    }
+}

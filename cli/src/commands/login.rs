@@ -1,0 +1,131 @@
+//! `flotilla login` and `flotilla logout`.
+//!
+//! The password is asked for once, or taken from `FLOTILLA_PASSWORD`; what is remembered is an API token that
+//! can be revoked, never the password.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use reqwest::Method;
+use reqwest::header::{COOKIE, SET_COOKIE};
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::output::{Format, text};
+use crate::settings::Settings;
+
+/// Environment variable with the password, for scripts.
+const PASSWORD: &str = "FLOTILLA_PASSWORD";
+/// Environment variable with the password to set in place of a one-time password.
+const NEW_PASSWORD: &str = "FLOTILLA_NEW_PASSWORD";
+
+/// Whom and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Address of the server, e.g. <https://fleet.example:8443>.
+    #[arg(long, env = "FLOTILLA_SERVER")]
+    server: String,
+    /// The fleet's CA certificate (PEM); the server keeps it in its data folder as ca/ca.pem.
+    #[arg(long, env = "FLOTILLA_CA")]
+    ca: PathBuf,
+    /// User name.
+    #[arg(long, default_value = "admin", env = "FLOTILLA_USER")]
+    user: String,
+}
+
+/// Signs in; a one-time password is replaced on the way.
+///
+/// # Errors
+/// When the server refuses, or there is nobody to ask for the password.
+pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) -> Result<()> {
+    let ca =
+        std::fs::read_to_string(&args.ca).with_context(|| format!("cannot read {}", args.ca.display()))?;
+    let client = Client::new(&args.server, &ca)?;
+    let password = secret(PASSWORD, &format!("password of {}: ", args.user))?;
+    let mut session = Session::open(&client, &args.user, &password).await?;
+    if session.must_change_password {
+        let new = secret(NEW_PASSWORD, "this password works once; new password: ")?;
+        session.change_password(&client, &password, &new).await?;
+        session = Session::open(&client, &args.user, &new).await?;
+    }
+    let name = format!("flotilla on {}", host_name());
+    let made = session.request(&client, Method::POST, "/tokens").json(&json!({ "name": name }));
+    let made = client.json(made).await?;
+    let token = made["text"].as_str().context("the server's answer holds no token")?.to_owned();
+    client.send(session.request(&client, Method::DELETE, "/session")).await?;
+    let settings = Settings {
+        server: client.server().to_owned(),
+        ca,
+        project: project.unwrap_or("default").to_owned(),
+        user: args.user.clone(),
+        token,
+    };
+    settings.save()?;
+    let said = json!({ "server": settings.server, "user": settings.user, "project": settings.project });
+    format.print(&said, |said| {
+        format!(
+            "signed in to {} as {}, project {}",
+            text(said, "/server"),
+            text(said, "/user"),
+            text(said, "/project")
+        )
+    })
+}
+
+/// Revokes the token and forgets the server; forgetting works without the server too.
+///
+/// # Errors
+/// When nobody has signed in.
+pub(crate) async fn logout() -> Result<()> {
+    let client = Client::signed_in(None)?;
+    let current = client.request(Method::DELETE, "/tokens/current");
+    if let Err(error) = client.send(current).await {
+        eprintln!("warning: the token could not be revoked on the server: {error}");
+    }
+    Settings::forget()
+}
+
+/// A session by cookie, only long enough to make a token.
+struct Session {
+    cookie: String,
+    must_change_password: bool,
+}
+
+impl Session {
+    async fn open(client: &Client, user: &str, password: &str) -> Result<Self> {
+        let request =
+            client.request(Method::POST, "/session").json(&json!({ "username": user, "password": password }));
+        let response = client.send(request).await?;
+        let cookie = response.headers().get(SET_COOKIE).and_then(|value| value.to_str().ok());
+        let cookie =
+            cookie.and_then(|value| value.split(';').next()).context("the server set no session")?.to_owned();
+        let body: Value = response.json().await.context("the server's answer is not JSON")?;
+        let must_change_password = body["must_change_password"].as_bool().unwrap_or(false);
+        Ok(Self { cookie, must_change_password })
+    }
+
+    fn request(&self, client: &Client, method: Method, path: &str) -> reqwest::RequestBuilder {
+        client.request(method, path).header(COOKIE, &self.cookie)
+    }
+
+    async fn change_password(&self, client: &Client, old: &str, new: &str) -> Result<()> {
+        let body = json!({ "old_password": old, "new_password": new });
+        client.send(self.request(client, Method::POST, "/session/password").json(&body)).await?;
+        Ok(())
+    }
+}
+
+fn secret(variable: &str, prompt: &str) -> Result<String> {
+    if let Ok(value) = std::env::var(variable) {
+        return Ok(value);
+    }
+    match rpassword::prompt_password(prompt) {
+        Ok(value) => Ok(value),
+        Err(_) => bail!("no terminal to ask on; set {variable}"),
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "this machine".into(), |name| name.trim().into())
+}

@@ -1,0 +1,203 @@
+//! `flotilla rollout ...`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Map, Value, json};
+
+use super::Context;
+use crate::output::{facts, items, table, text};
+
+/// States that nothing follows.
+const ENDED: [&str; 6] = ["completed", "aborted", "rolled_back", "superseded", "invalidated", "denied"];
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Bring a release to the fleet in stages.
+    Create(Box<Create>),
+    /// Every rollout, the newest first.
+    List,
+    /// One rollout: stages, gates and their evidence, tasks.
+    Show {
+        /// Rollout id.
+        rollout: String,
+    },
+    /// Follow one rollout until it ends.
+    Watch {
+        /// Rollout id.
+        rollout: String,
+        /// Give up after so many seconds.
+        #[arg(long)]
+        timeout_s: Option<u64>,
+    },
+    /// Stop offering the release; tasks that are activating finish.
+    Pause {
+        /// Rollout id.
+        rollout: String,
+    },
+    /// Go on; a failed stage is judged again.
+    Resume {
+        /// Rollout id.
+        rollout: String,
+    },
+    /// End it; devices that have the release keep it.
+    Abort {
+        /// Rollout id.
+        rollout: String,
+    },
+    /// Bring every device of it back to its old release.
+    Rollback {
+        /// Rollout id.
+        rollout: String,
+    },
+}
+
+/// A rollout's plan from flags, from a file, or both: flags win.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// Name of the model.
+    #[arg(long)]
+    model: String,
+    /// Version of the release.
+    #[arg(long)]
+    version: String,
+    /// Devices per stage: counts or shares of the fleet, e.g. 1,10%,100%.
+    #[arg(long, value_delimiter = ',')]
+    stages: Vec<String>,
+    /// Seconds between a stage's last commit and its verdict.
+    #[arg(long)]
+    soak_s: Option<u64>,
+    /// Which devices, e.g. 'label.site == "lisbon"'; all if absent.
+    #[arg(long)]
+    target: Option<String>,
+    /// What a failed gate leads to.
+    #[arg(long, value_parser = ["pause", "abort", "roll_back_stage", "roll_back_all"])]
+    on_failure: Option<String>,
+    /// The rest of the plan as JSON; docs/openapi.json names its fields.
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// Only say which devices, when, and what would block.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// What the server refused.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
+    let client = &context.client;
+    match command {
+        Command::Create(create) => {
+            let path = if create.dry_run { "/rollouts/dry-run" } else { "/rollouts" };
+            let made = client.post(path, &create.body()?).await?;
+            let is_dry_run = create.dry_run;
+            context.format.print(&made, |made| if is_dry_run { pretty(made) } else { show(made) })
+        }
+        Command::List => {
+            let all = json!(client.list("/rollouts", &[]).await?);
+            context.format.print(&all, list)
+        }
+        Command::Show { rollout } => context.format.print(&client.get(&path(&rollout, "")).await?, show),
+        Command::Watch { rollout, timeout_s } => watch(context, &rollout, timeout_s).await,
+        Command::Pause { rollout } => act(context, &rollout, "pause").await,
+        Command::Resume { rollout } => act(context, &rollout, "resume").await,
+        Command::Abort { rollout } => act(context, &rollout, "abort").await,
+        Command::Rollback { rollout } => act(context, &rollout, "rollback").await,
+    }
+}
+
+impl Create {
+    fn body(&self) -> Result<Value> {
+        let mut body = match &self.plan {
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
+                serde_json::from_str(&text)
+                    .with_context(|| format!("{} is not a JSON object", file.display()))?
+            }
+            None => Map::new(),
+        };
+        let mut set = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                body.insert(key.into(), value);
+            }
+        };
+        set("model", Some(json!(self.model)));
+        set("version", Some(json!(self.version)));
+        set("soak_s", self.soak_s.map(Value::from));
+        set("target", self.target.clone().map(Value::from));
+        set("on_failure", self.on_failure.clone().map(Value::from));
+        set("stages", (!self.stages.is_empty()).then(|| json!(self.stages)));
+        Ok(Value::Object(body))
+    }
+}
+
+fn path(rollout: &str, rest: &str) -> String {
+    format!("/rollouts/{rollout}{rest}")
+}
+
+async fn act(context: &Context, rollout: &str, verb: &str) -> Result<()> {
+    let after = context.client.post(&path(rollout, &format!("/{verb}")), &json!({})).await?;
+    context.format.print(&after, show)
+}
+
+async fn watch(context: &Context, rollout: &str, timeout_s: Option<u64>) -> Result<()> {
+    let deadline = timeout_s.map(|s| std::time::Instant::now() + Duration::from_secs(s));
+    let mut said = String::new();
+    loop {
+        let now = context.client.get(&path(rollout, "")).await?;
+        let line = progress(&now);
+        if line != said {
+            eprintln!("{line}");
+            said = line;
+        }
+        if ENDED.contains(&text(&now, "/state").as_str()) {
+            return context.format.print(&now, show);
+        }
+        if deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
+            bail!("rollout {rollout} has not ended in time; it is {}", text(&now, "/state"));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn progress(rollout: &Value) -> String {
+    let stages = rollout["stages"].as_array().into_iter().flatten();
+    let stages: Vec<String> = stages.map(|stage| text(stage, "/state")).collect();
+    format!("{}: {}", text(rollout, "/state"), stages.join(" | "))
+}
+
+fn list(all: &Value) -> String {
+    let row = |rollout: &Value| {
+        ["/rollout", "/model", "/version", "/state", "/created_at", "/created_by"]
+            .map(|at| text(rollout, at))
+            .to_vec()
+    };
+    let headings = ["rollout", "model", "release", "state", "created", "by"];
+    table(&headings, items(all).iter().map(row).collect(), "no rollout has been created yet")
+}
+
+fn show(rollout: &Value) -> String {
+    let head = facts(&[
+        ("rollout", text(rollout, "/rollout")),
+        ("model", text(rollout, "/model")),
+        ("release", text(rollout, "/version")),
+        ("state", text(rollout, "/state")),
+        ("why", rollout["reason"].as_str().unwrap_or_default().into()),
+    ]);
+    let stages = rollout["stages"].as_array().map_or(&[][..], Vec::as_slice);
+    let rows = stages.iter().map(|stage| {
+        let gates = stage["gates"].as_array().into_iter().flatten();
+        let gates: Vec<String> =
+            gates.map(|gate| format!("{}: {}", text(gate, "/metric"), text(gate, "/verdict"))).collect();
+        vec![text(stage, "/name"), text(stage, "/state"), text(stage, "/devices"), gates.join(", ")]
+    });
+    format!("{head}\n{}", table(&["stage", "state", "devices", "gates"], rows.collect(), "no stage yet"))
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}

@@ -1,0 +1,104 @@
+//! Results for people and for programs.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Tables and sentences.
+    Human,
+    /// One JSON value.
+    Json,
+}
+
+impl Format {
+    /// Prints `value` as JSON, or what `human` makes of it.
+    ///
+    /// # Errors
+    /// When stdout can't be written, e.g. a closed pipe.
+    pub(crate) fn print(self, value: &Value, human: impl FnOnce(&Value) -> String) -> Result<()> {
+        let text = match self {
+            Self::Json => serde_json::to_string_pretty(value)?,
+            Self::Human => human(value),
+        };
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{}", text.trim_end()).context("cannot write the result")
+    }
+}
+
+/// A table of `rows` under `headings`; says `empty` when there are none.
+pub(crate) fn table(headings: &[&str], rows: Vec<Vec<String>>, empty: &str) -> String {
+    if rows.is_empty() {
+        return empty.to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if !io::stdout().is_terminal() {
+        // A pipe has no width: nothing is wrapped, so that grep and awk see whole cells.
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table.set_header(headings.iter().copied());
+    table.add_rows(rows);
+    table.trim_fmt()
+}
+
+/// Two columns: what and its value; pairs without a value are left out.
+pub(crate) fn facts(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines = pairs.iter().filter(|(_, value)| !value.is_empty());
+    lines.map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+/// The text at a JSON pointer: strings bare, `-` for nothing.
+pub(crate) fn text(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        None | Some(Value::Null) => "-".into(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// The items of a list answer.
+pub(crate) fn items(value: &Value) -> &[Value] {
+    let list = value.get("items").unwrap_or(value);
+    list.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Bytes for people, in binary units.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_binary_units() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn nothing_is_a_dash() {
+        let value = serde_json::json!({"a": {"b": null}, "c": 3});
+        assert_eq!(text(&value, "/a/b"), "-");
+        assert_eq!(text(&value, "/c"), "3");
+        assert_eq!(text(&value, "/x/y"), "-");
+    }
+}
