@@ -224,3 +224,23 @@ impl Client {
         Ok(())
     }
 }
+
+/// Reads labelled images: a heading, then per line the label and 64 pixels.
+///
+/// # Errors
+/// When the file can't be read or a line isn't an image; the line's number is in the error.
+pub fn read_images(file: &std::path::Path) -> Result<Vec<Image>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let image = |line: &str| -> Option<Image> {
+        let (label, pixels) = line.split_once(',')?;
+        let pixels =
+            pixels.split(',').map(|pixel| pixel.trim().parse().ok()).collect::<Option<Vec<f32>>>()?;
+        (pixels.len() == 64).then_some(Image { pixels, label: label.trim().parse().ok()? })
+    };
+    let lines = text.lines().enumerate().skip(1).filter(|(_, line)| !line.is_empty());
+    lines
+        .map(|(at, line)| {
+            image(line).with_context(|| format!("{}: line {} is no image", file.display(), at + 1))
+        })
+        .collect()
+}

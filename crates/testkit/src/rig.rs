@@ -5,11 +5,13 @@
 
 mod agent;
 mod cli;
+mod fleet;
 mod process;
 mod server;
 
 pub use agent::{Agent, AgentOptions};
 pub use cli::Cli;
+pub use fleet::Fleet;
 pub use process::{Process, free_port, wait_until};
 pub use server::{Server, ServerOptions};
 
