@@ -43,6 +43,7 @@ fn key(reference: &Reference) -> PaneKey {
     }
 }
 
+type Attack = (&'static str, fn(&mut Pane));
 type Event = (f64, u32, usize, f64, Option<usize>);
 
 fn pane(reference: &Reference, events: &[Event]) -> Pane {
@@ -143,26 +144,26 @@ fn hostile_panes_are_refused() {
     let reference = reference();
     let good = pane(&reference, &[(1.0, 1, 1, 0.5, Some(0)); 5]);
     good.check(&reference).unwrap();
-    let attacks: [(&str, fn(&mut Pane)); 9] = [
+    let attacks: [Attack; 9] = [
         ("fewer features", |p| p.counters.features.truncate(1)),
         ("more bins", |p| {
             if let FeatureCounts::Numeric(c) = &mut p.counters.features[0] {
-                c.doane.push(1)
+                c.doane.push(1);
             }
         }),
         ("counts from nowhere", |p| {
             if let FeatureCounts::Numeric(c) = &mut p.counters.features[0] {
-                c.fine[0] += 9
+                c.fine[0] += 9;
             }
         }),
         ("absurd counts", |p| {
             if let FeatureCounts::Categorical(c) = &mut p.counters.features[2] {
-                c.other = u64::MAX
+                c.other = u64::MAX;
             }
         }),
         ("NaN mean", |p| {
             if let FeatureCounts::Numeric(c) = &mut p.counters.features[0] {
-                c.moments.mean = f64::NAN
+                c.moments.mean = f64::NAN;
             }
         }),
         ("class outside", |p| {
@@ -196,7 +197,7 @@ fn hostile_panes_are_refused() {
 fn week(shift: f64, right: usize) -> Vec<Event> {
     let event = |i: u32| {
         let number = (f64::from(i) * 0.37).sin() * 10.0 + shift;
-        let actual = if (i as usize) % 100 < right { 0 } else { 1 };
+        let actual = usize::from((i as usize) % 100 >= right);
         (number, i % 5, i as usize % 3, 0.5 + f64::from(i % 40) / 100.0, Some(actual))
     };
     (0..200).map(event).collect()
