@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::builds;
 use crate::demo;
 use crate::package::{self, Profile};
-use crate::run::{cargo, check, output, program, root};
+use crate::run::{cargo, check, output, program, target_folder};
 use crate::tools;
 
 #[derive(clap::Args)]
@@ -156,21 +156,9 @@ fn firmware() -> Result<()> {
     tools::ensure(&tools::QEMU_AARCH64)?;
     let binaries = builds::binaries()?;
     let agent = package::agent("aarch64-unknown-linux-musl", Profile::Quick)?;
-    check(
-        cargo()
-            .args([
-                "run",
-                "--quiet",
-                "--package",
-                "firmware-tests",
-                "--",
-                "smoke",
-                "--target",
-                "aarch64-unknown-linux-musl",
-            ])
-            .arg("--cross-agent")
-            .arg(agent)
-            .arg("--binaries")
-            .arg(binaries.agent.parent().unwrap_or(&root())),
-    )
+    let mut smoke = cargo();
+    smoke.args(["run", "--quiet", "--package", "firmware-tests", "--", "smoke"]);
+    smoke.arg("--cross-agent").arg(agent);
+    smoke.arg("--binaries").arg(binaries.agent.parent().context("a binary lies in a folder")?);
+    check(smoke.arg("--folder").arg(target_folder()?.join("smoke")))
 }

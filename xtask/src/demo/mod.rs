@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-pub(crate) use world::World;
+pub(crate) use world::{World, example};
 
 use crate::builds;
 use crate::run::target_folder;

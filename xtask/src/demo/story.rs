@@ -72,8 +72,8 @@ fn plan(gates: &Value) -> Value {
 fn behaviour_gates() -> Value {
     json!([
         { "metric": "install_failures", "limit": { "tasks": { "at_most": "0%" } }, "min_sample": 1 },
-        { "metric": "accuracy", "limit": { "worse_by": { "at_most": 0.05 } }, "min_sample": 150, "min_control_sample": 150 },
-        { "metric": "error_rate", "limit": { "value": { "at_most": 0.01 } }, "min_sample": 150 },
+        { "metric": "accuracy", "limit": { "worse_than_control": { "by_at_most": 0.05 } }, "min_sample": 150, "min_control_sample": 150 },
+        { "metric": "error_rate", "limit": { "value": { "bound": 0.01 } }, "min_sample": 150 },
     ])
 }
 

@@ -1,0 +1,122 @@
+//! `cargo xtask bench footprint`: what the agent costs a device.
+//!
+//! PSS (the process's private memory and its share of what it shares), sampled once a second after a warm-up, as
+//! `/proc/PID/smaps_rollup` tells it; the median is printed. The agent is built as it ships to a device, but for
+//! this machine's CPU and C library.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use testkit::feeder::{Feeder, read_images};
+use testkit::rig::{Agent, AgentOptions, Binaries, Fleet, ServerOptions};
+
+use crate::builds;
+use crate::demo::example;
+use crate::run::{cargo, check, target_folder};
+
+/// Nothing is measured before this.
+const WARM_UP: Duration = Duration::from_secs(20);
+/// Samples, one a second.
+const SAMPLES: usize = 20;
+
+pub(crate) fn main(is_json: bool) -> Result<()> {
+    let mut binaries = builds::binaries()?;
+    check(cargo().args(["build", "--profile", "quick", "-p", "flotilla-agent"]))?;
+    binaries.agent = target_folder()?.join("quick/flotilla-agent");
+    let measured = measure(&binaries)?;
+    if is_json {
+        println!("{measured:#}");
+    } else {
+        for (name, value) in measured.as_object().into_iter().flatten() {
+            println!("{name:<22}{value}");
+        }
+    }
+    Ok(())
+}
+
+fn measure(binaries: &Binaries) -> Result<serde_json::Value> {
+    let folder = target_folder()?.join("bench-footprint");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let config = "[jobs]\nrollout_tick_s = 1\n".to_owned();
+    let fleet = Fleet::start(binaries, &folder, &ServerOptions { https_port: None, extra_config: config })?;
+    let extra_config = "[update]\nprobation_s = 3\n".to_owned();
+    let options = AgentOptions { device: "bench".into(), extra_config, ..AgentOptions::default() };
+    let mut agent = fleet.add_device(options, &[], None)?;
+    fleet.wait_online(1)?;
+    std::thread::sleep(WARM_UP);
+    let idle = sample(&mut agent)?;
+    fleet.publish(&example("1.0.0/release.toml"))?;
+    let rollout = fleet.rollout("1.0.0", &json!({ "stages": ["100%"] }))?;
+    fleet.wait_ended(&rollout, Duration::from_mins(2), |_| {})?;
+    let images = read_images(&example("data/held_out.csv"))?.into();
+    let feeder = Feeder::start(&agent.url(), "digits", images, 20.0, Duration::from_secs(2));
+    std::thread::sleep(WARM_UP);
+    let serving = sample(&mut agent)?;
+    drop(feeder);
+    Ok(json!({
+        "idle_pss_mib": idle.pss_mib,
+        "digits_pss_mib": serving.pss_mib,
+        "idle_cpu_percent": idle.cpu_percent,
+        "idle_wakeups_per_s": idle.wakeups_per_s,
+        "binary_mib": round(binaries.agent.metadata()?.len() as f64 / f64::from(1 << 20)),
+    }))
+}
+
+struct Sample {
+    pss_mib: f64,
+    cpu_percent: f64,
+    wakeups_per_s: f64,
+}
+
+fn sample(agent: &mut Agent) -> Result<Sample> {
+    let process = agent.process()?;
+    process.check_running()?;
+    let before = Spent::of(process.pid())?;
+    let mut pss = Vec::with_capacity(SAMPLES);
+    for _ in 0..SAMPLES {
+        std::thread::sleep(Duration::from_secs(1));
+        pss.push(process.pss_kib()?);
+    }
+    let after = Spent::of(process.pid())?;
+    pss.sort_unstable();
+    let seconds = SAMPLES as f64;
+    Ok(Sample {
+        pss_mib: round(pss[SAMPLES / 2] as f64 / 1024.0),
+        cpu_percent: round((after.cpu_s - before.cpu_s) / seconds * 100.0),
+        wakeups_per_s: round((after.switches - before.switches) as f64 / seconds),
+    })
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// What a process has used since its start.
+struct Spent {
+    cpu_s: f64,
+    /// Voluntary context switches of all its threads: each is one wake-up from waiting.
+    switches: u64,
+}
+
+impl Spent {
+    fn of(pid: u32) -> Result<Self> {
+        let (mut switches, mut cpu_ns) = (0, 0_u64);
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let folder = thread?.path();
+            let status = std::fs::read_to_string(folder.join("status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            switches += line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+            let spent = std::fs::read_to_string(folder.join("schedstat")).unwrap_or_default();
+            cpu_ns += spent
+                .split_whitespace()
+                .next()
+                .and_then(|ns| ns.parse::<u64>().ok())
+                .context("no schedstat")?;
+        }
+        Ok(Self { cpu_s: cpu_ns as f64 / 1e9, switches })
+    }
+}
