@@ -1,0 +1,164 @@
+//! What one message changes in the database, and what follows from it once that is committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::message::{Hello, Status, TaskReport};
+use protocol::report::SignedReport;
+use protocol::telemetry::Batch;
+use protocol::topic::{Channel, Topic};
+use protocol::{DeviceId, ProjectId, StreamId, UnixMillis, decode_json};
+use trust::PublicKey;
+
+use super::decode::Message;
+use super::records::{self, Place, Stored};
+use super::reject::Rejection;
+use super::sequence::{Insert, Received};
+use crate::store::devices::{self, Device};
+use crate::store::tasks::{self, StoredReport};
+use crate::store::telemetry::{self, StreamPosition};
+use crate::store::{Conn, StoreError};
+
+/// Why a message was not applied.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApplyError {
+    /// The message is refused; the transaction goes on without it.
+    #[error("the message is refused")]
+    Rejected(#[source] Rejection),
+    /// The database failed; the whole transaction is void.
+    #[error("the message can't be stored")]
+    Store(#[from] StoreError),
+}
+
+impl From<Rejection> for ApplyError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+type Key = (ProjectId, DeviceId);
+
+/// What to do after the commit.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Highest contiguous number of each stream that sent something.
+    pub(super) acks: BTreeMap<(ProjectId, DeviceId, StreamId), u64>,
+    /// Devices whose accepted Desired is not the stored one.
+    pub(super) desired: BTreeSet<Key>,
+    /// Devices that changed, for the console.
+    pub(super) changed: BTreeSet<Key>,
+    /// Transitions of update machines, in order.
+    pub(super) tasks: Vec<(ProjectId, DeviceId, TaskReport)>,
+    pub(super) records: u64,
+    pub(super) duplicates: u64,
+    pub(super) quarantined: u64,
+}
+
+/// Applies messages inside one transaction.
+pub(super) struct Applier<'a> {
+    pub(super) conn: &'a mut Conn,
+    pub(super) now: UnixMillis,
+    pub(super) effects: Effects,
+    /// Whether the embedded broker holds a connection of this device.
+    pub(super) is_connected: &'a (dyn Fn(&ProjectId, &DeviceId) -> bool + Sync),
+}
+
+impl Applier<'_> {
+    pub(super) async fn apply(&mut self, topic: &Topic, message: &Message) -> Result<(), ApplyError> {
+        let Topic { project, device, .. } = topic;
+        let row = devices::get(self.conn, project, device).await?.ok_or(Rejection::UnknownDevice)?;
+        if row.decommissioned_at.is_some() {
+            return Err(Rejection::Decommissioned.into());
+        }
+        match message {
+            Message::Hello(report) => self.hello(&row, report).await,
+            Message::Task(report) => self.task(&row, report).await,
+            Message::Telemetry(batch) => self.telemetry(topic, batch).await,
+            Message::Status(status) => self.status(topic, status).await,
+        }
+    }
+
+    async fn hello(&mut self, row: &Device, report: &SignedReport) -> Result<(), ApplyError> {
+        let payload = verified(row, Channel::Hello, report)?;
+        let hello: Hello = decode_json(&payload).map_err(Rejection::Decode)?;
+        self.raise_counter(row, report.counter).await?;
+        devices::set_hello(self.conn, &row.project, &row.device, &hello, self.now).await?;
+        devices::set_online(self.conn, &row.project, &row.device, true, self.now).await?;
+        let key = (row.project.clone(), row.device.clone());
+        if hello.desired_revision < row.desired_revision {
+            self.effects.desired.insert(key.clone());
+        }
+        self.effects.changed.insert(key);
+        Ok(())
+    }
+
+    async fn task(&mut self, row: &Device, report: &SignedReport) -> Result<(), ApplyError> {
+        let payload = verified(row, Channel::Task, report)?;
+        let task: TaskReport = decode_json(&payload).map_err(Rejection::Decode)?;
+        self.raise_counter(row, report.counter).await?;
+        let stored = StoredReport { counter: report.counter, received_at: self.now, report: task.clone() };
+        tasks::insert(self.conn, &row.project, &row.device, &stored).await?;
+        self.effects.tasks.push((row.project.clone(), row.device.clone(), task));
+        self.effects.changed.insert((row.project.clone(), row.device.clone()));
+        Ok(())
+    }
+
+    /// The row is changed only if the counter still rises, so that two replicas can't both take one report.
+    async fn raise_counter(&mut self, row: &Device, counter: u64) -> Result<(), ApplyError> {
+        if devices::raise_report_counter(self.conn, &row.project, &row.device, counter).await? {
+            return Ok(());
+        }
+        Err(Rejection::Replayed { floor: row.report_counter, got: counter }.into())
+    }
+
+    async fn status(&mut self, topic: &Topic, status: &Status) -> Result<(), ApplyError> {
+        let Topic { project, device, .. } = topic;
+        // The will of an old connection may come after the device is back.
+        if !status.is_online && (self.is_connected)(project, device) {
+            return Ok(());
+        }
+        if devices::set_online(self.conn, project, device, status.is_online, self.now).await? {
+            self.effects.changed.insert((project.clone(), device.clone()));
+        }
+        Ok(())
+    }
+
+    async fn telemetry(&mut self, topic: &Topic, batch: &Batch) -> Result<(), ApplyError> {
+        let Topic { project, device, .. } = topic;
+        let place = Place { project, device, stream: &batch.stream, now: self.now };
+        telemetry::open_stream(self.conn, project, device, &batch.stream, self.now).await?;
+        let position = telemetry::position(self.conn, project, device, &batch.stream).await?;
+        let (upto, ahead) = position.map_or((0, vec![]), |position| (position.upto_seq, position.ahead));
+        let mut received = Received::new(upto, ahead);
+        received.raise_floor(batch.floor_seq);
+        for record in &batch.records {
+            match received.insert(record.seq) {
+                Insert::Duplicate => self.effects.duplicates += 1,
+                Insert::NoRoom => {}
+                Insert::New => match records::store(self.conn, place, record).await? {
+                    Stored::InItsTable => self.effects.records += 1,
+                    Stored::InQuarantine => self.effects.quarantined += 1,
+                },
+            }
+        }
+        let upto_seq = received.upto();
+        let dropped = batch.dropped.clone();
+        let position = StreamPosition { upto_seq, ahead: received.ahead().to_vec(), dropped };
+        telemetry::set_position(self.conn, project, device, &batch.stream, &position, self.now).await?;
+        self.effects.acks.insert((project.clone(), device.clone(), batch.stream.clone()), upto_seq);
+        Ok(())
+    }
+}
+
+fn verified(row: &Device, channel: Channel, report: &SignedReport) -> Result<Vec<u8>, ApplyError> {
+    if report.counter <= row.report_counter {
+        return Err(Rejection::Replayed { floor: row.report_counter, got: report.counter }.into());
+    }
+    let key = <[u8; 32]>::try_from(row.report_key.as_slice()).ok().and_then(|key| PublicKey::ed25519(&key).ok());
+    let Some(key) = key else {
+        let column = "report_key".to_owned();
+        return Err(StoreError::Corrupt { column, why: "not an ed25519 key".into() }.into());
+    };
+    let verified =
+        trust::report::verify(report, &row.project, &row.device, channel, &key, row.report_counter);
+    Ok(verified.map_err(Rejection::Untrusted)?)
+}
