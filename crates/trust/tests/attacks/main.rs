@@ -1,0 +1,9 @@
+//! The attacks of the threat model on the client workflow: each is refused by name, and a later good update works.
+
+mod delegations;
+mod director;
+mod freeze;
+mod repo;
+mod rollback;
+mod signatures;
+mod workflow;
