@@ -231,7 +231,7 @@ mod tests {
         assert!(why("class =").contains("character 8"));
         assert!(why("online = maybe").contains("true or false"));
         assert!(why("memory_bytes > many").contains("number"));
-        assert!(why("(class = a").contains(")"));
+        assert!(why("(class = a").contains(')'));
         assert!(why(&"(".repeat(200)).contains("nested"));
         assert!(why(&"x".repeat(5000)).contains("4096"));
         assert!(why("class = \"open").contains("quote"));

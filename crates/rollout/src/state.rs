@@ -299,6 +299,12 @@ impl Rollout {
             .map(|t| &t.device)
     }
 
+    /// Whether devices are still at work or being brought back.
+    pub fn has_work_left(&self) -> bool {
+        let stages = 0..u16::try_from(self.core.stages.len()).unwrap_or(u16::MAX);
+        self.tasks.restoring() > 0 || stages.filter_map(|s| self.tasks.tally_ref(s)).any(|t| t.active() > 0)
+    }
+
     /// When a tick next has something to do by itself, as far as deadlines tell.
     pub fn next_due(&self) -> Option<UnixMillis> {
         self.tasks.next_due()

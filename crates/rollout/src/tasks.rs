@@ -145,11 +145,11 @@ impl Tally {
     }
 
     fn remove(&mut self, phase: Phase) {
-        decrease(&mut self.phases, phase.name());
+        decrease(&mut self.phases, &phase.name());
         self.active -= u64::from(phase.is_active());
         self.total -= 1;
         if let Some(key) = failure_key(phase) {
-            decrease(&mut self.failures, key);
+            decrease(&mut self.failures, &key);
         }
     }
 }
@@ -160,11 +160,11 @@ fn failure_key(phase: Phase) -> Option<(FailureKind, CauseKind)> {
     phase.cause().map(|cause| (class, cause))
 }
 
-fn decrease<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn decrease<K: Ord>(counts: &mut BTreeMap<K, u64>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }
@@ -176,7 +176,7 @@ pub struct TaskTable {
     by_device: BTreeMap<DeviceId, usize>,
     tallies: Vec<Tally>,
     ready: Vec<BTreeSet<(u64, usize)>>,
-    due: BTreeSet<(UnixMillis, usize)>,
+    due: BTreeSet<(UnixMillis, u64, usize)>,
     restoring: usize,
     shadow_is_place: bool,
 }
@@ -212,6 +212,11 @@ impl TaskTable {
         &self.tasks[at]
     }
 
+    /// Every place in the order of the devices' names: the same after loading as before.
+    pub fn places(&self) -> Vec<usize> {
+        self.by_device.values().copied().collect()
+    }
+
     /// Every task.
     pub fn all(&self) -> &[Task] {
         &self.tasks
@@ -241,12 +246,12 @@ impl TaskTable {
 
     /// The first task whose time has come.
     pub fn first_due(&self, now: UnixMillis) -> Option<usize> {
-        self.due.first().filter(|(due, _)| *due <= now).map(|(_, at)| *at)
+        self.due.first().filter(|(due, _, _)| *due <= now).map(|(_, _, at)| *at)
     }
 
     /// When the next deadline is.
     pub fn next_due(&self) -> Option<UnixMillis> {
-        self.due.first().map(|(due, _)| *due)
+        self.due.first().map(|(due, _, _)| *due)
     }
 
     /// Devices that are being brought back.
@@ -258,7 +263,7 @@ impl TaskTable {
         let task = &self.tasks[at];
         self.restoring += usize::from(task.is_restoring);
         if let Some(due) = task.due {
-            self.due.insert((due, at));
+            self.due.insert((due, task.rank, at));
         }
         let Some(stage) = task.stage.map(usize::from) else { return };
         if self.tallies.len() <= stage {
@@ -276,7 +281,7 @@ impl TaskTable {
         let task = &self.tasks[at];
         self.restoring -= usize::from(task.is_restoring);
         if let Some(due) = task.due {
-            self.due.remove(&(due, at));
+            self.due.remove(&(due, task.rank, at));
         }
         let Some(stage) = task.stage.map(usize::from) else { return };
         self.tallies[stage].remove(task.phase);

@@ -89,8 +89,8 @@ fn any_plan() -> impl Strategy<Value = Plan> {
     )
 }
 
-fn perform(fleet: &mut Fleet, op: Op) {
-    match op {
+fn perform(fleet: &mut Fleet, op: &Op) {
+    match *op {
         Op::Tick(seconds) => fleet.tick(i64::from(seconds)),
         Op::Report(i, phase, cause) => fleet.report(i, phase, cause),
         Op::Measured(stage, percent, n) => fleet.measured(stage, accuracy(f64::from(percent) / 100.0, n)),
@@ -122,7 +122,7 @@ proptest! {
     ) {
         let mut fleet = Fleet::new(plan, n);
         for op in ops {
-            perform(&mut fleet, op);
+            perform(&mut fleet, &op);
         }
         prop_assert_eq!(fleet.replayed(), fleet.rollout);
     }
@@ -133,7 +133,7 @@ proptest! {
     ) {
         let mut fleet = Fleet::new(plan, n);
         for op in ops {
-            perform(&mut fleet, op);
+            perform(&mut fleet, &op);
         }
         let mut passed = std::collections::BTreeSet::new();
         for entry in &fleet.journal {
@@ -200,7 +200,7 @@ proptest! {
     ) {
         let mut fleet = Fleet::new(plan, n);
         for op in ops {
-            perform(&mut fleet, op);
+            perform(&mut fleet, &op);
         }
         for (i, phase, cause) in late {
             let Some(task) = fleet.rollout.task(&device(i)).cloned() else { continue };

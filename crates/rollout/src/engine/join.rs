@@ -89,8 +89,12 @@ impl Run<'_> {
 
     /// Puts every waiting device into its stage and starts the first stage that has one.
     pub(super) fn begin(&mut self) {
-        let tasks = self.rollout.tasks.all();
-        let waiting = tasks.iter().enumerate().filter(|(_, t)| t.phase == Phase::Queued);
+        let tasks = &self.rollout.tasks;
+        let waiting = tasks
+            .places()
+            .into_iter()
+            .map(|at| (at, tasks.get(at)))
+            .filter(|(_, t)| t.phase == Phase::Queued);
         let members: Vec<Member<'_>> =
             waiting.map(|(at, t)| Member { at, rank: t.rank, device: &t.device, pinned: t.pinned }).collect();
         let filled = fill::fill(&self.rollout.core.plan, &members);
@@ -102,17 +106,15 @@ impl Run<'_> {
         for at in &filled.rest {
             self.set_phase(*at, Phase::Skipped(SkipReason::NotSelected), "no stage selects it", |_| {});
         }
-        match self.next_stage(0) {
-            Some(stage) => self.set_status(Status::Running { stage }, "its time has come"),
-            None => {
-                let reason = if self.rollout.tasks.all().is_empty() {
-                    "no device matches the target"
-                } else {
-                    "no device needs the release or can take it"
-                };
-                self.set_status(Status::Invalidated { reason: reason.into() }, reason);
-            }
+        if let Some(stage) = self.next_stage(0) {
+            return self.set_status(Status::Running { stage }, "its time has come");
         }
+        let reason = if self.rollout.tasks.all().is_empty() {
+            "no device matches the target"
+        } else {
+            "no device needs the release or can take it"
+        };
+        self.set_status(Status::Invalidated { reason: reason.into() }, reason);
     }
 
     fn put_control(&mut self, members: &[usize]) {

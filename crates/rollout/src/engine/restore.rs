@@ -12,7 +12,7 @@ impl Run<'_> {
     /// Ends without going back: what waits is taken out, what is before the swap keeps the old release, what is past
     /// it finishes.
     pub(super) fn abandon(&mut self, reason: CancelReason, cause: &str) {
-        for at in 0..self.rollout.tasks.all().len() {
+        for at in self.rollout.tasks.places() {
             let task = self.rollout.tasks.get(at);
             let (was_offered, is_past_return) = (task.phase.is_active(), task.phase.is_past_return());
             if task.is_restoring || task.phase.is_terminal() || is_past_return {
@@ -30,7 +30,7 @@ impl Run<'_> {
         let status = Status::RollingBack { stage, scope, by, reason: reason.to_owned() };
         self.set_status(status, reason);
         let due = self.after(self.rollout.core.plan.unreachable_after_s);
-        for at in 0..self.rollout.tasks.all().len() {
+        for at in self.rollout.tasks.places() {
             let task = self.rollout.tasks.get(at);
             let is_meant = scope == Scope::All || task.stage == Some(stage);
             match task.phase {

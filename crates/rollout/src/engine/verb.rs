@@ -111,7 +111,7 @@ impl Run<'_> {
     }
 
     fn requeue_failed(&mut self, stage: u16) {
-        for at in 0..self.rollout.tasks.all().len() {
+        for at in self.rollout.tasks.places() {
             let task = self.rollout.tasks.get(at);
             let is_bad = task.phase.is_failure() || task.phase == Phase::Unreachable;
             if task.stage == Some(stage) && is_bad {
