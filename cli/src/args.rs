@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{audit, completions, device, drift, login, rollout};
+use crate::commands::{audit, completions, device, drift, keys, login, reference, release, rollout};
 
 /// Publish signed model releases, and run them over a fleet.
 #[derive(Debug, Parser)]
@@ -25,6 +25,15 @@ pub(crate) enum Command {
     Login(login::Args),
     /// Forget the server and revoke the token.
     Logout,
+    /// Keys: make a project's, list them.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Releases: build, sign, publish, inspect.
+    #[command(subcommand)]
+    Release(release::Command),
+    /// Reference profiles: build from training data.
+    #[command(subcommand)]
+    Reference(reference::Command),
     /// Devices: list, show, enrol, label, ask why.
     #[command(subcommand)]
     Device(device::Command),

@@ -1,11 +1,306 @@
-//! The publisher's key folder of one project: `keys/{project}` under the settings folder.
+//! The publisher's key folder of one project, `keys/{project}` under the settings folder.
+//!
+//! `root.pem`, `targets.pem` and `models/{model}.pem` are PKCS#8, encrypted with one passphrase unless its owner
+//! asked for none; beside each stands its public half. `root.json` is the first root, to which new devices are
+//! pinned; `metadata/` holds what was last published. Nothing private in here ever goes to the server.
 
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+use pkcs8::LineEnding;
 use sha2::{Digest as _, Sha256};
+use trust::{Ed25519Signer, PublicKey, Signer as _};
 
 use crate::settings;
+
+/// Environment variable with the passphrase, for scripts.
+pub(crate) const PASSPHRASE: &str = "FLOTILLA_PASSPHRASE";
+
+/// What can be wrong with a key folder.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeyringError {
+    /// No keys.
+    #[error("no key {path}; make the project's keys with: flotilla keys init", path = path.display())]
+    Missing {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A key must not be overwritten.
+    #[error("{path} exists; a key is never overwritten", path = path.display())]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The passphrase is wrong or the file is damaged.
+    #[error("cannot decrypt {path}: wrong passphrase or damaged file", path = path.display())]
+    Locked {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Nobody to ask.
+    #[error("no terminal to ask for the passphrase on; set {PASSPHRASE}")]
+    NoPassphrase,
+    /// Too short to protect anything.
+    #[error("the passphrase must have at least {MIN_PASSPHRASE} characters (or say --no-passphrase)")]
+    ShortPassphrase,
+    /// Typed differently the second time.
+    #[error("the two passphrases differ")]
+    Mismatch,
+}
+
+const MIN_PASSPHRASE: usize = 8;
+
+/// Whose key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner<'a> {
+    /// The root role.
+    Root,
+    /// The top-level targets role.
+    Targets,
+    /// A model's role.
+    Model(&'a str),
+}
+
+impl Owner<'_> {
+    fn file(self) -> PathBuf {
+        match self {
+            Self::Root => "root.pem".into(),
+            Self::Targets => "targets.pem".into(),
+            Self::Model(model) => Path::new("models").join(format!("{model}.pem")),
+        }
+    }
+}
+
+/// How private keys are kept.
+#[derive(Clone)]
+pub(crate) enum Passphrase {
+    /// Encrypted with this.
+    Given(String),
+    /// In the clear, because its owner said so.
+    None,
+}
+
+impl Passphrase {
+    /// For new keys: from the environment, or typed twice.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it is too short or there is nobody to ask.
+    pub(crate) fn for_new_keys(without: bool) -> Result<Self, KeyringError> {
+        if without {
+            return Ok(Self::None);
+        }
+        let passphrase = match std::env::var(PASSPHRASE) {
+            Ok(passphrase) => passphrase,
+            Err(_) => typed_twice()?,
+        };
+        if passphrase.chars().count() < MIN_PASSPHRASE {
+            return Err(KeyringError::ShortPassphrase);
+        }
+        Ok(Self::Given(passphrase))
+    }
+}
+
+fn typed_twice() -> Result<String, KeyringError> {
+    let ask = |prompt| rpassword::prompt_password(prompt).map_err(|_| KeyringError::NoPassphrase);
+    let first = ask("passphrase for the new keys: ")?;
+    if first == ask("the same again: ")? { Ok(first) } else { Err(KeyringError::Mismatch) }
+}
+
+/// The key folder of one project, unlocked at the first private key that is needed.
+pub(crate) struct Keyring {
+    folder: PathBuf,
+    passphrase: Option<Passphrase>,
+}
+
+/// A key in the folder.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// `root`, `targets` or `models/{model}`.
+    pub(crate) name: String,
+    /// Its public half.
+    pub(crate) public: PublicKey,
+    /// Whether the private half is encrypted.
+    pub(crate) is_encrypted: bool,
+}
+
+impl Keyring {
+    /// Of a project; nothing is read yet.
+    ///
+    /// # Errors
+    /// When no home is set.
+    pub(crate) fn of(project: &str) -> Result<Self> {
+        Ok(Self { folder: folder(project)?, passphrase: None })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), passphrase: None }
+    }
+
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether a key is there.
+    pub(crate) fn has(&self, owner: Owner<'_>) -> bool {
+        self.folder.join(owner.file()).exists()
+    }
+
+    /// Makes a key and keeps it.
+    ///
+    /// # Errors
+    /// When one is there already, or it can't be written.
+    pub(crate) fn create(&mut self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
+        let path = self.folder.join(owner.file());
+        if path.exists() {
+            return Err(KeyringError::Exists { path }.into());
+        }
+        let signer = Ed25519Signer::generate().context("the system gives no randomness")?;
+        let key = SigningKey::from_bytes(&signer.seed());
+        let pem = match passphrase {
+            Passphrase::Given(passphrase) => key.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
+            Passphrase::None => key.to_pkcs8_pem(LineEnding::LF),
+        };
+        write_private(&path, pem.context("the key can't be encoded")?.as_bytes())?;
+        let public = serde_json::to_vec_pretty(&signer.public_key())?;
+        write_private(&public_file(&path), &public)?;
+        Ok(signer)
+    }
+
+    /// Opens a private key, asking for the passphrase once.
+    ///
+    /// # Errors
+    /// [`KeyringError`] when it is missing or stays locked.
+    pub(crate) fn open(&mut self, owner: Owner<'_>) -> Result<Ed25519Signer> {
+        let path = self.folder.join(owner.file());
+        let pem = match fs::read_to_string(&path) {
+            Ok(pem) => pem,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(KeyringError::Missing { path }.into());
+            }
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let key = if is_encrypted(&pem) {
+            SigningKey::from_pkcs8_encrypted_pem(&pem, self.unlock()?)
+        } else {
+            SigningKey::from_pkcs8_pem(&pem)
+        };
+        let key = key.map_err(|_| KeyringError::Locked { path })?;
+        Ok(Ed25519Signer::from_seed(&key.to_bytes()))
+    }
+
+    /// How this folder's keys are kept, for one more key beside them.
+    ///
+    /// # Errors
+    /// When the passphrase can't be had.
+    pub(crate) fn same_passphrase(&mut self) -> Result<Passphrase> {
+        let path = self.folder.join(Owner::Targets.file());
+        let pem = fs::read_to_string(&path).map_err(|_| KeyringError::Missing { path })?;
+        if !is_encrypted(&pem) {
+            return Ok(Passphrase::None);
+        }
+        self.open(Owner::Targets)?; // A mistyped passphrase must not lock a new key.
+        Ok(Passphrase::Given(self.unlock()?))
+    }
+
+    fn unlock(&mut self) -> Result<String, KeyringError> {
+        if let Some(Passphrase::Given(passphrase)) = &self.passphrase {
+            return Ok(passphrase.clone());
+        }
+        let passphrase = match std::env::var(PASSPHRASE) {
+            Ok(passphrase) => passphrase,
+            Err(_) => rpassword::prompt_password("passphrase of the keys: ")
+                .map_err(|_| KeyringError::NoPassphrase)?,
+        };
+        self.passphrase = Some(Passphrase::Given(passphrase.clone()));
+        Ok(passphrase)
+    }
+
+    /// The public half of a key, which needs no passphrase.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub(crate) fn public(&self, owner: Owner<'_>) -> Result<PublicKey> {
+        let path = public_file(&self.folder.join(owner.file()));
+        let bytes = fs::read(&path).map_err(|_| KeyringError::Missing { path: path.clone() })?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Every key in the folder.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub(crate) fn list(&self) -> Result<Vec<Listed>> {
+        let mut names: Vec<String> = vec!["root".into(), "targets".into()];
+        if let Ok(models) = fs::read_dir(self.folder.join("models")) {
+            let files =
+                models.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let models = files.filter_map(|name| Some(format!("models/{}", name.strip_suffix(".pem")?)));
+            names.extend(models);
+        }
+        names.sort();
+        let mut listed = Vec::new();
+        for name in names {
+            let path = self.folder.join(format!("{name}.pem"));
+            let Ok(pem) = fs::read_to_string(&path) else { continue };
+            let bytes = fs::read(public_file(&path))
+                .with_context(|| format!("no public half of {}", path.display()))?;
+            let public =
+                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
+            listed.push(Listed { name, public, is_encrypted: is_encrypted(&pem) });
+        }
+        Ok(listed)
+    }
+
+    /// A file that was kept, e.g. `root.json`; none if there is none.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.folder.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Keeps a file.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_private(&self.folder.join(name), bytes)
+    }
+}
+
+fn is_encrypted(pem: &str) -> bool {
+    pem.contains("BEGIN ENCRYPTED PRIVATE KEY")
+}
+
+fn public_file(private: &Path) -> PathBuf {
+    private.with_extension("pub.json")
+}
+
+/// Writes through a temporary file, readable by its owner only, in folders that only its owner enters.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let shown = || format!("cannot write {}", path.display());
+    let parent = path.parent().with_context(shown)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).with_context(shown)?;
+    let temporary = path.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).with_context(shown)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(shown)?;
+    fs::rename(&temporary, path).with_context(shown)?;
+    fs::File::open(parent).and_then(|folder| folder.sync_all()).with_context(shown)
+}
 
 /// The folder that holds a project's keys and its trusted root.
 ///
@@ -27,6 +322,45 @@ pub(crate) fn root_pin(root: Option<&Path>, project: &str) -> Result<Option<Stri
     if root.is_none() && !path.exists() {
         return Ok(None);
     }
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(hex::encode(Sha256::digest(bytes))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn unlocked(folder: &Path, passphrase: &str) -> Keyring {
+        Keyring { folder: folder.to_owned(), passphrase: Some(Passphrase::Given(passphrase.into())) }
+    }
+
+    #[test]
+    fn key_files_are_encrypted_and_only_their_owner_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let passphrase = Passphrase::Given("correct horse".into());
+        let made = Keyring::at(folder.path()).create(Owner::Root, &passphrase).unwrap();
+        let path = folder.path().join("root.pem");
+        let pem = fs::read_to_string(&path).unwrap();
+        assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{pem}");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let opened = unlocked(folder.path(), "correct horse").open(Owner::Root).unwrap();
+        assert_eq!(opened.public_key(), made.public_key());
+        let error = unlocked(folder.path(), "wrong horse").open(Owner::Root).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(KeyringError::Locked { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn keys_are_never_overwritten_and_missing_ones_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keyring = Keyring::at(folder.path());
+        let error = keyring.open(Owner::Model("digits")).unwrap_err();
+        assert!(error.to_string().contains("flotilla keys init"), "{error}");
+        keyring.create(Owner::Targets, &Passphrase::None).unwrap();
+        let error = keyring.create(Owner::Targets, &Passphrase::None).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(KeyringError::Exists { .. })));
+        assert!(matches!(keyring.same_passphrase().unwrap(), Passphrase::None));
+        assert_eq!(keyring.list().unwrap().len(), 1);
+    }
 }

@@ -11,9 +11,12 @@ mod args;
 mod client;
 mod commands;
 mod exit;
+mod folder;
 mod keyring;
+mod metadata;
 mod output;
 mod settings;
+mod spec;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();

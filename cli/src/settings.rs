@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) user: String,
     /// API token.
     pub(crate) token: String,
+    /// The token's id, to revoke it.
+    pub(crate) token_id: String,
 }
 
 impl Settings {

@@ -81,7 +81,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
         Command::Label { device, labels } => label(context, &device, &labels).await,
         Command::Why { device, model } => {
             let found = client.get(&format!("/devices/{device}/why?model={model}")).await?;
-            context.format.print(&found, |found| text(found, "/answer"))
+            context.format.print(&found, |found| text(found, "/message"))
         }
         Command::Delete { device } => {
             let path = client.in_project(&format!("/devices/{device}"));
@@ -119,9 +119,7 @@ fn state(device: &Value) -> &'static str {
 
 fn releases(device: &Value) -> String {
     let one = |model: &Value| {
-        let version = model.pointer("/active/version").or_else(|| model.get("active_version"));
-        let version = version.and_then(Value::as_str).unwrap_or("-");
-        format!("{} {version} ({})", text(model, "/model"), text(model, "/phase"))
+        format!("{} {} ({})", text(model, "/model"), text(model, "/active/version"), text(model, "/phase"))
     };
     device["models"].as_array().into_iter().flatten().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -135,16 +133,15 @@ fn labels(labels: &Value) -> String {
 }
 
 fn show(device: &Value) -> String {
-    let problems = device.pointer("/hello/problems").or_else(|| device.get("problems"));
     let problems: Vec<&str> =
-        problems.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        device["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     facts(&[
         ("device", text(device, "/device")),
         ("state", state(device).into()),
         ("last seen", text(device, "/last_seen")),
         ("releases", releases(device)),
         ("labels", labels(&device["labels"])),
-        ("certificate until", text(device, "/certificate_expires")),
+        ("certificate until", text(device, "/certificate_expires_at")),
         ("problems", problems.join("; ")),
     ])
 }
@@ -153,7 +150,7 @@ async fn label(context: &Context, device: &str, labels: &[String]) -> Result<()>
     let client = &context.client;
     let path = client.in_project(&format!("/devices/{device}"));
     let current = client.json(client.request(Method::GET, &path)).await?;
-    let mut all = current["labels"].as_object().cloned().unwrap_or_default();
+    let mut all = current["server_labels"].as_object().cloned().unwrap_or_default();
     for (key, value) in pairs(labels)? {
         if value == "" {
             all.remove(&key)
@@ -182,7 +179,7 @@ async fn token(
     hours: u32,
     root: Option<PathBuf>,
 ) -> Result<()> {
-    let body = json!({ "device": device, "labels": pairs(labels)?, "expires_in_s": u64::from(hours) * 3600 });
+    let body = json!({ "device": device, "labels": pairs(labels)?, "validity_s": u64::from(hours) * 3600 });
     let made = context.client.post("/enrollment-tokens", &body).await?;
     let plain = made["text"].as_str().context("the server's answer holds no token")?;
     let pin = crate::keyring::root_pin(root.as_deref(), context.client.project())?;
@@ -192,7 +189,7 @@ async fn token(
             "warning: no root of this project on this machine; the device will trust the root that the server hands it"
         );
     }
-    let said = json!({ "text": pinned, "expires_at": made["expires_at"], "device": device, "is_root_pinned": pin.is_some() });
+    let said = json!({ "text": pinned, "expires_at": made["token"]["expires_at"], "device": device, "is_root_pinned": pin.is_some() });
     context.format.print(&said, |said| text(said, "/text"))
 }
 

@@ -10,7 +10,7 @@ use reqwest::Method;
 use reqwest::header::{COOKIE, SET_COOKIE};
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::output::{Format, text};
 use crate::settings::Settings;
 
@@ -48,17 +48,20 @@ pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) ->
         session.change_password(&client, &password, &new).await?;
         session = Session::open(&client, &args.user, &new).await?;
     }
-    let name = format!("flotilla on {}", host_name());
-    let made = session.request(&client, Method::POST, "/tokens").json(&json!({ "name": name }));
+    let project = project.unwrap_or("default");
+    let (scope, role) = widest(&session.grants, project)?;
+    let wanted = json!({ "title": format!("flotilla on {}", host_name()), "project": scope, "role": role });
+    let made = session.request(&client, Method::POST, "/tokens").json(&wanted);
     let made = client.json(made).await?;
     let token = made["text"].as_str().context("the server's answer holds no token")?.to_owned();
     client.send(session.request(&client, Method::DELETE, "/session")).await?;
     let settings = Settings {
         server: client.server().to_owned(),
         ca,
-        project: project.unwrap_or("default").to_owned(),
+        project: project.to_owned(),
         user: args.user.clone(),
         token,
+        token_id: text(&made, "/token/id"),
     };
     settings.save()?;
     let said = json!({ "server": settings.server, "user": settings.user, "project": settings.project });
@@ -78,7 +81,8 @@ pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) ->
 /// When nobody has signed in.
 pub(crate) async fn logout() -> Result<()> {
     let client = Client::signed_in(None)?;
-    let current = client.request(Method::DELETE, "/tokens/current");
+    let settings = Settings::load()?.ok_or(ClientError::NotSignedIn)?;
+    let current = client.request(Method::DELETE, &format!("/tokens/{}", settings.token_id));
     if let Err(error) = client.send(current).await {
         eprintln!("warning: the token could not be revoked on the server: {error}");
     }
@@ -89,6 +93,16 @@ pub(crate) async fn logout() -> Result<()> {
 struct Session {
     cookie: String,
     must_change_password: bool,
+    grants: Vec<Value>,
+}
+
+/// The user's own role where the token is to work: everywhere if granted so, else in the one project.
+fn widest(grants: &[Value], project: &str) -> Result<(String, String)> {
+    let of = |scope: &str| grants.iter().find(|grant| grant["project"] == scope);
+    let Some(grant) = of("*").or_else(|| of(project)) else {
+        bail!("this user may do nothing in project {project}");
+    };
+    Ok((text(grant, "/project"), text(grant, "/role")))
 }
 
 impl Session {
@@ -101,7 +115,8 @@ impl Session {
             cookie.and_then(|value| value.split(';').next()).context("the server set no session")?.to_owned();
         let body: Value = response.json().await.context("the server's answer is not JSON")?;
         let must_change_password = body["must_change_password"].as_bool().unwrap_or(false);
-        Ok(Self { cookie, must_change_password })
+        let grants = body["grants"].as_array().cloned().unwrap_or_default();
+        Ok(Self { cookie, must_change_password, grants })
     }
 
     fn request(&self, client: &Client, method: Method, path: &str) -> reqwest::RequestBuilder {

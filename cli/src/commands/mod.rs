@@ -6,7 +6,10 @@ pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod device;
 pub(crate) mod drift;
+pub(crate) mod keys;
 pub(crate) mod login;
+pub(crate) mod reference;
+pub(crate) mod release;
 pub(crate) mod rollout;
 
 use anyhow::Result;
@@ -39,6 +42,9 @@ async fn dispatch(args: Args) -> Result<()> {
         Command::Login(login) => login::login(&login, args.project.as_deref(), format).await,
         Command::Logout => login::logout().await,
         Command::Completions(completions) => completions::run(&completions),
+        Command::Keys(command) => keys::run(&context()?, command).await,
+        Command::Release(command) => release::run(context, format, command).await,
+        Command::Reference(command) => reference::run(&command, format),
         Command::Device(command) => device::run(&context()?, command).await,
         Command::Rollout(command) => rollout::run(&context()?, command).await,
         Command::Drift(command) => drift::run(&context()?, command).await,

@@ -1,0 +1,156 @@
+//! `flotilla keys ...`: the publisher's keys of a project and the roles that they hold.
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use protocol::UnixMillis;
+use serde_json::{Value, json};
+use trust::repo::{RootBuilder, TargetsBuilder};
+use trust::{PublicKey, Signer as _, director, format_rfc3339};
+
+use super::Context;
+use crate::keyring::{Keyring, Owner, Passphrase};
+use crate::metadata::{self, ROOT_DAYS, TARGETS_DAYS, claims, expiry, kept_name, short};
+use crate::output::{facts, items, table, text};
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make the project's root and targets keys and publish root and targets, version 1.
+    Init {
+        /// Keep the private keys in the clear.
+        #[arg(long)]
+        no_passphrase: bool,
+    },
+    /// Keys in this machine's folder and the roles that they hold.
+    List,
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// What could not be done.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
+    match command {
+        Command::Init { no_passphrase } => init(context, no_passphrase).await,
+        Command::List => list(context),
+    }
+}
+
+/// May be repeated after a failed upload: keys and files that are there are used again.
+async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
+    let client = &context.client;
+    let mut keyring = Keyring::of(client.project())?;
+    let server_root = metadata::fetch(client, "root").await?;
+    let local_root = keyring.read("root.json")?;
+    if server_root.is_some() {
+        bail!("project {} has a root already; its keys are with whoever made them", client.project());
+    }
+    let online = client.get("/online-keys").await?;
+    if local_root.is_none() {
+        let passphrase = Passphrase::for_new_keys(no_passphrase)?;
+        for owner in [Owner::Root, Owner::Targets] {
+            if !keyring.has(owner) {
+                keyring.create(owner, &passphrase)?;
+            }
+        }
+    }
+    let targets = first_targets(&mut keyring, &online)?;
+    let root = first_root(&mut keyring, &online)?;
+    let body = json!({
+        "metadata": [{ "name": "root", "content": STANDARD.encode(&root) },
+                     { "name": "targets", "content": STANDARD.encode(&targets.signed) }],
+        "targets": [{ "name": director::TARGET, "content": STANDARD.encode(&targets.director) }],
+    });
+    // Kept first: if the answer gets lost, the next try sends exactly the same again.
+    keyring.keep("root.json", &root)?;
+    client.post("/publications", &body).await?;
+    keyring.keep(&kept_name("targets"), &targets.signed)?;
+    let said = json!({
+        "project": client.project(),
+        "folder": keyring.folder(),
+        "root_sha256": crate::keyring::root_pin(None, client.project())?,
+        "root_expires": format_rfc3339(claims(&root)?.expires),
+    });
+    eprintln!("keep a copy of {} offline: whoever loses it loses the fleet", keyring.folder().display());
+    context.format.print(&said, |said| {
+        facts(&[
+            ("project", text(said, "/project")),
+            ("keys in", text(said, "/folder")),
+            ("root (SHA-256)", text(said, "/root_sha256")),
+            ("root valid until", text(said, "/root_expires")),
+        ])
+    })
+}
+
+fn online_key(online: &Value, role: &str) -> Result<PublicKey> {
+    let key: PublicKey = serde_json::from_value(online[role].clone())
+        .with_context(|| format!("the server's {role} key can't be read"))?;
+    key.check().with_context(|| format!("the server's {role} key is not usable"))?;
+    Ok(key)
+}
+
+fn first_root(keyring: &mut Keyring, online: &Value) -> Result<Vec<u8>> {
+    let (snapshot, timestamp) = (online_key(online, "snapshot")?, online_key(online, "timestamp")?);
+    if let Some(kept) = keyring.read("root.json")? {
+        return Ok(kept);
+    }
+    let root = keyring.open(Owner::Root)?;
+    let builder = RootBuilder::new(expiry(ROOT_DAYS)?)
+        .role("root", &[root.public_key()], 1)
+        .role("targets", &[keyring.public(Owner::Targets)?], 1)
+        .role("snapshot", &[snapshot], 1)
+        .role("timestamp", &[timestamp], 1);
+    Ok(builder.sign(&[&root])?)
+}
+
+struct FirstTargets {
+    signed: Vec<u8>,
+    director: Vec<u8>,
+}
+
+fn first_targets(keyring: &mut Keyring, online: &Value) -> Result<FirstTargets> {
+    let director = director::target_bytes(&[online_key(online, "director")?], 1);
+    let signer = keyring.open(Owner::Targets)?;
+    let builder = TargetsBuilder::new(expiry(TARGETS_DAYS)?).target(director::TARGET, &director, None);
+    Ok(FirstTargets { signed: builder.sign(&[&signer])?, director })
+}
+
+fn list(context: &Context) -> Result<()> {
+    let keyring = Keyring::of(context.client.project())?;
+    let mut rows = Vec::new();
+    for key in keyring.list()? {
+        let id = key.public.id().as_str().to_owned();
+        let role = key.name.rsplit('/').next().unwrap_or_default().to_owned();
+        let kept = if key.name == "root" { "root.json".to_owned() } else { kept_name(&role) };
+        let signed = keyring.read(&kept)?.map(|bytes| claims(&bytes)).transpose()?;
+        rows.push(json!({
+            "key": key.name, "key_id": id, "keytype": key.public.keytype(), "is_encrypted": key.is_encrypted,
+            "version": signed.as_ref().map(|c| c.version),
+            "expires": signed.map(|c| time_text(c.expires)),
+        }));
+    }
+    context.format.print(&json!(rows), |rows| {
+        let row = |row: &Value| {
+            let lock = if row["is_encrypted"] == true { "encrypted" } else { "in the clear" };
+            vec![
+                text(row, "/key"),
+                text(row, "/keytype"),
+                short(&text(row, "/key_id")),
+                lock.into(),
+                text(row, "/version"),
+                text(row, "/expires"),
+            ]
+        };
+        let headings = ["key", "type", "id", "kept", "signed version", "valid until"];
+        table(
+            &headings,
+            items(rows).iter().map(row).collect(),
+            "no keys here yet; make them with: flotilla keys init",
+        )
+    })
+}
+
+fn time_text(at: UnixMillis) -> String {
+    format_rfc3339(at)
+}

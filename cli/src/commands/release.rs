@@ -1,0 +1,57 @@
+//! `flotilla release ...`: build, sign, publish, inspect.
+
+mod build;
+mod inspect;
+mod publish;
+mod sign;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::Context;
+use crate::output::Format;
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make the release folder from a spec and try every variant on its golden samples.
+    Build(build::Args),
+    /// Sign the release for its model; makes the model's key and delegation if they are missing.
+    Sign {
+        /// The release folder.
+        folder: PathBuf,
+    },
+    /// Upload missing blobs and publish the signed release.
+    Publish {
+        /// The release folder.
+        folder: PathBuf,
+    },
+    /// Show a release: a folder, or MODEL VERSION on the server.
+    Inspect {
+        /// The release folder, or the model's name.
+        release: String,
+        /// The version on the server.
+        version: Option<String>,
+    },
+}
+
+/// Runs one of them. What needs no server needs no sign-in either.
+///
+/// # Errors
+/// What could not be done.
+pub(crate) async fn run(
+    context: impl FnOnce() -> Result<Context>,
+    format: Format,
+    command: Command,
+) -> Result<()> {
+    match command {
+        Command::Build(args) => build::run(&args, context, format).await,
+        Command::Sign { folder } => sign::run(&context()?, &folder).await,
+        Command::Publish { folder } => publish::run(&context()?, &folder).await,
+        Command::Inspect { release, version: None } => inspect::folder(&PathBuf::from(release), format),
+        Command::Inspect { release, version: Some(version) } => {
+            inspect::server(&context()?, &release, &version).await
+        }
+    }
+}

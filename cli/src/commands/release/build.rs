@@ -1,0 +1,214 @@
+//! From a spec to a release folder. Every variant is loaded and answers the golden samples before anything is
+//! called built, with the same code that runs on the device.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use inference::golden::{self, GoldenReport, GoldenSet};
+use inference::{Model, Spec};
+use protocol::{Digest, ReleaseRef, Version};
+use release::{BlobRef, DraftManifest, FORMAT, Manifest, Variant};
+use serde_json::{Value, json};
+
+use super::super::Context;
+use crate::folder::ReleaseFolder;
+use crate::metadata::now;
+use crate::output::{Format, bytes, facts, items, table, text};
+use crate::spec::{Fallback, ReleaseSpec};
+
+/// What to build.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The spec, e.g. release.toml.
+    spec: PathBuf,
+    /// The release folder to make; default: the spec's folder and `build`.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// When the release counts as made (RFC 3339); default: now. A fixed time makes the same release again.
+    #[arg(long, env = "SOURCE_DATE")]
+    created: Option<String>,
+}
+
+/// Builds.
+///
+/// # Errors
+/// When a file is missing, a bound is broken, a variant doesn't load or answers wrongly.
+pub(crate) async fn run(
+    args: &Args,
+    context: impl FnOnce() -> Result<Context>,
+    format: Format,
+) -> Result<()> {
+    let spec = ReleaseSpec::read(&args.spec)?;
+    let base = args.spec.parent().unwrap_or_else(|| Path::new("."));
+    let out = args.out.clone().unwrap_or_else(|| base.join("build"));
+    let fallback = fallbacks(&spec, &out, context).await?;
+    let created = match &args.created {
+        Some(text) => trust::parse_rfc3339(text)
+            .with_context(|| format!("{text:?} is no time such as 2026-01-31T12:00:00Z"))?,
+        None => now()?,
+    };
+    let folder = ReleaseFolder::at(&out);
+    folder.begin()?;
+    let manifest = compose(&spec, base, &folder, fallback, created)?;
+    let draft = DraftManifest::compose(&manifest).context("the release is not acceptable")?;
+    let tried = preflight(&draft, &folder)?;
+    folder.write("manifest.json", draft.bytes())?;
+    let said = json!({
+        "model": draft.model, "version": draft.version, "counter": draft.counter, "digest": draft.digest(),
+        "folder": out, "variants": tried,
+    });
+    format.print(&said, show)
+}
+
+fn compose(
+    spec: &ReleaseSpec,
+    base: &Path,
+    folder: &ReleaseFolder,
+    fallback: Vec<ReleaseRef>,
+    created: protocol::UnixMillis,
+) -> Result<Manifest> {
+    let add = |path: &Path, media_type: &str| -> Result<BlobRef> {
+        let path = base.join(path);
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        folder.add_blob(&bytes, media_type)
+    };
+    let variant = |v: &crate::spec::VariantSpec| -> Result<Variant> {
+        Ok(Variant {
+            name: v.name.clone(),
+            precision: v.precision,
+            model: add(&v.file, "application/onnx")?,
+            hardware: v.hardware.clone(),
+            peak_memory_bytes: v.peak_memory_bytes,
+            accuracy: v.accuracy,
+        })
+    };
+    let spec = spec.clone();
+    Ok(Manifest {
+        format: FORMAT,
+        variants: spec.variants.iter().map(variant).collect::<Result<_>>()?,
+        reference: add(&spec.reference, "application/vnd.flotilla.reference+json")
+            .context("the reference profile is made by: flotilla reference build")?,
+        golden: add(&spec.golden, "application/vnd.flotilla.golden+json")?,
+        card: add(&spec.card, "text/markdown")?,
+        model: spec.model,
+        version: spec.version,
+        counter: spec.counter,
+        created,
+        min_agent_version: spec.min_agent_version,
+        min_counter: spec.min_counter,
+        hardware: spec.hardware,
+        runtime: spec.runtime,
+        inputs: spec.inputs,
+        outputs: spec.outputs,
+        pre: spec.pre,
+        post: spec.post,
+        labels: spec.labels,
+        monitor: spec.monitor,
+        budgets: spec.budgets,
+        probation: spec.probation,
+        fallback,
+        privacy: spec.privacy,
+        lineage: spec.lineage,
+    })
+}
+
+/// Loads every variant and runs the golden samples, as the device will.
+fn preflight(manifest: &Manifest, folder: &ReleaseFolder) -> Result<Vec<Value>> {
+    let golden =
+        GoldenSet::parse(&folder.blob(&manifest.golden)?).context("the golden samples are not acceptable")?;
+    let mut tried = Vec::new();
+    for variant in &manifest.variants {
+        eprintln!("trying variant {} on {} golden samples", variant.name, golden.samples.len());
+        let onnx = folder.blob(&variant.model)?;
+        let model = Spec::of(manifest).and_then(|spec| Model::load(&onnx, spec));
+        let model = model.with_context(|| format!("variant {} can't be loaded", variant.name))?;
+        let start = Instant::now();
+        let report = golden::check(&model, &golden, &mut || start.elapsed());
+        if !report.is_passed() {
+            bail!("variant {}: {}", variant.name, failure(&report));
+        }
+        tried.push(json!({
+            "variant": variant.name, "size_bytes": variant.model.size_bytes, "accuracy": variant.accuracy,
+            "samples": report.samples, "p50_us": micros(report.p50), "p95_us": micros(report.p95),
+        }));
+    }
+    Ok(tried)
+}
+
+fn failure(report: &GoldenReport) -> String {
+    let first = report.first_failure.clone().unwrap_or_else(|| "answers differ".into());
+    format!("{} of {} golden samples passed; first: {first}", report.passed, report.samples)
+}
+
+fn micros(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A fallback by version is one that was built beside this release, or one on the server.
+async fn fallbacks(
+    spec: &ReleaseSpec,
+    out: &Path,
+    context: impl FnOnce() -> Result<Context>,
+) -> Result<Vec<ReleaseRef>> {
+    let mut found = Vec::new();
+    let mut unknown = Vec::new();
+    for fallback in &spec.fallback {
+        match fallback {
+            Fallback::Exact(release) => found.push(release.clone()),
+            Fallback::Version(version) => match beside(spec, out, version)? {
+                Some(release) => found.push(release),
+                None => unknown.push(version),
+            },
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(found);
+    }
+    let missing =
+        format!("fallback {} is not built beside {}; looked for on the server", unknown[0], out.display());
+    let context = context().with_context(|| missing.clone())?;
+    for version in unknown {
+        let path = format!("/models/{}/releases/{version}", spec.model);
+        let answer = context.client.get(&path).await.with_context(|| missing.clone())?;
+        let digest: Digest =
+            text(&answer, "/digest").parse().context("the server's release has no digest")?;
+        let counter = answer["counter"].as_u64().context("the server's release has no counter")?;
+        found.push(ReleaseRef { version: version.clone(), digest, counter: protocol::Counter(counter) });
+    }
+    Ok(found)
+}
+
+fn beside(spec: &ReleaseSpec, out: &Path, version: &Version) -> Result<Option<ReleaseRef>> {
+    let sibling = out.parent().unwrap_or_else(|| Path::new(".")).join(version.as_str());
+    if !sibling.join("manifest.json").exists() {
+        return Ok(None);
+    }
+    let manifest = ReleaseFolder::at(&sibling).manifest()?;
+    let is_it = manifest.model == spec.model && manifest.version == *version;
+    Ok(is_it.then(|| manifest.release_ref()))
+}
+
+fn show(said: &Value) -> String {
+    let head = facts(&[
+        ("model", text(said, "/model")),
+        ("version", text(said, "/version")),
+        ("counter", text(said, "/counter")),
+        ("digest", text(said, "/digest")),
+        ("folder", text(said, "/folder")),
+    ]);
+    let row = |variant: &Value| {
+        vec![
+            text(variant, "/variant"),
+            bytes(variant["size_bytes"].as_u64().unwrap_or_default()),
+            text(variant, "/accuracy"),
+            text(variant, "/samples"),
+            format!("{} µs", text(variant, "/p95_us")),
+        ]
+    };
+    let rows = items(&said["variants"]).iter().map(row).collect();
+    format!(
+        "{head}\n{}",
+        table(&["variant", "size", "accuracy", "golden samples", "p95 here"], rows, "no variant")
+    )
+}

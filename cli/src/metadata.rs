@@ -1,0 +1,127 @@
+//! The publisher's own view of signed metadata: what to build the next version on.
+//!
+//! A server may be taken over, so nothing of it is signed again unless this publisher's key signed it before.
+
+use anyhow::{Context as _, Result, bail};
+use protocol::UnixMillis;
+use reqwest::Method;
+use trust::envelope::{Envelope, KeySet};
+use trust::repo::{self, Claims};
+use trust::{Limits, PublicKey};
+
+use crate::client::{Client, ClientError};
+use crate::keyring::Keyring;
+
+/// How long root stays valid, in days.
+pub(crate) const ROOT_DAYS: u32 = 730;
+/// How long targets and models' roles stay valid, in days.
+pub(crate) const TARGETS_DAYS: u32 = 365;
+
+/// The time `days` from now.
+///
+/// # Errors
+/// When the clock stands before 1970.
+pub(crate) fn expiry(days: u32) -> Result<UnixMillis> {
+    Ok(now()?.plus_millis(i64::from(days) * 86_400_000))
+}
+
+/// This machine's time, in whole seconds.
+///
+/// # Errors
+/// When the clock stands before 1970.
+pub(crate) fn now() -> Result<UnixMillis> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seconds = since.context("this machine's clock stands before 1970")?.as_secs();
+    Ok(UnixMillis(i64::try_from(seconds)?.saturating_mul(1000)))
+}
+
+/// The current file of a role on the server; none if it has none.
+///
+/// # Errors
+/// What the server refused.
+pub(crate) async fn fetch(client: &Client, role: &str) -> Result<Option<Vec<u8>>> {
+    let path = client.in_project(&format!("/metadata/{role}.json"));
+    match client.send(client.request(Method::GET, &path)).await {
+        Ok(response) => Ok(Some(response.bytes().await.context("the metadata broke off")?.to_vec())),
+        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the next version of a role builds on: the newer one of what the server has and what was last published from
+/// here, each only if `key` signed it.
+///
+/// # Errors
+/// When the server offers something newer that `key` did not sign.
+pub(crate) async fn newest(
+    client: &Client,
+    keyring: &Keyring,
+    role: &str,
+    key: &PublicKey,
+) -> Result<Option<Vec<u8>>> {
+    let local = keyring.read(&kept_name(role))?;
+    let server = fetch(client, role).await?;
+    choose(role, key, local, server)
+}
+
+/// Where the last published file of a role is kept.
+pub(crate) fn kept_name(role: &str) -> String {
+    format!("metadata/{role}.json")
+}
+
+fn choose(
+    role: &str,
+    key: &PublicKey,
+    local: Option<Vec<u8>>,
+    server: Option<Vec<u8>>,
+) -> Result<Option<Vec<u8>>> {
+    let version = |bytes: &Option<Vec<u8>>| -> Result<u64> {
+        bytes.as_ref().map_or(Ok(0), |bytes| Ok(repo::claims(bytes)?.version))
+    };
+    let ours = version(&local).with_context(|| format!("the kept {role} metadata is damaged"))?;
+    let theirs = version(&server).with_context(|| format!("the server's {role} metadata can't be read"))?;
+    if theirs <= ours {
+        return Ok(local);
+    }
+    let Some(bytes) = server else { return Ok(local) };
+    let envelope = Envelope::parse(&bytes, &Limits::default())?;
+    if let Err(cause) = envelope.verify(&KeySet::new([key.clone()], 1)) {
+        bail!("the server's {role} metadata, version {theirs}, is not signed by this folder's key: {cause}");
+    }
+    Ok(Some(bytes))
+}
+
+/// The id of a key as people compare it.
+pub(crate) fn short(id: &str) -> String {
+    id.chars().take(16).collect()
+}
+
+/// Reads what a file says of itself.
+///
+/// # Errors
+/// When it is no metadata.
+pub(crate) fn claims(bytes: &[u8]) -> Result<Claims> {
+    repo::claims(bytes).context("not signed metadata")
+}
+
+#[cfg(test)]
+mod tests {
+    use trust::repo::TargetsBuilder;
+    use trust::{Ed25519Signer, Signer as _};
+
+    use super::*;
+
+    #[test]
+    fn k2_metadata_that_our_key_did_not_sign_is_never_built_on() {
+        let (ours, thief) = (Ed25519Signer::from_seed(&[1; 32]), Ed25519Signer::from_seed(&[2; 32]));
+        let v1 = TargetsBuilder::new(UnixMillis(0)).sign(&[&ours]).unwrap();
+        let next = TargetsBuilder::resume(&v1, UnixMillis(0)).unwrap();
+        let (good, forged) = (next.sign(&[&ours]).unwrap(), next.sign(&[&thief]).unwrap());
+        let key = ours.public_key();
+        let pick =
+            |local: &[u8], server: &[u8]| choose("targets", &key, Some(local.into()), Some(server.into()));
+        assert_eq!(pick(&v1, &good).unwrap().unwrap(), good);
+        assert_eq!(pick(&good, &v1).unwrap().unwrap(), good, "a server that went back changes nothing");
+        assert!(pick(&v1, &forged).unwrap_err().to_string().contains("not signed by this folder's key"));
+    }
+}
