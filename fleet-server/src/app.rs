@@ -6,19 +6,26 @@ use std::sync::Arc;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::bus::EventBus;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::rollouts;
 use crate::domain::users::{self, FirstAdmin};
 use crate::downlink::Downlink;
 use crate::listener::{Peer, TlsListener};
 use crate::metrics::Metrics;
-use crate::pki::{Authority, PkiError, ServerCertificate, TlsConfigs};
+use crate::link::{BrokerError, Link, LinkCounters, LinkIo, StoreGate};
+use crate::pki::{Authority, FailureLimiter, PkiError, ServerCertificate, TlsConfigs};
 use crate::store::{Store, StoreError};
 use crate::supervisor::{Ending, OnEnd, Supervisor};
-use crate::{api, ids, jobs};
+use crate::tuf::{SealError, SealKey};
+use crate::{api, ids, jobs, tuf};
+
+/// Failed enrolments per address in a minute before it must wait: a rack of devices behind one address may err.
+const FAILED_ENROLMENTS: u32 = 60;
 
 /// What every part may use. Cheap to clone.
 #[derive(Clone)]
@@ -41,12 +48,18 @@ pub struct AppState {
     pub downlink: Downlink,
     /// Counters for Prometheus.
     pub metrics: Metrics,
+    /// Opens the server's own signing keys.
+    pub seal: Arc<SealKey>,
+    /// Slows down addresses whose enrolments fail.
+    pub enrolment: Arc<FailureLimiter>,
     /// Slows down guessing of passwords.
     pub sign_in: Arc<users::SignInLimiter>,
     /// Random name of this process, for leases.
     pub instance: Arc<str>,
     /// Live streams that may still be opened.
     pub streams: Arc<tokio::sync::Semaphore>,
+    /// Cancelled when the server shuts down.
+    pub closing: CancellationToken,
 }
 
 /// What others call this server's ports.
@@ -92,6 +105,12 @@ pub enum StartError {
     /// The certificate authority can't be used.
     #[error("the certificate authority can't be used")]
     Pki(#[from] PkiError),
+    /// The key file of the server's own signing keys can't be used.
+    #[error("the server's own signing keys can't be used")]
+    Seal(#[from] SealError),
+    /// The embedded broker can't be set up.
+    #[error("the embedded broker can't be set up")]
+    Broker(#[from] BrokerError),
     /// The first admin can't be made.
     #[error("the first admin can't be made")]
     FirstAdmin(#[from] users::UserError),
@@ -105,6 +124,8 @@ pub struct Running {
     pub bound: Bound,
     /// The first admin's one-time password, at first start only.
     pub first_admin: Option<FirstAdmin>,
+    /// The broker and the server's session with it.
+    pub link: Link,
     supervisor: Supervisor,
 }
 
@@ -133,8 +154,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     make_folder(&config.data_dir)?;
     let ports = Ports::bind(&config).await?;
     let bound = ports.bound(&config)?;
-    let (downlink, _requests) = Downlink::new();
-    let state = open(config, clock, bound, downlink).await?;
+    let (downlink, requests) = Downlink::new();
+    let mut supervisor = Supervisor::default();
+    let state = open(config, clock, bound, downlink, supervisor.shutdown_signal()).await?;
     let first_admin = users::ensure_first_start(&state).await?;
     let folder = state.config.data_dir.join("ca");
     let ca = &state.config.authority;
@@ -147,17 +169,28 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     )?;
     let tls = TlsConfigs::new(&state.authority, &Arc::new(certificate))?;
 
-    let mut supervisor = Supervisor::default();
     let router = api::router(state.clone());
     serve(&mut supervisor, "https", ports.https, &tls.https, router, state.config.https.listen)?;
-    drop((ports.device, ports.mqtt));
+    let link = LinkIo {
+        listener: Some(ports.mqtt),
+        tls: tls.device.clone(),
+        external: None,
+        requests,
+        on_task: rollouts::task_hook(&state),
+    };
+    let gate = Arc::new(StoreGate::new(state.store.clone(), LinkCounters::new(&state.metrics)));
+    let link = Link::start(&state, link, &mut supervisor).await?;
+    let router = tuf::device_port::router(state.clone(), gate);
+    serve(&mut supervisor, "device", ports.device, &tls.device, router, state.config.device.listen)?;
+    spawn_job(&mut supervisor, "metadata", &state, tuf::refresh::run);
     spawn_job(&mut supervisor, "retention", &state, jobs::retention::run);
-    Ok(Running { state, bound, first_admin, supervisor })
+    spawn_job(&mut supervisor, "rollouts", &state, jobs::rollouts::run);
+    Ok(Running { state, bound, first_admin, link, supervisor })
 }
 
 impl Running {
     /// The signal that asks everything to end; cancel it to shut down.
-    pub fn shutdown_signal(&self) -> tokio_util::sync::CancellationToken {
+    pub fn shutdown_signal(&self) -> CancellationToken {
         self.supervisor.shutdown_signal()
     }
 
@@ -169,7 +202,13 @@ impl Running {
     }
 }
 
-async fn open(config: Config, clock: Clock, bound: Bound, downlink: Downlink) -> Result<AppState, StartError> {
+async fn open(
+    config: Config,
+    clock: Clock,
+    bound: Bound,
+    downlink: Downlink,
+    closing: CancellationToken,
+) -> Result<AppState, StartError> {
     let store = Store::open(&config.database.url, config.database.max_connections).await?;
     let authority = Authority::load_or_create(&config.data_dir.join("ca"), clock.now())?;
     let metrics = Metrics::default();
@@ -179,6 +218,8 @@ async fn open(config: Config, clock: Clock, bound: Bound, downlink: Downlink) ->
         urls: Arc::new(PublicUrls::new(&config, bound)),
         sign_in: Arc::new(users::SignInLimiter::new(config.sessions.failures_per_minute)),
         instance: hex::encode(ids::random_bytes::<8>()).into(),
+        seal: Arc::new(SealKey::load_or_create(&config.data_dir.join("online-keys.seal"))?),
+        enrolment: Arc::new(FailureLimiter::new(FAILED_ENROLMENTS)),
         streams: Arc::new(tokio::sync::Semaphore::new(config.limits.streams)),
         config: Arc::new(config),
         authority: Arc::new(authority),
@@ -186,6 +227,7 @@ async fn open(config: Config, clock: Clock, bound: Bound, downlink: Downlink) ->
         clock,
         downlink,
         metrics,
+        closing,
     })
 }
 
@@ -259,7 +301,7 @@ fn serve(
 
 fn spawn_job<F, Fut>(supervisor: &mut Supervisor, name: &'static str, state: &AppState, job: F)
 where
-    F: Fn(AppState, tokio_util::sync::CancellationToken) -> Fut + Send + 'static,
+    F: Fn(AppState, CancellationToken) -> Fut + Send + 'static,
     Fut: Future<Output = Result<(), crate::supervisor::TaskError>> + Send + 'static,
 {
     let state = state.clone();

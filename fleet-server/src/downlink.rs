@@ -22,6 +22,13 @@ pub enum Request {
         /// What to do.
         command: Command,
     },
+    /// End the device's connection: it may no longer be here.
+    Disconnect {
+        /// Tenant.
+        project: ProjectId,
+        /// Which device.
+        device: DeviceId,
+    },
     /// The device's stored Desired has changed: send it if the device is online.
     Desired {
         /// Tenant.
@@ -61,6 +68,15 @@ impl Downlink {
     pub fn desired_changed(&self, project: ProjectId, device: DeviceId) {
         if let Err(TrySendError::Full(_)) = self.sender.try_send(Request::Desired { project, device }) {
             debug!("the queue to the broker is full; Desired is sent by the next comparison");
+        }
+    }
+
+    /// Ends a device's connection, because it was decommissioned. Call it after the commit: the device finds no way
+    /// back in. A lost hint leaves a connection whose messages are
+    /// refused one by one.
+    pub fn disconnect(&self, project: ProjectId, device: DeviceId) {
+        if self.sender.try_send(Request::Disconnect { project, device }).is_err() {
+            debug!("the queue to the broker is full; a decommissioned device stays connected but is not heard");
         }
     }
 }

@@ -21,3 +21,4 @@ pub mod metrics;
 pub mod pki;
 pub mod store;
 pub mod supervisor;
+pub mod tuf;

@@ -306,6 +306,7 @@ CREATE TABLE rollouts (
 );
 CREATE INDEX rollouts_by_state ON rollouts (is_terminal, project);
 
+-- stage is -1 outside of any stage; report_counter is the last report of the device that the rollout has taken in.
 CREATE TABLE rollout_tasks (
     project TEXT NOT NULL,
     rollout TEXT NOT NULL,
@@ -314,6 +315,8 @@ CREATE TABLE rollout_tasks (
     stage BIGINT NOT NULL,
     cause TEXT,
     attempt BIGINT NOT NULL,
+    task TEXT NOT NULL,
+    report_counter BIGINT NOT NULL,
     is_terminal BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (project, rollout, device),

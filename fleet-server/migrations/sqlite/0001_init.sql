@@ -306,6 +306,7 @@ CREATE TABLE rollouts (
 ) STRICT;
 CREATE INDEX rollouts_by_state ON rollouts (is_terminal, project);
 
+-- stage is -1 outside of any stage; report_counter is the last report of the device that the rollout has taken in.
 CREATE TABLE rollout_tasks (
     project TEXT NOT NULL,
     rollout TEXT NOT NULL,
@@ -314,6 +315,8 @@ CREATE TABLE rollout_tasks (
     stage INTEGER NOT NULL,
     cause TEXT,
     attempt INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    report_counter INTEGER NOT NULL,
     is_terminal INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (project, rollout, device),

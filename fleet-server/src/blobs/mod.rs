@@ -1,6 +1,8 @@
 //! Content-addressed bytes: a local folder by default, any object store later. What is stored was hashed while it
 //! came in; an upload whose content is not what its name says leaves nothing behind.
 
+pub mod serve;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;

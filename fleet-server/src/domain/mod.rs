@@ -2,4 +2,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod drift;
+pub mod rollouts;
 pub mod users;
+pub mod why;

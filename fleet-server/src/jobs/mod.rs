@@ -11,6 +11,8 @@ use crate::store::leases;
 use crate::supervisor::TaskError;
 
 pub mod retention;
+pub mod rollouts;
+pub mod windows;
 
 /// Calls `tick` every `period` while this process holds the lease `name`, until shutdown. A failed tick ends the
 /// loop with its error; the supervisor logs it and starts the job again.

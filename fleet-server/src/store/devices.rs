@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::message::Hello;
-use protocol::{DeviceId, Digest, ModelName, ProjectId, Revision, UnixMillis, Version};
+use protocol::{DeviceId, Digest, ModelName, ProjectId, ReleaseRef, Revision, RolloutId, UnixMillis, Version};
 use sqlx::any::AnyRow;
 use sqlx::{Any, QueryBuilder};
 
@@ -46,6 +46,33 @@ pub struct Device {
     pub created_at: UnixMillis,
     /// When it was taken out of service.
     pub decommissioned_at: Option<UnixMillis>,
+}
+
+/// What the director asks of a device for one model; read back from the stored Desired.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct DesiredModel {
+    /// Which model.
+    pub model: ModelName,
+    /// Which release.
+    pub release: ReleaseRef,
+    /// The rollout that asks for it.
+    #[serde(default)]
+    pub rollout: Option<RolloutId>,
+}
+
+impl Device {
+    /// The device's own labels with the server's over them.
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.hello.as_ref().map(|hello| hello.labels.clone()).unwrap_or_default();
+        labels.extend(self.labels.clone());
+        labels
+    }
+
+    /// What the director last asked for.
+    pub fn desired_models(&self) -> Vec<DesiredModel> {
+        let models = self.desired.as_ref().and_then(|desired| desired.get("models")).cloned();
+        models.and_then(|models| serde_json::from_value(models).ok()).unwrap_or_default()
+    }
 }
 
 /// A newly enrolled device.
@@ -144,7 +171,7 @@ pub async fn insert(conn: &mut Conn, new: &NewDevice) -> Result<(), StoreError> 
     .execute(&mut *conn)
     .await
     .during("add a device")?;
-    index_labels(conn, &new.project, &new.device, &new.labels).await
+    index_labels(conn, &new.project, &new.device).await
 }
 
 /// Writes a renewed certificate.
@@ -184,7 +211,7 @@ pub async fn set_labels(
     let query = sqlx::query("UPDATE devices SET labels = $3 WHERE project = $1 AND device = $2");
     let query = query.bind(project.as_str()).bind(device.as_str()).bind(to_json(labels));
     query.execute(&mut *conn).await.during("change labels")?;
-    index_labels(conn, project, device, labels).await
+    index_labels(conn, project, device).await
 }
 
 /// Notes whether the device is connected; returns whether that changed.
@@ -290,7 +317,7 @@ pub async fn set_hello(
         .await
         .during("store a device's model")?;
     }
-    Ok(())
+    index_labels(conn, project, device).await
 }
 
 /// Stores a newly signed Desired; `false` when its revision isn't higher than the stored one.
@@ -369,12 +396,9 @@ pub async fn counts(conn: &mut Conn, project: &ProjectId) -> Result<(i64, i64, i
     Ok((row.int("n")?, row.int("online")?, row.int("troubled")?))
 }
 
-async fn index_labels(
-    conn: &mut Conn,
-    project: &ProjectId,
-    device: &DeviceId,
-    labels: &BTreeMap<String, String>,
-) -> Result<(), StoreError> {
+/// Writes the labels that hold (the device's own, the server's over them) as rows for filters.
+async fn index_labels(conn: &mut Conn, project: &ProjectId, device: &DeviceId) -> Result<(), StoreError> {
+    let labels = get(conn, project, device).await?.map(|device| device.all_labels()).unwrap_or_default();
     let query = sqlx::query("DELETE FROM device_labels WHERE project = $1 AND device = $2");
     let query = query.bind(project.as_str()).bind(device.as_str());
     query.execute(&mut *conn).await.during("replace labels")?;
@@ -382,8 +406,8 @@ async fn index_labels(
         sqlx::query("INSERT INTO device_labels (project, device, label, label_value) VALUES ($1, $2, $3, $4)")
             .bind(project.as_str())
             .bind(device.as_str())
-            .bind(label.as_str())
-            .bind(value.as_str())
+            .bind(label)
+            .bind(value)
             .execute(&mut *conn)
             .await
             .during("add a label")?;

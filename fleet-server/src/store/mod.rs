@@ -7,12 +7,14 @@
 pub mod alerts;
 pub mod audit;
 pub mod blobs;
+pub mod certificates;
 pub mod devices;
 pub mod drift;
 pub mod enrollment;
 pub mod history;
 pub mod leases;
 pub mod metadata;
+pub mod overview;
 pub mod projects;
 pub mod releases;
 pub mod rollouts;

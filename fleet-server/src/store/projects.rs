@@ -45,6 +45,16 @@ pub async fn list(conn: &mut Conn) -> Result<Vec<Project>, StoreError> {
     all(rows.during("list projects")?, read)
 }
 
+/// Holds a project's row until the end of the transaction, so that publications and re-signing take turns.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn lock(conn: &mut Conn, project: &ProjectId) -> Result<(), StoreError> {
+    let query = sqlx::query("UPDATE projects SET title = title WHERE project = $1").bind(project.as_str());
+    query.execute(conn).await.during("hold a project")?;
+    Ok(())
+}
+
 /// Adds a project.
 ///
 /// # Errors

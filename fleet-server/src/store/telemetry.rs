@@ -14,6 +14,8 @@ use super::{Conn, StoreError};
 pub struct StreamPosition {
     /// Everything up to and including this sequence number is stored, or was dropped on the device.
     pub upto_seq: u64,
+    /// Ranges above it that are stored already, first and last number of each.
+    pub ahead: Vec<(u64, u64)>,
     /// Records that the device dropped, in total.
     pub dropped: Vec<Loss>,
 }
@@ -58,11 +60,39 @@ pub async fn position(
     stream: &StreamId,
 ) -> Result<Option<StreamPosition>, StoreError> {
     let query =
-        sqlx::query("SELECT upto_seq, dropped FROM streams WHERE project = $1 AND device = $2 AND stream = $3");
+        sqlx::query("SELECT upto_seq, ahead, dropped FROM streams WHERE project = $1 AND device = $2 AND stream = $3");
     let query = query.bind(project.as_str()).bind(device.as_str()).bind(stream.as_str());
     let row = query.fetch_optional(conn).await.during("read a stream's position")?;
-    let read = |row: &AnyRow| Ok(StreamPosition { upto_seq: row.count("upto_seq")?, dropped: row.json("dropped")? });
+    let read = |row: &AnyRow| {
+        Ok(StreamPosition {
+            upto_seq: row.count("upto_seq")?,
+            ahead: row.json("ahead")?,
+            dropped: row.json("dropped")?,
+        })
+    };
     row.as_ref().map(read).transpose()
+}
+
+/// Begins a stream if it is new and holds its row until the end of the transaction, so that two replicas that
+/// store records of one stream take turns.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn open_stream(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+    stream: &StreamId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "INSERT INTO streams (project, device, stream, upto_seq, ahead, dropped, updated_at) \
+         VALUES ($1, $2, $3, 0, '[]', '[]', $4) \
+         ON CONFLICT (project, device, stream) DO UPDATE SET updated_at = excluded.updated_at",
+    );
+    let query = query.bind(project.as_str()).bind(device.as_str()).bind(stream.as_str()).bind(now.0);
+    query.execute(conn).await.during("open a stream")?;
+    Ok(())
 }
 
 /// Raises a stream's position (never lowers it) and replaces its losses.
@@ -78,14 +108,17 @@ pub async fn set_position(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO streams (project, device, stream, upto_seq, dropped, updated_at) VALUES ($1, $2, $3, $4, $5, $6) \
+        "INSERT INTO streams (project, device, stream, upto_seq, ahead, dropped, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) \
          ON CONFLICT (project, device, stream) DO UPDATE SET upto_seq = CASE WHEN streams.upto_seq > excluded.upto_seq \
-         THEN streams.upto_seq ELSE excluded.upto_seq END, dropped = excluded.dropped, updated_at = excluded.updated_at",
+         THEN streams.upto_seq ELSE excluded.upto_seq END, ahead = excluded.ahead, dropped = excluded.dropped, \
+         updated_at = excluded.updated_at",
     )
     .bind(project.as_str())
     .bind(device.as_str())
     .bind(stream.as_str())
     .bind(as_int(position.upto_seq))
+    .bind(to_json(&position.ahead))
     .bind(to_json(&position.dropped))
     .bind(now.0)
     .execute(conn)

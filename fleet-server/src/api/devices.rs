@@ -1,0 +1,309 @@
+//! Devices: list, one, labels, why, commands, decommission.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use protocol::message::{Command, CommandAction};
+use protocol::{ModelName, Version};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::device_body::{CauseBody, DeviceDetail, DeviceSummary, ReleaseName};
+use super::error::{ApiError, ApiResult, ErrorBody};
+use super::extract::{InProject, Json, Operator, Paging, Path, Query, Viewer};
+use super::types::{DevicePath, List, ProjectPath, Timestamp};
+use crate::app::AppState;
+use crate::bus::ChangeKind;
+use crate::domain::audit::{self, Change};
+use crate::domain::why;
+use crate::ids::ordered_id;
+use crate::store::{Conn, Window, devices, history, tasks};
+
+/// The routes of this file.
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, update, decommission))
+        .routes(routes!(explain))
+        .routes(routes!(command))
+}
+
+/// Most labels of a device.
+const MAX_LABELS: usize = 64;
+
+/// Which devices are wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DeviceQuery {
+    /// A part of the name.
+    q: Option<String>,
+    /// Whether connected.
+    online: Option<bool>,
+    /// Labels as `key:value`, separated by commas; all must fit.
+    label: Option<String>,
+    /// A model that the device has.
+    #[param(value_type = Option<String>)]
+    model: Option<ModelName>,
+    /// The release that serves.
+    #[param(value_type = Option<String>)]
+    version: Option<Version>,
+}
+
+/// Changes to a device.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct DeviceChange {
+    /// Replaces the server's labels.
+    labels: BTreeMap<String, String>,
+}
+
+/// For which model.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WhyQuery {
+    /// The model's name.
+    #[param(value_type = String)]
+    model: ModelName,
+}
+
+/// The one answer to "why is this device not on the release?".
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Why {
+    /// Stable name: `on_release`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
+    /// `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`.
+    pub answer: String,
+    /// One sentence for people.
+    pub message: String,
+    /// The release that the server asks for.
+    #[schema(required)]
+    pub desired: Option<ReleaseName>,
+    /// The release that serves.
+    #[schema(required)]
+    pub active: Option<ReleaseName>,
+    /// The rollout that asks for it.
+    #[schema(required)]
+    pub rollout: Option<String>,
+    /// What the device says about it.
+    #[schema(required)]
+    pub cause: Option<CauseBody>,
+    /// Since when, where that is known.
+    #[schema(required)]
+    pub since: Option<Timestamp>,
+}
+
+/// What a device is asked to do once.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum NewCommand {
+    /// Say hello again and refresh the signed metadata.
+    Refresh,
+    /// Send the newest log lines.
+    CollectLogs {
+        /// At most so many, 1 to 10000.
+        max_lines: u32,
+    },
+    /// Close this model's open pane now.
+    FlushPanes {
+        /// The model's name.
+        #[schema(value_type = String)]
+        model: ModelName,
+    },
+}
+
+/// A command that was queued; the device's answer names its id.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QueuedCommand {
+    /// Its id.
+    pub id: String,
+    /// Whether the device is connected; if not, the command is lost and may be repeated later.
+    pub is_online: bool,
+}
+
+/// Devices in service.
+#[utoipa::path(get, path = "/projects/{project}/devices", tag = "devices", operation_id = "listDevices",
+    params(ProjectPath, DeviceQuery, Paging),
+    responses((status = 200, body = List<DeviceSummary>), (status = 404, body = ErrorBody)))]
+async fn list(
+    State(state): State<AppState>,
+    scope: InProject<Viewer>,
+    Query(query): Query<DeviceQuery>,
+    Query(paging): Query<Paging>,
+) -> ApiResult<Json<List<DeviceSummary>>> {
+    let window = paging.window()?;
+    let filter = devices::Filter {
+        name_contains: query.q.filter(|q| !q.is_empty()),
+        is_online: query.online,
+        labels: labels_of(query.label.as_deref().unwrap_or_default())?,
+        model: query.model,
+        version: query.version,
+    };
+    let page = devices::list(&mut *state.store.read().await?, &scope.project, &filter, &window).await?;
+    Ok(Json(List::page(page, window.limit, |d| d.device.to_string(), |d| DeviceSummary::from(&d))))
+}
+
+/// One device.
+#[utoipa::path(get, path = "/projects/{project}/devices/{device}", tag = "devices", operation_id = "showDevice",
+    params(DevicePath), responses((status = 200, body = DeviceDetail), (status = 404, body = ErrorBody)))]
+async fn show(
+    State(state): State<AppState>,
+    scope: InProject<Viewer>,
+    Path(path): Path<DevicePath>,
+) -> ApiResult<Json<DeviceDetail>> {
+    let device = find(&mut *state.store.read().await?, &scope, &path).await?;
+    Ok(Json(DeviceDetail::new(&device, state.clock.now())))
+}
+
+/// Replace a device's labels.
+#[utoipa::path(patch, path = "/projects/{project}/devices/{device}", tag = "devices", operation_id = "updateDevice",
+    params(DevicePath), request_body = DeviceChange,
+    responses((status = 200, body = DeviceDetail), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn update(
+    State(state): State<AppState>,
+    scope: InProject<Operator>,
+    Path(path): Path<DevicePath>,
+    Json(body): Json<DeviceChange>,
+) -> ApiResult<Json<DeviceDetail>> {
+    check_labels(&body.labels)?;
+    let now = state.clock.now();
+    let mut tx = state.store.begin().await?;
+    let mut device = find_in_service(&mut tx, &scope, &path).await?;
+    devices::set_labels(&mut tx, &scope.project, &path.device, &body.labels).await?;
+    let actor = scope.who.actor();
+    let change = Change::new(now, &actor, "device.labels", "device", path.device.as_str()).in_project(&scope.project);
+    audit::record(&mut tx, &change.before(&device.labels).after(&body.labels)).await?;
+    tx.commit().await?;
+    state.bus.changed(&scope.project, ChangeKind::Device, path.device.as_str());
+    device.labels = body.labels;
+    Ok(Json(DeviceDetail::new(&device, now)))
+}
+
+/// Take a device out of service: its certificate is no longer honoured, its history stays.
+#[utoipa::path(delete, path = "/projects/{project}/devices/{device}", tag = "devices",
+    operation_id = "decommissionDevice", params(DevicePath),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
+async fn decommission(
+    State(state): State<AppState>,
+    scope: InProject<Operator>,
+    Path(path): Path<DevicePath>,
+) -> ApiResult<StatusCode> {
+    let now = state.clock.now();
+    let mut tx = state.store.begin().await?;
+    find_in_service(&mut tx, &scope, &path).await?;
+    devices::decommission(&mut tx, &scope.project, &path.device, now).await?;
+    let actor = scope.who.actor();
+    history::note(&mut tx, &scope.project, &path.device, now, "decommissioned", &format!("by {actor}")).await?;
+    let change =
+        Change::new(now, &actor, "device.decommission", "device", path.device.as_str()).in_project(&scope.project);
+    audit::record(&mut tx, &change).await?;
+    tx.commit().await?;
+    state.bus.changed(&scope.project, ChangeKind::Device, path.device.as_str());
+    state.downlink.disconnect(scope.project, path.device);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Why is this device not on the release?
+#[utoipa::path(get, path = "/projects/{project}/devices/{device}/why", tag = "devices", operation_id = "whyDevice",
+    params(DevicePath, WhyQuery), responses((status = 200, body = Why), (status = 404, body = ErrorBody)))]
+async fn explain(
+    State(state): State<AppState>,
+    scope: InProject<Viewer>,
+    Path(path): Path<DevicePath>,
+    Query(query): Query<WhyQuery>,
+) -> ApiResult<Json<Why>> {
+    let mut conn = state.store.read().await?;
+    let device = find(&mut conn, &scope, &path).await?;
+    let reports = tasks::list(&mut conn, &scope.project, &path.device, &Window::first(200)).await?;
+    let last = reports.items.into_iter().map(|stored| stored.report).find(|report| report.model == query.model);
+    let found = why::explain(&device, &query.model, last.as_ref());
+    Ok(Json(Why {
+        answer: found.answer.to_owned(),
+        message: found.message,
+        desired: found.desired.as_ref().map(ReleaseName::from),
+        active: found.active.as_ref().map(ReleaseName::from),
+        rollout: found.rollout.map(|r| r.to_string()),
+        cause: found.cause.as_ref().map(CauseBody::from),
+        since: found.since.map(Timestamp),
+    }))
+}
+
+/// Ask a device to do something once.
+#[utoipa::path(post, path = "/projects/{project}/devices/{device}/commands", tag = "devices",
+    operation_id = "commandDevice", params(DevicePath), request_body = NewCommand,
+    responses((status = 202, body = QueuedCommand), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn command(
+    State(state): State<AppState>,
+    scope: InProject<Operator>,
+    Path(path): Path<DevicePath>,
+    Json(body): Json<NewCommand>,
+) -> ApiResult<(StatusCode, Json<QueuedCommand>)> {
+    let now = state.clock.now();
+    let action = action_of(body)?;
+    let mut tx = state.store.begin().await?;
+    let device = find_in_service(&mut tx, &scope, &path).await?;
+    let command = Command { id: ordered_id(now), at: now, action };
+    let actor = scope.who.actor();
+    let change =
+        Change::new(now, &actor, "device.command", "device", path.device.as_str()).in_project(&scope.project);
+    audit::record(&mut tx, &change.after(&command.action)).await?;
+    tx.commit().await?;
+    let id = command.id.clone();
+    state.downlink.command(scope.project, path.device, command).map_err(|_| {
+        ApiError::unavailable("downlink_full", "Too many messages wait for the broker; try again.", 5)
+    })?;
+    Ok((StatusCode::ACCEPTED, Json(QueuedCommand { id, is_online: device.is_online })))
+}
+
+pub(super) async fn find<R>(conn: &mut Conn, scope: &InProject<R>, path: &DevicePath) -> ApiResult<devices::Device> {
+    devices::get(conn, &scope.project, &path.device).await?.ok_or_else(|| ApiError::not_found("device"))
+}
+
+async fn find_in_service<R>(conn: &mut Conn, scope: &InProject<R>, path: &DevicePath) -> ApiResult<devices::Device> {
+    let device = find(conn, scope, path).await?;
+    if device.decommissioned_at.is_some() {
+        return Err(ApiError::conflict("decommissioned", "This device was taken out of service."));
+    }
+    Ok(device)
+}
+
+fn action_of(body: NewCommand) -> ApiResult<CommandAction> {
+    match body {
+        NewCommand::Refresh => Ok(CommandAction::Refresh),
+        NewCommand::CollectLogs { max_lines: max_lines @ 1..=10_000 } => Ok(CommandAction::CollectLogs { max_lines }),
+        NewCommand::CollectLogs { .. } => {
+            Err(ApiError::unprocessable("bad_max_lines", "max_lines must be from 1 to 10000."))
+        }
+        NewCommand::FlushPanes { model } => Ok(CommandAction::FlushPanes { model }),
+    }
+}
+
+fn labels_of(text: &str) -> ApiResult<Vec<(String, String)>> {
+    let parse = |pair: &str| {
+        let (key, value) = pair.split_once(':')?;
+        Some((key.trim().to_owned(), value.trim().to_owned()))
+    };
+    text.split(',')
+        .filter(|pair| !pair.trim().is_empty())
+        .map(|pair| parse(pair).ok_or_else(|| ApiError::malformed("bad_label", "A label filter looks like key:value.")))
+        .collect()
+}
+
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> ApiResult<()> {
+    let is_key = |key: &str| {
+        let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+        (1..=63).contains(&key.len()) && key.chars().all(is_inner)
+    };
+    let is_value = |value: &str| value.len() <= 255 && !value.contains([',', '\n']);
+    if labels.len() > MAX_LABELS {
+        return Err(ApiError::unprocessable("too_many_labels", "A device has at most 64 labels."));
+    }
+    match labels.iter().find(|(key, value)| !is_key(key) || !is_value(value)) {
+        None => Ok(()),
+        Some((key, _)) => {
+            let message = "A label's key has 1 to 63 of a-z, A-Z, 0-9, - _ . /; its value at most 255 bytes without \
+                           commas and line breaks.";
+            Err(ApiError::unprocessable("bad_label", message).with("key", key.as_str()))
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! For load balancers, systemd and Prometheus; no sign-in, no names, only sums.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::error::{ApiError, ApiResult};
+use crate::app::AppState;
+use crate::store::overview;
+
+/// `/healthz`, `/readyz`, `/metrics`.
+pub fn router() -> Router<AppState> {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
+}
+
+/// The process answers.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The server can do its work: the database answers and it is not shutting down.
+async fn readyz(State(state): State<AppState>) -> ApiResult<&'static str> {
+    if state.closing.is_cancelled() {
+        return Err(ApiError::unavailable("closing", "The server is shutting down.", 5));
+    }
+    state.store.ping().await.map_err(|e| {
+        tracing::warn!("not ready: {}", crate::supervisor::with_causes(&e));
+        ApiError::unavailable("database_unreachable", "The database does not answer.", 5)
+    })?;
+    Ok("ready\n")
+}
+
+async fn metrics(State(state): State<AppState>) -> Response {
+    let totals = match state.store.read().await {
+        Ok(mut conn) => overview::totals(&mut conn).await,
+        Err(e) => Err(e),
+    };
+    let Ok(totals) = totals else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response();
+    };
+    let gauge = |name, help, value: i64| state.metrics.gauge(name, help, &[]).set(u64::try_from(value).unwrap_or(0));
+    gauge("flotilla_devices", "Devices in service.", totals.devices);
+    gauge("flotilla_devices_online", "Devices that are connected.", totals.online);
+    gauge("flotilla_rollouts_running", "Rollouts that have not ended.", totals.rollouts);
+    gauge("flotilla_alerts_open", "Alerts that are open.", totals.alerts);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render()).into_response()
+}

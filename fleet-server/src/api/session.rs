@@ -1,0 +1,187 @@
+//! Sign in, who am I, sign out, change password.
+
+use std::net::IpAddr;
+
+use axum::Extension;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, ApiResult, ErrorBody};
+use super::extract::{AnySession, Json, SESSION_COOKIE, cookie_value, is_same_origin};
+use super::users::GrantBody;
+use crate::app::AppState;
+use crate::domain::access::{Principal, Proof};
+use crate::domain::audit::{self, Change};
+use crate::domain::users::{hash_password, password_problem, verify_password};
+use crate::ids::{secret_hash, secret_text};
+use crate::listener::Peer;
+use crate::store::{sessions, users};
+
+/// The routes of this file.
+pub fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(create, show, delete)).routes(routes!(change_password))
+}
+
+/// Name and password.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct SignIn {
+    /// The user's name.
+    username: String,
+    /// The password.
+    password: String,
+}
+
+/// A new password.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct ChangePassword {
+    /// The password until now.
+    old_password: String,
+    /// The password from now on: at least 10 characters, without the user's name.
+    new_password: String,
+}
+
+/// Who is signed in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Session {
+    /// The user's name.
+    pub username: String,
+    /// Whether only `POST /session/password` is allowed.
+    pub must_change_password: bool,
+    /// What the user may do where.
+    pub grants: Vec<GrantBody>,
+}
+
+impl From<Principal> for Session {
+    fn from(who: Principal) -> Self {
+        let grants = who.grants.into_iter().map(GrantBody::from).collect();
+        Self { username: who.username, must_change_password: who.must_change_password, grants }
+    }
+}
+
+/// Sign in; sets the session's cookie.
+#[utoipa::path(post, path = "/session", tag = "session", operation_id = "signIn", request_body = SignIn,
+    responses((status = 200, body = Session), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn create(
+    State(state): State<AppState>,
+    peer: Option<Extension<ConnectInfo<Peer>>>,
+    headers: HeaderMap,
+    Json(body): Json<SignIn>,
+) -> ApiResult<Response> {
+    if headers.contains_key(header::ORIGIN) && !is_same_origin(&headers) {
+        return Err(ApiError::forbidden("wrong_origin", "This request comes from another web site."));
+    }
+    let user = check_password(&state, address_of(peer), &body).await?;
+    let (secret, now) = (secret_text(""), state.clock.now());
+    let lifetime = state.config.sessions.lifetime;
+    let expires = now.plus_millis(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
+    let mut tx = state.store.begin().await?;
+    sessions::insert(&mut tx, &secret_hash(&secret), &user.username, now, expires).await?;
+    audit::record(&mut tx, &Change::new(now, &user.username, "session.create", "user", &user.username)).await?;
+    tx.commit().await?;
+    let session =
+        Session::from(Principal {
+            username: user.username,
+            proof: Proof::Session,
+            must_change_password: user.must_change_password,
+            grants: user.grants,
+        });
+    Ok(with_cookie(Json(session).into_response(), &secret, lifetime.as_secs()))
+}
+
+/// Who am I.
+#[utoipa::path(get, path = "/session", tag = "session", operation_id = "showSession",
+    responses((status = 200, body = Session), (status = 401, body = ErrorBody)))]
+async fn show(AnySession(who): AnySession) -> Json<Session> {
+    Json(who.into())
+}
+
+/// Sign out.
+#[utoipa::path(delete, path = "/session", tag = "session", operation_id = "signOut",
+    responses((status = 204), (status = 401, body = ErrorBody)))]
+async fn delete(State(state): State<AppState>, _who: AnySession, headers: HeaderMap) -> ApiResult<Response> {
+    if let Some(secret) = cookie_value(&headers, SESSION_COOKIE) {
+        let mut tx = state.store.begin().await?;
+        sessions::delete(&mut tx, &secret_hash(secret)).await?;
+        tx.commit().await?;
+    }
+    Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), "", 0))
+}
+
+/// Change the own password; ends all sessions but this one.
+#[utoipa::path(post, path = "/session/password", tag = "session", operation_id = "changePassword",
+    request_body = ChangePassword,
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn change_password(
+    State(state): State<AppState>,
+    AnySession(who): AnySession,
+    peer: Option<Extension<ConnectInfo<Peer>>>,
+    Json(body): Json<ChangePassword>,
+) -> ApiResult<Response> {
+    if who.proof != Proof::Session {
+        return Err(ApiError::forbidden("session_required", "A password is changed by its user, not by a token."));
+    }
+    let old = SignIn { username: who.username.clone(), password: body.old_password };
+    let mut user = check_password(&state, address_of(peer), &old).await?;
+    if body.new_password == old.password {
+        return Err(ApiError::unprocessable("password_unchanged", "The new password is the old one."));
+    }
+    if let Some(problem) = password_problem(&user.username, &body.new_password) {
+        return Err(ApiError::unprocessable("password_weak", problem));
+    }
+    user.password_hash = blocking(move || hash_password(&body.new_password)).await?.map_err(|e| ApiError::internal(&e))?;
+    user.must_change_password = false;
+    user.updated_at = state.clock.now();
+    let (secret, now) = (secret_text(""), state.clock.now());
+    let lifetime = state.config.sessions.lifetime;
+    let expires = now.plus_millis(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
+    let mut tx = state.store.begin().await?;
+    users::update(&mut tx, &user).await?;
+    sessions::delete_of_user(&mut tx, &user.username).await?;
+    sessions::insert(&mut tx, &secret_hash(&secret), &user.username, now, expires).await?;
+    audit::record(&mut tx, &Change::new(now, &user.username, "user.password", "user", &user.username)).await?;
+    tx.commit().await?;
+    Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), &secret, lifetime.as_secs()))
+}
+
+async fn check_password(state: &AppState, address: Option<IpAddr>, body: &SignIn) -> ApiResult<users::User> {
+    let now = state.clock.now();
+    if let Some(wait_s) = state.sign_in.wait_s(&body.username, address, now) {
+        return Err(ApiError::too_many("Too many wrong passwords; wait a little.", wait_s));
+    }
+    let user = users::get(&mut *state.store.read().await?, &body.username).await?.filter(|user| !user.is_disabled);
+    let hash = user.as_ref().map(|user| user.password_hash.clone());
+    let password = body.password.clone();
+    let is_right = blocking(move || verify_password(&password, hash.as_deref())).await?;
+    match user {
+        Some(user) if is_right => {
+            state.sign_in.succeeded(&user.username);
+            Ok(user)
+        }
+        _ => {
+            state.sign_in.failed(&body.username, address, now);
+            tracing::warn!("wrong password for {:?}", body.username.chars().take(64).collect::<String>());
+            Err(ApiError::unauthenticated("wrong_password", "Name or password is wrong."))
+        }
+    }
+}
+
+/// Argon2 takes tens of milliseconds: never on an async thread.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| ApiError::internal(&e))
+}
+
+fn address_of(peer: Option<Extension<ConnectInfo<Peer>>>) -> Option<IpAddr> {
+    peer.map(|Extension(ConnectInfo(peer))| peer.address.ip())
+}
+
+fn with_cookie(mut response: Response, secret: &str, max_age_s: u64) -> Response {
+    let cookie = format!("{SESSION_COOKIE}={secret}; Max-Age={max_age_s}; Path=/; HttpOnly; Secure; SameSite=Strict");
+    let value = HeaderValue::from_str(&cookie).expect("base64 and digits are fine in a header");
+    response.headers_mut().insert(header::SET_COOKIE, value);
+    response
+}
