@@ -1,0 +1,423 @@
+//! Feeding the engine and storing what it decides.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use protocol::message::TaskReport;
+use protocol::{DeviceId, ProjectId, RolloutId, UnixMillis};
+use rollout::{
+    Action, Actor, Change, Entry, Event, Input, PauseReason, Rollout, StageState, Status, Verb, step,
+};
+use serde_json::json;
+use tracing::{info, warn};
+use trust::desired::Mode;
+
+use super::{RolloutError, facts, measure};
+use crate::app::AppState;
+use crate::bus::ChangeKind;
+use crate::link::TaskHook;
+use crate::store::alerts::{self, NewAlert, Severity};
+use crate::store::rollouts::{self, StoredEvidence};
+use crate::store::{Conn, devices, releases};
+use crate::supervisor::with_causes;
+use crate::tuf::SealKey;
+use crate::tuf::director::{self, Wish};
+
+/// Tries when another replica changes the same rollout at the same time.
+const TRIES: usize = 5;
+
+/// What one run of the engine is about.
+enum Work<'a> {
+    /// A person's decision.
+    Verb(&'a str, &'a Verb),
+    /// Stored reports.
+    Reports,
+    /// Everything that time brings.
+    Tick,
+    /// A measurement.
+    Measured(u16, &'a [rollout::Evidence]),
+}
+
+/// One rollout in one transaction.
+pub(super) struct Session {
+    project: ProjectId,
+    rollout: Rollout,
+    row_version: i64,
+    now: UnixMillis,
+    entries: Vec<Entry>,
+    wishes: Vec<(DeviceId, Wish, bool)>,
+    touched: BTreeSet<DeviceId>,
+    sent: Vec<DeviceId>,
+    refused: Option<String>,
+    measure: Option<(u16, UnixMillis)>,
+}
+
+/// A person's decision.
+///
+/// # Errors
+/// [`RolloutError::Refused`] when the engine says no; nothing is changed then.
+pub async fn order(
+    state: &AppState,
+    project: &ProjectId,
+    rollout: &RolloutId,
+    username: &str,
+    verb: &Verb,
+) -> Result<(), RolloutError> {
+    run(state, project, rollout, Work::Verb(username, verb)).await.map(|_| ())
+}
+
+/// Takes in a device's stored report. Call it after the report's commit; a call that is lost is made up for by the
+/// next tick.
+///
+/// # Errors
+/// [`RolloutError`] when the database or the director's key fails.
+pub async fn on_task_report(
+    state: &AppState,
+    project: &ProjectId,
+    device: &DeviceId,
+    report: &TaskReport,
+) -> Result<(), RolloutError> {
+    let open = rollouts::at_work_on(&mut *state.store.read().await?, project, &report.model, device).await?;
+    for rollout in open {
+        run(state, project, &rollout, Work::Reports).await?;
+    }
+    Ok(())
+}
+
+/// What the link calls after it has stored a report.
+pub fn task_hook(state: &AppState) -> TaskHook {
+    let state = state.clone();
+    Arc::new(move |project, device, report| {
+        let state = state.clone();
+        Box::pin(async move {
+            if let Err(e) = on_task_report(&state, &project, &device, &report).await {
+                warn!(%project, %device, "a report waits for the next tick: {}", with_causes(&e));
+            }
+        })
+    })
+}
+
+/// One tick of every rollout that isn't over. One that fails is named in the log and doesn't hold up the others.
+///
+/// # Errors
+/// [`RolloutError`] when the list of rollouts can't be read.
+pub async fn tick_all(state: &AppState) -> Result<(), RolloutError> {
+    let all = rollouts::at_work(&mut *state.store.read().await?).await?;
+    for (project, rollout) in all {
+        if let Err(e) = tick_one(state, &project, &rollout).await {
+            warn!(%project, %rollout, "rollout {rollout} can't go on now: {}", with_causes(&e));
+        }
+    }
+    Ok(())
+}
+
+/// One tick of one rollout, with the measurement that it asks for.
+///
+/// # Errors
+/// [`RolloutError`] when the database or the director's key fails.
+pub async fn tick_one(
+    state: &AppState,
+    project: &ProjectId,
+    rollout: &RolloutId,
+) -> Result<(), RolloutError> {
+    let session = run(state, project, rollout, Work::Tick).await?;
+    let Some((stage, from)) = session.measure else { return Ok(()) };
+    let evidence = measure::measure(state, project, &session.rollout, stage, from).await?;
+    run(state, project, rollout, Work::Measured(stage, &evidence)).await.map(|_| ())
+}
+
+async fn run(
+    state: &AppState,
+    project: &ProjectId,
+    rollout: &RolloutId,
+    work: Work<'_>,
+) -> Result<Session, RolloutError> {
+    for _ in 0..TRIES {
+        let mut tx = state.store.begin().await?;
+        let loaded = rollouts::load(&mut tx, project, rollout).await?;
+        let (loaded, row_version) = loaded.ok_or(RolloutError::NotFound)?;
+        let mut session = Session::new(project.clone(), loaded, row_version, state.clock.now());
+        session.work(&mut tx, &work).await?;
+        if let Some(why) = session.refused {
+            return Err(RolloutError::Refused(why));
+        }
+        if session.save(&mut tx, &state.seal).await? {
+            tx.commit().await?;
+            session.tell(state);
+            return Ok(session);
+        }
+    }
+    Err(RolloutError::Busy)
+}
+
+impl Session {
+    pub(super) fn new(project: ProjectId, rollout: Rollout, row_version: i64, now: UnixMillis) -> Self {
+        Self {
+            project,
+            rollout,
+            row_version,
+            now,
+            entries: Vec::new(),
+            wishes: Vec::new(),
+            touched: BTreeSet::new(),
+            sent: Vec::new(),
+            refused: None,
+            measure: None,
+        }
+    }
+
+    pub(super) fn rollout(&self) -> &Rollout {
+        &self.rollout
+    }
+
+    async fn work(&mut self, conn: &mut Conn, work: &Work<'_>) -> Result<(), RolloutError> {
+        let engine = |event| Input { actor: Actor::Engine, event };
+        match work {
+            Work::Verb(username, verb) => {
+                let actor = Actor::User((*username).to_owned());
+                self.feed(Input { actor, event: Event::Verb((*verb).clone()) });
+            }
+            Work::Reports => self.take_in_reports(conn).await?,
+            Work::Tick => {
+                self.take_in_reports(conn).await?;
+                self.follow_fleet(conn).await?;
+                self.feed(engine(Event::Tick));
+            }
+            Work::Measured(stage, evidence) => {
+                self.feed(engine(Event::Measured { stage: *stage, evidence: evidence.to_vec() }));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn feed(&mut self, input: Input) {
+        let empty = Rollout::assemble(self.rollout.core().clone(), Vec::new());
+        let before = std::mem::replace(&mut self.rollout, empty);
+        let (after, actions) = step(before, input, self.now);
+        self.rollout = after;
+        for action in actions {
+            self.note(action);
+        }
+    }
+
+    fn note(&mut self, action: Action) {
+        let plan = self.rollout.plan();
+        let wish = |release, mode| Wish {
+            model: plan.model.clone(),
+            release,
+            mode,
+            rollout: Some(self.rollout.core().id.clone()),
+        };
+        match action {
+            Action::Offer { device, mode, attempt } => {
+                let mode = match mode {
+                    // Its share of devices is fixed by the engine; on each of them it simply serves.
+                    rollout::Mode::Replace | rollout::Mode::Ab(_) => Mode::Replace,
+                    rollout::Mode::Shadow => Mode::Shadow,
+                };
+                self.wishes.push((device, wish(Some(plan.release.clone()), mode), attempt > 1));
+            }
+            Action::Restore { device, to } => self.wishes.push((device, wish(to, Mode::Replace), false)),
+            Action::Measure { stage, from } => self.measure = Some((stage, from)),
+            Action::Refuse { why } => self.refused = Some(why),
+            Action::Record(entry) => {
+                self.touched.extend(devices_of(&entry.change).cloned());
+                self.entries.push(*entry);
+            }
+        }
+    }
+
+    async fn take_in_reports(&mut self, conn: &mut Conn) -> Result<(), RolloutError> {
+        let (id, model) = (self.rollout.core().id.clone(), self.rollout.plan().model.clone());
+        for (device, counter, report) in rollouts::unread_reports(conn, &self.project, &id, &model).await? {
+            rollouts::set_read(conn, &self.project, &id, &device, counter).await?;
+            let TaskReport { release, phase, cause, .. } = report;
+            let event =
+                Event::Report { device: device.clone(), release, phase, cause: cause.map(|c| c.kind) };
+            self.feed(Input { actor: Actor::Device(device), event });
+        }
+        Ok(())
+    }
+
+    /// Devices that left, that are new to a dynamic rollout, or that changed before the start.
+    async fn follow_fleet(&mut self, conn: &mut Conn) -> Result<(), RolloutError> {
+        let id = self.rollout.core().id.clone();
+        for device in rollouts::gone_devices(conn, &self.project, &id).await? {
+            self.feed(Input { actor: Actor::Engine, event: Event::Removed(device) });
+        }
+        let plan = self.rollout.plan();
+        let is_starting = *self.rollout.status() == Status::Scheduled
+            && plan.start_at.is_none_or(|start| start <= self.now);
+        if !is_starting && !(plan.is_dynamic && self.rollout.status().is_offering()) {
+            return Ok(());
+        }
+        let release = releases::by_digest(conn, &self.project, &plan.model, &plan.release.digest).await?;
+        let manifest = release.and_then(|r| release::Manifest::reopen(&r.manifest, r.digest).ok());
+        let Some(manifest) = manifest else { return Ok(()) };
+        let fleet = devices::all_in_service(conn, &self.project).await?;
+        let facts = fleet.iter().map(|device| facts::of(device, &plan.model, &manifest)).collect();
+        self.feed(Input { actor: Actor::Engine, event: Event::Devices(facts) });
+        Ok(())
+    }
+
+    /// Writes everything; `false` when another writer was first: nothing must be committed then.
+    pub(super) async fn save(&mut self, conn: &mut Conn, seal: &SealKey) -> Result<bool, RolloutError> {
+        if self.entries.is_empty() {
+            return Ok(true);
+        }
+        let id = self.rollout.core().id.clone();
+        if !rollouts::update(conn, &self.project, &self.rollout, self.row_version, self.now).await? {
+            return Ok(false);
+        }
+        let touched = self.touched.iter().filter_map(|device| self.rollout.task(device));
+        rollouts::write_tasks(conn, &self.project, &id, touched).await?;
+        rollouts::append(conn, &self.project, &id, &self.entries).await?;
+        self.keep_evidence(conn, &id).await?;
+        self.raise_alert(conn, &id).await?;
+        for (device, wish, is_again) in std::mem::take(&mut self.wishes) {
+            self.wish(conn, seal, device, wish, is_again).await?;
+        }
+        Ok(true)
+    }
+
+    async fn wish(
+        &mut self,
+        conn: &mut Conn,
+        seal: &SealKey,
+        device: DeviceId,
+        wish: Wish,
+        is_again: bool,
+    ) -> Result<(), RolloutError> {
+        let row = devices::get(conn, &self.project, &device).await?;
+        if row.is_none_or(|row| row.decommissioned_at.is_some()) {
+            // The engine learns of it with the next tick.
+            return Ok(());
+        }
+        if is_again {
+            // The same wish would change nothing; taking it out first makes the next revision ask again.
+            let without = Wish { release: None, ..wish.clone() };
+            director::set_desired_in(conn, seal, &self.project, &device, without, self.now).await?;
+        }
+        let (_, is_changed) =
+            director::set_desired_in(conn, seal, &self.project, &device, wish, self.now).await?;
+        if is_changed {
+            self.sent.push(device);
+        }
+        Ok(())
+    }
+
+    /// A verdict is stored with its gate and its numbers, so that it can be understood without the rest.
+    async fn keep_evidence(&self, conn: &mut Conn, id: &RolloutId) -> Result<(), RolloutError> {
+        for entry in &self.entries {
+            let Change::Stage { stage, to: StageState::GatePassed | StageState::GateFailed, gates, .. } =
+                &entry.change
+            else {
+                continue;
+            };
+            let defined = self.rollout.gates(*stage);
+            let evidence = &self.rollout.core().stages[usize::from(*stage)].evidence;
+            for judged in gates {
+                let gate = defined.iter().find(|gate| gate.label() == judged.gate);
+                let found =
+                    gate.and_then(|g| evidence.iter().find(|e| e.metric == g.metric && e.slice == g.slice));
+                let stored = StoredEvidence {
+                    stage: *stage,
+                    gate: judged.gate.clone(),
+                    at: entry.at,
+                    is_passed: match judged.verdict {
+                        rollout::Verdict::Passed(_) => Some(true),
+                        rollout::Verdict::Failed(_) => Some(false),
+                        rollout::Verdict::Open(_) => None,
+                    },
+                    body: json!({ "gate": gate, "judged": judged, "evidence": found }),
+                };
+                rollouts::keep_evidence(conn, &self.project, id, &stored).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Someone should look when a rollout stops by itself; the alert closes when it goes on.
+    async fn raise_alert(&self, conn: &mut Conn, id: &RolloutId) -> Result<(), RolloutError> {
+        let status = self.entries.iter().rev().find_map(|e| match &e.change {
+            Change::Status { to, .. } => Some(to),
+            _ => None,
+        });
+        if let Some(status) = status {
+            self.close_alerts(conn, id, status).await?;
+        }
+        let (kind, severity, message) = match status {
+            Some(Status::Paused { reason: PauseReason::Gate(why), .. }) => {
+                ("gate_failed", Severity::Warning, why)
+            }
+            Some(Status::Paused { reason: PauseReason::ErrorBudget(why), .. }) => {
+                ("budget_exceeded", Severity::Warning, why)
+            }
+            Some(Status::RollingBack { by: rollout::RollbackReason::Gate, reason, .. }) => {
+                ("rollout_rolled_back", Severity::Critical, reason)
+            }
+            Some(_) | None => return Ok(()),
+        };
+        let plan = self.rollout.plan();
+        let alert = NewAlert {
+            key: format!("rollout:{id}:{kind}"),
+            kind: kind.into(),
+            severity,
+            device: None,
+            model: Some(plan.model.clone()),
+            rollout: Some(id.clone()),
+            message: format!("Rollout of {} {}: {message}", plan.model, plan.release.version),
+            details: json!({ "stage": self.rollout.status().stage() }),
+        };
+        alerts::raise(conn, &self.project, &alert, self.now).await?;
+        Ok(())
+    }
+
+    async fn close_alerts(
+        &self,
+        conn: &mut Conn,
+        id: &RolloutId,
+        status: &Status,
+    ) -> Result<(), RolloutError> {
+        if matches!(status, Status::Paused { .. } | Status::RollingBack { .. } | Status::RolledBack { .. }) {
+            return Ok(());
+        }
+        for kind in ["gate_failed", "budget_exceeded"] {
+            alerts::close(conn, &self.project, &format!("rollout:{id}:{kind}"), self.now).await?;
+        }
+        Ok(())
+    }
+
+    /// Hints for everyone else; call it after the commit.
+    pub(super) fn tell(&self, state: &AppState) {
+        if self.entries.is_empty() {
+            return;
+        }
+        for device in &self.sent {
+            director::send(state, &self.project, device);
+        }
+        let (project, core) = (&self.project, self.rollout.core());
+        state.bus.changed(project, ChangeKind::Rollout, core.id.as_str());
+        for entry in &self.entries {
+            if let Change::Status { from, to } = &entry.change {
+                let (rollout, from, to) = (&core.id, from.name(), to.name());
+                info!(%project, %rollout, "rollout {rollout} went from {from} to {to}: {}", entry.cause);
+            }
+        }
+    }
+}
+
+fn devices_of(change: &Change) -> impl Iterator<Item = &DeviceId> {
+    let (many, one) = match change {
+        Change::Joined { devices } | Change::Filled { devices, .. } => (devices.as_slice(), None),
+        Change::Task { device, .. }
+        | Change::Waiting { device, .. }
+        | Change::Restore { device }
+        | Change::Late { device, .. } => (&[][..], Some(device)),
+        Change::Status { .. }
+        | Change::Stage { .. }
+        | Change::Measured { .. }
+        | Change::BudgetAccepted { .. } => (&[][..], None),
+    };
+    many.iter().chain(one)
+}
