@@ -185,6 +185,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     spawn_job(&mut supervisor, "metadata", &state, tuf::refresh::run);
     spawn_job(&mut supervisor, "retention", &state, jobs::retention::run);
     spawn_job(&mut supervisor, "rollouts", &state, jobs::rollouts::run);
+    spawn_job(&mut supervisor, "windows", &state, jobs::windows::run);
     Ok(Running { state, bound, first_admin, link, supervisor })
 }
 

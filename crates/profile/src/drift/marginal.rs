@@ -10,7 +10,7 @@ use crate::reference::{FeatureKind, FineBins, NumericSpec, OutputSpec, Schema};
 use crate::sketch::Sketch;
 use crate::stats::{contributions, normalise};
 
-/// Reference and current shares on the same bins, to be drawn.
+/// Reference and current counts on the same bins, to be drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     /// The feature.
@@ -24,7 +24,13 @@ pub struct Distribution {
     /// Values on the current side.
     pub m: u64,
     /// In order of value, or of category.
-    pub bins: Vec<BinShare>,
+    pub bins: Vec<Bin>,
+    /// Count per bin on the reference's side.
+    pub reference: Vec<u64>,
+    /// Count per bin on the current side.
+    pub current: Vec<u64>,
+    /// Each bin's part of the whole difference, 0 to 1.
+    pub contributions: Vec<f64>,
 }
 
 /// A pair: reference or control, and the sample under test.
@@ -88,8 +94,20 @@ pub fn distribution(
     let found =
         marginals(schema, reference, current).into_iter().find(|marginal| marginal.name == feature)?;
     let (n, m) = (found.n(), found.m());
-    let bins = found.shares();
-    Some(Distribution { feature: feature.to_owned(), role: found.role, kind: found.kind.into(), n, m, bins })
+    let contributions = found.shares().iter().map(|share| share.contribution).collect();
+    let (role, kind) = (found.role, found.kind.to_owned());
+    let (reference, current) = found.counts;
+    Some(Distribution {
+        feature: feature.to_owned(),
+        role,
+        kind,
+        n,
+        m,
+        bins: found.bins,
+        reference,
+        current,
+        contributions,
+    })
 }
 
 /// Everything that can be compared, inputs first.

@@ -1,0 +1,323 @@
+//! Behaviour of some devices on a new release against a control group on the old one, in the same time window,
+//! so that what happens to all of them (season, light, load) cancels out.
+
+use std::collections::BTreeSet;
+
+use profile::drift::{quality, service};
+use profile::stats::{self, Proportions};
+use profile::{Counters, Pane, Schema, Sketch};
+use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis};
+use rollout::{Evidence, Interval, Metric, Sample};
+
+use super::panes::{DriftError, newest, reference_of, sum};
+use crate::app::AppState;
+use crate::store::{releases, telemetry};
+
+/// Level of every interval.
+const CONFIDENCE: f64 = 0.95;
+
+/// Devices on one release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// SHA-256 of the release's manifest.
+    pub digest: Digest,
+    /// Whose panes count.
+    pub devices: BTreeSet<DeviceId>,
+}
+
+/// What a group counted.
+struct Seen {
+    schema: Schema,
+    reference: Counters,
+    counters: Counters,
+    devices: u32,
+}
+
+/// Evidence for every behaviour metric that the panes of this time window can tell about.
+/// `slice`: a segment, or `None` for all data. Panes count if their window lies wholly in the time window.
+///
+/// # Errors
+/// [`DriftError`] when database, blob store or a reference fail.
+pub async fn behaviour(
+    state: &AppState,
+    project: &ProjectId,
+    model: &ModelName,
+    groups: (&Group, Option<&Group>),
+    span: (UnixMillis, UnixMillis),
+    slice: Option<&str>,
+) -> Result<Vec<Evidence>, DriftError> {
+    let Some(candidate) = seen(state, project, model, groups.0, span, slice).await? else {
+        return Ok(Vec::new());
+    };
+    let control = match groups.1 {
+        Some(group) => seen(state, project, model, group, span, slice).await?,
+        None => None,
+    };
+    let mut all = compare_all(&candidate, control.as_ref());
+    for evidence in &mut all {
+        (evidence.from, evidence.to) = span;
+        evidence.slice = slice.map(ToOwned::to_owned);
+    }
+    Ok(all)
+}
+
+/// The same from counters at hand, which stand on the same schema.
+pub fn compare_groups(
+    schema: &Schema,
+    reference: &Counters,
+    candidate: (&Counters, u32),
+    control: Option<(&Counters, u32)>,
+) -> Vec<Evidence> {
+    let seen = |(counters, devices): (&Counters, u32)| Seen {
+        schema: schema.clone(),
+        reference: reference.clone(),
+        counters: counters.clone(),
+        devices,
+    };
+    compare_all(&seen(candidate), control.map(seen).as_ref())
+}
+
+async fn seen(
+    state: &AppState,
+    project: &ProjectId,
+    model: &ModelName,
+    group: &Group,
+    span: (UnixMillis, UnixMillis),
+    slice: Option<&str>,
+) -> Result<Option<Seen>, DriftError> {
+    let mut conn = state.store.read().await?;
+    let Some(release) = releases::by_digest(&mut conn, project, model, &group.digest).await? else {
+        return Ok(None);
+    };
+    let mut rows = telemetry::panes(&mut conn, project, model, span.0, span.1).await?;
+    drop(conn);
+    rows.retain(|row| row.digest == group.digest && group.devices.contains(&row.device));
+    rows.retain(|row| row.window_start >= span.0 && row.window_end <= span.1);
+    rows.retain(|row| row.segment == slice.unwrap_or_default());
+    let reference = reference_of(&state.blobs, &release).await?;
+    let panes = newest(&reference, &rows);
+    let devices: BTreeSet<&DeviceId> = panes.iter().map(|(device, _)| device).collect();
+    let devices = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    let Some(sum): Option<Pane> = sum(panes.iter().map(|(_, pane)| pane)) else { return Ok(None) };
+    let (schema, counted) = (reference.schema, reference.counters);
+    Ok(Some(Seen { schema, reference: counted, counters: sum.counters, devices }))
+}
+
+fn compare_all(candidate: &Seen, control: Option<&Seen>) -> Vec<Evidence> {
+    let found = [
+        accuracy(candidate, control),
+        estimated_accuracy(candidate, control),
+        error_rate(candidate, control),
+        latency(candidate, control),
+        drift(Metric::PredictionDrift, candidate, control),
+        drift(Metric::InputDrift, candidate, control),
+    ];
+    found.into_iter().flatten().collect()
+}
+
+fn evidence(metric: Metric, candidate: Sample, control: Option<Sample>, arithmetic: &str) -> Evidence {
+    let (from, to) = (UnixMillis(0), UnixMillis(0));
+    let arithmetic = arithmetic.to_owned();
+    Evidence { metric, slice: None, from, to, candidate, control, worse: None, arithmetic }
+}
+
+fn within(shares: Option<Proportions>) -> Option<Interval> {
+    shares.map(|s| Interval { low: s.interval.low, high: s.interval.high, confidence: CONFIDENCE })
+}
+
+/// Hits and tries of a side.
+type Tries = (u64, u64);
+
+/// `is_more_worse`: a larger share is worse.
+fn shares(
+    metric: Metric,
+    sides: (Tries, Option<Tries>),
+    devices: (u32, Option<u32>),
+    is_more_worse: bool,
+    arithmetic: &str,
+) -> Option<Evidence> {
+    let sample = |(hits, n): Tries, devices: u32| {
+        (n > 0).then(|| Sample { value: hits as f64 / n as f64, n, devices })
+    };
+    let candidate = sample(sides.0, devices.0)?;
+    let control = sides.1.zip(devices.1).and_then(|(tries, devices)| sample(tries, devices));
+    let mut found = evidence(metric, candidate, control, arithmetic);
+    found.worse = within(sides.1.filter(|tries| tries.1 > 0).and_then(|control| {
+        let (first, second) = if is_more_worse { (sides.0, control) } else { (control, sides.0) };
+        stats::proportions(first, second, CONFIDENCE)
+    }));
+    Some(found)
+}
+
+fn accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
+    let tries = |seen: &Seen| {
+        let quality = quality(&seen.schema, &seen.counters);
+        (quality.correct, quality.labelled)
+    };
+    let sides = (tries(candidate), control.map(tries));
+    let devices = (candidate.devices, control.map(|c| c.devices));
+    let text = "right answers / labelled answers; interval of the difference by Newcombe on Wilson intervals";
+    shares(Metric::Accuracy, sides, devices, false, text)
+}
+
+fn estimated_accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
+    let tries = |seen: &Seen| {
+        let quality = quality(&seen.schema, &seen.counters);
+        let n = quality.predictions;
+        let expected = quality.estimated_accuracy.unwrap_or(0.0).clamp(0.0, 1.0) * n as f64;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to n, by the clamp")]
+        let hits = expected.round() as u64;
+        (hits.min(n), n)
+    };
+    let sides = (tries(candidate), control.map(tries));
+    let devices = (candidate.devices, control.map(|c| c.devices));
+    let text =
+        "mean probability of the predicted class (CBPE); interval as if each answer were right or wrong";
+    shares(Metric::EstimatedAccuracy, sides, devices, false, text)
+}
+
+fn error_rate(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
+    let tries = |seen: &Seen| {
+        let service = service(&seen.counters);
+        (service.failed, service.failed.saturating_add(service.answered))
+    };
+    let sides = (tries(candidate), control.map(tries));
+    let devices = (candidate.devices, control.map(|c| c.devices));
+    let text = "failed requests / requests; interval of the difference by Newcombe on Wilson intervals";
+    shares(Metric::ErrorRate, sides, devices, true, text)
+}
+
+fn latency(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
+    let sample = |seen: &Seen| {
+        let sketch = &seen.counters.latency_us;
+        sketch.quantile(0.95).map(|value| Sample { value, n: sketch.n(), devices: seen.devices })
+    };
+    let text = "95th percentile from a sketch with 1 % error; interval of the ratio from order statistics";
+    let mut found = evidence(Metric::LatencyP95, sample(candidate)?, control.and_then(sample), text);
+    let bounds = |seen: &Seen| p95_bounds(&seen.counters.latency_us);
+    let both = bounds(candidate).zip(control.and_then(bounds)).filter(|(_, (low, _))| *low > 0.0);
+    found.worse = both.map(|(new, old)| Interval {
+        low: new.0 / old.1 - 1.0,
+        high: new.1 / old.0 - 1.0,
+        confidence: CONFIDENCE,
+    });
+    Some(found)
+}
+
+/// Where the true 95th percentile lies: quantiles whose ranks are 1.96 binomial deviations away.
+fn p95_bounds(sketch: &Sketch) -> Option<(f64, f64)> {
+    let n = sketch.n();
+    let reach = 1.96 * (0.95 * 0.05 / n.max(1) as f64).sqrt();
+    Some((sketch.quantile(0.95 - reach)?, sketch.quantile(0.95 + reach)?))
+}
+
+/// Candidate: Jensen-Shannon distance (base 2) to the control group, or to the reference without one.
+/// Control: what chance alone makes of two samples of these sizes, so that the difference is what is left to explain.
+fn drift(metric: Metric, candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
+    // Groups on different schemas are each compared with their own reference.
+    let shared = control.filter(|control| control.schema == candidate.schema);
+    let other = shared.map_or(&candidate.reference, |control| &control.counters);
+    let (distance, n, m, bins) = widest(metric, &candidate.schema, other, &candidate.counters)?;
+    let found = Sample { value: distance, n: m, devices: candidate.devices };
+    let chance = |n: u64, m: u64| {
+        let spread = 1.0 / n.max(1) as f64 + 1.0 / m.max(1) as f64;
+        (bins.saturating_sub(1) as f64 / (8.0 * std::f64::consts::LN_2) * spread).sqrt().min(1.0)
+    };
+    let control = shared.map(|control| Sample { value: chance(n, m), n, devices: control.devices });
+    let text = if shared.is_some() {
+        format!(
+            "Jensen-Shannon distance, base 2, {bins} bins, to the control group; control: expected by chance"
+        )
+    } else {
+        format!("Jensen-Shannon distance, base 2, {bins} bins, to the release's reference")
+    };
+    Some(evidence(metric, found, control, &text))
+}
+
+/// The farthest distribution of this metric: distance, sizes and occupied bins.
+fn widest(
+    metric: Metric,
+    schema: &Schema,
+    other: &Counters,
+    new: &Counters,
+) -> Option<(f64, u64, u64, usize)> {
+    let names: Vec<&str> = match metric {
+        Metric::InputDrift => schema.features.iter().map(|f| f.name.as_str()).collect(),
+        _ if schema.classes() > 0 => vec!["predicted_class"],
+        _ => vec!["value"],
+    };
+    let distances = names.into_iter().filter_map(|name| {
+        let found = profile::drift::distribution(schema, other, new, name)?;
+        if found.n == 0 || found.m == 0 {
+            return None;
+        }
+        let (p, q) = (stats::normalise(&found.reference), stats::normalise(&found.current));
+        let occupied = found.reference.iter().zip(&found.current).filter(|(a, b)| **a > 0 || **b > 0).count();
+        Some((stats::jensen_shannon_base2(&p, &q), found.n, found.m, occupied))
+    });
+    distances.max_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use profile::features::Extractor;
+    use profile::{Observed, Reference, ReferenceBuilder};
+
+    use super::*;
+
+    fn reference() -> Reference {
+        let extractor = Extractor::Columns { input: "x".into(), names: vec!["level".into()] };
+        let mut builder = ReferenceBuilder::new(extractor, vec!["a".into(), "b".into()]);
+        for i in 0..500u32 {
+            builder.add_classified(&[Observed::Number(f64::from(i % 100))], &[0.9, 0.1], Some(0));
+        }
+        builder.build().unwrap()
+    }
+
+    fn counted(reference: &Reference, right_of_100: usize, latency_us: f64) -> Counters {
+        let mut counters = Counters::new(&reference.schema);
+        for i in 0..300usize {
+            let value = Observed::Number((i % 100) as f64);
+            counters.observe_row(&reference.schema, &[value]);
+            counters.observe_probabilities(&reference.schema, &[0.9, 0.1]);
+            counters.observe_answer(latency_us + (i % 10) as f64);
+            counters.observe_label(&reference.schema, 0, Some(usize::from(i % 100 >= right_of_100)), 1.0);
+        }
+        counters
+    }
+
+    fn find(all: &[Evidence], metric: Metric) -> &Evidence {
+        all.iter().find(|e| e.metric == metric).unwrap()
+    }
+
+    #[test]
+    fn a_worse_release_is_told_from_its_control_by_accuracy_alone() {
+        let reference = reference();
+        let (old, new) = (counted(&reference, 95, 1000.0), counted(&reference, 78, 1000.0));
+        let all = compare_groups(&reference.schema, &reference.counters, (&new, 1), Some((&old, 5)));
+        let accuracy = find(&all, Metric::Accuracy);
+        assert_eq!((accuracy.candidate.n, accuracy.control.unwrap().devices), (300, 5));
+        assert!(accuracy.worse.unwrap().low > 0.05, "{accuracy:?}");
+        assert!(find(&all, Metric::EstimatedAccuracy).worse.unwrap().low < 0.0);
+        assert!(find(&all, Metric::InputDrift).candidate.value < 1e-9);
+        assert!(find(&all, Metric::ErrorRate).worse.unwrap().low <= 0.0);
+    }
+
+    #[test]
+    fn a_slower_release_is_told_as_a_ratio() {
+        let reference = reference();
+        let (old, new) = (counted(&reference, 95, 1000.0), counted(&reference, 95, 1500.0));
+        let all = compare_groups(&reference.schema, &reference.counters, (&new, 1), Some((&old, 5)));
+        let worse = find(&all, Metric::LatencyP95).worse.unwrap();
+        assert!(worse.low > 0.4 && worse.high < 0.6, "{worse:?}");
+    }
+
+    #[test]
+    fn without_labels_or_control_there_is_no_accuracy_and_no_comparison() {
+        let reference = reference();
+        let mut new = counted(&reference, 95, 1000.0);
+        new.labelled = profile::Labelled::default();
+        let all = compare_groups(&reference.schema, &reference.counters, (&new, 1), None);
+        assert!(all.iter().all(|e| e.metric != Metric::Accuracy && e.worse.is_none()));
+    }
+}

@@ -1,0 +1,158 @@
+//! What the console and the CLI ask: which devices drift now, and how a feature is distributed.
+
+use std::collections::BTreeMap;
+
+use profile::Pane;
+use profile::drift::{Distribution, Role};
+use protocol::{DeviceId, ModelName, ProjectId, UnixMillis, Version};
+use serde::Serialize;
+
+use super::WindowRules;
+use super::alerts::{Hysteresis, Trend, drifted};
+use super::panes::{DriftError, reference_of, sum};
+use crate::app::AppState;
+use crate::store::drift::{self, DriftWindow, WindowFilter};
+use crate::store::releases;
+
+/// A feature that drifts on a device.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DriftingFeature {
+    /// Its name.
+    pub feature: String,
+    /// Input or output.
+    pub role: Role,
+    /// Jensen-Shannon distance, natural logarithm.
+    pub distance: f64,
+    /// p-value after correction.
+    pub adjusted_p: Option<f64>,
+}
+
+/// A device whose last windows drift.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DriftingDevice {
+    /// Which device.
+    pub device: DeviceId,
+    /// The release that it ran.
+    pub version: Version,
+    /// What drifts, farthest first.
+    pub features: Vec<DriftingFeature>,
+    /// Values in the newest drifting window.
+    pub n: u64,
+    /// Newest drifting window.
+    pub window_start: UnixMillis,
+    /// Its end.
+    pub window_end: UnixMillis,
+    /// Whether at least half of the devices drift.
+    pub is_fleet_wide: bool,
+}
+
+/// Which windows a distribution sums up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowSpan<'a> {
+    /// One release; the newest one of the span if left out.
+    pub version: Option<&'a Version>,
+    /// One device, or the fleet.
+    pub device: Option<&'a DeviceId>,
+    /// Windows that end after this.
+    pub from: UnixMillis,
+    /// Windows that start before this.
+    pub to: UnixMillis,
+}
+
+/// Most windows that are read for one distribution.
+const MAX_WINDOWS: i64 = 2000;
+
+/// Devices that drift now, by name.
+///
+/// # Errors
+/// [`DriftError`] when the database refuses.
+pub async fn drifting_devices(
+    state: &AppState,
+    project: &ProjectId,
+    model: &ModelName,
+    rules: WindowRules,
+) -> Result<Vec<DriftingDevice>, DriftError> {
+    let hysteresis = Hysteresis::default();
+    let now = state.clock.now();
+    let span = i64::try_from(hysteresis.of * 4).unwrap_or(i64::MAX).saturating_mul(rules.length_ms);
+    let from = now.plus_millis(-span - rules.late_ms);
+    let mut conn = state.store.read().await?;
+    // Devices' clocks may run ahead of ours.
+    let windows = drift::of_devices(&mut conn, project, model, from, now.plus_millis(span)).await?;
+    Ok(drifting_among(&windows, hysteresis))
+}
+
+/// Devices that drift by these windows, which stand in order of device and time.
+pub(super) fn drifting_among(windows: &[DriftWindow], hysteresis: Hysteresis) -> Vec<DriftingDevice> {
+    let mut by_device: BTreeMap<&DeviceId, Vec<&DriftWindow>> = BTreeMap::new();
+    for window in windows {
+        if let Some(device) = &window.device {
+            by_device.entry(device).or_default().push(window);
+        }
+    }
+    let devices = by_device.len();
+    let mut found: Vec<DriftingDevice> = by_device
+        .into_iter()
+        .filter(|(_, windows)| hysteresis.trend(windows.iter().copied()) == Trend::Drifting)
+        .filter_map(|(device, windows)| drifting_device(device, &windows))
+        .collect();
+    let is_fleet_wide = found.len() >= 2 && 2 * found.len() >= devices;
+    found.iter_mut().for_each(|device| device.is_fleet_wide = is_fleet_wide);
+    found
+}
+
+fn drifting_device(device: &DeviceId, windows: &[&DriftWindow]) -> Option<DriftingDevice> {
+    let newest = windows.iter().rev().find(|window| window.is_drifting)?;
+    let mut features: Vec<DriftingFeature> = drifted(newest)
+        .map(|drift| DriftingFeature {
+            feature: drift.feature.clone(),
+            role: drift.role,
+            distance: drift.distance,
+            adjusted_p: drift.adjusted_p,
+        })
+        .collect();
+    features.sort_by(|a, b| b.distance.total_cmp(&a.distance));
+    Some(DriftingDevice {
+        device: device.clone(),
+        version: newest.version.clone(),
+        features,
+        n: newest.n,
+        window_start: newest.window_start,
+        window_end: newest.window_end,
+        is_fleet_wide: false,
+    })
+}
+
+/// How a feature is distributed in the reference and in the windows of a span; `None` if nothing was counted
+/// there or there is no such feature.
+///
+/// # Errors
+/// [`DriftError`] when database, blob store or reference fail.
+pub async fn distribution(
+    state: &AppState,
+    project: &ProjectId,
+    model: &ModelName,
+    feature: &str,
+    span: &WindowSpan<'_>,
+) -> Result<Option<(Version, Distribution)>, DriftError> {
+    let mut conn = state.store.read().await?;
+    let filter = WindowFilter {
+        version: span.version,
+        device: span.device,
+        segment: "",
+        from: span.from,
+        to: span.to,
+        limit: MAX_WINDOWS,
+    };
+    let windows = drift::list(&mut conn, project, model, &filter).await?;
+    let Some(newest) = windows.last() else { return Ok(None) };
+    let Some(release) = releases::by_digest(&mut conn, project, model, &newest.digest).await? else {
+        return Ok(None);
+    };
+    let reference = reference_of(&state.blobs, &release).await?;
+    let of_release = windows.iter().filter(|window| window.digest == newest.digest);
+    let panes: Vec<Pane> = of_release.filter_map(|window| Pane::decode(window.pane.as_ref()?).ok()).collect();
+    let Some(seen) = sum(panes.iter().filter(|pane| pane.check(&reference).is_ok())) else { return Ok(None) };
+    let found = profile::drift::distribution(&reference.schema, &reference.counters, &seen.counters, feature);
+    Ok(found.map(|found| (release.version, found)))
+}

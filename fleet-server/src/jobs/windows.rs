@@ -1,0 +1,58 @@
+//! Computes drift windows where panes arrived, then looks at each touched model's last windows for alerts.
+
+use std::collections::BTreeSet;
+
+use protocol::UnixMillis;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::app::AppState;
+use crate::bus::ChangeKind;
+use crate::domain::drift::{Hysteresis, WindowRules, refresh, review};
+use crate::store::drift;
+use crate::supervisor::TaskError;
+
+/// Panes that arrived this long before the newest computed window are looked at again: a transaction that was
+/// open then may have been committed after.
+const OVERLAP_MS: i64 = 10_000;
+
+/// Runs until shutdown.
+///
+/// # Errors
+/// The first error of database or blob store.
+pub async fn run(state: AppState, shutdown: CancellationToken) -> Result<(), TaskError> {
+    let period = state.config.jobs.window_tick;
+    super::every(&state, "windows", period, &shutdown, || tick(&state)).await
+}
+
+/// One round; safe to repeat.
+///
+/// # Errors
+/// The first error of database or blob store.
+pub async fn tick(state: &AppState) -> Result<(), TaskError> {
+    let jobs = &state.config.jobs;
+    let rules = WindowRules::new(jobs.window, jobs.window_late);
+    let tick_ms = i64::try_from(jobs.window_tick.as_millis()).unwrap_or(i64::MAX);
+    let touched = {
+        let mut conn = state.store.read().await?;
+        let last = drift::last_update(&mut conn).await?.unwrap_or(UnixMillis(0));
+        let since = last.plus_millis(-OVERLAP_MS.max(tick_ms.saturating_mul(2)));
+        drift::touched_since(&mut conn, since).await?
+    };
+    let slots: BTreeSet<_> =
+        touched.into_iter().map(|(project, model, at)| (project, model, rules.slot(at))).collect();
+    let mut changed = BTreeSet::new();
+    for (project, model, slot) in &slots {
+        let written = refresh(state, project, model, *slot, rules).await?;
+        debug!(%project, %model, windows = written.len(), "drift windows computed");
+        changed.extend(written.into_iter().map(|w| (project, format!("{}/{}", w.model, w.version))));
+    }
+    let models: BTreeSet<_> = slots.iter().map(|(project, model, _)| (project, model)).collect();
+    for (project, model) in models {
+        review(state, project, model, rules, Hysteresis::default()).await?;
+    }
+    for (project, release) in changed {
+        state.bus.changed(project, ChangeKind::Release, release);
+    }
+    Ok(())
+}
