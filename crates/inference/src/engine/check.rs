@@ -1,0 +1,173 @@
+//! What is looked at before tract sees a model: bounds, names that lead nowhere, constants whose bytes don't
+//! fill their shape, operators that the runtime lacks. tract would panic on some of these and take unbounded
+//! memory on others. A shape that the graph itself *computes* is not bounded here: the signature of the
+//! publisher is what a device relies on against that.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+
+use crate::error::LoadError;
+
+/// Most nodes of a model, subgraphs included. Stops a graph that takes minutes to optimise.
+const MAX_NODES: usize = 50_000;
+/// Most elements that a constant may ask an operator to make: 256 M, 1 GB of f32.
+const MAX_MADE_ELEMENTS: u64 = 256 * 1024 * 1024;
+
+/// Operators that make a tensor as large as one of their inputs says, and which input that is.
+const MAKERS: [(&str, usize); 5] =
+    [("ConstantOfShape", 0), ("Expand", 1), ("Tile", 1), ("Reshape", 1), ("Resize", 3)];
+
+/// Checks a parsed file; `has_op` says whether the runtime knows an operator.
+pub(super) fn check(proto: &ModelProto, has_op: impl Fn(&str) -> bool) -> Result<(), LoadError> {
+    let graph = proto.graph.as_ref().ok_or_else(|| malformed("there is no graph"))?;
+    let mut checker = Checker { has_op: &has_op, nodes: 0 };
+    checker.graph(graph, &HashSet::new())
+}
+
+struct Checker<'a> {
+    has_op: &'a dyn Fn(&str) -> bool,
+    nodes: usize,
+}
+
+impl Checker<'_> {
+    fn graph<'g>(&mut self, graph: &'g GraphProto, outer: &HashSet<&'g str>) -> Result<(), LoadError> {
+        self.nodes += graph.node.len();
+        if self.nodes > MAX_NODES {
+            return Err(malformed(format!("more than {MAX_NODES} nodes")));
+        }
+        if !graph.sparse_initializer.is_empty() {
+            return Err(malformed("sparse initializers are not supported"));
+        }
+        graph.initializer.iter().try_for_each(tensor)?;
+        let constants = constants(graph);
+        let mut known = outer.clone();
+        known.extend(graph.input.iter().map(|input| input.name.as_str()));
+        known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
+        for node in &graph.node {
+            self.node(node, &known, &constants)?;
+            known.extend(node.output.iter().map(String::as_str));
+        }
+        match graph.output.iter().find(|output| !known.contains(output.name.as_str())) {
+            Some(output) => Err(malformed(format!("nothing makes the output {:?}", output.name))),
+            None => Ok(()),
+        }
+    }
+
+    fn node<'g>(
+        &mut self,
+        node: &'g NodeProto,
+        known: &HashSet<&'g str>,
+        constants: &HashMap<&str, Vec<i64>>,
+    ) -> Result<(), LoadError> {
+        if !(self.has_op)(&node.op_type) {
+            return Err(LoadError::UnknownOp {
+                op: node.op_type.clone(),
+                domain: node.domain.clone(),
+                node: node.name.clone(),
+            });
+        }
+        if let Some(input) =
+            node.input.iter().find(|input| !input.is_empty() && !known.contains(input.as_str()))
+        {
+            return Err(malformed(format!(
+                "node {:?} reads {input:?}, which nothing before it makes",
+                node.name
+            )));
+        }
+        made_size(node, constants)?;
+        node.attribute.iter().try_for_each(|attribute| self.attribute(attribute, known))
+    }
+
+    fn attribute<'g>(
+        &mut self,
+        attribute: &'g AttributeProto,
+        known: &HashSet<&'g str>,
+    ) -> Result<(), LoadError> {
+        attribute.t.iter().chain(&attribute.tensors).try_for_each(tensor)?;
+        attribute.g.iter().chain(&attribute.graphs).try_for_each(|graph| self.graph(graph, known))
+    }
+}
+
+/// A constant's bytes fill its shape exactly and stand in the file itself.
+fn tensor(tensor: &TensorProto) -> Result<(), LoadError> {
+    let bad = |why: String| Err(malformed(format!("constant {:?} {why}", tensor.name)));
+    if tensor.data_location == Some(DataLocation::External as i32) {
+        return bad("lies outside the file; a release holds the model in one blob".into());
+    }
+    let mut elements: u64 = 1;
+    for dim in &tensor.dims {
+        let Some(product) = u64::try_from(*dim).ok().and_then(|dim| elements.checked_mul(dim)) else {
+            return bad(format!("has the impossible shape {:?}", tensor.dims));
+        };
+        elements = product;
+    }
+    let Some(width) = width(tensor.data_type) else {
+        return bad(format!("has element type {}, which the runtime doesn't know", tensor.data_type));
+    };
+    let raw = tensor.raw_data.len() as u64;
+    if raw > 0 && elements.checked_mul(width) != Some(raw) {
+        return bad(format!("has shape {:?} of {width}-byte elements, but {raw} bytes", tensor.dims));
+    }
+    let listed = [
+        tensor.float_data.len(),
+        tensor.int32_data.len(),
+        tensor.int64_data.len(),
+        tensor.double_data.len(),
+        tensor.uint64_data.len(),
+        tensor.string_data.len(),
+    ];
+    if raw == 0 && !listed.iter().any(|count| *count as u64 == elements) {
+        return bad(format!("has shape {:?}, but not as many values", tensor.dims));
+    }
+    Ok(())
+}
+
+/// Bytes of one element as it stands in `raw_data`; none for types that the runtime can't load.
+fn width(data_type: i32) -> Option<u64> {
+    match DataType::try_from(data_type).ok()? {
+        DataType::Bool | DataType::Uint8 | DataType::Int8 => Some(1),
+        DataType::Uint16 | DataType::Int16 | DataType::Float16 => Some(2),
+        DataType::Float | DataType::Int32 | DataType::Uint32 => Some(4),
+        DataType::Double | DataType::Int64 | DataType::Uint64 => Some(8),
+        _ => None,
+    }
+}
+
+/// Small integer constants by name: the ones that can be shapes.
+fn constants(graph: &GraphProto) -> HashMap<&str, Vec<i64>> {
+    let of_nodes = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
+        let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
+        Some((node.output.first()?.as_str(), tensor))
+    });
+    let of_graph = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
+    of_graph.chain(of_nodes).filter_map(|(name, tensor)| Some((name, integers(tensor)?))).collect()
+}
+
+fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
+    if tensor.data_type != DataType::Int64 as i32 || tensor.dims.len() > 1 {
+        return None;
+    }
+    if tensor.raw_data.is_empty() {
+        return Some(tensor.int64_data.clone());
+    }
+    let words = tensor.raw_data.chunks_exact(8);
+    Some(words.filter_map(|word| word.try_into().ok().map(i64::from_le_bytes)).collect())
+}
+
+fn made_size(node: &NodeProto, constants: &HashMap<&str, Vec<i64>>) -> Result<(), LoadError> {
+    let Some((_, slot)) = MAKERS.iter().find(|(op, _)| *op == node.op_type) else { return Ok(()) };
+    let Some(shape) = node.input.get(*slot).and_then(|name| constants.get(name.as_str())) else {
+        return Ok(());
+    };
+    let made = shape.iter().fold(1_u64, |all, dim| all.saturating_mul(dim.unsigned_abs().max(1)));
+    if made <= MAX_MADE_ELEMENTS {
+        return Ok(());
+    }
+    Err(malformed(format!("node {:?} ({}) makes {made} elements", node.name, node.op_type)))
+}
+
+fn malformed(why: impl Into<String>) -> LoadError {
+    LoadError::Malformed { why: why.into() }
+}

@@ -1,0 +1,32 @@
+//! The fence around tract: bytes of an ONNX file go in, a thing that turns plain values into plain values
+//! comes out. No other module of this crate names a tract type, and panics of tract become errors here.
+
+mod check;
+mod plan;
+
+pub(crate) use plan::{Engine, Feed, Value};
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Longest text of the runtime that an error repeats, in characters.
+const MAX_WHY_CHARS: usize = 600;
+
+/// Runs something of tract's; a panic comes back as its message. In builds with `panic = "abort"` it doesn't
+/// come back at all: there the crash-loop breaker of the agent is what remains.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| shorten(&panic_text(payload.as_ref())))
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+fn shorten(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= MAX_WHY_CHARS {
+        return line;
+    }
+    line.chars().take(MAX_WHY_CHARS).chain("...".chars()).collect()
+}

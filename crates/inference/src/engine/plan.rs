@@ -1,0 +1,279 @@
+//! From ONNX bytes to a plan that runs.
+//!
+//! A free first dimension becomes a symbol, so that one plan serves every batch size and its weights are in
+//! memory once. Where a model can't be planned like that, the plan is made for one row and larger batches run
+//! row by row.
+
+use std::sync::Arc;
+
+use tract_onnx::Onnx;
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
+use tract_onnx::tract_hir::tract_core::internal::TDim;
+
+use super::{check, guarded, shorten};
+use crate::error::{InferError, LoadError};
+use crate::tensor::{Data, volume};
+
+/// Largest model in bytes.
+const MAX_MODEL_BYTES: usize = 512 * 1024 * 1024;
+
+/// An input as the model will get it: its name in the manifest and its shape for one row.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed {
+    /// Name in the manifest.
+    pub(crate) name: String,
+    /// Shape for a batch of one.
+    pub(crate) shape: Vec<usize>,
+}
+
+/// A loaded model: immutable, shared by reference, one state per run.
+pub(crate) struct Engine {
+    plan: Arc<TypedRunnableModel>,
+    /// For each input of the graph: which feed it takes, and the element type it wants.
+    inputs: Vec<(usize, DatumType)>,
+    outputs: Vec<String>,
+    batching: Batching,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Batching {
+    /// The plan takes any number of rows.
+    Any,
+    /// The plan takes one row.
+    Single,
+}
+
+/// Values with their shape.
+pub(crate) type Value = (Vec<usize>, Data);
+
+impl Engine {
+    /// Parses, checks, plans and warms up.
+    pub(crate) fn load(bytes: &[u8], feeds: &[Feed]) -> Result<Self, LoadError> {
+        if bytes.len() > MAX_MODEL_BYTES {
+            return Err(LoadError::TooLarge { got: bytes.len(), max: MAX_MODEL_BYTES });
+        }
+        guarded(|| Self::load_unguarded(bytes, feeds))
+            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
+    }
+
+    fn load_unguarded(mut bytes: &[u8], feeds: &[Feed]) -> Result<Self, LoadError> {
+        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
+        check::check(&proto, |op| onnx.op_register.0.contains_key(op))?;
+        let graph = build(&onnx, &proto)?;
+        drop(proto);
+        let feeds_of = match_inputs(&graph, feeds)?;
+        let symbolic = Self::plan(graph.clone(), &feeds_of, feeds, Batching::Any);
+        let chosen = match symbolic {
+            Ok(engine) if engine.can_run(feeds, 1).is_ok() && engine.can_run(feeds, 3).is_ok() => engine,
+            Ok(_) | Err(_) => Self::plan(graph, &feeds_of, feeds, Batching::Single)?,
+        };
+        chosen.can_run(feeds, 1).map_err(LoadError::WarmUp)?;
+        Ok(chosen)
+    }
+
+    fn plan(
+        mut graph: InferenceModel,
+        feeds_of: &[usize],
+        feeds: &[Feed],
+        batching: Batching,
+    ) -> Result<Self, LoadError> {
+        let refused = |e: TractError| LoadError::Runtime { why: text(&e) };
+        let batch: TDim = match batching {
+            Batching::Any => graph.symbols.sym("batch").to_dim(),
+            Batching::Single => 1.to_dim(),
+        };
+        let mut inputs = Vec::new();
+        for (slot, feed) in feeds_of.iter().enumerate() {
+            let fact = graph.input_fact(slot).map_err(refused)?;
+            let datum_type = fact.datum_type.concretize().unwrap_or(DatumType::F32);
+            let shape = planned_shape(fact, &feeds[*feed], &batch)?;
+            graph.set_input_fact(slot, InferenceFact::dt_shape(datum_type, shape)).map_err(refused)?;
+            inputs.push((*feed, datum_type));
+        }
+        let outputs = output_names(&graph);
+        let plan = graph.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
+        Ok(Self { plan, inputs, outputs, batching })
+    }
+
+    /// Names of the graph's outputs, in its order.
+    pub(crate) fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
+    /// Whether one plan serves every batch size.
+    pub(crate) fn is_batched(&self) -> bool {
+        self.batching == Batching::Any
+    }
+
+    /// Runs values in the order of the feeds; their first dimensions are the batch. Outputs come in the
+    /// graph's order.
+    pub(crate) fn run(&self, feeds: &[Value], batch: usize) -> Result<Vec<Value>, InferError> {
+        if batch == 1 || self.is_batched() {
+            return self.run_plan(feeds);
+        }
+        let mut all: Vec<Vec<Value>> = Vec::with_capacity(batch);
+        for row in 0..batch {
+            let feeds: Vec<Value> = feeds.iter().map(|feed| row_of(feed, row, batch)).collect();
+            all.push(self.run_plan(&feeds)?);
+        }
+        Ok(join_rows(all))
+    }
+
+    fn run_plan(&self, feeds: &[Value]) -> Result<Vec<Value>, InferError> {
+        let run = || -> TractResult<Vec<Value>> {
+            let inputs = self
+                .inputs
+                .iter()
+                .map(|(feed, dt)| to_tract(&feeds[*feed], *dt))
+                .collect::<TractResult<_>>()?;
+            self.plan.run(inputs)?.iter().map(|value| from_tract(value)).collect()
+        };
+        match guarded(run) {
+            Ok(result) => result.map_err(|e| InferError::Runtime { why: text(&e) }),
+            Err(why) => Err(InferError::Panic { why }),
+        }
+    }
+
+    /// Runs rows of zeros once: takes the first-use costs and proves that the plan works.
+    fn can_run(&self, feeds: &[Feed], batch: usize) -> Result<(), InferError> {
+        let zeros = |feed: &Feed| {
+            let mut shape = feed.shape.clone();
+            if let Some(first) = shape.first_mut() {
+                *first *= batch;
+            }
+            let count = volume(&shape);
+            (shape, Data::Fp32(vec![0.0; count]))
+        };
+        self.run_plan(&feeds.iter().map(zeros).collect::<Vec<_>>()).map(|_| ())
+    }
+}
+
+fn build(onnx: &Onnx, proto: &ModelProto) -> Result<InferenceModel, LoadError> {
+    onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })
+}
+
+/// For each input of the graph the feed of the same name, or, where both have as many, of the same place.
+fn match_inputs(graph: &InferenceModel, feeds: &[Feed]) -> Result<Vec<usize>, LoadError> {
+    let names: Vec<&str> = graph
+        .input_outlets()
+        .map_err(|e| LoadError::Runtime { why: text(&e) })?
+        .iter()
+        .map(|outlet| graph.node(outlet.node).name.as_str())
+        .collect();
+    if names.len() != feeds.len() {
+        let expected: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
+        return Err(LoadError::Signature {
+            why: format!("the manifest has inputs {expected:?}, the model {names:?}"),
+        });
+    }
+    let by_name: Option<Vec<usize>> =
+        names.iter().map(|name| feeds.iter().position(|feed| feed.name == *name)).collect();
+    Ok(by_name.unwrap_or_else(|| (0..feeds.len()).collect()))
+}
+
+fn output_names(graph: &InferenceModel) -> Vec<String> {
+    let Ok(outlets) = graph.output_outlets() else { return Vec::new() };
+    let name = |outlet: &OutletId| {
+        graph.outlet_label(*outlet).map_or_else(|| graph.node(outlet.node).name.clone(), ToOwned::to_owned)
+    };
+    outlets.iter().map(name).collect()
+}
+
+/// The shape to plan for: what the model fixes must equal what it will be fed.
+fn planned_shape(fact: &InferenceFact, feed: &Feed, batch: &TDim) -> Result<TVec<TDim>, LoadError> {
+    let declared: Vec<DimFact> = fact.shape.dims().cloned().collect();
+    let differs = || LoadError::Signature {
+        why: format!(
+            "input {:?} reaches the model as {:?}, but it takes {:?}",
+            feed.name, feed.shape, fact.shape
+        ),
+    };
+    let is_closed = !fact.shape.is_open();
+    if is_closed && declared.len() != feed.shape.len() {
+        return Err(differs());
+    }
+    let mut shape = TVec::new();
+    for (place, size) in feed.shape.iter().enumerate() {
+        let fixed = declared.get(place).and_then(Factoid::concretize).and_then(|dim| dim.to_usize().ok());
+        match fixed {
+            Some(fixed) if fixed != *size => return Err(differs()),
+            Some(fixed) => shape.push(fixed.to_dim()),
+            None if place == 0 && *size == 1 => shape.push(batch.clone()),
+            None => shape.push(size.to_dim()),
+        }
+    }
+    Ok(shape)
+}
+
+fn to_tract((shape, data): &Value, wanted: DatumType) -> TractResult<TValue> {
+    let tensor = match data {
+        Data::Fp32(v) => Tensor::from_shape(shape, v),
+        Data::Fp64(v) => Tensor::from_shape(shape, v),
+        Data::Int8(v) => Tensor::from_shape(shape, v),
+        Data::Int16(v) => Tensor::from_shape(shape, v),
+        Data::Int32(v) => Tensor::from_shape(shape, v),
+        Data::Int64(v) => Tensor::from_shape(shape, v),
+        Data::Uint8(v) => Tensor::from_shape(shape, v),
+        Data::Uint16(v) => Tensor::from_shape(shape, v),
+        Data::Uint32(v) => Tensor::from_shape(shape, v),
+        Data::Uint64(v) => Tensor::from_shape(shape, v),
+        Data::Bool(v) => Tensor::from_shape(shape, v),
+        Data::Bytes(_) => Err(TractError::msg("text can't be fed to a model")),
+    }?;
+    if tensor.datum_type() == wanted {
+        return Ok(tensor.into());
+    }
+    Ok(tensor.cast_to_dt(wanted)?.into_owned().into())
+}
+
+fn from_tract(tensor: &Tensor) -> TractResult<Value> {
+    let data = match tensor.datum_type().unquantized() {
+        DatumType::F64 => Data::Fp64(values(tensor)?),
+        DatumType::I8 => Data::Int8(values(tensor)?),
+        DatumType::I16 => Data::Int16(values(tensor)?),
+        DatumType::I32 => Data::Int32(values(tensor)?),
+        DatumType::I64 => Data::Int64(values(tensor)?),
+        DatumType::U8 => Data::Uint8(values(tensor)?),
+        DatumType::U16 => Data::Uint16(values(tensor)?),
+        DatumType::U32 => Data::Uint32(values(tensor)?),
+        DatumType::U64 => Data::Uint64(values(tensor)?),
+        DatumType::Bool => Data::Bool(values(tensor)?),
+        _ => Data::Fp32(values(tensor.cast_to::<f32>()?.as_ref())?),
+    };
+    Ok((tensor.shape().to_vec(), data))
+}
+
+fn values<T: Datum + Copy>(tensor: &Tensor) -> TractResult<Vec<T>> {
+    Ok(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
+}
+
+fn row_of((shape, data): &Value, row: usize, batch: usize) -> Value {
+    let mut shape = shape.clone();
+    if let Some(first) = shape.first_mut() {
+        *first = 1;
+    }
+    let width = data.len() / batch;
+    (shape, data.slice(row * width, width))
+}
+
+/// Puts the outputs of single rows back together along the first dimension.
+fn join_rows(rows: Vec<Vec<Value>>) -> Vec<Value> {
+    let mut rows = rows.into_iter();
+    let mut all = rows.next().unwrap_or_default();
+    for row in rows {
+        for ((shape, data), (row_shape, row_data)) in all.iter_mut().zip(row) {
+            data.append(row_data);
+            if let (Some(first), Some(more)) = (shape.first_mut(), row_shape.first()) {
+                *first += more;
+            }
+        }
+    }
+    all
+}
+
+fn text(error: &TractError) -> String {
+    shorten(&format!("{error:#}"))
+}

@@ -1,0 +1,152 @@
+//! What can go wrong with a model, by cause.
+
+use crate::tensor::{Datatype, ShapeError};
+
+/// Why a model can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Over the bound; nothing was parsed.
+    #[error("model has {got} bytes, at most {max} are allowed")]
+    TooLarge {
+        /// Size in bytes.
+        got: usize,
+        /// Bound in bytes.
+        max: usize,
+    },
+    /// Not ONNX.
+    #[error("model is not ONNX: {why}")]
+    Parse {
+        /// Where the parser stopped.
+        why: String,
+    },
+    /// ONNX, but its parts contradict each other or break a bound.
+    #[error("model breaks a rule of ONNX or a bound: {why}")]
+    Malformed {
+        /// Which rule, on which part.
+        why: String,
+    },
+    /// The runtime doesn't have an operator that the model uses.
+    #[error("the runtime has no operator {domain}{separator}{op}, which node {node:?} needs", separator = if domain.is_empty() { "" } else { "." })]
+    UnknownOp {
+        /// Name of the operator.
+        op: String,
+        /// Its domain; empty for ONNX's own.
+        domain: String,
+        /// The first node that uses it.
+        node: String,
+    },
+    /// The runtime refuses the model.
+    #[error("the runtime can't load the model: {why}")]
+    Runtime {
+        /// The runtime's own words; they name the node.
+        why: String,
+    },
+    /// The manifest's signature and the model don't fit together.
+    #[error("the manifest and the model disagree: {why}")]
+    Signature {
+        /// Which input or output, expected and got.
+        why: String,
+    },
+    /// The model can't run a batch of zeros.
+    #[error("the model fails on a warm-up input")]
+    WarmUp(#[source] InferError),
+}
+
+/// Why one inference failed.
+#[derive(Debug, thiserror::Error)]
+pub enum InferError {
+    /// An input that the signature names is missing.
+    #[error("input {name:?} is missing; the model takes {expected}")]
+    MissingInput {
+        /// The input's name.
+        name: String,
+        /// Names of all inputs.
+        expected: String,
+    },
+    /// An input that the signature doesn't name, or the same twice.
+    #[error("input {name:?} is unknown or given twice; the model takes {expected}")]
+    UnexpectedInput {
+        /// The name that was given.
+        name: String,
+        /// Names of all inputs.
+        expected: String,
+    },
+    /// Wrong element type.
+    #[error("input {name:?} must be {expected}, got {got}")]
+    Datatype {
+        /// The input's name.
+        name: String,
+        /// What the signature says.
+        expected: Datatype,
+        /// What was given.
+        got: Datatype,
+    },
+    /// Wrong shape.
+    #[error("input {name:?} must have shape {expected:?} (-1 = batch), got {got:?}")]
+    Shape {
+        /// The input's name.
+        name: String,
+        /// What the signature says.
+        expected: Vec<i64>,
+        /// What was given.
+        got: Vec<usize>,
+    },
+    /// More rows at once than allowed, none at all, or a different number in each input.
+    #[error("batch of {got} rows; 1 to {max} are allowed, the same in each input")]
+    Batch {
+        /// Rows in the request.
+        got: usize,
+        /// Bound.
+        max: usize,
+    },
+    /// A step before the model can't work on this input.
+    #[error("pre-processing step {step} failed on input {name:?}: {why}")]
+    Pre {
+        /// Name of the step.
+        step: &'static str,
+        /// The input's name.
+        name: String,
+        /// Expected and got.
+        why: String,
+    },
+    /// A step after the model can't work on its output.
+    #[error("post-processing step {step} failed on output {name:?}: {why}")]
+    Post {
+        /// Name of the step.
+        step: &'static str,
+        /// The output's name.
+        name: String,
+        /// Expected and got.
+        why: String,
+    },
+    /// The runtime failed.
+    #[error("the runtime failed: {why}")]
+    Runtime {
+        /// The runtime's own words.
+        why: String,
+    },
+    /// The runtime panicked; the model stays usable.
+    #[error("the runtime panicked: {why}")]
+    Panic {
+        /// The panic's message.
+        why: String,
+    },
+    /// Our own bug: a result that doesn't fill its shape.
+    #[error("a result doesn't fill its shape")]
+    Result(#[source] ShapeError),
+}
+
+impl InferError {
+    /// Whether the caller's input is at fault, not the model or the runtime.
+    pub fn is_caller_fault(&self) -> bool {
+        match self {
+            Self::MissingInput { .. }
+            | Self::UnexpectedInput { .. }
+            | Self::Datatype { .. }
+            | Self::Shape { .. }
+            | Self::Batch { .. }
+            | Self::Pre { .. } => true,
+            Self::Post { .. } | Self::Runtime { .. } | Self::Panic { .. } | Self::Result(_) => false,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A loaded model with its pre- and post-processing: what the self-test tries and what serves requests.
+
+use crate::engine::{Engine, Feed, Value};
+use crate::error::{InferError, LoadError};
+use crate::spec::{Spec, TensorSpec};
+use crate::tensor::{Data, Datatype, Tensor, volume};
+use crate::{post, pre};
+
+/// Most rows in one request; larger ones are split by the caller.
+pub const MAX_BATCH_ROWS: usize = 256;
+
+/// A model ready to answer. Immutable: share it by `Arc`, call it from any thread; dropping the last reference
+/// frees its memory.
+pub struct Model {
+    engine: Engine,
+    spec: Spec,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Parses ONNX bytes, holds them against the signature and warms the model up, so that the first request
+    /// is no slower than the next.
+    ///
+    /// # Errors
+    /// [`LoadError`] by cause; an operator that the runtime lacks is named. Never panics and takes no
+    /// more memory than the file and its plan need.
+    pub fn load(bytes: &[u8], spec: Spec) -> Result<Self, LoadError> {
+        let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
+        let feeds = example.iter().map(|input| feed(&spec, input)).collect::<Result<Vec<_>, _>>()?;
+        let engine = Engine::load(bytes, &feeds)?;
+        let model = Self { engine, spec };
+        model.check_outputs(example)?;
+        Ok(model)
+    }
+
+    /// Signature, steps and labels.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Whether larger batches run in one pass; else they run row by row.
+    pub fn is_batched(&self) -> bool {
+        self.engine.is_batched()
+    }
+
+    /// Answers one request. Inputs may come in any order.
+    ///
+    /// # Errors
+    /// [`InferError`]; [`InferError::is_caller_fault`] tells a wrong input from a failing model.
+    pub fn infer(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
+        let inputs = self.in_order(inputs)?;
+        let batch = self.batch_of(&inputs)?;
+        let mut feeds = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let (name, shape, data) = input.into_parts();
+            feeds.push(pre::apply(&self.spec.pre, &name, (shape, data))?);
+        }
+        let raw = self.engine.run(&feeds, batch)?;
+        let outputs = post::apply(&self.spec.post, &self.spec.labels, raw)?;
+        outputs.into_iter().enumerate().map(|(place, output)| self.named(place, output)).collect()
+    }
+
+    /// Sorts inputs into the order of the signature and checks each one.
+    fn in_order(&self, mut inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
+        let mut sorted = Vec::with_capacity(inputs.len());
+        for spec in &self.spec.inputs {
+            let Some(place) = inputs.iter().position(|input| input.name() == spec.name) else {
+                return Err(InferError::MissingInput {
+                    name: spec.name.clone(),
+                    expected: self.input_names(),
+                });
+            };
+            let input = inputs.swap_remove(place);
+            check(spec, &input)?;
+            sorted.push(input);
+        }
+        match inputs.first() {
+            Some(extra) => Err(InferError::UnexpectedInput {
+                name: extra.name().to_owned(),
+                expected: self.input_names(),
+            }),
+            None => Ok(sorted),
+        }
+    }
+
+    fn input_names(&self) -> String {
+        self.spec.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn batch_of(&self, inputs: &[Tensor]) -> Result<usize, InferError> {
+        let batched = self.spec.inputs.iter().zip(inputs).filter(|(spec, _)| spec.is_batched());
+        let mut rows = batched.filter_map(|(_, input)| input.shape().first().copied());
+        let Some(batch) = rows.next() else { return Ok(1) };
+        let odd = rows.find(|other| *other != batch);
+        match odd.unwrap_or(batch) {
+            0 => Err(InferError::Batch { got: 0, max: MAX_BATCH_ROWS }),
+            got if got > MAX_BATCH_ROWS || odd.is_some() => {
+                Err(InferError::Batch { got, max: MAX_BATCH_ROWS })
+            }
+            batch => Ok(batch),
+        }
+    }
+
+    /// Outputs take the signature's names by their place.
+    fn named(&self, place: usize, (shape, data): Value) -> Result<Tensor, InferError> {
+        let signature = self.spec.outputs.get(place).map(|spec| spec.name.clone());
+        let name = signature.or_else(|| self.engine.outputs().get(place).cloned());
+        let name = name.unwrap_or_else(|| format!("output_{place}"));
+        Tensor::new(name, shape, data).map_err(InferError::Result)
+    }
+
+    /// The answer to one row of zeros must be what the signature says.
+    fn check_outputs(&self, example: Vec<Tensor>) -> Result<(), LoadError> {
+        let outputs = self.infer(example).map_err(LoadError::WarmUp)?;
+        let got = || {
+            outputs
+                .iter()
+                .map(|o| format!("{} {} {:?}", o.name(), o.datatype(), o.shape()))
+                .collect::<Vec<_>>()
+        };
+        let specs = &self.spec.outputs;
+        if outputs.len() == specs.len()
+            && specs.iter().zip(&outputs).all(|(spec, output)| spec.admits(output))
+        {
+            return Ok(());
+        }
+        let expected: Vec<String> =
+            specs.iter().map(|s| format!("{} {} {:?}", s.name, s.datatype, s.shape)).collect();
+        Err(LoadError::Signature { why: format!("outputs should be {expected:?}, they are {:?}", got()) })
+    }
+}
+
+fn check(spec: &TensorSpec, input: &Tensor) -> Result<(), InferError> {
+    let name = || spec.name.clone();
+    if input.datatype() != spec.datatype {
+        return Err(InferError::Datatype { name: name(), expected: spec.datatype, got: input.datatype() });
+    }
+    if !spec.allows(input.shape()) {
+        return Err(InferError::Shape {
+            name: name(),
+            expected: spec.shape.clone(),
+            got: input.shape().to_vec(),
+        });
+    }
+    Ok(())
+}
+
+/// What the model is fed for an example input.
+fn feed(spec: &Spec, example: &Tensor) -> Result<Feed, LoadError> {
+    let (name, shape, data) = example.clone().into_parts();
+    let (shape, _) = pre::apply(&spec.pre, &name, (shape, data)).map_err(LoadError::WarmUp)?;
+    Ok(Feed { name, shape })
+}
+
+/// One row of zeros of the signature's type and shape.
+fn zeros(spec: &TensorSpec) -> Result<Tensor, LoadError> {
+    let free = spec.shape.iter().skip(1).any(|dim| *dim < 0);
+    if free || spec.datatype == Datatype::Bytes {
+        let why = format!("input {:?}: only the first dimension may be -1, and text can't be fed", spec.name);
+        return Err(LoadError::Signature { why });
+    }
+    let shape: Vec<usize> = spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();
+    if volume(&shape) > crate::oip::MAX_ELEMENTS {
+        return Err(LoadError::Signature {
+            why: format!("input {:?} has {} elements per row", spec.name, volume(&shape)),
+        });
+    }
+    let data = Data::zeros(spec.datatype, volume(&shape));
+    Tensor::new(spec.name.clone(), shape, data).map_err(|e| LoadError::Signature { why: e.to_string() })
+}

@@ -1,0 +1,174 @@
+//! Steps between an application's input and the model, in the order of the manifest.
+
+use release::{ImageLayout, PreStep, Resampling};
+
+use crate::engine::Value;
+use crate::error::InferError;
+use crate::image::{self, Method, Order};
+use crate::spec;
+use crate::tensor::{Data, Datatype};
+
+/// Runs all steps on one input.
+pub(crate) fn apply(steps: &[PreStep], name: &str, input: Value) -> Result<Value, InferError> {
+    steps.iter().try_fold(input, |value, step| {
+        apply_one(step, value).map_err(|why| InferError::Pre {
+            step: spec::pre_name(step),
+            name: name.to_owned(),
+            why,
+        })
+    })
+}
+
+fn apply_one(step: &PreStep, (shape, data): Value) -> Result<Value, String> {
+    match step {
+        PreStep::Scale { factor } => Ok((shape, map(data, |x| x * factor)?)),
+        PreStep::Clip { min, max } => Ok((shape, map(data, |x| x.clamp(*min, *max))?)),
+        PreStep::Standardise { mean, std } => standardise((shape, data), mean, std),
+        PreStep::Layout { from, to } => layout((shape, data), order(*from), order(*to)),
+        PreStep::Resize { height, width, layout, method } => {
+            let size =
+                |pixels: u32| usize::try_from(pixels).map_err(|_| format!("can't make {pixels} pixels"));
+            resize((shape, data), (size(*height)?, size(*width)?), order(*layout), *method)
+        }
+        PreStep::Cast { datatype } => {
+            let known = spec::datatype(*datatype).ok_or_else(|| format!("can't make {}", datatype.name()))?;
+            Ok((shape, cast(data, known)?))
+        }
+    }
+}
+
+fn order(layout: ImageLayout) -> Order {
+    match layout {
+        ImageLayout::Nhwc => Order::ChannelsLast,
+        ImageLayout::Nchw => Order::ChannelsFirst,
+    }
+}
+
+/// The values as f32, without a copy where they are f32 already.
+fn floats(data: Data) -> Result<Vec<f32>, String> {
+    match cast(data, Datatype::Fp32)? {
+        Data::Fp32(values) => Ok(values),
+        other => Err(format!("needs numbers, got {}", other.datatype())),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "arithmetic is in f64 and rounded once, to the model's f32"
+)]
+fn map(data: Data, f: impl Fn(f64) -> f64) -> Result<Data, String> {
+    let mut values = floats(data)?;
+    for value in &mut values {
+        *value = f(f64::from(*value)) as f32;
+    }
+    Ok(Data::Fp32(values))
+}
+
+/// One mean and deviation for all values, or one for each entry of an axis: the last one if it has as many
+/// entries (features, channels last), else the second (channels first).
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "arithmetic is in f64 and rounded once, to the model's f32"
+)]
+fn standardise((shape, data): Value, mean: &[f64], std: &[f64]) -> Result<Value, String> {
+    if mean.len() != std.len() || mean.is_empty() {
+        return Err(format!("has {} means and {} deviations", mean.len(), std.len()));
+    }
+    let run = match () {
+        () if mean.len() == 1 || shape.last() == Some(&mean.len()) => 1,
+        () if shape.get(1) == Some(&mean.len()) => shape.iter().skip(2).product(),
+        () => return Err(format!("has {} means, which no axis of shape {shape:?} has", mean.len())),
+    };
+    let mut values = floats(data)?;
+    for (chunk, place) in values.chunks_mut(std::cmp::max(run, 1)).zip((0..mean.len()).cycle()) {
+        for value in chunk {
+            *value = ((f64::from(*value) - mean[place]) / std[place]) as f32;
+        }
+    }
+    Ok((shape, Data::Fp32(values)))
+}
+
+fn layout((shape, data): Value, from: Order, to: Order) -> Result<Value, String> {
+    let dims = from.dims(&shape).ok_or_else(|| four(&shape))?;
+    let data = match data {
+        Data::Uint8(values) => Data::Uint8(image::reorder(&values, dims, from, to)),
+        other => Data::Fp32(image::reorder(&floats(other)?, dims, from, to)),
+    };
+    Ok((to.shape(dims), data))
+}
+
+fn resize(
+    (shape, data): Value,
+    size: (usize, usize),
+    order: Order,
+    method: Resampling,
+) -> Result<Value, String> {
+    let dims = order.dims(&shape).ok_or_else(|| four(&shape))?;
+    let method = match method {
+        Resampling::Nearest => Method::Nearest,
+        Resampling::Bilinear => Method::Bilinear,
+    };
+    let values = image::resize(&floats(data)?, dims, order, size, method);
+    Ok((order.shape(image::Dims { h: size.0, w: size.1, ..dims }), Data::Fp32(values)))
+}
+
+fn four(shape: &[usize]) -> String {
+    format!("needs a batch of images, which has four dimensions, got shape {shape:?}")
+}
+
+fn cast(data: Data, datatype: Datatype) -> Result<Data, String> {
+    if data.datatype() == datatype {
+        return Ok(data);
+    }
+    if data.datatype() == Datatype::Bytes {
+        return Err("needs numbers, got text".into());
+    }
+    Data::from_f64(datatype, &data.to_f64()).ok_or_else(|| format!("can't make {datatype}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(steps: &[PreStep], shape: &[usize], values: Vec<f32>) -> Result<Value, InferError> {
+        apply(steps, "x", (shape.to_vec(), Data::Fp32(values)))
+    }
+
+    #[test]
+    fn steps_run_in_order() {
+        let steps = [PreStep::Scale { factor: 0.5 }, PreStep::Clip { min: 0.0, max: 1.0 }];
+        assert_eq!(run(&steps, &[1, 3], vec![-1.0, 1.0, 9.0]).unwrap().1, Data::Fp32(vec![0.0, 0.5, 1.0]));
+    }
+
+    #[test]
+    fn standardise_finds_features_and_channels() {
+        let step = [PreStep::Standardise { mean: vec![1.0, 2.0], std: vec![1.0, 2.0] }];
+        let rows = run(&step, &[2, 2], vec![1.0, 2.0, 2.0, 4.0]).unwrap().1;
+        assert_eq!(rows, Data::Fp32(vec![0.0, 0.0, 1.0, 1.0]));
+        let first = run(&step, &[1, 2, 1, 3], vec![1.0, 1.0, 2.0, 2.0, 2.0, 4.0]).unwrap().1;
+        assert_eq!(first, Data::Fp32(vec![0.0, 0.0, 1.0, 0.0, 0.0, 1.0]));
+        let error = run(&step, &[1, 3], vec![0.0; 3]).unwrap_err();
+        assert!(error.to_string().contains("standardise") && error.to_string().contains("[1, 3]"), "{error}");
+    }
+
+    #[test]
+    fn bytes_keep_their_type_until_arithmetic_needs_floats() {
+        let steps = [PreStep::Layout { from: ImageLayout::Nhwc, to: ImageLayout::Nchw }];
+        let image = (vec![1, 1, 2, 3], Data::Uint8(vec![1, 2, 3, 4, 5, 6]));
+        let (shape, data) = apply(&steps, "x", image).unwrap();
+        assert_eq!((shape, data), (vec![1, 3, 1, 2], Data::Uint8(vec![1, 4, 2, 5, 3, 6])));
+    }
+
+    #[test]
+    fn an_image_step_on_rows_is_an_error() {
+        let steps =
+            [PreStep::Resize { height: 2, width: 2, layout: ImageLayout::Nchw, method: Resampling::Nearest }];
+        assert!(matches!(run(&steps, &[1, 3], vec![0.0; 3]), Err(InferError::Pre { step: "resize", .. })));
+    }
+
+    #[test]
+    fn text_is_refused_by_arithmetic() {
+        let text = (vec![1], Data::Bytes(vec!["a".into()]));
+        assert!(apply(&[PreStep::Scale { factor: 1.0 }], "x", text).is_err());
+    }
+}

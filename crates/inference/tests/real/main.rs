@@ -1,0 +1,6 @@
+//! The real artifacts of `examples/digits` under the real runtime, and models made to hurt.
+#![expect(clippy::unwrap_used, reason = "a missing fixture must fail the test")]
+
+mod digits;
+mod hostile;
+mod support;
