@@ -147,6 +147,15 @@ factor = 0.0625
 kind = "softmax"
 {variants}
 
+[monitor]
+type = "image"
+input = "image"
+height = 8
+width = 8
+channels = 1
+range = [0.0, 16.0]
+layout = "nchw"
+
 [budgets]
 latency_p95_us = 50_000
 memory_bytes = 67_108_864
