@@ -305,6 +305,7 @@ pub(crate) fn target_path(model: &ModelName, version: &Version) -> String {
     format!("models/{model}/{version}/manifest.json")
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn as_rfc3339<S: Serializer>(at: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&trust::format_rfc3339(*at))
 }

@@ -1,4 +1,5 @@
 //! The attacks of the threat model on manifests: wrong places, hostile names, wrong hardware, downgrades.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use protocol::message::Hardware;
 use protocol::{Counter, Digest, ModelName, ReleaseRef, UnixMillis, Version};
@@ -27,7 +28,7 @@ fn manifest_json() -> Value {
         "labels": ["0", "1"], "reference": blob(3), "golden": blob(4), "card": blob(5),
         "monitor": {"type": "image", "input": "image", "height": 8, "width": 8, "channels": 1, "range": [0, 16],
                     "layout": "nchw"},
-        "budgets": {"latency_p95_us": 50000, "memory_bytes": 1000000},
+        "budgets": {"latency_p95_us": 50_000, "memory_bytes": 1_000_000},
         "probation": {"duration_s": 8, "max_error_percent": 5.0, "max_p95_us": 100_000},
         "fallback": [{"version": "1.0.0", "digest": hex::encode([9; 32]), "counter": 1}]
     })

@@ -8,7 +8,9 @@
 //! Roots are persisted as they are accepted; everything else comes in [`Accepted::files`] once the whole
 //! chain was accepted, so that a refusal leaves the earlier state. One fixed `now` serves the whole session.
 
+mod drive;
 mod search;
+mod types;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,83 +23,12 @@ use crate::metadata::{Role, Root, Signed, Snapshot, Targets, Timestamp};
 use crate::repository::{Repository, TargetInfo, check_length_and_hashes};
 use search::Walk;
 
+pub use drive::{load_stored, run};
+pub use types::{Accepted, Fetch, File, Reply, Step, Stored};
+
 const ROOT: &str = "root";
 const TIMESTAMP: &str = "timestamp";
 const SNAPSHOT: &str = "snapshot";
-
-/// What the caller has stored, byte for byte as it was given.
-#[derive(Debug, Clone, Default)]
-pub struct Stored {
-    /// The trusted root, from enrolment or from [`Step::Persist`].
-    pub root: Vec<u8>,
-    /// The other files by the names in [`File`].
-    pub files: BTreeMap<String, Vec<u8>>,
-}
-
-impl Stored {
-    /// Only a trusted root, as after enrolment.
-    pub fn new(root: impl Into<Vec<u8>>) -> Self {
-        Self { root: root.into(), files: BTreeMap::new() }
-    }
-
-    /// Takes over a file as [`Step::Persist`] or [`Accepted::files`] gave it.
-    pub fn put(&mut self, file: File) {
-        if file.name == "root.json" {
-            self.root = file.bytes;
-        } else {
-            self.files.insert(file.name, file.bytes);
-        }
-    }
-}
-
-/// A file to store byte for byte under a name that is safe in a folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
-    /// `root.json`, `timestamp.json`, `snapshot.json`, `targets.json` or a delegated role's.
-    pub name: String,
-    /// Exactly as fetched.
-    pub bytes: Vec<u8>,
-}
-
-/// A file to fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetch {
-    /// Path below the metadata base address, percent-encoded.
-    pub path: String,
-    /// Stop when more than this has come.
-    pub max_bytes: u64,
-}
-
-/// The answer to a [`Fetch`]. A network failure is none: keep the session and try again, or drop it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// The file.
-    Bytes(Vec<u8>),
-    /// The server has no such file.
-    NotFound,
-}
-
-/// What the caller does next.
-#[derive(Debug)]
-pub enum Step {
-    /// Fetch a file and feed it.
-    Need(Fetch),
-    /// Make this root durable now, then go on (step 5.3.8).
-    Persist(File),
-    /// Delete this stored file now, then go on: its keys were rotated (step 5.3.11).
-    Forget(String),
-    /// The whole chain is accepted.
-    Done(Box<Accepted>),
-}
-
-/// The end of a session that was accepted.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The trusted view.
-    pub repository: Repository,
-    /// Files that are new, to be stored together.
-    pub files: Vec<File>,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -305,7 +236,7 @@ impl Session {
 
     // 5.4 Update the timestamp role.
     fn feed_timestamp(&mut self, reply: Reply) -> Result<(), TrustError> {
-        let bytes = self.expect_bytes(reply, "timestamp.json", TIMESTAMP, self.limits.timestamp_bytes)?;
+        let bytes = expect_bytes(reply, "timestamp.json", TIMESTAMP, self.limits.timestamp_bytes)?;
         let keys = self.root.content.key_set(TIMESTAMP);
         let new: Trusted<Timestamp> = self.open(bytes, &keys, TIMESTAMP, "5.4.2 signatures")?;
         let chosen = match self.old_timestamp.take() {
@@ -341,7 +272,7 @@ impl Session {
 
     fn feed_snapshot(&mut self, reply: Reply) -> Result<(), TrustError> {
         let meta = self.snapshot_meta()?;
-        let bytes = self.expect_bytes(reply, "snapshot.json", SNAPSHOT, self.limits.snapshot_bytes)?;
+        let bytes = expect_bytes(reply, "snapshot.json", SNAPSHOT, self.limits.snapshot_bytes)?;
         check_length_and_hashes(&bytes, meta.length, meta.hashes.as_ref())
             .map_err(|c| c.at(SNAPSHOT, "5.5.2 hashes in timestamp"))?;
         let keys = self.root.content.key_set(SNAPSHOT);
@@ -411,12 +342,6 @@ impl Session {
         Ok(Trusted { signed, envelope, bytes })
     }
 
-    fn expect_bytes(&self, reply: Reply, name: &str, role: &str, max: u64) -> Result<Vec<u8>, TrustError> {
-        let Reply::Bytes(bytes) = reply else { return Err(Cause::Missing(name.into()).at(role, "download")) };
-        check_bound(&bytes, max).map_err(|c| c.at(role, "download"))?;
-        Ok(bytes)
-    }
-
     fn check_expiry<T: Role>(&self, signed: &Signed<T>) -> Result<(), Cause> {
         match self.mode {
             Mode::Online => signed.check_expiry(self.now),
@@ -430,55 +355,10 @@ impl Session {
     }
 }
 
-/// Re-reads what was accepted before, without a network and whether expired or not: expiry refuses new
-/// metadata only. Signatures, versions and hashes are all checked again.
-///
-/// # Errors
-/// [`TrustError`] when something stored is missing or isn't what was signed.
-pub fn load_stored<S: Into<String>>(
-    stored: Stored,
-    wanted: impl IntoIterator<Item = S>,
-    limits: &Limits,
-) -> Result<Repository, TrustError> {
-    let mut session = Session::begin(stored, wanted, UnixMillis(0), limits, Mode::Stored)?;
-    session.end_of_roots()?;
-    let timestamp = session.old_timestamp.take();
-    let timestamp =
-        timestamp.ok_or_else(|| Cause::Missing("timestamp.json".into()).at(TIMESTAMP, "stored metadata"))?;
-    session.accept_timestamp(timestamp)?;
-    match session.next()? {
-        Step::Done(accepted) => Ok(accepted.repository),
-        Step::Need(fetch) => Err(Cause::Missing(fetch.path).at("repository", "stored metadata")),
-        Step::Persist(_) | Step::Forget(_) => Err(Cause::OutOfTurn.at("repository", "stored metadata")),
-    }
-}
-
-/// Runs a session against files in memory: the server's own check before it publishes, and tests.
-/// `stored` follows the steps, as a device's folder would.
-///
-/// # Errors
-/// [`TrustError`] as a device would see it.
-pub fn run(
-    stored: &mut Stored,
-    wanted: &[&str],
-    now: UnixMillis,
-    limits: &Limits,
-    mut fetch: impl FnMut(&str) -> Option<Vec<u8>>,
-) -> Result<Repository, TrustError> {
-    let mut session = Session::new(stored.clone(), wanted.iter().copied(), now, limits)?;
-    loop {
-        match session.next()? {
-            Step::Need(need) => session.feed(fetch(&need.path).map_or(Reply::NotFound, Reply::Bytes))?,
-            Step::Persist(file) => stored.put(file),
-            Step::Forget(name) => {
-                stored.files.remove(&name);
-            }
-            Step::Done(accepted) => {
-                accepted.files.into_iter().for_each(|file| stored.put(file));
-                return Ok(accepted.repository);
-            }
-        }
-    }
+fn expect_bytes(reply: Reply, name: &str, role: &str, max: u64) -> Result<Vec<u8>, TrustError> {
+    let Reply::Bytes(bytes) = reply else { return Err(Cause::Missing(name.into()).at(role, "download")) };
+    check_bound(&bytes, max).map_err(|c| c.at(role, "download"))?;
+    Ok(bytes)
 }
 
 /// 5.4.3: neither the timestamp's version nor the snapshot's version in it may fall; an equal version is no

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Fetch, Mode, Reply, Session, Trusted, check_bound};
+use super::{Fetch, Mode, Reply, Session, Trusted, check_bound, expect_bytes};
 use crate::envelope::{Envelope, KeySet};
 use crate::error::{Cause, TrustError};
 use crate::metadata::{MetaFile, Signed, Targets, file_name};
@@ -122,7 +122,7 @@ impl Session {
 
     pub(super) fn feed_targets(&mut self, reply: Reply) -> Result<(), TrustError> {
         let role = self.fetching.take().ok_or_else(|| Cause::OutOfTurn.at(TARGETS, "feed"))?;
-        let bytes = self.expect_bytes(reply, &file_name(&role), &role, self.limits.targets_bytes)?;
+        let bytes = expect_bytes(reply, &file_name(&role), &role, self.limits.targets_bytes)?;
         let keys = self.keys_of(&role).ok_or_else(|| Cause::OutOfTurn.at(&role, "feed"))?;
         let trusted = self.check_targets(&role, &keys, bytes)?;
         self.targets.insert(role, trusted);
