@@ -101,7 +101,9 @@ fn failed(e: &BlobError) -> ApiError {
         BlobError::TooLarge { .. } => {
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("Refused: {e}."))
         }
-        BlobError::Upload { .. } => ApiError::malformed("upload_broken", "The upload broke off; send it again."),
+        BlobError::Upload { .. } => {
+            ApiError::malformed("upload_broken", "The upload broke off; send it again.")
+        }
         BlobError::Open { .. } | BlobError::Store { .. } => ApiError::internal(e),
     }
 }

@@ -99,7 +99,10 @@ pub struct MetadataPath {
 /// Public keys of the server's own roles; made at the first call.
 #[utoipa::path(get, path = "/projects/{project}/online-keys", tag = "releases", operation_id = "getOnlineKeys",
     params(ProjectPath), responses((status = 200, body = OnlineKeys), (status = 403, body = ErrorBody)))]
-async fn online_keys(State(state): State<AppState>, scope: InProject<Publisher>) -> ApiResult<Json<OnlineKeys>> {
+async fn online_keys(
+    State(state): State<AppState>,
+    scope: InProject<Publisher>,
+) -> ApiResult<Json<OnlineKeys>> {
     let keys = keys::ensure(&state.store, &state.clock, &state.seal, &scope.project).await;
     let keys = keys.map_err(|e| ApiError::internal(&e))?;
     let of = |wanted: OnlineRole| {
@@ -125,7 +128,8 @@ async fn metadata_file(
     let not_found = || ApiError::not_found("metadata file");
     let name = path.file.strip_suffix(".json").ok_or_else(not_found)?;
     let mut conn = state.store.read().await?;
-    let versioned = name.split_once('.').and_then(|(version, role)| Some((u64::from_str(version).ok()?, role)));
+    let versioned =
+        name.split_once('.').and_then(|(version, role)| Some((u64::from_str(version).ok()?, role)));
     let found = match versioned {
         Some((version, role)) => metadata::get(&mut conn, &scope.project, role, version).await?,
         None => metadata::newest(&mut conn, &scope.project, name).await?,
@@ -161,7 +165,9 @@ async fn create(
 fn decode(files: Vec<PublishedFile>) -> ApiResult<Vec<(String, Vec<u8>)>> {
     let decode = |file: PublishedFile| match STANDARD.decode(&file.content) {
         Ok(bytes) => Ok((file.name, bytes)),
-        Err(_) => Err(ApiError::malformed("bad_base64", format!("The content of {} is not base64.", file.name))),
+        Err(_) => {
+            Err(ApiError::malformed("bad_base64", format!("The content of {} is not base64.", file.name)))
+        }
     };
     files.into_iter().map(decode).collect()
 }
@@ -182,7 +188,9 @@ fn refused(e: &PublishError) -> ApiError {
             wrong("missing_blobs").with("missing", missing)
         }
         PublishError::ForeignDirector => wrong("foreign_director"),
-        PublishError::ReleaseExists { .. } => ApiError::conflict("release_exists", format!("Refused: {text}.")),
+        PublishError::ReleaseExists { .. } => {
+            ApiError::conflict("release_exists", format!("Refused: {text}."))
+        }
         PublishError::Refresh(_) | PublishError::Keys(_) | PublishError::Store(_) => ApiError::internal(e),
     }
 }

@@ -33,13 +33,20 @@ impl DeviceAccess {
 }
 
 impl AuthProvider for DeviceAccess {
-    fn authenticate<'a>(&'a self, connect: &'a ConnectPacket, _: SocketAddr) -> Answer<'a, Result<AuthResult>> {
+    fn authenticate<'a>(
+        &'a self,
+        connect: &'a ConnectPacket,
+        _: SocketAddr,
+    ) -> Answer<'a, Result<AuthResult>> {
         let expected = client_id(&self.project, &self.device);
         let result = if connect.client_id == expected {
             AuthResult::success_with_user(expected)
         } else {
             debug!(project = %self.project, device = %self.device, "client id {:?} refused", connect.client_id);
-            AuthResult::fail_with_reason(ReasonCode::ClientIdentifierNotValid, format!("client id must be {expected}"))
+            AuthResult::fail_with_reason(
+                ReasonCode::ClientIdentifierNotValid,
+                format!("client id must be {expected}"),
+            )
         };
         Box::pin(ready(Ok(result)))
     }
@@ -71,7 +78,11 @@ impl ServerAccess {
 }
 
 impl AuthProvider for ServerAccess {
-    fn authenticate<'a>(&'a self, connect: &'a ConnectPacket, from: SocketAddr) -> Answer<'a, Result<AuthResult>> {
+    fn authenticate<'a>(
+        &'a self,
+        connect: &'a ConnectPacket,
+        from: SocketAddr,
+    ) -> Answer<'a, Result<AuthResult>> {
         let result = if from.ip().is_loopback() && self.is_server(connect) {
             AuthResult::success_with_user(SERVER_USER)
         } else {

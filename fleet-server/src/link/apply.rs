@@ -153,7 +153,8 @@ fn verified(row: &Device, channel: Channel, report: &SignedReport) -> Result<Vec
     if report.counter <= row.report_counter {
         return Err(Rejection::Replayed { floor: row.report_counter, got: report.counter }.into());
     }
-    let key = <[u8; 32]>::try_from(row.report_key.as_slice()).ok().and_then(|key| PublicKey::ed25519(&key).ok());
+    let key =
+        <[u8; 32]>::try_from(row.report_key.as_slice()).ok().and_then(|key| PublicKey::ed25519(&key).ok());
     let Some(key) = key else {
         let column = "report_key".to_owned();
         return Err(StoreError::Corrupt { column, why: "not an ed25519 key".into() }.into());

@@ -266,13 +266,19 @@ impl Front {
         }
         stream.set_nodelay(true).map_err(Refusal::Handshake)?;
         let tls = self.acceptor.accept(stream).await.map_err(Refusal::Handshake)?;
-        let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
+        let certificate =
+            tls.get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
         let identity = DeviceIdentity::from_certificate(certificate).map_err(Refusal::NotADevice)?;
         self.gate.admit(&identity).await?;
         Ok((tls, identity))
     }
 
-    async fn serve_device(&self, stream: TlsStream<TcpStream>, address: SocketAddr, identity: DeviceIdentity) {
+    async fn serve_device(
+        &self,
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        identity: DeviceIdentity,
+    ) {
         let client_id = protocol::topic::client_id(&identity.project, &identity.device);
         let (number, close) = self.broker.register(&client_id);
         info!(project = %identity.project, device = %identity.device, peer = %address, "device connected");

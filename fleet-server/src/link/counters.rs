@@ -28,8 +28,14 @@ impl LinkCounters {
             messages: counter("flotilla_link_messages_total", "MQTT messages taken from the broker."),
             records: counter("flotilla_link_records_total", "Telemetry records stored for the first time."),
             duplicates: counter("flotilla_link_duplicate_records_total", "Telemetry records stored before."),
-            quarantined: counter("flotilla_link_quarantined_records_total", "Records that could not be read."),
-            overloaded: counter("flotilla_link_overload_drops_total", "Messages given back to the broker unread."),
+            quarantined: counter(
+                "flotilla_link_quarantined_records_total",
+                "Records that could not be read.",
+            ),
+            overloaded: counter(
+                "flotilla_link_overload_drops_total",
+                "Messages given back to the broker unread.",
+            ),
             commits: counter("flotilla_link_commits_total", "Groups of messages committed at once."),
             metrics: metrics.clone(),
         }

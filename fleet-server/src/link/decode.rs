@@ -2,11 +2,11 @@
 
 use std::io::{ErrorKind, Read};
 
+use protocol::decode_json;
 use protocol::message::Status;
 use protocol::report::SignedReport;
 use protocol::telemetry::{Batch, MAX_BATCH_BYTES, MAX_COMPRESSED_BYTES};
 use protocol::topic::{Channel, Topic};
-use protocol::decode_json;
 
 use super::reject::Rejection;
 
@@ -91,7 +91,9 @@ mod tests {
 
     #[test]
     fn a_batch_comes_through() {
-        let Message::Telemetry(batch) = message(Channel::Telemetry, &packed(&batch_with(1).encode())).unwrap() else {
+        let Message::Telemetry(batch) =
+            message(Channel::Telemetry, &packed(&batch_with(1).encode())).unwrap()
+        else {
             panic!("not a batch");
         };
         assert_eq!(batch.records.len(), 1);

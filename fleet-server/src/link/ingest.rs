@@ -77,11 +77,12 @@ impl Ingest {
 
     async fn take(&mut self, group: Vec<Inbound>, shutdown: &CancellationToken) {
         self.counters.messages.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-        let (group, readable, mut refused) = match tokio::task::spawn_blocking(move || decode_all(group)).await {
-            Ok(decoded) => decoded,
-            // The messages stay unacknowledged and come again.
-            Err(e) => return error!("decoding a group of messages failed: {e}"),
-        };
+        let (group, readable, mut refused) =
+            match tokio::task::spawn_blocking(move || decode_all(group)).await {
+                Ok(decoded) => decoded,
+                // The messages stay unacknowledged and come again.
+                Err(e) => return error!("decoding a group of messages failed: {e}"),
+            };
         let Some((effects, more)) = self.store_until_done(&readable, shutdown).await else { return };
         refused.extend(more);
         group.into_iter().for_each(Inbound::ack);
@@ -139,7 +140,8 @@ impl Ingest {
         let mut tx = self.store.begin().await?;
         let is_connected = |project: &ProjectId, device: &DeviceId| (self.is_connected)(project, device);
         let now = self.clock.now();
-        let mut applier = Applier { conn: &mut tx, now, effects: Effects::default(), is_connected: &is_connected };
+        let mut applier =
+            Applier { conn: &mut tx, now, effects: Effects::default(), is_connected: &is_connected };
         let mut refused = vec![];
         for (topic, message) in readable {
             match applier.apply(topic, message).await {

@@ -39,7 +39,11 @@ pub(super) async fn store(conn: &mut Conn, place: Place<'_>, record: &Record) ->
 }
 
 /// The inner error says why the record can't be read; the outer one is the database's.
-async fn try_store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<Result<(), String>, StoreError> {
+async fn try_store(
+    conn: &mut Conn,
+    place: Place<'_>,
+    record: &Record,
+) -> Result<Result<(), String>, StoreError> {
     let Place { project, device, stream, now } = place;
     match record.kind {
         Kind::Pane => return store_pane(conn, place, record).await,
@@ -78,7 +82,11 @@ async fn try_store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result
     Ok(Ok(()))
 }
 
-async fn store_pane(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<Result<(), String>, StoreError> {
+async fn store_pane(
+    conn: &mut Conn,
+    place: Place<'_>,
+    record: &Record,
+) -> Result<Result<(), String>, StoreError> {
     let pane = match profile::Pane::decode(&record.body) {
         Ok(pane) => pane,
         Err(e) => return Ok(Err(e.to_string())),

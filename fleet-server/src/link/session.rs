@@ -253,7 +253,11 @@ fn options(upstream: &Upstream) -> MqttOptions {
 /// Status is never shared: its retained messages come only with a subscription of one's own.
 fn filters(is_shared: bool) -> Vec<String> {
     let share = |filter: String| {
-        if is_shared && !filter.ends_with(Channel::Status.path()) { format!("$share/fleet/{filter}") } else { filter }
+        if is_shared && !filter.ends_with(Channel::Status.path()) {
+            format!("$share/fleet/{filter}")
+        } else {
+            filter
+        }
     };
     server_filters().into_iter().map(share).collect()
 }
@@ -266,6 +270,9 @@ mod tests {
     fn replicas_share_everything_but_status() {
         assert!(filters(false).iter().all(|filter| !filter.starts_with('$')));
         let shared = filters(true);
-        assert_eq!(shared.iter().filter(|filter| filter.starts_with("$share/fleet/")).count(), shared.len() - 1);
+        assert_eq!(
+            shared.iter().filter(|filter| filter.starts_with("$share/fleet/")).count(),
+            shared.len() - 1
+        );
     }
 }

@@ -51,7 +51,11 @@ impl Link {
     ///
     /// # Errors
     /// [`BrokerError`] when the embedded broker can't be set up.
-    pub async fn start(state: &AppState, io: LinkIo, supervisor: &mut Supervisor) -> Result<Self, BrokerError> {
+    pub async fn start(
+        state: &AppState,
+        io: LinkIo,
+        supervisor: &mut Supervisor,
+    ) -> Result<Self, BrokerError> {
         let counters = LinkCounters::new(&state.metrics);
         let (inbound_sender, inbound) = mpsc::channel(INBOUND);
         let (outbound, outbound_receiver) = mpsc::channel(OUTBOUND);
@@ -84,11 +88,14 @@ impl Link {
             is_connected: is_connected(broker.clone()),
             noted: HashMap::new(),
         };
-        let downlink = DownlinkTask { store: state.store.clone(), requests, outbound, broker: broker.clone() };
+        let downlink =
+            DownlinkTask { store: state.store.clone(), requests, outbound, broker: broker.clone() };
         spawn(supervisor, "mqtt session", session, |mut task, shutdown| {
             Box::pin(async move { task.run(shutdown).await })
         });
-        spawn(supervisor, "ingest", ingest, |mut task, shutdown| Box::pin(async move { task.run(shutdown).await }));
+        spawn(supervisor, "ingest", ingest, |mut task, shutdown| {
+            Box::pin(async move { task.run(shutdown).await })
+        });
         spawn(supervisor, "downlink", downlink, |mut task, shutdown| {
             Box::pin(async move { task.run(shutdown).await })
         });
@@ -163,7 +170,9 @@ async fn embed(
 }
 
 fn is_connected(broker: Option<EmbeddedBroker>) -> IsConnected {
-    Arc::new(move |project, device| broker.as_ref().is_some_and(|broker| broker.is_connected(project, device)))
+    Arc::new(move |project, device| {
+        broker.as_ref().is_some_and(|broker| broker.is_connected(project, device))
+    })
 }
 
 /// The gate that asks the database.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::{DeviceId, ProjectId, UnixMillis};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
@@ -60,13 +60,15 @@ impl Authority {
         let pem = if let Some(pem) = read_secret(&certificate_path)? {
             pem
         } else {
-            let pem = ca_params(now)?.self_signed(&key).map_err(make("the CA certificate"))?.pem().into_bytes();
+            let pem =
+                ca_params(now)?.self_signed(&key).map_err(make("the CA certificate"))?.pem().into_bytes();
             write_secret(&certificate_path, &pem)?;
             pem
         };
         let certificate = parse_certificate(&certificate_path, &pem)?;
         check_pair(&certificate_path, &certificate, &key)?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(make("an issuer from the CA certificate"))?;
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate, key).map_err(make("an issuer from the CA certificate"))?;
         Ok(Self { certificate, issuer })
     }
 
@@ -100,7 +102,8 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(ia5(&DeviceIdentity::uri(project, device))?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         leaf(&mut params, now, lifetime)?;
-        let serial = params.serial_number.as_ref().map(|serial| hex::encode(serial.as_ref())).unwrap_or_default();
+        let serial =
+            params.serial_number.as_ref().map(|serial| hex::encode(serial.as_ref())).unwrap_or_default();
         let certificate = params.signed_by(key, &self.issuer).map_err(make("a device certificate"))?;
         let not_after = UnixMillis(params.not_after.unix_timestamp().saturating_mul(1000));
         Ok(IssuedCertificate { pem: certificate.pem(), serial, not_after })
@@ -123,7 +126,11 @@ impl Authority {
     }
 }
 
-fn leaf(params: &mut CertificateParams, now: UnixMillis, lifetime: std::time::Duration) -> Result<(), PkiError> {
+fn leaf(
+    params: &mut CertificateParams,
+    now: UnixMillis,
+    lifetime: std::time::Duration,
+) -> Result<(), PkiError> {
     let now = instant(now);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -179,7 +186,8 @@ pub(super) fn parse_private_key(path: &Path, pem: &[u8]) -> Result<PrivatePkcs8K
 }
 
 fn check_pair(path: &Path, certificate: &CertificateDer<'_>, key: &KeyPair) -> Result<(), PkiError> {
-    let corrupt = || PkiError::Corrupt { path: PathBuf::from(path), what: "certificate of the CA key beside it" };
+    let corrupt =
+        || PkiError::Corrupt { path: PathBuf::from(path), what: "certificate of the CA key beside it" };
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| corrupt())?;
     if parsed.public_key().raw == key.subject_public_key_info() { Ok(()) } else { Err(corrupt()) }
 }
@@ -259,7 +267,13 @@ mod tests {
     fn a_server_certificate_is_no_device() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::load_or_create(folder.path(), NOW).unwrap();
-        let server = authority.issue_server(&["localhost".into(), "127.0.0.1".into()], std::time::Duration::from_secs(3600), NOW).unwrap();
+        let server = authority
+            .issue_server(
+                &["localhost".into(), "127.0.0.1".into()],
+                std::time::Duration::from_secs(3600),
+                NOW,
+            )
+            .unwrap();
         let der = parse_certificate(Path::new("x"), server.certificate_pem.as_bytes()).unwrap();
         assert!(matches!(DeviceIdentity::from_certificate(&der), Err(PkiError::NotADevice(_))));
     }

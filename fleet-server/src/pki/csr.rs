@@ -27,8 +27,8 @@ impl DeviceKey {
         if pem.len() > MAX_CSR_BYTES {
             return Err(PkiError::BadCsr("it is too large"));
         }
-        let (_, block) =
-            x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| PkiError::BadCsr("it is not PEM"))?;
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
+            .map_err(|_| PkiError::BadCsr("it is not PEM"))?;
         if block.label != "CERTIFICATE REQUEST" && block.label != "NEW CERTIFICATE REQUEST" {
             return Err(PkiError::BadCsr("the PEM block is not a CERTIFICATE REQUEST"));
         }
@@ -70,7 +70,12 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384};
 
     fn csr(key: &KeyPair) -> String {
-        CertificateParams::new(vec!["liar.example".into()]).unwrap().serialize_request(key).unwrap().pem().unwrap()
+        CertificateParams::new(vec!["liar.example".into()])
+            .unwrap()
+            .serialize_request(key)
+            .unwrap()
+            .pem()
+            .unwrap()
     }
 
     #[test]
@@ -91,7 +96,8 @@ mod tests {
         let last = der.len() - 1;
         der[last] ^= 1;
         let b64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
-        let forged = format!("-----BEGIN CERTIFICATE REQUEST-----\n{b64}\n-----END CERTIFICATE REQUEST-----\n");
+        let forged =
+            format!("-----BEGIN CERTIFICATE REQUEST-----\n{b64}\n-----END CERTIFICATE REQUEST-----\n");
         assert!(matches!(DeviceKey::from_csr_pem(&forged), Err(PkiError::BadCsr(_))));
     }
 

@@ -131,14 +131,15 @@ async fn enroll_once(state: &AppState, request: EnrollRequest) -> ApiResult<Enro
     if devices::get(&mut tx, &token.project, &device).await?.is_some() {
         return Err(device_exists(&device));
     }
-    devices::insert(&mut tx, &new).await.map_err(|e| {
-        if e.is_conflict() { device_exists(&device) } else { e.into() }
-    })?;
+    devices::insert(&mut tx, &new)
+        .await
+        .map_err(|e| if e.is_conflict() { device_exists(&device) } else { e.into() })?;
     if !enrollment::use_up(&mut tx, &token.token_id, &device, now).await? {
         return Err(token_used());
     }
     let actor = format!("device {device}");
-    let change = Change::new(now, &actor, "device.enroll", "device", device.as_str()).in_project(&token.project);
+    let change =
+        Change::new(now, &actor, "device.enroll", "device", device.as_str()).in_project(&token.project);
     let after = serde_json::json!({
         "token": token.token_id, "certificate_serial": issued.serial, "hardware": request.hardware,
     });
@@ -177,12 +178,15 @@ fn wanted_device(token: &EnrollmentToken, wanted: Option<&DeviceId>) -> ApiResul
         )),
         (Some(fixed), _) => Ok(fixed.clone()),
         (None, Some(wanted)) => Ok(wanted.clone()),
-        (None, None) => Err(ApiError::unprocessable("device_required", "The token names no device; send its name.")),
+        (None, None) => {
+            Err(ApiError::unprocessable("device_required", "The token names no device; send its name."))
+        }
     }
 }
 
 fn report_key(text: &str) -> ApiResult<Vec<u8>> {
-    let bad = || ApiError::unprocessable("bad_report_key", "The report key is not the base64 of an ed25519 key.");
+    let bad =
+        || ApiError::unprocessable("bad_report_key", "The report key is not the base64 of an ed25519 key.");
     let bytes: [u8; 32] = STANDARD.decode(text).ok().and_then(|b| b.try_into().ok()).ok_or_else(bad)?;
     PublicKey::ed25519(&bytes).map_err(|_| bad())?;
     Ok(bytes.to_vec())
@@ -197,7 +201,11 @@ fn device_exists(device: &DeviceId) -> ApiError {
 }
 
 fn token_used() -> ApiError {
-    ApiError::new(axum::http::StatusCode::GONE, "token_used", "The token was used before; it works only once.")
+    ApiError::new(
+        axum::http::StatusCode::GONE,
+        "token_used",
+        "The token was used before; it works only once.",
+    )
 }
 
 /// The oldest root is the one to start from: its hash stands in tokens, and the chain leads to the newest.

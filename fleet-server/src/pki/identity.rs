@@ -65,7 +65,9 @@ fn names_in_uri(certificate: &X509Certificate<'_>) -> Result<(ProjectId, DeviceI
     Ok((ProjectId::new(project).map_err(bad_id)?, DeviceId::new(device).map_err(bad_id)?))
 }
 
-fn only<'a>(mut values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>) -> Option<&'a str> {
+fn only<'a>(
+    mut values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
+) -> Option<&'a str> {
     let value = values.next()?;
     if values.next().is_some() { None } else { value.as_str().ok() }
 }

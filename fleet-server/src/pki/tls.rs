@@ -40,9 +40,12 @@ impl TlsConfigs {
     pub fn new(authority: &Authority, certificate: &Arc<ServerCertificate>) -> Result<Self, PkiError> {
         let provider = provider();
         let roots = Arc::new(roots(authority.certificate())?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build().map_err(|e| {
-            PkiError::Tls { what: "verification of device certificates", source: rustls::Error::General(e.to_string()) }
-        })?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .map_err(|e| PkiError::Tls {
+                what: "verification of device certificates",
+                source: rustls::Error::General(e.to_string()),
+            })?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<ServerCertificate>::clone(certificate);
         let mut https = builder(&provider)?.with_no_client_auth().with_cert_resolver(Arc::clone(&resolver));
         https.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -81,7 +84,9 @@ impl ServerCertificate {
     ) -> Result<Self, PkiError> {
         let names = all_names(names)?;
         let current = match load(folder) {
-            Ok(Some((current, certificate))) if is_fresh(&certificate, authority, &names, lifetime, now) => current,
+            Ok(Some((current, certificate))) if is_fresh(&certificate, authority, &names, lifetime, now) => {
+                current
+            }
             // A damaged server certificate is replaced: nothing depends on the old one.
             Ok(_) | Err(PkiError::Corrupt { .. }) => issue(folder, authority, &names, lifetime, now)?,
             Err(e) => return Err(e),
@@ -195,7 +200,8 @@ fn load(folder: &Path) -> Result<Option<(Current, CertificateDer<'static>)>, Pki
     };
     let certificate = parse_certificate(&certificate_path, &pem)?;
     let key = PrivateKeyDer::Pkcs8(parse_private_key(&key_path, &key)?);
-    let corrupt = || PkiError::Corrupt { path: certificate_path.clone(), what: "certificate of the key beside it" };
+    let corrupt =
+        || PkiError::Corrupt { path: certificate_path.clone(), what: "certificate of the key beside it" };
     let key = CertifiedKey::from_der(vec![certificate.clone()], key, &provider()).map_err(|_| corrupt())?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|_| corrupt())?;
     let not_after = UnixMillis(parsed.validity().not_after.timestamp().saturating_mul(1000));
@@ -274,7 +280,8 @@ mod tests {
     fn a_running_server_renews_its_certificate() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::load_or_create(folder.path(), NOW).unwrap();
-        let certificate = ServerCertificate::load_or_issue(folder.path(), &authority, &[], LIFETIME, NOW).unwrap();
+        let certificate =
+            ServerCertificate::load_or_issue(folder.path(), &authority, &[], LIFETIME, NOW).unwrap();
         assert!(!certificate.renew_if_needed(&authority, NOW).unwrap());
         let before = Arc::clone(&certificate.current.read().unwrap().key);
         assert!(certificate.renew_if_needed(&authority, NOW.plus_millis(80 * 24 * 3600 * 1000)).unwrap());
@@ -288,7 +295,8 @@ mod tests {
         ServerCertificate::load_or_issue(folder.path(), &authority, &[], LIFETIME, NOW).unwrap();
         std::fs::write(folder.path().join("server.key.pem"), "garbage").unwrap();
         ServerCertificate::load_or_issue(folder.path(), &authority, &[], LIFETIME, NOW).unwrap();
-        let bad = ServerCertificate::load_or_issue(folder.path(), &authority, &["no spaces".into()], LIFETIME, NOW);
+        let bad =
+            ServerCertificate::load_or_issue(folder.path(), &authority, &["no spaces".into()], LIFETIME, NOW);
         assert!(matches!(bad, Err(PkiError::BadName { .. })));
     }
 }

@@ -54,7 +54,9 @@ async fn admit(gate: &dyn Gate, peer: &Peer) -> Result<DeviceIdentity, Refusal> 
 
 fn refused(refusal: &Refusal) -> ApiError {
     match refusal {
-        Refusal::Store(_) => ApiError::unavailable("database_busy", "The server can't look the device up now.", 5),
+        Refusal::Store(_) => {
+            ApiError::unavailable("database_busy", "The server can't look the device up now.", 5)
+        }
         other => ApiError::forbidden(other.code(), format!("Refused: {other}.")),
     }
 }

@@ -132,9 +132,14 @@ pub async fn renew_if_needed(
     Ok(true)
 }
 
-async fn in_service(conn: &mut Conn, project: &ProjectId, device: &DeviceId) -> Result<Device, DirectorError> {
+async fn in_service(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+) -> Result<Device, DirectorError> {
     let row = devices::get(conn, project, device).await?;
-    row.filter(|row| row.decommissioned_at.is_none()).ok_or_else(|| DirectorError::UnknownDevice(device.clone()))
+    row.filter(|row| row.decommissioned_at.is_none())
+        .ok_or_else(|| DirectorError::UnknownDevice(device.clone()))
 }
 
 async fn sign_and_store(

@@ -141,7 +141,8 @@ pub async fn publish(
     let online = refresh::sign_both(&mut tx, &state.seal, project, &mut candidate, now).await?;
     let wanted = wanted_targets(&candidate)?;
     let repository = candidate.check(trusted, &wanted, now).map_err(PublishError::Untrusted)?;
-    let mut check = Check { conn: &mut tx, state, project, repository: &repository, publication: &publication };
+    let mut check =
+        Check { conn: &mut tx, state, project, repository: &repository, publication: &publication };
     let targets = check.targets(&wanted).await?;
     let [snapshot, timestamp] = &online;
     let (snapshot_version, timestamp_version) = (snapshot.version, timestamp.version);
@@ -287,7 +288,11 @@ impl Check<'_> {
                 missing.push(blob.digest);
             }
         }
-        if missing.is_empty() { Ok(manifest) } else { Err(PublishError::MissingBlobs { path: path.into(), missing }) }
+        if missing.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(PublishError::MissingBlobs { path: path.into(), missing })
+        }
     }
 
     /// A director that isn't ours would leave every device without Desired.

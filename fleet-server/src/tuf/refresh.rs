@@ -78,7 +78,14 @@ pub(super) fn whole_second(at: UnixMillis) -> UnixMillis {
 }
 
 fn file(name: &str, version: u64, bytes: Vec<u8>, expires_at: UnixMillis, now: UnixMillis) -> MetadataFile {
-    MetadataFile { name: name.to_owned(), version, bytes, expires_at, stored_at: now, stored_by: "server".into() }
+    MetadataFile {
+        name: name.to_owned(),
+        version,
+        bytes,
+        expires_at,
+        stored_at: now,
+        stored_by: "server".into(),
+    }
 }
 
 /// Signs snapshot and timestamp of every project again before they expire, until shutdown.
@@ -110,7 +117,9 @@ pub async fn refresh(state: &AppState, project: &ProjectId) -> Result<bool, Refr
     projects::lock(&mut tx, project).await?;
     let newest = metadata::all_newest(&mut tx, project).await?;
     let expires = |name: &str| newest.iter().find(|file| file.name == name).map(|file| file.expires_at);
-    let (Some(timestamp), Some(snapshot)) = (expires("timestamp"), expires("snapshot")) else { return Ok(false) };
+    let (Some(timestamp), Some(snapshot)) = (expires("timestamp"), expires("snapshot")) else {
+        return Ok(false);
+    };
     let is_snapshot_old = nears_end(snapshot, SNAPSHOT_LIFETIME_MS, now);
     if !is_snapshot_old && !nears_end(timestamp, TIMESTAMP_LIFETIME_MS, now) {
         return Ok(false);

@@ -61,7 +61,11 @@ impl SealKey {
         let nonce = random_bytes::<NONCE_LEN>();
         let mut sealed = seed.to_vec();
         self.0
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad(project, role)), &mut sealed)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad(project, role)),
+                &mut sealed,
+            )
             .expect("32 bytes are far below the cipher's bound");
         [nonce.as_slice(), &sealed].concat()
     }
@@ -70,12 +74,18 @@ impl SealKey {
     ///
     /// # Errors
     /// [`SealError::Foreign`] when it was sealed by another key, for something else, or was changed.
-    pub fn open(&self, project: &ProjectId, role: &str, sealed: &[u8]) -> Result<[u8; SEED_BYTES], SealError> {
+    pub fn open(
+        &self,
+        project: &ProjectId,
+        role: &str,
+        sealed: &[u8],
+    ) -> Result<[u8; SEED_BYTES], SealError> {
         let foreign = || SealError::Foreign { project: project.clone(), role: role.to_owned() };
         let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or_else(foreign)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| foreign())?;
         let mut rest = rest.to_vec();
-        let seed = self.0.open_in_place(nonce, Aad::from(aad(project, role)), &mut rest).map_err(|_| foreign())?;
+        let seed =
+            self.0.open_in_place(nonce, Aad::from(aad(project, role)), &mut rest).map_err(|_| foreign())?;
         <[u8; SEED_BYTES]>::try_from(&*seed).map_err(|_| foreign())
     }
 }
@@ -102,7 +112,9 @@ mod tests {
         let other = SealKey::load_or_create(&folder.path().join("other.key")).unwrap();
         assert!(other.open(&a, "snapshot", &sealed).is_err());
         sealed[20] ^= 1;
-        assert!(again.open(&a, "snapshot", &sealed).is_err() && again.open(&a, "snapshot", b"short").is_err());
+        assert!(
+            again.open(&a, "snapshot", &sealed).is_err() && again.open(&a, "snapshot", b"short").is_err()
+        );
         std::fs::write(&path, "short").unwrap();
         assert!(matches!(SealKey::load_or_create(&path), Err(SealError::Damaged)));
     }

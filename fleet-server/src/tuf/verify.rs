@@ -37,14 +37,21 @@ impl Candidate {
     fn fetch(&self, path: &str) -> Reply {
         let found = match path.strip_suffix(".json").map(|name| name.split_once('.')) {
             Some(Some((version, role))) => version.parse().ok().and_then(|version| self.get(role, version)),
-            Some(None) => path.strip_suffix(".json").and_then(|role| self.newest(role)).map(|(_, bytes)| bytes),
+            Some(None) => {
+                path.strip_suffix(".json").and_then(|role| self.newest(role)).map(|(_, bytes)| bytes)
+            }
             None => None,
         };
         found.map_or(Reply::NotFound, |bytes| Reply::Bytes(bytes.to_vec()))
     }
 
     /// Runs the client from `trusted` over this repository, looking for `wanted` targets.
-    pub(super) fn check(&self, trusted: Stored, wanted: &[String], now: UnixMillis) -> Result<Repository, TrustError> {
+    pub(super) fn check(
+        &self,
+        trusted: Stored,
+        wanted: &[String],
+        now: UnixMillis,
+    ) -> Result<Repository, TrustError> {
         let mut session = Session::new(trusted, wanted.iter().map(String::as_str), now, &Limits::default())?;
         loop {
             match session.next()? {

@@ -1,0 +1,103 @@
+//! Publications are refused exactly where a device would refuse them, and leave nothing behind then.
+
+use flotilla_server::store::metadata;
+use flotilla_server::tuf::publish::{self, Publication, PublishError};
+use flotilla_server::tuf::refresh;
+use trust::repo::{RootBuilder, TargetsBuilder};
+use trust::{Signer, director};
+
+use crate::support::*;
+
+const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+
+async fn newest(server: &Server, name: &str) -> Option<metadata::MetadataFile> {
+    let mut conn = server.state.store.read().await.unwrap();
+    metadata::newest(&mut conn, &project(), name).await.unwrap()
+}
+
+async fn publish(
+    server: &Server,
+    metadata: Vec<(&str, Vec<u8>)>,
+) -> Result<publish::Published, PublishError> {
+    let metadata = metadata.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+    let publication = Publication { metadata, targets: vec![] };
+    publish::publish(&server.state, &project(), "test", publication).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_device_would_refuse_is_refused_and_nothing_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_bare(folder.path(), 0).await;
+    server.add_project(&project()).await;
+    assert!(matches!(publish(&server, vec![]).await, Err(PublishError::NoRoot)));
+    let publisher = server.publish_root(&project()).await;
+    let before = newest(&server, "timestamp").await.unwrap();
+    let expires = server.state.clock.now().plus_millis(YEAR_MS);
+    let targets = newest(&server, "targets").await.unwrap().bytes;
+    let next = || TargetsBuilder::resume(&targets, expires).unwrap();
+
+    let thief = signer(99);
+    let forged = next().sign(&[&thief]).unwrap();
+    assert!(matches!(publish(&server, vec![("targets", forged)]).await, Err(PublishError::Untrusted(_))));
+    let unnamed =
+        next().target("models/digits/1.0.0/manifest.json", b"{}", None).sign(&[&publisher.targets]).unwrap();
+    let refused = publish(&server, vec![("targets", unnamed)]).await;
+    assert!(matches!(refused, Err(PublishError::MissingTarget { .. })), "{refused:?}");
+    let foreign = director::target_bytes(&[thief.public_key()], 1);
+    let foreign_targets =
+        next().target(director::TARGET, &foreign, None).sign(&[&publisher.targets]).unwrap();
+    let publication = Publication {
+        metadata: vec![("targets".into(), foreign_targets)],
+        targets: vec![(director::TARGET.into(), foreign)],
+    };
+    let refused = publish::publish(&server.state, &project(), "test", publication).await;
+    assert!(matches!(refused, Err(PublishError::ForeignDirector)), "{refused:?}");
+    let same_version = TargetsBuilder::new(expires).sign(&[&publisher.targets]).unwrap();
+    let refused = publish(&server, vec![("targets", same_version)]).await;
+    assert!(matches!(refused, Err(PublishError::Conflict { version: 1, .. })), "{refused:?}");
+    for (name, bytes) in [("targets", b"garbage".to_vec()), ("snapshot", before.bytes.clone())] {
+        let refused = publish(&server, vec![(name, bytes)]).await;
+        assert!(matches!(refused, Err(PublishError::Malformed { .. } | PublishError::WrongRole { .. })));
+    }
+    let usurper = RootBuilder::resume(&newest(&server, "root").await.unwrap().bytes, expires).unwrap();
+    let usurper = usurper.role("root", &[thief.public_key()], 1).sign(&[&thief]).unwrap();
+    assert!(matches!(publish(&server, vec![("root", usurper)]).await, Err(PublishError::Untrusted(_))));
+
+    assert_eq!(newest(&server, "timestamp").await.unwrap(), before, "nothing was stored");
+    let good = next().sign(&[&publisher.targets]).unwrap();
+    let published = publish(&server, vec![("targets", good)]).await.unwrap();
+    assert_eq!((published.snapshot_version, published.timestamp_version), (2, 2));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_root_is_taken_with_both_signatures() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_bare(folder.path(), 0).await;
+    server.add_project(&project()).await;
+    let publisher = server.publish_root(&project()).await;
+    let expires = server.state.clock.now().plus_millis(YEAR_MS);
+    let new_key = signer(77);
+    let root = RootBuilder::resume(&newest(&server, "root").await.unwrap().bytes, expires).unwrap();
+    let root = root.role("root", &[new_key.public_key()], 1);
+    let half = root.sign(&[&new_key]).unwrap();
+    assert!(matches!(publish(&server, vec![("root", half)]).await, Err(PublishError::Untrusted(_))));
+    let both = root.sign(&[&publisher.root, &new_key]).unwrap();
+    publish(&server, vec![("root", both)]).await.unwrap();
+    assert_eq!(newest(&server, "root").await.unwrap().version, 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshot_and_timestamp_are_signed_again_before_they_expire() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    assert!(!refresh::refresh(&server.state, &project()).await.unwrap(), "fresh ones are left alone");
+    let before = newest(&server, "timestamp").await.unwrap();
+    let mut later = server.state.clone();
+    later.clock = flotilla_server::clock::Clock::fixed(before.expires_at.plus_millis(1000));
+    assert!(refresh::refresh(&later, &project()).await.unwrap());
+    let after = newest(&server, "timestamp").await.unwrap();
+    assert!(after.version == before.version + 1 && after.expires_at > before.expires_at);
+    server.stop().await;
+}

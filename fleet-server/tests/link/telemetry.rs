@@ -1,0 +1,160 @@
+//! Nothing lost, nothing twice, and nothing that a device sends can stop the ingest.
+
+use protocol::message::{TaskPhase, TaskReport};
+use protocol::report::SignedReport;
+use protocol::telemetry::{Batch, Kind, Record};
+use protocol::topic::Channel;
+use protocol::{
+    Counter, Digest, ModelName, ReleaseRef, Revision, UnixMillis, Version, WIRE_VERSION, encode_json,
+};
+
+use flotilla_server::store::{Window, history, tasks};
+
+use crate::support::*;
+
+async fn events(server: &Server, device: &Device) -> Vec<history::Event> {
+    let mut conn = server.state.store.read().await.unwrap();
+    history::events(&mut conn, &project(), &device.id, &Window::first(500)).await.unwrap().items
+}
+
+fn counter(server: &Server, line: &str) -> u64 {
+    let text = server.state.metrics.render();
+    let found = text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
+    found.unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_count_once_and_the_acknowledgement_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let device = server.enroll("one").await;
+    let topic = device.topic(Channel::Telemetry);
+    let mut connection = device.connect(&server).await;
+    connection.publish(&topic, batch(1, &[1, 2, 3])).await;
+    connection.acknowledged(&device, 3).await;
+    connection.publish(&topic, batch(1, &[2, 3, 5])).await;
+    connection.acknowledged(&device, 3).await;
+    assert_eq!(events(&server, &device).await.len(), 4);
+    drop(connection);
+    server.stop().await;
+
+    let server = Server::start(folder.path()).await;
+    let mut connection = device.connect(&server).await;
+    connection.publish(&topic, batch(1, &[4])).await;
+    connection.acknowledged(&device, 5).await;
+    connection.publish(&topic, batch(1, &[1, 2, 3, 4, 5])).await;
+    connection.acknowledged(&device, 5).await;
+    connection.publish(&topic, batch(9, &[10])).await;
+    connection.acknowledged(&device, 8).await;
+    assert_eq!(events(&server, &device).await.len(), 6, "1 to 5 and 10, each once");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_messages_are_named_and_the_loop_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let mut device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    let telemetry = device.topic(Channel::Telemetry);
+    let bomb = zstd::encode_all(vec![0u8; 256 * 1024 * 1024].as_slice(), 3).unwrap();
+    let not_cbor = zstd::encode_all(&b"\xff\x00\x01"[..], 3).unwrap();
+    for payload in [bomb, b"not zstd".to_vec(), not_cbor, vec![]] {
+        connection.publish(&telemetry, payload).await;
+    }
+    connection.publish(&device.topic(Channel::Hello), b"{{{".to_vec()).await;
+    connection.publish(&device.topic(Channel::Hello), br#"{"v":9}"#.to_vec()).await;
+    connection.publish(&device.topic(Channel::Status), b"\xff\xfe".to_vec()).await;
+
+    connection.publish(&telemetry, batch(1, &[1])).await;
+    connection.acknowledged(&device, 1).await;
+    let hello = device.hello(0);
+    connection.publish(&device.topic(Channel::Hello), hello).await;
+    eventually("a good hello after all the bad ones", || async { server.row(&device).await.hello.is_some() })
+        .await;
+    for code in ["zstd_bomb", "malformed_zstd", "malformed_cbor", "malformed_json", "wire_version"] {
+        let name = format!("refused_{code}");
+        assert!(events(&server, &device).await.iter().any(|event| event.name == name), "{name}");
+        let line = format!("flotilla_link_rejected_messages_total{{code=\"{code}\"}}");
+        assert!(counter(&server, &line) >= 1, "{line}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_can_not_be_read_are_quarantined_and_count_as_received() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    let record = |seq, kind| Record { seq, kind, at: UnixMillis(0), body: b"\xff garbage".to_vec().into() };
+    let records = Kind::ALL.into_iter().enumerate().map(|(n, kind)| record(1 + n as u64, kind)).collect();
+    let batch = Batch { v: WIRE_VERSION, stream: stream(), floor_seq: 1, records, dropped: vec![] };
+    let payload = zstd::encode_all(batch.encode().as_slice(), 3).unwrap();
+    connection.publish(&device.topic(Channel::Telemetry), payload).await;
+    connection.acknowledged(&device, 5).await;
+    assert_eq!(counter(&server, "flotilla_link_quarantined_records_total"), 5);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_and_replayed_reports_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let (mut device, mut other) = (server.enroll("one").await, server.enroll("two").await);
+    let mut connection = device.connect(&server).await;
+    let topic = device.topic(Channel::Hello);
+    let (first, second) = (device.hello(0), device.hello(0));
+    connection.publish(&topic, second).await;
+    eventually("the report is taken", || async { server.row(&device).await.report_counter == 2 }).await;
+    // An older report, another device's report, one with a changed counter.
+    connection.publish(&topic, first.clone()).await;
+    other.counter = 100;
+    connection.publish(&topic, other.hello(0)).await;
+    let replayed: SignedReport = protocol::decode_json(&first).unwrap();
+    let (payload, signature) = (replayed.payload().unwrap(), replayed.signature().unwrap());
+    connection.publish(&topic, encode_json(&SignedReport::new(50, &payload, &signature))).await;
+    let refused =
+        |code: &str| counter(&server, &format!("flotilla_link_rejected_messages_total{{code=\"{code}\"}}"));
+    eventually("all are refused by name", || async {
+        refused("replayed_report") == 1 && refused("untrusted_report") == 2
+    })
+    .await;
+    assert_eq!(server.row(&device).await.report_counter, 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn task_reports_are_stored_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let mut device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    for phase in [TaskPhase::Accepted, TaskPhase::Fetching, TaskPhase::Committed] {
+        let report = TaskReport {
+            at: UnixMillis(1),
+            rollout: None,
+            revision: Revision(1),
+            model: ModelName::new("digits").unwrap(),
+            release: ReleaseRef {
+                version: Version::new("1.0.0").unwrap(),
+                digest: Digest::from_bytes([1; 32]),
+                counter: Counter(1),
+            },
+            phase,
+            cause: None,
+            progress: None,
+            self_test: None,
+        };
+        let signed = device.signed(Channel::Task, &encode_json(&report));
+        connection.publish(&device.topic(Channel::Task), signed).await;
+    }
+    let phases = async || {
+        let mut conn = server.state.store.read().await.unwrap();
+        let page = tasks::list(&mut conn, &project(), &device.id, &Window::first(10)).await.unwrap();
+        page.items.iter().map(|stored| stored.report.phase).collect::<Vec<_>>()
+    };
+    eventually("three reports", || async { phases().await.len() == 3 }).await;
+    assert_eq!(phases().await, [TaskPhase::Committed, TaskPhase::Fetching, TaskPhase::Accepted]);
+    server.stop().await;
+}
