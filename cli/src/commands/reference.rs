@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 use inference::reference::{self, TrainingRow};
 use inference::{Data, Model, Spec, Tensor, TensorSpec};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::output::{Format, facts};
+use crate::spec::ReleaseSpec;
 
 /// What to do with a reference profile.
 #[derive(Debug, clap::Subcommand)]
@@ -41,36 +41,15 @@ pub(crate) struct Build {
     variant: Option<String>,
 }
 
-/// The part of a build spec that a profile depends on; the rest is for `flotilla release build`.
-#[derive(Debug, Deserialize)]
-struct BuildSpec {
-    #[serde(default)]
-    labels: Vec<String>,
-    reference: PathBuf,
-    inputs: Vec<release::TensorSpec>,
-    outputs: Vec<release::TensorSpec>,
-    #[serde(default)]
-    pre: Vec<release::PreStep>,
-    #[serde(default)]
-    post: Vec<release::PostStep>,
-    monitor: Option<release::Monitor>,
-    variants: Vec<VariantFile>,
-}
-
-#[derive(Debug, Deserialize)]
-struct VariantFile {
-    name: String,
-    file: PathBuf,
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// When a file can't be read or written, the model can't be loaded, or a row doesn't fit; the row is named.
 pub(crate) fn run(command: &Command, format: Format) -> Result<()> {
     let Command::Build(args) = command;
-    let path = args.spec_place.as_ref().or(args.spec.as_ref()).ok_or_else(|| anyhow!("no build spec was named"))?;
-    let spec = read_spec(path)?;
+    let path =
+        args.spec_place.as_ref().or(args.spec.as_ref()).ok_or_else(|| anyhow!("no build spec was named"))?;
+    let spec = ReleaseSpec::read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let out = args.out.clone().unwrap_or_else(|| folder.join(&spec.reference));
     let (variant, model) = load(&spec, folder, args.variant.as_deref())?;
@@ -93,17 +72,19 @@ pub(crate) fn run(command: &Command, format: Format) -> Result<()> {
             ("written", out.display().to_string()),
             ("rows", value["rows"].to_string()),
             ("variant", variant.clone()),
-            ("features", if features.is_empty() { "none (the spec has no [monitor])".into() } else { features.join(", ") }),
+            (
+                "features",
+                if features.is_empty() {
+                    "none (the spec has no [monitor])".into()
+                } else {
+                    features.join(", ")
+                },
+            ),
         ])
     })
 }
 
-fn read_spec(path: &Path) -> Result<BuildSpec> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a build spec", path.display()))
-}
-
-fn load(spec: &BuildSpec, folder: &Path, wanted: Option<&str>) -> Result<(String, Model)> {
+fn load(spec: &ReleaseSpec, folder: &Path, wanted: Option<&str>) -> Result<(String, Model)> {
     let found = spec.variants.iter().find(|variant| wanted.is_none_or(|wanted| variant.name == wanted));
     let variant = found.ok_or_else(|| anyhow!("the spec has no variant {:?}", wanted.unwrap_or("at all")))?;
     let file = folder.join(&variant.file);

@@ -1,0 +1,198 @@
+//! Recent inferences by id, so that a label that comes later finds what was said.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use protocol::{Digest, ModelName, UnixMillis};
+
+/// Most inferences that are remembered. Bounds memory: about 100 bytes each.
+const MAX_REMEMBERED: usize = 16_384;
+
+/// A true label as an application says it: the class's name, or its number.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Label {
+    /// By number.
+    Class(usize),
+    /// By name.
+    Name(String),
+}
+
+impl Label {
+    /// The class that it names; none when the model doesn't know it.
+    pub(super) fn class(&self, labels: &[String]) -> Option<usize> {
+        match self {
+            Self::Class(class) => Some(*class).filter(|class| *class < labels.len()),
+            Self::Name(name) => labels.iter().position(|label| label == name),
+        }
+    }
+}
+
+/// Why a label was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FeedbackError {
+    /// Never seen, or forgotten.
+    #[error(
+        "inference {id:?} of model {model} is unknown; ids are remembered for {ttl_s} s and for the last {MAX_REMEMBERED} inferences"
+    )]
+    UnknownId {
+        /// The id that was given.
+        id: String,
+        /// The model that was named.
+        model: ModelName,
+        /// How long an id is remembered.
+        ttl_s: u64,
+    },
+    /// Labelled before.
+    #[error("inference {id:?} has its label already; the first one counts")]
+    Twice {
+        /// The id that was given.
+        id: String,
+    },
+    /// Not as many labels as items.
+    #[error("inference {id:?} answered {expected} items, got {got} labels")]
+    Count {
+        /// The id that was given.
+        id: String,
+        /// Items of the batch.
+        expected: usize,
+        /// Labels that came.
+        got: usize,
+    },
+    /// The model gives no classes.
+    #[error("model {model} is no classifier; labels can't be compared")]
+    NoClasses {
+        /// The model that was named.
+        model: ModelName,
+    },
+}
+
+/// What was said then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) model: ModelName,
+    pub(super) digest: Digest,
+    pub(super) at: UnixMillis,
+    /// Predicted class per item.
+    pub(super) classes: Vec<usize>,
+}
+
+/// The last inferences. The oldest is forgotten when a new one needs its place.
+#[derive(Debug)]
+pub(super) struct Recent {
+    ttl: Duration,
+    order: VecDeque<(u64, String)>,
+    said: HashMap<String, Entry>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    said: Said,
+    is_labelled: bool,
+}
+
+impl Recent {
+    pub(super) fn new(ttl: Duration) -> Self {
+        Self { ttl, order: VecDeque::new(), said: HashMap::new(), next: 0 }
+    }
+
+    /// Remembers one inference; an earlier one of the same id is forgotten.
+    pub(super) fn remember(&mut self, id: String, said: Said) {
+        while self.order.len() >= MAX_REMEMBERED {
+            self.forget_oldest();
+        }
+        let number = self.next;
+        self.next += 1;
+        self.order.push_back((number, id.clone()));
+        self.said.insert(id, Entry { number, said, is_labelled: false });
+    }
+
+    /// Finds what was said and marks it as labelled.
+    pub(super) fn take(
+        &mut self,
+        model: &ModelName,
+        id: &str,
+        labels: usize,
+        now: UnixMillis,
+    ) -> Result<Said, FeedbackError> {
+        self.expire(now);
+        let ttl_s = self.ttl.as_secs();
+        let unknown = || FeedbackError::UnknownId { id: id.to_owned(), model: model.clone(), ttl_s };
+        let entry = self.said.get_mut(id).filter(|entry| entry.said.model == *model).ok_or_else(unknown)?;
+        if entry.is_labelled {
+            return Err(FeedbackError::Twice { id: id.to_owned() });
+        }
+        let expected = entry.said.classes.len();
+        if expected != labels {
+            return Err(FeedbackError::Count { id: id.to_owned(), expected, got: labels });
+        }
+        entry.is_labelled = true;
+        Ok(entry.said.clone())
+    }
+
+    fn expire(&mut self, now: UnixMillis) {
+        let ttl_ms = i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX);
+        while let Some((number, id)) = self.order.front() {
+            let entry = self.said.get(id).filter(|entry| entry.number == *number);
+            if entry.is_some_and(|entry| now.millis_since(entry.said.at) <= ttl_ms) {
+                return;
+            }
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((number, id)) = self.order.pop_front() else { return };
+        if self.said.get(&id).is_some_and(|entry| entry.number == number) {
+            self.said.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(at: i64) -> Said {
+        let model = ModelName::new("m").unwrap();
+        Said { model, digest: Digest::from_bytes([0; 32]), at: UnixMillis(at), classes: vec![3] }
+    }
+
+    fn take(recent: &mut Recent, id: &str, now: i64) -> Result<Said, FeedbackError> {
+        recent.take(&ModelName::new("m").unwrap(), id, 1, UnixMillis(now))
+    }
+
+    #[test]
+    fn a_label_counts_once() {
+        let mut recent = Recent::new(Duration::from_secs(10));
+        recent.remember("a".into(), said(0));
+        assert_eq!(take(&mut recent, "a", 1).unwrap().classes, [3]);
+        assert!(matches!(take(&mut recent, "a", 1), Err(FeedbackError::Twice { .. })));
+        assert!(matches!(take(&mut recent, "b", 1), Err(FeedbackError::UnknownId { .. })));
+    }
+
+    #[test]
+    fn ids_are_forgotten_by_age_and_by_number() {
+        let mut recent = Recent::new(Duration::from_secs(10));
+        recent.remember("old".into(), said(0));
+        assert!(matches!(take(&mut recent, "old", 10_001), Err(FeedbackError::UnknownId { .. })));
+        for i in 0..=MAX_REMEMBERED {
+            recent.remember(i.to_string(), said(20_000));
+        }
+        assert!(take(&mut recent, "0", 20_000).is_err() && take(&mut recent, "1", 20_000).is_ok());
+        assert_eq!(recent.said.len(), recent.order.len());
+    }
+
+    #[test]
+    fn an_id_of_another_model_or_another_count_is_refused() {
+        let mut recent = Recent::new(Duration::from_secs(10));
+        recent.remember("a".into(), said(0));
+        let other = ModelName::new("other").unwrap();
+        assert!(matches!(recent.take(&other, "a", 1, UnixMillis(0)), Err(FeedbackError::UnknownId { .. })));
+        let model = ModelName::new("m").unwrap();
+        assert!(matches!(recent.take(&model, "a", 2, UnixMillis(0)), Err(FeedbackError::Count { .. })));
+        assert!(take(&mut recent, "a", 0).is_ok(), "a refused label doesn't use the id up");
+    }
+}

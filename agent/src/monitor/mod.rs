@@ -1,0 +1,16 @@
+//! What the agent learns by serving: panes of counters per release, delayed labels, latency and errors for the
+//! update machine's probation, readings of the device's resources.
+//!
+//! Nothing here waits: counting happens on the thread that ran the inference, after the answer has left, and
+//! closed panes go to the spool through a [`Sink`] that never blocks. Raw inputs are not kept. What is in an open
+//! pane is lost with the process: at most one window. Tests stand in each module and in `tests/api.rs`.
+
+mod counting;
+mod labels;
+mod recorder;
+mod resources;
+mod watch;
+
+pub use labels::{FeedbackError, Label};
+pub use recorder::{Monitor, Outcome, Request, Sink, Totals};
+pub use resources::read as read_resources;

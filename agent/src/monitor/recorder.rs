@@ -1,0 +1,272 @@
+//! The monitor itself: everything that is counted, behind one handle.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use inference::Tensor;
+use inference::features::{self, Answer};
+use profile::{Pane, Reference};
+use protocol::telemetry::Kind;
+use protocol::{Digest, ModelName, UnixMillis};
+
+use super::counting::Counting;
+use super::labels::{FeedbackError, Label, Recent, Said};
+use super::watch::Watch;
+use crate::slots::Loaded;
+use crate::update::Vitals;
+
+/// Releases that are counted at once; the idle ones beyond it are forgotten.
+const MAX_RELEASES: usize = 16;
+
+/// Takes a closed pane's bytes for the spool. Must not wait.
+pub type Sink = Box<dyn Fn(Kind, Vec<u8>) + Send + Sync>;
+
+/// One request that the model has seen.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The release that answered or failed.
+    pub loaded: &'a Loaded,
+    /// What was asked.
+    pub inputs: &'a [Tensor],
+    /// The device's clock.
+    pub at: UnixMillis,
+    /// Time that the inference took, the wait before it excluded.
+    pub latency: Duration,
+    /// How it ended.
+    pub outcome: Outcome<'a>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// With an answer.
+    Answered(&'a [Tensor]),
+    /// By the model's or the runtime's fault; a fixed name of the kind.
+    Failed(&'static str),
+    /// By the caller's fault.
+    Refused,
+}
+
+/// Totals of one model since the agent started, for `/metrics` and `/status`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Answered requests.
+    pub answered: u64,
+    /// Requests that failed by the model's or the runtime's fault.
+    pub failed: u64,
+    /// Requests refused for the caller's fault.
+    pub refused: u64,
+    /// Labels that came later.
+    pub labels: u64,
+    /// Labels that were the class that the model had said.
+    pub right: u64,
+    /// Time spent in inference, in microseconds.
+    pub busy_us: u64,
+}
+
+/// Counts everything about serving. Share it by `Arc`.
+pub struct Monitor {
+    sink: Sink,
+    window: Duration,
+    run: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    counting: BTreeMap<(ModelName, Digest), Counting>,
+    watches: BTreeMap<ModelName, (Digest, Watch)>,
+    totals: BTreeMap<ModelName, Totals>,
+    recent: Recent,
+    panes: u64,
+}
+
+impl std::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Monitor").field("window", &self.window).finish_non_exhaustive()
+    }
+}
+
+impl Monitor {
+    /// `run` is a random number of this run of the agent; it goes into every pane's key.
+    pub fn new(config: &crate::config::Monitor, run: u64, sink: Sink) -> Self {
+        let state = State {
+            counting: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            totals: BTreeMap::new(),
+            recent: Recent::new(config.label_ttl),
+            panes: 0,
+        };
+        Self { sink, window: config.pane_window, run, state: Mutex::new(state) }
+    }
+
+    /// Remembers what an inference said, so that a label finds it. Called before the answer leaves, because an
+    /// application may send the label at once.
+    pub fn remember(&self, loaded: &Loaded, id: &str, outputs: &[Tensor], at: UnixMillis) {
+        let Some(reference) = self.reference(loaded) else { return };
+        let answers = features::answers(outputs, reference.schema.classes());
+        let classes: Vec<usize> = answers.iter().filter_map(Answer::class).collect();
+        if !classes.is_empty() {
+            let said = Said { model: loaded.model.clone(), digest: loaded.release.digest, at, classes };
+            self.lock().recent.remember(id.to_owned(), said);
+        }
+    }
+
+    /// Counts one request. Called after the answer has left.
+    pub fn record(&self, request: &Request<'_>) {
+        let key = (request.loaded.model.clone(), request.loaded.release.digest);
+        let Some(reference) = self.reference(request.loaded) else {
+            return self.record_totals(request, &key);
+        };
+        match request.outcome {
+            Outcome::Answered(outputs) => {
+                let answers = features::answers(outputs, reference.schema.classes());
+                let rows = features::rows(&reference.extractor, request.inputs).unwrap_or_default();
+                self.count(&key, |counting| counting.answered(request.at, request.latency, &rows, &answers));
+                self.record_totals(request, &key);
+            }
+            Outcome::Failed(kind) => {
+                self.count(&key, |counting| counting.failed(request.at, kind));
+                self.record_totals(request, &key);
+            }
+            Outcome::Refused => self.record_totals(request, &key),
+        }
+    }
+
+    /// Matches labels that come late with what was said, and counts them for the release that said it.
+    /// Returns how many were right.
+    ///
+    /// # Errors
+    /// [`FeedbackError`]; nothing is counted then.
+    pub fn feedback(
+        &self,
+        model: &ModelName,
+        id: &str,
+        labels: &[Label],
+        now: UnixMillis,
+    ) -> Result<usize, FeedbackError> {
+        let mut state = self.lock();
+        let said = state.recent.take(model, id, labels.len(), now)?;
+        let key = (said.model.clone(), said.digest);
+        let no_classes = || FeedbackError::NoClasses { model: model.clone() };
+        let counting = state.counting.get_mut(&key).ok_or_else(no_classes)?;
+        let reference = counting.reference();
+        let profile::OutputSpec::Classes { labels: names } = &reference.schema.output else {
+            return Err(no_classes());
+        };
+        let pairs: Vec<_> =
+            said.classes.iter().zip(labels).map(|(p, label)| (*p, label.class(names))).collect();
+        let right = pairs.iter().filter(|(predicted, actual)| Some(*predicted) == *actual).count();
+        let delay = u64::try_from(now.millis_since(said.at)).unwrap_or(0);
+        let closed = counting.labelled(now, pairs.into_iter(), Duration::from_millis(delay));
+        let totals = state.totals.entry(model.clone()).or_default();
+        totals.labels += labels.len() as u64;
+        totals.right += right as u64;
+        drop(state);
+        self.hand_over(closed);
+        Ok(right)
+    }
+
+    /// Begins the watch over a release that was just activated.
+    pub fn activated(&self, model: &ModelName, digest: Digest) {
+        self.lock().watches.insert(model.clone(), (digest, Watch::default()));
+    }
+
+    /// What happened to a release since [`Monitor::activated`]; nothing if another one was activated since.
+    pub fn probation(&self, model: &ModelName, digest: Digest) -> Vitals {
+        let state = self.lock();
+        let watched = state.watches.get(model).filter(|(watched, _)| *watched == digest);
+        watched.map(|(_, watch)| watch.read()).unwrap_or_default()
+    }
+
+    /// Closes panes whose window has passed and forgets releases that nobody asks any more. Call it about once a
+    /// second, so that panes leave without traffic too.
+    pub fn tick(&self, now: UnixMillis) {
+        let mut state = self.lock();
+        let closed: Vec<Pane> =
+            state.counting.values_mut().filter_map(|counting| counting.close_due(now)).collect();
+        if state.counting.len() > MAX_RELEASES {
+            state.counting.retain(|_, counting| !counting.is_idle());
+        }
+        drop(state);
+        for pane in closed {
+            self.hand_over(Some(pane));
+        }
+    }
+
+    /// Closes the open panes now: on request for one model, or of all at shutdown.
+    pub fn flush(&self, model: Option<&ModelName>, now: UnixMillis) {
+        let mut state = self.lock();
+        let wanted =
+            state.counting.iter_mut().filter(|((name, _), _)| model.is_none_or(|model| model == name));
+        let closed: Vec<Pane> = wanted.filter_map(|(_, counting)| counting.close(now)).collect();
+        drop(state);
+        for pane in closed {
+            self.hand_over(Some(pane));
+        }
+    }
+
+    /// Totals per model since the agent started.
+    pub fn totals(&self) -> BTreeMap<ModelName, Totals> {
+        self.lock().totals.clone()
+    }
+
+    /// Panes handed to the spool since the agent started.
+    pub fn panes(&self) -> u64 {
+        self.lock().panes
+    }
+
+    fn record_totals(&self, request: &Request<'_>, key: &(ModelName, Digest)) {
+        let mut state = self.lock();
+        let totals = state.totals.entry(key.0.clone()).or_default();
+        totals.busy_us =
+            totals.busy_us.saturating_add(u64::try_from(request.latency.as_micros()).unwrap_or(0));
+        match request.outcome {
+            Outcome::Answered(_) => totals.answered += 1,
+            Outcome::Failed(_) => totals.failed += 1,
+            Outcome::Refused => totals.refused += 1,
+        }
+        if let Some((_, watch)) = state.watches.get_mut(&key.0).filter(|(digest, _)| *digest == key.1) {
+            match request.outcome {
+                Outcome::Answered(_) => watch.answered(request.latency),
+                Outcome::Failed(_) => watch.failed(),
+                Outcome::Refused => {}
+            }
+        }
+    }
+
+    /// The release's reference, parsed once. None, said once in the log, when it can't be read.
+    fn reference(&self, loaded: &Loaded) -> Option<Arc<Reference>> {
+        let key = (loaded.model.clone(), loaded.release.digest);
+        if let Some(counting) = self.lock().counting.get(&key) {
+            return Some(counting.reference());
+        }
+        let reference = match Reference::parse(&loaded.reference) {
+            Ok(reference) => Arc::new(reference),
+            Err(error) => {
+                tracing::error!(model = %loaded.model, version = %loaded.release.version, error = %error, "the release's reference can't be read; nothing is profiled");
+                return None;
+            }
+        };
+        let min_rows = loaded.manifest.privacy.min_pane_rows;
+        let counting =
+            Counting::new(key.0.clone(), key.1, Arc::clone(&reference), min_rows, self.run, self.window);
+        self.lock().counting.entry(key).or_insert(counting);
+        Some(reference)
+    }
+
+    fn count(&self, key: &(ModelName, Digest), count: impl FnOnce(&mut Counting) -> Option<Pane>) {
+        let closed = self.lock().counting.get_mut(key).and_then(count);
+        self.hand_over(closed);
+    }
+
+    fn hand_over(&self, closed: Option<Pane>) {
+        let Some(pane) = closed else { return };
+        self.lock().panes += 1;
+        (self.sink)(Kind::Pane, pane.encode());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

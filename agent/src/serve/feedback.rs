@@ -1,0 +1,53 @@
+//! `POST /v2/models/{model}/feedback`: the true label of an earlier inference, by its id.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use protocol::ModelName;
+use serde::{Deserialize, Serialize};
+
+use super::error::ApiError;
+use super::work::Api;
+use crate::monitor::Label;
+
+#[derive(Debug, Deserialize)]
+struct Feedback {
+    id: String,
+    label: Labels,
+}
+
+/// One label, or one per item of a batch.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Labels {
+    One(Label),
+    Many(Vec<Label>),
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Accepted {
+    /// Labels that were counted.
+    labels: usize,
+    /// Those that were the class that the model had said.
+    right: usize,
+}
+
+pub(super) async fn feedback(
+    State(api): State<Api>,
+    Path(model): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Accepted>, ApiError> {
+    let body = body.map_err(ApiError::Body)?;
+    let feedback: Feedback = serde_json::from_slice(&body).map_err(ApiError::Json)?;
+    let labels = match feedback.label {
+        Labels::One(label) => vec![label],
+        Labels::Many(labels) => labels,
+    };
+    let unknown =
+        |_| ApiError::UnknownModel { name: model.chars().take(80).collect(), served: String::new() };
+    let model = ModelName::new(model.clone()).map_err(unknown)?;
+    let right =
+        api.monitor.feedback(&model, &feedback.id, &labels, (api.now)()).map_err(ApiError::Feedback)?;
+    Ok(Json(Accepted { labels: labels.len(), right }))
+}
