@@ -296,6 +296,8 @@ impl Gate {
         let interval = evidence.worse.filter(|i| i.low.is_finite() && i.high.is_finite() && i.low <= i.high);
         let judged = match (judged_by, interval) {
             (JudgedBy::Point, _) => point,
+            // The control's value of a distance is what chance explains; what is left needs no interval.
+            (_, None) if matches!(self.metric, Metric::PredictionDrift | Metric::InputDrift) => point,
             (JudgedBy::ShownWorse, Some(interval)) => interval.low,
             (JudgedBy::ShownNotWorse, Some(interval)) => interval.high,
             (JudgedBy::ShownWorse | JudgedBy::ShownNotWorse, None) => {
