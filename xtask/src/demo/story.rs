@@ -139,7 +139,7 @@ fn bad_rollout(world: &World) -> Result<()> {
     all_serve(world, "1.0.0")?;
     told(&format!(
         "2.0.0 installed well on one device, failed its gate on behaviour and was rolled back by itself: {}",
-        accuracy["evidence"]["sentence"].as_str().context("the gate tells no evidence")?
+        accuracy["because"].as_str().context("the gate tells no evidence")?
     ));
     Ok(())
 }
