@@ -1,0 +1,91 @@
+/** Numbers with their units, in the person's language. A missing value is an en dash, never `null` or `NaN`. */
+import type { Locale, Translate } from './types';
+
+export const NONE = '–';
+type Maybe = number | null | undefined;
+
+export interface Format {
+  readonly number: (value: Maybe, digits?: number) => string;
+  /** At most `digits` significant digits: for scores. */
+  readonly score: (value: Maybe, digits?: number) => string;
+  /** `value` is a share from 0 to 1. */
+  readonly percent: (value: Maybe, digits?: number) => string;
+  readonly bytes: (value: Maybe) => string;
+  readonly microseconds: (value: Maybe) => string;
+  readonly seconds: (value: Maybe) => string;
+  readonly dateTime: (value: string | number | null | undefined) => string;
+  readonly time: (value: string | number) => string;
+  readonly relative: (value: string | number, now: number) => string;
+}
+
+const BYTE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
+const SPANS: readonly (readonly [Intl.RelativeTimeFormatUnit, number])[] = [
+  ['year', 31_536_000],
+  ['month', 2_592_000],
+  ['day', 86_400],
+  ['hour', 3_600],
+  ['minute', 60],
+];
+
+function isNumber(value: Maybe): value is number {
+  return typeof value === 'number' && Number.isFinite(value);
+}
+
+export function splitSeconds(total: number): readonly (readonly [number, 'd' | 'h' | 'min' | 's'])[] {
+  const whole = Math.round(total);
+  const parts = [
+    [Math.floor(whole / 86_400), 'd'],
+    [Math.floor((whole % 86_400) / 3_600), 'h'],
+    [Math.floor((whole % 3_600) / 60), 'min'],
+    [whole % 60, 's'],
+  ] as const;
+  const first = parts.findIndex(([count]) => count > 0);
+  if (first < 0) return [[0, 's']];
+  return parts.slice(first, first + 2).filter(([count]) => count > 0);
+}
+
+export function makeFormat(locale: Locale, t: Translate): Format {
+  const fixed = (value: number, digits: number, minimum = 0) =>
+    new Intl.NumberFormat(locale, { maximumFractionDigits: digits, minimumFractionDigits: minimum }).format(
+      value,
+    );
+  const dateTime = new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'medium' });
+  const time = new Intl.DateTimeFormat(locale, { timeStyle: 'short' });
+  const relative = new Intl.RelativeTimeFormat(locale, { numeric: 'auto', style: 'short' });
+
+  return {
+    number: (value, digits = 0) => (isNumber(value) ? fixed(value, digits) : NONE),
+    score: (value, digits = 3) =>
+      isNumber(value)
+        ? new Intl.NumberFormat(locale, { maximumSignificantDigits: digits }).format(value)
+        : NONE,
+    percent: (value, digits = 1) => (isNumber(value) ? `${fixed(value * 100, digits, digits)}\u202f%` : NONE),
+    bytes: (value) => {
+      if (!isNumber(value)) return NONE;
+      const rank = value < 1 ? 0 : Math.min(BYTE_UNITS.length - 1, Math.floor(Math.log2(value) / 10));
+      const scaled = value / 1024 ** rank;
+      return `${fixed(scaled, rank === 0 || scaled >= 100 ? 0 : 1)}\u202f${BYTE_UNITS[rank] ?? 'B'}`;
+    },
+    microseconds: (value) => {
+      if (!isNumber(value)) return NONE;
+      if (value < 1_000) return `${fixed(value, value < 10 ? 1 : 0)}\u202fµs`;
+      if (value < 1_000_000) return `${fixed(value / 1_000, value < 100_000 ? 1 : 0)}\u202fms`;
+      return `${fixed(value / 1_000_000, 2)}\u202fs`;
+    },
+    seconds: (value) =>
+      isNumber(value)
+        ? splitSeconds(value)
+            .map(([count, unit]) => `${fixed(count, 0)}\u202f${unit}`)
+            .join(' ')
+        : NONE,
+    dateTime: (value) => (value === null || value === undefined ? NONE : dateTime.format(new Date(value))),
+    time: (value) => time.format(new Date(value)),
+    relative: (value, now) => {
+      const seconds = (new Date(value).getTime() - now) / 1_000;
+      const span = SPANS.find(([, length]) => Math.abs(seconds) >= length);
+      if (!span)
+        return Math.abs(seconds) < 10 ? t('time.now') : relative.format(Math.round(seconds), 'second');
+      return relative.format(Math.round(seconds / span[1]), span[0]);
+    },
+  };
+}

@@ -1,0 +1,124 @@
+/** The new-rollout form's state and the plan that it makes. Pure. */
+import {
+  isAmount,
+  toAmount,
+  type Gate,
+  type Metric,
+  type OnFailure,
+  type Plan,
+  type ReleaseRef,
+} from '../../api/plan';
+
+export interface StageDraft {
+  readonly key: number;
+  readonly amount: string;
+  readonly soakS: string;
+}
+
+export interface GateDraft {
+  readonly isOn: boolean;
+  /** In percent, percentage points or (prediction drift) hundredths. */
+  readonly by: string;
+}
+
+export const CHOICES = {
+  accuracy: 'create.gateAccuracy',
+  estimated_accuracy: 'create.gateEstimated',
+  error_rate: 'create.gateErrors',
+  latency_p95: 'create.gateLatency',
+  prediction_drift: 'create.gatePrediction',
+} as const satisfies Partial<Record<Metric, string>>;
+export type Choice = keyof typeof CHOICES;
+
+export interface Draft {
+  readonly model: string;
+  readonly version: string;
+  readonly target: string;
+  readonly stages: readonly StageDraft[];
+  readonly noFailures: boolean;
+  readonly gates: Readonly<Record<Choice, GateDraft>>;
+  readonly minSample: string;
+  readonly onFailure: OnFailure;
+  readonly needsApproval: boolean;
+  readonly isDynamic: boolean;
+}
+
+export function newDraft(model: string, version: string): Draft {
+  return {
+    model,
+    version,
+    target: '',
+    stages: [
+      { key: 1, amount: '1', soakS: '600' },
+      { key: 2, amount: '25%', soakS: '600' },
+      { key: 3, amount: '100%', soakS: '0' },
+    ],
+    noFailures: true,
+    gates: {
+      accuracy: { isOn: false, by: '2' },
+      estimated_accuracy: { isOn: true, by: '3' },
+      error_rate: { isOn: true, by: '1' },
+      latency_p95: { isOn: true, by: '50' },
+      prediction_drift: { isOn: false, by: '10' },
+    },
+    minSample: '200',
+    onFailure: 'roll_back_stage',
+    needsApproval: false,
+    isDynamic: true,
+  };
+}
+
+export function isValid(draft: Draft): boolean {
+  const numbers = Object.values(draft.gates).every(
+    (gate) => !gate.isOn || (gate.by !== '' && Number(gate.by) >= 0),
+  );
+  return (
+    draft.model !== '' &&
+    draft.version !== '' &&
+    draft.stages.length > 0 &&
+    draft.stages.every((stage) => isAmount(stage.amount) && Number(stage.soakS) >= 0) &&
+    Number(draft.minSample) >= 1 &&
+    numbers
+  );
+}
+
+function gatesOf(draft: Draft): Gate[] {
+  const least = Math.round(Number(draft.minSample));
+  const gates: Gate[] = draft.noFailures
+    ? [{ metric: 'install_failures', limit: { tasks: { at_most: 0 } }, min_sample: 1 }]
+    : [];
+  for (const metric of Object.keys(CHOICES) as Choice[]) {
+    const choice = draft.gates[metric];
+    if (!choice.isOn) continue;
+    gates.push({
+      metric,
+      limit: { worse_than_control: { by_at_most: Number(choice.by) / 100 } },
+      min_sample: least,
+      min_control_sample: least,
+    });
+  }
+  return gates;
+}
+
+export function toPlan(draft: Draft, release: ReleaseRef): Plan {
+  const gates = gatesOf(draft);
+  // Once every device has the release, no control group is left to compare with.
+  const counted = gates.filter((gate) => 'tasks' in gate.limit);
+  return {
+    model: draft.model,
+    release,
+    target: draft.target.trim(),
+    stages: draft.stages.map((stage, index) => {
+      const isLast = index === draft.stages.length - 1 && draft.stages.length > 1;
+      return {
+        fill: { amount: toAmount(stage.amount) },
+        soak_s: Math.round(Number(stage.soakS)),
+        ...(isLast && { gates: counted }),
+      };
+    }),
+    gates,
+    on_failure: draft.onFailure,
+    needs_approval: draft.needsApproval,
+    is_dynamic: draft.isDynamic,
+  };
+}

@@ -1,0 +1,121 @@
+/** A stage's gates with what was measured: both groups' numbers, the difference, the interval, the arithmetic. */
+import { worsening } from '../../api/plan';
+import type { Gate } from '../../api/rollouts';
+import { useI18n } from '../../i18n/i18n';
+import { NONE } from '../../i18n/format';
+import { Badge } from '../../ui/badge';
+import { AbsoluteTime } from '../../ui/time';
+import { toneOf, wordOf } from '../../ui/tones';
+import { formatDifference, formatLimit, formatMetric } from './gate-format';
+import './gates.css';
+
+function SampleText({ gate, side }: { readonly gate: Gate; readonly side: 'candidate' | 'control' }) {
+  const { t, format } = useI18n();
+  const sample = gate.evidence?.[side];
+  if (!sample) return <span className="muted">{NONE}</span>;
+  return (
+    <>
+      <span className="gate-value num">{formatMetric(format, gate.metric, sample.value)}</span>
+      <span className="muted small num">{t('gate.sample', { n: sample.n, devices: sample.devices })}</span>
+    </>
+  );
+}
+
+function Difference({ gate }: { readonly gate: Gate }) {
+  const { t, format } = useI18n();
+  const { metric, evidence } = gate;
+  if (!evidence?.control) return <span className="muted">{NONE}</span>;
+  const { candidate, control, worse } = evidence;
+  const show = (value: number) => formatDifference(t, format, metric, value);
+  return (
+    <>
+      <span className="gate-value num">{show(worsening(metric, candidate.value, control.value))}</span>
+      {worse && (
+        <span className="muted small num">
+          {t('gate.interval', {
+            confidence: format.percent(worse.confidence, 0),
+            low: show(worse.low),
+            high: show(worse.high),
+          })}
+        </span>
+      )}
+    </>
+  );
+}
+
+function Arithmetic({ gate }: { readonly gate: Gate }) {
+  const { t } = useI18n();
+  const { evidence } = gate;
+  if (!evidence) return null;
+  return (
+    <details className="chart-table">
+      <summary>{t('gate.arithmetic')}</summary>
+      <p className="small break mono">{evidence.arithmetic}</p>
+      <p className="small muted">
+        {t('gate.window')}: <AbsoluteTime at={evidence.from} /> – <AbsoluteTime at={evidence.to} />
+      </p>
+    </details>
+  );
+}
+
+function GateCard({ gate }: { readonly gate: Gate }) {
+  const { t, format } = useI18n();
+  const { slice, min_sample: least } = gate.gate;
+  return (
+    <li className={`gate gate-${gate.verdict}`}>
+      <header className="gate-head">
+        <h3>
+          {wordOf(t, 'metric', gate.metric)}
+          {slice && <span className="muted"> · {slice}</span>}
+          {gate.gate.kind && <span className="muted"> · {wordOf(t, 'cause', gate.gate.kind)}</span>}
+        </h3>
+        <Badge tone={toneOf(gate.verdict)}>{wordOf(t, 'gate', gate.verdict)}</Badge>
+      </header>
+      <dl className="gate-facts">
+        <div>
+          <dt>{t('gate.limit')}</dt>
+          <dd>
+            <span>{formatLimit(t, format, gate.gate)}</span>
+            <span className="muted small num">{t('gate.minSample', { n: least })}</span>
+          </dd>
+        </div>
+        {gate.evidence && (
+          <>
+            <div>
+              <dt>{t('gate.candidate')}</dt>
+              <dd>
+                <SampleText gate={gate} side="candidate" />
+              </dd>
+            </div>
+            <div>
+              <dt>{t('gate.control')}</dt>
+              <dd>
+                <SampleText gate={gate} side="control" />
+              </dd>
+            </div>
+            <div>
+              <dt>{t('gate.difference')}</dt>
+              <dd>
+                <Difference gate={gate} />
+              </dd>
+            </div>
+          </>
+        )}
+      </dl>
+      {gate.because !== '' && <p className="small break">{gate.because}</p>}
+      <Arithmetic gate={gate} />
+    </li>
+  );
+}
+
+export function Gates({ gates }: { readonly gates: readonly Gate[] }) {
+  const { t } = useI18n();
+  if (gates.length === 0) return <p className="muted small">{t('rollout.noGates')}</p>;
+  return (
+    <ul className="gates">
+      {gates.map((gate) => (
+        <GateCard key={JSON.stringify(gate.gate)} gate={gate} />
+      ))}
+    </ul>
+  );
+}

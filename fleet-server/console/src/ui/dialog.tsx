@@ -1,0 +1,98 @@
+/** A modal dialog: focus is kept inside and goes back where it came from. */
+import type { ReactNode } from 'react';
+import { Dialog as AriaDialog, Heading, Modal, ModalOverlay } from 'react-aria-components';
+import { useI18n } from '../i18n/i18n';
+import { Button } from './button';
+import { Icon } from './icons';
+import './dialog.css';
+
+interface DialogProps {
+  readonly title: string;
+  readonly isOpen: boolean;
+  readonly onClose: () => void;
+  /** `alertdialog` for questions that stop the person. */
+  readonly role?: 'dialog' | 'alertdialog';
+  readonly width?: 'normal' | 'wide';
+  readonly children: ReactNode;
+}
+
+export function Dialog({ title, isOpen, onClose, role = 'dialog', width = 'normal', children }: DialogProps) {
+  const { t } = useI18n();
+  return (
+    <ModalOverlay
+      className="dialog-backdrop"
+      isOpen={isOpen}
+      onOpenChange={(open) => {
+        if (!open) onClose();
+      }}
+      isDismissable={role === 'dialog'}
+    >
+      <Modal className={`dialog dialog-${width}`}>
+        <AriaDialog role={role} className="dialog-inner">
+          <header className="dialog-header">
+            <Heading slot="title" className="dialog-title">
+              {title}
+            </Heading>
+            <Button look="quiet" isIcon aria-label={t('action.close')} onPress={onClose}>
+              <Icon name="close" />
+            </Button>
+          </header>
+          {children}
+        </AriaDialog>
+      </Modal>
+    </ModalOverlay>
+  );
+}
+
+export function DialogBody({ children }: { readonly children: ReactNode }) {
+  return <div className="dialog-body">{children}</div>;
+}
+
+export function DialogActions({ children }: { readonly children: ReactNode }) {
+  return <footer className="dialog-actions">{children}</footer>;
+}
+
+interface ConfirmProps {
+  readonly title: string;
+  readonly text: string;
+  readonly action: string;
+  readonly isDangerous?: boolean;
+  readonly isPending: boolean;
+  readonly error: string | null;
+  readonly onConfirm: () => void;
+  readonly onClose: () => void;
+}
+
+/** "Do you really want to": says what will happen, in words, before it does. Mounted while open. */
+export function Confirm({
+  title,
+  text,
+  action,
+  isDangerous = false,
+  isPending,
+  error,
+  onConfirm,
+  onClose,
+}: ConfirmProps) {
+  const { t } = useI18n();
+  return (
+    <Dialog title={title} isOpen onClose={onClose} role="alertdialog">
+      <DialogBody>
+        <p>{text}</p>
+        {error !== null && (
+          <p className="field-error" role="alert">
+            {error}
+          </p>
+        )}
+      </DialogBody>
+      <DialogActions>
+        <Button onPress={onClose} autoFocus>
+          {t('action.cancel')}
+        </Button>
+        <Button look={isDangerous ? 'danger' : 'primary'} isPending={isPending} onPress={onConfirm}>
+          {action}
+        </Button>
+      </DialogActions>
+    </Dialog>
+  );
+}

@@ -1,0 +1,15 @@
+import { describe, expect, it } from 'vitest';
+import { formatLabels, parseLabels } from './labels';
+
+describe('labels', () => {
+  it('round-trip through their lines', () => {
+    const labels = { site: 'porto', note: 'a=b' };
+    expect(parseLabels(formatLabels(labels))).toEqual({ labels });
+  });
+
+  it('name the first line that is none', () => {
+    expect(parseLabels('site=porto\n\nnonsense')).toEqual({ badLine: 3 });
+    expect(parseLabels('=x')).toEqual({ badLine: 1 });
+    expect(parseLabels('')).toEqual({ labels: {} });
+  });
+});
