@@ -1,64 +1,18 @@
 //! The server's binary: read the configuration, start, say what was bound, run until a signal, drain.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 use flotilla_server::app::{self, Running, StartError};
 use flotilla_server::clock::Clock;
-use flotilla_server::config::{self, Config, ConfigError, Log, LogFormat};
+use flotilla_server::config::{Config, Log, LogFormat};
 use flotilla_server::exit::Exit;
 use flotilla_server::supervisor::with_causes;
 use tracing::{error, info, warn};
 
-/// Flotilla's server: keeps machine-learning models on a fleet of edge devices trustworthy.
-#[derive(Debug, Parser)]
-#[command(name = "flotilla-server", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
+mod cli;
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the server until Ctrl-C or SIGTERM.
-    Run(Options),
-    /// Check the configuration and print every problem.
-    CheckConfig(Options),
-    /// Print the REST API's OpenAPI document.
-    Openapi,
-}
-
-#[derive(Debug, Args)]
-struct Options {
-    /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE", env = "FLOTILLA_CONFIG_FILE")]
-    config: Option<PathBuf>,
-    /// Folder for database, blobs, certificates and keys (`data_dir`).
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
-    /// Address of console and REST API (`https.listen`).
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Any other key, e.g. `--set jobs.window_s=60`; may repeat.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    set: Vec<(String, String)>,
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| "expected KEY=VALUE".to_owned())?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-impl Options {
-    fn load(self) -> Result<Config, ConfigError> {
-        let mut flags = self.set;
-        flags.extend(self.data.map(|value| ("data_dir".to_owned(), value)));
-        flags.extend(self.listen.map(|value| ("https.listen".to_owned(), value)));
-        let environment = std::env::vars().filter(|(name, _)| name != "FLOTILLA_CONFIG_FILE");
-        config::load(self.config.as_deref(), environment, &flags)
-    }
-}
+use cli::{Cli, Command, Options};
 
 fn main() -> Exit {
     let cli = match Cli::try_parse() {
@@ -138,7 +92,11 @@ fn announce(running: &Running) {
     info!("console and API on {} ({})", urls.https, bound.https);
     info!("devices: HTTP on {} ({}), MQTT on {} ({})", urls.device, bound.device, urls.mqtt, bound.mqtt);
     if let Some(first) = &running.first_admin {
-        info!("first start: sign in as {} with the one-time password in {}", first.username, first.file.display());
+        info!(
+            "first start: sign in as {} with the one-time password in {}",
+            first.username,
+            first.file.display()
+        );
         // The password itself goes to the terminal only, never to the log.
         println!("one-time password of {}: {}", first.username, first.password);
     }

@@ -180,7 +180,7 @@ impl Config {
             listen: reader.value("mqtt.listen", SocketAddr::from(([0, 0, 0, 0], 8883)), ADDRESS),
             public_url: url(reader, "mqtt.public_url", "mqtts://"),
         };
-        let database_url = format!("sqlite://{}", data_dir.join("flotilla.db").display());
+        let database_url = sqlite_url(&data_dir.join("flotilla.db").display().to_string());
         Self {
             https,
             device,
@@ -227,9 +227,12 @@ impl Database {
             url: reader.parsed("database.url", default_url.to_owned(), expected, |value| {
                 is_known(value).then(|| value.to_owned())
             }),
-            max_connections: reader.parsed("database.max_connections", 16, "a number from 2 to 1000", |value| {
-                value.parse().ok().filter(|n| (2..=1000).contains(n))
-            }),
+            max_connections: reader.parsed(
+                "database.max_connections",
+                16,
+                "a number from 2 to 1000",
+                |value| value.parse().ok().filter(|n| (2..=1000).contains(n)),
+            ),
         }
     }
 }
@@ -269,6 +272,11 @@ impl Log {
             }),
         }
     }
+}
+
+/// A file's name as the path of a URL.
+fn sqlite_url(path: &str) -> String {
+    format!("sqlite://{}", path.replace('%', "%25").replace('?', "%3F").replace('#', "%23"))
 }
 
 fn url(reader: &mut Reader, key: &str, scheme: &str) -> Option<String> {

@@ -64,7 +64,7 @@ impl Store {
                 })
             });
         let open = |source| StoreError::Open { url: without_password(url), source };
-        let pool = options.connect(url).await.map_err(open)?;
+        let pool = options.connect(&creating(url)).await.map_err(open)?;
         migrator(dialect).run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self { pool, dialect })
     }
@@ -142,6 +142,12 @@ fn migrator(dialect: Dialect) -> Migrator {
         Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
     Migrator::with_migrations(migrations.collect())
+}
+
+/// SQLite makes its file only when asked to.
+fn creating(url: &str) -> String {
+    let is_plain_file = url.starts_with("sqlite:") && !url.contains('?');
+    if is_plain_file { format!("{url}?mode=rwc") } else { url.to_owned() }
 }
 
 fn without_password(url: &str) -> String {

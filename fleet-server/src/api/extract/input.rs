@@ -1,7 +1,7 @@
 //! Path, query and JSON body; a rejection becomes our envelope.
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -48,10 +48,19 @@ pub struct Json<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, state: &S) -> ApiResult<Self> {
-        match axum::Json::<T>::from_request(request, state).await {
+        match <axum::Json<T> as FromRequest<S>>::from_request(request, state).await {
             Ok(axum::Json(value)) => Ok(Self(value)),
             Err(e) => Err(rejected(&e)),
         }
+    }
+}
+
+/// A body that may be left out altogether.
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, state: &S) -> ApiResult<Option<Self>> {
+        let found = <axum::Json<T> as OptionalFromRequest<S>>::from_request(request, state).await;
+        found.map(|json| json.map(|axum::Json(value)| Self(value))).map_err(|e| rejected(&e))
     }
 }
 
@@ -95,9 +104,9 @@ impl Paging {
         }
         let decode = |cursor: &String| {
             let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
-            bytes
-                .and_then(|bytes| String::from_utf8(bytes).ok())
-                .ok_or_else(|| ApiError::malformed("bad_cursor", "cursor is not one that this server gave out."))
+            bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+                ApiError::malformed("bad_cursor", "cursor is not one that this server gave out.")
+            })
         };
         Ok(Window { after: self.cursor.as_ref().map(decode).transpose()?, limit })
     }

@@ -1,0 +1,293 @@
+//! The REST API over the real router with a real database.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode, header};
+use flotilla_server::bus::ChangeKind;
+use flotilla_server::store::{devices, history};
+use protocol::{DeviceId, ProjectId, UnixMillis};
+use serde_json::{Value, json};
+use support::{As, NOW, TestServer};
+
+const DEFAULT: &str = "/projects/default";
+
+async fn add_device(server: &TestServer, name: &str) {
+    let new = devices::NewDevice {
+        project: ProjectId::new("default").unwrap(),
+        device: DeviceId::new(name).unwrap(),
+        report_key: vec![1; 32],
+        certificate_serial: name.to_owned(),
+        certificate_expires: NOW,
+        labels: [("site".to_owned(), "lab".to_owned())].into(),
+        created_at: NOW,
+    };
+    let mut tx = server.running.state.store.begin().await.unwrap();
+    devices::insert(&mut tx, &new).await.unwrap();
+    history::note(&mut tx, &new.project, &new.device, NOW, "enrolled", "by token").await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_admin_must_choose_a_password() {
+    let server = TestServer::start().await;
+    let first = server.running.first_admin.clone().unwrap();
+    let file = server.data_dir().join("first-admin-password");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), first.password);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let who = server.sign_in("admin", &first.password).await;
+    assert_eq!(server.get(&who, "/session").await.json["must_change_password"], true);
+    let refused = server.get(&who, "/projects").await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::FORBIDDEN, "password_change_required"));
+    let change = |new: &str| json!({"old_password": first.password.clone(), "new_password": new});
+    for weak in ["short", "my-admin-password", &first.password] {
+        let answer = server.post(&who, "/session/password", change(weak)).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{weak}");
+    }
+    let changed = server.post(&who, "/session/password", change("long enough for tests")).await;
+    assert_eq!(changed.status, StatusCode::NO_CONTENT);
+    assert_eq!(server.get(&who, "/session").await.code(), "session_expired", "old sessions end");
+    let who = support::cookie_of(&changed);
+    assert_eq!(server.get(&who, "/projects").await.json["items"][0]["project"], "default");
+    let dir = server.stop().await;
+    let again = TestServer::start_in(dir).await;
+    assert!(again.running.first_admin.is_none(), "a second start makes no second admin");
+    again.sign_in("admin", "long enough for tests").await;
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn guessing_passwords_is_slowed_down() {
+    let server = TestServer::start().await;
+    server.admin().await;
+    let guess = json!({"username": "admin", "password": "guess"});
+    for _ in 0..10 {
+        let answer = server.post(&As::Nobody, "/session", guess.clone()).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "wrong_password"));
+    }
+    let answer = server.post(&As::Nobody, "/session", guess).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(answer.headers.contains_key(header::RETRY_AFTER));
+    server.clock.set(NOW.plus_millis(61_000));
+    server.sign_in("admin", "long enough for tests").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_end_by_sign_out_and_by_time() {
+    let server = TestServer::start().await;
+    let who = server.admin().await;
+    server.call(&who, Method::DELETE, "/session", None).await;
+    assert_eq!(server.get(&who, "/session").await.status, StatusCode::UNAUTHORIZED);
+    let who = server.sign_in("admin", "long enough for tests").await;
+    server.clock.set(NOW.plus_millis(13 * 3600 * 1000));
+    assert_eq!(server.get(&who, "/session").await.code(), "session_expired");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn users_are_made_changed_and_removed() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let ana = json!({"username": "ana", "grants": [{"project": "default", "role": "operator"}]});
+    let made = server.post(&admin, "/users", ana.clone()).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    assert_eq!(server.post(&admin, "/users", ana).await.code(), "user_exists");
+    let unknown = json!({"username": "bob", "grants": [{"project": "nowhere", "role": "viewer"}]});
+    assert_eq!(server.post(&admin, "/users", unknown).await.code(), "unknown_project");
+    let password = made.json["one_time_password"].as_str().unwrap();
+    let who = server.sign_in("ana", password).await;
+    let disabled = server.call(&admin, Method::PATCH, "/users/ana", Some(json!({"is_disabled": true}))).await;
+    assert_eq!(disabled.json["user"]["is_disabled"], true, "{}", disabled.text);
+    assert_eq!(server.get(&who, "/session").await.status, StatusCode::UNAUTHORIZED);
+    for change in [json!({"is_disabled": true}), json!({"grants": []})] {
+        let answer = server.call(&admin, Method::PATCH, "/users/admin", Some(change)).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::CONFLICT, "last_admin"));
+    }
+    assert_eq!(server.call(&admin, Method::DELETE, "/users/admin", None).await.code(), "last_admin");
+    assert_eq!(server.call(&admin, Method::DELETE, "/users/ana", None).await.status, StatusCode::NO_CONTENT);
+    let audit = server.get(&admin, "/audit").await;
+    let actions: Vec<_> = audit.json["items"].as_array().unwrap().iter().map(|r| r["action"].clone()).collect();
+    assert_eq!(actions[..3], [json!("user.delete"), json!("user.update"), json!("session.create")]);
+    assert!(!audit.text.contains("argon2") && !audit.text.contains(password), "a secret stands in the audit");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_may_never_more_than_its_maker() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let viewer = server.token(&admin, "default", "viewer").await;
+    let wider = [("default", "operator"), ("*", "viewer")];
+    for (project, role) in wider {
+        let body = json!({"title": "x", "project": project, "role": role});
+        assert_eq!(server.post(&viewer, "/tokens", body).await.code(), "more_than_own", "{project} {role}");
+    }
+    let expiring = json!({"title": "x", "project": "*", "role": "admin", "expires_at": "2026-09-21T14:13:30Z"});
+    let made = server.post(&admin, "/tokens", expiring).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let token = As::Token(made.json["text"].as_str().unwrap().to_owned());
+    assert_eq!(server.get(&token, "/users").await.status, StatusCode::OK);
+    server.clock.set(UnixMillis(1_790_000_011_000));
+    assert_eq!(server.get(&token, "/users").await.code(), "token_invalid");
+    let listed = server.get(&admin, "/tokens").await;
+    assert!(!listed.text.contains("flt_"), "a token's text is shown again");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn devices_are_listed_labelled_and_decommissioned() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    for name in ["cam-1", "cam-2", "cam-3"] {
+        add_device(&server, name).await;
+    }
+    let first = server.get(&admin, &format!("{DEFAULT}/devices?limit=2")).await;
+    assert_eq!((first.json["total"].clone(), first.json["items"].as_array().unwrap().len()), (json!(3), 2));
+    let cursor = first.json["next_cursor"].as_str().unwrap();
+    let second = server.get(&admin, &format!("{DEFAULT}/devices?limit=2&cursor={cursor}")).await;
+    assert_eq!(second.json["items"][0]["device"], "cam-3");
+    assert_eq!(second.json["next_cursor"], Value::Null);
+    let path = format!("{DEFAULT}/devices/cam-1");
+    let mut changes = server.running.state.bus.subscribe();
+    let labels = json!({"labels": {"site": "roof"}});
+    let changed = server.call(&admin, Method::PATCH, &path, Some(labels)).await;
+    assert_eq!(changed.json["labels"]["site"], "roof", "{}", changed.text);
+    assert_eq!(changes.recv().await.unwrap().kind, ChangeKind::Device);
+    let found = server.get(&admin, &format!("{DEFAULT}/devices?label=site:roof")).await;
+    assert_eq!(found.json["total"], 1);
+    let bad = server.call(&admin, Method::PATCH, &path, Some(json!({"labels": {"a b": "x"}}))).await;
+    assert_eq!((bad.status, bad.code()), (StatusCode::UNPROCESSABLE_ENTITY, "bad_label"));
+    let why = server.get(&admin, &format!("{path}/why?model=digits")).await;
+    assert_eq!(why.json["answer"], "nothing_desired", "{}", why.text);
+    let events = server.get(&admin, &format!("{path}/events")).await;
+    assert_eq!(events.json["items"][0]["name"], "enrolled");
+    assert_eq!(server.call(&admin, Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(server.call(&admin, Method::DELETE, &path, None).await.code(), "decommissioned");
+    assert_eq!(server.get(&admin, &path).await.json["decommissioned_at"], "2026-09-21T14:13:20.000Z");
+    let overview = server.get(&admin, &format!("{DEFAULT}/overview")).await;
+    assert_eq!(overview.json["devices"], json!({"total": 2, "online": 0, "offline": 2, "with_problems": 0}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn enrolment_tokens_are_shown_once() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let path = format!("{DEFAULT}/enrollment-tokens");
+    let made = server.post(&admin, &path, json!({"device": "cam-1", "labels": {"a": "b"}})).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    assert!(made.json["text"].as_str().unwrap().starts_with("flt1."));
+    let listed = server.get(&admin, &path).await;
+    assert_eq!(listed.json["items"][0]["state"], "unused");
+    assert!(!listed.text.contains("flt1."));
+    server.clock.set(NOW.plus_millis(25 * 3600 * 1000));
+    let admin = server.sign_in("admin", "long enough for tests").await;
+    assert_eq!(server.get(&admin, &path).await.json["items"][0]["state"], "expired");
+    let id = made.json["token"]["id"].as_str().unwrap();
+    let delete = || server.call(&admin, Method::DELETE, &format!("{DEFAULT}/enrollment-tokens/{id}"), None);
+    assert_eq!(delete().await.status, StatusCode::NO_CONTENT);
+    assert_eq!(delete().await.status, StatusCode::NOT_FOUND);
+    let too_long = server.post(&admin, &path, json!({"validity_s": 99_999_999})).await;
+    assert_eq!(too_long.code(), "bad_validity");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bad_requests_get_the_envelope() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let cases = [
+        ("/projects/default/devices?limit=0", StatusCode::BAD_REQUEST, "bad_limit"),
+        ("/projects/default/devices?limit=x", StatusCode::BAD_REQUEST, "bad_query"),
+        ("/projects/default/devices?cursor=%21", StatusCode::BAD_REQUEST, "bad_cursor"),
+        ("/projects/default/devices?label=x", StatusCode::BAD_REQUEST, "bad_label"),
+        ("/projects/default/devices/A..B", StatusCode::BAD_REQUEST, "bad_path"),
+        ("/projects/default/devices/none", StatusCode::NOT_FOUND, "not_found"),
+        ("/projects/default/models/none", StatusCode::NOT_FOUND, "not_found"),
+        ("/nothing/here", StatusCode::NOT_FOUND, "not_found"),
+    ];
+    for (path, status, code) in cases {
+        let answer = server.get(&admin, path).await;
+        assert_eq!((answer.status, answer.code()), (status, code), "{path}: {}", answer.text);
+    }
+    let raw = |body: &str| {
+        let mut request = support::request(&admin, Method::POST, "/api/v1/projects", Some(json!({})));
+        *request.body_mut() = body.to_owned().into();
+        server.send(request)
+    };
+    assert_eq!(raw("{").await.code(), "bad_body");
+    assert_eq!(raw("{}").await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let deep = "[".repeat(100_000);
+    assert_eq!(raw(&deep).await.status, StatusCode::BAD_REQUEST);
+    let huge = format!("{{\"title\": \"{}\"}}", "x".repeat(5 << 20));
+    assert_eq!(raw(&huge).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_console_takes_deep_links_and_says_what_may_run() {
+    let server = TestServer::start().await;
+    for uri in ["/", "/projects/default/devices/cam-1", "/login"] {
+        let answer = server.send(support::request(&As::Nobody, Method::GET, uri, None)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{uri}");
+        assert!(answer.text.contains("<html"), "{uri}");
+        let policy = answer.headers.get(header::CONTENT_SECURITY_POLICY).unwrap().to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+        assert_eq!(answer.headers.get(header::CACHE_CONTROL).unwrap(), "no-cache");
+    }
+    let missing = server.send(support::request(&As::Nobody, Method::GET, "/assets/none.js", None)).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    let page = server.send(support::request(&As::Nobody, Method::GET, "/", None)).await;
+    let mut again = support::request(&As::Nobody, Method::GET, "/", None);
+    again.headers_mut().insert(header::IF_NONE_MATCH, page.headers[header::ETAG].clone());
+    assert_eq!(server.send(again).await.status, StatusCode::NOT_MODIFIED);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn health_and_metrics_need_no_sign_in() {
+    let server = TestServer::start().await;
+    add_device(&server, "cam-1").await;
+    let get = |uri: &'static str| server.send(support::request(&As::Nobody, Method::GET, uri, None));
+    assert_eq!(get("/healthz").await.text, "ok\n");
+    assert_eq!(get("/readyz").await.text, "ready\n");
+    let metrics = get("/metrics").await.text;
+    assert!(metrics.contains("\nflotilla_devices 1\n"), "{metrics}");
+    assert!(metrics.contains("flotilla_http_requests_total{method=\"GET\",path=\"/healthz\",status=\"200\"} 1"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_stream_ends_with_the_server_and_shutdown_is_graceful() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = TestServer::start_now().await;
+    let admin = server.admin().await;
+    let As::Token(token) = server.token(&admin, "default", "viewer").await else { panic!("no token") };
+    let state = server.running.state.clone();
+    let tls = flotilla_server::pki::client_config(state.authority.certificate(), None).unwrap();
+    let tcp = tokio::net::TcpStream::connect(server.running.bound.https).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls)).connect(name, tcp).await.unwrap();
+    let request = format!(
+        "GET /api/v1/projects/default/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    let mut buffer = [0; 4096];
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !seen.contains("cam-9") {
+        // Told again until the reader has subscribed.
+        state.bus.changed(&ProjectId::new("other").unwrap(), ChangeKind::Device, "secret-1");
+        state.bus.changed(&ProjectId::new("default").unwrap(), ChangeKind::Device, "cam-9");
+        if let Ok(read) = tokio::time::timeout(Duration::from_millis(100), stream.read(&mut buffer)).await {
+            seen.push_str(&String::from_utf8_lossy(&buffer[..read.unwrap()]));
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no event within 20 s: {seen}");
+    }
+    assert!(seen.contains("event: device") && seen.contains("text/event-stream"), "{seen}");
+    assert!(!seen.contains("secret-1"), "another project's event leaked");
+    server.stop().await;
+}
