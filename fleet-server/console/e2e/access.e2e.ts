@@ -34,6 +34,17 @@ async function tabTo(page: Page, text: RegExp, most = 60): Promise<void> {
   throw new Error(`Tab never reached ${String(text)}`);
 }
 
+/** A lost style sheet still passes axe: the frame must stand as drawn. */
+const isBesideNavigation = (page: Page) =>
+  page.evaluate(() => {
+    const [side, main] = ['.sidebar', 'main'].map((name) =>
+      document.querySelector(name)?.getBoundingClientRect(),
+    );
+    return (
+      side !== undefined && main !== undefined && side.right <= main.left + 1 && side.top <= main.top + 1
+    );
+  });
+
 describe('access', () => {
   let browser: Browser;
   let state: string;
@@ -61,6 +72,8 @@ describe('access', () => {
           () => document.querySelectorAll('.skeleton, [aria-busy=true]').length === 0,
         );
         expect(await axe(page), `${title}: axe`).toEqual([]);
+        if (look.width === 1600)
+          expect(await isBesideNavigation(page), `${title}: navigation beside content`).toBe(true);
         expect(await overflow(page), `${title}: wider than the screen`).toBeLessThanOrEqual(0);
         expect(await page.evaluate(() => document.documentElement.lang), title).toBe(
           look.locale === 'pt-BR' ? 'pt-BR' : 'en',
