@@ -51,7 +51,7 @@ impl Agent {
         let sink = Arc::clone(&panes);
         let limits = config::Monitor {
             pane_window: Duration::from_secs(10),
-            resources_every: Duration::from_secs(60),
+            resources_every: Duration::from_mins(1),
             label_ttl: Duration::from_secs(100),
         };
         let sink = Box::new(move |_, body: Vec<u8>| sink.lock().unwrap().push(Pane::decode(&body).unwrap()));

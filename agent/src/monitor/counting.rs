@@ -9,6 +9,8 @@ use protocol::{Digest, ModelName, UnixMillis};
 
 /// Longest window that a pane with too few rows may grow to, in windows.
 const MAX_CARRIED_WINDOWS: i64 = 12;
+/// The same in milliseconds; below what the server accepts, also after the clock has jumped.
+const MAX_GROWN_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// Counts one release; holds its reference, which fixes the edges.
 #[derive(Debug)]
@@ -96,9 +98,11 @@ impl Counting {
         if now < pane.key.end {
             return None;
         }
-        let has_grown = pane.key.end.millis_since(pane.key.start) >= self.window_ms * MAX_CARRIED_WINDOWS;
-        if pane.counters.answered < self.min_rows && !has_grown {
-            pane.key.end = window_end(now, self.window_ms);
+        let grown = window_end(now, self.window_ms);
+        let bound_ms =
+            MAX_GROWN_MS.min(self.window_ms.saturating_mul(MAX_CARRIED_WINDOWS)).max(self.window_ms);
+        if pane.counters.answered < self.min_rows && grown.millis_since(pane.key.start) <= bound_ms {
+            pane.key.end = grown;
             return None;
         }
         self.close(now)
@@ -179,6 +183,17 @@ mod tests {
         let closed = answer(&mut counting, 31_000).unwrap();
         assert_eq!((closed.key.start, closed.counters.answered), (UnixMillis(10_000), 3));
         assert!(counting.close(UnixMillis(32_000)).is_none(), "one row may not leave the device");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_ends_a_pane_with_too_few_rows() {
+        let mut counting = counting(3);
+        answer(&mut counting, 12_000);
+        assert!(answer(&mut counting, 400 * 24 * 3_600_000).is_none());
+        assert!(
+            counting.pane.as_ref().is_some_and(|pane| pane.counters.answered == 1),
+            "a new pane was opened"
+        );
     }
 
     #[test]
