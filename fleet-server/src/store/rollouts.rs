@@ -327,6 +327,25 @@ pub async fn unread_reports(
     all(rows, |row| Ok((row.id("device")?, row.count("counter")?, row.json("report")?)))
 }
 
+/// Releases of a model that devices have committed since their last hello, oldest first.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn committed_since_hello(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+) -> Result<Vec<(DeviceId, TaskReport)>, StoreError> {
+    let query = sqlx::query(
+        "SELECT s.device, s.report FROM devices d JOIN task_reports s ON s.project = d.project AND s.device = d.device \
+         AND s.received_at >= COALESCE(d.hello_at, 0) \
+         WHERE d.project = $1 AND s.model = $2 AND s.phase = 'committed' ORDER BY s.device, s.counter",
+    );
+    let query = query.bind(project.as_str()).bind(model.as_str());
+    let rows = query.fetch_all(conn).await.during("find committed releases")?;
+    all(rows, |row| Ok((row.id("device")?, row.json("report")?)))
+}
+
 /// Devices of unfinished tasks that were taken out of service.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use crate::domain::access::Principal;
 use crate::domain::audit::{self, Change};
 use crate::ids::random_bytes;
 use crate::store::releases::{self, ReleaseState};
-use crate::store::{Conn, devices, rollouts};
+use crate::store::{Conn, rollouts};
 use crate::tuf::keys;
 
 /// A rollout to make: model, version and stages are enough; everything else has a default.
@@ -124,8 +124,7 @@ async fn prepare(
 ) -> Result<(ValidPlan, Ground), RolloutError> {
     let (release, manifest) = find_release(conn, project, &new).await?;
     new.release = Some(release);
-    let devices = devices::all_in_service(conn, project).await?;
-    let fleet: Vec<Facts> = devices.iter().map(|device| facts::of(device, &new.model, &manifest)).collect();
+    let fleet = facts::fleet(conn, project, &new.model, &manifest).await?;
     let ground = Ground { manifest, fleet };
     let plan = plan(new, &ground, now)?;
     Ok((plan, ground))

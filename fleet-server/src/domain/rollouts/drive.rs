@@ -254,8 +254,7 @@ impl Session {
         let release = releases::by_digest(conn, &self.project, &plan.model, &plan.release.digest).await?;
         let manifest = release.and_then(|r| release::Manifest::reopen(&r.manifest, r.digest).ok());
         let Some(manifest) = manifest else { return Ok(()) };
-        let fleet = devices::all_in_service(conn, &self.project).await?;
-        let facts = fleet.iter().map(|device| facts::of(device, &plan.model, &manifest)).collect();
+        let facts = facts::fleet(conn, &self.project, &plan.model, &manifest).await?;
         self.feed(Input { actor: Actor::Engine, event: Event::Devices(facts) });
         Ok(())
     }

@@ -1,17 +1,43 @@
 //! What the engine may know about the fleet.
 
+use std::collections::BTreeMap;
+
 use protocol::message::Hello;
-use protocol::{ModelName, ReleaseRef};
+use protocol::{DeviceId, ModelName, ProjectId, ReleaseRef};
 use release::{AgentVersion, DeviceFacts, Manifest};
 use rollout::{Facts, SkipReason};
 
-use crate::store::devices::Device;
+use crate::store::devices::{self, Device};
+use crate::store::{Conn, StoreError, rollouts};
 
 /// Label that tells a device's offset from UTC in seconds, for maintenance windows.
 const UTC_OFFSET_LABEL: &str = "utc_offset_s";
 
+/// Every device in service. A committed release is known from the device's report before its next hello tells it.
+pub(super) async fn fleet(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+    manifest: &Manifest,
+) -> Result<Vec<Facts>, StoreError> {
+    let newer: BTreeMap<DeviceId, ReleaseRef> = rollouts::committed_since_hello(conn, project, model)
+        .await?
+        .into_iter()
+        .map(|(device, report)| (device, report.release))
+        .collect();
+    let devices = devices::all_in_service(conn, project).await?;
+    let facts = devices.iter().map(|device| {
+        let mut facts = of(device, model, manifest);
+        if let Some(release) = newer.get(&device.device) {
+            facts.current = Some(release.clone());
+        }
+        facts
+    });
+    Ok(facts.collect())
+}
+
 /// One device's facts. A device that never said hello has no attributes but its labels, and isn't skipped.
-pub(super) fn of(device: &Device, model: &ModelName, manifest: &Manifest) -> Facts {
+fn of(device: &Device, model: &ModelName, manifest: &Manifest) -> Facts {
     let labels = device.all_labels();
     let utc_offset_s = labels.get(UTC_OFFSET_LABEL).and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut facts = Facts {
