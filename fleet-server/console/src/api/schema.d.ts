@@ -4,46 +4,15 @@
  */
 
 export interface paths {
-    "/api/v1/projects/{project}/rollouts": {
+    "/api/v1/audit": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["listRollouts"];
-        put?: never;
-        post: operations["createRollout"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/rollouts/dry-run": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post: operations["dryRunRollout"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/rollouts/{rollout}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["getRollout"];
+        /** Changes that concern the whole server (users, tokens, sign-ins), newest first. */
+        get: operations["listServerAudit"];
         put?: never;
         post?: never;
         delete?: never;
@@ -52,177 +21,36 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/rollouts/{rollout}/tasks": {
+    "/api/v1/projects": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["listRolloutTasks"];
+        /** Projects in which the asker has a role. */
+        get: operations["listProjects"];
         put?: never;
-        post?: never;
+        /** Make a project. */
+        post: operations["createProject"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/rollouts/{rollout}/journal": {
+    "/api/v1/projects/{project}": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["listRolloutJournal"];
+        /** One project. */
+        get: operations["showProject"];
         put?: never;
         post?: never;
         delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/rollouts/{rollout}/evidence": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["getRolloutEvidence"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/models/{model}/drift": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["listDriftWindows"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/models/{model}/drift/devices": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["listDriftingDevices"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/models/{model}/drift/distribution": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["getDriftDistribution"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/devices/{device}/tasks": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["listDeviceTasks"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/devices/{device}/events": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["listDeviceEvents"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/devices/{device}/resources": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["listDeviceResources"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/enrollment-tokens": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["listEnrollmentTokens"];
-        put?: never;
-        post: operations["createEnrollmentToken"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/enrollment-tokens/{id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post?: never;
-        delete: operations["deleteEnrollmentToken"];
         options?: never;
         head?: never;
         patch?: never;
@@ -235,6 +63,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** Alerts, newest first. */
         get: operations["listAlerts"];
         put?: never;
         post?: never;
@@ -253,6 +82,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** Take note of an alert; safe to repeat. */
         post: operations["acknowledgeAlert"];
         delete?: never;
         options?: never;
@@ -260,36 +90,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/users": {
+    "/api/v1/projects/{project}/audit": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["listUsers"];
+        /** A project's changes, newest first. */
+        get: operations["listAudit"];
         put?: never;
-        post: operations["createUser"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/v1/users/{user}": {
+    "/api/v1/projects/{project}/blobs/{digest}": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
-        put?: never;
+        /** A blob's content, or the range that is asked for. */
+        get: operations["getBlob"];
+        /** Upload a blob under its digest; safe to repeat. Content that doesn't fit its name leaves nothing behind. */
+        put: operations["putBlob"];
         post?: never;
-        delete: operations["deleteUser"];
+        delete?: never;
         options?: never;
-        head?: never;
-        patch: operations["updateUser"];
+        /** Whether the project has a blob, and its size as `Content-Length`. */
+        head: operations["headBlob"];
+        patch?: never;
         trace?: never;
     };
     "/api/v1/projects/{project}/devices": {
@@ -299,6 +133,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** Devices in service. */
         get: operations["listDevices"];
         put?: never;
         post?: never;
@@ -315,29 +150,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** One device. */
         get: operations["showDevice"];
         put?: never;
         post?: never;
+        /** Take a device out of service: its certificate is no longer honoured, its history stays. */
         delete: operations["decommissionDevice"];
         options?: never;
         head?: never;
+        /** Replace a device's labels. */
         patch: operations["updateDevice"];
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/devices/{device}/why": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["whyDevice"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
         trace?: never;
     };
     "/api/v1/projects/{project}/devices/{device}/commands": {
@@ -349,6 +171,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** Ask a device to do something once. */
         post: operations["commandDevice"];
         delete?: never;
         options?: never;
@@ -356,14 +179,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/audit": {
+    "/api/v1/projects/{project}/devices/{device}/events": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["listAudit"];
+        /** What happened, newest first. */
+        get: operations["listDeviceEvents"];
         put?: never;
         post?: never;
         delete?: never;
@@ -372,14 +196,101 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/audit": {
+    "/api/v1/projects/{project}/devices/{device}/resources": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["listServerAudit"];
+        /** Memory, CPU, disk, load and temperature, oldest first, at most the newest 2000. */
+        get: operations["listDeviceResources"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/devices/{device}/tasks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Every transition of the update machine, newest first. */
+        get: operations["listDeviceTasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/devices/{device}/why": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Why is this device not on the release? */
+        get: operations["whyDevice"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/enrollment-tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Tokens, newest first. */
+        get: operations["listEnrollmentTokens"];
+        put?: never;
+        /** Make a token. */
+        post: operations["createEnrollmentToken"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/enrollment-tokens/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove a token. */
+        delete: operations["deleteEnrollmentToken"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/metadata/{file}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A signed file, byte for byte: the newest of a role, or the version that stands before its name. */
+        get: operations["getMetadata"];
         put?: never;
         post?: never;
         delete?: never;
@@ -395,6 +306,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** All models. */
         get: operations["listModels"];
         put?: never;
         post?: never;
@@ -411,7 +323,59 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** One model. */
         get: operations["showModel"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/models/{model}/drift": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. */
+        get: operations["listDriftWindows"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/models/{model}/drift/devices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Which devices drift now, and in which features. */
+        get: operations["listDriftingDevices"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/models/{model}/drift/distribution": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How a feature is distributed in the reference and now. */
+        get: operations["getDriftDistribution"];
         put?: never;
         post?: never;
         delete?: never;
@@ -427,6 +391,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** A model's releases, highest counter first. */
         get: operations["listReleases"];
         put?: never;
         post?: never;
@@ -443,42 +408,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** One release: manifest, signatures, card, adoption. */
         get: operations["showRelease"];
         put?: never;
         post?: never;
         delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/tokens": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["listTokens"];
-        put?: never;
-        post: operations["createToken"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/tokens/{token}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post?: never;
-        delete: operations["deleteToken"];
         options?: never;
         head?: never;
         patch?: never;
@@ -491,6 +425,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** Public keys of the server's own roles; made at the first call. */
         get: operations["getOnlineKeys"];
         put?: never;
         post?: never;
@@ -500,14 +435,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/metadata/{file}": {
+    "/api/v1/projects/{project}/overview": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["getMetadata"];
+        /** Counts by state, release mix per model, running rollouts, open alerts. */
+        get: operations["showOverview"];
         put?: never;
         post?: never;
         delete?: never;
@@ -525,6 +461,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** Publish: everything is checked as a device would check it, then stored at once, or nothing is. */
         post: operations["createPublication"];
         delete?: never;
         options?: never;
@@ -532,30 +469,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects": {
+    "/api/v1/projects/{project}/rollouts": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["listProjects"];
+        /** Rollouts, newest first. */
+        get: operations["listRollouts"];
         put?: never;
-        post: operations["createProject"];
+        /** Make a rollout; it starts with the next tick that its start time and approval allow. */
+        post: operations["createRollout"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}": {
+    "/api/v1/projects/{project}/rollouts/dry-run": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["showProject"];
+        get?: never;
+        put?: never;
+        /** What a plan would do: which devices, when, what would block. Changes nothing. */
+        post: operations["dryRunRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/rollouts/{rollout}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One rollout: plan, state, stages, gates with evidence, counts by task phase. */
+        get: operations["getRollout"];
         put?: never;
         post?: never;
         delete?: never;
@@ -564,14 +521,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/overview": {
+    "/api/v1/projects/{project}/rollouts/{rollout}/abort": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["showOverview"];
+        get?: never;
+        put?: never;
+        /** End it; devices that have the release keep it. */
+        post: operations["abortRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/rollouts/{rollout}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Agree, as another person than the author. */
+        post: operations["approveRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/rollouts/{rollout}/deny": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Refuse. */
+        post: operations["denyRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/rollouts/{rollout}/evidence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The evidence as one signed file: `payload` is JSON as text, signed by the director's key. */
+        get: operations["getRolloutEvidence"];
         put?: never;
         post?: never;
         delete?: never;
@@ -580,19 +589,88 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/blobs/{digest}": {
+    "/api/v1/projects/{project}/rollouts/{rollout}/journal": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["getBlob"];
-        put: operations["putBlob"];
+        /** Every transition, oldest first. */
+        get: operations["listRolloutJournal"];
+        put?: never;
         post?: never;
         delete?: never;
         options?: never;
-        head: operations["headBlob"];
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/rollouts/{rollout}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Offer nothing new; what is under way goes on. */
+        post: operations["pauseRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/rollouts/{rollout}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Go on; a failed stage is judged again. */
+        post: operations["resumeRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/rollouts/{rollout}/rollback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Bring devices back to their earlier release and end it. */
+        post: operations["rollBackRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/rollouts/{rollout}/tasks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Each device's part. */
+        get: operations["listRolloutTasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
         patch?: never;
         trace?: never;
     };
@@ -603,6 +681,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** What changes, as it changes. */
         get: operations["stream"];
         put?: never;
         post?: never;
@@ -619,9 +698,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** Who am I. */
         get: operations["showSession"];
         put?: never;
+        /** Sign in; sets the session's cookie. */
         post: operations["signIn"];
+        /** Sign out. */
         delete: operations["signOut"];
         options?: never;
         head?: never;
@@ -637,6 +719,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** Change the own password; ends all sessions but this one. */
         post: operations["changePassword"];
         delete?: never;
         options?: never;
@@ -644,23 +727,25 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/rollouts/{rollout}/pause": {
+    "/api/v1/tokens": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** The own tokens; an admin sees everyone's. */
+        get: operations["listTokens"];
         put?: never;
-        post: operations["pause"];
+        /** Make a token for oneself. */
+        post: operations["createToken"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/rollouts/{rollout}/resume": {
+    "/api/v1/tokens/{token}": {
         parameters: {
             query?: never;
             header?: never;
@@ -669,14 +754,33 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["resume"];
+        post?: never;
+        /** End a token; one's own, or any as admin. */
+        delete: operations["deleteToken"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All users. */
+        get: operations["listUsers"];
+        put?: never;
+        /** Make a user with a one-time password. */
+        post: operations["createUser"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project}/rollouts/{rollout}/abort": {
+    "/api/v1/users/{user}": {
         parameters: {
             query?: never;
             header?: never;
@@ -685,704 +789,1704 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["abort"];
-        delete?: never;
+        post?: never;
+        /** Remove a user with sessions and tokens. */
+        delete: operations["deleteUser"];
         options?: never;
         head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/rollouts/{rollout}/rollback": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post: operations["rollback"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/rollouts/{rollout}/approve": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post: operations["approve"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/projects/{project}/rollouts/{rollout}/deny": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post: operations["deny"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
+        /** Change a user's grants, state or password. */
+        patch: operations["updateUser"];
         trace?: never;
     };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description Something that people should know. */
+        Alert: {
+            acknowledged_at: components["schemas"]["Timestamp"] | null;
+            /** @description Who. */
+            acknowledged_by: string | null;
+            closed_at: components["schemas"]["Timestamp"] | null;
+            /** @description Numbers behind it. */
+            details: Record<string, never>;
+            /** @description The device that it is about. */
+            device: string | null;
+            /** @description Its id. */
+            id: string;
+            /** @description Stable name, e.g. `drift`, `gate_failed`. */
+            kind: string;
+            /** @description One sentence for people. */
+            message: string;
+            /** @description The model that it is about. */
+            model: string | null;
+            /** @description When it was raised first. */
+            opened_at: components["schemas"]["Timestamp"];
+            /** @description The rollout that it is about. */
+            rollout: string | null;
+            /** @description How much it matters. */
+            severity: components["schemas"]["Severity"];
+            /** @description When it was last seen true. */
+            updated_at: components["schemas"]["Timestamp"];
+        };
+        /** @description An API token, without its secret. */
+        ApiToken: {
+            /** @description When it was made. */
+            created_at: components["schemas"]["Timestamp"];
+            expires_at: components["schemas"]["Timestamp"] | null;
+            /** @description Its id. */
+            id: string;
+            last_used_at: components["schemas"]["Timestamp"] | null;
+            /** @description A project's id, or `*` for all. */
+            project: string;
+            /** @description What it is limited to. */
+            role: components["schemas"]["Role"];
+            /** @description What it is for. */
+            title: string;
+            /** @description Its owner; it never may more than its owner. */
+            username: string;
+        };
+        /** @description One change. */
+        AuditRow: {
+            /** @description What was done, e.g. `rollout.pause`. */
+            action: string;
+            /** @description Who. */
+            actor: string;
+            /** @description The object after; null when it is gone. */
+            after: Record<string, never> | null;
+            /** @description When. */
+            at: components["schemas"]["Timestamp"];
+            /** @description The object before; null when it is new. */
+            before: Record<string, never> | null;
+            /** @description Its id. */
+            id: string;
+            /** @description Which object. */
+            object: string;
+            /** @description Kind of the object, e.g. `rollout`. */
+            object_kind: string;
+        };
+        /** @description Why a task ended badly. */
+        CauseBody: {
+            /** @description One sentence for people. */
+            detail: string;
+            /** @description The class, e.g. `golden_mismatch`. */
+            kind: string;
+        };
+        /**
+         * @description The data of an event; its name is `device`, `rollout`, `alert` or `release`. An event `missed` says that some
+         *     were lost: read everything again.
+         */
+        ChangeEvent: {
+            /** @description Which object changed. */
+            id: string;
+        };
+        /** @description A new password. */
+        ChangePassword: {
+            /** @description The password from now on: at least 10 characters, without the user's name. */
+            new_password: string;
+            /** @description The password until now. */
+            old_password: string;
+        };
+        /** @description A changed user. */
+        ChangedUser: {
+            /** @description Only after `reset_password`. */
+            one_time_password: string | null;
+            /** @description The user. */
+            user: components["schemas"]["User"];
+        };
+        /** @description A made token with its text, which is shown only here. */
+        CreatedEnrollmentToken: {
+            /** @description Give it to the device: `flotilla-agent enroll <text>`. */
+            text: string;
+            /** @description The token. */
+            token: components["schemas"]["EnrollmentToken"];
+        };
+        /** @description A made token with its text, which is shown only here. */
+        CreatedToken: {
+            /** @description Send it as `Authorization: Bearer flt_...`. */
+            text: string;
+            /** @description The token. */
+            token: components["schemas"]["ApiToken"];
+        };
+        /** @description A made user with the one-time password, which is shown only here. */
+        CreatedUser: {
+            /** @description Must be changed at the first sign-in. */
+            one_time_password: string;
+            /** @description The user. */
+            user: components["schemas"]["User"];
+        };
+        /** @description Why a person decides so. */
         Decision: {
+            /** @description For the journal; may be left out. */
             reason?: string;
+            /** @description For `resume`: whether failed and unreachable devices of the stage get another chance first. */
             retry_failed?: boolean;
+            /** @description For `rollback`: `stage` for the current stage only; default `all`. */
             scope?: string | null;
         };
-        List_RolloutSummary: {
-            items: components["schemas"]["RolloutSummary"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        List_RolloutTask: {
-            items: components["schemas"]["RolloutTask"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        List_JournalEntry: {
-            items: components["schemas"]["JournalEntry"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        WindowQuery: {
-            version?: string | null;
-            device?: string | null;
-            segment?: string | null;
-            from?: string | null;
-            to?: string | null;
-        };
-        DistributionQuery: {
-            feature: string;
-            version?: string | null;
-            device?: string | null;
-            from?: string | null;
-            to?: string | null;
-        };
-        DriftWindow: {
-            version: string;
-            digest: string;
-            device: string | null;
-            segment: string;
-            from: string;
-            to: string;
-            n: number;
-            is_drifting: boolean;
-            is_closed: boolean;
-            report: Record<string, never>;
-        };
-        DriftingDevice: {
-            device: string;
-            version: string;
-            state: string;
-            pattern: string;
-            features: components["schemas"]["DriftingFeature"][];
-            n: number;
-            window_start: string;
-            window_end: string;
-        };
-        DriftingFeature: {
-            feature: string;
-            role: string;
-            distance: number;
-            adjusted_p: number | null;
-        };
-        DistributionBin: {
-            name: string | null;
-            low: number | null;
-            high: number | null;
-        };
-        Distribution: {
-            feature: string;
-            version: string;
-            role: string;
-            kind: string;
-            n: number;
-            m: number;
-            bins: components["schemas"]["DistributionBin"][];
-            reference: number[];
-            current: number[];
-            contributions: number[];
-        };
-        List_DriftWindow: {
-            items: components["schemas"]["DriftWindow"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        List_DriftingDevice: {
-            items: components["schemas"]["DriftingDevice"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        DeviceEvent: {
-            id: string;
-            at: string;
-            received_at: string;
-            name: string;
-            detail: string;
-        };
-        ResourceReading: {
-            at: string;
-            rss_bytes: number;
-            cpu_ms: number;
-            disk_free_bytes: number;
-            disk_used_bytes: number;
-            load1: number;
-            temperature_c: number | null;
-        };
-        Since: {
-            from?: string | null;
-        };
-        List_TaskTransition: {
-            items: components["schemas"]["TaskTransition"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        List_DeviceEvent: {
-            items: components["schemas"]["DeviceEvent"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        List_ResourceReading: {
-            items: components["schemas"]["ResourceReading"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        EnrollmentToken: {
-            id: string;
-            device: string | null;
+        /** @description Changes to a device. */
+        DeviceChange: {
+            /** @description Replaces the server's labels. */
             labels: {
                 [key: string]: string;
             };
-            state: string;
-            created_at: string;
-            created_by: string;
-            expires_at: string;
-            used_at: string | null;
-            used_by: string | null;
         };
-        NewEnrollmentToken: {
-            device?: string | null;
-            labels?: {
-                [key: string]: string;
-            };
-            validity_s?: number | null;
-        };
-        CreatedEnrollmentToken: {
-            token: components["schemas"]["EnrollmentToken"];
-            text: string;
-        };
-        List_EnrollmentToken: {
-            items: components["schemas"]["EnrollmentToken"][];
-            next_cursor: string | null;
+        /** @description Devices by state. */
+        DeviceCounts: {
+            /**
+             * Format: int64
+             * @description Not connected.
+             */
+            offline: number;
+            /**
+             * Format: int64
+             * @description Connected.
+             */
+            online: number;
+            /**
+             * Format: int64
+             * @description In service.
+             */
             total: number;
+            /**
+             * Format: int64
+             * @description With at least one problem in their last report.
+             */
+            with_problems: number;
         };
-        Alert: {
-            id: string;
-            kind: string;
-            severity: components["schemas"]["Severity"];
-            device: string | null;
-            model: string | null;
-            rollout: string | null;
-            message: string;
-            details: Record<string, never>;
-            opened_at: string;
-            updated_at: string;
-            closed_at: string | null;
-            acknowledged_at: string | null;
-            acknowledged_by: string | null;
-        };
-        AlertQuery: {
-            open?: boolean;
-        };
-        List_Alert: {
-            items: components["schemas"]["Alert"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        ReleaseName: {
-            version: string;
-            digest: string;
-            counter: number;
-        };
-        DeviceModel: {
-            model: string;
-            active: null | components["schemas"]["ReleaseName"];
-            candidate: null | components["schemas"]["ReleaseName"];
-            fallback: null | components["schemas"]["ReleaseName"];
-            phase: string;
-            desired: null | components["schemas"]["ReleaseName"];
-            rollout: string | null;
-        };
-        DeviceSummary: {
-            device: string;
-            is_online: boolean;
-            last_seen: string | null;
-            labels: {
-                [key: string]: string;
-            };
-            agent_version: string | null;
-            hardware_class: string | null;
-            arch: string | null;
-            models: components["schemas"]["DeviceModel"][];
-            problems: string[];
-        };
-        Hardware: {
-            arch: string;
-            class: string;
-            cpu_features: string[];
-            cpus: number;
-            memory_bytes: number;
-        };
-        Spool: {
-            stream: string;
-            depth_records: number;
-            depth_bytes: number;
-            dropped: components["schemas"]["Loss"][];
-        };
-        Loss: {
-            kind: string;
-            cause: string;
-            count: number;
-        };
-        MetadataAge: {
-            timestamp_version: number;
-            expires_at: string;
-            age_s: number;
-        };
+        /** @description One device. */
         DeviceDetail: components["schemas"]["DeviceSummary"] & {
+            /** @description End of its certificate. */
+            certificate_expires_at: components["schemas"]["Timestamp"];
+            /** @description When it was enrolled first. */
+            created_at: components["schemas"]["Timestamp"];
+            decommissioned_at: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int64
+             * @description Revision that the director signed last.
+             */
+            desired_revision: number;
+            hardware: components["schemas"]["Hardware"] | null;
+            /** @description Whether its clock stands after the time that it can prove. */
+            is_clock_plausible: boolean | null;
+            metadata: components["schemas"]["MetadataAge"] | null;
+            reported_at: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int64
+             * @description Revision that the device accepted last.
+             */
+            reported_revision: number | null;
+            /** @description The server's own labels, which can be changed here. */
             server_labels: {
                 [key: string]: string;
             };
-            created_at: string;
-            decommissioned_at: string | null;
-            certificate_expires_at: string;
-            reported_at: string | null;
+            spool: components["schemas"]["Spool"] | null;
+            /** @description Target triple of the agent. */
             target: string | null;
+            /**
+             * Format: int64
+             * @description Seconds since the agent started, at the last report.
+             */
             uptime_s: number | null;
-            is_clock_plausible: boolean | null;
-            hardware: null | components["schemas"]["Hardware"];
-            spool: null | components["schemas"]["Spool"];
-            metadata: null | components["schemas"]["MetadataAge"];
-            desired_revision: number;
-            reported_revision: number | null;
         };
-        CauseBody: {
-            kind: string;
+        /** @description Something that happened on a device. */
+        DeviceEvent: {
+            /** @description The device's clock. */
+            at: components["schemas"]["Timestamp"];
+            /** @description One sentence. */
             detail: string;
+            /** @description Its id. */
+            id: string;
+            /** @description Stable name. */
+            name: string;
+            /** @description The server's clock. */
+            received_at: components["schemas"]["Timestamp"];
         };
-        SelfTestBody: {
-            samples: number;
-            passed: number;
-            p50_us: number;
-            p95_us: number;
-            memory_bytes: number;
-        };
-        TaskTransition: {
-            at: string;
-            received_at: string;
-            rollout: string | null;
+        /** @description One model's slots on a device. */
+        DeviceModel: {
+            active: components["schemas"]["ReleaseName"] | null;
+            candidate: components["schemas"]["ReleaseName"] | null;
+            desired: components["schemas"]["ReleaseName"] | null;
+            fallback: components["schemas"]["ReleaseName"] | null;
+            /** @description Which model. */
             model: string;
-            release: components["schemas"]["ReleaseName"];
+            /**
+             * @description Where the update machine stands: `idle`, `accepted`, `fetching`, `verified`, `staged`, `self_test`, `shadow`,
+             *     `activating`, `probation`, `committed`, `rolled_back`, `failed`, `rejected`.
+             */
             phase: string;
-            cause: null | components["schemas"]["CauseBody"];
-            done_bytes: number | null;
-            total_bytes: number | null;
-            self_test: null | components["schemas"]["SelfTestBody"];
+            /** @description The rollout that asks for it. */
+            rollout: string | null;
         };
-        GrantBody: {
-            project: string;
-            role: components["schemas"]["Role"];
-        };
-        User: {
-            username: string;
-            must_change_password: boolean;
-            is_disabled: boolean;
-            grants: components["schemas"]["GrantBody"][];
-            created_at: string;
-            updated_at: string;
-        };
-        NewUser: {
-            username: string;
-            grants?: components["schemas"]["GrantBody"][];
-        };
-        CreatedUser: {
-            user: components["schemas"]["User"];
-            one_time_password: string;
-        };
-        UserChange: {
-            grants?: components["schemas"]["GrantBody"][] | null;
-            is_disabled?: boolean | null;
-            reset_password?: boolean;
-        };
-        ChangedUser: {
-            user: components["schemas"]["User"];
-            one_time_password: string | null;
-        };
-        List_User: {
-            items: components["schemas"]["User"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        DeviceQuery: {
-            q?: string | null;
-            online?: boolean | null;
-            label?: string | null;
-            model?: string | null;
-            version?: string | null;
-        };
-        DeviceChange: {
+        /** @description A device in a list. */
+        DeviceSummary: {
+            /** @description Version of the agent; null before the first hello. */
+            agent_version: string | null;
+            /** @description Processor architecture. */
+            arch: string | null;
+            /** @description Its name. */
+            device: string;
+            /** @description Hardware class. */
+            hardware_class: string | null;
+            /** @description Whether it is connected. */
+            is_online: boolean;
+            /** @description Its own labels and the server's, which win. */
             labels: {
                 [key: string]: string;
             };
+            last_seen: components["schemas"]["Timestamp"] | null;
+            /** @description Its models. */
+            models: components["schemas"]["DeviceModel"][];
+            /** @description What is wrong now, each as one sentence. */
+            problems: string[];
         };
-        WhyQuery: {
+        /** @description Reference and current counts on the same bins. */
+        Distribution: {
+            /** @description In order of value or category. */
+            bins: components["schemas"]["DistributionBin"][];
+            /** @description Each bin's part of the whole difference, 0 to 1. */
+            contributions: number[];
+            /** @description Count per bin seen. */
+            current: number[];
+            /** @description The feature. */
+            feature: string;
+            /** @description `numeric` or `categorical`. */
+            kind: string;
+            /**
+             * Format: int64
+             * @description Values seen.
+             */
+            m: number;
+            /**
+             * Format: int64
+             * @description Values in the reference.
+             */
+            n: number;
+            /** @description Count per bin in the reference. */
+            reference: number[];
+            /** @description `input` or `output`. */
+            role: string;
+            /** @description The release whose reference it is. */
+            version: string;
+        };
+        /** @description Name or limits of a bin. */
+        DistributionBin: {
+            /**
+             * Format: double
+             * @description Upper edge.
+             */
+            high: number | null;
+            /**
+             * Format: double
+             * @description Lower edge.
+             */
+            low: number | null;
+            /** @description Category, or a name such as `outside`. */
+            name: string | null;
+        };
+        /** @description One window of one release, of a device or of the fleet. */
+        DriftWindow: {
+            /** @description The device; null for the whole fleet. */
+            device: string | null;
+            /** @description SHA-256 of its manifest. */
+            digest: string;
+            /** @description First instant. */
+            from: components["schemas"]["Timestamp"];
+            /** @description Whether late panes are no longer waited for. */
+            is_closed: boolean;
+            /** @description Whether anything drifted. */
+            is_drifting: boolean;
+            /**
+             * Format: int64
+             * @description Requests answered.
+             */
+            n: number;
+            /** @description The comparison with the release's reference, as the profile room writes it. */
+            report: Record<string, never>;
+            /** @description Segment of the data; empty for all of it. */
+            segment: string;
+            /** @description First instant after it. */
+            to: components["schemas"]["Timestamp"];
+            /** @description The release. */
+            version: string;
+        };
+        /** @description A device whose last windows drift. */
+        DriftingDevice: {
+            /** @description Which device. */
+            device: string;
+            /** @description What drifts, farthest first. */
+            features: components["schemas"]["DriftingFeature"][];
+            /**
+             * Format: int64
+             * @description Requests answered in the newest drifting window.
+             */
+            n: number;
+            /** @description `one_device`, or `fleet` if at least half of the devices drift. */
+            pattern: string;
+            /** @description `drifting`. */
+            state: string;
+            /** @description The release that it runs. */
+            version: string;
+            /** @description Its end. */
+            window_end: components["schemas"]["Timestamp"];
+            /** @description Newest drifting window. */
+            window_start: components["schemas"]["Timestamp"];
+        };
+        /** @description A feature that drifts on a device. */
+        DriftingFeature: {
+            /**
+             * Format: double
+             * @description p-value after Benjamini-Hochberg.
+             */
+            adjusted_p: number | null;
+            /**
+             * Format: double
+             * @description Jensen-Shannon distance, natural logarithm.
+             */
+            distance: number;
+            /** @description Its name. */
+            feature: string;
+            /** @description `input` or `output`. */
+            role: string;
+        };
+        /** @description "Which devices, when, what would block." */
+        DryRun: {
+            /** @description What would block or weaken it. */
+            problems: components["schemas"]["DryRunProblem"][];
+            /** @description Devices that are left out, with the reason. */
+            skipped: components["schemas"]["DryRunSkip"][];
+            /** @description Stages with their devices. */
+            stages: components["schemas"]["DryRunStage"][];
+            /**
+             * Format: int64
+             * @description Devices that would get the release.
+             */
+            targets: number;
+        };
+        /** @description Something to know before the start. */
+        DryRunProblem: {
+            /** @description Whether the rollout would stop because of it. */
+            is_blocking: boolean;
+            /**
+             * Format: int32
+             * @description The stage, counted from 0; null for the whole plan.
+             */
+            stage: number | null;
+            /** @description One sentence. */
+            why: string;
+        };
+        /** @description A device that is left out. */
+        DryRunSkip: {
+            /** @description Which device. */
+            device: string;
+            /** @description `already_there`, `newer`, `incompatible`, `too_big`, `not_selected`, `control`. */
+            reason: string;
+        };
+        /** @description A stage of a dry run. */
+        DryRunStage: {
+            /**
+             * Format: int64
+             * @description Devices that it could be compared with.
+             */
+            controls: number;
+            /** @description Its devices in their order. */
+            devices: string[];
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Seconds after the start before which it can't begin.
+             */
+            not_before_s: number;
+            /**
+             * Format: int64
+             * @description Those of them that are connected now.
+             */
+            online: number;
+        };
+        /** @description A token, without its secret. */
+        EnrollmentToken: {
+            /** @description When it was made. */
+            created_at: components["schemas"]["Timestamp"];
+            /** @description Who made it. */
+            created_by: string;
+            /** @description The device's name, if the token fixes it. */
+            device: string | null;
+            /** @description When it ends by itself. */
+            expires_at: components["schemas"]["Timestamp"];
+            /** @description Its id. */
+            id: string;
+            /** @description Labels that the device gets. */
+            labels: {
+                [key: string]: string;
+            };
+            /** @description `unused`, `used` or `expired`. */
+            state: string;
+            used_at: components["schemas"]["Timestamp"] | null;
+            /** @description Which device used it. */
+            used_by: string | null;
+        };
+        /** @description The body of every error. */
+        ErrorBody: {
+            /** @description What went wrong. */
+            error: components["schemas"]["ErrorDetail"];
+        };
+        /** @description What went wrong. */
+        ErrorDetail: {
+            /** @description Stable name in snake_case, for programs and translations. */
+            code: string;
+            /** @description More, by code. */
+            details: Record<string, never>;
+            /** @description One sentence for people. */
+            message: string;
+        };
+        /** @description What was measured. */
+        GateEvidence: {
+            /** @description The arithmetic in words. */
+            arithmetic: string;
+            /** @description Devices with the new release. */
+            candidate: components["schemas"]["GateSample"];
+            control: components["schemas"]["GateSample"] | null;
+            /** @description Begin of the measured time. */
+            from: components["schemas"]["Timestamp"];
+            /** @description End of the measured time. */
+            to: components["schemas"]["Timestamp"];
+            worse: components["schemas"]["GateInterval"] | null;
+        };
+        /** @description An interval. */
+        GateInterval: {
+            /**
+             * Format: double
+             * @description Confidence, 0 to 1.
+             */
+            confidence: number;
+            /**
+             * Format: double
+             * @description Upper end.
+             */
+            high: number;
+            /**
+             * Format: double
+             * @description Lower end.
+             */
+            low: number;
+        };
+        /** @description A measured value. */
+        GateSample: {
+            /**
+             * Format: int32
+             * @description On so many devices.
+             */
+            devices: number;
+            /**
+             * Format: int64
+             * @description From so many observations.
+             */
+            n: number;
+            /**
+             * Format: double
+             * @description The value.
+             */
+            value: number;
+        };
+        /** @description One role in one project or in all. */
+        GrantBody: {
+            /** @description A project's id, or `*` for all projects and the server itself. */
+            project: string;
+            /** @description The role. */
+            role: components["schemas"]["Role"];
+        };
+        /** @description What the hardware is. */
+        Hardware: {
+            /** @description Processor architecture. */
+            arch: string;
+            /** @description Hardware class. */
+            class: string;
+            /** @description CPU features. */
+            cpu_features: string[];
+            /**
+             * Format: int32
+             * @description Logical CPUs.
+             */
+            cpus: number;
+            /**
+             * Format: int64
+             * @description Physical memory.
+             */
+            memory_bytes: number;
+        };
+        /** @description One transition. */
+        JournalEntry: {
+            /** @description Who. */
+            actor: string;
+            /** @description When. */
+            at: components["schemas"]["Timestamp"];
+            /** @description Why. */
+            cause: string;
+            /** @description What changed, for programs; `change` names the kind. */
+            change: Record<string, never>;
+            /** @description What changed, in words. */
+            message: string;
+            /**
+             * Format: int64
+             * @description Counts up from 1.
+             */
+            seq: number;
+        };
+        /** @description One page of a list. */
+        List_Alert: {
+            /** @description The items. */
+            items: {
+                acknowledged_at: components["schemas"]["Timestamp"] | null;
+                /** @description Who. */
+                acknowledged_by: string | null;
+                closed_at: components["schemas"]["Timestamp"] | null;
+                /** @description Numbers behind it. */
+                details: Record<string, never>;
+                /** @description The device that it is about. */
+                device: string | null;
+                /** @description Its id. */
+                id: string;
+                /** @description Stable name, e.g. `drift`, `gate_failed`. */
+                kind: string;
+                /** @description One sentence for people. */
+                message: string;
+                /** @description The model that it is about. */
+                model: string | null;
+                /** @description When it was raised first. */
+                opened_at: components["schemas"]["Timestamp"];
+                /** @description The rollout that it is about. */
+                rollout: string | null;
+                /** @description How much it matters. */
+                severity: components["schemas"]["Severity"];
+                /** @description When it was last seen true. */
+                updated_at: components["schemas"]["Timestamp"];
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_ApiToken: {
+            /** @description The items. */
+            items: {
+                /** @description When it was made. */
+                created_at: components["schemas"]["Timestamp"];
+                expires_at: components["schemas"]["Timestamp"] | null;
+                /** @description Its id. */
+                id: string;
+                last_used_at: components["schemas"]["Timestamp"] | null;
+                /** @description A project's id, or `*` for all. */
+                project: string;
+                /** @description What it is limited to. */
+                role: components["schemas"]["Role"];
+                /** @description What it is for. */
+                title: string;
+                /** @description Its owner; it never may more than its owner. */
+                username: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_AuditRow: {
+            /** @description The items. */
+            items: {
+                /** @description What was done, e.g. `rollout.pause`. */
+                action: string;
+                /** @description Who. */
+                actor: string;
+                /** @description The object after; null when it is gone. */
+                after: Record<string, never> | null;
+                /** @description When. */
+                at: components["schemas"]["Timestamp"];
+                /** @description The object before; null when it is new. */
+                before: Record<string, never> | null;
+                /** @description Its id. */
+                id: string;
+                /** @description Which object. */
+                object: string;
+                /** @description Kind of the object, e.g. `rollout`. */
+                object_kind: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_DeviceEvent: {
+            /** @description The items. */
+            items: {
+                /** @description The device's clock. */
+                at: components["schemas"]["Timestamp"];
+                /** @description One sentence. */
+                detail: string;
+                /** @description Its id. */
+                id: string;
+                /** @description Stable name. */
+                name: string;
+                /** @description The server's clock. */
+                received_at: components["schemas"]["Timestamp"];
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_DeviceSummary: {
+            /** @description The items. */
+            items: {
+                /** @description Version of the agent; null before the first hello. */
+                agent_version: string | null;
+                /** @description Processor architecture. */
+                arch: string | null;
+                /** @description Its name. */
+                device: string;
+                /** @description Hardware class. */
+                hardware_class: string | null;
+                /** @description Whether it is connected. */
+                is_online: boolean;
+                /** @description Its own labels and the server's, which win. */
+                labels: {
+                    [key: string]: string;
+                };
+                last_seen: components["schemas"]["Timestamp"] | null;
+                /** @description Its models. */
+                models: components["schemas"]["DeviceModel"][];
+                /** @description What is wrong now, each as one sentence. */
+                problems: string[];
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_DriftWindow: {
+            /** @description The items. */
+            items: {
+                /** @description The device; null for the whole fleet. */
+                device: string | null;
+                /** @description SHA-256 of its manifest. */
+                digest: string;
+                /** @description First instant. */
+                from: components["schemas"]["Timestamp"];
+                /** @description Whether late panes are no longer waited for. */
+                is_closed: boolean;
+                /** @description Whether anything drifted. */
+                is_drifting: boolean;
+                /**
+                 * Format: int64
+                 * @description Requests answered.
+                 */
+                n: number;
+                /** @description The comparison with the release's reference, as the profile room writes it. */
+                report: Record<string, never>;
+                /** @description Segment of the data; empty for all of it. */
+                segment: string;
+                /** @description First instant after it. */
+                to: components["schemas"]["Timestamp"];
+                /** @description The release. */
+                version: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_DriftingDevice: {
+            /** @description The items. */
+            items: {
+                /** @description Which device. */
+                device: string;
+                /** @description What drifts, farthest first. */
+                features: components["schemas"]["DriftingFeature"][];
+                /**
+                 * Format: int64
+                 * @description Requests answered in the newest drifting window.
+                 */
+                n: number;
+                /** @description `one_device`, or `fleet` if at least half of the devices drift. */
+                pattern: string;
+                /** @description `drifting`. */
+                state: string;
+                /** @description The release that it runs. */
+                version: string;
+                /** @description Its end. */
+                window_end: components["schemas"]["Timestamp"];
+                /** @description Newest drifting window. */
+                window_start: components["schemas"]["Timestamp"];
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_EnrollmentToken: {
+            /** @description The items. */
+            items: {
+                /** @description When it was made. */
+                created_at: components["schemas"]["Timestamp"];
+                /** @description Who made it. */
+                created_by: string;
+                /** @description The device's name, if the token fixes it. */
+                device: string | null;
+                /** @description When it ends by itself. */
+                expires_at: components["schemas"]["Timestamp"];
+                /** @description Its id. */
+                id: string;
+                /** @description Labels that the device gets. */
+                labels: {
+                    [key: string]: string;
+                };
+                /** @description `unused`, `used` or `expired`. */
+                state: string;
+                used_at: components["schemas"]["Timestamp"] | null;
+                /** @description Which device used it. */
+                used_by: string | null;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_JournalEntry: {
+            /** @description The items. */
+            items: {
+                /** @description Who. */
+                actor: string;
+                /** @description When. */
+                at: components["schemas"]["Timestamp"];
+                /** @description Why. */
+                cause: string;
+                /** @description What changed, for programs; `change` names the kind. */
+                change: Record<string, never>;
+                /** @description What changed, in words. */
+                message: string;
+                /**
+                 * Format: int64
+                 * @description Counts up from 1.
+                 */
+                seq: number;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_Model: {
+            /** @description The items. */
+            items: {
+                /** @description When its first release was published. */
+                created_at: components["schemas"]["Timestamp"];
+                /** @description Devices per release that serves now. */
+                mix: components["schemas"]["MixPart"][];
+                /** @description Its name. */
+                model: string;
+                newest: components["schemas"]["ReleaseSummary"] | null;
+                /** @description How many releases it has. */
+                releases: number;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_Project: {
+            /** @description The items. */
+            items: {
+                /** @description When it was made. */
+                created_at: components["schemas"]["Timestamp"];
+                /** @description Its name in paths and topics. */
+                project: string;
+                /** @description What the asker may do in it. */
+                role: components["schemas"]["Role"];
+                /** @description Its name for people. */
+                title: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_ReleaseSummary: {
+            /** @description The items. */
+            items: {
+                /**
+                 * Format: int64
+                 * @description Devices on which it serves.
+                 */
+                active_devices: number;
+                /**
+                 * Format: int64
+                 * @description Order within the model.
+                 */
+                counter: number;
+                /** @description SHA-256 of the manifest. */
+                digest: string;
+                /** @description Which model. */
+                model: string;
+                /** @description When it was published. */
+                published_at: components["schemas"]["Timestamp"];
+                /** @description Who published it. */
+                published_by: string;
+                /** @description Whether it may be rolled out. */
+                state: components["schemas"]["ReleaseState"];
+                /** @description Its variants. */
+                variants: components["schemas"]["VariantSummary"][];
+                /** @description As people write it. */
+                version: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_ResourceReading: {
+            /** @description The items. */
+            items: {
+                /** @description The device's clock. */
+                at: components["schemas"]["Timestamp"];
+                /**
+                 * Format: int64
+                 * @description CPU time of the agent since its start.
+                 */
+                cpu_ms: number;
+                /**
+                 * Format: int64
+                 * @description Free on the disk of the state directory.
+                 */
+                disk_free_bytes: number;
+                /**
+                 * Format: int64
+                 * @description Used by slots, spool and metadata.
+                 */
+                disk_used_bytes: number;
+                /**
+                 * Format: double
+                 * @description Load average over one minute.
+                 */
+                load1: number;
+                /**
+                 * Format: int64
+                 * @description Resident memory of the agent.
+                 */
+                rss_bytes: number;
+                /**
+                 * Format: double
+                 * @description Hottest thermal zone.
+                 */
+                temperature_c: number | null;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_RolloutSummary: {
+            /** @description The items. */
+            items: {
+                /** @description When it was made. */
+                created_at: components["schemas"]["Timestamp"];
+                /** @description Who made it. */
+                created_by: string;
+                finished_at: components["schemas"]["Timestamp"] | null;
+                /** @description Which model. */
+                model: string;
+                /** @description Why it is in that state: a pause's, abort's or rollback's reason. */
+                reason: string | null;
+                /** @description Which release. */
+                release: components["schemas"]["ReleaseName"];
+                /** @description Its id. */
+                rollout: string;
+                /**
+                 * Format: int32
+                 * @description The stage that it works on or stopped at, counted from 0.
+                 */
+                stage: number | null;
+                /**
+                 * @description `draft`, `awaiting_approval`, `denied`, `scheduled`, `running`, `paused`, `completed`, `aborted`,
+                 *     `rolling_back`, `rolled_back`, `superseded`, `invalidated`.
+                 */
+                state: string;
+                /**
+                 * @description Tasks by phase: `queued`, `offered`, `accepted`, `downloading`, `verified`, `staged`, `self_test`, `shadow`,
+                 *     `activating`, `probation`, `committed`, `rolled_back`, `failed`, `rejected`, `timed_out`, `skipped`,
+                 *     `unreachable`, `canceled`.
+                 */
+                tasks: {
+                    [key: string]: number;
+                };
+                /** @description Last change. */
+                updated_at: components["schemas"]["Timestamp"];
+                /** @description The release's version. */
+                version: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_RolloutTask: {
+            /** @description The items. */
+            items: {
+                /**
+                 * Format: int32
+                 * @description Tries so far.
+                 */
+                attempt: number;
+                /** @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`. */
+                cause: string | null;
+                /** @description Which device. */
+                device: string;
+                /** @description Whether it is being brought back to its earlier release. */
+                is_restoring: boolean;
+                /** @description Where it stands. */
+                phase: string;
+                /** @description When it entered the phase. */
+                since: components["schemas"]["Timestamp"];
+                /**
+                 * Format: int32
+                 * @description Its stage, counted from 0; null outside of any stage.
+                 */
+                stage: number | null;
+                /** @description Why it is not on the release, or that it is, in one sentence. */
+                why: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_TaskTransition: {
+            /** @description The items. */
+            items: {
+                /** @description The device's clock. */
+                at: components["schemas"]["Timestamp"];
+                cause: components["schemas"]["CauseBody"] | null;
+                /**
+                 * Format: int64
+                 * @description Bytes fetched, while fetching.
+                 */
+                done_bytes: number | null;
+                /** @description Which model. */
+                model: string;
+                /** @description The phase that was entered. */
+                phase: string;
+                /** @description The server's clock. */
+                received_at: components["schemas"]["Timestamp"];
+                /** @description Which release. */
+                release: components["schemas"]["ReleaseName"];
+                /** @description The rollout that asked for it. */
+                rollout: string | null;
+                self_test: components["schemas"]["SelfTestBody"] | null;
+                /**
+                 * Format: int64
+                 * @description Bytes to fetch, while fetching.
+                 */
+                total_bytes: number | null;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_User: {
+            /** @description The items. */
+            items: {
+                /** @description When the user was made. */
+                created_at: components["schemas"]["Timestamp"];
+                /** @description What the user may do where. */
+                grants: components["schemas"]["GrantBody"][];
+                /** @description Whether signing in is switched off. */
+                is_disabled: boolean;
+                /** @description Whether the password is still a one-time one. */
+                must_change_password: boolean;
+                /** @description Last change. */
+                updated_at: components["schemas"]["Timestamp"];
+                /** @description Name to sign in with. */
+                username: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description Records lost. */
+        Loss: {
+            /** @description `full`, `expired`, `too_large`, `storage`. */
+            cause: string;
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            count: number;
+            /** @description `pane`, `resources`, `event`, `sample`, `log`. */
+            kind: string;
+        };
+        /** @description The signed metadata that a device holds. */
+        MetadataAge: {
+            /**
+             * Format: int64
+             * @description Seconds since metadata was last refreshed, counted on to now.
+             */
+            age_s: number;
+            /** @description When the timestamp expires. */
+            expires_at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description Version of the timestamp role.
+             */
+            timestamp_version: number;
+        };
+        /** @description How many devices serve a release. */
+        MixPart: {
+            /**
+             * Format: int64
+             * @description Devices.
+             */
+            devices: number;
+            /** @description The release; null where none serves yet. */
+            version: string | null;
+        };
+        /** @description A model. */
+        Model: {
+            /** @description When its first release was published. */
+            created_at: components["schemas"]["Timestamp"];
+            /** @description Devices per release that serves now. */
+            mix: components["schemas"]["MixPart"][];
+            /** @description Its name. */
+            model: string;
+            newest: components["schemas"]["ReleaseSummary"] | null;
+            /** @description How many releases it has. */
+            releases: number;
+        };
+        /** @description A model's release mix. */
+        ModelMix: {
+            /** @description Devices by the release that serves. */
+            mix: components["schemas"]["MixPart"][];
+            /** @description Which model. */
             model: string;
         };
-        Why: {
-            answer: string;
-            message: string;
-            desired: null | components["schemas"]["ReleaseName"];
-            active: null | components["schemas"]["ReleaseName"];
-            rollout: string | null;
-            cause: null | components["schemas"]["CauseBody"];
-            since: string | null;
-        };
-        QueuedCommand: {
-            id: string;
-            is_online: boolean;
-        };
+        /** @description What a device is asked to do once. */
         NewCommand: {
             /** @enum {string} */
             type: "refresh";
         } | {
+            /**
+             * Format: int32
+             * @description At most so many, 1 to 10000.
+             */
+            max_lines: number;
             /** @enum {string} */
             type: "collect_logs";
-            max_lines: number;
         } | {
+            /** @description The model's name. */
+            model: string;
             /** @enum {string} */
             type: "flush_panes";
-            model: string;
         };
-        List_DeviceSummary: {
-            items: components["schemas"]["DeviceSummary"][];
-            next_cursor: string | null;
-            total: number;
+        /** @description A token to make. */
+        NewEnrollmentToken: {
+            /** @description Fixes the device's name. */
+            device?: string | null;
+            /** @description Labels that the device gets. */
+            labels?: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int64
+             * @description How long it may be used, up to 30 days; default one day.
+             */
+            validity_s?: number | null;
         };
-        AuditRow: {
-            id: string;
-            at: string;
-            actor: string;
-            action: string;
-            object_kind: string;
-            object: string;
-            before: Record<string, never> | null;
-            after: Record<string, never> | null;
-        };
-        List_AuditRow: {
-            items: components["schemas"]["AuditRow"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        Model: {
-            model: string;
-            created_at: string;
-            newest: null | components["schemas"]["ReleaseSummary"];
-            releases: number;
-            mix: components["schemas"]["MixPart"][];
-        };
-        MixPart: {
-            version: string | null;
-            devices: number;
-        };
-        ReleaseSummary: {
-            model: string;
-            version: string;
-            digest: string;
-            counter: number;
-            state: components["schemas"]["ReleaseState"];
-            published_at: string;
-            published_by: string;
-            variants: components["schemas"]["VariantSummary"][];
-            active_devices: number;
-        };
-        VariantSummary: {
-            name: string;
-            precision: string | null;
-            size_bytes: number | null;
-            accuracy: number | null;
-        };
-        Signature: {
-            role: string;
-            key_id: string;
-        };
-        ReleaseDetail: components["schemas"]["ReleaseSummary"] & {
-            manifest: Record<string, never>;
-            signatures: components["schemas"]["Signature"][];
-            metadata_expires_at: string | null;
-            card: string | null;
-            mix: components["schemas"]["MixPart"][];
-        };
-        List_Model: {
-            items: components["schemas"]["Model"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        List_ReleaseSummary: {
-            items: components["schemas"]["ReleaseSummary"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        ApiToken: {
-            id: string;
-            username: string;
-            title: string;
+        /** @description A project to make. */
+        NewProject: {
+            /** @description Its name in paths and topics: 1 to 63 of a-z, 0-9, `-`, `_`, `.`. */
             project: string;
-            role: components["schemas"]["Role"];
-            created_at: string;
-            expires_at: string | null;
-            last_used_at: string | null;
-        };
-        NewToken: {
+            /** @description Its name for people. */
             title: string;
-            project: string;
-            role: components["schemas"]["Role"];
-            expires_at?: string | null;
         };
-        CreatedToken: {
-            token: components["schemas"]["ApiToken"];
-            text: string;
-        };
-        List_ApiToken: {
-            items: components["schemas"]["ApiToken"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        ErrorBody: {
-            error: components["schemas"]["ErrorDetail"];
-        };
-        ErrorDetail: {
-            code: string;
-            message: string;
-            details: Record<string, never>;
-        };
-        OnlineKeys: {
-            snapshot: Record<string, never>;
-            timestamp: Record<string, never>;
-            director: Record<string, never>;
-        };
-        PublishedFile: {
-            name: string;
-            content: string;
-        };
+        /** @description What a publisher sends. Blobs are uploaded before. */
         NewPublication: {
+            /** @description Signed files: `root`, `targets`, models' roles. */
             metadata?: components["schemas"]["PublishedFile"][];
+            /** @description Targets that are new: manifests and `director.json`. */
             targets?: components["schemas"]["PublishedFile"][];
         };
+        /** @description A release that a publication brought. */
         NewRelease: {
-            model: string;
-            version: string;
-            digest: string;
+            /**
+             * Format: int64
+             * @description Order within the model.
+             */
             counter: number;
-        };
-        PublicationResult: {
-            snapshot_version: number;
-            timestamp_version: number;
-            releases: components["schemas"]["NewRelease"][];
-        };
-        MetadataPath: {
-            project: string;
-            file: string;
-        };
-        Project: {
-            project: string;
-            title: string;
-            role: components["schemas"]["Role"];
-            created_at: string;
-        };
-        NewProject: {
-            project: string;
-            title: string;
-        };
-        List_Project: {
-            items: components["schemas"]["Project"][];
-            next_cursor: string | null;
-            total: number;
-        };
-        Overview: {
-            devices: components["schemas"]["DeviceCounts"];
-            models: components["schemas"]["ModelMix"][];
-            rollouts: components["schemas"]["RunningRollout"][];
-            open_alerts: number;
-        };
-        DeviceCounts: {
-            total: number;
-            online: number;
-            offline: number;
-            with_problems: number;
-        };
-        ModelMix: {
-            model: string;
-            mix: components["schemas"]["MixPart"][];
-        };
-        RunningRollout: {
-            rollout: string;
-            model: string;
-            version: string;
-            state: string;
-        };
-        BlobPath: {
-            project: string;
+            /** @description SHA-256 of the manifest. */
             digest: string;
-        };
-        ChangeEvent: {
-            id: string;
-        };
-        SignIn: {
-            username: string;
-            password: string;
-        };
-        ChangePassword: {
-            old_password: string;
-            new_password: string;
-        };
-        Session: {
-            username: string;
-            must_change_password: boolean;
-            grants: components["schemas"]["GrantBody"][];
-        };
-        RolloutSummary: {
-            rollout: string;
+            /** @description Model. */
             model: string;
+            /** @description Version. */
             version: string;
-            release: components["schemas"]["ReleaseName"];
-            state: string;
-            reason: string | null;
-            stage: number | null;
-            tasks: {
-                [key: string]: number;
-            };
-            created_by: string;
-            created_at: string;
-            updated_at: string;
-            finished_at: string | null;
         };
+        /** @description A rollout to make: model, version and stages are enough; everything else has a default. */
+        NewRollout: Record<string, never> & {
+            /** @description Which model. */
+            model: string;
+            /** @description The release by version, digest and counter; refused when it isn't the published one. */
+            release?: Record<string, never> | null;
+            /**
+             * Format: int64
+             * @description Soak time of stages that name none, in seconds.
+             */
+            soak_s?: number | null;
+            /**
+             * @description Stages in order: `"2"` for two more devices, `"25%"` for as many as bring the rollout to that share of its
+             *     targets, or an object with `name`, `fill` (`{"amount"}`, `{"devices"}` or `{"filter"}`), `soak_s`, `min_devices`,
+             *     `gates` and `on_failure`. Default: everything in one stage.
+             */
+            stages?: components["schemas"]["NewStage"][];
+            /** @description Which release; may be left out when `release` is given. */
+            version?: string | null;
+        };
+        /** @description A stage as people write it. */
+        NewStage: string | number | Record<string, never>;
+        /** @description A token to make. */
+        NewToken: {
+            expires_at?: components["schemas"]["Timestamp"] | null;
+            /** @description A project's id, or `*` for all. */
+            project: string;
+            /** @description What it is limited to. */
+            role: components["schemas"]["Role"];
+            /** @description What it is for. */
+            title: string;
+        };
+        /** @description A user to make. */
+        NewUser: {
+            /** @description What the user may do where. */
+            grants?: components["schemas"]["GrantBody"][];
+            /** @description 1 to 64 letters, digits and `. _ - @ +`. */
+            username: string;
+        };
+        /** @description Public keys that the server made; root must name the first two, `director.json` the third. TUF key objects. */
+        OnlineKeys: {
+            /** @description For the target `director.json`. */
+            director: Record<string, never>;
+            /** @description For the role snapshot. */
+            snapshot: Record<string, never>;
+            /** @description For the role timestamp. */
+            timestamp: Record<string, never>;
+        };
+        /** @description The fleet at a glance. */
+        Overview: {
+            /** @description Devices in service. */
+            devices: components["schemas"]["DeviceCounts"];
+            /** @description Per model: devices by the release that serves. */
+            models: components["schemas"]["ModelMix"][];
+            /**
+             * Format: int64
+             * @description Alerts that are open.
+             */
+            open_alerts: number;
+            /** @description Rollouts that have not ended. */
+            rollouts: components["schemas"]["RunningRollout"][];
+        };
+        /** @description A tenant, as its viewer sees it. */
+        Project: {
+            /** @description When it was made. */
+            created_at: components["schemas"]["Timestamp"];
+            /** @description Its name in paths and topics. */
+            project: string;
+            /** @description What the asker may do in it. */
+            role: components["schemas"]["Role"];
+            /** @description Its name for people. */
+            title: string;
+        };
+        /** @description What a publication changed. */
+        PublicationResult: {
+            /** @description Releases that are new. */
+            releases: components["schemas"]["NewRelease"][];
+            /**
+             * Format: int64
+             * @description Version of the new snapshot.
+             */
+            snapshot_version: number;
+            /**
+             * Format: int64
+             * @description Version of the new timestamp.
+             */
+            timestamp_version: number;
+        };
+        /** @description A file of a publication. */
+        PublishedFile: {
+            /** @description Base64 of the exact bytes. */
+            content: string;
+            /** @description Metadata: `root`, `targets` or a model's name. Targets: the target's path. */
+            name: string;
+        };
+        /** @description A command that was queued; the device's answer names its id. */
+        QueuedCommand: {
+            /** @description Its id. */
+            id: string;
+            /** @description Whether the device is connected; if not, the command is lost and may be repeated later. */
+            is_online: boolean;
+        };
+        /** @description One release. */
+        ReleaseDetail: components["schemas"]["ReleaseSummary"] & {
+            /** @description The model card, Markdown; null when it isn't stored or too long. */
+            card: string | null;
+            /** @description The signed manifest. */
+            manifest: Record<string, never>;
+            metadata_expires_at: components["schemas"]["Timestamp"] | null;
+            /** @description Devices of the model by the release that serves. */
+            mix: components["schemas"]["MixPart"][];
+            /** @description Signatures over the metadata that names it. */
+            signatures: components["schemas"]["Signature"][];
+        };
+        /** @description Names one release exactly. */
+        ReleaseName: {
+            /**
+             * Format: int64
+             * @description Order within the model.
+             */
+            counter: number;
+            /** @description SHA-256 of the manifest. */
+            digest: string;
+            /** @description As people write it. */
+            version: string;
+        };
+        /**
+         * @description Whether a release may be rolled out.
+         * @enum {string}
+         */
+        ReleaseState: "published" | "withdrawn";
+        /** @description A release in a list. */
+        ReleaseSummary: {
+            /**
+             * Format: int64
+             * @description Devices on which it serves.
+             */
+            active_devices: number;
+            /**
+             * Format: int64
+             * @description Order within the model.
+             */
+            counter: number;
+            /** @description SHA-256 of the manifest. */
+            digest: string;
+            /** @description Which model. */
+            model: string;
+            /** @description When it was published. */
+            published_at: components["schemas"]["Timestamp"];
+            /** @description Who published it. */
+            published_by: string;
+            /** @description Whether it may be rolled out. */
+            state: components["schemas"]["ReleaseState"];
+            /** @description Its variants. */
+            variants: components["schemas"]["VariantSummary"][];
+            /** @description As people write it. */
+            version: string;
+        };
+        /** @description Resource readings at one time. */
+        ResourceReading: {
+            /** @description The device's clock. */
+            at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description CPU time of the agent since its start.
+             */
+            cpu_ms: number;
+            /**
+             * Format: int64
+             * @description Free on the disk of the state directory.
+             */
+            disk_free_bytes: number;
+            /**
+             * Format: int64
+             * @description Used by slots, spool and metadata.
+             */
+            disk_used_bytes: number;
+            /**
+             * Format: double
+             * @description Load average over one minute.
+             */
+            load1: number;
+            /**
+             * Format: int64
+             * @description Resident memory of the agent.
+             */
+            rss_bytes: number;
+            /**
+             * Format: double
+             * @description Hottest thermal zone.
+             */
+            temperature_c: number | null;
+        };
+        /**
+         * @description What someone may do; each role includes the ones before.
+         * @enum {string}
+         */
+        Role: "viewer" | "operator" | "publisher" | "admin";
+        /** @description One rollout. */
         RolloutDetail: components["schemas"]["RolloutSummary"] & {
+            /** @description The plan with everything filled in. */
             plan: Record<string, never>;
+            /** @description Its stages in order; the devices held for comparison come last. */
             stages: components["schemas"]["RolloutStage"][];
+            /** @description Verbs that are possible now: `approve`, `deny`, `pause`, `resume`, `abort`, `rollback`. */
             verbs: string[];
         };
+        /** @description A gate with its evidence. */
+        RolloutGate: {
+            /** @description Why, in one sentence with the numbers. */
+            because: string;
+            evidence: components["schemas"]["GateEvidence"] | null;
+            /** @description The gate as the plan has it: `metric`, `kind`, `slice`, `limit`, `min_sample`, `min_control_sample`. */
+            gate: Record<string, never>;
+            /**
+             * @description What is measured: `install_failures`, `timeouts`, `self_test_failures`, `probation_failures`, `latency_p95`,
+             *     `error_rate`, `prediction_drift`, `input_drift`, `accuracy`, `estimated_accuracy`.
+             */
+            metric: string;
+            /** @description `passed`, `failed`, `open`. */
+            verdict: string;
+        };
+        /** @description A stage. */
         RolloutStage: {
-            stage: number;
-            name: string;
-            state: string;
+            decided_at: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int64
+             * @description Its devices.
+             */
             devices: number;
+            /** @description Its gates with their evidence. */
+            gates: components["schemas"]["RolloutGate"][];
+            measured_at: components["schemas"]["Timestamp"] | null;
+            /** @description Its name. */
+            name: string;
+            opened_at: components["schemas"]["Timestamp"] | null;
+            /** @description Its part of the plan; null for the devices held for comparison. */
+            plan: Record<string, never> | null;
+            /**
+             * Format: int64
+             * @description How long it soaks.
+             */
+            soak_s: number;
+            soaking_since: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int32
+             * @description Counted from 0.
+             */
+            stage: number;
+            /** @description `pending`, `offering`, `soaking`, `gate_passed`, `gate_failed`. */
+            state: string;
+            /** @description Tasks by phase. */
             tasks: {
                 [key: string]: number;
             };
-            plan: Record<string, never> | null;
-            soak_s: number;
-            opened_at: string | null;
-            soaking_since: string | null;
-            measured_at: string | null;
-            decided_at: string | null;
-            gates: components["schemas"]["RolloutGate"][];
         };
-        RolloutGate: {
-            metric: string;
-            gate: Record<string, never>;
-            verdict: string;
-            because: string;
-            evidence: null | components["schemas"]["GateEvidence"];
-        };
-        GateEvidence: {
-            candidate: components["schemas"]["GateSample"];
-            control: null | components["schemas"]["GateSample"];
-            worse: null | components["schemas"]["GateInterval"];
-            arithmetic: string;
-            from: string;
-            to: string;
-        };
-        GateSample: {
-            value: number;
-            n: number;
-            devices: number;
-        };
-        GateInterval: {
-            low: number;
-            high: number;
-            confidence: number;
-        };
-        RolloutTask: {
-            device: string;
-            stage: number | null;
-            phase: string;
-            cause: string | null;
-            attempt: number;
-            since: string;
-            is_restoring: boolean;
-            why: string;
-        };
-        JournalEntry: {
-            seq: number;
-            at: string;
-            actor: string;
-            cause: string;
-            message: string;
-            change: Record<string, never>;
-        };
-        DryRun: {
-            targets: number;
-            stages: components["schemas"]["DryRunStage"][];
-            skipped: components["schemas"]["DryRunSkip"][];
-            problems: components["schemas"]["DryRunProblem"][];
-        };
-        DryRunStage: {
-            name: string;
-            devices: string[];
-            online: number;
-            not_before_s: number;
-            controls: number;
-        };
-        DryRunSkip: {
-            device: string;
-            reason: string;
-        };
-        DryRunProblem: {
-            stage: number | null;
-            is_blocking: boolean;
-            why: string;
-        };
-        /** @enum {string} */
-        Role: "viewer" | "operator" | "publisher" | "admin";
-        /** @enum {string} */
-        Severity: "info" | "warning" | "critical";
-        /** @enum {string} */
-        ReleaseState: "published" | "withdrawn";
-        NewRollout: Record<string, never> & {
+        /** @description A rollout in a list. */
+        RolloutSummary: {
+            /** @description When it was made. */
+            created_at: components["schemas"]["Timestamp"];
+            /** @description Who made it. */
+            created_by: string;
+            finished_at: components["schemas"]["Timestamp"] | null;
+            /** @description Which model. */
             model: string;
-            version?: string;
-            stages?: unknown[];
-            soak_s?: number;
+            /** @description Why it is in that state: a pause's, abort's or rollback's reason. */
+            reason: string | null;
+            /** @description Which release. */
+            release: components["schemas"]["ReleaseName"];
+            /** @description Its id. */
+            rollout: string;
+            /**
+             * Format: int32
+             * @description The stage that it works on or stopped at, counted from 0.
+             */
+            stage: number | null;
+            /**
+             * @description `draft`, `awaiting_approval`, `denied`, `scheduled`, `running`, `paused`, `completed`, `aborted`,
+             *     `rolling_back`, `rolled_back`, `superseded`, `invalidated`.
+             */
+            state: string;
+            /**
+             * @description Tasks by phase: `queued`, `offered`, `accepted`, `downloading`, `verified`, `staged`, `self_test`, `shadow`,
+             *     `activating`, `probation`, `committed`, `rolled_back`, `failed`, `rejected`, `timed_out`, `skipped`,
+             *     `unreachable`, `canceled`.
+             */
+            tasks: {
+                [key: string]: number;
+            };
+            /** @description Last change. */
+            updated_at: components["schemas"]["Timestamp"];
+            /** @description The release's version. */
+            version: string;
+        };
+        /** @description One device's part. */
+        RolloutTask: {
+            /**
+             * Format: int32
+             * @description Tries so far.
+             */
+            attempt: number;
+            /** @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`. */
+            cause: string | null;
+            /** @description Which device. */
+            device: string;
+            /** @description Whether it is being brought back to its earlier release. */
+            is_restoring: boolean;
+            /** @description Where it stands. */
+            phase: string;
+            /** @description When it entered the phase. */
+            since: components["schemas"]["Timestamp"];
+            /**
+             * Format: int32
+             * @description Its stage, counted from 0; null outside of any stage.
+             */
+            stage: number | null;
+            /** @description Why it is not on the release, or that it is, in one sentence. */
+            why: string;
+        };
+        /** @description A rollout that has not ended. */
+        RunningRollout: {
+            /** @description Which model. */
+            model: string;
+            /** @description Its id. */
+            rollout: string;
+            /** @description Its state's name, e.g. `running`, `paused`. */
+            state: string;
+            /** @description Which release. */
+            version: string;
+        };
+        /** @description What the self-test measured. */
+        SelfTestBody: {
+            /**
+             * Format: int64
+             * @description Memory that loading the release added.
+             */
+            memory_bytes: number;
+            /**
+             * Format: int64
+             * @description Median latency of one inference.
+             */
+            p50_us: number;
+            /**
+             * Format: int64
+             * @description 95th percentile.
+             */
+            p95_us: number;
+            /**
+             * Format: int32
+             * @description Samples whose answer was within tolerance.
+             */
+            passed: number;
+            /**
+             * Format: int32
+             * @description Golden samples that were run.
+             */
+            samples: number;
+        };
+        /** @description Who is signed in. */
+        Session: {
+            /** @description What the user may do where. */
+            grants: components["schemas"]["GrantBody"][];
+            /** @description Whether only `POST /session/password` is allowed. */
+            must_change_password: boolean;
+            /** @description The user's name. */
+            username: string;
+        };
+        /**
+         * @description How much it matters.
+         * @enum {string}
+         */
+        Severity: "info" | "warning" | "critical";
+        /** @description Name and password. */
+        SignIn: {
+            /** @description The password. */
+            password: string;
+            /** @description The user's name. */
+            username: string;
+        };
+        /** @description Who signed a release. */
+        Signature: {
+            /** @description The key's id. */
+            key_id: string;
+            /** @description The role, which is the model's name. */
+            role: string;
+        };
+        /** @description The telemetry spool. */
+        Spool: {
+            /**
+             * Format: int64
+             * @description Their size.
+             */
+            depth_bytes: number;
+            /**
+             * Format: int64
+             * @description Records that wait.
+             */
+            depth_records: number;
+            /** @description Records dropped since the stream began. */
+            dropped: components["schemas"]["Loss"][];
+            /** @description Its stream. */
+            stream: string;
+        };
+        /** @description One transition of the update machine. */
+        TaskTransition: {
+            /** @description The device's clock. */
+            at: components["schemas"]["Timestamp"];
+            cause: components["schemas"]["CauseBody"] | null;
+            /**
+             * Format: int64
+             * @description Bytes fetched, while fetching.
+             */
+            done_bytes: number | null;
+            /** @description Which model. */
+            model: string;
+            /** @description The phase that was entered. */
+            phase: string;
+            /** @description The server's clock. */
+            received_at: components["schemas"]["Timestamp"];
+            /** @description Which release. */
+            release: components["schemas"]["ReleaseName"];
+            /** @description The rollout that asked for it. */
+            rollout: string | null;
+            self_test: components["schemas"]["SelfTestBody"] | null;
+            /**
+             * Format: int64
+             * @description Bytes to fetch, while fetching.
+             */
+            total_bytes: number | null;
+        };
+        /**
+         * Format: date-time
+         * @description A point in time, RFC 3339 with `Z` and milliseconds.
+         * @example 2026-01-31T12:00:00.000Z
+         */
+        Timestamp: string;
+        /** @description A local user. */
+        User: {
+            /** @description When the user was made. */
+            created_at: components["schemas"]["Timestamp"];
+            /** @description What the user may do where. */
+            grants: components["schemas"]["GrantBody"][];
+            /** @description Whether signing in is switched off. */
+            is_disabled: boolean;
+            /** @description Whether the password is still a one-time one. */
+            must_change_password: boolean;
+            /** @description Last change. */
+            updated_at: components["schemas"]["Timestamp"];
+            /** @description Name to sign in with. */
+            username: string;
+        };
+        /** @description Changes to a user; what is left out stays. */
+        UserChange: {
+            /** @description Replaces all grants. */
+            grants?: components["schemas"]["GrantBody"][] | null;
+            /** @description Switches signing in off or on. */
+            is_disabled?: boolean | null;
+            /** @description Makes a new one-time password and ends the user's sessions. */
+            reset_password?: boolean;
+        };
+        /** @description One build of a release. */
+        VariantSummary: {
+            /**
+             * Format: double
+             * @description Accuracy on the evaluation set, 0 to 1.
+             */
+            accuracy: number | null;
+            /** @description Its name, e.g. `int8`. */
+            name: string;
+            /** @description Its precision. */
+            precision: string | null;
+            /**
+             * Format: int64
+             * @description Size of the model file.
+             */
+            size_bytes: number | null;
+        };
+        /** @description The one answer to "why is this device not on the release?". */
+        Why: {
+            active: components["schemas"]["ReleaseName"] | null;
+            /**
+             * @description Stable name: `on_release`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
+             *     `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`.
+             */
+            answer: string;
+            cause: components["schemas"]["CauseBody"] | null;
+            desired: components["schemas"]["ReleaseName"] | null;
+            /** @description One sentence for people. */
+            message: string;
+            /** @description The rollout that asks for it. */
+            rollout: string | null;
+            since: components["schemas"]["Timestamp"] | null;
         };
     };
     responses: never;
@@ -1393,1074 +2497,12 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    listRollouts: {
-        parameters: {
-            query?: {
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_RolloutSummary"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    createRollout: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewRollout"];
-            };
-        };
-        responses: {
-            /** @description x */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["RolloutDetail"];
-                };
-            };
-            /** @description x */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    dryRunRollout: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewRollout"];
-            };
-        };
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DryRun"];
-                };
-            };
-            /** @description x */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    getRollout: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                rollout: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["RolloutDetail"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listRolloutTasks: {
-        parameters: {
-            query?: {
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-                rollout: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_RolloutTask"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listRolloutJournal: {
-        parameters: {
-            query?: {
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-                rollout: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_JournalEntry"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    getRolloutEvidence: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                rollout: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": Record<string, never>;
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listDriftWindows: {
-        parameters: {
-            query?: {
-                version?: string | null;
-                device?: string | null;
-                segment?: string | null;
-                from?: string | null;
-                to?: string | null;
-            };
-            header?: never;
-            path: {
-                project: string;
-                model: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_DriftWindow"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listDriftingDevices: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                model: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_DriftingDevice"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    getDriftDistribution: {
-        parameters: {
-            query: {
-                feature: string;
-                version?: string | null;
-                device?: string | null;
-                from?: string | null;
-                to?: string | null;
-            };
-            header?: never;
-            path: {
-                project: string;
-                model: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Distribution"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listDeviceTasks: {
-        parameters: {
-            query?: {
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-                device: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_TaskTransition"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listDeviceEvents: {
-        parameters: {
-            query?: {
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-                device: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_DeviceEvent"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listDeviceResources: {
-        parameters: {
-            query?: {
-                from?: string | null;
-            };
-            header?: never;
-            path: {
-                project: string;
-                device: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_ResourceReading"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listEnrollmentTokens: {
-        parameters: {
-            query?: {
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_EnrollmentToken"];
-                };
-            };
-            /** @description x */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    createEnrollmentToken: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewEnrollmentToken"];
-            };
-        };
-        responses: {
-            /** @description x */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreatedEnrollmentToken"];
-                };
-            };
-            /** @description x */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    deleteEnrollmentToken: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listAlerts: {
-        parameters: {
-            query?: {
-                open?: boolean;
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_Alert"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    acknowledgeAlert: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                alert: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Alert"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listUsers: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_User"];
-                };
-            };
-            /** @description x */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    createUser: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewUser"];
-            };
-        };
-        responses: {
-            /** @description x */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreatedUser"];
-                };
-            };
-            /** @description x */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    deleteUser: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                user: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    updateUser: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                user: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["UserChange"];
-            };
-        };
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ChangedUser"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listDevices: {
-        parameters: {
-            query?: {
-                q?: string | null;
-                online?: boolean | null;
-                label?: string | null;
-                model?: string | null;
-                version?: string | null;
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_DeviceSummary"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    showDevice: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                device: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DeviceDetail"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    decommissionDevice: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                device: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    updateDevice: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                device: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["DeviceChange"];
-            };
-        };
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DeviceDetail"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    whyDevice: {
-        parameters: {
-            query: {
-                model: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-                device: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Why"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    commandDevice: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                device: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewCommand"];
-            };
-        };
-        responses: {
-            /** @description x */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["QueuedCommand"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listAudit: {
-        parameters: {
-            query?: {
-                limit?: number;
-                cursor?: string;
-            };
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_AuditRow"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
     listServerAudit: {
         parameters: {
             query?: {
+                /** @description At most so many items, 1 to 500; default 100. */
                 limit?: number;
+                /** @description `next_cursor` of the page before. */
                 cursor?: string;
             };
             header?: never;
@@ -2469,7 +2511,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2478,341 +2519,7 @@ export interface operations {
                     "application/json": components["schemas"]["List_AuditRow"];
                 };
             };
-            /** @description x */
             403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listModels: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_Model"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    showModel: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                model: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Model"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listReleases: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                model: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_ReleaseSummary"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    showRelease: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                model: string;
-                version: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ReleaseDetail"];
-                };
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    listTokens: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["List_ApiToken"];
-                };
-            };
-            /** @description x */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    createToken: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewToken"];
-            };
-        };
-        responses: {
-            /** @description x */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreatedToken"];
-                };
-            };
-            /** @description x */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    deleteToken: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                token: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    getOnlineKeys: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["OnlineKeys"];
-                };
-            };
-            /** @description x */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    getMetadata: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-                file: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description x */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description x */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    createPublication: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewPublication"];
-            };
-        };
-        responses: {
-            /** @description x */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PublicationResult"];
-                };
-            };
-            /** @description x */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description x */
-            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2831,7 +2538,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2840,7 +2546,6 @@ export interface operations {
                     "application/json": components["schemas"]["List_Project"];
                 };
             };
-            /** @description x */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2864,7 +2569,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description x */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -2873,7 +2577,6 @@ export interface operations {
                     "application/json": components["schemas"]["Project"];
                 };
             };
-            /** @description x */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2882,7 +2585,6 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description x */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2898,13 +2600,13 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description The project's id. */
                 project: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2913,7 +2615,6 @@ export interface operations {
                     "application/json": components["schemas"]["Project"];
                 };
             };
-            /** @description x */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2924,27 +2625,100 @@ export interface operations {
             };
         };
     };
-    showOverview: {
+    listAlerts: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only open ones. */
+                open?: boolean;
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
             header?: never;
             path: {
+                /** @description The project's id. */
                 project: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Overview"];
+                    "application/json": components["schemas"]["List_Alert"];
                 };
             };
-            /** @description x */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    acknowledgeAlert: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The alert's id. */
+                alert: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Alert"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listAudit: {
+        parameters: {
+            query?: {
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_AuditRow"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2960,28 +2734,30 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Tenant. */
                 project: string;
+                /** @description SHA-256 of the content, 64 lower-case hex digits. */
                 digest: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/octet-stream": number[];
+                };
             };
-            /** @description x */
+            /** @description The part that was asked for. */
             206: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description x */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2997,28 +2773,33 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Tenant. */
                 project: string;
+                /** @description SHA-256 of the content, 64 lower-case hex digits. */
                 digest: string;
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/octet-stream": number[];
+            };
+        };
         responses: {
-            /** @description x */
+            /** @description Stored. */
             201: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description x */
+            /** @description The project had it already. */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description x */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3027,7 +2808,6 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description x */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3043,21 +2823,21 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Tenant. */
                 project: string;
+                /** @description SHA-256 of the content, 64 lower-case hex digits. */
                 digest: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description x */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3066,27 +2846,1389 @@ export interface operations {
             };
         };
     };
-    stream: {
+    listDevices: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A part of the name. */
+                q?: string;
+                /** @description Whether connected. */
+                online?: boolean;
+                /** @description Labels as `key:value`, separated by commas; all must fit. */
+                label?: string;
+                /** @description A model that the device has. */
+                model?: string;
+                /** @description The release that serves. */
+                version?: string;
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
             header?: never;
             path: {
+                /** @description The project's id. */
                 project: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ChangeEvent"];
+                    "application/json": components["schemas"]["List_DeviceSummary"];
                 };
             };
-            /** @description x */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    showDevice: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    decommissionDevice: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    updateDevice: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeviceChange"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    commandDevice: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewCommand"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueuedCommand"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listDeviceEvents: {
+        parameters: {
+            query?: {
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_DeviceEvent"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listDeviceResources: {
+        parameters: {
+            query?: {
+                /** @description Readings that arrived from then on; the last 24 hours if left out. */
+                from?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_ResourceReading"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listDeviceTasks: {
+        parameters: {
+            query?: {
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_TaskTransition"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    whyDevice: {
+        parameters: {
+            query: {
+                /** @description The model's name. */
+                model: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Why"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listEnrollmentTokens: {
+        parameters: {
+            query?: {
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_EnrollmentToken"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    createEnrollmentToken: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewEnrollmentToken"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreatedEnrollmentToken"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    deleteEnrollmentToken: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The token's id. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getMetadata: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Tenant. */
+                project: string;
+                /** @description `root.json`, `3.root.json`, `targets.json`, `digits.json`, ... */
+                file: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listModels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_Model"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    showModel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listDriftWindows: {
+        parameters: {
+            query?: {
+                /** @description One release; all if left out. */
+                version?: string;
+                /** @description One device; the whole fleet if left out. */
+                device?: string;
+                /** @description Segment of the data; all of it if left out. */
+                segment?: string;
+                /** @description Windows that end after this; the last 24 hours if left out. */
+                from?: string;
+                /** @description Windows that start before this; now if left out. */
+                to?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_DriftWindow"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listDriftingDevices: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_DriftingDevice"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getDriftDistribution: {
+        parameters: {
+            query: {
+                /** @description A feature, or `predicted_class`, `confidence`, `entropy`, `margin`, `value`. */
+                feature: string;
+                /** @description One release; the newest one of the time if left out. */
+                version?: string;
+                /** @description One device; the whole fleet if left out. */
+                device?: string;
+                /** @description Windows that end after this; the last 24 hours if left out. */
+                from?: string;
+                /** @description Windows that start before this; now if left out. */
+                to?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Distribution"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listReleases: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_ReleaseSummary"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    showRelease: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+                /** @description The release's version. */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReleaseDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getOnlineKeys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OnlineKeys"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    showOverview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Overview"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    createPublication: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewPublication"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicationResult"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listRollouts: {
+        parameters: {
+            query?: {
+                /** @description Only of this model. */
+                model?: string;
+                /** @description Only in this state. */
+                state?: string;
+                /** @description Only those with this device. */
+                device?: string;
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_RolloutSummary"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    createRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRollout"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    dryRunRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRollout"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DryRun"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    abortRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decision"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    approveRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decision"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    denyRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decision"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getRolloutEvidence: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listRolloutJournal: {
+        parameters: {
+            query?: {
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_JournalEntry"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    pauseRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decision"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    resumeRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decision"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    rollBackRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decision"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listRolloutTasks: {
+        parameters: {
+            query?: {
+                /** @description Only in this phase. */
+                phase?: string;
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The rollout's id. */
+                rollout: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_RolloutTask"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    stream: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["ChangeEvent"];
+                };
+            };
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3106,7 +4248,6 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3115,7 +4256,6 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
-            /** @description x */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3139,7 +4279,6 @@ export interface operations {
             };
         };
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3148,7 +4287,6 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
-            /** @description x */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3157,7 +4295,6 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description x */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -3177,14 +4314,12 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description x */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description x */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3208,14 +4343,12 @@ export interface operations {
             };
         };
         responses: {
-            /** @description x */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description x */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -3224,7 +4357,6 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description x */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3235,164 +4367,240 @@ export interface operations {
             };
         };
     };
-    pause: {
+    listTokens: {
         parameters: {
             query?: never;
             header?: never;
-            path: {
-                project: string;
-                rollout: string;
-            };
+            path?: never;
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Decision"];
-            };
-        };
+        requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RolloutDetail"];
+                    "application/json": components["schemas"]["List_ApiToken"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
     };
-    resume: {
+    createToken: {
         parameters: {
             query?: never;
             header?: never;
-            path: {
-                project: string;
-                rollout: string;
-            };
+            path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Decision"];
+                "application/json": components["schemas"]["NewToken"];
             };
         };
         responses: {
-            /** @description x */
-            200: {
+            201: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RolloutDetail"];
+                    "application/json": components["schemas"]["CreatedToken"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
     };
-    abort: {
+    deleteToken: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                project: string;
-                rollout: string;
+                /** @description The token's id. */
+                token: string;
             };
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Decision"];
-            };
-        };
+        requestBody?: never;
         responses: {
-            /** @description x */
-            200: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RolloutDetail"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
     };
-    rollback: {
+    listUsers: {
         parameters: {
             query?: never;
             header?: never;
-            path: {
-                project: string;
-                rollout: string;
-            };
+            path?: never;
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Decision"];
-            };
-        };
+        requestBody?: never;
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RolloutDetail"];
+                    "application/json": components["schemas"]["List_User"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
     };
-    approve: {
+    createUser: {
         parameters: {
             query?: never;
             header?: never;
-            path: {
-                project: string;
-                rollout: string;
-            };
+            path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Decision"];
+                "application/json": components["schemas"]["NewUser"];
             };
         };
         responses: {
-            /** @description x */
-            200: {
+            201: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RolloutDetail"];
+                    "application/json": components["schemas"]["CreatedUser"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
     };
-    deny: {
+    deleteUser: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                project: string;
-                rollout: string;
+                /** @description The user's name. */
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    updateUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's name. */
+                user: string;
             };
             cookie?: never;
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Decision"];
+                "application/json": components["schemas"]["UserChange"];
             };
         };
         responses: {
-            /** @description x */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RolloutDetail"];
+                    "application/json": components["schemas"]["ChangedUser"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
