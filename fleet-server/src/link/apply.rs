@@ -84,7 +84,8 @@ impl Applier<'_> {
         devices::set_hello(self.conn, &row.project, &row.device, &hello, self.now).await?;
         devices::set_online(self.conn, &row.project, &row.device, true, self.now).await?;
         let key = (row.project.clone(), row.device.clone());
-        if hello.desired_revision < row.desired_revision {
+        // A device that knows a higher revision than a restored database gets one above it.
+        if hello.desired_revision != row.desired_revision {
             self.effects.desired.insert(key.clone());
         }
         self.effects.changed.insert(key);

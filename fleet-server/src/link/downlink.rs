@@ -2,6 +2,8 @@
 //!
 //! Level-triggered: what is sent is read from the database at that moment, so a lost or repeated hint is harmless.
 
+use std::sync::Arc;
+
 use protocol::topic::{Channel, Topic};
 use protocol::{DeviceId, ProjectId, encode_json};
 use tokio::sync::mpsc;
@@ -10,12 +12,18 @@ use tracing::{debug, warn};
 
 use super::broker::EmbeddedBroker;
 use super::session::Outbound;
+use crate::clock::Clock;
 use crate::downlink::Request;
+use crate::store::devices::Device;
 use crate::store::{Store, StoreError, devices};
 use crate::supervisor::with_causes;
+use crate::tuf::SealKey;
+use crate::tuf::director::{self, DirectorError};
 
 pub(super) struct DownlinkTask {
     pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) seal: Arc<SealKey>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) outbound: mpsc::Sender<Outbound>,
     pub(super) broker: Option<EmbeddedBroker>,
@@ -61,11 +69,22 @@ impl DownlinkTask {
         }
     }
 
-    async fn desired(&self, project: &ProjectId, device: &DeviceId) -> Result<Option<Outbound>, StoreError> {
-        let mut conn = self.store.read().await?;
-        let Some(row) = devices::get(&mut conn, project, device).await? else { return Ok(None) };
+    async fn desired(&self, project: &ProjectId, device: &DeviceId) -> Result<Option<Outbound>, DirectorError> {
+        let Some(mut row) = self.in_service(project, device).await? else { return Ok(None) };
+        let now = self.clock.now();
+        if director::needs_renewal(&row, now) {
+            let mut tx = self.store.begin().await?;
+            director::renew_if_needed(&mut tx, &self.seal, project, device, now).await?;
+            tx.commit().await?;
+            let Some(renewed) = self.in_service(project, device).await? else { return Ok(None) };
+            row = renewed;
+        }
         let topic = Topic::new(project.clone(), device.clone(), Channel::Desired);
-        let envelope = row.desired_envelope.filter(|_| row.decommissioned_at.is_none());
-        Ok(envelope.map(|payload| Outbound { topic, payload }))
+        Ok(row.desired_envelope.map(|payload| Outbound { topic, payload }))
+    }
+
+    async fn in_service(&self, project: &ProjectId, device: &DeviceId) -> Result<Option<Device>, StoreError> {
+        let row = devices::get(&mut *self.store.read().await?, project, device).await?;
+        Ok(row.filter(|row| row.decommissioned_at.is_none()))
     }
 }

@@ -89,7 +89,14 @@ impl Link {
             noted: HashMap::new(),
         };
         let downlink =
-            DownlinkTask { store: state.store.clone(), requests, outbound, broker: broker.clone() };
+            DownlinkTask {
+                store: state.store.clone(),
+                clock: state.clock.clone(),
+                seal: state.seal.clone(),
+                requests,
+                outbound,
+                broker: broker.clone(),
+            };
         spawn(supervisor, "mqtt session", session, |mut task, shutdown| {
             Box::pin(async move { task.run(shutdown).await })
         });

@@ -9,7 +9,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::PkiError;
 
 /// Longest request in bytes; a P-256 request has under 500.
-pub const MAX_CSR_BYTES: usize = 8 * 1024;
+const MAX_CSR_BYTES: usize = 8 * 1024;
 
 /// A device's public key whose private key the requester has proved to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

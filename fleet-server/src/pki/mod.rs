@@ -22,4 +22,4 @@ pub use error::PkiError;
 pub use files::{read_secret, write_secret};
 pub use identity::DeviceIdentity;
 pub use limiter::FailureLimiter;
-pub use tls::{ServerCertificate, TlsConfigs, client_config};
+pub use tls::{ServerCertificate, TlsConfigs, client_config, keep_fresh};

@@ -12,13 +12,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_util::sync::CancellationToken;
 use x509_parser::extensions::GeneralName;
 
 use super::authority::{parse_certificate, parse_private_key};
 use super::{Authority, PkiError, read_secret, write_secret};
+use crate::clock::Clock;
 
 /// The server's certificate is reissued when less than a third of its lifetime is left.
 const RENEW_FRACTION: i64 = 3;
+
+/// How often the end is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// Names that every server certificate carries.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -106,6 +111,28 @@ impl ServerCertificate {
         let renewed = issue(&self.folder, authority, &self.names, self.lifetime, now)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         Ok(true)
+    }
+}
+
+/// Looks every hour whether the server's certificate must be reissued, until shutdown.
+///
+/// # Errors
+/// [`PkiError`] when reissuing fails; the supervisor logs it and tries again.
+pub async fn keep_fresh(
+    certificate: Arc<ServerCertificate>,
+    authority: Arc<Authority>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> Result<(), PkiError> {
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = every.tick() => {}
+        }
+        if certificate.renew_if_needed(&authority, clock.now())? {
+            tracing::info!("the server's certificate was reissued");
+        }
     }
 }
 

@@ -108,8 +108,15 @@ pub fn models(row: &Device) -> Vec<DesiredModel> {
     listed.and_then(|listed| serde_json::from_value(listed).ok()).unwrap_or_default()
 }
 
-/// Signs a device's Desired anew, with the same content, if what is stored would expire soon or if the device has
-/// already accepted a higher revision (a restored database). Returns whether it did.
+/// Whether what is stored would expire soon, or the device has accepted a higher revision (a restored database).
+pub fn needs_renewal(row: &Device, now: UnixMillis) -> bool {
+    let expires = row.desired.as_ref().and_then(|d| trust::parse_rfc3339(d["expires"].as_str()?));
+    let Some(expires) = expires else { return false };
+    let is_behind = row.hello.as_ref().is_some_and(|hello| hello.desired_revision > row.desired_revision);
+    is_behind || expires.millis_since(now) < LIFETIME_MS / 2
+}
+
+/// Signs a device's Desired anew, with the same content, if [`needs_renewal`]. Returns whether it did.
 ///
 /// # Errors
 /// [`DirectorError`]; the old one stays then.
@@ -121,10 +128,7 @@ pub async fn renew_if_needed(
     now: UnixMillis,
 ) -> Result<bool, DirectorError> {
     let row = in_service(conn, project, device).await?;
-    let expires = row.desired.as_ref().and_then(|d| trust::parse_rfc3339(d["expires"].as_str()?));
-    let Some(expires) = expires else { return Ok(false) };
-    let is_behind = row.hello.as_ref().is_some_and(|hello| hello.desired_revision > row.desired_revision);
-    if !is_behind && expires.millis_since(now) > LIFETIME_MS / 2 {
+    if !needs_renewal(&row, now) {
         return Ok(false);
     }
     let same = models(&row);

@@ -103,7 +103,7 @@ impl Server {
 
     /// Publishes root and targets with the server's own online keys, as `flotilla keys init` does.
     pub(crate) async fn publish_root(&self, project: &ProjectId) -> Publisher {
-        let publisher = Publisher { root: signer(1), targets: signer(2), model: signer(3) };
+        let publisher = Publisher { root: signer(1), targets: signer(2) };
         let publication = publisher.first(self, project).await;
         publish::publish(&self.state, project, "test", publication).await.unwrap();
         publisher
@@ -155,7 +155,6 @@ impl Server {
 pub(crate) struct Publisher {
     pub(crate) root: Ed25519Signer,
     pub(crate) targets: Ed25519Signer,
-    pub(crate) model: Ed25519Signer,
 }
 
 impl Publisher {
