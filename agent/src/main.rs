@@ -1,2 +1,170 @@
-//! flotilla-agent
-fn main() {}
+//! `flotilla-agent`: log, configuration, build, run until a signal, drain, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use flotilla_agent::app::{self, App};
+use flotilla_agent::args::{Cli, Command, Settings};
+use flotilla_agent::config::{Config, Log};
+use flotilla_agent::exit::Exit;
+use flotilla_agent::health::{Clock, LogRing, read_hardware, ready};
+use flotilla_agent::link::enroll::{self, EnrollError, Wish};
+use flotilla_agent::{chain, durable, status};
+use protocol::DeviceId;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _closed = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let config = match load(&cli.settings) {
+        Ok(config) => config,
+        Err(exit) => return exit.into(),
+    };
+    let exit = match cli.command {
+        Command::Run => run(config),
+        Command::Enroll { token, device_id, force } => enroll(&config, &token, device_id.as_ref(), force),
+        Command::Status { json } => show_status(&config, json),
+        Command::CheckConfig => {
+            println!("the configuration is valid");
+            Exit::Ok
+        }
+    };
+    exit.into()
+}
+
+fn load(settings: &Settings) -> Result<Config, Exit> {
+    settings.load().map_err(|errors| {
+        eprintln!("error: {errors}");
+        Exit::Config
+    })
+}
+
+fn start_log(config: &Log) -> LogRing {
+    let ring = LogRing::default();
+    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ring.clone()).with_ansi(false);
+    if config.has_time {
+        log.init()
+    } else {
+        log.without_time().init()
+    }
+    ring
+}
+
+fn runtime(workers: usize) -> Option<tokio::runtime::Runtime> {
+    // ring is the one TLS provider everywhere; a second installation would only repeat it.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(16)
+        .thread_stack_size(1024 * 1024)
+        .enable_all()
+        .build();
+    built.map_err(|error| eprintln!("error: cannot start threads: {error}")).ok()
+}
+
+fn run(config: Config) -> Exit {
+    let logs = start_log(&config.log);
+    let commit = env!("FLOTILLA_COMMIT");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        commit,
+        target = env!("FLOTILLA_TARGET"),
+        "flotilla-agent starts"
+    );
+    let Some(runtime) = runtime(2) else { return Exit::Internal };
+    runtime.block_on(async {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(error = %error, "signals can't be received");
+                return Exit::Internal;
+            }
+        };
+        let app = match App::start(config, logs).await {
+            Ok(app) => app,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the agent can't start");
+                return if error.is_config() { Exit::Config } else { Exit::Internal };
+            }
+        };
+        tracing::info!(device = app.device, api = %app.listening, "the agent runs");
+        ready(&format!("{} on {}", app.device, app.listening));
+        let signal = signals.next().await;
+        tracing::info!(signal, "stopping");
+        let late = app.shut_down().await;
+        if late.is_empty() {
+            tracing::info!("stopped in order");
+        } else {
+            tracing::warn!(tasks = ?late, "stopped; some tasks were cut off");
+        }
+        Exit::Ok
+    })
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
+    }
+}
+
+fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_forced: bool) -> Exit {
+    let prepared = durable::make_dir(&config.state_dir).and_then(|()| Clock::open(&config.state_dir));
+    let clock = match prepared {
+        Ok(clock) => clock,
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            return Exit::Config;
+        }
+    };
+    let Some(runtime) = runtime(1) else { return Exit::Internal };
+    let hardware = read_hardware(&config.device.class);
+    let wish = Wish { token, device, hardware: &hardware, is_forced, limits: app::http_limits(&config.link) };
+    match runtime.block_on(enroll::enroll(&config.state_dir, &wish, &clock)) {
+        Ok(identity) => {
+            println!("enrolled as {}/{}", identity.project, identity.device);
+            Exit::Ok
+        }
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            exit_of(&error)
+        }
+    }
+}
+
+fn exit_of(error: &EnrollError) -> Exit {
+    match error {
+        EnrollError::Token(_) => Exit::Usage,
+        EnrollError::AlreadyEnrolled { .. } | EnrollError::Identity(_) | EnrollError::Root(_) => Exit::Config,
+        EnrollError::Refused { .. } => Exit::NoPermission,
+        error if error.is_retryable() => Exit::Unavailable,
+        _ => Exit::Internal,
+    }
+}
+
+fn show_status(config: &Config, is_json: bool) -> Exit {
+    match status::ask(config.serve.listen) {
+        Ok(status) if is_json => println!("{status:#}"),
+        Ok(status) => print!("{}", status::screen(&status)),
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            return Exit::Unavailable;
+        }
+    }
+    Exit::Ok
+}

@@ -1,0 +1,354 @@
+//! The composition root: the only place that names every part and ties them together.
+
+mod error;
+mod words;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::ModelName;
+use protocol::message::{Hardware, TaskReport};
+use protocol::telemetry::{DeviceEvent, Kind};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::config::{self, Config};
+use crate::durable::{self, DurableError};
+use crate::health::{self, Breaker, Clock, LogRing, Pulse, Start, Supervisor};
+use crate::link::{self, Identity, Inputs, Links, Renewal, Reporter, Session};
+use crate::monitor::Monitor;
+use crate::serve;
+use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
+use crate::store::{Spool, SpoolHandle};
+use crate::update::{Core, CoreParts, Driver, Observer, Reported, Vitals, metadata};
+
+pub use error::AppError;
+use words::{commands, hello, offer, status, watch_over};
+
+/// Task reports on their way to the link. When full the newest wait as "last report of the model".
+const REPORTS: usize = 64;
+/// Messages from the server on their way to the driver.
+const DOWNLINK: usize = 16;
+
+/// Facts about this run that several parts say.
+#[derive(Clone)]
+struct Run {
+    boot_id: String,
+    number: u64,
+    started: Instant,
+    hardware: Hardware,
+    clock: Clock,
+}
+
+/// The running agent.
+pub struct App {
+    supervisor: Supervisor,
+    spool: Spool,
+    breaker: Breaker,
+    monitor: Arc<Monitor>,
+    clock: Clock,
+    drain: Duration,
+    /// Where the local API listens.
+    pub listening: std::net::SocketAddr,
+    /// `project/device`
+    pub device: String,
+    _lock: std::fs::File,
+}
+
+/// Bounds of requests to the server.
+pub fn http_limits(config: &config::Link) -> link::http::Limits {
+    link::http::Limits { connect: config.connect_timeout, min_rate_bytes_s: config.min_rate_bytes_s }
+}
+
+impl App {
+    /// Builds every part and starts them.
+    ///
+    /// # Errors
+    /// [`AppError`]; nothing runs then.
+    pub async fn start(config: Config, logs: LogRing) -> Result<Self, AppError> {
+        durable::make_dir(&config.state_dir).map_err(AppError::State)?;
+        let lock = lock(&config.state_dir)?;
+        let clock = Clock::open(&config.state_dir).map_err(AppError::State)?;
+        let identity = Identity::load(&config.state_dir).map_err(AppError::Identity)?;
+        let listener = listen(&config.serve).await?;
+        let listening = listener.local_addr().unwrap_or(config.serve.listen);
+        let device = format!("{}/{}", identity.project, identity.device);
+        let (breaker, start) =
+            Breaker::start(&config.state_dir, config.health.max_early_ends).map_err(AppError::State)?;
+        let (spool, spool_report) =
+            Spool::open(&config.state_dir, &config.spool, &clock).map_err(AppError::Spool)?;
+        let number = getrandom::u64().unwrap_or_else(|_| clock.now().0.unsigned_abs());
+        let run = Run {
+            boot_id: format!("{number:016x}"),
+            number,
+            started: Instant::now(),
+            hardware: health::read_hardware(&config.device.class),
+            clock: clock.clone(),
+        };
+        let mut parts = Parts::new(config, identity, run, spool.handle(), logs, start)?;
+        if let Some(detail) = spool_report {
+            parts.event("spool_quarantined", detail);
+        }
+        let (monitor, drain) = (parts.monitor.clone(), parts.config.health.drain);
+        let supervisor = parts.spawn(listener, &breaker).await?;
+        Ok(Self { supervisor, spool, breaker, monitor, clock, drain, listening, device, _lock: lock })
+    }
+
+    /// Ends everything in order. Returns the names of the tasks that had to be cut off.
+    pub async fn shut_down(self) -> Vec<&'static str> {
+        health::stopping();
+        self.monitor.flush(None, self.clock.now());
+        let late = self.supervisor.shut_down(self.drain).await;
+        // Committing what was offered blocks; the runtime is about to end anyway.
+        drop(self.spool);
+        self.breaker.settled();
+        late
+    }
+}
+
+fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
+    let path = state_dir.join("lock");
+    let open = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = open.map_err(|source| {
+        AppError::State(DurableError::Io { operation: "open", path: path.clone(), source })
+    })?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(AppError::Locked(state_dir.display().to_string())),
+    }
+}
+
+async fn listen(config: &config::Serve) -> Result<TcpListener, AppError> {
+    let address = config.listen;
+    TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
+}
+
+/// Everything between configuration and running tasks.
+struct Parts {
+    config: Config,
+    run: Run,
+    table: Table,
+    monitor: Arc<Monitor>,
+    spool: SpoolHandle,
+    logs: LogRing,
+    pulse: Pulse,
+    links: watch::Sender<Arc<Links>>,
+    reporter: Reporter,
+    boot: BootStore,
+    trusted: metadata::TrustedStore,
+    shelf: Shelf,
+    problems: Vec<String>,
+    load_at: tokio::time::Instant,
+}
+
+impl Parts {
+    fn new(
+        config: Config,
+        identity: Identity,
+        run: Run,
+        spool: SpoolHandle,
+        logs: LogRing,
+        start: Start,
+    ) -> Result<Self, AppError> {
+        let state_dir = &config.state_dir;
+        let (project, device) = (identity.project.clone(), identity.device.clone());
+        let key = identity.report_key().map_err(AppError::Identity)?;
+        let reporter =
+            Reporter::open(state_dir, project.clone(), device, key, &run.clock).map_err(AppError::Report)?;
+        let trusted =
+            metadata::TrustedStore::open(state_dir, project, identity.root_pin).map_err(AppError::State)?;
+        let (boot, kept) =
+            BootStore::open(state_dir, &metadata::trusted_dir(state_dir)).map_err(AppError::State)?;
+        let shelf = Shelf::open(state_dir).map_err(AppError::State)?;
+        let links = Links::new(identity, &run.clock, http_limits(&config.link)).map_err(AppError::Tls)?;
+        let sink = spool.clone();
+        let monitor =
+            Monitor::new(&config.monitor, run.number, Box::new(move |kind, body| sink.offer(kind, body)));
+        let mut parts = Self {
+            run,
+            table: Table::default(),
+            monitor: Arc::new(monitor),
+            spool,
+            logs,
+            pulse: Pulse::default(),
+            links: watch::Sender::new(Arc::new(links)),
+            reporter,
+            boot,
+            trusted,
+            shelf,
+            problems: Vec::new(),
+            load_at: tokio::time::Instant::now(),
+            config,
+        };
+        parts.note_start(kept, start);
+        Ok(parts)
+    }
+
+    fn note_start(&mut self, kept: Kept, start: Start) {
+        match kept {
+            Kept::Whole => {}
+            Kept::OlderCopy => self.event("boot_record_repaired", "one copy of the boot record was damaged; the other is used".into()),
+            Kept::Lost => self.event(
+                "boot_record_lost",
+                "both copies of the boot record were damaged; nothing serves until the server says what to run".into(),
+            ),
+        }
+        if let Start::WithoutModels { early_ends } = start {
+            let wait = self.config.health.settled_after;
+            self.load_at += wait;
+            let detail = format!(
+                "the last {early_ends} starts ended early; models are loaded only after {} s",
+                wait.as_secs()
+            );
+            self.event("crash_loop", detail);
+        }
+        if !self.run.clock.is_plausible() {
+            self.event(
+                "clock_implausible",
+                "the wall clock stands before a time that is known to have passed; the bound is used".into(),
+            );
+        }
+    }
+
+    /// Says it in the log, to the server as a record, and in hello as long as this run lasts.
+    fn event(&mut self, name: &str, detail: String) {
+        tracing::error!(event = name, detail, "something needs attention");
+        let event = DeviceEvent { name: name.into(), detail: detail.clone() };
+        offer(&self.spool, Kind::Event, &event);
+        self.problems.push(detail);
+    }
+
+    async fn spawn(self, listener: TcpListener, breaker: &Breaker) -> Result<Supervisor, AppError> {
+        let mut supervisor = Supervisor::default();
+        let stop = supervisor.stop_signal();
+        let (reports_tx, reports) = mpsc::channel::<TaskReport>(REPORTS);
+        let (downlink_tx, downlink) = mpsc::channel(DOWNLINK);
+        let (tasks_tx, tasks) = watch::channel(BTreeMap::<ModelName, TaskReport>::new());
+        let (reported_tx, reported) = watch::channel(Reported::default());
+        let (online_tx, online) = watch::channel(false);
+
+        let core = Core::new(CoreParts {
+            state_dir: self.config.state_dir.clone(),
+            config: self.config.update.clone(),
+            clock: self.run.clock.clone(),
+            shelf: self.shelf,
+            table: self.table.clone(),
+            trusted: self.trusted,
+            boot: self.boot,
+            links: self.links.subscribe(),
+            hardware: self.run.hardware.clone(),
+            observer: Arc::new(Watching(self.monitor.clone(), self.table.clone())),
+            reports: reports_tx,
+            tasks: tasks_tx,
+            reported: reported_tx,
+            lasting_problems: self.problems,
+            load_at: self.load_at,
+        });
+        let commands = commands(self.spool.clone(), self.monitor.clone(), self.logs, self.run.clock.clone());
+        let driver = Driver { core, downlink, commands, pulse: self.pulse.clone() };
+
+        let hello =
+            hello(self.run.clone(), self.config.device.labels.clone(), reported.clone(), self.spool.clone());
+        let status = status(&self.run, &self.links, hello.clone(), online);
+        let session = Session::new(Inputs {
+            links: self.links.subscribe(),
+            reporter: self.reporter,
+            spool: self.spool.clone(),
+            hello: Box::new(move || hello()),
+            changed: reported,
+            tasks,
+            reports,
+            downlink: downlink_tx,
+            is_online: online_tx,
+            boot_id: self.run.boot_id.clone(),
+            clock: self.run.clock.clone(),
+            pulse: self.pulse.clone(),
+            config: self.config.link.clone(),
+        })
+        .map_err(AppError::Address)?;
+
+        let clock = self.run.clock.clone();
+        let now = Arc::new(move || clock.now());
+        let api = serve::Api::new(
+            &self.config.serve,
+            self.table,
+            self.monitor.clone(),
+            self.run.number,
+            now,
+            status,
+        );
+        let stop_api = stop.clone();
+        supervisor.once("api", async move {
+            if let Err(error) = serve::run(listener, api, stop_api).await {
+                tracing::error!(error = crate::chain(&error), "the local API ended");
+            }
+        });
+
+        let driver = Arc::new(Mutex::new(driver));
+        driver.lock().await.core.start().await;
+        keep(&mut supervisor, "update", driver, |driver, stop| {
+            Box::pin(async move { driver.run(&stop).await })
+        });
+        keep(&mut supervisor, "link", Arc::new(Mutex::new(session)), |session, stop| {
+            Box::pin(async move { session.run(&stop).await })
+        });
+        let renewal = Renewal {
+            state_dir: self.config.state_dir.clone(),
+            links: self.links,
+            clock: self.run.clock.clone(),
+            limits: http_limits(&self.config.link),
+        };
+        keep(&mut supervisor, "renewal", Arc::new(Mutex::new(renewal)), |renewal, stop| {
+            Box::pin(async move { renewal.run(&stop).await })
+        });
+        let resources = (self.config.state_dir, self.config.monitor.resources_every);
+        supervisor
+            .once("monitor", watch_over(self.monitor, self.spool, self.run.clock, resources, stop.clone()));
+        let settled = breaker.settle_after(self.config.health.settled_after);
+        supervisor.once("settling", async move {
+            tokio::select! { () = stop.cancelled() => {}, () = settled => {} }
+        });
+        let pulse = self.pulse;
+        let stop = supervisor.stop_signal();
+        supervisor.once("watchdog", async move {
+            tokio::select! { () = stop.cancelled() => {}, () = pulse.feed_watchdog() => {} }
+        });
+        Ok(supervisor)
+    }
+}
+
+type Loop<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Keeps one part's loop running; the part itself survives a panic of its loop.
+fn keep<T: Send + 'static>(
+    supervisor: &mut Supervisor,
+    name: &'static str,
+    part: Arc<Mutex<T>>,
+    run: for<'a> fn(&'a mut T, tokio_util::sync::CancellationToken) -> Loop<'a>,
+) {
+    let stop = supervisor.stop_signal();
+    supervisor.keep(name, move || {
+        let (part, stop) = (part.clone(), stop.clone());
+        async move {
+            run(&mut *part.lock().await, stop).await;
+            Ok::<(), std::convert::Infallible>(())
+        }
+    });
+}
+
+/// The monitor as the update machine's observer.
+struct Watching(Arc<Monitor>, Table);
+
+impl Observer for Watching {
+    fn begin(&self, loaded: &Loaded) {
+        self.0.activated(&loaded.model, loaded.release.digest);
+    }
+
+    fn vitals(&self, model: &ModelName) -> Vitals {
+        let Some(loaded) = self.1.active(model) else { return Vitals::default() };
+        let seen = self.0.probation(model, loaded.release.digest);
+        Vitals { requests: seen.requests, errors: seen.errors, p95_us: seen.p95_us }
+    }
+}

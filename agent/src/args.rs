@@ -1,0 +1,104 @@
+//! The command line. Results go to stdout, talk to stderr.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use protocol::DeviceId;
+
+use crate::config::{Config, ConfigErrors, RawConfig};
+
+/// Where the configuration is looked for when no file is named; it may be absent there.
+const DEFAULT_FILE: &str = "/etc/flotilla/agent.toml";
+
+/// Runs signed models on this device and reports to its fleet.
+#[derive(Debug, Parser)]
+#[command(name = "flotilla-agent", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Where settings come from.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where settings come from; later ones win: file, environment (FLOTILLA_*), flags.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Configuration file [default: /etc/flotilla/agent.toml if it exists]
+    #[arg(long, global = true, value_name = "FILE", env = "FLOTILLA_AGENT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Sets one key, e.g. --set link.keep_alive_s=10; may repeat
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder for identity, models and telemetry (the key state_dir)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run until stopped
+    Run,
+    /// Make this device's keys and get its certificate with a one-time token
+    Enroll {
+        /// The token's text, from the console or `flotilla device token`
+        #[arg(long, env = "FLOTILLA_ENROLLMENT_TOKEN", hide_env_values = true)]
+        token: String,
+        /// The device's name; may be left out when the token fixes it
+        #[arg(long)]
+        device_id: Option<DeviceId>,
+        /// Replace an existing identity
+        #[arg(long)]
+        force: bool,
+    },
+    /// Ask the running agent what runs, since when, what waits and what is wrong
+    Status {
+        /// Print everything as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the configuration and say where each problem is
+    CheckConfig,
+}
+
+impl Settings {
+    /// The configuration from file, environment and flags.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with all problems.
+    pub fn load(&self) -> Result<Config, ConfigErrors> {
+        let default = PathBuf::from(DEFAULT_FILE);
+        let file = self.config.clone().or_else(|| default.exists().then_some(default));
+        let raw = RawConfig::default();
+        let raw = match &file {
+            Some(file) => raw.with_file(file),
+            None => raw,
+        };
+        let state_dir = self.state_dir.as_ref().map(|dir| format!("state_dir={}", dir.display()));
+        let flags = self.set.iter().chain(&state_dir).map(String::as_str);
+        raw.with_environment(std::env::vars()).with_flags(flags).check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent_and_config_may_follow_the_command() {
+        Cli::command().debug_assert();
+        let cli =
+            Cli::try_parse_from(["flotilla-agent", "run", "--config", "a.toml", "--set", "log.filter=debug"])
+                .unwrap();
+        assert_eq!(cli.settings.config, Some("a.toml".into()));
+        let cli = Cli::try_parse_from(["flotilla-agent", "enroll", "--token", "t", "--device-id", "cam-1"])
+            .unwrap();
+        assert!(matches!(cli.command, Command::Enroll { device_id: Some(_), .. }));
+        assert!(
+            Cli::try_parse_from(["flotilla-agent", "enroll", "--token", "t", "--device-id", "../x"]).is_err()
+        );
+    }
+}

@@ -1,0 +1,16 @@
+//! Configuration: TOML file, then environment (`FLOTILLA_*`), then flags (`--set key=value`); later wins.
+//!
+//! Two stages: [`RawConfig`] collects values with their origin, [`Config`] is valid by type. All errors are
+//! reported together with file, key, value and what was expected; unknown keys are errors. Each part of the
+//! agent owns one section struct; nobody but `app` receives the whole.
+
+mod raw;
+mod reader;
+mod sections;
+
+pub use raw::{Origin, RawConfig};
+pub use reader::{ConfigErrors, Problem};
+pub use sections::{Config, Device, Health, Link, Log, Monitor, Serve, Spool, Update};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! The sections, each with its documented defaults, and the second stage that fills them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::raw::RawConfig;
+use super::reader::{ConfigErrors, Reader};
+use crate::retry::Policy;
+
+const SECTIONS: [&str; 8] = ["device", "health", "link", "log", "monitor", "serve", "spool", "update"];
+const TOP_LEVEL: [&str; 1] = ["state_dir"];
+
+/// The whole configuration, valid by type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where identity, slots, metadata and spool live. Default `/var/lib/flotilla`.
+    pub state_dir: PathBuf,
+    /// `[device]`
+    pub device: Device,
+    /// `[link]`
+    pub link: Link,
+    /// `[update]`
+    pub update: Update,
+    /// `[serve]`
+    pub serve: Serve,
+    /// `[monitor]`
+    pub monitor: Monitor,
+    /// `[spool]`
+    pub spool: Spool,
+    /// `[health]`
+    pub health: Health,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// What the device says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Hardware class that releases and rollouts may ask for, e.g. `rpi4`. Default `generic`.
+    pub class: String,
+    /// Labels, reported in hello; the server's labels win. Default none.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The connection to the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Ping after so much silence; a dead peer is found within 2.5 of it. Default 30 s, 5 to 3600.
+    pub keep_alive: Duration,
+    /// Bound of TCP, TLS and CONNACK together. Default 15 s.
+    pub connect_timeout: Duration,
+    /// Delays between attempts to connect (`backoff_min_ms` 500, `backoff_max_s` 60).
+    pub backoff: Policy,
+    /// Telemetry batches on the way before the server has acknowledged. Default 4.
+    pub window_batches: usize,
+    /// Batches are sent again after so long without progress. Default 20 s.
+    pub ack_timeout: Duration,
+    /// A transfer below this average over 30 s is given up and resumed later. Default 1024 bytes/s.
+    pub min_rate_bytes_s: u64,
+    /// Hello is repeated after so long even when nothing changed. Default 300 s.
+    pub hello_every: Duration,
+}
+
+/// The update machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// Probation, in place of what the release says; for tests and demonstrations. Default: the release's.
+    pub probation: Option<Duration>,
+    /// Bound of one step on this device (staging, self-test, swap). Default 300 s.
+    pub step_timeout: Duration,
+    /// Delays before a task that failed retryably is tried again (`retry_min_s` 5, `retry_max_s` 3600).
+    pub retry: Policy,
+    /// How often signed metadata is refreshed without being asked. Default 3600 s.
+    pub refresh_every: Duration,
+    /// Disk space that must stay free beside an update. Default 64 MiB.
+    pub keep_free_bytes: u64,
+    /// Memory that all loaded models may use together. Default 0: no bound but each release's own budget.
+    pub memory_budget_bytes: u64,
+}
+
+/// The local API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serve {
+    /// Where applications and `status` connect. Default `127.0.0.1:8500`.
+    pub listen: SocketAddr,
+    /// Largest request body in bytes. Default 16 MiB.
+    pub max_body_bytes: usize,
+    /// Inferences that may wait or run at once; one more is answered 503. Default 64.
+    pub queue: usize,
+    /// Bound of one request. Default 10 s.
+    pub timeout: Duration,
+}
+
+/// What is measured and summarised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Monitor {
+    /// Length of a pane. Default 300 s.
+    pub pane_window: Duration,
+    /// How often resources are read. Default 60 s.
+    pub resources_every: Duration,
+    /// How long an inference waits for its label. Default 3600 s.
+    pub label_ttl: Duration,
+}
+
+/// The telemetry spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// Byte bound of the records that wait. Default 64 MiB.
+    pub max_bytes: u64,
+    /// Records are made durable together after at most so long. Default 200 ms.
+    pub commit_after: Duration,
+    /// Records older than this are dropped and counted. Default 30 days.
+    pub ttl: Duration,
+}
+
+/// Staying up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Starts that ended early, in a row, after which models are not loaded any more. Default 5.
+    pub max_early_ends: u32,
+    /// An agent that has run so long has not ended early. Default 60 s.
+    pub settled_after: Duration,
+    /// Bound of the orderly end. Default 10 s.
+    pub drain: Duration,
+}
+
+/// Logging to stderr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Filter as `tracing` reads it, e.g. `info` or `info,flotilla_agent::link=debug`. Default `info`.
+    pub filter: String,
+    /// Whether lines carry the time; off where journald adds it. Default true.
+    pub has_time: bool,
+}
+
+/// The key that an environment variable (without prefix, in lower case) sets; none if it is not ours.
+pub(super) fn key_of_variable(rest: &str) -> Option<String> {
+    if TOP_LEVEL.contains(&rest) {
+        return Some(rest.to_owned());
+    }
+    let (section, name) = rest.split_once('_')?;
+    SECTIONS.contains(&section).then(|| format!("{section}.{name}"))
+}
+
+/// Whether a top-level name is a value of its own although it is a table.
+pub(super) fn is_table(name: &str) -> bool {
+    TOP_LEVEL.contains(&name)
+}
+
+const MIB: u64 = 1024 * 1024;
+const DAY_S: u64 = 24 * 3600;
+
+pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
+    let mut r = Reader::new(raw);
+    let config = Config {
+        state_dir: r.path("state_dir", "/var/lib/flotilla"),
+        device: Device { class: r.text("device.class", "generic"), labels: r.texts("device.labels") },
+        link: link(&mut r),
+        update: update(&mut r),
+        serve: serve(&mut r),
+        monitor: Monitor {
+            pane_window: r.seconds("monitor.pane_window_s", 300, 1..=DAY_S),
+            resources_every: r.seconds("monitor.resources_every_s", 60, 1..=DAY_S),
+            label_ttl: r.seconds("monitor.label_ttl_s", 3600, 1..=30 * DAY_S),
+        },
+        spool: Spool {
+            max_bytes: r.number("spool.max_bytes", 64 * MIB, MIB..=1024 * 1024 * MIB),
+            commit_after: r.millis("spool.commit_after_ms", 200, 1..=60_000),
+            ttl: r.seconds("spool.ttl_s", 30 * DAY_S, 60..=3650 * DAY_S),
+        },
+        health: Health {
+            max_early_ends: u32::try_from(r.number("health.max_early_ends", 5, 1..=1000)).unwrap_or(u32::MAX),
+            settled_after: r.seconds("health.settled_after_s", 60, 1..=3600),
+            drain: r.seconds("health.drain_s", 10, 1..=600),
+        },
+        log: Log { filter: r.text("log.filter", "info"), has_time: r.boolean("log.time", true) },
+    };
+    r.finish().map(|()| config)
+}
+
+fn link(r: &mut Reader) -> Link {
+    Link {
+        keep_alive: r.seconds("link.keep_alive_s", 30, 5..=3600),
+        connect_timeout: r.seconds("link.connect_timeout_s", 15, 1..=300),
+        backoff: Policy {
+            min: r.millis("link.backoff_min_ms", 500, 10..=60_000),
+            max: r.seconds("link.backoff_max_s", 60, 1..=DAY_S),
+        },
+        window_batches: usize::try_from(r.number("link.window_batches", 4, 1..=16)).unwrap_or(4),
+        ack_timeout: r.seconds("link.ack_timeout_s", 20, 1..=3600),
+        min_rate_bytes_s: r.number("link.min_rate_bytes_s", 1024, 1..=1024 * MIB),
+        hello_every: r.seconds("link.hello_every_s", 300, 5..=DAY_S),
+    }
+}
+
+fn update(r: &mut Reader) -> Update {
+    Update {
+        probation: r.optional_number("update.probation_s", 0..=7 * DAY_S).map(Duration::from_secs),
+        step_timeout: r.seconds("update.step_timeout_s", 300, 1..=DAY_S),
+        retry: Policy {
+            min: r.seconds("update.retry_min_s", 5, 1..=DAY_S),
+            max: r.seconds("update.retry_max_s", 3600, 1..=DAY_S),
+        },
+        refresh_every: r.seconds("update.refresh_every_s", 3600, 5..=30 * DAY_S),
+        keep_free_bytes: r.number("update.keep_free_bytes", 64 * MIB, 0..=1024 * 1024 * MIB),
+        memory_budget_bytes: r.number("update.memory_budget_bytes", 0, 0..=1024 * 1024 * MIB),
+    }
+}
+
+fn serve(r: &mut Reader) -> Serve {
+    Serve {
+        listen: r.parsed(
+            "serve.listen",
+            SocketAddr::from(([127, 0, 0, 1], 8500)),
+            "an address such as 127.0.0.1:8500",
+        ),
+        max_body_bytes: usize::try_from(r.number("serve.max_body_bytes", 16 * MIB, 1024..=1024 * MIB))
+            .unwrap_or(usize::MAX),
+        queue: usize::try_from(r.number("serve.queue", 64, 1..=100_000)).unwrap_or(64),
+        timeout: r.millis("serve.timeout_ms", 10_000, 1..=600_000),
+    }
+}

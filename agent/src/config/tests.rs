@@ -1,0 +1,86 @@
+use super::*;
+use std::time::Duration;
+
+fn from_file(text: &str) -> Result<Config, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, text).unwrap();
+    RawConfig::default().with_file(&path).check()
+}
+
+#[test]
+fn nothing_given_is_valid_and_gives_the_defaults() {
+    let config = RawConfig::default().check().unwrap();
+    assert_eq!(config.link.keep_alive, Duration::from_secs(30));
+    assert_eq!(config.update.probation, None);
+    assert_eq!(config.serve.listen.port(), 8500);
+}
+
+#[test]
+fn environment_beats_file_and_flags_beat_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, "[link]\nkeep_alive_s = 10\nwindow_batches = 2\n[spool]\nttl_s = 60\n").unwrap();
+    let variables =
+        [("FLOTILLA_LINK_KEEP_ALIVE_S", "20"), ("FLOTILLA_LINK_WINDOW_BATCHES", "3"), ("HOME", "/root")];
+    let config = RawConfig::default()
+        .with_file(&path)
+        .with_environment(variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+        .with_flags(["link.keep_alive_s=40"].into_iter())
+        .check()
+        .unwrap();
+    assert_eq!(config.link.keep_alive, Duration::from_secs(40));
+    assert_eq!(config.link.window_batches, 3);
+    assert_eq!(config.spool.ttl, Duration::from_secs(60));
+}
+
+#[test]
+fn all_errors_come_at_once_with_file_key_value_and_expectation() {
+    let errors = from_file(
+        "[link]\nkeep_alive_s = 1\nkeep_alive = 3\n[serve]\nlisten = \"nowhere\"\n[log]\ntime = 3\n",
+    )
+    .unwrap_err();
+    let text = errors.to_string();
+    assert_eq!(errors.0.len(), 4, "{text}");
+    for part in [
+        "agent.toml",
+        "link.keep_alive_s = 1",
+        "from 5 to 3600",
+        "link.keep_alive = 3",
+        "nearest known: link.keep_alive_s",
+        "serve.listen",
+        "log.time",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+}
+
+#[test]
+fn a_broken_file_and_a_missing_file_are_named() {
+    assert!(from_file("[link").unwrap_err().to_string().contains("valid TOML"));
+    let missing = RawConfig::default().with_file(std::path::Path::new("/nonexistent/agent.toml")).check();
+    assert!(missing.unwrap_err().to_string().contains("no such file"));
+}
+
+#[test]
+fn variables_of_other_programs_are_left_alone_and_ours_are_checked() {
+    let of = |name: &str| {
+        let variables = [(name.to_owned(), "x".to_owned())];
+        RawConfig::default().with_environment(variables.into_iter()).check()
+    };
+    assert!(of("FLOTILLA_URL").is_ok());
+    assert!(of("FLOTILLA_LINK_SPEED").is_err());
+    assert_eq!(of("FLOTILLA_STATE_DIR").unwrap().state_dir, std::path::Path::new("x"));
+}
+
+#[test]
+fn labels_are_a_table_of_texts() {
+    let config = from_file("[device.labels]\nsite = \"north\"\n").unwrap();
+    assert_eq!(config.device.labels["site"], "north");
+    assert!(from_file("[device]\nlabels = { site = 3 }\n").is_err());
+}
+
+#[test]
+fn a_flag_without_value_is_named() {
+    assert!(RawConfig::default().with_flags(["verbose"].into_iter()).check().is_err());
+}

@@ -1,0 +1,314 @@
+//! Files that survive a power cut: temp file, fsync, rename, directory fsync; and records kept in two copies
+//! with a generation and a checksum. Nothing here decides what a corrupt record means; the caller does.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+/// Why a file could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum DurableError {
+    /// The system refused one operation.
+    #[error("cannot {operation} {path}", path = path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Larger than anything we wrote.
+    #[error("{path} has more than {max} bytes", path = path.display())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Bound in bytes.
+        max: u64,
+    },
+    /// No copy of the record is valid, though there is at least one.
+    #[error("no valid copy of record {path}", path = path.display())]
+    Corrupt {
+        /// The record's path without the copy's letter.
+        path: PathBuf,
+    },
+}
+
+impl DurableError {
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_disk_full(source))
+    }
+}
+
+/// Whether an error says that the disk, or the quota on it, is full.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DurableError + use<> {
+    let path = path.to_owned();
+    move |source| DurableError::Io { operation, path, source }
+}
+
+/// Makes a directory (and its parents) for this user only, and makes its name durable.
+///
+/// # Errors
+/// [`DurableError::Io`].
+pub fn make_dir(path: &Path) -> Result<(), DurableError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(io_error("create directory", path))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// [`DurableError::Io`].
+pub fn sync_dir(path: &Path) -> Result<(), DurableError> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync directory", path))
+}
+
+/// Replaces a file by `bytes`, readable by this user only. After a power cut it holds the old bytes or the new.
+///
+/// # Errors
+/// [`DurableError::Io`]; the old file is untouched then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    let temp = path.with_extension("tmp");
+    let result = write_synced(&temp, bytes).and_then(|()| rename(&temp, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&temp);
+    }
+    result
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let mut file = open.map_err(io_error("create", path))?;
+    file.write_all(bytes).map_err(io_error("write", path))?;
+    file.sync_all().map_err(io_error("sync", path))
+}
+
+/// Gives a synced file its final name, durably.
+///
+/// # Errors
+/// [`DurableError::Io`].
+pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
+    fs::rename(from, to).map_err(io_error("rename", from))?;
+    to.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Reads a whole file of at most `max` bytes; none when it isn't there.
+///
+/// # Errors
+/// [`DurableError`]; a file that can't be read is an error, never "absent".
+pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("open", path)(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(io_error("read", path))?;
+    if u64::try_from(bytes.len()).is_ok_and(|got| got <= max) {
+        return Ok(Some(bytes));
+    }
+    Err(DurableError::TooLarge { path: path.to_owned(), max })
+}
+
+const MAGIC: &[u8; 8] = b"FLOTREC1";
+const HEAD_BYTES: usize = 8 + 8 + 4 + 32;
+/// Largest body of a record.
+const MAX_BODY_BYTES: u32 = 1024 * 1024;
+
+/// A small record kept in two copies, `<name>.a` and `<name>.b`. Each write replaces the older copy.
+#[derive(Debug)]
+pub struct TwoCopies {
+    path: PathBuf,
+    generation: u64,
+}
+
+/// What was found at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Body of the newest valid copy.
+    pub body: Vec<u8>,
+    /// Whether the other copy was damaged: what is here may be one write old.
+    pub is_other_damaged: bool,
+}
+
+enum Copy {
+    Missing,
+    Damaged,
+    Valid { generation: u64, body: Vec<u8> },
+}
+
+impl TwoCopies {
+    /// Opens the record at `path` (without the copy's letter) and reads its newest valid copy, if it exists.
+    ///
+    /// # Errors
+    /// [`DurableError::Corrupt`] when copies exist and none is valid; [`DurableError::Io`] when one can't be read.
+    pub fn open(path: &Path) -> Result<(Self, Option<Found>), DurableError> {
+        let copies = [read_copy(&copy_path(path, 'a'))?, read_copy(&copy_path(path, 'b'))?];
+        let is_any_damaged = copies.iter().any(|copy| matches!(copy, Copy::Damaged));
+        let valid = copies.into_iter().filter_map(|copy| match copy {
+            Copy::Valid { generation, body } => Some((generation, body)),
+            Copy::Missing | Copy::Damaged => None,
+        });
+        match valid.max_by_key(|(generation, _)| *generation) {
+            Some((generation, body)) => {
+                let found = Found { body, is_other_damaged: is_any_damaged };
+                Ok((Self { path: path.to_owned(), generation }, Some(found)))
+            }
+            None if is_any_damaged => Err(DurableError::Corrupt { path: path.to_owned() }),
+            None => Ok((Self { path: path.to_owned(), generation: 0 }, None)),
+        }
+    }
+
+    /// Begins anew over damaged copies. Only for a caller that has put the safe value in their place.
+    pub fn begin_anew(path: &Path) -> Self {
+        Self { path: path.to_owned(), generation: 0 }
+    }
+
+    /// Makes `body` the record. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`DurableError`]; the record is then what it was before.
+    pub fn write(&mut self, body: &[u8]) -> Result<(), DurableError> {
+        let length = u32::try_from(body.len()).ok().filter(|length| *length <= MAX_BODY_BYTES);
+        let length = length
+            .ok_or_else(|| DurableError::TooLarge { path: self.path.clone(), max: MAX_BODY_BYTES.into() })?;
+        let generation = self.generation + 1;
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&generation.to_be_bytes());
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(&checksum(generation, body));
+        bytes.extend_from_slice(body);
+        let letter = if generation.is_multiple_of(2) { 'a' } else { 'b' };
+        write_atomic(&copy_path(&self.path, letter), &bytes)?;
+        self.generation = generation;
+        Ok(())
+    }
+}
+
+fn copy_path(path: &Path, letter: char) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{letter}"));
+    name.into()
+}
+
+fn checksum(generation: u64, body: &[u8]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(MAGIC)
+        .chain_update(generation.to_be_bytes())
+        .chain_update(body)
+        .finalize()
+        .into()
+}
+
+fn read_copy(path: &Path) -> Result<Copy, DurableError> {
+    let max = u64::from(MAX_BODY_BYTES) + HEAD_BYTES as u64;
+    match read_bounded(path, max) {
+        Ok(None) => Ok(Copy::Missing),
+        Ok(Some(bytes)) => Ok(parse_copy(&bytes).unwrap_or(Copy::Damaged)),
+        Err(DurableError::TooLarge { .. }) => Ok(Copy::Damaged),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_copy(bytes: &[u8]) -> Option<Copy> {
+    let (magic, rest) = bytes.split_at_checked(8)?;
+    let (generation, rest) = rest.split_at_checked(8)?;
+    let (length, rest) = rest.split_at_checked(4)?;
+    let (sum, body) = rest.split_at_checked(32)?;
+    let generation = u64::from_be_bytes(generation.try_into().ok()?);
+    let length = u32::from_be_bytes(length.try_into().ok()?);
+    let is_valid =
+        magic == MAGIC && u32::try_from(body.len()) == Ok(length) && checksum(generation, body) == sum;
+    is_valid.then(|| Copy::Valid { generation, body: body.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("boot");
+        (dir, path)
+    }
+
+    fn written(path: &Path, bodies: &[&[u8]]) {
+        let (mut record, _) = TwoCopies::open(path).unwrap();
+        for body in bodies {
+            record.write(body).unwrap();
+        }
+    }
+
+    #[test]
+    fn newest_copy_wins_after_reopening() {
+        let (_dir, path) = record();
+        assert!(TwoCopies::open(&path).unwrap().1.is_none());
+        written(&path, &[b"one", b"two"]);
+        written(&path, &[b"three"]);
+        let (_, found) = TwoCopies::open(&path).unwrap();
+        assert_eq!(found, Some(Found { body: b"three".into(), is_other_damaged: false }));
+    }
+
+    #[test]
+    fn corrupt_copy_falls_back_to_older_copy_wherever_the_damage_is() {
+        let (_dir, path) = record();
+        written(&path, &[b"one", b"two"]);
+        let newest = copy_path(&path, 'a');
+        let good = fs::read(&newest).unwrap();
+        for position in 0..good.len() {
+            let mut bad = good.clone();
+            bad[position] ^= 1;
+            fs::write(&newest, &bad).unwrap();
+            let (_, found) = TwoCopies::open(&path).unwrap();
+            assert_eq!(found, Some(Found { body: b"one".into(), is_other_damaged: true }), "byte {position}");
+        }
+        for cut in 0..good.len() {
+            fs::write(&newest, &good[..cut]).unwrap();
+            assert_eq!(TwoCopies::open(&path).unwrap().1.unwrap().body, b"one", "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn both_copies_corrupt_is_an_error_and_can_be_begun_anew() {
+        let (_dir, path) = record();
+        written(&path, &[b"one", b"two"]);
+        for letter in ['a', 'b'] {
+            fs::write(copy_path(&path, letter), b"garbage").unwrap();
+        }
+        assert!(matches!(TwoCopies::open(&path), Err(DurableError::Corrupt { .. })));
+        TwoCopies::begin_anew(&path).write(b"safe").unwrap();
+        assert_eq!(TwoCopies::open(&path).unwrap().1.unwrap().body, b"safe");
+    }
+
+    #[test]
+    fn a_write_after_damage_replaces_the_damaged_copy() {
+        let (_dir, path) = record();
+        written(&path, &[b"one", b"two"]);
+        fs::write(copy_path(&path, 'a'), b"garbage").unwrap();
+        written(&path, &[b"three"]);
+        assert_eq!(TwoCopies::open(&path).unwrap().1.unwrap().body, b"three");
+        assert!(!TwoCopies::open(&path).unwrap().1.unwrap().is_other_damaged);
+    }
+
+    #[test]
+    fn unreadable_is_not_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_bounded(dir.path(), 10).is_err());
+        fs::write(dir.path().join("f"), [0; 11]).unwrap();
+        assert!(matches!(read_bounded(&dir.path().join("f"), 10), Err(DurableError::TooLarge { .. })));
+    }
+}

@@ -1,0 +1,44 @@
+//! How much room the disk has, and what of it we use.
+
+use std::path::Path;
+
+use crate::durable::DurableError;
+
+/// Bytes that this user may still write to the file system of `path`.
+///
+/// # Errors
+/// [`DurableError::Io`] when the system does not say.
+pub fn free_bytes(path: &Path) -> Result<u64, DurableError> {
+    let stat = rustix::fs::statvfs(path).map_err(|error| DurableError::Io {
+        operation: "ask for the free space of",
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Bytes of all files under `path`; what can't be read counts as nothing.
+pub fn used_bytes(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => used_bytes(&entry.path()),
+        Ok(kind) if kind.is_file() => entry.metadata().map_or(0, |meta| meta.len()),
+        Ok(_) | Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_counts_files_in_all_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        std::fs::write(dir.path().join("a/x"), [0; 10]).unwrap();
+        std::fs::write(dir.path().join("y"), [0; 5]).unwrap();
+        assert_eq!(used_bytes(dir.path()), 15);
+        assert!(free_bytes(dir.path()).unwrap() > 0);
+    }
+}

@@ -1,0 +1,75 @@
+//! Log lines to stderr, and the newest of them in a bounded ring for upload on request.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines kept.
+const MAX_LINES: usize = 256;
+/// Bytes kept of a line.
+const MAX_LINE_BYTES: usize = 512;
+
+/// The ring. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct LogRing {
+    lines: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl LogRing {
+    /// The newest lines, newest last.
+    pub fn newest(&self, max_lines: usize) -> Vec<String> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().skip(lines.len().saturating_sub(max_lines)).cloned().collect()
+    }
+
+    fn push(&self, line: &[u8]) {
+        let text = String::from_utf8_lossy(&line[..line.len().min(MAX_LINE_BYTES)]).trim_end().to_owned();
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() >= MAX_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(text);
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogRing {
+    type Writer = Tee<'a>;
+
+    fn make_writer(&'a self) -> Tee<'a> {
+        Tee(self)
+    }
+}
+
+/// Writes a line to stderr and into the ring.
+#[derive(Debug)]
+pub struct Tee<'a>(&'a LogRing);
+
+impl Write for Tee<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        // A closed stderr must not end the agent.
+        let _closed = io::stderr().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_lines_stay_within_bounds() {
+        let ring = LogRing::default();
+        (0..1000).for_each(|n| ring.push(format!("line {n}\n").as_bytes()));
+        assert_eq!(ring.newest(2), ["line 998", "line 999"]);
+        assert_eq!(ring.newest(10_000).len(), MAX_LINES);
+        ring.push(&[b'x'; 5000]);
+        assert_eq!(ring.newest(1)[0].len(), MAX_LINE_BYTES);
+    }
+}

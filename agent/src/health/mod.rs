@@ -1,0 +1,19 @@
+//! Staying up and knowing it: bounded clock, disk room, systemd notify and watchdog, crash-loop breaker, tasks
+//! under one supervisor.
+
+pub mod disk;
+
+mod breaker;
+mod clock;
+mod hardware;
+mod logs;
+mod notify;
+mod supervisor;
+
+pub use breaker::{Breaker, Start};
+pub use clock::{Clock, built_at};
+pub use disk::{free_bytes, used_bytes};
+pub use hardware::read_hardware;
+pub use logs::LogRing;
+pub use notify::{BEAT_EVERY, Pulse, ready, stopping};
+pub use supervisor::Supervisor;

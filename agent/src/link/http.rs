@@ -1,0 +1,346 @@
+//! HTTP over TLS: small bounded answers, and large transfers that resume where they stopped.
+//!
+//! A transfer goes to a `.part` file, is hashed while it streams, stops one byte over its bound, and is given up
+//! when its average rate over a window is too low (attack D4); what has come so far stays for the next try.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use protocol::Digest;
+use release::BlobRef;
+use rustls::ClientConfig;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::durable::DurableError;
+
+/// The minimum rate is judged over this long.
+const RATE_WINDOW: Duration = Duration::from_secs(30);
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// An address that can't be one.
+    #[error("{url} is no usable address")]
+    Address {
+        /// As given.
+        url: String,
+    },
+    /// No connection, or it broke.
+    #[error("cannot fetch {url}: {why}")]
+    Network {
+        /// What was asked for.
+        url: String,
+        /// The whole chain of reasons.
+        why: String,
+    },
+    /// No answer in time, or too slow.
+    #[error("{url} gave too little within {bound_s} s")]
+    TooSlow {
+        /// What was asked for.
+        url: String,
+        /// The time that was exceeded, in seconds.
+        bound_s: u64,
+    },
+    /// An answer that says no.
+    #[error("{url} answered {status}: {text}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The status.
+        status: StatusCode,
+        /// The beginning of the body.
+        text: String,
+    },
+    /// Longer than allowed or than signed.
+    #[error("{url} gave more than {max_bytes} bytes")]
+    TooLong {
+        /// What was asked for.
+        url: String,
+        /// The bound.
+        max_bytes: u64,
+    },
+    /// Not the signed content; it was thrown away.
+    #[error("{url} gave content that was not signed")]
+    Content {
+        /// What was asked for.
+        url: String,
+        /// What differs.
+        source: release::BlobError,
+    },
+    /// The disk.
+    #[error("cannot keep what {url} gave")]
+    Disk {
+        /// What was asked for.
+        url: String,
+        /// Why not.
+        source: DurableError,
+    },
+}
+
+/// Bounds of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// TCP and TLS together, and the wait for the first byte.
+    pub connect: Duration,
+    /// Least average rate in bytes per second.
+    pub min_rate_bytes_s: u64,
+}
+
+/// A client for one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    base: Arc<str>,
+    limits: Limits,
+}
+
+impl Http {
+    /// For the server at `base` (`https://host:port`).
+    pub fn new(base: &str, tls: &Arc<ClientConfig>, limits: Limits) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(limits.connect));
+        tcp.set_nodelay(true);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(ClientConfig::clone(tls))
+            .https_only()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(10))
+            .pool_max_idle_per_host(1)
+            .build(connector);
+        Self { client, base: base.trim_end_matches('/').into(), limits }
+    }
+
+    /// The body at `path` (beginning with `/`), or none if the server has no such thing.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn get(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, FetchError> {
+        let (url, response) = self.send(Method::GET, path, None, Bytes::new()).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = self.expect_success(&url, response).await?;
+        self.collect(&url, response, max_bytes).await.map(Some)
+    }
+
+    /// Posts JSON and returns the answer's body.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn post_json(&self, path: &str, body: Vec<u8>, max_bytes: u64) -> Result<Vec<u8>, FetchError> {
+        let (url, response) = self.send(Method::POST, path, None, body.into()).await?;
+        let response = self.expect_success(&url, response).await?;
+        self.collect(&url, response, max_bytes).await
+    }
+
+    /// Fetches a blob into `part`, from where an earlier try stopped; synced and verified when it returns.
+    /// `progress` hears the bytes that are there.
+    ///
+    /// # Errors
+    /// [`FetchError`]; the part stays for the next try, unless its content is wrong.
+    pub async fn fetch_blob(
+        &self,
+        blob: &BlobRef,
+        part: &Path,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), FetchError> {
+        let path = format!("/blobs/v1/sha256/{}", blob.digest);
+        let url = format!("{}{path}", self.base);
+        let disk = |operation| disk_error(&url, part, operation);
+        let mut sink = Sink::open(part).map_err(disk("open"))?;
+        if sink.length > blob.size_bytes {
+            sink.restart().map_err(disk("truncate"))?;
+        }
+        if sink.length < blob.size_bytes {
+            let from = (sink.length > 0).then_some(sink.length);
+            let (_, response) = self.send(Method::GET, &path, from, Bytes::new()).await?;
+            let response = self.expect_success(&url, response).await?;
+            if response.status() != StatusCode::PARTIAL_CONTENT {
+                sink.restart().map_err(disk("truncate"))?;
+            }
+            self.stream(&url, response, blob.size_bytes, &mut sink, part, progress).await?;
+        }
+        sink.file.sync_all().map_err(disk("sync"))?;
+        if sink.length < blob.size_bytes {
+            let why = format!("ended after {} of {} bytes", sink.length, blob.size_bytes);
+            return Err(FetchError::Network { url, why });
+        }
+        blob.verify_digest(sink.digest()).map_err(|source| {
+            let _ = fs::remove_file(part);
+            FetchError::Content { url, source }
+        })
+    }
+
+    async fn stream(
+        &self,
+        url: &str,
+        response: Response<Incoming>,
+        size_bytes: u64,
+        sink: &mut Sink,
+        part: &Path,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), FetchError> {
+        let mut body = response.into_body();
+        let (mut window, mut at_window) = (Instant::now(), sink.length);
+        let least = self.limits.min_rate_bytes_s.saturating_mul(RATE_WINDOW.as_secs());
+        loop {
+            let frame = tokio::time::timeout_at(window + RATE_WINDOW, body.frame()).await;
+            if window.elapsed() >= RATE_WINDOW {
+                if sink.length - at_window < least {
+                    return Err(FetchError::TooSlow { url: url.into(), bound_s: RATE_WINDOW.as_secs() });
+                }
+                (window, at_window) = (Instant::now(), sink.length);
+            }
+            let Ok(frame) = frame else { continue };
+            let Some(frame) = frame else { return Ok(()) };
+            let frame = frame.map_err(|error| network(url, &error))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if sink.length + u64::try_from(data.len()).unwrap_or(u64::MAX) > size_bytes {
+                let _ = fs::remove_file(part);
+                return Err(FetchError::TooLong { url: url.into(), max_bytes: size_bytes });
+            }
+            sink.write(data).map_err(disk_error(url, part, "write"))?;
+            progress(sink.length);
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        from: Option<u64>,
+        body: Bytes,
+    ) -> Result<(String, Response<Incoming>), FetchError> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder().method(method).uri(&url);
+        if let Some(from) = from {
+            request = request.header(header::RANGE, format!("bytes={from}-"));
+        }
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body)).map_err(|_| FetchError::Address { url: url.clone() })?;
+        let bound = self.limits.connect * 2;
+        match tokio::time::timeout(bound, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok((url, response)),
+            Ok(Err(error)) => Err(network(&url, &error)),
+            Err(_) => Err(FetchError::TooSlow { url, bound_s: bound.as_secs() }),
+        }
+    }
+
+    async fn expect_success(
+        &self,
+        url: &str,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, FetchError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = self.collect(url, response, 4096).await.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).chars().take(400).collect();
+        Err(FetchError::Status { url: url.into(), status, text })
+    }
+
+    async fn collect(
+        &self,
+        url: &str,
+        response: Response<Incoming>,
+        max_bytes: u64,
+    ) -> Result<Vec<u8>, FetchError> {
+        let mut body = response.into_body();
+        let mut bytes = Vec::new();
+        let all = async {
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| network(url, &error))?;
+                bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref()));
+                if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max_bytes {
+                    return Err(FetchError::TooLong { url: url.into(), max_bytes });
+                }
+            }
+            Ok(())
+        };
+        let bound = RATE_WINDOW * 2;
+        match tokio::time::timeout(bound, all).await {
+            Ok(result) => result.map(|()| bytes),
+            Err(_) => Err(FetchError::TooSlow { url: url.into(), bound_s: bound.as_secs() }),
+        }
+    }
+}
+
+fn network(url: &str, error: &dyn std::error::Error) -> FetchError {
+    let mut why = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        why = format!("{why}: {inner}");
+        source = inner.source();
+    }
+    FetchError::Network { url: url.into(), why }
+}
+
+fn disk_error(
+    url: &str,
+    path: &Path,
+    operation: &'static str,
+) -> impl FnOnce(io::Error) -> FetchError + use<> {
+    let (url, path) = (url.to_owned(), path.to_owned());
+    move |source| FetchError::Disk { url, source: DurableError::Io { operation, path, source } }
+}
+
+/// A `.part` file that knows the hash of what it holds.
+struct Sink {
+    file: File,
+    length: u64,
+    hash: Sha256,
+}
+
+impl Sink {
+    fn open(part: &Path) -> io::Result<Self> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(part)?;
+        let (mut hash, mut length, mut buffer) = (Sha256::new(), 0, vec![0; 64 * 1024]);
+        loop {
+            let got = file.read(&mut buffer)?;
+            if got == 0 {
+                return Ok(Self { file, length, hash });
+            }
+            hash.update(&buffer[..got]);
+            length += u64::try_from(got).unwrap_or(u64::MAX);
+        }
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        use std::io::Seek;
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        (self.length, self.hash) = (0, Sha256::new());
+        Ok(())
+    }
+
+    fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        self.file.write_all(data)?;
+        self.hash.update(data);
+        self.length += u64::try_from(data.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::from_bytes(self.hash.clone().finalize().into())
+    }
+}

@@ -1,0 +1,201 @@
+//! Who this device is: one file, readable by this user only, replaced as a whole. Its presence means "enrolled".
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use protocol::{DeviceId, Digest, ProjectId};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
+use trust::Ed25519Signer;
+
+use crate::durable::{self, DurableError};
+
+const FILE: &str = "identity.json";
+const MAX_BYTES: u64 = 128 * 1024;
+
+/// Why the identity can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Reading or writing the file.
+    #[error("the device's identity can't be kept")]
+    File(#[source] DurableError),
+    /// No identity yet.
+    #[error("this device is not enrolled; run `flotilla-agent enroll --token ...` ({path} is missing)", path = path.display())]
+    NotEnrolled {
+        /// Where the identity would be.
+        path: PathBuf,
+    },
+    /// The file is damaged.
+    #[error("{path} can't be read; enrol this device again", path = path.display())]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A key or certificate in the file is malformed.
+    #[error("the identity's {0} is malformed; enrol this device again")]
+    Field(&'static str),
+}
+
+/// The device's names, keys, certificates and addresses.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Identity {
+    /// Tenant.
+    pub project: ProjectId,
+    /// This device.
+    pub device: DeviceId,
+    /// PEM of the device's certificate chain.
+    pub certificate: String,
+    /// PEM of the device's private key, made here; it never leaves.
+    pub key: String,
+    /// PEM of the fleet's CA: no other server is trusted.
+    pub ca: String,
+    /// Base64 of the seed of the ed25519 report key, made here; it never leaves.
+    pub(super) report_seed: String,
+    /// `mqtts://host:port`
+    pub mqtt_url: String,
+    /// `https://host:port`
+    pub device_url: String,
+    /// SHA-256 of the first root, when the token pinned it.
+    pub root_pin: Option<Digest>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({}/{})", self.project, self.device)
+    }
+}
+
+/// What enrolment brought, beside the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Tenant.
+    pub project: ProjectId,
+    /// This device.
+    pub device: DeviceId,
+    /// `mqtts://host:port`
+    pub mqtt_url: String,
+    /// `https://host:port`
+    pub device_url: String,
+    /// SHA-256 of the first root, when the token pinned it.
+    pub root_pin: Option<Digest>,
+}
+
+impl Identity {
+    /// Puts an identity together.
+    pub fn new(
+        names: Names,
+        certificate: String,
+        ca: String,
+        key: String,
+        report_key: &Ed25519Signer,
+    ) -> Self {
+        let Names { project, device, mqtt_url, device_url, root_pin } = names;
+        let report_seed = STANDARD.encode(report_key.seed());
+        Self { project, device, certificate, key, ca, report_seed, mqtt_url, device_url, root_pin }
+    }
+
+    /// Reads the identity from the state directory.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; a damaged file is never taken for "not enrolled".
+    pub fn load(state_dir: &Path) -> Result<Self, IdentityError> {
+        let path = state_dir.join(FILE);
+        let bytes = durable::read_bounded(&path, MAX_BYTES).map_err(IdentityError::File)?;
+        let Some(bytes) = bytes else { return Err(IdentityError::NotEnrolled { path }) };
+        let identity: Self =
+            serde_json::from_slice(&bytes).map_err(|source| IdentityError::Format { path, source })?;
+        identity.report_key()?;
+        identity.tls_key()?;
+        Ok(identity)
+    }
+
+    /// Makes this the device's identity, durably.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`]; the earlier identity stays.
+    pub fn store(&self, state_dir: &Path) -> Result<(), IdentityError> {
+        let bytes = serde_json::to_vec_pretty(self).map_err(|_| IdentityError::Field("text"))?;
+        durable::write_atomic(&state_dir.join(FILE), &bytes).map_err(IdentityError::File)
+    }
+
+    /// The report key.
+    ///
+    /// # Errors
+    /// [`IdentityError::Field`].
+    pub fn report_key(&self) -> Result<Ed25519Signer, IdentityError> {
+        let seed = STANDARD.decode(&self.report_seed).ok().and_then(|bytes| bytes.try_into().ok());
+        seed.map(|seed: [u8; 32]| Ed25519Signer::from_seed(&seed)).ok_or(IdentityError::Field("report key"))
+    }
+
+    /// The certificate chain.
+    ///
+    /// # Errors
+    /// [`IdentityError::Field`].
+    pub fn tls_chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        certificates(&self.certificate).ok_or(IdentityError::Field("certificate"))
+    }
+
+    /// The fleet's CA.
+    ///
+    /// # Errors
+    /// [`IdentityError::Field`].
+    pub fn tls_ca(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        certificates(&self.ca).ok_or(IdentityError::Field("CA certificate"))
+    }
+
+    /// The private key.
+    ///
+    /// # Errors
+    /// [`IdentityError::Field`].
+    pub fn tls_key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|_| IdentityError::Field("private key"))
+    }
+}
+
+fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    all.ok().filter(|all| !all.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn identity() -> Identity {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = Names {
+            project: ProjectId::new("p").unwrap(),
+            device: DeviceId::new("d").unwrap(),
+            mqtt_url: "mqtts://h:8883".into(),
+            device_url: "https://h:8444".into(),
+            root_pin: None,
+        };
+        let signer = Ed25519Signer::from_seed(&[3; 32]);
+        Identity::new(names, "cert".into(), "ca".into(), key.serialize_pem(), &signer)
+    }
+
+    #[test]
+    fn identity_survives_a_restart_and_is_for_this_user_only() {
+        let dir = tempfile::tempdir().unwrap();
+        identity().store(dir.path()).unwrap();
+        let mode = std::fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let loaded = Identity::load(dir.path()).unwrap();
+        assert_eq!(loaded.report_key().unwrap().seed(), [3; 32]);
+        assert!(loaded.tls_chain().is_err(), "no PEM");
+        assert!(!format!("{loaded:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn missing_is_not_enrolled_and_damaged_is_not_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Identity::load(dir.path()), Err(IdentityError::NotEnrolled { .. })));
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(matches!(Identity::load(dir.path()), Err(IdentityError::Format { .. })));
+    }
+}

@@ -1,0 +1,22 @@
+//! The way to the server: enrolment, MQTT session, HTTP fetches, certificate renewal; mutual TLS everywhere.
+//!
+//! Nothing that comes in here is believed: Desired, metadata and blobs go on to `trust` as bytes. Nothing that
+//! must arrive is kept here either: the spool and the boot record hold it until the server has it. The MQTT client
+//! library appears only in [`mqtt`].
+
+pub mod enroll;
+pub mod http;
+pub mod identity;
+
+mod mqtt;
+mod pump;
+mod renew;
+mod report;
+mod session;
+mod tls;
+
+pub use identity::{Identity, IdentityError};
+pub use renew::{Links, RenewError, Renewal};
+pub use report::{ReportError, Reporter};
+pub use session::{Downlink, Inputs, Session};
+pub use tls::{TlsError, client_config};

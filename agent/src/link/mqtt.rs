@@ -1,0 +1,235 @@
+//! The MQTT client library, wrapped once. Its traps, measured, and what stands against each:
+//!
+//! - it loses or replays what it holds in memory at a reconnect: a connection is a fresh client, never a resumed
+//!   one, with a clean session; what must arrive is kept by the spool and the boot record;
+//! - `poll` must not be cancelled: its future is pinned here and survives [`Mqtt::next`] being dropped;
+//! - it never backs off and `flush` has no timeout: backoff and a watchdog of 2.5 keep-alives are here;
+//! - `publish().await` deadlocks with `poll`: only `try_` calls, with windows below the channel's capacity;
+//! - its packet limits of 10 KiB poison a device: both are set; 65,535 in flight: bounded;
+//! - a PUBACK can be a refusal: it is looked at.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::topic::{self, Channel, Topic};
+use protocol::{DeviceId, ProjectId};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::{TlsConfiguration, Transport};
+use rustls::ClientConfig;
+use tokio::time::Instant;
+
+use crate::retry::{self, Backoff};
+
+/// Requests that may wait inside the library. Ours stay far below.
+const CHANNEL: usize = 128;
+/// Publishes in flight inside the library.
+const IN_FLIGHT: u16 = 64;
+/// Largest packet: the largest batch with room for its head.
+const MAX_PACKET_BYTES: u32 = 1024 * 1024;
+
+/// How to connect.
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) project: ProjectId,
+    pub(super) device: DeviceId,
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) keep_alive: Duration,
+    pub(super) connect_timeout: Duration,
+    /// The last will on `status`.
+    pub(super) will: Vec<u8>,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// A fresh session: subscribe is done, nothing of earlier connections is left.
+    Connected,
+    /// The server said something.
+    Message { channel: Channel, payload: Bytes },
+    /// The broker refused a publish or subscription.
+    Refused(String),
+    /// The connection ended; the next one comes after a delay.
+    Down(String),
+}
+
+type Poll = Pin<Box<dyn Future<Output = (EventLoop, Result<Event, ConnectionError>)> + Send>>;
+
+struct Connection {
+    client: AsyncClient,
+    poll: Poll,
+    last_event: Instant,
+}
+
+/// One device's MQTT session, which reconnects by itself while [`Mqtt::next`] is called.
+pub(super) struct Mqtt {
+    options: Options,
+    backoff: Backoff,
+    connection: Option<Connection>,
+    connect_at: Instant,
+    is_connected: bool,
+}
+
+impl Mqtt {
+    pub(super) fn new(options: Options, backoff: Backoff) -> Self {
+        Self { options, backoff, connection: None, connect_at: Instant::now(), is_connected: false }
+    }
+
+    /// Spreads reconnects over at least `max`.
+    pub(super) fn widen(&mut self, max: Duration) {
+        self.backoff.widen(max);
+    }
+
+    /// Other certificates from the next connection on; the current one ends.
+    pub(super) fn replace_tls(&mut self, tls: Arc<ClientConfig>) {
+        self.options.tls = tls;
+        self.connection = None;
+        self.is_connected = false;
+    }
+
+    /// Hands a message over; false when there is no connection or too much waits. It may still be lost.
+    pub(super) fn publish(&self, channel: Channel, is_retained: bool, payload: Vec<u8>) -> bool {
+        let Some(connection) = self.connection.as_ref().filter(|_| self.is_connected) else { return false };
+        let topic = self.topic(channel);
+        connection.client.try_publish(topic, QoS::AtLeastOnce, is_retained, payload).is_ok()
+    }
+
+    /// Says goodbye, so that the last will is not sent, and gives the library a moment to get it out.
+    pub(super) async fn disconnect(&mut self, within: Duration) {
+        let Some(connection) = self.connection.as_mut() else { return };
+        if connection.client.try_disconnect().is_err() {
+            return;
+        }
+        let flush = async {
+            while let Some(connection) = self.connection.as_mut() {
+                let (event_loop, result) = (&mut connection.poll).await;
+                if result.is_err() {
+                    return;
+                }
+                connection.poll = poll(event_loop);
+            }
+        };
+        let _late = tokio::time::timeout(within, flush).await;
+        self.connection = None;
+    }
+
+    /// Waits for the next happening. Safe to drop and call again.
+    pub(super) async fn next(&mut self) -> Happening {
+        loop {
+            if self.connection.is_none() {
+                tokio::time::sleep_until(self.connect_at).await;
+                self.connection = Some(self.connect());
+            }
+            let bound = self.silence_bound();
+            let Some(connection) = self.connection.as_mut() else { continue };
+            let deadline = connection.last_event + bound;
+            let Ok((event_loop, result)) = tokio::time::timeout_at(deadline, &mut connection.poll).await
+            else {
+                return self.down(format!("no sign of life for {} s", bound.as_secs()));
+            };
+            connection.poll = poll(event_loop);
+            connection.last_event = Instant::now();
+            match result {
+                Ok(event) => {
+                    if let Some(happening) = self.understand(event) {
+                        return happening;
+                    }
+                }
+                Err(error) => return self.failed(&error),
+            }
+        }
+    }
+
+    /// A dead peer is found within this: 2.5 keep-alives, never less than two attempts to connect.
+    fn silence_bound(&self) -> Duration {
+        (self.options.keep_alive * 5 / 2).max(self.options.connect_timeout * 2)
+    }
+
+    fn connect(&self) -> Connection {
+        let Options { host, port, project, device, tls, keep_alive, connect_timeout, will } =
+            self.options.clone();
+        let mut options = MqttOptions::new(topic::client_id(&project, &device), host, port);
+        options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)));
+        options.set_keep_alive(keep_alive);
+        options.set_connection_timeout(connect_timeout.as_secs().max(1));
+        options.set_clean_start(true);
+        options.set_max_packet_size(Some(MAX_PACKET_BYTES));
+        options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
+        options.set_last_will(LastWill::new(self.topic(Channel::Status), will, QoS::AtLeastOnce, true, None));
+        let (client, event_loop) = AsyncClient::new(options, CHANNEL);
+        Connection { client, poll: poll(event_loop), last_event: Instant::now() }
+    }
+
+    fn understand(&mut self, event: Event) -> Option<Happening> {
+        let Event::Incoming(packet) = event else { return None };
+        match packet {
+            Packet::ConnAck(_) => Some(self.connected()),
+            Packet::Publish(publish) => {
+                let topic = Topic::parse(std::str::from_utf8(&publish.topic).ok()?).ok()?;
+                let is_ours = topic.project == self.options.project && topic.device == self.options.device;
+                is_ours.then_some(Happening::Message { channel: topic.channel, payload: publish.payload })
+            }
+            Packet::PubAck(ack) => match ack.reason {
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+                reason => Some(Happening::Refused(format!("the broker refused a message: {reason:?}"))),
+            },
+            Packet::SubAck(ack) => {
+                let refused =
+                    ack.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)))?;
+                Some(Happening::Refused(format!("the broker refused a subscription: {refused:?}")))
+            }
+            Packet::Disconnect(end) => {
+                Some(self.down(format!("the broker ended the session: {:?}", end.reason_code)))
+            }
+            _ => None,
+        }
+    }
+
+    fn connected(&mut self) -> Happening {
+        self.backoff.reset();
+        self.is_connected = true;
+        for channel in Channel::DOWN {
+            let topic = self.topic(channel);
+            let is_asked = self
+                .connection
+                .as_ref()
+                .is_some_and(|c| c.client.try_subscribe(topic, QoS::AtLeastOnce).is_ok());
+            if !is_asked {
+                return self.down("the subscriptions could not be asked for".into());
+            }
+        }
+        Happening::Connected
+    }
+
+    fn failed(&mut self, error: &ConnectionError) -> Happening {
+        if matches!(error, ConnectionError::ConnectionRefused(_)) {
+            // Refused by name: the answer won't change within seconds.
+            self.backoff.jump_to_max();
+        }
+        self.down(error.to_string())
+    }
+
+    fn down(&mut self, why: String) -> Happening {
+        self.connection = None;
+        self.is_connected = false;
+        self.connect_at = Instant::now() + self.backoff.next_delay(retry::random());
+        Happening::Down(why)
+    }
+
+    fn topic(&self, channel: Channel) -> String {
+        Topic::new(self.options.project.clone(), self.options.device.clone(), channel).to_string()
+    }
+}
+
+fn poll(mut event_loop: EventLoop) -> Poll {
+    Box::pin(async move {
+        let result = event_loop.poll().await;
+        (event_loop, result)
+    })
+}

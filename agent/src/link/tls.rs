@@ -1,0 +1,64 @@
+//! TLS as a client: the fleet's CA only, ring, and the bounded clock.
+
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::identity::{Identity, IdentityError};
+use crate::health::Clock;
+
+/// Why no TLS configuration can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A part of the identity is malformed.
+    #[error("the identity can't be used for TLS")]
+    Identity(#[source] IdentityError),
+    /// rustls refuses a certificate or key.
+    #[error("TLS refuses the certificates or the key")]
+    Refused(#[source] rustls::Error),
+}
+
+/// For mutual TLS with the fleet's server.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn client_config(identity: &Identity, clock: &Clock) -> Result<Arc<ClientConfig>, TlsError> {
+    let chain = identity.tls_chain().map_err(TlsError::Identity)?;
+    let key = identity.tls_key().map_err(TlsError::Identity)?;
+    build(identity.tls_ca().map_err(TlsError::Identity)?, Some((chain, key)), clock)
+}
+
+/// For enrolment: the server proves itself by `ca`, we have no certificate yet.
+///
+/// # Errors
+/// [`TlsError`].
+pub(super) fn enrolment_config(
+    ca: CertificateDer<'static>,
+    clock: &Clock,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    build(vec![ca], None, clock)
+}
+
+type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn build(
+    ca: Vec<CertificateDer<'static>>,
+    own: Option<Own>,
+    clock: &Clock,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in ca {
+        roots.add(certificate).map_err(TlsError::Refused)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Refused)?
+        .with_root_certificates(roots);
+    let config = match own {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(TlsError::Refused)?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}

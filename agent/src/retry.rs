@@ -1,0 +1,96 @@
+//! Retry as a type: delays with full jitter between a lower bound and a cap that doubles up to a maximum.
+//! Takes its randomness as an argument; never sleeps itself. Laws are tested below.
+
+use std::time::Duration;
+
+/// How delays grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Upper end of the first delay; half of it is the least delay ever given.
+    pub min: Duration,
+    /// Upper end that delays grow to.
+    pub max: Duration,
+}
+
+/// Counts failures in a row and says how long to wait.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    policy: Policy,
+    failures: u32,
+}
+
+impl Backoff {
+    /// No failure yet.
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, failures: 0 }
+    }
+
+    /// Failures since the last success.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// After success: begin anew.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// After an answer that won't change soon (refused by name): go to the longest delay at once.
+    pub fn jump_to_max(&mut self) {
+        self.failures = 32;
+    }
+
+    /// Spread over at least `max` from now on, on the server's word.
+    pub fn widen(&mut self, max: Duration) {
+        self.policy.max = self.policy.max.max(max);
+    }
+
+    /// Counts a failure and returns the delay; `random` is uniform in 0..=u32::MAX.
+    pub fn next_delay(&mut self, random: u32) -> Duration {
+        let cap = self.policy.min.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.policy.max);
+        self.failures = self.failures.saturating_add(1);
+        let least = (self.policy.min / 2).min(cap);
+        least + (cap - least).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    }
+}
+
+/// Uniform random bits for jitter; 0 where the system has none, which only makes a delay short.
+pub fn random() -> u32 {
+    getrandom::u32().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy { min: Duration::from_millis(100), max: Duration::from_secs(60) };
+
+    #[test]
+    fn delays_stay_between_half_of_min_and_max_and_grow() {
+        for random in [0, 1, u32::MAX / 2, u32::MAX] {
+            let mut backoff = Backoff::new(POLICY);
+            let delays: Vec<_> = (0..40).map(|_| backoff.next_delay(random)).collect();
+            assert!(delays.iter().all(|d| *d >= POLICY.min / 2 && *d <= POLICY.max), "{delays:?}");
+            assert!(delays.windows(2).all(|pair| pair[0] <= pair[1]));
+        }
+    }
+
+    #[test]
+    fn success_begins_anew_and_refusal_waits_longest() {
+        let mut backoff = Backoff::new(POLICY);
+        backoff.jump_to_max();
+        assert_eq!(backoff.next_delay(u32::MAX), POLICY.max);
+        backoff.reset();
+        assert_eq!(backoff.next_delay(u32::MAX), POLICY.min);
+    }
+
+    #[test]
+    fn widening_never_narrows() {
+        let mut backoff = Backoff::new(POLICY);
+        backoff.widen(Duration::from_secs(1));
+        backoff.jump_to_max();
+        assert_eq!(backoff.next_delay(u32::MAX), POLICY.max);
+        backoff.widen(Duration::from_secs(600));
+        assert_eq!(backoff.next_delay(u32::MAX), Duration::from_secs(600));
+    }
+}

@@ -1,0 +1,85 @@
+//! The hot swap: which loaded release answers for which model. A swap replaces one pointer; a request holds
+//! the release that it began with until it is answered, so none fails and none is answered by half of each.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use inference::Model;
+use protocol::{ModelName, ReleaseRef};
+use release::Manifest;
+
+/// A release in memory, ready to answer.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Which model.
+    pub model: ModelName,
+    /// Which release.
+    pub release: ReleaseRef,
+    /// Name of the variant that was chosen for this device.
+    pub variant: String,
+    /// Its signed manifest.
+    pub manifest: Arc<Manifest>,
+    /// The runtime's model, warm.
+    pub runtime: Model,
+    /// The release's reference profile, as its blob holds it.
+    pub reference: Arc<Vec<u8>>,
+}
+
+/// All models that serve, and candidates that run beside them. Cheap to clone; all clones see the same table.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    slots: Arc<RwLock<Slots>>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    active: BTreeMap<ModelName, Arc<Loaded>>,
+    shadow: BTreeMap<ModelName, Arc<Loaded>>,
+}
+
+impl Table {
+    /// The release that answers now. Hold it for the whole request.
+    pub fn active(&self, model: &ModelName) -> Option<Arc<Loaded>> {
+        self.read(|slots| slots.active.get(model).cloned())
+    }
+
+    /// The candidate that runs beside the active release and never answers.
+    pub fn shadow(&self, model: &ModelName) -> Option<Arc<Loaded>> {
+        self.read(|slots| slots.shadow.get(model).cloned())
+    }
+
+    /// All releases that answer now, by model.
+    pub fn all_active(&self) -> Vec<Arc<Loaded>> {
+        self.read(|slots| slots.active.values().cloned().collect())
+    }
+
+    /// From the next request on, `loaded` answers. Returns the one that answered before; it is freed when the
+    /// last request in flight lets go of it.
+    pub fn swap(&self, loaded: Arc<Loaded>) -> Option<Arc<Loaded>> {
+        self.write(|slots| {
+            slots.shadow.remove(&loaded.model);
+            slots.active.insert(loaded.model.clone(), loaded)
+        })
+    }
+
+    /// Nothing answers for `model` any more.
+    pub fn unload(&self, model: &ModelName) {
+        self.write(|slots| slots.active.remove(model));
+    }
+
+    /// Runs `loaded` beside the active release; none ends the shadow.
+    pub fn set_shadow(&self, model: &ModelName, loaded: Option<Arc<Loaded>>) {
+        self.write(|slots| match loaded {
+            Some(loaded) => slots.shadow.insert(model.clone(), loaded),
+            None => slots.shadow.remove(model),
+        });
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Slots) -> T) -> T {
+        look(&self.slots.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Slots) -> T) -> T {
+        change(&mut self.slots.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,103 @@
+//! `flotilla-agent status`: asks the running agent over its local API and shows it on one screen.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use protocol::message::Hello;
+use serde_json::Value;
+
+/// Bound of each wait for the agent.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Nobody answers there.
+    #[error("no agent answers on {address}; is it running?")]
+    Unreachable {
+        /// Where it was looked for.
+        address: SocketAddr,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// Something answers, but no agent.
+    #[error("what answers on {0} is not an agent")]
+    Foreign(SocketAddr),
+}
+
+/// The running agent's status.
+///
+/// # Errors
+/// [`StatusError`].
+pub fn ask(address: SocketAddr) -> Result<Value, StatusError> {
+    let unreachable = |source| StatusError::Unreachable { address, source };
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(unreachable)?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(unreachable)?;
+    // HTTP/1.0: the body ends with the connection and is never chunked.
+    let request = format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(unreachable)?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).map_err(unreachable)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or(StatusError::Foreign(address))?;
+    serde_json::from_slice(&answer[end + 4..]).map_err(|_| StatusError::Foreign(address))
+}
+
+/// One screen: what runs, since when, what waits, what is wrong.
+pub fn screen(status: &Value) -> String {
+    let text = |key: &str| status[key].as_str().unwrap_or("?").to_owned();
+    let mut out = String::new();
+    let Ok(hello) = serde_json::from_value::<Hello>(status.clone()) else {
+        return format!("{status:#}\n");
+    };
+    let online = if status["is_online"] == true { "connected" } else { "NOT connected" };
+    let _ = writeln!(
+        out,
+        "{}/{}  agent {}  up {} s  {online}",
+        text("project"),
+        text("device"),
+        hello.agent_version,
+        hello.uptime_s
+    );
+    for model in &hello.models {
+        let version = |release: &Option<protocol::ReleaseRef>| {
+            release.as_ref().map_or("-".into(), |r| r.version.to_string())
+        };
+        let _ = writeln!(
+            out,
+            "  model {:16} active {:12} candidate {:12} fallback {:12} {:?}",
+            model.model,
+            version(&model.active),
+            version(&model.candidate),
+            version(&model.fallback),
+            model.phase
+        );
+    }
+    if hello.models.is_empty() {
+        let _ = writeln!(out, "  no model yet: the fleet has not asked for one");
+    }
+    let lost: u64 = hello.spool.dropped.iter().map(|loss| loss.count).sum();
+    let _ = writeln!(
+        out,
+        "  telemetry waiting: {} records, {} bytes; dropped so far: {lost}",
+        hello.spool.depth_records, hello.spool.depth_bytes
+    );
+    match hello.metadata {
+        Some(metadata) => {
+            let _ = writeln!(
+                out,
+                "  signed metadata: version {}, {} s old",
+                metadata.timestamp_version, metadata.age_s
+            );
+        }
+        None => {
+            let _ = writeln!(out, "  signed metadata: none yet");
+        }
+    }
+    for problem in &hello.problems {
+        let _ = writeln!(out, "  PROBLEM: {problem}");
+    }
+    out
+}

@@ -1,0 +1,177 @@
+//! Opening the spool: the good case, the first start, and a database that can't be read.
+//!
+//! A corrupt database is moved aside (one is kept for inspection), and a new stream begins. sled may also panic on
+//! damage, and a release build aborts then: a marker file counts openings that did not come back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use protocol::StreamId;
+use protocol::message::Loss;
+
+use super::layout;
+use super::spool::{Depth, SpoolError, Visible};
+use super::sync::Durable;
+use crate::durable;
+
+/// Openings that did not come back before the database is moved aside unopened.
+const MAX_LOST_OPENINGS: u8 = 2;
+
+pub(super) struct Opened {
+    pub(super) durable: Arc<Durable>,
+    pub(super) stream: StreamId,
+    pub(super) next_seq: u64,
+    pub(super) visible: Visible,
+    /// What happened, as one sentence, if anything did.
+    pub(super) report: Option<String>,
+}
+
+/// Opens the database in `dir`, or moves it aside and makes a new one.
+pub(super) fn open(dir: &Path) -> Result<Opened, SpoolError> {
+    let marker = dir.with_extension("opening");
+    let lost = durable::read_bounded(&marker, 8)
+        .map_err(SpoolError::Files)?
+        .and_then(|bytes| bytes.first().copied());
+    let lost = lost.unwrap_or(0);
+    if lost >= MAX_LOST_OPENINGS {
+        let why = format!("{lost} openings in a row ended the process");
+        return quarantine_and_open(dir, &marker, &why);
+    }
+    durable::make_dir(dir).map_err(SpoolError::Files)?;
+    durable::write_atomic(&marker, &[lost + 1]).map_err(SpoolError::Files)?;
+    match std::panic::catch_unwind(|| open_and_scan(dir)) {
+        Ok(Ok(opened)) => {
+            remove(&marker)?;
+            Ok(opened)
+        }
+        Ok(Err(error)) if is_damage(&error) => quarantine_and_open(dir, &marker, &with_source(&error)),
+        Ok(Err(error)) => {
+            remove(&marker)?;
+            Err(error)
+        }
+        Err(_panic) => quarantine_and_open(dir, &marker, "the database's reader panicked"),
+    }
+}
+
+fn quarantine_and_open(dir: &Path, marker: &Path, why: &str) -> Result<Opened, SpoolError> {
+    let aside: PathBuf = dir.with_extension("quarantined");
+    let io = |operation, source| {
+        SpoolError::Files(durable::DurableError::Io { operation, path: aside.clone(), source })
+    };
+    match fs::remove_dir_all(&aside) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io("remove", error)),
+    }
+    if dir.exists() {
+        fs::rename(dir, &aside).map_err(|source| io("move aside to", source))?;
+    }
+    durable::make_dir(dir).map_err(SpoolError::Files)?;
+    remove(marker)?;
+    let mut opened = open_and_scan(dir)?;
+    opened.report = Some(format!(
+        "the telemetry spool could not be read ({why}); it was moved to {} and a new stream began",
+        aside.display()
+    ));
+    Ok(opened)
+}
+
+/// Whether moving the database aside can help: a full or failing disk is no damage of the database.
+fn is_damage(error: &SpoolError) -> bool {
+    match error {
+        SpoolError::Sled { source, .. } => match source {
+            sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) | sled::Error::Unsupported(_) => {
+                true
+            }
+            sled::Error::Io(io) => {
+                matches!(
+                    io.kind(),
+                    std::io::ErrorKind::InvalidData
+                        | std::io::ErrorKind::UnexpectedEof
+                        | std::io::ErrorKind::InvalidInput
+                        | std::io::ErrorKind::Other
+                ) && !io.to_string().contains("could not acquire lock")
+            }
+            sled::Error::CollectionNotFound(_) => true,
+        },
+        SpoolError::Entry(_) => true,
+        SpoolError::Files(_) | SpoolError::TooLarge { .. } | SpoolError::Closed => false,
+    }
+}
+
+fn with_source(error: &SpoolError) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    format!("{error}: {source}")
+}
+
+fn remove(path: &Path) -> Result<(), SpoolError> {
+    fs::remove_file(path)
+        .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+        .map_err(|source| {
+            SpoolError::Files(durable::DurableError::Io {
+                operation: "remove",
+                path: path.to_owned(),
+                source,
+            })
+        })
+}
+
+fn open_and_scan(dir: &Path) -> Result<Opened, SpoolError> {
+    let durable = Durable::open(dir)?;
+    let stream = match get(&durable, layout::STREAM)? {
+        Some(bytes) => stream_from(&bytes).ok_or(SpoolError::Entry("stream"))?,
+        None => begin_stream(&durable)?,
+    };
+    let next_seq = match get(&durable, layout::NEXT_SEQ)? {
+        Some(bytes) => u64::from_be_bytes(bytes.as_ref().try_into().map_err(|_| SpoolError::Entry("next"))?),
+        None => 1,
+    };
+    let losses: Vec<Loss> = match get(&durable, layout::LOSSES)? {
+        Some(bytes) => ciborium::from_reader(bytes.as_ref()).map_err(|_| SpoolError::Entry("losses"))?,
+        None => Vec::new(),
+    };
+    let (depth, floor) = scan(&durable)?;
+    let visible = Visible {
+        depth,
+        floor_seq: floor.unwrap_or(next_seq),
+        losses: losses.into_iter().map(|loss| ((loss.kind, loss.cause), loss.count)).collect(),
+        problem: None,
+    };
+    Ok(Opened { durable: Arc::new(durable), stream, next_seq, visible, report: None })
+}
+
+fn get(durable: &Durable, key: &[u8]) -> Result<Option<sled::IVec>, SpoolError> {
+    durable.db.get(key).map_err(|source| SpoolError::Sled { operation: "read", source })
+}
+
+fn stream_from(bytes: &[u8]) -> Option<StreamId> {
+    StreamId::new(std::str::from_utf8(bytes).ok()?).ok()
+}
+
+fn begin_stream(durable: &Durable) -> Result<StreamId, SpoolError> {
+    let mut random = [0; 12];
+    getrandom::fill(&mut random).map_err(|_| SpoolError::Entry("stream"))?;
+    let stream =
+        StreamId::new(format!("s{}", hex::encode(random))).map_err(|_| SpoolError::Entry("stream"))?;
+    durable
+        .db
+        .insert(layout::STREAM, stream.as_str().as_bytes())
+        .map_err(|source| SpoolError::Sled { operation: "write", source })?;
+    durable.commit()?;
+    Ok(stream)
+}
+
+fn scan(durable: &Durable) -> Result<(Depth, Option<u64>), SpoolError> {
+    let (mut depth, mut floor) = (Depth::default(), None);
+    for entry in durable.db.range(layout::key(0, 0)..) {
+        let (key, value) = entry.map_err(|source| SpoolError::Sled { operation: "read", source })?;
+        if let Some((seq, 0)) = layout::parse_key(&key) {
+            let (head, _) = layout::head(&value).ok_or(SpoolError::Entry("record"))?;
+            depth.records += 1;
+            depth.bytes += u64::try_from(head.length).unwrap_or(u64::MAX);
+            floor = floor.or(Some(seq));
+        }
+    }
+    Ok((depth, floor))
+}

@@ -1,0 +1,304 @@
+//! The spool as the rest of the agent sees it: offer, append, read, acknowledge.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use protocol::message::{Loss, LossCause, SpoolState};
+use protocol::telemetry::{Kind, MAX_RECORD_BYTES, Record};
+use protocol::{StreamId, UnixMillis};
+use tokio::sync::{oneshot, watch};
+
+use super::layout::{self, Assembly};
+use super::opening;
+use super::sync::Durable;
+use super::writer::{Order, Writer};
+use crate::config;
+use crate::durable::DurableError;
+use crate::health::Clock;
+
+/// Orders that may wait for the writer. When full: `offer` drops and counts, `append` waits.
+const QUEUE_ORDERS: usize = 4096;
+/// Bytes that may wait for the writer; the same rule.
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why the spool failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// sled refused.
+    #[error("spool database: cannot {operation}")]
+    Sled {
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        source: sled::Error,
+    },
+    /// A file beside or under sled.
+    #[error("spool files")]
+    Files(#[source] DurableError),
+    /// The record is over the wire's bound; it is counted as lost.
+    #[error("a record of {got} bytes, at most {MAX_RECORD_BYTES} are allowed")]
+    TooLarge {
+        /// Its size.
+        got: usize,
+    },
+    /// The writer has ended.
+    #[error("the spool is closed")]
+    Closed,
+    /// Stored metadata of the spool that can't be read.
+    #[error("the spool's own entry {0} can't be read")]
+    Entry(&'static str),
+}
+
+/// What waits for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// Records.
+    pub records: u64,
+    /// Their bodies in bytes.
+    pub bytes: u64,
+}
+
+/// Records to send, in rising order of sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Nothing below this is held any more.
+    pub floor_seq: u64,
+    /// The records; empty when nothing waits from the asked sequence on.
+    pub records: Vec<Record>,
+    /// Totals of dropped records.
+    pub dropped: Vec<Loss>,
+}
+
+/// State that readers see; changed only by the writer, after its commit.
+#[derive(Debug, Default)]
+pub(super) struct Visible {
+    pub(super) depth: Depth,
+    pub(super) floor_seq: u64,
+    pub(super) losses: std::collections::BTreeMap<(Kind, LossCause), u64>,
+    pub(super) problem: Option<String>,
+}
+
+pub(super) struct Shared {
+    pub(super) visible: Mutex<Visible>,
+    /// The open database; none while it is being reopened after an error.
+    pub(super) durable: Mutex<Option<Arc<Durable>>>,
+    pub(super) queued_bytes: AtomicUsize,
+}
+
+impl Shared {
+    pub(super) fn visible<T>(&self, look: impl FnOnce(&mut Visible) -> T) -> T {
+        look(&mut self.visible.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn count_loss(&self, kind: Kind, cause: LossCause) {
+        self.visible(|v| *v.losses.entry((kind, cause)).or_default() += 1);
+    }
+}
+
+/// The spool with its writer thread. Dropping it commits what was offered and ends the thread.
+pub struct Spool {
+    handle: SpoolHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What other parts hold. Cheap to clone.
+#[derive(Clone)]
+pub struct SpoolHandle {
+    orders: SyncSender<Order>,
+    shared: Arc<Shared>,
+    stream: StreamId,
+    durable_seq: watch::Receiver<u64>,
+    clock: Clock,
+}
+
+impl Spool {
+    /// Opens the spool under `state_dir`. A database that can't be read is moved aside, counted and reported;
+    /// the agent goes on with a new stream. Returns what there is to report.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when not even a new database can be made.
+    pub fn open(
+        state_dir: &Path,
+        config: &config::Spool,
+        clock: &Clock,
+    ) -> Result<(Self, Option<String>), SpoolError> {
+        let dir: PathBuf = state_dir.join("spool");
+        let opening::Opened { durable, stream, next_seq, visible, report } = opening::open(&dir)?;
+        let shared = Arc::new(Shared {
+            visible: Mutex::new(visible),
+            durable: Mutex::new(Some(durable)),
+            queued_bytes: AtomicUsize::new(0),
+        });
+        let (orders, inbox) = mpsc::sync_channel(QUEUE_ORDERS);
+        let (durable_tx, durable_seq) = watch::channel(next_seq.saturating_sub(1));
+        let writer = Writer::new(dir, config.clone(), clock.clone(), shared.clone(), next_seq, durable_tx);
+        let thread = std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&inbox));
+        let thread = thread.map_err(|source| {
+            SpoolError::Files(DurableError::Io {
+                operation: "start the thread of",
+                path: "spool".into(),
+                source,
+            })
+        })?;
+        let handle = SpoolHandle { orders, shared, stream, durable_seq, clock: clock.clone() };
+        Ok((Self { handle, thread: Some(thread) }, report))
+    }
+
+    /// A handle for another part.
+    pub fn handle(&self) -> SpoolHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let _ = self.handle.orders.send(Order::Close);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the spool's thread ended by a panic");
+        }
+    }
+}
+
+impl SpoolHandle {
+    /// Puts a record in without waiting. It is lost, and counted, when the writer is too far behind; what is
+    /// accepted is durable within the configured commit time.
+    pub fn offer(&self, kind: Kind, body: Vec<u8>) {
+        if body.len() > MAX_RECORD_BYTES {
+            return self.shared.count_loss(kind, LossCause::TooLarge);
+        }
+        if self.try_send(kind, body, None).is_err() {
+            let is_broken = self.problem().is_some();
+            self.shared.count_loss(kind, if is_broken { LossCause::Storage } else { LossCause::Full });
+        }
+    }
+
+    /// Puts a record in and waits until it is durable. Returns its sequence number.
+    ///
+    /// # Errors
+    /// [`SpoolError::TooLarge`] and [`SpoolError::Closed`].
+    pub async fn append(&self, kind: Kind, mut body: Vec<u8>) -> Result<u64, SpoolError> {
+        if body.len() > MAX_RECORD_BYTES {
+            self.shared.count_loss(kind, LossCause::TooLarge);
+            return Err(SpoolError::TooLarge { got: body.len() });
+        }
+        let (mut done, mut is_done) = oneshot::channel();
+        loop {
+            match self.try_send(kind, body, Some(done)) {
+                Ok(()) => return (&mut is_done).await.map_err(|_| SpoolError::Closed),
+                Err(Refused::Closed) => return Err(SpoolError::Closed),
+                Err(Refused::Full(returned)) => body = returned,
+            }
+            (done, is_done) = oneshot::channel();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn try_send(&self, kind: Kind, body: Vec<u8>, done: Option<oneshot::Sender<u64>>) -> Result<(), Refused> {
+        let bytes = body.len();
+        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let undo = || self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if queued > QUEUE_BYTES {
+            undo();
+            return Err(Refused::Full(body));
+        }
+        match self.orders.try_send(Order::Record { kind, at: self.clock.now(), body, done }) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(Order::Record { body, .. })) => {
+                undo();
+                Err(Refused::Full(body))
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Refused::Closed),
+        }
+    }
+
+    /// The server has stored everything up to `upto_seq`: it may be deleted. Idempotent; never waits, because the
+    /// next acknowledgement repeats this one.
+    pub fn acknowledge(&self, upto_seq: u64) {
+        let _full = self.orders.try_send(Order::Acknowledged(upto_seq));
+    }
+
+    /// Up to `max_records` durable records from `from_seq` on, whose bodies have about `max_bytes` in all (at
+    /// least one record is returned if any waits). Reads the disk: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; the records stay.
+    pub fn read(&self, from_seq: u64, max_records: usize, max_bytes: usize) -> Result<Chunk, SpoolError> {
+        let (floor_seq, dropped) = self.shared.visible(|v| (v.floor_seq, losses(v)));
+        let durable = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut chunk = Chunk { floor_seq, records: Vec::new(), dropped };
+        let Some(durable) = durable else { return Ok(chunk) };
+        let (mut bytes, mut open): (usize, Option<Assembly>) = (0, None);
+        let from = layout::key(from_seq.max(floor_seq), 0);
+        let last = layout::after(*self.durable_seq.borrow());
+        for entry in durable.db.range(from..last) {
+            let (key, value) = entry.map_err(|source| SpoolError::Sled { operation: "read", source })?;
+            match (layout::parse_key(&key), &mut open) {
+                (Some((seq, 0)), _) => {
+                    chunk.records.extend(open.take().and_then(Assembly::finish));
+                    if chunk.records.len() >= max_records || (bytes + value.len() > max_bytes && bytes > 0) {
+                        return Ok(chunk);
+                    }
+                    bytes += layout::head(&value).map_or(0, |(head, _)| head.length);
+                    if bytes > max_bytes && !chunk.records.is_empty() {
+                        return Ok(chunk);
+                    }
+                    open = Assembly::begin(seq, &value);
+                }
+                (Some((seq, _)), Some(assembly)) if assembly.seq() == seq => assembly.extend(&value),
+                (Some(_) | None, _) => {}
+            }
+        }
+        chunk.records.extend(open.and_then(Assembly::finish));
+        Ok(chunk)
+    }
+
+    /// The highest durable sequence number; changes wake the link.
+    pub fn durable_seq(&self) -> watch::Receiver<u64> {
+        self.durable_seq.clone()
+    }
+
+    /// The stream that the sequence numbers belong to.
+    pub fn stream(&self) -> &StreamId {
+        &self.stream
+    }
+
+    /// For hello: stream, depth and losses.
+    pub fn state(&self) -> SpoolState {
+        let stream = self.stream.clone();
+        self.shared.visible(|v| SpoolState {
+            stream,
+            depth_records: v.depth.records,
+            depth_bytes: v.depth.bytes,
+            dropped: losses(v),
+        })
+    }
+
+    /// What is wrong with the spool now, as one sentence.
+    pub fn problem(&self) -> Option<String> {
+        self.shared.visible(|v| v.problem.clone())
+    }
+}
+
+enum Refused {
+    Full(Vec<u8>),
+    Closed,
+}
+
+pub(super) fn losses(visible: &Visible) -> Vec<Loss> {
+    visible
+        .losses
+        .iter()
+        .map(|((kind, cause), count)| Loss { kind: *kind, cause: *cause, count: *count })
+        .collect()
+}
+
+/// Whether a record made at `at` is older than `ttl`. A clock that went back makes nothing old.
+pub(super) fn is_expired(at: UnixMillis, now: UnixMillis, ttl: Duration) -> bool {
+    u128::try_from(now.millis_since(at)).is_ok_and(|age| age > ttl.as_millis())
+}

@@ -1,0 +1,405 @@
+//! What the driver works on: the boot record, the shelf, the table, and how a step is persisted, acted on and reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::ModelName;
+use protocol::message::{Cause, CauseKind, Hardware, TaskReport};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use trust::Repository;
+use trust::director::DirectorKeys;
+
+use super::machine::{Action, Event, Held, Phase, Record, step};
+use super::metadata::{Freshness, TrustedStore};
+use super::observe::{Observer, Verdict, judge};
+use super::report::{Reported, log_transition};
+use super::selftest::{cause, load_cause};
+use crate::config;
+use crate::durable::DurableError;
+use crate::health::Clock;
+use crate::link::Links;
+use crate::link::http::Http;
+use crate::retry::{self, Backoff};
+use crate::slots::{self, BootRecord, BootStore, Loaded, Shelf, Table};
+
+/// After the boot record could not be written, nothing is tried for so long.
+const STORAGE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a [`Core`] is put together from.
+pub struct CoreParts {
+    /// Where everything durable lives.
+    pub state_dir: PathBuf,
+    /// `[update]`
+    pub config: config::Update,
+    /// Bounded time.
+    pub clock: Clock,
+    /// Blobs and manifests.
+    pub shelf: Shelf,
+    /// What answers now.
+    pub table: Table,
+    /// Trusted metadata.
+    pub trusted: TrustedStore,
+    /// The boot record.
+    pub boot: BootStore,
+    /// The way to the server.
+    pub links: watch::Receiver<Arc<Links>>,
+    /// What the hardware is.
+    pub hardware: Hardware,
+    /// Watches what serves.
+    pub observer: Arc<dyn Observer>,
+    /// Task reports as they happen. When full they are dropped: the last one of each model is said again.
+    pub reports: mpsc::Sender<TaskReport>,
+    /// The last task report of each model.
+    pub tasks: watch::Sender<BTreeMap<ModelName, TaskReport>>,
+    /// For hello and status.
+    pub reported: watch::Sender<Reported>,
+    /// Problems found at start that stay true.
+    pub lasting_problems: Vec<String>,
+    /// When models may be loaded: later than now if the crash-loop breaker has opened.
+    pub load_at: Instant,
+}
+
+/// The update machine's hands.
+pub struct Core {
+    pub(super) state_dir: PathBuf,
+    pub(super) config: config::Update,
+    pub(super) clock: Clock,
+    pub(super) shelf: Shelf,
+    pub(super) table: Table,
+    pub(super) trusted: TrustedStore,
+    pub(super) links: watch::Receiver<Arc<Links>>,
+    pub(super) hardware: Hardware,
+    pub(super) director: Option<DirectorKeys>,
+    boot: BootStore,
+    observer: Arc<dyn Observer>,
+    pub(super) reports: mpsc::Sender<TaskReport>,
+    pub(super) tasks: watch::Sender<BTreeMap<ModelName, TaskReport>>,
+    pub(super) reported: watch::Sender<Reported>,
+    pub(super) lasting_problems: Vec<String>,
+    load_at: Instant,
+    is_held_back: bool,
+    pub(super) metadata: Mutex<Option<Freshness>>,
+    pub(super) trouble: Option<String>,
+    warm: BTreeMap<ModelName, Arc<Loaded>>,
+    probation_since: BTreeMap<ModelName, Instant>,
+    retries: BTreeMap<ModelName, (Backoff, Instant)>,
+    paused_until: Instant,
+}
+
+impl Core {
+    /// Puts it together; nothing is loaded yet.
+    pub fn new(parts: CoreParts) -> Self {
+        let director = parts.trusted.stored_director();
+        let metadata = Mutex::new(parts.trusted.freshness());
+        Self {
+            state_dir: parts.state_dir,
+            config: parts.config,
+            clock: parts.clock,
+            shelf: parts.shelf,
+            table: parts.table,
+            trusted: parts.trusted,
+            links: parts.links,
+            hardware: parts.hardware,
+            director,
+            boot: parts.boot,
+            observer: parts.observer,
+            reports: parts.reports,
+            tasks: parts.tasks,
+            reported: parts.reported,
+            lasting_problems: parts.lasting_problems,
+            load_at: parts.load_at,
+            is_held_back: parts.load_at > Instant::now(),
+            metadata,
+            trouble: None,
+            warm: BTreeMap::new(),
+            probation_since: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            paused_until: Instant::now(),
+        }
+    }
+
+    /// After a start: counts it, then loads what the boot record names. No network is needed, and expired metadata
+    /// does not matter.
+    pub async fn start(&mut self) {
+        let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
+        for model in models {
+            // The count is durable before anything is loaded that might end the process.
+            self.apply(&model, Event::Boot).await;
+            self.report(&model);
+        }
+        if !self.is_held_back {
+            self.load_all().await;
+        }
+        self.announce();
+    }
+
+    async fn load_all(&mut self) {
+        let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
+        for model in models {
+            self.load_active(&model).await;
+            if let Phase::Shadow { task, variant } = self.model(&model).phase {
+                self.begin_shadow(&model, Held { release: task.release, variant }).await;
+            }
+        }
+    }
+
+    pub(super) fn record(&self) -> &BootRecord {
+        self.boot.record()
+    }
+
+    pub(super) fn model(&self, model: &ModelName) -> Record {
+        self.record().models.get(model).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn http(&self) -> Http {
+        self.links.borrow().http.clone()
+    }
+
+    /// Signed metadata was accepted: its signed time bounds the clock.
+    pub(super) fn refreshed(&self, repository: &Repository) {
+        if let Some(signed) = repository.signed_at() {
+            self.clock.raise(signed);
+        }
+        let freshness = Freshness::of(repository, self.clock.now());
+        *self.metadata.lock().unwrap_or_else(PoisonError::into_inner) = Some(freshness);
+    }
+
+    /// Changes the boot record; durable when it returns true. On failure nothing has changed.
+    pub(super) fn persist(&mut self, record: BootRecord) -> bool {
+        match self.boot.write(record) {
+            Ok(()) => {
+                self.trouble = None;
+                true
+            }
+            Err(error) => {
+                self.storage_trouble(&error);
+                false
+            }
+        }
+    }
+
+    fn storage_trouble(&mut self, error: &DurableError) {
+        let text = crate::chain(error);
+        tracing::error!(error = text, "the boot record can't be written; the update waits");
+        self.trouble = Some(format!("the boot record can't be written: {text}"));
+        self.paused_until = Instant::now() + STORAGE_PAUSE;
+        self.announce();
+    }
+
+    /// One step: persist, act, report.
+    pub(super) async fn apply(&mut self, model: &ModelName, event: Event) {
+        let mut boot = self.record().clone();
+        let before = boot.models.remove(model).unwrap_or_default();
+        let (after, actions) = step(before.clone(), event);
+        boot.models.insert(model.clone(), after.clone());
+        if after != before && !self.persist(boot) {
+            return;
+        }
+        if after.phase != before.phase {
+            log_transition(model, &after.phase);
+            self.entered(model, &after);
+        }
+        for action in actions {
+            self.act(model, action).await;
+        }
+        self.announce();
+    }
+
+    fn entered(&mut self, model: &ModelName, record: &Record) {
+        match &record.phase {
+            Phase::Probation { .. } => {
+                self.probation_since.entry(model.clone()).or_insert_with(Instant::now);
+            }
+            Phase::Failed { cause, .. } if cause.kind.is_retryable() => {
+                self.warm.remove(model);
+                let (backoff, at) = self
+                    .retries
+                    .entry(model.clone())
+                    .or_insert_with(|| (Backoff::new(self.config.retry), Instant::now()));
+                *at = Instant::now() + backoff.next_delay(retry::random());
+            }
+            Phase::Fetching { .. } => {}
+            _ => {
+                self.probation_since.remove(model);
+                if record.phase.word().is_terminal() {
+                    self.retries.remove(model);
+                    self.warm.remove(model);
+                }
+            }
+        }
+    }
+
+    async fn act(&mut self, model: &ModelName, action: Action) {
+        match action {
+            Action::Report => self.report(model),
+            Action::ReportSuperseded(task) => self.report_superseded(model, task),
+            Action::SwitchBack => self.load_active(model).await,
+            Action::StopShadow => self.table.set_shadow(model, None),
+            Action::Collect => self.collect().await,
+        }
+    }
+
+    /// Loads the active slot and lets it answer; falls back in memory when it can't be loaded.
+    async fn load_active(&mut self, model: &ModelName) {
+        let record = self.model(model);
+        let Some(held) = record.active.clone().filter(|_| !self.is_held_back) else {
+            return self.table.unload(model);
+        };
+        match self.load(model, held.clone()).await {
+            Ok(loaded) => self.serve(loaded),
+            Err(why) => {
+                tracing::error!(model = %model, version = %held.release.version, why = why.detail, "the active release can't be loaded");
+                match record.fallback {
+                    Some(fallback) if !matches!(record.phase, Phase::Probation { .. }) => {
+                        if let Ok(loaded) = self.load(model, fallback).await {
+                            self.serve(loaded);
+                        }
+                    }
+                    _ => self.table.unload(model),
+                }
+                Box::pin(self.apply(model, Event::Unloadable(why))).await;
+            }
+        }
+    }
+
+    pub(super) fn serve(&mut self, loaded: Arc<Loaded>) {
+        tracing::info!(model = %loaded.model, version = %loaded.release.version, variant = loaded.variant, "now answering");
+        self.observer.begin(&loaded);
+        if matches!(self.model(&loaded.model).phase, Phase::Probation { .. }) {
+            self.probation_since.insert(loaded.model.clone(), Instant::now());
+        }
+        self.table.swap(loaded);
+    }
+
+    async fn begin_shadow(&mut self, model: &ModelName, held: Held) {
+        let warm = self.warm.get(model).filter(|warm| warm.release == held.release).cloned();
+        let loaded = match warm {
+            Some(loaded) => Ok(loaded),
+            None => self.load(model, held).await,
+        };
+        match loaded {
+            Ok(loaded) => self.table.set_shadow(model, Some(loaded)),
+            Err(cause) => Box::pin(self.apply(model, Event::Failed(cause))).await,
+        }
+    }
+
+    pub(super) async fn load(&self, model: &ModelName, held: Held) -> Result<Arc<Loaded>, Cause> {
+        let (shelf, model) = (self.shelf.clone(), model.clone());
+        let loading = tokio::task::spawn_blocking(move || slots::load(&shelf, &model, &held));
+        match loading.await {
+            Ok(Ok(loaded)) => Ok(Arc::new(loaded)),
+            Ok(Err(error)) => Err(load_cause(&error)),
+            Err(panic) => Err(cause(CauseKind::Internal, panic.to_string())),
+        }
+    }
+
+    /// What passed its self-test waits here for the swap, so that it is loaded once.
+    pub(super) fn keep_warm(&mut self, loaded: Arc<Loaded>) {
+        self.warm.insert(loaded.model.clone(), loaded);
+    }
+
+    pub(super) fn warm(&self, model: &ModelName, held: &Held) -> Option<Arc<Loaded>> {
+        self.warm
+            .get(model)
+            .filter(|warm| warm.release == held.release && warm.variant == held.variant)
+            .cloned()
+    }
+
+    /// The candidate is warm: from now on it answers, or runs beside.
+    pub(super) async fn activate(&mut self, model: &ModelName, loaded: Arc<Loaded>) {
+        self.warm.remove(model);
+        self.serve(loaded);
+        self.probation_since.insert(model.clone(), Instant::now());
+        self.apply(model, Event::Activated).await;
+    }
+
+    /// After the self-test: the machine decides between shadow and swap.
+    pub(super) async fn tested(&mut self, model: &ModelName, event: Event) {
+        self.apply(model, event).await;
+        if let Phase::Shadow { task, variant } = self.model(model).phase {
+            self.begin_shadow(model, Held { release: task.release, variant }).await;
+        }
+    }
+
+    async fn collect(&mut self) {
+        let records = self.record().models.values();
+        let held =
+            records.clone().flat_map(|r| [&r.active, &r.fallback]).flatten().map(|held| held.release.digest);
+        let tasks = records.filter_map(|r| r.phase.task().map(|task| task.release.digest));
+        let marked: BTreeSet<_> = held.chain(tasks).collect();
+        // A task's manifest may not have come yet; what is missing needs no pin.
+        let pinned: BTreeSet<_> =
+            marked.into_iter().filter(|digest| self.shelf.manifest(*digest).is_ok()).collect();
+        let shelf = self.shelf.clone();
+        let collecting = tokio::task::spawn_blocking(move || shelf.collect(&pinned)).await;
+        if let Ok(Err(error)) = collecting {
+            tracing::warn!(error = crate::chain(&error), "old releases could not be removed");
+        }
+    }
+
+    /// The next model with something to work on.
+    pub(super) fn next_work(&self, now: Instant) -> Option<(ModelName, super::machine::Work)> {
+        if now < self.paused_until || self.is_held_back {
+            return None;
+        }
+        self.record().models.iter().find_map(|(model, record)| Some((model.clone(), record.phase.work()?)))
+    }
+
+    /// When something has to be looked at without being asked.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let retries = self.retries.values().map(|(_, at)| *at);
+        let probation = (!self.probation_since.is_empty()).then(|| now + Duration::from_secs(1));
+        let paused = (self.paused_until > now).then_some(self.paused_until);
+        let held_back = self.is_held_back.then_some(self.load_at);
+        retries.chain(probation).chain(paused).chain(held_back).min()
+    }
+
+    /// Retries that are due, and what probation says.
+    pub(super) async fn look(&mut self, now: Instant) {
+        if self.is_held_back && now >= self.load_at {
+            tracing::info!("the agent has stayed up; models are loaded again");
+            self.is_held_back = false;
+            self.load_all().await;
+        }
+        let due: Vec<_> =
+            self.retries.iter().filter(|(_, (_, at))| *at <= now).map(|(model, _)| model.clone()).collect();
+        for model in due {
+            if let Some((_, at)) = self.retries.get_mut(&model) {
+                // Only `Failed` sets it again; the backoff itself lives on until the task ends.
+                *at = now + Duration::from_secs(24 * 3600);
+            }
+            self.apply(&model, Event::Retry).await;
+        }
+        let watched: Vec<_> =
+            self.probation_since.iter().map(|(model, since)| (model.clone(), now - *since)).collect();
+        for (model, elapsed) in watched {
+            self.look_at_probation(&model, elapsed).await;
+        }
+    }
+
+    async fn look_at_probation(&mut self, model: &ModelName, elapsed: Duration) {
+        let record = self.model(model);
+        let (Phase::Probation { task, .. }, Some(loaded)) = (&record.phase, self.table.active(model)) else {
+            return;
+        };
+        if loaded.release != task.release {
+            return;
+        }
+        let seen = self.observer.vitals(model);
+        match judge(&loaded.manifest.probation, self.config.probation, elapsed, seen) {
+            Verdict::Wait => {}
+            Verdict::Healthy => {
+                let mark = release::HighWater::after_commit(
+                    record.mark.as_ref(),
+                    task.release.digest,
+                    &loaded.manifest,
+                );
+                self.apply(model, Event::Healthy(mark)).await;
+            }
+            Verdict::Unhealthy(cause) => self.apply(model, Event::Failed(cause)).await,
+        }
+    }
+}

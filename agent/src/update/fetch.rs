@@ -1,0 +1,151 @@
+//! The fetching step: what must be true before a release may be staged, in order. Repeat-safe: what is here and
+//! verified is not fetched again, and transfers resume.
+
+use protocol::ModelName;
+use protocol::message::{Cause, CauseKind};
+use release::{AgentVersion, BlobRef, DeviceFacts, Downgrade, HighWater, Manifest, Variant};
+
+use super::core::Core;
+use super::machine::{Record, Task};
+use super::selftest::{cause, shelf_cause};
+use crate::durable;
+use crate::health::disk;
+use crate::link::http::FetchError;
+
+/// Fetches and verifies everything that `task` needs. Returns the variant for this device.
+///
+/// # Errors
+/// The cause that the task ends with.
+pub(super) async fn fetch(
+    core: &Core,
+    model: &ModelName,
+    record: &Record,
+    task: &Task,
+) -> Result<String, Cause> {
+    permitted(record.mark.as_ref(), task)?;
+    let manifest = match known_manifest(core, record, task) {
+        Some(manifest) => manifest,
+        None => fetch_manifest(core, model, task).await?,
+    };
+    fenced(record.mark.as_ref(), &manifest)?;
+    let variant = select(core, &manifest)?;
+    fits_budget(core, model, variant)?;
+    fetch_blobs(core, &manifest, variant).await?;
+    Ok(variant.name.clone())
+}
+
+/// R3 to R5: the counter of what is committed never falls, but to a pair that the signed manifest names.
+fn permitted(mark: Option<&HighWater>, task: &Task) -> Result<(), Cause> {
+    let check = mark.map_or(Ok(()), |mark| mark.permits(task.release.digest, task.release.counter));
+    check.map_err(|downgrade: Downgrade| cause(CauseKind::Downgrade, downgrade.to_string()))
+}
+
+/// A release cannot stand below its own fence, or the fence that stands already.
+fn fenced(mark: Option<&HighWater>, manifest: &Manifest) -> Result<(), Cause> {
+    let fence = mark.map_or(manifest.min_counter, |mark| mark.min_counter);
+    if manifest.counter >= fence {
+        return Ok(());
+    }
+    Err(cause(
+        CauseKind::Downgrade,
+        format!("release counter {} is fenced off: at least {fence} is needed", manifest.counter),
+    ))
+}
+
+/// The manifest of a release that this device verified before and that a signed statement still permits: one in a
+/// slot, or a fallback that the highest committed manifest names. It needs no network and no fresh metadata.
+fn known_manifest(core: &Core, record: &Record, task: &Task) -> Option<Manifest> {
+    let digest = task.release.digest;
+    let is_held =
+        [&record.active, &record.fallback].into_iter().flatten().any(|held| held.release == task.release);
+    let is_named =
+        record.mark.as_ref().is_some_and(|mark| mark.fallback.contains(&(digest, task.release.counter)));
+    if !is_held && !is_named {
+        return None;
+    }
+    core.shelf.manifest(digest).ok()
+}
+
+async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<Manifest, Cause> {
+    let path = format!("models/{model}/{}/manifest.json", task.release.version);
+    let http = core.http();
+    let now = core.clock.now();
+    let refreshed = core.trusted.refresh(&http, Some(&path), now).await.map_err(|error| error.cause())?;
+    core.refreshed(&refreshed.repository);
+    let target =
+        core.trusted.target(&http, &refreshed.repository, &path).await.map_err(|error| error.cause())?;
+    let manifest =
+        Manifest::parse(&target).map_err(|error| cause(CauseKind::Untrusted, crate::chain(&error)))?;
+    manifest
+        .agrees_with(model, &task.release, target.digest())
+        .map_err(|error| cause(CauseKind::DesiredMismatch, crate::chain(&error)))?;
+    core.shelf.keep_manifest(target.digest(), target.bytes()).map_err(|error| shelf_cause(&error))?;
+    Ok(manifest.into_inner())
+}
+
+fn select<'a>(core: &Core, manifest: &'a Manifest) -> Result<&'a Variant, Cause> {
+    let agent_version = env!("CARGO_PKG_VERSION").parse::<AgentVersion>();
+    let agent_version = agent_version.map_err(|error| cause(CauseKind::Internal, error.to_string()))?;
+    let facts = DeviceFacts { hardware: &core.hardware, agent_version, tract: inference::TRACT_VERSION };
+    manifest.select_variant(&facts).map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
+}
+
+/// All models together stay within the configured memory; refused before anything is loaded.
+fn fits_budget(core: &Core, model: &ModelName, variant: &Variant) -> Result<(), Cause> {
+    let budget = core.config.memory_budget_bytes;
+    let others: u64 = core
+        .table
+        .all_active()
+        .iter()
+        .filter(|loaded| loaded.model != *model)
+        .filter_map(|loaded| {
+            loaded.manifest.variant(&loaded.variant).map(|variant| variant.peak_memory_bytes)
+        })
+        .sum();
+    let needed = others.saturating_add(variant.peak_memory_bytes);
+    if budget == 0 || needed <= budget {
+        return Ok(());
+    }
+    Err(cause(
+        CauseKind::TooBig,
+        format!("all models together would need {needed} bytes, the budget is {budget} bytes"),
+    ))
+}
+
+async fn fetch_blobs(core: &Core, manifest: &Manifest, variant: &Variant) -> Result<(), Cause> {
+    let missing = core.shelf.missing_bytes(manifest.blobs_for(variant));
+    let free =
+        disk::free_bytes(&core.state_dir).map_err(|error| cause(CauseKind::Storage, error.to_string()))?;
+    let needed = missing.saturating_add(core.config.keep_free_bytes);
+    if missing > 0 && free < needed {
+        let detail = format!(
+            "{missing} bytes to fetch with {} to stay free, but only {free} are",
+            core.config.keep_free_bytes
+        );
+        return Err(cause(CauseKind::DiskFull, detail));
+    }
+    for blob in manifest.blobs_for(variant) {
+        fetch_blob(core, blob).await?;
+    }
+    Ok(())
+}
+
+async fn fetch_blob(core: &Core, blob: &BlobRef) -> Result<(), Cause> {
+    if core.shelf.has_blob(blob) {
+        return Ok(());
+    }
+    core.http()
+        .fetch_blob(blob, &core.shelf.part(blob), &|_| {})
+        .await
+        .map_err(|error| fetch_cause(&error))?;
+    core.shelf.keep_blob(blob).map_err(|error| shelf_cause(&error))
+}
+
+fn fetch_cause(error: &FetchError) -> Cause {
+    let kind = match error {
+        FetchError::Disk { source, .. } if source.is_disk_full() => CauseKind::DiskFull,
+        FetchError::Disk { source: durable::DurableError::Io { .. }, .. } => CauseKind::Storage,
+        _ => CauseKind::Download,
+    };
+    cause(kind, crate::chain(error))
+}

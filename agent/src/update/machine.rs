@@ -1,0 +1,710 @@
+//! The update machine of one model: pure. The driver persists the new [`Record`], then acts, then reports; every
+//! action is safe to repeat after a power cut.
+//!
+//! ```text
+//!                 Wanted                                                       mode shadow
+//! Idle ------------------> Fetching -> Verified -> Staged -> SelfTest -------------> Shadow
+//!  (or any end state)         |  |         |          |         |                      | Wanted(replace)
+//!                    Rejected-+  +---------+----------+---------+-> Failed <-----------+
+//!                                                               v                      v
+//!   RolledBack <------------------- Probation <------------ Activating <---------------+
+//!        (active := fallback)           |        (fallback := active, active := candidate)
+//!                                       v
+//!                                   Committed
+//! ```
+//! A crash loop is seen by `tries_left` and `boots_left`, counted down at each start; a machine that goes round is
+//! stopped by the transition counter. Both are part of the persisted record.
+
+use protocol::message::{Cause, CauseKind, SelfTestResult, TaskPhase};
+use protocol::{ReleaseRef, Revision, RolloutId};
+use release::HighWater;
+use serde::{Deserialize, Serialize};
+use trust::desired::Mode;
+
+/// Starts that a self-test or a swap may end before it counts as a crash loop.
+const TRIES: u8 = 2;
+/// Starts within probation before it counts as a crash loop.
+const BOOTS: u8 = 3;
+/// Transitions of one task, after which it goes round.
+const MAX_TRANSITIONS: u32 = 28;
+
+/// What is being worked on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Which release.
+    pub release: ReleaseRef,
+    /// How to bring it in.
+    pub mode: Mode,
+    /// Who asked.
+    pub rollout: Option<RolloutId>,
+    /// The Desired that said so.
+    pub revision: Revision,
+}
+
+impl Task {
+    /// Whether both ask for the same; a later revision that repeats it changes nothing.
+    fn is_same_request(&self, other: &Self) -> bool {
+        self.release == other.release && self.mode == other.mode && self.rollout == other.rollout
+    }
+}
+
+/// A release in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which release.
+    pub release: ReleaseRef,
+    /// The variant that was chosen for this device.
+    pub variant: String,
+}
+
+/// Where a model stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "name")]
+pub enum Phase {
+    /// Nothing was ever asked.
+    #[default]
+    Idle,
+    /// The signed chain and the blobs are being fetched.
+    Fetching {
+        /// For what.
+        task: Task,
+    },
+    /// Chain and blobs are verified.
+    Verified {
+        /// For what.
+        task: Task,
+        /// Chosen variant.
+        variant: String,
+    },
+    /// Everything is durable in the candidate slot.
+    Staged {
+        /// For what.
+        task: Task,
+        /// Chosen variant.
+        variant: String,
+    },
+    /// Golden samples, latency and memory are being tried.
+    SelfTest {
+        /// For what.
+        task: Task,
+        /// Chosen variant.
+        variant: String,
+        /// Starts that may still end in it.
+        tries_left: u8,
+    },
+    /// Runs beside the active release.
+    Shadow {
+        /// For what.
+        task: Task,
+        /// Chosen variant.
+        variant: String,
+    },
+    /// The swap is being made.
+    Activating {
+        /// For what.
+        task: Task,
+        /// Chosen variant.
+        variant: String,
+        /// Starts that may still end in it.
+        tries_left: u8,
+    },
+    /// Serves under watch.
+    Probation {
+        /// For what.
+        task: Task,
+        /// Starts that may still end in it.
+        boots_left: u8,
+    },
+    /// Serves for good.
+    Committed {
+        /// For what.
+        task: Task,
+    },
+    /// The fallback serves again.
+    RolledBack {
+        /// For what.
+        task: Task,
+        /// Why.
+        cause: Cause,
+    },
+    /// Ended before it served.
+    Failed {
+        /// For what.
+        task: Task,
+        /// Why.
+        cause: Cause,
+    },
+    /// Refused before any blob was fetched.
+    Rejected {
+        /// For what.
+        task: Task,
+        /// Why.
+        cause: Cause,
+    },
+}
+
+/// Everything that is persisted about one model.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Record {
+    /// Where it stands.
+    pub phase: Phase,
+    /// The release that serves.
+    pub active: Option<Held>,
+    /// The release to go back to.
+    pub fallback: Option<Held>,
+    /// The highest release that was ever committed, with the fallbacks that it permits.
+    pub mark: Option<HighWater>,
+    /// Transitions of the current task.
+    pub transitions: u32,
+    /// What the last self-test measured.
+    pub self_test: Option<TestedOnce>,
+}
+
+/// A self-test's result as it is persisted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TestedOnce(pub SelfTestResult);
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Desired names this release.
+    Wanted(Task),
+    /// Chain and blobs are there and verified.
+    Fetched {
+        /// The variant for this device.
+        variant: String,
+    },
+    /// All of it is durable.
+    Staged,
+    /// The self-test is about to begin.
+    TestBegins,
+    /// The self-test passed.
+    Tested(SelfTestResult),
+    /// The candidate answers in memory.
+    Activated,
+    /// Probation passed.
+    Healthy(HighWater),
+    /// The step under way ended badly: error, hang, unhealthy.
+    Failed(Cause),
+    /// The active release can't be loaded any more.
+    Unloadable(Cause),
+    /// Trying again is due.
+    Retry,
+    /// The agent has started.
+    Boot,
+}
+
+/// What the driver does at once, after persisting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the server where the task stands.
+    Report,
+    /// Tell the server that this task ended because another was asked for.
+    ReportSuperseded(Task),
+    /// Load the active slot and let it answer.
+    SwitchBack,
+    /// End the shadow.
+    StopShadow,
+    /// Free what no slot holds.
+    Collect,
+}
+
+/// What a phase asks to be worked on; repeated after a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Fetch and verify chain and blobs.
+    Fetch,
+    /// Make all durable, check again.
+    Stage,
+    /// Persist that the test begins.
+    BeginTest,
+    /// Run it.
+    SelfTest,
+    /// Swap in memory.
+    Activate,
+}
+
+impl Phase {
+    /// The task of this phase.
+    pub fn task(&self) -> Option<&Task> {
+        match self {
+            Self::Idle => None,
+            Self::Fetching { task }
+            | Self::Verified { task, .. }
+            | Self::Staged { task, .. }
+            | Self::SelfTest { task, .. }
+            | Self::Shadow { task, .. }
+            | Self::Activating { task, .. }
+            | Self::Probation { task, .. }
+            | Self::Committed { task }
+            | Self::RolledBack { task, .. }
+            | Self::Failed { task, .. }
+            | Self::Rejected { task, .. } => Some(task),
+        }
+    }
+
+    /// Its word on the wire.
+    pub fn word(&self) -> TaskPhase {
+        match self {
+            Self::Idle => TaskPhase::Idle,
+            Self::Fetching { .. } => TaskPhase::Fetching,
+            Self::Verified { .. } => TaskPhase::Verified,
+            Self::Staged { .. } => TaskPhase::Staged,
+            Self::SelfTest { .. } => TaskPhase::SelfTest,
+            Self::Shadow { .. } => TaskPhase::Shadow,
+            Self::Activating { .. } => TaskPhase::Activating,
+            Self::Probation { .. } => TaskPhase::Probation,
+            Self::Committed { .. } => TaskPhase::Committed,
+            Self::RolledBack { .. } => TaskPhase::RolledBack,
+            Self::Failed { .. } => TaskPhase::Failed,
+            Self::Rejected { .. } => TaskPhase::Rejected,
+        }
+    }
+
+    /// Why it ended badly.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::RolledBack { cause, .. } | Self::Failed { cause, .. } | Self::Rejected { cause, .. } => {
+                Some(cause)
+            }
+            _ => None,
+        }
+    }
+
+    /// The candidate's variant, once it is chosen and until it is active.
+    pub fn variant(&self) -> Option<&str> {
+        match self {
+            Self::Verified { variant, .. }
+            | Self::Staged { variant, .. }
+            | Self::SelfTest { variant, .. }
+            | Self::Shadow { variant, .. }
+            | Self::Activating { variant, .. } => Some(variant),
+            _ => None,
+        }
+    }
+
+    /// What is to be worked on.
+    pub fn work(&self) -> Option<Work> {
+        match self {
+            Self::Fetching { .. } => Some(Work::Fetch),
+            Self::Verified { .. } => Some(Work::Stage),
+            Self::Staged { .. } => Some(Work::BeginTest),
+            Self::SelfTest { .. } => Some(Work::SelfTest),
+            Self::Activating { .. } => Some(Work::Activate),
+            _ => None,
+        }
+    }
+}
+
+/// The next record and what to do after persisting it.
+pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
+    let before = record.phase.clone();
+    let (mut next, mut actions) = match event {
+        Event::Wanted(task) => wanted(record, task),
+        Event::Boot => boot(record),
+        Event::Failed(cause) => failed(record, cause),
+        Event::Unloadable(cause) => unloadable(record, &cause),
+        Event::Retry => retry(record),
+        event @ (Event::Fetched { .. }
+        | Event::Staged
+        | Event::TestBegins
+        | Event::Tested(_)
+        | Event::Activated
+        | Event::Healthy(_)) => forward(record, event),
+    };
+    if next.phase != before {
+        next.transitions = next.transitions.saturating_add(1);
+        if next.transitions > MAX_TRANSITIONS && !next.phase.word().is_terminal() {
+            let cause = Cause {
+                kind: CauseKind::CrashLoop,
+                detail: format!("the task went round {MAX_TRANSITIONS} times"),
+            };
+            (next, actions) = failed(next, cause);
+        }
+    }
+    (next, actions)
+}
+
+fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
+    use Action::{Collect, Report};
+    use Phase::{Activating, Committed, Fetching, Probation, SelfTest, Shadow, Staged, Verified};
+    let (phase, actions) = match (record.phase, event) {
+        (Fetching { task }, Event::Fetched { variant }) => (Verified { task, variant }, vec![Report]),
+        (Verified { task, variant }, Event::Staged) => (Staged { task, variant }, vec![Report]),
+        (Staged { task, variant }, Event::TestBegins) => {
+            (SelfTest { task, variant, tries_left: TRIES }, vec![Report])
+        }
+        (SelfTest { task, variant, .. }, Event::Tested(result)) => {
+            record.self_test = Some(TestedOnce(result));
+            match task.mode {
+                Mode::Shadow => (Shadow { task, variant }, vec![Report]),
+                Mode::Replace | Mode::Ab => (Activating { task, variant, tries_left: TRIES }, vec![Report]),
+            }
+        }
+        (Activating { task, variant, .. }, Event::Activated) => {
+            let candidate = Held { release: task.release.clone(), variant };
+            record.fallback = record.active.replace(candidate);
+            (Probation { task, boots_left: BOOTS }, vec![Report])
+        }
+        (Probation { task, .. }, Event::Healthy(mark)) => {
+            record.mark = Some(mark);
+            (Committed { task }, vec![Report, Collect])
+        }
+        // An event of a step that was overtaken changes nothing.
+        (same, _) => (same, vec![]),
+    };
+    record.phase = phase;
+    (record, actions)
+}
+
+fn wanted(mut record: Record, task: Task) -> (Record, Vec<Action>) {
+    let current = record.phase.task();
+    if current.is_some_and(|current| current.is_same_request(&task)) {
+        return (record, vec![]);
+    }
+    record.transitions = 0;
+    let mut actions = Vec::new();
+    if let Some(current) = current.filter(|_| !record.phase.word().is_terminal()) {
+        // The same release for another rollout goes on under the new name.
+        if current.release == task.release && current.mode == task.mode {
+            return (renamed(record, task), vec![Action::Report]);
+        }
+        if let (Phase::Shadow { variant, .. }, true) = (&record.phase, current.release == task.release) {
+            let variant = variant.clone();
+            record.phase = Phase::Activating { task, variant, tries_left: TRIES };
+            return (record, vec![Action::Report]);
+        }
+        actions.push(Action::ReportSuperseded(current.clone()));
+        match record.phase {
+            Phase::Probation { .. } => {
+                record.active = record.fallback.take();
+                actions.push(Action::SwitchBack);
+            }
+            Phase::Activating { .. } => actions.push(Action::SwitchBack),
+            Phase::Shadow { .. } => actions.push(Action::StopShadow),
+            _ => {}
+        }
+    }
+    let is_active = record.active.as_ref().is_some_and(|held| held.release == task.release);
+    record.phase = if is_active { Phase::Committed { task } } else { Phase::Fetching { task } };
+    actions.push(Action::Report);
+    (record, actions)
+}
+
+fn renamed(mut record: Record, task: Task) -> Record {
+    record.phase = match record.phase {
+        Phase::Fetching { .. } => Phase::Fetching { task },
+        Phase::Verified { variant, .. } => Phase::Verified { task, variant },
+        Phase::Staged { variant, .. } => Phase::Staged { task, variant },
+        Phase::SelfTest { variant, tries_left, .. } => Phase::SelfTest { task, variant, tries_left },
+        Phase::Shadow { variant, .. } => Phase::Shadow { task, variant },
+        Phase::Activating { variant, tries_left, .. } => Phase::Activating { task, variant, tries_left },
+        Phase::Probation { boots_left, .. } => Phase::Probation { task, boots_left },
+        end => end,
+    };
+    record
+}
+
+fn failed(mut record: Record, cause: Cause) -> (Record, Vec<Action>) {
+    use Action::{Collect, Report, StopShadow, SwitchBack};
+    use Phase::{
+        Activating, Failed, Fetching, Probation, Rejected, RolledBack, SelfTest, Shadow, Staged, Verified,
+    };
+    let (phase, actions) = match record.phase {
+        Fetching { task } if is_refusal(cause.kind) => (Rejected { task, cause }, vec![Report]),
+        Fetching { task } | Verified { task, .. } | Staged { task, .. } => {
+            (Failed { task, cause }, vec![Report])
+        }
+        SelfTest { task, .. } => (Failed { task, cause }, vec![Report, Collect]),
+        Shadow { task, .. } => (Failed { task, cause }, vec![StopShadow, Report, Collect]),
+        Activating { task, .. } => (Failed { task, cause }, vec![SwitchBack, Report]),
+        Probation { task, .. } => {
+            record.active = record.fallback.take();
+            (RolledBack { task, cause }, vec![SwitchBack, Report])
+        }
+        end => (end, vec![]),
+    };
+    record.phase = phase;
+    (record, actions)
+}
+
+/// Causes that speak against the release itself, found before its blobs are fetched.
+fn is_refusal(kind: CauseKind) -> bool {
+    matches!(
+        kind,
+        CauseKind::Untrusted | CauseKind::Downgrade | CauseKind::DesiredMismatch | CauseKind::Incompatible
+    )
+}
+
+fn unloadable(mut record: Record, cause: &Cause) -> (Record, Vec<Action>) {
+    match record.phase {
+        Phase::Probation { .. } => failed(record, cause.clone()),
+        // Fetch again what the disk lost; the signed digests decide what is still good.
+        Phase::Committed { task } => {
+            record.phase = Phase::Fetching { task };
+            record.active = None;
+            (record, vec![Action::Report])
+        }
+        same => {
+            record.phase = same;
+            (record, vec![])
+        }
+    }
+}
+
+fn retry(mut record: Record) -> (Record, Vec<Action>) {
+    match record.phase {
+        Phase::Failed { task, cause } if cause.kind.is_retryable() => {
+            record.phase = Phase::Fetching { task };
+            record.transitions = 0;
+            (record, vec![Action::Report])
+        }
+        same => {
+            record.phase = same;
+            (record, vec![])
+        }
+    }
+}
+
+fn boot(mut record: Record) -> (Record, Vec<Action>) {
+    let crashed = |what: &str| Cause {
+        kind: CauseKind::CrashLoop,
+        detail: format!("the agent ended again and again in {what}"),
+    };
+    match &mut record.phase {
+        Phase::SelfTest { tries_left: 0, .. } => failed(record, crashed("the self-test")),
+        Phase::Activating { tries_left: 0, .. } => failed(record, crashed("activation")),
+        Phase::Probation { boots_left: 0, .. } => failed(record, crashed("probation")),
+        Phase::SelfTest { tries_left, .. } | Phase::Activating { tries_left, .. } => {
+            *tries_left -= 1;
+            (record, vec![])
+        }
+        Phase::Probation { boots_left, .. } => {
+            *boots_left -= 1;
+            (record, vec![])
+        }
+        _ => (record, vec![]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::{Counter, Digest, Version};
+
+    fn release(n: u8) -> ReleaseRef {
+        let version = Version::new(format!("{n}.0.0")).unwrap();
+        ReleaseRef { version, digest: Digest::from_bytes([n; 32]), counter: Counter(n.into()) }
+    }
+
+    fn task(n: u8) -> Task {
+        Task { release: release(n), mode: Mode::Replace, rollout: None, revision: Revision(n.into()) }
+    }
+
+    fn held(n: u8) -> Held {
+        Held { release: release(n), variant: "int8".into() }
+    }
+
+    fn why(kind: CauseKind) -> Cause {
+        Cause { kind, detail: "x".into() }
+    }
+
+    const TESTED: SelfTestResult =
+        SelfTestResult { samples: 1, passed: 1, p50_us: 1, p95_us: 1, memory_bytes: 1 };
+
+    fn mark(n: u8) -> HighWater {
+        HighWater {
+            digest: Digest::from_bytes([n; 32]),
+            counter: Counter(n.into()),
+            fallback: vec![],
+            min_counter: Counter(0),
+        }
+    }
+
+    fn after(record: Record, events: impl IntoIterator<Item = Event>) -> Record {
+        events.into_iter().fold(record, |record, event| step(record, event).0)
+    }
+
+    fn forward_events() -> [Event; 7] {
+        [
+            Event::Wanted(task(2)),
+            Event::Fetched { variant: "int8".into() },
+            Event::Staged,
+            Event::TestBegins,
+            Event::Tested(TESTED),
+            Event::Activated,
+            Event::Healthy(mark(2)),
+        ]
+    }
+
+    /// Release 1 is committed; `n` events of the way to release 2 have happened.
+    fn on_the_way(n: usize) -> Record {
+        let committed = Record {
+            phase: Phase::Committed { task: task(1) },
+            active: Some(held(1)),
+            mark: Some(mark(1)),
+            ..Record::default()
+        };
+        after(committed, forward_events().into_iter().take(n))
+    }
+
+    #[test]
+    fn the_whole_way_ends_committed_with_the_old_release_as_fallback() {
+        let words: Vec<_> = (1..=7).map(|n| on_the_way(n).phase.word()).collect();
+        use TaskPhase::{Activating, Committed, Fetching, Probation, SelfTest, Staged, Verified};
+        assert_eq!(words, [Fetching, Verified, Staged, SelfTest, Activating, Probation, Committed]);
+        let end = on_the_way(7);
+        assert_eq!((end.active, end.fallback, end.mark), (Some(held(2)), Some(held(1)), Some(mark(2))));
+    }
+
+    /// The table: each state x fault -> expected end, and which release serves.
+    #[test]
+    fn every_fault_in_every_state_ends_as_the_table_says() {
+        use CauseKind::{
+            CrashLoop, DiskFull, Download, GoldenMismatch, Load, MetadataExpired, Storage, Timeout, Untrusted,
+        };
+        use TaskPhase::{Committed, Failed, Rejected, RolledBack};
+        let faults = [
+            Download,
+            Timeout,
+            DiskFull,
+            Storage,
+            MetadataExpired,
+            Untrusted,
+            Load,
+            GoldenMismatch,
+            CrashLoop,
+        ];
+        for at in 1..=7 {
+            for fault in faults {
+                let (end, actions) = step(on_the_way(at), Event::Failed(why(fault)));
+                let expected = match at {
+                    1 if fault == Untrusted => Rejected,
+                    1..=5 => Failed,
+                    6 => RolledBack,
+                    _ => Committed,
+                };
+                assert_eq!(end.phase.word(), expected, "state {at}, {fault:?}");
+                let serving = if at == 7 { held(2) } else { held(1) };
+                assert_eq!(end.active, Some(serving), "state {at}, {fault:?}");
+                assert_eq!(actions.contains(&Action::SwitchBack), matches!(at, 5 | 6), "state {at}");
+                assert_eq!(actions.contains(&Action::Report), at != 7, "state {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_power_cut_in_any_state_goes_on_with_the_same_work_and_the_same_release() {
+        for at in 1..=7 {
+            let before = on_the_way(at);
+            let (booted, actions) = step(before.clone(), Event::Boot);
+            assert_eq!(booted.phase.word(), before.phase.word());
+            assert_eq!(booted.phase.work(), before.phase.work());
+            assert_eq!((booted.active, booted.fallback, actions), (before.active, before.fallback, vec![]));
+        }
+    }
+
+    #[test]
+    fn a_crash_loop_of_the_new_model_ends_with_the_old_one_serving() {
+        for (at, word) in [(4, TaskPhase::Failed), (5, TaskPhase::Failed), (6, TaskPhase::RolledBack)] {
+            let end = after(on_the_way(at), std::iter::repeat_n(Event::Boot, 10));
+            assert_eq!((end.phase.word(), end.active.clone()), (word, Some(held(1))), "state {at}");
+            assert_eq!(end.phase.cause().unwrap().kind, CauseKind::CrashLoop);
+        }
+    }
+
+    #[test]
+    fn only_retryable_failures_are_tried_again() {
+        for (kind, expected) in
+            [(CauseKind::Download, TaskPhase::Fetching), (CauseKind::GoldenMismatch, TaskPhase::Failed)]
+        {
+            let end = after(on_the_way(2), [Event::Failed(why(kind)), Event::Retry]);
+            assert_eq!(end.phase.word(), expected);
+        }
+    }
+
+    #[test]
+    fn a_repeated_request_changes_nothing_and_a_new_rollout_tries_again() {
+        let failed = after(on_the_way(4), [Event::Failed(why(CauseKind::GoldenMismatch))]);
+        let repeated = Task { revision: Revision(9), ..task(2) };
+        assert_eq!(step(failed.clone(), Event::Wanted(repeated)), (failed.clone(), vec![]));
+        let anew = Task { rollout: Some(RolloutId::new("r2").unwrap()), ..task(2) };
+        assert_eq!(step(failed, Event::Wanted(anew)).0.phase.word(), TaskPhase::Fetching);
+    }
+
+    #[test]
+    fn asking_for_the_serving_release_commits_it_under_the_new_name() {
+        let anew = Task { rollout: Some(RolloutId::new("r2").unwrap()), ..task(2) };
+        let (end, actions) = step(on_the_way(7), Event::Wanted(anew.clone()));
+        assert_eq!((end.phase, actions), (Phase::Committed { task: anew }, vec![Action::Report]));
+    }
+
+    #[test]
+    fn a_desired_rollback_in_probation_returns_at_once_and_after_commit_goes_the_whole_way() {
+        let back = Task { rollout: Some(RolloutId::new("r2").unwrap()), ..task(1) };
+        let (end, actions) = step(on_the_way(6), Event::Wanted(back.clone()));
+        assert_eq!((end.phase.word(), end.active), (TaskPhase::Committed, Some(held(1))));
+        assert_eq!(actions, [Action::ReportSuperseded(task(2)), Action::SwitchBack, Action::Report]);
+        let (end, _) = step(on_the_way(7), Event::Wanted(back));
+        assert_eq!((end.phase.word(), end.active), (TaskPhase::Fetching, Some(held(2))));
+    }
+
+    #[test]
+    fn another_release_supersedes_what_is_under_way() {
+        for at in 1..=6 {
+            let (end, actions) = step(on_the_way(at), Event::Wanted(task(3)));
+            assert_eq!(end.phase, Phase::Fetching { task: task(3) });
+            assert_eq!(end.active, Some(held(1)), "state {at}");
+            assert!(actions.contains(&Action::ReportSuperseded(task(2))));
+        }
+    }
+
+    #[test]
+    fn shadow_never_answers_until_it_is_asked_to_replace() {
+        let shadow = Task { mode: Mode::Shadow, ..task(2) };
+        let events = forward_events().into_iter().skip(1).take(4);
+        let record = after(on_the_way(0), std::iter::once(Event::Wanted(shadow)).chain(events));
+        assert_eq!((record.phase.word(), record.active.clone()), (TaskPhase::Shadow, Some(held(1))));
+        assert_eq!(step(record, Event::Wanted(task(2))).0.phase.word(), TaskPhase::Activating);
+    }
+
+    #[test]
+    fn a_first_release_that_is_unhealthy_leaves_nothing_serving() {
+        let record = after(Record::default(), forward_events().into_iter().take(6));
+        let (end, actions) = step(record, Event::Failed(why(CauseKind::ProbationErrors)));
+        assert_eq!((end.phase.word(), end.active), (TaskPhase::RolledBack, None));
+        assert!(actions.contains(&Action::SwitchBack));
+    }
+
+    #[test]
+    fn a_committed_release_that_the_disk_lost_is_fetched_again() {
+        let (end, _) = step(on_the_way(7), Event::Unloadable(why(CauseKind::Storage)));
+        assert_eq!((end.phase, end.fallback), (Phase::Fetching { task: task(2) }, Some(held(1))));
+    }
+
+    #[test]
+    fn going_round_is_stopped() {
+        let mut record = on_the_way(1);
+        record.transitions = MAX_TRANSITIONS;
+        let (end, _) = step(record, Event::Fetched { variant: "int8".into() });
+        assert_eq!(end.phase.cause().map(|c| c.kind), Some(CauseKind::CrashLoop));
+    }
+
+    #[test]
+    fn events_of_an_overtaken_step_change_nothing() {
+        let done = on_the_way(7);
+        for event in forward_events().into_iter().skip(1).take(5) {
+            assert_eq!(step(done.clone(), event), (done.clone(), vec![]));
+        }
+    }
+
+    #[test]
+    fn records_survive_their_text() {
+        for at in 0..=7 {
+            let record = on_the_way(at);
+            let text = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        }
+    }
+}

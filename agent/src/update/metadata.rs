@@ -1,0 +1,286 @@
+//! The store of trusted metadata, byte for byte as accepted, and the refresh that walks the chain over the network.
+//! All judgement is `trust`'s; nothing is stored before it has accepted it.
+
+use std::path::{Path, PathBuf};
+
+use protocol::message::{Cause, CauseKind, MetadataState};
+use protocol::{Digest, ProjectId, UnixMillis};
+use sha2::{Digest as _, Sha256};
+use trust::client::load_stored;
+use trust::director::{self, DirectorKeys};
+use trust::{
+    Fetch, File, Limits, Reply, Repository, Session, Step, Stored, TargetBytes, TrustError, Verified,
+};
+
+use crate::durable::{self, DurableError};
+use crate::link::http::{FetchError, Http};
+
+const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// Where the director's target lies among the trusted files; no role's file can have this name.
+const DIRECTOR_FILE: &str = "target.director";
+const REFRESHED_FILE: &str = "refreshed";
+
+/// Why metadata can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// Refused by the rules of trust.
+    #[error("signed metadata was refused")]
+    Trust(#[source] TrustError),
+    /// The network or the server.
+    #[error("signed metadata could not be fetched")]
+    Fetch(#[source] FetchError),
+    /// The disk.
+    #[error("signed metadata could not be kept")]
+    Disk(#[source] DurableError),
+    /// The server has no root yet.
+    #[error("the project has no root of trust yet")]
+    NoRoot,
+    /// The first root is not the pinned one.
+    #[error("the first root is not the one that the enrolment token pins")]
+    RootPin,
+    /// The metadata lists a target that the server does not have.
+    #[error("the server lacks the signed target {0}")]
+    TargetMissing(String),
+}
+
+impl MetadataError {
+    /// As a task's cause.
+    pub fn cause(&self) -> Cause {
+        let kind = match self {
+            Self::Trust(TrustError { cause: trust::Cause::Expired { .. }, .. }) => CauseKind::MetadataExpired,
+            Self::Trust(TrustError { cause: trust::Cause::Missing(_), .. })
+            | Self::NoRoot
+            | Self::TargetMissing(_) => CauseKind::Download,
+            Self::Trust(_) | Self::RootPin => CauseKind::Untrusted,
+            Self::Fetch(FetchError::Disk { source, .. }) | Self::Disk(source) if source.is_disk_full() => {
+                CauseKind::DiskFull
+            }
+            Self::Fetch(FetchError::Disk { .. }) | Self::Disk(_) => CauseKind::Storage,
+            Self::Fetch(_) => CauseKind::Download,
+        };
+        Cause { kind, detail: crate::chain(self) }
+    }
+}
+
+/// The folder of trusted files.
+#[derive(Debug, Clone)]
+pub struct TrustedStore {
+    dir: PathBuf,
+    project: ProjectId,
+    root_pin: Option<Digest>,
+}
+
+/// Which metadata is trusted, and since when it is known to be the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// Version of the timestamp role.
+    pub timestamp_version: u64,
+    /// When the timestamp expires.
+    pub expires: UnixMillis,
+    /// When it was refreshed, by this device's bounded clock.
+    pub at: UnixMillis,
+}
+
+impl Freshness {
+    /// Of a refresh at `at`.
+    pub fn of(repository: &Repository, at: UnixMillis) -> Self {
+        Self {
+            timestamp_version: repository.timestamp_version(),
+            expires: repository.timestamp_expires(),
+            at,
+        }
+    }
+
+    /// As hello says it.
+    pub fn state(self, now: UnixMillis) -> MetadataState {
+        let age_s = u64::try_from(now.millis_since(self.at) / 1000).unwrap_or(0);
+        MetadataState { timestamp_version: self.timestamp_version, expires: self.expires, age_s }
+    }
+}
+
+/// A refresh that was accepted.
+#[derive(Debug, Clone)]
+pub struct Refreshed {
+    /// The trusted view.
+    pub repository: Repository,
+    /// Who may sign Desired.
+    pub director: Option<DirectorKeys>,
+}
+
+/// Where trusted files lie under the state directory.
+pub fn trusted_dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("trusted")
+}
+
+/// Keeps the root that enrolment brought. A newer one that is already there stays.
+///
+/// # Errors
+/// [`DurableError`].
+pub fn keep_first_root(state_dir: &Path, root: &[u8]) -> Result<(), DurableError> {
+    let dir = trusted_dir(state_dir);
+    durable::make_dir(&dir)?;
+    let path = dir.join("root.json");
+    match durable::read_bounded(&path, MAX_FILE_BYTES)? {
+        Some(_) => Ok(()),
+        None => durable::write_atomic(&path, root),
+    }
+}
+
+impl TrustedStore {
+    /// Opens the folder.
+    ///
+    /// # Errors
+    /// [`DurableError`].
+    pub fn open(
+        state_dir: &Path,
+        project: ProjectId,
+        root_pin: Option<Digest>,
+    ) -> Result<Self, DurableError> {
+        let dir = trusted_dir(state_dir);
+        durable::make_dir(&dir)?;
+        Ok(Self { dir, project, root_pin })
+    }
+
+    /// Who may sign Desired, from what is stored; works without a network and with expired metadata.
+    pub fn stored_director(&self) -> Option<DirectorKeys> {
+        let stored = self.load().ok()??;
+        let repository = load_stored(stored, [director::TARGET], &Limits::default()).ok()?;
+        let bytes = durable::read_bounded(&self.dir.join(DIRECTOR_FILE), MAX_FILE_BYTES).ok()??;
+        let target = repository.find_target(director::TARGET).ok()?.verify(bytes).ok()?;
+        DirectorKeys::parse(&target).ok()
+    }
+
+    /// For hello: what is stored, and when it was refreshed.
+    pub fn freshness(&self) -> Option<Freshness> {
+        let stored = self.load().ok()??;
+        let repository = load_stored(stored, [director::TARGET], &Limits::default()).ok()?;
+        let at = durable::read_bounded(&self.dir.join(REFRESHED_FILE), 32).ok()??;
+        let at = String::from_utf8(at).ok()?.parse().map(UnixMillis).ok()?;
+        Some(Freshness::of(&repository, at))
+    }
+
+    /// Refreshes by the client workflow and finds `wanted`; `now` is fixed for the whole run.
+    ///
+    /// # Errors
+    /// [`MetadataError`]; what was trusted before still is.
+    pub async fn refresh(
+        &self,
+        http: &Http,
+        wanted: Option<&str>,
+        now: UnixMillis,
+    ) -> Result<Refreshed, MetadataError> {
+        let stored = match self.load().map_err(MetadataError::Disk)? {
+            Some(stored) => stored,
+            None => self.first_root(http).await?,
+        };
+        let wanted = wanted.into_iter().chain([director::TARGET]);
+        let mut session =
+            Session::new(stored, wanted, now, &Limits::default()).map_err(MetadataError::Trust)?;
+        let accepted = loop {
+            match session.next().map_err(MetadataError::Trust)? {
+                Step::Need(fetch) => {
+                    let reply = self.fetch(http, &fetch).await?;
+                    session.feed(reply).map_err(MetadataError::Trust)?;
+                }
+                Step::Persist(file) => self.keep(&file).map_err(MetadataError::Disk)?,
+                Step::Forget(name) => self.forget(&name).map_err(MetadataError::Disk)?,
+                Step::Done(accepted) => break accepted,
+            }
+        };
+        accepted.files.iter().try_for_each(|file| self.keep(file)).map_err(MetadataError::Disk)?;
+        durable::write_atomic(&self.dir.join(REFRESHED_FILE), now.0.to_string().as_bytes())
+            .map_err(MetadataError::Disk)?;
+        let director = self.fetch_director(http, &accepted.repository).await?;
+        Ok(Refreshed { repository: accepted.repository, director })
+    }
+
+    /// Fetches and verifies a target that [`refresh`](Self::refresh) was asked for.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub async fn target(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        path: &str,
+    ) -> Result<Verified<TargetBytes>, MetadataError> {
+        let info = repository.find_target(path).map_err(MetadataError::Trust)?;
+        let bound = info.length().min(Limits::default().target_bytes);
+        let url = format!("/tuf/v1/{}/targets/{}", self.project, info.fetch_path());
+        let bytes = http.get(&url, bound).await.map_err(MetadataError::Fetch)?;
+        let bytes = bytes.ok_or_else(|| MetadataError::TargetMissing(path.to_owned()))?;
+        info.verify(bytes).map_err(MetadataError::Trust)
+    }
+
+    async fn fetch_director(
+        &self,
+        http: &Http,
+        repository: &Repository,
+    ) -> Result<Option<DirectorKeys>, MetadataError> {
+        let Ok(info) = repository.find_target(director::TARGET) else { return Ok(None) };
+        let path = self.dir.join(DIRECTOR_FILE);
+        let kept = durable::read_bounded(&path, MAX_FILE_BYTES).map_err(MetadataError::Disk)?;
+        let target = match kept.and_then(|bytes| info.verify(bytes).ok()) {
+            Some(target) => target,
+            None => {
+                let target = self.target(http, repository, director::TARGET).await?;
+                durable::write_atomic(&path, target.bytes()).map_err(MetadataError::Disk)?;
+                target
+            }
+        };
+        DirectorKeys::parse(&target).map(Some).map_err(MetadataError::Trust)
+    }
+
+    /// A device that enrolled before the project had a root takes the first one over its mutual TLS.
+    async fn first_root(&self, http: &Http) -> Result<Stored, MetadataError> {
+        let fetch = Fetch { path: "1.root.json".into(), max_bytes: Limits::default().root_bytes };
+        let Reply::Bytes(bytes) = self.fetch(http, &fetch).await? else { return Err(MetadataError::NoRoot) };
+        if self.root_pin.is_some_and(|pin| Digest::from_bytes(Sha256::digest(&bytes).into()) != pin) {
+            return Err(MetadataError::RootPin);
+        }
+        // Used only if it is a root at all; the session checks its own signatures before it is kept.
+        Session::new(Stored::new(bytes.clone()), [director::TARGET], UnixMillis(0), &Limits::default())
+            .map_err(MetadataError::Trust)?;
+        let file = File { name: "root.json".into(), bytes };
+        self.keep(&file).map_err(MetadataError::Disk)?;
+        Ok(Stored::new(file.bytes))
+    }
+
+    async fn fetch(&self, http: &Http, fetch: &Fetch) -> Result<Reply, MetadataError> {
+        let path = format!("/tuf/v1/{}/{}", self.project, fetch.path);
+        let bytes = http.get(&path, fetch.max_bytes).await.map_err(MetadataError::Fetch)?;
+        Ok(bytes.map_or(Reply::NotFound, Reply::Bytes))
+    }
+
+    fn keep(&self, file: &File) -> Result<(), DurableError> {
+        durable::write_atomic(&self.dir.join(&file.name), &file.bytes)
+    }
+
+    fn forget(&self, name: &str) -> Result<(), DurableError> {
+        let path = self.dir.join(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => durable::sync_dir(&self.dir),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(DurableError::Io { operation: "remove", path, source }),
+        }
+    }
+
+    fn load(&self) -> Result<Option<Stored>, DurableError> {
+        let Some(root) = durable::read_bounded(&self.dir.join("root.json"), MAX_FILE_BYTES)? else {
+            return Ok(None);
+        };
+        let mut stored = Stored::new(root);
+        let list = |source| DurableError::Io { operation: "list", path: self.dir.clone(), source };
+        for entry in std::fs::read_dir(&self.dir).map_err(list)? {
+            let path = entry.map_err(list)?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            if path.extension().is_some_and(|extension| extension == "json")
+                && name != "root.json"
+                && let Some(bytes) = durable::read_bounded(&path, MAX_FILE_BYTES)?
+            {
+                stored.put(File { name, bytes });
+            }
+        }
+        Ok(Some(stored))
+    }
+}

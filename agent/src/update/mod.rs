@@ -1,0 +1,17 @@
+//! From a signed Desired to a committed release: the pure machine, and the driver that performs its actions.
+
+pub mod machine;
+pub mod metadata;
+
+mod core;
+mod driver;
+mod fetch;
+mod observe;
+mod report;
+mod selftest;
+
+pub use self::core::{Core, CoreParts};
+pub use driver::Driver;
+pub use metadata::Freshness;
+pub use observe::{Observer, Vitals};
+pub use report::Reported;

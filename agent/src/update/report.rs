@@ -1,0 +1,112 @@
+//! What the update machine says: task reports as they happen, the state for hello and status, the log.
+
+use std::sync::PoisonError;
+
+use protocol::message::{Cause, CauseKind, ModelState, TaskPhase, TaskReport};
+use protocol::{ModelName, Revision};
+
+use super::core::Core;
+use super::machine::{Phase, Record, Task};
+use super::metadata::Freshness;
+use super::selftest::cause;
+
+/// What the device says of its updates.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reported {
+    /// Revision of the last accepted Desired.
+    pub revision: Revision,
+    /// Each model's slots.
+    pub models: Vec<ModelState>,
+    /// The trusted metadata.
+    pub metadata: Option<Freshness>,
+    /// What is wrong, each as one sentence.
+    pub problems: Vec<String>,
+}
+
+impl Core {
+    pub(super) fn report(&self, model: &ModelName) {
+        let record = self.model(model);
+        let Some(task) = record.phase.task() else { return };
+        let report =
+            self.task_report(model, task, record.phase.word(), record.phase.cause().cloned(), &record);
+        self.tasks.send_modify(|tasks| {
+            tasks.insert(model.clone(), report.clone());
+        });
+        let _full = self.reports.try_send(report);
+    }
+
+    pub(super) fn report_superseded(&self, model: &ModelName, task: Task) {
+        let record = self.model(model);
+        let why = cause(CauseKind::Superseded, "the server asked for another release".into());
+        let is_serving_again = record.active.as_ref().is_none_or(|held| held.release != task.release);
+        let phase = if is_serving_again { TaskPhase::RolledBack } else { TaskPhase::Failed };
+        let _full = self.reports.try_send(self.task_report(model, &task, phase, Some(why), &record));
+    }
+
+    fn task_report(
+        &self,
+        model: &ModelName,
+        task: &Task,
+        phase: TaskPhase,
+        cause: Option<Cause>,
+        record: &Record,
+    ) -> TaskReport {
+        TaskReport {
+            at: self.clock.now(),
+            rollout: task.rollout.clone(),
+            revision: task.revision,
+            model: model.clone(),
+            release: task.release.clone(),
+            phase,
+            cause,
+            progress: None,
+            self_test: record.self_test.map(|tested| tested.0),
+        }
+    }
+
+    /// Says the state to hello and status.
+    pub(super) fn announce(&self) {
+        let record = self.record();
+        let models = record.models.iter().map(|(model, record)| model_state(model, record)).collect();
+        let ends = record.models.iter().filter_map(|(model, record)| {
+            let cause = record.phase.cause()?;
+            let task = record.phase.task()?;
+            Some(format!("{model} {}: {:?}: {}", task.release.version, record.phase.word(), cause.detail))
+        });
+        let reported = Reported {
+            revision: record.revision,
+            models,
+            metadata: *self.metadata.lock().unwrap_or_else(PoisonError::into_inner),
+            problems: self.lasting_problems.iter().cloned().chain(self.trouble.clone()).chain(ends).collect(),
+        };
+        self.reported.send_if_modified(|old| {
+            let is_new = *old != reported;
+            *old = reported;
+            is_new
+        });
+    }
+}
+
+fn model_state(model: &ModelName, record: &Record) -> ModelState {
+    let candidate = record.phase.task().filter(|_| {
+        let word = record.phase.word();
+        !word.is_terminal() && word != TaskPhase::Idle
+    });
+    ModelState {
+        model: model.clone(),
+        active: record.active.as_ref().map(|held| held.release.clone()),
+        candidate: candidate.map(|task| task.release.clone()),
+        fallback: record.fallback.as_ref().map(|held| held.release.clone()),
+        phase: record.phase.word(),
+    }
+}
+
+pub(super) fn log_transition(model: &ModelName, phase: &Phase) {
+    let version = phase.task().map(|task| task.release.version.to_string()).unwrap_or_default();
+    match phase.cause() {
+        Some(Cause { kind, detail }) => {
+            tracing::warn!(model = %model, version, phase = ?phase.word(), cause = ?kind, detail, "update ended");
+        }
+        None => tracing::info!(model = %model, version, phase = ?phase.word(), "update goes on"),
+    }
+}

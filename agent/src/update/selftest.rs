@@ -1,0 +1,111 @@
+//! The self-test: the release's golden samples, its latency and its memory, on this very device.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use inference::golden::{self, GoldenSet};
+use protocol::ModelName;
+use protocol::message::{Cause, CauseKind, SelfTestResult};
+
+use super::machine::Held;
+use crate::slots::{self, LoadReleaseError, Loaded, Shelf, ShelfError};
+
+/// Loads the held release and tries it. Blocks.
+///
+/// # Errors
+/// The cause that the task ends with.
+pub(super) fn run(
+    shelf: &Shelf,
+    model: &ModelName,
+    held: &Held,
+) -> Result<(Arc<Loaded>, SelfTestResult), Cause> {
+    let before = resident_bytes();
+    let loaded = slots::load(shelf, model, held).map_err(|error| load_cause(&error))?;
+    let memory_bytes = resident_bytes().saturating_sub(before);
+    let manifest = loaded.manifest.clone();
+    let golden = shelf.read_blob(&manifest.golden).map_err(|error| shelf_cause(&error))?;
+    let golden =
+        GoldenSet::parse(&golden).map_err(|error| cause(CauseKind::GoldenMismatch, crate::chain(&error)))?;
+    let started = Instant::now();
+    let report = golden::check(&loaded.runtime, &golden, &mut || started.elapsed());
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let result = SelfTestResult {
+        samples: report.samples,
+        passed: report.passed,
+        p50_us: micros(report.p50),
+        p95_us: micros(report.p95),
+        memory_bytes,
+    };
+    if !report.is_passed() {
+        let why = report.first_failure.unwrap_or_default();
+        let detail = format!("{} of {} golden samples passed; {why}", report.passed, report.samples);
+        return Err(cause(CauseKind::GoldenMismatch, detail));
+    }
+    within_budgets(&result, &manifest.budgets)?;
+    Ok((Arc::new(loaded), result))
+}
+
+fn within_budgets(result: &SelfTestResult, budgets: &release::Budgets) -> Result<(), Cause> {
+    if result.p95_us > budgets.latency_p95_us {
+        let detail = format!(
+            "95 % of the samples took up to {} µs, the budget is {} µs",
+            result.p95_us, budgets.latency_p95_us
+        );
+        return Err(cause(CauseKind::TooSlow, detail));
+    }
+    if result.memory_bytes > budgets.memory_bytes {
+        let detail = format!(
+            "loading took {} bytes, the budget is {} bytes",
+            result.memory_bytes, budgets.memory_bytes
+        );
+        return Err(cause(CauseKind::TooBig, detail));
+    }
+    Ok(())
+}
+
+/// As a task's cause.
+pub(super) fn load_cause(error: &LoadReleaseError) -> Cause {
+    match error {
+        LoadReleaseError::Shelf(error) => shelf_cause(error),
+        LoadReleaseError::NoVariant(_) | LoadReleaseError::Runtime(_) => {
+            cause(CauseKind::Load, crate::chain(error))
+        }
+    }
+}
+
+/// As a task's cause.
+pub(super) fn shelf_cause(error: &ShelfError) -> Cause {
+    let kind = match error {
+        ShelfError::Disk(source) if source.is_disk_full() => CauseKind::DiskFull,
+        ShelfError::Disk(_) | ShelfError::Gone { .. } | ShelfError::Manifest { .. } => CauseKind::Storage,
+    };
+    cause(kind, crate::chain(error))
+}
+
+pub(super) fn cause(kind: CauseKind, detail: String) -> Cause {
+    Cause { kind, detail }
+}
+
+/// Resident memory of this process; 0 where the system does not say.
+fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0).saturating_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_name_what_is_over() {
+        let result = SelfTestResult { samples: 1, passed: 1, p50_us: 5, p95_us: 10, memory_bytes: 100 };
+        let over = |latency_p95_us, memory_bytes| {
+            within_budgets(&result, &release::Budgets { latency_p95_us, memory_bytes })
+                .map_err(|cause| cause.kind)
+        };
+        assert_eq!(over(10, 100), Ok(()));
+        assert_eq!(over(9, 100), Err(CauseKind::TooSlow));
+        assert_eq!(over(10, 99), Err(CauseKind::TooBig));
+    }
+}

@@ -1,0 +1,198 @@
+//! The spool as a peer: what was acknowledged as durable survives SIGKILL, what is dropped is counted exactly, and a
+//! damaged database does not stop the agent.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flotilla_agent::config;
+use flotilla_agent::health::Clock;
+use flotilla_agent::store::{Spool, SpoolHandle};
+use protocol::message::LossCause;
+use protocol::telemetry::Kind;
+
+const MIB: u64 = 1024 * 1024;
+
+fn config(max_bytes: u64) -> config::Spool {
+    config::Spool { max_bytes, commit_after: Duration::from_millis(5), ttl: Duration::from_secs(3600) }
+}
+
+fn open(dir: &Path, max_bytes: u64) -> (Spool, Option<String>) {
+    let clock = Clock::open(dir).unwrap();
+    Spool::open(dir, &config(max_bytes), &clock).unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn all(spool: &SpoolHandle) -> Vec<(u64, Vec<u8>)> {
+    let mut records = Vec::new();
+    loop {
+        let from = records.last().map_or(0, |(seq, _): &(u64, _)| seq + 1);
+        let chunk = spool.read(from, 100, 256 * 1024).unwrap();
+        if chunk.records.is_empty() {
+            return records;
+        }
+        records.extend(chunk.records.into_iter().map(|r| (r.seq, r.body.into_vec())));
+    }
+}
+
+/// Not a test by itself: the process that the next test kills. Prints each durable sequence number.
+#[test]
+fn child_that_appends_until_it_is_killed() {
+    let Some(dir) = std::env::var_os("SPOOL_CHILD_DIR") else { return };
+    let (spool, _) = open(Path::new(&dir), 64 * MIB);
+    let handle = spool.handle();
+    runtime().block_on(async {
+        for n in 0_u64.. {
+            let body = [n.to_be_bytes().to_vec(), vec![7; usize::try_from(n % 9000).unwrap()]].concat();
+            let seq = handle.append(Kind::Pane, body).await.unwrap();
+            println!("\ndurable {seq}");
+        }
+    });
+}
+
+#[test]
+fn what_was_durable_survives_being_killed_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut last_durable = 0;
+    for round in 0..4 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_appends_until_it_is_killed", "--nocapture"])
+            .env("SPOOL_CHILD_DIR", dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut durable =
+            lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("durable ")?.parse::<u64>().ok());
+        let seen = durable.by_ref().take(20 + round * 13).last().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(seen > last_durable, "sequence numbers never repeat");
+        last_durable = durable.last().unwrap_or(seen).max(seen);
+        let (spool, report) = open(dir.path(), 64 * MIB);
+        assert_eq!(report, None);
+        let records = all(&spool.handle());
+        let seqs: Vec<u64> = records.iter().map(|(seq, _)| *seq).collect();
+        assert!(
+            seqs.last().is_some_and(|last| *last >= last_durable),
+            "{last_durable} is missing, last is {:?}",
+            seqs.last()
+        );
+        assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1) && seqs[0] == 1, "no gap");
+    }
+}
+
+#[test]
+fn acknowledged_records_are_deleted_and_the_sequence_goes_on_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    let stream;
+    {
+        let (spool, _) = open(dir.path(), 64 * MIB);
+        let handle = spool.handle();
+        stream = handle.stream().clone();
+        for n in 1..=10 {
+            assert_eq!(rt.block_on(handle.append(Kind::Event, vec![n])).unwrap(), u64::from(n));
+        }
+        handle.acknowledge(7);
+        wait_for("deletion", || handle.state().depth_records == 3);
+        let chunk = handle.read(0, 100, 1000).unwrap();
+        assert_eq!((chunk.floor_seq, chunk.records[0].seq), (8, 8));
+        handle.acknowledge(10);
+        wait_for("deletion", || handle.state().depth_records == 0);
+    }
+    let (spool, _) = open(dir.path(), 64 * MIB);
+    let handle = spool.handle();
+    assert_eq!(handle.stream(), &stream);
+    assert_eq!(rt.block_on(handle.append(Kind::Event, vec![11])).unwrap(), 11);
+    assert_eq!(handle.state().depth_bytes, 1);
+}
+
+#[test]
+fn a_full_spool_drops_the_least_important_and_counts_exactly() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    let (spool, _) = open(dir.path(), MIB);
+    let handle = spool.handle();
+    for n in 0..400_u32 {
+        let kind = if n % 2 == 0 { Kind::Log } else { Kind::Pane };
+        rt.block_on(handle.append(kind, vec![0; 4000])).unwrap();
+    }
+    let state = handle.state();
+    assert!(state.depth_bytes <= MIB, "{} bytes", state.depth_bytes);
+    let dropped: u64 = state.dropped.iter().map(|loss| loss.count).sum();
+    assert_eq!(dropped + state.depth_records, 400);
+    assert!(
+        state.dropped.iter().all(|loss| loss.kind == Kind::Log && loss.cause == LossCause::Full),
+        "{:?}",
+        state.dropped
+    );
+    drop(spool);
+    let (spool, _) = open(dir.path(), MIB);
+    let again = spool.handle().state();
+    assert_eq!(
+        (again.dropped, again.depth_records, again.depth_bytes),
+        (state.dropped, state.depth_records, state.depth_bytes)
+    );
+}
+
+#[test]
+fn a_record_over_the_bound_is_refused_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path(), MIB);
+    let handle = spool.handle();
+    assert!(runtime().block_on(handle.append(Kind::Sample, vec![0; 300_000])).is_err());
+    handle.offer(Kind::Sample, vec![0; 300_000]);
+    let dropped = handle.state().dropped;
+    assert_eq!((dropped[0].cause, dropped[0].count), (LossCause::TooLarge, 2));
+}
+
+#[test]
+fn a_damaged_database_is_moved_aside_and_the_agent_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    let stream = {
+        let (spool, _) = open(dir.path(), MIB);
+        rt.block_on(spool.handle().append(Kind::Event, vec![1])).unwrap();
+        spool.handle().stream().clone()
+    };
+    std::fs::write(dir.path().join("spool/conf"), [0; 62]).unwrap();
+    let (spool, report) = open(dir.path(), MIB);
+    assert!(report.is_some_and(|text| text.contains("moved to")));
+    assert_ne!(spool.handle().stream(), &stream);
+    assert_eq!(rt.block_on(spool.handle().append(Kind::Event, vec![2])).unwrap(), 1);
+    assert!(dir.path().join("spool.quarantined/conf").exists());
+}
+
+#[test]
+fn openings_that_end_the_process_lead_to_a_new_database() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path(), MIB));
+    std::fs::write(dir.path().join("spool.opening"), [2]).unwrap();
+    let (_spool, report) = open(dir.path(), MIB);
+    assert!(report.is_some_and(|text| text.contains("2 openings")));
+    assert!(!dir.path().join("spool.opening").exists());
+}
+
+#[test]
+fn offered_records_are_kept_when_the_spool_closes() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (spool, _) = open(dir.path(), 64 * MIB);
+        (0..100).for_each(|n| spool.handle().offer(Kind::Pane, vec![n; 100]));
+    }
+    assert_eq!(all(&open(dir.path(), 64 * MIB).0.handle()).len(), 100);
+}
