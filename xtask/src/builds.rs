@@ -71,6 +71,8 @@ pub(crate) fn console() -> Result<()> {
 pub(crate) fn binaries() -> Result<Binaries> {
     console()?;
     println!("building flotilla-server, flotilla-agent and flotilla (minutes the first time, seconds after)");
-    check(cargo().args(["build", "-p", "flotilla-server", "-p", "flotilla-agent", "-p", "flotilla"]))?;
+    // One test target makes cargo choose the same features of the dependencies as `cargo test --workspace`: without
+    // it, a machine that runs both would compile most of them twice.
+    check(cargo().args(["build", "--workspace", "--locked", "--bins", "--test", "asyncapi"]))?;
     Ok(Binaries::in_folder(&target_folder()?.join("debug")))
 }
