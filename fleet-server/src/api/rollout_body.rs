@@ -406,18 +406,18 @@ fn reason(status: &Status) -> Option<String> {
         Status::Denied { reason }
         | Status::Aborted { reason }
         | Status::RollingBack { reason, .. }
-        | Status::Invalidated { reason } => Some(reason.clone()),
-        Status::RolledBack { reason, unconfirmed: 0 } => Some(reason.clone()),
+        | Status::Invalidated { reason }
+        | Status::RolledBack { reason, unconfirmed: 0 } => Some(reason.clone()),
         Status::RolledBack { reason, unconfirmed } => {
             Some(format!("{reason}; {unconfirmed} devices unconfirmed"))
         }
         Status::Superseded { by } => Some(format!("rollout {by} took over")),
         Status::Paused { reason, .. } => Some(match reason {
-            PauseReason::Operator(why) | PauseReason::Gate(why) | PauseReason::ErrorBudget(why) => {
-                why.clone()
-            }
+            PauseReason::Operator(why)
+            | PauseReason::Gate(why)
+            | PauseReason::ErrorBudget(why)
+            | PauseReason::Dependency(why) => why.clone(),
             PauseReason::MaintenanceWindow => "outside the maintenance window".into(),
-            PauseReason::Dependency(why) => why.clone(),
         }),
         Status::Draft
         | Status::AwaitingApproval
@@ -439,8 +439,9 @@ fn stage_state(state: StageState) -> &'static str {
 
 fn cause(phase: Phase) -> Option<String> {
     match phase {
-        Phase::Failed(kind) | Phase::Rejected(kind) => Some(text(&kind)),
-        Phase::RolledBack(rollout::RollbackReason::Device(kind)) => Some(text(&kind)),
+        Phase::Failed(kind)
+        | Phase::Rejected(kind)
+        | Phase::RolledBack(rollout::RollbackReason::Device(kind)) => Some(text(&kind)),
         Phase::RolledBack(rollout::RollbackReason::Gate) => Some("gate".into()),
         Phase::RolledBack(rollout::RollbackReason::Operator) => Some("operator".into()),
         Phase::Skipped(reason) => Some(text(&reason)),

@@ -224,21 +224,21 @@ macro_rules! verbs {
 verbs! {
     /// Offer nothing new; what is under way goes on.
     pause, "/projects/{project}/rollouts/{rollout}/pause", "pauseRollout",
-        |d| Verb::Pause { reason: said(d, "paused by a person") };
+        |d| Verb::Pause { reason: said(&d, "paused by a person") };
     /// Go on; a failed stage is judged again.
     resume, "/projects/{project}/rollouts/{rollout}/resume", "resumeRollout",
         |d| Verb::Resume { retry_failed: d.retry_failed };
     /// End it; devices that have the release keep it.
     abort, "/projects/{project}/rollouts/{rollout}/abort", "abortRollout",
-        |d| Verb::Abort { reason: said(d, "aborted by a person") };
+        |d| Verb::Abort { reason: said(&d, "aborted by a person") };
     /// Bring devices back to their earlier release and end it.
     rollback, "/projects/{project}/rollouts/{rollout}/rollback", "rollBackRollout",
-        |d| Verb::RollBack { scope: d.scope.unwrap_or(Scope::All), reason: said(d, "rolled back by a person") };
+        |d| Verb::RollBack { scope: d.scope.unwrap_or(Scope::All), reason: said(&d, "rolled back by a person") };
     /// Agree, as another person than the author.
     approve, "/projects/{project}/rollouts/{rollout}/approve", "approveRollout", |_| Verb::Approve;
     /// Refuse.
     deny, "/projects/{project}/rollouts/{rollout}/deny", "denyRollout",
-        |d| Verb::Deny { reason: said(d, "denied by a person") };
+        |d| Verb::Deny { reason: said(&d, "denied by a person") };
 }
 
 /// No body is a decision without a reason.
@@ -250,7 +250,7 @@ fn read(body: &Bytes) -> ApiResult<Decision> {
         .map_err(|e| ApiError::malformed("bad_body", format!("The decision can't be read: {e}.")))
 }
 
-fn said(decision: Decision, otherwise: &str) -> String {
+fn said(decision: &Decision, otherwise: &str) -> String {
     let reason: String = decision.reason.trim().chars().take(500).collect();
     if reason.is_empty() { otherwise.to_owned() } else { reason }
 }

@@ -95,7 +95,9 @@ pub async fn create(
         Input { actor: author, event: Event::Verb(Verb::Submit) },
     ];
     let mut session = drive::Session::new(project.clone(), rollout, 1, now);
-    inputs.into_iter().for_each(|input| session.feed(input));
+    for input in inputs {
+        session.feed(input);
+    }
     session.save(&mut tx, &state.seal).await?.then_some(()).ok_or(RolloutError::Busy)?;
     let actor = who.actor();
     let change = Change::new(now, &actor, "rollout.create", "rollout", id.as_str()).in_project(project);

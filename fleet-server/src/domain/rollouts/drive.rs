@@ -248,7 +248,8 @@ impl Session {
         let plan = self.rollout.plan();
         let is_starting = *self.rollout.status() == Status::Scheduled
             && plan.start_at.is_none_or(|start| start <= self.now);
-        if !is_starting && !(plan.is_dynamic && self.rollout.status().is_offering()) {
+        let is_joinable = plan.is_dynamic && self.rollout.status().is_offering();
+        if !is_starting && !is_joinable {
             return Ok(());
         }
         let release = releases::by_digest(conn, &self.project, &plan.model, &plan.release.digest).await?;

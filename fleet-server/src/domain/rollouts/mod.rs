@@ -8,6 +8,7 @@
 use protocol::{ModelName, RolloutId, Version};
 use rollout::PlanErrors;
 
+use crate::domain::drift::DriftError;
 use crate::store::StoreError;
 use crate::tuf::director::DirectorError;
 use crate::tuf::keys::KeyStoreError;
@@ -69,8 +70,14 @@ pub enum RolloutError {
     Sign(#[from] trust::SignError),
     /// Behaviour can't be measured.
     #[error("behaviour can't be measured")]
-    Measure(#[from] crate::domain::drift::DriftError),
+    Measure(#[source] Box<DriftError>),
     /// The database failed.
     #[error("the rollout can't be stored")]
     Store(#[from] StoreError),
+}
+
+impl From<DriftError> for RolloutError {
+    fn from(e: DriftError) -> Self {
+        Self::Measure(Box::new(e))
+    }
 }
