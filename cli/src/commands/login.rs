@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use reqwest::Method;
-use reqwest::header::{COOKIE, SET_COOKIE};
+use reqwest::header::{COOKIE, ORIGIN, SET_COOKIE};
 use serde_json::{Value, json};
 
 use crate::client::{Client, ClientError};
@@ -120,7 +120,8 @@ impl Session {
     }
 
     fn request(&self, client: &Client, method: Method, path: &str) -> reqwest::RequestBuilder {
-        client.request(method, path).header(COOKIE, &self.cookie)
+        // A cookie alone could be another web site's doing: the server asks where the request comes from.
+        client.request(method, path).header(COOKIE, &self.cookie).header(ORIGIN, client.server())
     }
 
     async fn change_password(&self, client: &Client, old: &str, new: &str) -> Result<()> {

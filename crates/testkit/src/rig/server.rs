@@ -7,6 +7,9 @@ use anyhow::{Context as _, Result};
 
 use super::process::{Process, free_port, wait_until};
 
+/// What the server logs when everything is open.
+const READY: &str = "console and API on";
+
 /// What a test or the demo changes about a server, by ordinary configuration.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
@@ -54,14 +57,15 @@ impl Server {
         self.process = None;
         let config = self.folder.join("server.toml");
         let args = ["run".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let mut process =
-            Process::start("flotilla-server", &self.binary, args, &[], &self.folder.join("server.log"))?;
-        let ready = format!("{}/readyz", self.url());
+        // The ports are bound before everything behind them is open; the log says when it is.
+        let earlier = self.log().len();
+        let log = self.folder.join("server.log");
+        let mut process = Process::start("flotilla-server", &self.binary, args, &[], &log)?;
         wait_until("the server's readiness", Duration::from_mins(1), || {
             process.check_running()?;
-            Ok(is_listening(self.https_port).then_some(()))
+            Ok(self.log().get(earlier..).is_some_and(|log| log.contains(READY)).then_some(()))
         })
-        .with_context(|| format!("waiting for {ready}; log:\n{}", tail(&process.log())))?;
+        .with_context(|| format!("the log ends with:\n{}", tail(&process.log())))?;
         self.process = Some(process);
         Ok(())
     }
@@ -106,10 +110,6 @@ impl Server {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
     }
-}
-
-fn is_listening(port: u16) -> bool {
-    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
 fn tail(log: &str) -> String {
