@@ -13,7 +13,7 @@ export const settings = {
   url: process.env.FLOTILLA_URL ?? 'https://127.0.0.1:8443',
   user: process.env.FLOTILLA_USER ?? 'admin',
   password: () => need('FLOTILLA_PASSWORD'),
-  project: process.env.FLOTILLA_PROJECT ?? 'demo',
+  project: process.env.FLOTILLA_PROJECT ?? 'default',
   model: process.env.FLOTILLA_MODEL ?? 'digits',
   chromium: process.env.CHROMIUM ?? '/usr/bin/chromium',
 };
