@@ -1,0 +1,319 @@
+//! From stored panes to windows, alerts, distributions and evidence, on a real database and blob folder.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+
+use flotilla_server::app::{self, AppState, Running};
+use flotilla_server::clock::Clock;
+use flotilla_server::config;
+use flotilla_server::domain::drift::{self, Group, WindowRules, WindowSpan};
+use flotilla_server::jobs::windows;
+use flotilla_server::store::drift::{DriftWindow, WindowFilter};
+use flotilla_server::store::releases::{Release, ReleaseState};
+use flotilla_server::store::telemetry::{PaneRow, add_pane};
+use flotilla_server::store::{Window, alerts, drift as rows, projects, releases};
+use profile::features::Extractor;
+use profile::{Observed, Pane, PaneKey, Reference, ReferenceBuilder};
+use protocol::{Counter, DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Version};
+use rollout::Metric;
+use sha2::{Digest as _, Sha256};
+
+/// A window's length in the tests, and the start of the first one.
+const WINDOW: i64 = 10_000;
+const BEGIN: i64 = 1_800_000_000_000;
+
+struct Fleet {
+    running: Running,
+    clock: Clock,
+    reference: Reference,
+    seq: u64,
+    _folder: tempfile::TempDir,
+}
+
+fn project() -> ProjectId {
+    ProjectId::new("acme").unwrap()
+}
+
+fn model() -> ModelName {
+    ModelName::new("digits").unwrap()
+}
+
+fn device(number: usize) -> DeviceId {
+    DeviceId::new(format!("cam-{number}")).unwrap()
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::from_bytes(Sha256::digest(bytes).into())
+}
+
+fn reference() -> Reference {
+    let extractor = Extractor::Columns { input: "x".into(), names: vec!["level".into(), "tone".into()] };
+    let mut builder = ReferenceBuilder::new(extractor, vec!["a".into(), "b".into()]);
+    for i in 0..1000u32 {
+        let row = [Observed::Number(f64::from(i % 100)), Observed::Number(f64::from(i % 90))];
+        builder.add_classified(&row, &scores(i), Some(0));
+    }
+    builder.build().unwrap()
+}
+
+fn scores(i: u32) -> [f64; 2] {
+    let top = 0.6 + f64::from(i % 40) / 100.0;
+    if i.is_multiple_of(2) { [top, 1.0 - top] } else { [1.0 - top, top] }
+}
+
+impl Fleet {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = [
+            ("data_dir", folder.path().display().to_string()),
+            ("https.listen", "127.0.0.1:0".into()),
+            ("device.listen", "127.0.0.1:0".into()),
+            ("mqtt.listen", "127.0.0.1:0".into()),
+            ("jobs.window_s", "10".into()),
+            ("jobs.window_late_s", "1".into()),
+            ("jobs.window_tick_s", "3600".into()),
+        ];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value));
+        let clock = Clock::fixed(UnixMillis(BEGIN));
+        let running = app::start(config::load(None, [], &flags).unwrap(), clock.clone()).await.unwrap();
+        let fleet = Self { running, clock, reference: reference(), seq: 0, _folder: folder };
+        fleet.publish("1.0.0").await;
+        fleet.publish("2.0.0").await;
+        fleet
+    }
+
+    fn state(&self) -> &AppState {
+        &self.running.state
+    }
+
+    fn manifest(&self, version: &str) -> Vec<u8> {
+        let blob = digest(&self.reference.to_json());
+        serde_json::json!({ "version": version, "reference": { "digest": blob } }).to_string().into_bytes()
+    }
+
+    async fn publish(&self, version: &str) {
+        let json = self.reference.to_json();
+        self.state().blobs.put_bytes(&digest(&json), json.into()).await.unwrap();
+        let mut tx = self.state().store.begin().await.unwrap();
+        if !projects::exists(&mut tx, &project()).await.unwrap() {
+            let new =
+                projects::Project { project: project(), title: "Acme".into(), created_at: UnixMillis(0) };
+            projects::insert(&mut tx, &new).await.unwrap();
+        }
+        let manifest = self.manifest(version);
+        let release = Release {
+            model: model(),
+            version: Version::new(version).unwrap(),
+            digest: digest(&manifest),
+            counter: Counter(u64::from(version.as_bytes()[0])),
+            manifest,
+            state: ReleaseState::Published,
+            published_at: UnixMillis(0),
+            published_by: "test".into(),
+        };
+        releases::insert(&mut tx, &project(), &release).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// A device's pane of window `number`: 200 rows moved by `shift`, of which `right` in 100 are labelled right.
+    fn pane(&self, version: &str, number: i64, shift: f64, right: u32) -> Pane {
+        let start = UnixMillis(BEGIN + number * WINDOW);
+        let key = PaneKey {
+            model: model(),
+            digest: digest(&self.manifest(version)),
+            schema: self.reference.schema.digest(),
+            segment: String::new(),
+            start,
+            end: start.plus_millis(WINDOW),
+            run: 1,
+            revision: 0,
+        };
+        let mut pane = Pane::new(key, &self.reference.schema);
+        for i in 0..200u32 {
+            let row = [Observed::Number(f64::from(i % 100) + shift), Observed::Number(f64::from(i % 90))];
+            pane.counters.observe_row(&self.reference.schema, &row);
+            pane.counters.observe_probabilities(&self.reference.schema, &scores(i));
+            pane.counters.observe_answer(900.0 + f64::from(i));
+            pane.counters.observe_label(&self.reference.schema, 0, Some(usize::from(i % 100 >= right)), 1.0);
+        }
+        pane
+    }
+
+    async fn store(&mut self, from: usize, version: &str, pane: &Pane) {
+        self.store_body(from, version, pane, pane.encode()).await;
+    }
+
+    async fn store_body(&mut self, from: usize, version: &str, pane: &Pane, body: Vec<u8>) {
+        self.seq += 1;
+        let row = PaneRow {
+            device: device(from),
+            stream: StreamId::new("s").unwrap(),
+            seq: self.seq,
+            model: model(),
+            version: Version::new(version).unwrap(),
+            digest: pane.key.digest,
+            segment: String::new(),
+            window_start: pane.key.start,
+            window_end: pane.key.end,
+            n: pane.counters.answered,
+            body,
+            received_at: self.clock.now(),
+        };
+        let mut tx = self.state().store.begin().await.unwrap();
+        add_pane(&mut tx, &project(), &row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// One window of six devices on 1.0.0; the devices in `dirty` see something else. Then the job runs.
+    async fn window(&mut self, number: i64, dirty: &[usize]) {
+        self.clock.set(UnixMillis(BEGIN + (number + 1) * WINDOW + 500));
+        for from in 0..6 {
+            let pane = self.pane("1.0.0", number, if dirty.contains(&from) { 40.0 } else { 0.0 }, 95);
+            self.store(from, "1.0.0", &pane).await;
+        }
+        self.clock.set(UnixMillis(BEGIN + (number + 1) * WINDOW + 2_000));
+        windows::tick(self.state()).await.unwrap();
+    }
+
+    async fn windows(&self, of: Option<&DeviceId>) -> Vec<DriftWindow> {
+        let mut conn = self.state().store.read().await.unwrap();
+        let filter = WindowFilter {
+            version: None,
+            device: of,
+            segment: "",
+            from: UnixMillis(0),
+            to: UnixMillis(i64::MAX),
+            limit: 100,
+        };
+        rows::list(&mut conn, &project(), &model(), &filter).await.unwrap()
+    }
+
+    async fn open_alerts(&self) -> Vec<Option<DeviceId>> {
+        let mut conn = self.state().store.read().await.unwrap();
+        let page = alerts::list(&mut conn, &project(), true, &Window::first(100)).await.unwrap();
+        page.items.into_iter().map(|alert| alert.device).collect()
+    }
+
+    async fn drifting(&self) -> Vec<drift::DriftingDevice> {
+        let jobs = &self.state().config.jobs;
+        let rules = WindowRules::new(jobs.window, jobs.window_late);
+        drift::drifting_devices(self.state(), &project(), &model(), rules).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn one_dirty_lens_is_found_with_its_feature_and_raises_one_alert() {
+    let mut fleet = Fleet::start().await;
+    fleet.window(0, &[3]).await;
+    assert_eq!(fleet.open_alerts().await, [], "one window is not enough");
+    fleet.window(1, &[3]).await;
+    fleet.window(2, &[3]).await;
+    let found = fleet.drifting().await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].device, device(3));
+    assert!(!found[0].is_fleet_wide);
+    let features: Vec<&str> = found[0].features.iter().map(|f| f.feature.as_str()).collect();
+    assert_eq!(features, ["level"]);
+    assert_eq!(fleet.open_alerts().await, [Some(device(3))]);
+    for number in 3..7 {
+        fleet.window(number, &[]).await;
+    }
+    assert_eq!(fleet.open_alerts().await, [], "three calm windows close it");
+    fleet.window(7, &[3]).await;
+    fleet.window(8, &[3]).await;
+    assert_eq!(fleet.open_alerts().await, [], "closed a moment ago: it rests");
+}
+
+#[tokio::test]
+async fn many_devices_at_once_are_the_fleets_drift() {
+    let mut fleet = Fleet::start().await;
+    for number in 0..4 {
+        fleet.window(number, &[0, 1, 2, 3]).await;
+    }
+    assert_eq!(fleet.open_alerts().await, [None]);
+    assert!(fleet.drifting().await.iter().all(|device| device.is_fleet_wide));
+}
+
+#[tokio::test]
+async fn computing_a_window_again_changes_nothing_and_corrections_replace() {
+    let mut fleet = Fleet::start().await;
+    fleet.window(0, &[]).await;
+    let once = fleet.windows(None).await;
+    assert_eq!((once.len(), once[0].n), (1, 1200));
+    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(fleet.windows(None).await[0].report, once[0].report);
+
+    let mut corrected = fleet.pane("1.0.0", 0, 0.0, 10);
+    corrected.key.revision = 1;
+    fleet.store(0, "1.0.0", &corrected).await;
+    let mut second_run = fleet.pane("1.0.0", 0, 0.0, 95);
+    second_run.key.run = 2;
+    fleet.store(1, "1.0.0", &second_run).await;
+    windows::tick(fleet.state()).await.unwrap();
+    let again = fleet.windows(None).await;
+    assert_eq!(again[0].n, 1400, "a corrected pane replaces, another run adds");
+    let accuracy = |number| fleet.windows(Some(number));
+    assert_eq!(accuracy(&device(0)).await[0].report.quality.accuracy, Some(0.1));
+}
+
+#[tokio::test]
+async fn hostile_panes_and_unknown_releases_are_left_out() {
+    let mut fleet = Fleet::start().await;
+    let pane = fleet.pane("1.0.0", 0, 0.0, 95);
+    let mut lying = pane.clone();
+    lying.counters.answered = 1 << 50;
+    fleet.store(0, "1.0.0", &lying).await;
+    fleet.store_body(1, "1.0.0", &pane, b"no cbor".to_vec()).await;
+    let mut unknown = pane.clone();
+    unknown.key.digest = Digest::from_bytes([7; 32]);
+    fleet.store(2, "1.0.0", &unknown).await;
+    windows::tick(fleet.state()).await.unwrap();
+    assert!(fleet.windows(None).await.is_empty());
+    fleet.store(3, "1.0.0", &pane).await;
+    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(fleet.windows(None).await[0].n, 200, "the loop goes on");
+}
+
+#[tokio::test]
+async fn a_distribution_sums_windows_on_the_references_bins() {
+    let mut fleet = Fleet::start().await;
+    fleet.window(0, &[2]).await;
+    fleet.window(1, &[2]).await;
+    let dirty = device(2);
+    let span =
+        WindowSpan { version: None, device: Some(&dirty), from: UnixMillis(0), to: UnixMillis(i64::MAX) };
+    let found = drift::distribution(fleet.state(), &project(), &model(), "level", &span).await.unwrap();
+    let (version, found) = found.unwrap();
+    assert_eq!((version.as_str(), found.n, found.m), ("1.0.0", 1000, 400));
+    assert_eq!(found.current.iter().sum::<u64>(), 400);
+    assert_eq!(found.bins.last().unwrap().name.as_deref(), Some("outside"));
+    assert!(found.current.last().is_some_and(|outside| *outside > 100), "40 to 139 against 0 to 99");
+    let none = drift::distribution(fleet.state(), &project(), &model(), "no such", &span).await.unwrap();
+    assert!(none.is_none());
+}
+
+#[tokio::test]
+async fn evidence_tells_the_worse_release_from_its_control() {
+    let mut fleet = Fleet::start().await;
+    fleet.window(0, &[]).await;
+    let worse = fleet.pane("2.0.0", 0, 0.0, 75);
+    fleet.store(7, "2.0.0", &worse).await;
+    let group = |version: &str, devices: std::ops::Range<usize>| Group {
+        digest: digest(&fleet.manifest(version)),
+        devices: devices.map(device).collect::<BTreeSet<_>>(),
+    };
+    let (candidate, control) = (group("2.0.0", 7..8), group("1.0.0", 0..6));
+    let span = (UnixMillis(BEGIN), UnixMillis(BEGIN + WINDOW));
+    let groups = (&candidate, Some(&control));
+    let all = drift::behaviour(fleet.state(), &project(), &model(), groups, span, None).await.unwrap();
+    let accuracy = all.iter().find(|e| e.metric == Metric::Accuracy).unwrap();
+    assert_eq!((accuracy.candidate.n, accuracy.control.unwrap().n), (200, 1200));
+    assert!(accuracy.worse.unwrap().low > 0.1, "{accuracy:?}");
+    assert_eq!((accuracy.from, accuracy.to), span);
+    let input = all.iter().find(|e| e.metric == Metric::InputDrift).unwrap();
+    assert!(input.candidate.value <= input.control.unwrap().value, "{input:?}");
+    let later = (span.1, span.1.plus_millis(WINDOW));
+    let none = drift::behaviour(fleet.state(), &project(), &model(), groups, later, None).await.unwrap();
+    assert!(none.is_empty(), "another time tells nothing");
+}
