@@ -134,10 +134,10 @@ pub enum Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JudgedBy {
-    /// The point estimate; the interval is shown only.
-    Point,
-    /// Fails when the interval lies above the limit: shown to be worse. The default.
+    /// The point estimate; the interval is shown only. The default: what is over the limit doesn't pass.
     #[default]
+    Point,
+    /// Fails when the interval lies above the limit: shown to be worse. Lets small samples pass.
     ShownWorse,
     /// Passes when the interval lies below the limit: shown not to be worse. Asks for more data.
     ShownNotWorse,

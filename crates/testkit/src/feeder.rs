@@ -135,11 +135,14 @@ impl Lens {
     fn look(self, pixels: &[f32], turn: usize) -> Vec<f32> {
         match self {
             Self::Clean => pixels.to_vec(),
-            Self::Dirty => {
-                (0..64).map(|at| (blurred(pixels, at) + noise(turn * 64 + at)).clamp(0.0, 16.0)).collect()
-            }
+            Self::Dirty => (0..64).map(|at| dirty(pixels, turn, at)).collect(),
         }
     }
+}
+
+/// Half of the light comes through the smear; what is left of the range is noise.
+fn dirty(pixels: &[f32], turn: usize, at: usize) -> f32 {
+    (pixels[at].midpoint(blurred(pixels, at)) + noise(turn * 64 + at)).clamp(0.0, 16.0)
 }
 
 fn blurred(pixels: &[f32], at: usize) -> f32 {
@@ -150,13 +153,13 @@ fn blurred(pixels: &[f32], at: usize) -> f32 {
     values.iter().sum::<f32>() / values.len() as f32
 }
 
-/// Uniform noise in -2.5..2.5 from a 64-bit mix (SplitMix64), so that runs repeat.
+/// Uniform noise in -1.5..1.5 from a 64-bit mix (SplitMix64), so that runs repeat.
 fn noise(index: usize) -> f32 {
     let mut x = (index as u64).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     let top = u16::try_from((x ^ (x >> 31)) >> 48).unwrap_or(0);
-    (f32::from(top) / f32::from(u16::MAX) - 0.5) * 5.0
+    (f32::from(top) / f32::from(u16::MAX) - 0.5) * 3.0
 }
 
 /// One answer of the model.

@@ -65,6 +65,8 @@ fn plan(gates: &Value) -> Value {
         "evidence_timeout_s": 90,
         "gates": gates,
         "on_failure": "roll_back_stage",
+        // The same devices go first each time, so that the dirty one stays in the control groups (decision 0005).
+        "seed": "demo",
     })
 }
 
