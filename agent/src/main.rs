@@ -3,14 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use flotilla_agent::app::{self, App};
+use flotilla_agent::app::App;
 use flotilla_agent::args::{Cli, Command, Settings};
 use flotilla_agent::config::{Config, Log};
 use flotilla_agent::exit::Exit;
-use flotilla_agent::health::{Clock, LogRing, read_hardware, ready};
-use flotilla_agent::link::enroll::{self, EnrollError, Wish};
-use flotilla_agent::{chain, durable, status};
-use protocol::DeviceId;
+use flotilla_agent::health::{LogRing, ready};
+use flotilla_agent::{chain, commands};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -27,8 +25,11 @@ fn main() -> ExitCode {
     };
     let exit = match cli.command {
         Command::Run => run(config),
-        Command::Enroll { token, device_id, force } => enroll(&config, &token, device_id.as_ref(), force),
-        Command::Status { json } => show_status(&config, json),
+        Command::Enroll { token, device_id, force } => match runtime(1) {
+            Some(runtime) => runtime.block_on(commands::enroll(&config, &token, device_id.as_ref(), force)),
+            None => Exit::Internal,
+        },
+        Command::Status { json } => commands::show_status(&config, json),
         Command::CheckConfig => {
             println!("the configuration is valid");
             Exit::Ok
@@ -49,9 +50,9 @@ fn start_log(config: &Log) -> LogRing {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ring.clone()).with_ansi(false);
     if config.has_time {
-        log.init()
+        log.init();
     } else {
-        log.without_time().init()
+        log.without_time().init();
     }
     ring
 }
@@ -121,50 +122,4 @@ impl Signals {
     async fn next(&mut self) -> &'static str {
         tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
     }
-}
-
-fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_forced: bool) -> Exit {
-    let prepared = durable::make_dir(&config.state_dir).and_then(|()| Clock::open(&config.state_dir));
-    let clock = match prepared {
-        Ok(clock) => clock,
-        Err(error) => {
-            eprintln!("error: {}", chain(&error));
-            return Exit::Config;
-        }
-    };
-    let Some(runtime) = runtime(1) else { return Exit::Internal };
-    let hardware = read_hardware(&config.device.class);
-    let wish = Wish { token, device, hardware: &hardware, is_forced, limits: app::http_limits(&config.link) };
-    match runtime.block_on(enroll::enroll(&config.state_dir, &wish, &clock)) {
-        Ok(identity) => {
-            println!("enrolled as {}/{}", identity.project, identity.device);
-            Exit::Ok
-        }
-        Err(error) => {
-            eprintln!("error: {}", chain(&error));
-            exit_of(&error)
-        }
-    }
-}
-
-fn exit_of(error: &EnrollError) -> Exit {
-    match error {
-        EnrollError::Token(_) => Exit::Usage,
-        EnrollError::AlreadyEnrolled { .. } | EnrollError::Identity(_) | EnrollError::Root(_) => Exit::Config,
-        EnrollError::Refused { .. } => Exit::NoPermission,
-        error if error.is_retryable() => Exit::Unavailable,
-        _ => Exit::Internal,
-    }
-}
-
-fn show_status(config: &Config, is_json: bool) -> Exit {
-    match status::ask(config.serve.listen) {
-        Ok(status) if is_json => println!("{status:#}"),
-        Ok(status) => print!("{}", status::screen(&status)),
-        Err(error) => {
-            eprintln!("error: {}", chain(&error));
-            return Exit::Unavailable;
-        }
-    }
-    Exit::Ok
 }

@@ -50,7 +50,7 @@ impl Backoff {
         let cap = self.policy.min.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.policy.max);
         self.failures = self.failures.saturating_add(1);
         let least = (self.policy.min / 2).min(cap);
-        least + (cap - least).mul_f64(f64::from(random) / f64::from(u32::MAX))
+        least + cap.saturating_sub(least).mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
 }
 

@@ -11,17 +11,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::retry::{self, Backoff, Policy};
 
-const RESTART: Policy = Policy { min: Duration::from_secs(1), max: Duration::from_secs(60) };
+const RESTART: Policy = Policy { min: Duration::from_secs(1), max: Duration::from_mins(1) };
 
 /// Owns the agent's tasks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Supervisor {
+    restart: Policy,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     names: BTreeMap<Id, &'static str>,
 }
 
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self::new(RESTART)
+    }
+}
+
 impl Supervisor {
+    /// Without tasks; what ends without being asked starts again after `restart`.
+    pub fn new(restart: Policy) -> Self {
+        Self { restart, stop: CancellationToken::new(), tasks: JoinSet::new(), names: BTreeMap::new() }
+    }
+
     /// Raised when everything must end.
     pub fn stop_signal(&self) -> CancellationToken {
         self.stop.clone()
@@ -34,8 +46,8 @@ impl Supervisor {
         E: Display + Send + 'static,
     {
         let stop = self.stop.clone();
+        let mut backoff = Backoff::new(self.restart);
         let task = async move {
-            let mut backoff = Backoff::new(RESTART);
             loop {
                 // A task of its own, so that a panic ends only it.
                 let outcome = tokio::spawn(make()).await;
@@ -44,13 +56,13 @@ impl Supervisor {
                 }
                 match outcome {
                     Ok(Ok(())) => {
-                        tracing::error!(task = name, "a task ended without being asked; it starts again")
+                        tracing::error!(task = name, "a task ended without being asked; it starts again");
                     }
                     Ok(Err(error)) => {
-                        tracing::error!(task = name, error = %error, "a task failed; it starts again")
+                        tracing::error!(task = name, error = %error, "a task failed; it starts again");
                     }
                     Err(error) => {
-                        tracing::error!(task = name, error = %error, "a task panicked; it starts again")
+                        tracing::error!(task = name, error = %error, "a task panicked; it starts again");
                     }
                 }
                 let delay = backoff.next_delay(retry::random());
@@ -93,10 +105,12 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    #[tokio::test(start_paused = true)]
+    const FAST: Policy = Policy { min: Duration::from_millis(1), max: Duration::from_millis(5) };
+
+    #[tokio::test]
     async fn a_task_that_ends_fails_or_panics_starts_again() {
         let runs = Arc::new(AtomicU32::new(0));
-        let mut supervisor = Supervisor::default();
+        let mut supervisor = Supervisor::new(FAST);
         let (seen, stop) = (runs.clone(), supervisor.stop_signal());
         supervisor.keep("wobbly", move || {
             let (seen, stop) = (seen.clone(), stop.clone());
@@ -113,17 +127,17 @@ mod tests {
             }
         });
         while runs.load(Ordering::Relaxed) < 4 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(supervisor.shut_down(Duration::from_secs(5)).await.is_empty());
         assert_eq!(runs.load(Ordering::Relaxed), 4);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_does_not_stop_is_named() {
         let mut supervisor = Supervisor::default();
         supervisor.once("deaf", std::future::pending());
         supervisor.once("quick", async {});
-        assert_eq!(supervisor.shut_down(Duration::from_secs(5)).await, ["deaf"]);
+        assert_eq!(supervisor.shut_down(Duration::from_millis(50)).await, ["deaf"]);
     }
 }

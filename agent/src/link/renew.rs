@@ -19,9 +19,9 @@ use super::tls::{TlsError, client_config};
 use crate::health::Clock;
 use crate::retry::{self, Backoff, Policy};
 
-const RETRY: Policy = Policy { min: Duration::from_secs(30), max: Duration::from_secs(6 * 3600) };
+const RETRY: Policy = Policy { min: Duration::from_secs(30), max: Duration::from_hours(6) };
 /// The clock is looked at this often at least: a device may sleep, and its clock may jump.
-const LOOK_EVERY: Duration = Duration::from_secs(3600);
+const LOOK_EVERY: Duration = Duration::from_hours(1);
 const MAX_ANSWER_BYTES: u64 = 256 * 1024;
 
 /// Identity, TLS and HTTP that belong together.

@@ -139,7 +139,9 @@ impl Session {
                 self.mqtt.publish(Channel::Status, true, encode_json(&online));
                 self.say_hello();
                 let tasks: Vec<_> = self.inputs.tasks.borrow_and_update().values().cloned().collect();
-                tasks.iter().for_each(|task| self.report(task));
+                for task in &tasks {
+                    self.report(task);
+                }
             }
             Happening::Message { channel, payload } => self.heard(channel, &payload),
             Happening::Refused(why) => tracing::warn!(why, "the broker refused"),
@@ -299,7 +301,7 @@ fn host_and_port(url: &str) -> Option<(String, u16)> {
 }
 
 fn far() -> Instant {
-    Instant::now() + Duration::from_secs(24 * 3600)
+    Instant::now() + Duration::from_hours(24)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub struct BootRecord {
 }
 
 /// What was found at start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     /// The newest record, or the first start.
     Whole,

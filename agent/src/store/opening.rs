@@ -81,9 +81,10 @@ fn quarantine_and_open(dir: &Path, marker: &Path, why: &str) -> Result<Opened, S
 fn is_damage(error: &SpoolError) -> bool {
     match error {
         SpoolError::Sled { source, .. } => match source {
-            sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) | sled::Error::Unsupported(_) => {
-                true
-            }
+            sled::Error::Corruption { .. }
+            | sled::Error::ReportableBug(_)
+            | sled::Error::Unsupported(_)
+            | sled::Error::CollectionNotFound(_) => true,
             sled::Error::Io(io) => {
                 matches!(
                     io.kind(),
@@ -93,7 +94,6 @@ fn is_damage(error: &SpoolError) -> bool {
                         | std::io::ErrorKind::Other
                 ) && !io.to_string().contains("could not acquire lock")
             }
-            sled::Error::CollectionNotFound(_) => true,
         },
         SpoolError::Entry(_) => true,
         SpoolError::Files(_) | SpoolError::TooLarge { .. } | SpoolError::Closed => false,

@@ -82,7 +82,13 @@ impl Writer {
         }
     }
 
+    /// Works until the spool closes; the database is closed then, whoever still holds a handle.
     pub(super) fn run(mut self, inbox: &Receiver<Order>) {
+        self.work_until_closed(inbox);
+        *self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn work_until_closed(&mut self, inbox: &Receiver<Order>) {
         while !self.is_closing || !self.group.is_empty() {
             self.gather(inbox);
             match self.work() {
@@ -303,7 +309,9 @@ impl Writer {
         let before = self.shared.visible(|v| v.losses.clone());
         if let Some(cause) = cause {
             self.shared.visible(|v| {
-                by_kind.iter().for_each(|(kind, n)| *v.losses.entry((*kind, cause)).or_default() += n)
+                for (kind, n) in &by_kind {
+                    *v.losses.entry((*kind, cause)).or_default() += n;
+                }
             });
         }
         self.add_losses(&mut batch);

@@ -235,7 +235,7 @@ impl Core {
     async fn act(&mut self, model: &ModelName, action: Action) {
         match action {
             Action::Report => self.report(model),
-            Action::ReportSuperseded(task) => self.report_superseded(model, task),
+            Action::ReportSuperseded(task) => self.report_superseded(model, &task),
             Action::SwitchBack => self.load_active(model).await,
             Action::StopShadow => self.table.set_shadow(model, None),
             Action::Collect => self.collect().await,
@@ -369,7 +369,7 @@ impl Core {
         for model in due {
             if let Some((_, at)) = self.retries.get_mut(&model) {
                 // Only `Failed` sets it again; the backoff itself lives on until the task ends.
-                *at = now + Duration::from_secs(24 * 3600);
+                *at = now + Duration::from_hours(24);
             }
             self.apply(&model, Event::Retry).await;
         }

@@ -220,13 +220,12 @@ impl TrustedStore {
         let Ok(info) = repository.find_target(director::TARGET) else { return Ok(None) };
         let path = self.dir.join(DIRECTOR_FILE);
         let kept = durable::read_bounded(&path, MAX_FILE_BYTES).map_err(MetadataError::Disk)?;
-        let target = match kept.and_then(|bytes| info.verify(bytes).ok()) {
-            Some(target) => target,
-            None => {
-                let target = self.target(http, repository, director::TARGET).await?;
-                durable::write_atomic(&path, target.bytes()).map_err(MetadataError::Disk)?;
-                target
-            }
+        let target = if let Some(target) = kept.and_then(|bytes| info.verify(bytes).ok()) {
+            target
+        } else {
+            let target = self.target(http, repository, director::TARGET).await?;
+            durable::write_atomic(&path, target.bytes()).map_err(MetadataError::Disk)?;
+            target
         };
         DirectorKeys::parse(&target).map(Some).map_err(MetadataError::Trust)
     }

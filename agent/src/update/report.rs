@@ -35,12 +35,12 @@ impl Core {
         let _full = self.reports.try_send(report);
     }
 
-    pub(super) fn report_superseded(&self, model: &ModelName, task: Task) {
+    pub(super) fn report_superseded(&self, model: &ModelName, task: &Task) {
         let record = self.model(model);
         let why = cause(CauseKind::Superseded, "the server asked for another release".into());
         let is_serving_again = record.active.as_ref().is_none_or(|held| held.release != task.release);
         let phase = if is_serving_again { TaskPhase::RolledBack } else { TaskPhase::Failed };
-        let _full = self.reports.try_send(self.task_report(model, &task, phase, Some(why), &record));
+        let _full = self.reports.try_send(self.task_report(model, task, phase, Some(why), &record));
     }
 
     fn task_report(
@@ -103,10 +103,9 @@ fn model_state(model: &ModelName, record: &Record) -> ModelState {
 
 pub(super) fn log_transition(model: &ModelName, phase: &Phase) {
     let version = phase.task().map(|task| task.release.version.to_string()).unwrap_or_default();
-    match phase.cause() {
-        Some(Cause { kind, detail }) => {
-            tracing::warn!(model = %model, version, phase = ?phase.word(), cause = ?kind, detail, "update ended");
-        }
-        None => tracing::info!(model = %model, version, phase = ?phase.word(), "update goes on"),
+    if let Some(Cause { kind, detail }) = phase.cause() {
+        tracing::warn!(model = %model, version, phase = ?phase.word(), cause = ?kind, detail, "update ended");
+    } else {
+        tracing::info!(model = %model, version, phase = ?phase.word(), "update goes on");
     }
 }

@@ -1,0 +1,56 @@
+//! The subcommands beside `run`: short, with their result on stdout and talk on stderr.
+
+use protocol::DeviceId;
+
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::health::{Clock, read_hardware};
+use crate::link::enroll::{self, EnrollError, Wish};
+use crate::{app, chain, durable, status};
+
+/// `enroll`: makes this device's identity with a one-time token.
+pub async fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_forced: bool) -> Exit {
+    let prepared = durable::make_dir(&config.state_dir).and_then(|()| Clock::open(&config.state_dir));
+    let clock = match prepared {
+        Ok(clock) => clock,
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            return Exit::Config;
+        }
+    };
+    let hardware = read_hardware(&config.device.class);
+    let wish = Wish { token, device, hardware: &hardware, is_forced, limits: app::http_limits(&config.link) };
+    match enroll::enroll(&config.state_dir, &wish, &clock).await {
+        Ok(identity) => {
+            println!("enrolled as {}/{}", identity.project, identity.device);
+            Exit::Ok
+        }
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            exit_of(&error)
+        }
+    }
+}
+
+fn exit_of(error: &EnrollError) -> Exit {
+    match error {
+        EnrollError::Token(_) => Exit::Usage,
+        EnrollError::AlreadyEnrolled { .. } | EnrollError::Identity(_) | EnrollError::Root(_) => Exit::Config,
+        EnrollError::Refused { .. } => Exit::NoPermission,
+        error if error.is_retryable() => Exit::Unavailable,
+        _ => Exit::Internal,
+    }
+}
+
+/// `status`: asks the running agent.
+pub fn show_status(config: &Config, is_json: bool) -> Exit {
+    match status::ask(config.serve.listen) {
+        Ok(status) if is_json => println!("{status:#}"),
+        Ok(status) => print!("{}", status::screen(&status)),
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            return Exit::Unavailable;
+        }
+    }
+    Exit::Ok
+}
