@@ -66,6 +66,8 @@ describe('formats', () => {
     expect(format.microseconds(812)).toBe('812\u202fµs');
     expect(format.microseconds(1500)).toBe('1.5\u202fms');
     expect(format.percent(0.9744)).toBe('97.4\u202f%');
+    expect(format.probability(1.2e-14)).toBe('< 0.0001');
+    expect(format.probability(0.0412)).toBe('0.0412');
     for (const nothing of [null, undefined, Number.NaN, Number.POSITIVE_INFINITY]) {
       expect(format.bytes(nothing)).toBe('–');
       expect(format.percent(nothing)).toBe('–');

@@ -2,12 +2,15 @@
 import type { Locale, Translate } from './types';
 
 export const NONE = '–';
+const SMALLEST_P = 0.0001;
 type Maybe = number | null | undefined;
 
 export interface Format {
   readonly number: (value: Maybe, digits?: number) => string;
   /** At most `digits` significant digits: for scores. */
   readonly score: (value: Maybe, digits?: number) => string;
+  /** A p-value: below what people compare, only that it is below. */
+  readonly probability: (value: Maybe) => string;
   /** `value` is a share from 0 to 1. */
   readonly percent: (value: Maybe, digits?: number) => string;
   readonly bytes: (value: Maybe) => string;
@@ -59,6 +62,10 @@ export function makeFormat(locale: Locale, t: Translate): Format {
       isNumber(value)
         ? new Intl.NumberFormat(locale, { maximumSignificantDigits: digits }).format(value)
         : NONE,
+    probability: (value) => {
+      if (!isNumber(value)) return NONE;
+      return value < SMALLEST_P ? `< ${fixed(SMALLEST_P, 4)}` : fixed(value, 4);
+    },
     percent: (value, digits = 1) => (isNumber(value) ? `${fixed(value * 100, digits, digits)}\u202f%` : NONE),
     bytes: (value) => {
       if (!isNumber(value)) return NONE;

@@ -99,7 +99,7 @@ export function ColumnsTable({ project, model, window, chosen, onChoose }: Colum
     {
       id: 'p',
       header: t('drift.p'),
-      cell: (row) => format.score(row.adjusted_p, 2),
+      cell: (row) => format.probability(row.adjusted_p),
       align: 'end',
       isSecondary: true,
       sort: (a, b) => (a.adjusted_p ?? 1) - (b.adjusted_p ?? 1),

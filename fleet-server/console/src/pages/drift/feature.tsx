@@ -37,7 +37,7 @@ export function FeatureDetail({ project, model, window, feature }: FeatureProps)
       isSecondary: true,
     },
     { id: 'critical', header: t('drift.threshold'), cell: (row) => format.score(row.critical), align: 'end' },
-    { id: 'p', header: 'p', cell: (row) => format.score(row.p, 2), align: 'end', isSecondary: true },
+    { id: 'p', header: 'p', cell: (row) => format.probability(row.p), align: 'end', isSecondary: true },
     {
       id: 'convention',
       header: t('gate.arithmetic'),
