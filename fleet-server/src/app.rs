@@ -1,6 +1,7 @@
 //! Composition root: the only file that names every part.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,10 +16,10 @@ use crate::config::Config;
 use crate::domain::rollouts;
 use crate::domain::users::{self, FirstAdmin};
 use crate::downlink::Downlink;
+use crate::link::{BrokerError, Link, LinkCounters, LinkIo, StoreGate, forget_connections};
 use crate::listener::{Peer, TlsListener};
 use crate::metrics::Metrics;
-use crate::link::{BrokerError, Link, LinkCounters, LinkIo, StoreGate};
-use crate::pki::{Authority, FailureLimiter, PkiError, ServerCertificate, TlsConfigs};
+use crate::pki::{Authority, FailureLimiter, PkiError, ServerCertificate, TlsConfigs, keep_fresh};
 use crate::store::{Store, StoreError};
 use crate::supervisor::{Ending, OnEnd, Supervisor};
 use crate::tuf::{SealError, SealKey};
@@ -167,7 +168,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         ca.server_certificate,
         state.clock.now(),
     )?;
-    let tls = TlsConfigs::new(&state.authority, &Arc::new(certificate))?;
+    let certificate = Arc::new(certificate);
+    let tls = TlsConfigs::new(&state.authority, &certificate)?;
+    forget_connections(&state.store).await?;
 
     let router = api::router(state.clone());
     serve(&mut supervisor, "https", ports.https, &tls.https, router, state.config.https.listen)?;
@@ -182,6 +185,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let link = Link::start(&state, link, &mut supervisor).await?;
     let router = tuf::device_port::router(state.clone(), gate);
     serve(&mut supervisor, "device", ports.device, &tls.device, router, state.config.device.listen)?;
+    let (authority, clock) = (state.authority.clone(), state.clock.clone());
+    supervisor.spawn("certificate", OnEnd::Restart, move |shutdown| {
+        let fresh = keep_fresh(certificate.clone(), authority.clone(), clock.clone(), shutdown);
+        async move { Ok(fresh.await?) }
+    });
     spawn_job(&mut supervisor, "metadata", &state, tuf::refresh::run);
     spawn_job(&mut supervisor, "retention", &state, jobs::retention::run);
     spawn_job(&mut supervisor, "rollouts", &state, jobs::rollouts::run);
@@ -272,7 +280,10 @@ fn address(port: &'static str, tcp: &TcpListener, address: SocketAddr) -> Result
 }
 
 fn make_folder(path: &std::path::Path) -> Result<(), StartError> {
-    std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.to_owned(), source })
+    let mut builder = std::fs::DirBuilder::new();
+    // Database, keys and the first password are for this user only.
+    builder.recursive(true).mode(0o700);
+    builder.create(path).map_err(|source| StartError::Folder { path: path.to_owned(), source })
 }
 
 /// Serves a router on a TLS port until shutdown; requests in flight may finish.
@@ -284,8 +295,11 @@ fn serve(
     router: Router,
     asked: SocketAddr,
 ) -> Result<(), StartError> {
-    let listener =
-        TlsListener::new(tcp, tls.clone()).map_err(|source| StartError::Bind { port, address: asked, source })?;
+    let listener = TlsListener::new(tcp, tls.clone()).map_err(|source| StartError::Bind {
+        port,
+        address: asked,
+        source,
+    })?;
     let listener = std::sync::Mutex::new(Some(listener));
     supervisor.spawn(port, OnEnd::StopServer, move |shutdown| {
         let listener = listener.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();

@@ -332,6 +332,6 @@ fn config(max_connections: usize) -> BrokerConfig {
         .with_max_outbound_inflight(OUTBOUND_INFLIGHT)
         .with_max_subscriptions_per_client(16)
         .with_max_retained_message_size(MAX_RETAINED_BYTES)
-        .with_session_expiry(Duration::from_secs(3600))
+        .with_session_expiry(Duration::from_hours(1))
         .with_sys_topics_enabled(false)
 }

@@ -69,7 +69,11 @@ impl DownlinkTask {
         }
     }
 
-    async fn desired(&self, project: &ProjectId, device: &DeviceId) -> Result<Option<Outbound>, DirectorError> {
+    async fn desired(
+        &self,
+        project: &ProjectId,
+        device: &DeviceId,
+    ) -> Result<Option<Outbound>, DirectorError> {
         let Some(mut row) = self.in_service(project, device).await? else { return Ok(None) };
         let now = self.clock.now();
         if director::needs_renewal(&row, now) {

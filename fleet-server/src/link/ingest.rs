@@ -32,7 +32,7 @@ const GROUP: usize = 200;
 /// How long the first message of a group waits for more.
 const GROUP_WAIT: Duration = Duration::from_millis(5);
 /// One refusal of a kind is noted among a device's events in so long; a hostile device can't fill the table.
-const NOTE_EVERY: Duration = Duration::from_secs(60);
+const NOTE_EVERY: Duration = Duration::from_mins(1);
 /// Devices whose last note is remembered; when full, the memory starts anew.
 const NOTED: usize = 10_000;
 const RETRY_MIN: Duration = Duration::from_millis(100);

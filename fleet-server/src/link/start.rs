@@ -61,13 +61,12 @@ impl Link {
         let (outbound, outbound_receiver) = mpsc::channel(OUTBOUND);
         let (ready_sender, is_ready) = watch::channel(false);
         let LinkIo { listener, tls, external, requests, on_task } = io;
-        let (upstream, broker) = match external {
-            Some(upstream) => (upstream, None),
-            None => {
-                let broker = embed(state, listener, tls, &counters, supervisor).await?;
-                let (address, token) = (broker.loopback(), broker.token().to_owned());
-                (Upstream::Loopback { address, token }, Some(broker))
-            }
+        let (upstream, broker) = if let Some(upstream) = external {
+            (upstream, None)
+        } else {
+            let broker = embed(state, listener, tls, &counters, supervisor).await?;
+            let (address, token) = (broker.loopback(), broker.token().to_owned());
+            (Upstream::Loopback { address, token }, Some(broker))
         };
         let session = Session {
             upstream,
@@ -88,15 +87,14 @@ impl Link {
             is_connected: is_connected(broker.clone()),
             noted: HashMap::new(),
         };
-        let downlink =
-            DownlinkTask {
-                store: state.store.clone(),
-                clock: state.clock.clone(),
-                seal: state.seal.clone(),
-                requests,
-                outbound,
-                broker: broker.clone(),
-            };
+        let downlink = DownlinkTask {
+            store: state.store.clone(),
+            clock: state.clock.clone(),
+            seal: state.seal.clone(),
+            requests,
+            outbound,
+            broker: broker.clone(),
+        };
         spawn(supervisor, "mqtt session", session, |mut task, shutdown| {
             Box::pin(async move { task.run(shutdown).await })
         });

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 const RENEW_FRACTION: i64 = 3;
 
 /// How often the end is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(3600);
+const LOOK_EVERY: Duration = Duration::from_hours(1);
 
 /// Names that every server certificate carries.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];

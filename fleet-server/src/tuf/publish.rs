@@ -190,9 +190,12 @@ fn take_metadata(
         let malformed = |source| PublishError::Malformed { name: name.clone(), source };
         let claims = repo::claims(bytes).map_err(malformed)?;
         let is_model = ModelName::new(name.clone()).is_ok() && !is_reserved(name);
-        if !matches!((claims.kind.as_str(), name.as_str()), ("root", "root") | ("targets", "targets"))
-            && !(claims.kind == "targets" && is_model)
-        {
+        let is_good = match claims.kind.as_str() {
+            "root" => name == "root",
+            "targets" => name == "targets" || is_model,
+            _ => false,
+        };
+        if !is_good {
             return Err(PublishError::WrongRole { name: name.clone(), kind: claims.kind });
         }
         match candidate.get(name, claims.version) {

@@ -21,7 +21,7 @@ const SNAPSHOT_LIFETIME_MS: i64 = 30 * DAY_MS;
 /// Signed again when less than two thirds of the lifetime are left: a server that was down for a day harms nobody.
 const LEFT_NUMERATOR: i64 = 2;
 const LEFT_DENOMINATOR: i64 = 3;
-const TICK: std::time::Duration = std::time::Duration::from_secs(60);
+const TICK: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Why snapshot or timestamp can't be signed.
 #[derive(Debug, thiserror::Error)]
