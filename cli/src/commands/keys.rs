@@ -43,8 +43,10 @@ async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
     let mut keyring = Keyring::of(client.project())?;
     let server_root = metadata::fetch(client, "root").await?;
     let local_root = keyring.read("root.json")?;
-    if server_root.is_some() {
-        bail!("project {} has a root already; its keys are with whoever made them", client.project());
+    match (&server_root, &local_root) {
+        (None, _) => {}
+        (Some(server), Some(local)) if server == local => return finish(context, &keyring, local).await,
+        (Some(_), _) => bail!("project {} has a root already; its keys are with whoever made them", client.project()),
     }
     let online = client.get("/online-keys").await?;
     if local_root.is_none() {
@@ -66,11 +68,23 @@ async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
     keyring.keep("root.json", &root)?;
     client.post("/publications", &body).await?;
     keyring.keep(&kept_name("targets"), &targets.signed)?;
+    told(context, &keyring, &root)
+}
+
+/// The publication arrived but its answer did not: what the server has is what was sent.
+async fn finish(context: &Context, keyring: &Keyring, root: &[u8]) -> Result<()> {
+    let targets = metadata::newest(&context.client, keyring, "targets", &keyring.public(Owner::Targets)?).await?;
+    keyring.keep(&kept_name("targets"), &targets.context("the server has a root but no targets")?)?;
+    told(context, keyring, root)
+}
+
+fn told(context: &Context, keyring: &Keyring, root: &[u8]) -> Result<()> {
+    let client = &context.client;
     let said = json!({
         "project": client.project(),
         "folder": keyring.folder(),
         "root_sha256": crate::keyring::root_pin(None, client.project())?,
-        "root_expires": format_rfc3339(claims(&root)?.expires),
+        "root_expires": format_rfc3339(claims(root)?.expires),
     });
     eprintln!("keep a copy of {} offline: whoever loses it loses the fleet", keyring.folder().display());
     context.format.print(&said, |said| {

@@ -32,26 +32,53 @@ pub(crate) enum Command {
         #[arg(long)]
         timeout_s: Option<u64>,
     },
-    /// Stop offering the release; tasks that are activating finish.
-    Pause {
+    /// Each device's part: where it stands and why.
+    Tasks {
+        /// Rollout id.
+        rollout: String,
+        /// Only tasks in this phase, e.g. failed.
+        #[arg(long)]
+        phase: Option<String>,
+    },
+    /// What happened, who did it and why.
+    Journal {
         /// Rollout id.
         rollout: String,
     },
+    /// Agree, as another person than the author.
+    Approve(Decision),
+    /// Refuse, as another person than the author.
+    Deny(Decision),
+    /// Stop offering the release; tasks that are activating finish.
+    Pause(Decision),
     /// Go on; a failed stage is judged again.
     Resume {
         /// Rollout id.
         rollout: String,
+        /// Give failed and unreachable devices of the stage another chance first.
+        #[arg(long)]
+        retry_failed: bool,
     },
     /// End it; devices that have the release keep it.
-    Abort {
-        /// Rollout id.
-        rollout: String,
-    },
-    /// Bring every device of it back to its old release.
+    Abort(Decision),
+    /// Bring its devices back to their old release.
     Rollback {
-        /// Rollout id.
-        rollout: String,
+        #[command(flatten)]
+        decision: Decision,
+        /// Which devices.
+        #[arg(long, value_parser = ["all", "stage"], default_value = "all")]
+        scope: String,
     },
+}
+
+/// Which rollout, and why.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Decision {
+    /// Rollout id.
+    rollout: String,
+    /// Why, for the journal.
+    #[arg(long, default_value = "")]
+    reason: String,
 }
 
 /// A rollout's plan from flags, from a file, or both: flags win.
@@ -102,11 +129,45 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
         }
         Command::Show { rollout } => context.format.print(&client.get(&path(&rollout, "")).await?, show),
         Command::Watch { rollout, timeout_s } => watch(context, &rollout, timeout_s).await,
-        Command::Pause { rollout } => act(context, &rollout, "pause").await,
-        Command::Resume { rollout } => act(context, &rollout, "resume").await,
-        Command::Abort { rollout } => act(context, &rollout, "abort").await,
-        Command::Rollback { rollout } => act(context, &rollout, "rollback").await,
+        Command::Tasks { rollout, phase } => tasks(context, &rollout, phase.as_deref()).await,
+        Command::Journal { rollout } => journal(context, &rollout).await,
+        Command::Approve(decision) => decide(context, &decision, "approve").await,
+        Command::Deny(decision) => decide(context, &decision, "deny").await,
+        Command::Pause(decision) => decide(context, &decision, "pause").await,
+        Command::Abort(decision) => decide(context, &decision, "abort").await,
+        Command::Resume { rollout, retry_failed } => {
+            act(context, &rollout, "resume", &json!({ "retry_failed": retry_failed })).await
+        }
+        Command::Rollback { decision, scope } => {
+            let body = json!({ "reason": decision.reason, "scope": scope });
+            act(context, &decision.rollout, "rollback", &body).await
+        }
     }
+}
+
+async fn decide(context: &Context, decision: &Decision, verb: &str) -> Result<()> {
+    act(context, &decision.rollout, verb, &json!({ "reason": decision.reason })).await
+}
+
+async fn tasks(context: &Context, rollout: &str, phase: Option<&str>) -> Result<()> {
+    let query: Vec<(&str, &str)> = phase.map(|phase| ("phase", phase)).into_iter().collect();
+    let found = json!(context.client.list(&path(rollout, "/tasks"), &query).await?);
+    context.format.print(&found, |tasks| {
+        let row = |task: &Value| {
+            ["/device", "/stage", "/phase", "/attempt", "/why"].map(|at| text(task, at)).to_vec()
+        };
+        let headings = ["device", "stage", "phase", "tries", "why"];
+        table(&headings, items(tasks).iter().map(row).collect(), "no device takes part yet")
+    })
+}
+
+async fn journal(context: &Context, rollout: &str) -> Result<()> {
+    let found = json!(context.client.list(&path(rollout, "/journal"), &[]).await?);
+    context.format.print(&found, |entries| {
+        let row = |entry: &Value| ["/at", "/actor", "/message", "/cause"].map(|at| text(entry, at)).to_vec();
+        let headings = ["when", "who", "what", "why"];
+        table(&headings, items(entries).iter().map(row).collect(), "nothing has happened yet")
+    })
 }
 
 impl Create {
@@ -139,8 +200,8 @@ fn path(rollout: &str, rest: &str) -> String {
     format!("/rollouts/{rollout}{rest}")
 }
 
-async fn act(context: &Context, rollout: &str, verb: &str) -> Result<()> {
-    let after = context.client.post(&path(rollout, &format!("/{verb}")), &json!({})).await?;
+async fn act(context: &Context, rollout: &str, verb: &str, body: &Value) -> Result<()> {
+    let after = context.client.post(&path(rollout, &format!("/{verb}")), body).await?;
     context.format.print(&after, show)
 }
 

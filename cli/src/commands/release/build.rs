@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long)]
     out: Option<PathBuf>,
     /// When the release counts as made (RFC 3339); default: now. A fixed time makes the same release again.
-    #[arg(long, env = "SOURCE_DATE")]
+    #[arg(long)]
     created: Option<String>,
 }
 

@@ -1,0 +1,156 @@
+//! The command line as people and scripts meet it: help texts, what works without a server, named errors.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn flotilla(home: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla"));
+    command.args(args).env_clear().env("HOME", home).env("XDG_CONFIG_HOME", home);
+    command.output().unwrap()
+}
+
+fn succeed(home: &Path, args: &[&str]) -> String {
+    let output = flotilla(home, args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "flotilla {}: {said}", args.join(" "));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code and what was said on stderr; stdout must be empty.
+fn fail(home: &Path, args: &[&str]) -> (i32, String) {
+    let output = flotilla(home, args);
+    assert!(output.stdout.is_empty(), "results go to stdout only when there are any");
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn digits() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/digits")
+}
+
+/// A copy of a digits release in which every file of the spec is there.
+fn digits_copy(version: &str) -> TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join(version);
+    std::fs::create_dir(&folder).unwrap();
+    for entry in std::fs::read_dir(digits().join(version)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    if !folder.join("reference.json").exists() {
+        let spec = folder.join("release.toml").display().to_string();
+        let data = digits().join("data/train.csv").display().to_string();
+        succeed(home.path(), &["reference", "build", &spec, "--data", &data]);
+    }
+    home
+}
+
+#[test]
+fn help_of_every_command_is_as_written() {
+    let home = tempfile::tempdir().unwrap();
+    let commands: [&[&str]; 11] = [
+        &[],
+        &["login"],
+        &["keys"],
+        &["keys", "init"],
+        &["release"],
+        &["release", "build"],
+        &["reference", "build"],
+        &["device"],
+        &["device", "token"],
+        &["rollout"],
+        &["rollout", "create"],
+    ];
+    let mut all = String::new();
+    for command in commands {
+        let help = succeed(home.path(), &[command, &["--help"]].concat());
+        all.push_str(&format!("=== flotilla {}\n{help}\n", command.join(" ")));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(succeed(home.path(), &["completions", shell]).contains("rollout"), "{shell}");
+    }
+}
+
+#[test]
+fn digits_release_is_built_without_a_server_and_inspected() {
+    let home = digits_copy("1.0.0");
+    let spec = home.path().join("1.0.0/release.toml").display().to_string();
+    let out = home.path().join("out/1.0.0").display().to_string();
+    let time = "2026-01-31T12:00:00Z";
+    let build = ["release", "build", &spec, "--out", &out, "--created", time, "--json"];
+    let first: Value = serde_json::from_str(&succeed(home.path(), &build)).unwrap();
+    assert_eq!(first["variants"].as_array().unwrap().len(), 3);
+    assert_eq!(first["variants"][0]["samples"], 16);
+    let again: Value = serde_json::from_str(&succeed(home.path(), &build)).unwrap();
+    assert_eq!(first["digest"], again["digest"], "the same input makes the same release");
+    let seen = succeed(home.path(), &["release", "inspect", &out]);
+    assert!(seen.contains("int8") && seen.contains("not signed"), "{seen}");
+    let blob = std::fs::read_dir(Path::new(&out).join("blobs")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&blob, b"swapped").unwrap();
+    let (code, said) = fail(home.path(), &["release", "inspect", &out]);
+    assert!(code == 1 && said.contains("was changed after the build"), "{said}");
+}
+
+#[test]
+fn fallback_is_found_beside_the_release() {
+    let old = digits_copy("1.0.0");
+    let new = digits_copy("1.1.0");
+    let out = old.path().join("out");
+    for (home, version) in [(&old, "1.0.0"), (&new, "1.1.0")] {
+        let spec = home.path().join(version).join("release.toml").display().to_string();
+        succeed(old.path(), &["release", "build", &spec, "--out", &out.join(version).display().to_string()]);
+    }
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(out.join("1.1.0/manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["fallback"][0]["version"], "1.0.0");
+    let alone = new.path().join("alone").display().to_string();
+    let spec = new.path().join("1.1.0/release.toml").display().to_string();
+    let (code, said) = fail(new.path(), &["release", "build", &spec, "--out", &alone]);
+    assert!(code == 77 && said.contains("fallback 1.0.0") && said.contains("not signed in"), "{code} {said}");
+}
+
+#[test]
+fn wrong_golden_answers_and_broken_models_are_named() {
+    let home = digits_copy("1.0.0");
+    let folder = home.path().join("1.0.0");
+    let spec = folder.join("release.toml").display().to_string();
+    let out = home.path().join("out").display().to_string();
+    std::fs::copy(digits().join("2.0.0/golden.json"), folder.join("golden.json")).unwrap();
+    let (code, said) = fail(home.path(), &["release", "build", &spec, "--out", &out]);
+    assert!(code == 1 && said.contains("golden samples passed"), "{said}");
+    std::fs::write(folder.join("f16.onnx"), b"no onnx at all").unwrap();
+    std::fs::copy(digits().join("1.0.0/golden.json"), folder.join("golden.json")).unwrap();
+    let (_, said) = fail(home.path(), &["release", "build", &spec, "--out", &out]);
+    assert!(said.contains("variant f16 can't be loaded"), "{said}");
+    assert!(!Path::new(&out).join("manifest.json").exists(), "nothing that failed is called built");
+}
+
+#[test]
+fn errors_name_file_field_and_way_out() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, said) = fail(home.path(), &["device", "list"]);
+    assert!(code == 77 && said.contains("flotilla login"), "{said}");
+    let (code, said) = fail(home.path(), &["release", "build", "nowhere.toml"]);
+    assert!(code == 1 && said.contains("cannot read nowhere.toml"), "{said}");
+    let spec = home.path().join("release.toml");
+    std::fs::write(&spec, "model = \"../x\"\n").unwrap();
+    let (_, said) = fail(home.path(), &["release", "build", &spec.display().to_string()]);
+    assert!(said.contains("model name") && said.contains("line 1"), "{said}");
+    let (code, _) = fail(home.path(), &["rollout", "explode"]);
+    assert_eq!(code, 2);
+    let ca = home.path().join("ca.pem");
+    std::fs::write(&ca, "no certificate").unwrap();
+    let login = ["login", "--server", "https://127.0.0.1:1", "--ca", &ca.display().to_string()];
+    let (code, said) = fail(home.path(), &login);
+    assert!(code == 1 && said.contains("CA"), "{said}");
+}
