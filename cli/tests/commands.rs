@@ -43,7 +43,7 @@ fn digits_copy(version: &str) -> TempDir {
     }
     if !folder.join("reference.json").exists() {
         let spec = folder.join("release.toml").display().to_string();
-        let data = digits().join("data/train.csv").display().to_string();
+        let data = digits().join("data/reference.csv").display().to_string();
         succeed(home.path(), &["reference", "build", &spec, "--data", &data]);
     }
     home

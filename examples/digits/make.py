@@ -2,7 +2,7 @@
 
     python3 make.py [--flotilla path/to/flotilla]
 
-With --flotilla, `flotilla reference build` counts the training images into each release's reference.json,
+With --flotilla, `flotilla reference build` counts the reference images into each release's reference.json,
 with the very pre-processing, model runtime and counters that devices run.
 """
 
@@ -25,6 +25,7 @@ from data import split, write_csv
 HERE = pathlib.Path(__file__).parent
 SWAPPED = (3, 8)
 GOLDEN_SAMPLES = 16
+CALIBRATION = 150
 
 RELEASES = {
     "1.0.0": {"counter": 1, "images": 300, "epochs": 20, "story": "The first release, learnt from 300 images."},
@@ -86,8 +87,8 @@ def card(version, spec, accuracy, sizes, trained_on):
 {spec["story"]}
 
 - Task: tell which digit (0 to 9) an 8x8 grey image shows; pixels 0 (empty) to 16 (full ink).
-- Data: UCI Optical Recognition of Handwritten Digits as shipped by scikit-learn; {trained_on} images to learn from, 150 others to
-  calibrate the int8 ranges, 500 others held out.
+- Data: UCI Optical Recognition of Handwritten Digits as shipped by scikit-learn; {trained_on} images to learn from, 400 others for
+  the reference profile (150 of them calibrate the int8 ranges), 500 others held out.
 - Net: two convolutions 3x3, a depthwise and a pointwise convolution, one linear layer; batch normalisation folded in.
 - Quantization: ONNX Runtime, static QDQ, activations u8, weights s8 per output channel.
 
@@ -175,7 +176,7 @@ script = "examples/digits/make.py"
 def make_release(version, spec, parts):
     layers = learn(spec, parts)
     f32 = export.to_onnx(layers)
-    models = {"int8": export.to_int8(f32, as_input(parts["calibration"][0])), "f16": export.to_onnx(layers, half=True), "f32": f32}
+    models = {"int8": export.to_int8(f32, as_input(parts["reference"][0][:CALIBRATION])), "f16": export.to_onnx(layers, half=True), "f32": f32}
     folder = HERE / version
     folder.mkdir(exist_ok=True)
     for name, model in models.items():
@@ -183,7 +184,7 @@ def make_release(version, spec, parts):
     accuracy = accuracies(models, parts)
     sizes = {name: (folder / f"{name}.onnx").stat().st_size for name in models}
     trained_on = spec["images"] or len(parts["train"][0])
-    samples = golden(models, parts["calibration"][0])
+    samples = golden(models, parts["reference"][0][:CALIBRATION])
     (folder / "golden.json").write_text(json.dumps(samples, separators=(",", ":")) + "\n")
     (folder / "card.md").write_text(card(version, spec, accuracy, sizes, trained_on))
     (folder / "release.toml").write_text(release_toml(version, spec, accuracy))
@@ -196,13 +197,13 @@ def main():
     args = parser.parse_args()
     parts = split()
     (HERE / "data").mkdir(exist_ok=True)
-    for name in ("train", "held_out"):
+    for name in ("reference", "held_out"):
         write_csv(HERE / "data" / f"{name}.csv", *parts[name])
     for version, spec in RELEASES.items():
         make_release(version, spec, parts)
         if args.flotilla:
             subprocess.run([args.flotilla, "reference", "build", str(HERE / version / "release.toml"),
-                            "--data", str(HERE / "data" / "train.csv")], check=True)
+                            "--data", str(HERE / "data" / "reference.csv")], check=True)
 
 
 if __name__ == "__main__":
