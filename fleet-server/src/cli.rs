@@ -29,7 +29,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE", env = "FLOTILLA_CONFIG_FILE")]
+    #[arg(long, value_name = "FILE", env = "FLOTILLA_SERVER_CONFIG")]
     config: Option<PathBuf>,
     /// Folder for database, blobs, certificates and keys (`data_dir`).
     #[arg(long, value_name = "DIR")]
@@ -56,7 +56,7 @@ impl Options {
         let mut flags = self.set;
         flags.extend(self.data.map(|value| ("data_dir".to_owned(), value)));
         flags.extend(self.listen.map(|value| ("https.listen".to_owned(), value)));
-        let environment = std::env::vars().filter(|(name, _)| name != "FLOTILLA_CONFIG_FILE");
+        let environment = std::env::vars().filter(|(name, _)| name != "FLOTILLA_SERVER_CONFIG");
         config::load(self.config.as_deref(), environment, &flags)
     }
 }

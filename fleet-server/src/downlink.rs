@@ -76,7 +76,9 @@ impl Downlink {
     /// refused one by one.
     pub fn disconnect(&self, project: ProjectId, device: DeviceId) {
         if self.sender.try_send(Request::Disconnect { project, device }).is_err() {
-            debug!("the queue to the broker is full; a decommissioned device stays connected but is not heard");
+            debug!(
+                "the queue to the broker is full; a decommissioned device stays connected but is not heard"
+            );
         }
     }
 }

@@ -63,7 +63,11 @@ impl Drop for TlsListener {
     }
 }
 
-async fn accept_all(tcp: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<(TlsStream<TcpStream>, Peer)>) {
+async fn accept_all(
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+    ready: mpsc::Sender<(TlsStream<TcpStream>, Peer)>,
+) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     while let Ok(permit) = handshakes.clone().acquire_owned().await {
         let (stream, address) = match tcp.accept().await {

@@ -47,7 +47,13 @@ impl Metrics {
         self.number(name, help, "gauge", labels)
     }
 
-    fn number(&self, name: &'static str, help: &'static str, kind: &'static str, labels: &[(&str, &str)]) -> Number {
+    fn number(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        kind: &'static str,
+        labels: &[(&str, &str)],
+    ) -> Number {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         let family = families.entry(name).or_insert_with(|| Family { help, kind, series: BTreeMap::new() });
         Number(family.series.entry(written(labels)).or_default().clone())

@@ -68,14 +68,14 @@ impl Supervisor {
         while !self.shutdown.is_cancelled() {
             tokio::select! {
                 () = self.shutdown.cancelled() => {}
-                Some(ended) = self.tasks.join_next_with_id() => self.note_end(ended),
+                Some(ended) = self.tasks.join_next_with_id() => self.note_end(&ended),
             }
         }
         self.drain(deadline).await
     }
 
-    fn note_end(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = match &ended {
+    fn note_end(&mut self, ended: &Result<(Id, ()), JoinError>) {
+        let id = match ended {
             Ok((id, ())) => *id,
             Err(e) => e.id(),
         };
@@ -124,12 +124,15 @@ where
         if on_end == OnEnd::StopServer {
             return;
         }
-        pause = if began.elapsed() > HEALTHY_AFTER { RESTART_MIN } else { (pause * 2).min(RESTART_MAX) };
+        if began.elapsed() > HEALTHY_AFTER {
+            pause = RESTART_MIN;
+        }
         info!(task = name, "task {name} starts again in {} ms", pause.as_millis());
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
+        pause = (pause * 2).min(RESTART_MAX);
     }
 }
 
@@ -152,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_panicking_task_is_started_again() {
         let mut supervisor = Supervisor::default();
         let shutdown = supervisor.shutdown_signal();
@@ -171,7 +174,7 @@ mod tests {
         assert!(shutdown.is_cancelled() && ending.aborted.is_empty() && !ending.is_failed);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_hangs_at_shutdown_is_named() {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("hangs", OnEnd::Restart, |_| std::future::pending());
@@ -180,10 +183,10 @@ mod tests {
             Ok(())
         });
         supervisor.shutdown_signal().cancel();
-        assert_eq!(supervisor.run(Duration::from_secs(1)).await.aborted, ["hangs"]);
+        assert_eq!(supervisor.run(Duration::from_millis(50)).await.aborted, ["hangs"]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_end_of_a_vital_task_stops_the_server() {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("vital", OnEnd::StopServer, |_| async { Err("port in use".into()) });

@@ -4,7 +4,13 @@ use std::process::{Command, Output};
 
 fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla-server"));
-    command.args(arguments).env_clear().env("FLOTILLA_SHUTDOWN_S", "2").output().unwrap()
+    command
+        .args(arguments)
+        .env_clear()
+        .env("FLOTILLA_SERVER_SHUTDOWN_S", "2")
+        .env("FLOTILLA_PASSWORD", "for the command line")
+        .output()
+        .unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -16,10 +22,13 @@ fn every_problem_of_the_configuration_is_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("server.toml");
     std::fs::write(&file, "colour = 'red'\n[https]\nlisten = 'here'\n[jobs]\nwindow_s = -1\n").unwrap();
-    let output = run(&["check-config", "--config", file.to_str().unwrap(), "--set", "database.url=mysql://x"]);
+    let output =
+        run(&["check-config", "--config", file.to_str().unwrap(), "--set", "database.url=mysql://x"]);
     assert_eq!(output.status.code(), Some(78));
     let text = stderr(&output);
-    for part in ["4 problem(s)", "colour", "https.listen", "\"here\"", "jobs.window_s", "database.url", "server.toml"] {
+    for part in
+        ["4 problem(s)", "colour", "https.listen", "\"here\"", "jobs.window_s", "database.url", "server.toml"]
+    {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }
 }

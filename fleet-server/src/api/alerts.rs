@@ -113,7 +113,8 @@ async fn acknowledge(
     let (now, actor) = (state.clock.now(), scope.who.actor());
     let mut tx = state.store.begin().await?;
     if alerts::acknowledge(&mut tx, &scope.project, &path.alert, &actor, now).await? {
-        let change = Change::new(now, &actor, "alert.acknowledge", "alert", &path.alert).in_project(&scope.project);
+        let change =
+            Change::new(now, &actor, "alert.acknowledge", "alert", &path.alert).in_project(&scope.project);
         audit::record(&mut tx, &change).await?;
     }
     let alert = alerts::get(&mut tx, &scope.project, &path.alert).await?;

@@ -336,7 +336,13 @@ fn from_state(state: &ModelState) -> DeviceModel {
 
 fn hardware(hello: &Hello) -> Hardware {
     let h = hello.hardware.clone();
-    Hardware { arch: h.arch, class: h.class, cpu_features: h.cpu_features, cpus: h.cpus, memory_bytes: h.memory_bytes }
+    Hardware {
+        arch: h.arch,
+        class: h.class,
+        cpu_features: h.cpu_features,
+        cpus: h.cpus,
+        memory_bytes: h.memory_bytes,
+    }
 }
 
 fn spool(hello: &Hello) -> Spool {

@@ -171,7 +171,8 @@ async fn update(
     let mut device = find_in_service(&mut tx, &scope, &path).await?;
     devices::set_labels(&mut tx, &scope.project, &path.device, &body.labels).await?;
     let actor = scope.who.actor();
-    let change = Change::new(now, &actor, "device.labels", "device", path.device.as_str()).in_project(&scope.project);
+    let change =
+        Change::new(now, &actor, "device.labels", "device", path.device.as_str()).in_project(&scope.project);
     audit::record(&mut tx, &change.before(&device.labels).after(&body.labels)).await?;
     tx.commit().await?;
     state.bus.changed(&scope.project, ChangeKind::Device, path.device.as_str());
@@ -193,9 +194,10 @@ async fn decommission(
     find_in_service(&mut tx, &scope, &path).await?;
     devices::decommission(&mut tx, &scope.project, &path.device, now).await?;
     let actor = scope.who.actor();
-    history::note(&mut tx, &scope.project, &path.device, now, "decommissioned", &format!("by {actor}")).await?;
-    let change =
-        Change::new(now, &actor, "device.decommission", "device", path.device.as_str()).in_project(&scope.project);
+    history::note(&mut tx, &scope.project, &path.device, now, "decommissioned", &format!("by {actor}"))
+        .await?;
+    let change = Change::new(now, &actor, "device.decommission", "device", path.device.as_str())
+        .in_project(&scope.project);
     audit::record(&mut tx, &change).await?;
     tx.commit().await?;
     state.bus.changed(&scope.project, ChangeKind::Device, path.device.as_str());
@@ -215,7 +217,8 @@ async fn explain(
     let mut conn = state.store.read().await?;
     let device = find(&mut conn, &scope, &path).await?;
     let reports = tasks::list(&mut conn, &scope.project, &path.device, &Window::first(200)).await?;
-    let last = reports.items.into_iter().map(|stored| stored.report).find(|report| report.model == query.model);
+    let last =
+        reports.items.into_iter().map(|stored| stored.report).find(|report| report.model == query.model);
     let found = why::explain(&device, &query.model, last.as_ref());
     Ok(Json(Why {
         answer: found.answer.to_owned(),
@@ -255,11 +258,19 @@ async fn command(
     Ok((StatusCode::ACCEPTED, Json(QueuedCommand { id, is_online: device.is_online })))
 }
 
-pub(super) async fn find<R>(conn: &mut Conn, scope: &InProject<R>, path: &DevicePath) -> ApiResult<devices::Device> {
+pub(super) async fn find<R>(
+    conn: &mut Conn,
+    scope: &InProject<R>,
+    path: &DevicePath,
+) -> ApiResult<devices::Device> {
     devices::get(conn, &scope.project, &path.device).await?.ok_or_else(|| ApiError::not_found("device"))
 }
 
-async fn find_in_service<R>(conn: &mut Conn, scope: &InProject<R>, path: &DevicePath) -> ApiResult<devices::Device> {
+async fn find_in_service<R>(
+    conn: &mut Conn,
+    scope: &InProject<R>,
+    path: &DevicePath,
+) -> ApiResult<devices::Device> {
     let device = find(conn, scope, path).await?;
     if device.decommissioned_at.is_some() {
         return Err(ApiError::conflict("decommissioned", "This device was taken out of service."));
@@ -270,7 +281,9 @@ async fn find_in_service<R>(conn: &mut Conn, scope: &InProject<R>, path: &Device
 fn action_of(body: NewCommand) -> ApiResult<CommandAction> {
     match body {
         NewCommand::Refresh => Ok(CommandAction::Refresh),
-        NewCommand::CollectLogs { max_lines: max_lines @ 1..=10_000 } => Ok(CommandAction::CollectLogs { max_lines }),
+        NewCommand::CollectLogs { max_lines: max_lines @ 1..=10_000 } => {
+            Ok(CommandAction::CollectLogs { max_lines })
+        }
         NewCommand::CollectLogs { .. } => {
             Err(ApiError::unprocessable("bad_max_lines", "max_lines must be from 1 to 10000."))
         }
@@ -285,7 +298,10 @@ fn labels_of(text: &str) -> ApiResult<Vec<(String, String)>> {
     };
     text.split(',')
         .filter(|pair| !pair.trim().is_empty())
-        .map(|pair| parse(pair).ok_or_else(|| ApiError::malformed("bad_label", "A label filter looks like key:value.")))
+        .map(|pair| {
+            parse(pair)
+                .ok_or_else(|| ApiError::malformed("bad_label", "A label filter looks like key:value."))
+        })
         .collect()
 }
 

@@ -149,7 +149,8 @@ async fn create(
     };
     enrollment::insert(&mut tx, &row, &secret_hash(&text.secret)).await?;
     let shown = shown(row, now);
-    let change = Change::new(now, &shown.created_by, "enrollment_token.create", "enrollment_token", &shown.id);
+    let change =
+        Change::new(now, &shown.created_by, "enrollment_token.create", "enrollment_token", &shown.id);
     audit::record(&mut tx, &change.in_project(&scope.project).after(&shown)).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(CreatedEnrollmentToken { token: shown, text: text.to_text() })))

@@ -12,7 +12,10 @@ use crate::store::overview;
 
 /// `/healthz`, `/readyz`, `/metrics`.
 pub fn router() -> Router<AppState> {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
 }
 
 /// The process answers.
@@ -40,7 +43,8 @@ async fn metrics(State(state): State<AppState>) -> Response {
     let Ok(totals) = totals else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response();
     };
-    let gauge = |name, help, value: i64| state.metrics.gauge(name, help, &[]).set(u64::try_from(value).unwrap_or(0));
+    let gauge =
+        |name, help, value: i64| state.metrics.gauge(name, help, &[]).set(u64::try_from(value).unwrap_or(0));
     gauge("flotilla_devices", "Devices in service.", totals.devices);
     gauge("flotilla_devices_online", "Devices that are connected.", totals.online);
     gauge("flotilla_rollouts_running", "Rollouts that have not ended.", totals.rollouts);

@@ -151,7 +151,11 @@ fn summary(release: &Release, mix: &Mix) -> ReleaseSummary {
         published_at: release.published_at.into(),
         published_by: release.published_by.clone(),
         variants: variants(&manifest_of(release)),
-        active_devices: of_model.iter().filter(|(digest, _)| is_this(digest)).map(|(_, part)| part.devices).sum(),
+        active_devices: of_model
+            .iter()
+            .filter(|(digest, _)| is_this(digest))
+            .map(|(_, part)| part.devices)
+            .sum(),
     }
 }
 
@@ -171,7 +175,7 @@ fn variants(manifest: &Value) -> Vec<VariantSummary> {
         .collect()
 }
 
-fn model(row: releases::Model, all: &[Release], mix: &Mix) -> Model {
+fn model(row: &releases::Model, all: &[Release], mix: &Mix) -> Model {
     let newest = all.iter().find(|release| release.state == ReleaseState::Published);
     Model {
         created_at: row.created_at.into(),
@@ -191,7 +195,7 @@ async fn list(State(state): State<AppState>, scope: InProject<Viewer>) -> ApiRes
     let mut found = Vec::new();
     for row in releases::models(&mut conn, &scope.project).await? {
         let all = releases::list(&mut conn, &scope.project, &row.model).await?;
-        found.push(model(row, &all, &mix));
+        found.push(model(&row, &all, &mix));
     }
     Ok(Json(List::whole(found)))
 }
@@ -209,7 +213,7 @@ async fn show(
     let row = row.ok_or_else(|| ApiError::not_found("model"))?;
     let all = releases::list(&mut conn, &scope.project, &path.model).await?;
     let mix = mix(&mut conn, &scope.project).await?;
-    Ok(Json(model(row, &all, &mix)))
+    Ok(Json(model(&row, &all, &mix)))
 }
 
 /// A model's releases, highest counter first.

@@ -66,13 +66,19 @@ async fn create(
     admin: Everywhere<Admin>,
     Json(body): Json<NewProject>,
 ) -> ApiResult<(StatusCode, Json<Project>)> {
-    let project = projects::Project { project: body.project, title: body.title, created_at: state.clock.now() };
+    let project =
+        projects::Project { project: body.project, title: body.title, created_at: state.clock.now() };
     let mut tx = state.store.begin().await?;
     projects::insert(&mut tx, &project).await.map_err(|e| {
-        if e.is_conflict() { ApiError::conflict("project_exists", "There is a project of this name.") } else { e.into() }
+        if e.is_conflict() {
+            ApiError::conflict("project_exists", "There is a project of this name.")
+        } else {
+            e.into()
+        }
     })?;
     let (actor, id) = (admin.who.actor(), project.project.clone());
-    let change = Change::new(project.created_at, &actor, "project.create", "project", id.as_str()).in_project(&id);
+    let change =
+        Change::new(project.created_at, &actor, "project.create", "project", id.as_str()).in_project(&id);
     audit::record(&mut tx, &change).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(shown(project, Role::Admin))))

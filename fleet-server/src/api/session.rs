@@ -81,15 +81,15 @@ async fn create(
     let expires = now.plus_millis(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
     let mut tx = state.store.begin().await?;
     sessions::insert(&mut tx, &secret_hash(&secret), &user.username, now, expires).await?;
-    audit::record(&mut tx, &Change::new(now, &user.username, "session.create", "user", &user.username)).await?;
+    audit::record(&mut tx, &Change::new(now, &user.username, "session.create", "user", &user.username))
+        .await?;
     tx.commit().await?;
-    let session =
-        Session::from(Principal {
-            username: user.username,
-            proof: Proof::Session,
-            must_change_password: user.must_change_password,
-            grants: user.grants,
-        });
+    let session = Session::from(Principal {
+        username: user.username,
+        proof: Proof::Session,
+        must_change_password: user.must_change_password,
+        grants: user.grants,
+    });
     Ok(with_cookie(Json(session).into_response(), &secret, lifetime.as_secs()))
 }
 
@@ -123,7 +123,10 @@ async fn change_password(
     Json(body): Json<ChangePassword>,
 ) -> ApiResult<Response> {
     if who.proof != Proof::Session {
-        return Err(ApiError::forbidden("session_required", "A password is changed by its user, not by a token."));
+        return Err(ApiError::forbidden(
+            "session_required",
+            "A password is changed by its user, not by a token.",
+        ));
     }
     let old = SignIn { username: who.username.clone(), password: body.old_password };
     let mut user = check_password(&state, address_of(peer), &old).await?;
@@ -133,7 +136,8 @@ async fn change_password(
     if let Some(problem) = password_problem(&user.username, &body.new_password) {
         return Err(ApiError::unprocessable("password_weak", problem));
     }
-    user.password_hash = blocking(move || hash_password(&body.new_password)).await?.map_err(|e| ApiError::internal(&e))?;
+    user.password_hash =
+        blocking(move || hash_password(&body.new_password)).await?.map_err(|e| ApiError::internal(&e))?;
     user.must_change_password = false;
     user.updated_at = state.clock.now();
     let (secret, now) = (secret_text(""), state.clock.now());
@@ -143,7 +147,8 @@ async fn change_password(
     users::update(&mut tx, &user).await?;
     sessions::delete_of_user(&mut tx, &user.username).await?;
     sessions::insert(&mut tx, &secret_hash(&secret), &user.username, now, expires).await?;
-    audit::record(&mut tx, &Change::new(now, &user.username, "user.password", "user", &user.username)).await?;
+    audit::record(&mut tx, &Change::new(now, &user.username, "user.password", "user", &user.username))
+        .await?;
     tx.commit().await?;
     Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), &secret, lifetime.as_secs()))
 }
@@ -153,7 +158,8 @@ async fn check_password(state: &AppState, address: Option<IpAddr>, body: &SignIn
     if let Some(wait_s) = state.sign_in.wait_s(&body.username, address, now) {
         return Err(ApiError::too_many("Too many wrong passwords; wait a little.", wait_s));
     }
-    let user = users::get(&mut *state.store.read().await?, &body.username).await?.filter(|user| !user.is_disabled);
+    let user =
+        users::get(&mut *state.store.read().await?, &body.username).await?.filter(|user| !user.is_disabled);
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     let password = body.password.clone();
     let is_right = blocking(move || verify_password(&password, hash.as_deref())).await?;
@@ -180,7 +186,8 @@ fn address_of(peer: Option<Extension<ConnectInfo<Peer>>>) -> Option<IpAddr> {
 }
 
 fn with_cookie(mut response: Response, secret: &str, max_age_s: u64) -> Response {
-    let cookie = format!("{SESSION_COOKIE}={secret}; Max-Age={max_age_s}; Path=/; HttpOnly; Secure; SameSite=Strict");
+    let cookie =
+        format!("{SESSION_COOKIE}={secret}; Max-Age={max_age_s}; Path=/; HttpOnly; Secure; SameSite=Strict");
     let value = HeaderValue::from_str(&cookie).expect("base64 and digits are fine in a header");
     response.headers_mut().insert(header::SET_COOKIE, value);
     response

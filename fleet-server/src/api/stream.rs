@@ -45,8 +45,8 @@ async fn stream(
     scope: InProject<Viewer>,
 ) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     let permit = Arc::clone(&state.streams).try_acquire_owned();
-    let permit =
-        permit.map_err(|_| ApiError::unavailable("too_many_streams", "Too many live streams are open.", 30))?;
+    let permit = permit
+        .map_err(|_| ApiError::unavailable("too_many_streams", "Too many live streams are open.", 30))?;
     let project = scope.project;
     let changes = BroadcastStream::new(state.bus.subscribe()).filter_map(move |change| {
         // Held by the stream, so that it is given back when the reader goes away.

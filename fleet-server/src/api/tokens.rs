@@ -121,7 +121,8 @@ async fn create(
     let text = secret_text("flt_");
     tokens::insert(&mut tx, &token, &secret_hash(&text)).await?;
     let (actor, shown) = (who.actor(), ApiToken::from(token));
-    audit::record(&mut tx, &Change::new(now, &actor, "token.create", "token", &shown.id).after(&shown)).await?;
+    audit::record(&mut tx, &Change::new(now, &actor, "token.create", "token", &shown.id).after(&shown))
+        .await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(CreatedToken { token: shown, text })))
 }

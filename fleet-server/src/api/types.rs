@@ -28,7 +28,13 @@ impl Timestamp {
         let nanos = i128::from(self.0.0) * 1_000_000;
         let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let (date, clock) = (at.date(), at.time());
-        format!("{date}T{:02}:{:02}:{:02}.{:03}Z", clock.hour(), clock.minute(), clock.second(), clock.millisecond())
+        format!(
+            "{date}T{:02}:{:02}:{:02}.{:03}Z",
+            clock.hour(),
+            clock.minute(),
+            clock.second(),
+            clock.millisecond()
+        )
     }
 
     /// Reads RFC 3339 with any offset.
@@ -47,7 +53,8 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("expected an RFC 3339 time such as 2026-01-31T12:00:00Z"))
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom("expected an RFC 3339 time such as 2026-01-31T12:00:00Z"))
     }
 }
 

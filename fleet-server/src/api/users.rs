@@ -141,7 +141,11 @@ async fn create(
         grants: checked_grants(&mut tx, body.grants).await?,
     };
     users::insert(&mut tx, &user).await.map_err(|e| {
-        if e.is_conflict() { ApiError::conflict("user_exists", "There is a user of this name.") } else { e.into() }
+        if e.is_conflict() {
+            ApiError::conflict("user_exists", "There is a user of this name.")
+        } else {
+            e.into()
+        }
     })?;
     let (actor, shown) = (admin.who.actor(), User::from(user));
     let change = Change::new(now, &actor, "user.create", "user", &shown.username).after(&shown);
@@ -202,7 +206,8 @@ async fn delete(
     users::delete(&mut tx, &path.user).await?;
     keep_an_admin(&mut tx).await?;
     let actor = admin.who.actor();
-    let change = Change::new(state.clock.now(), &actor, "user.delete", "user", &path.user).before(User::from(user));
+    let change =
+        Change::new(state.clock.now(), &actor, "user.delete", "user", &path.user).before(User::from(user));
     audit::record(&mut tx, &change).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -243,7 +248,10 @@ async fn checked_grants(conn: &mut Conn, bodies: Vec<GrantBody>) -> ApiResult<Ve
     for body in bodies {
         let grant = checked_grant(conn, &body).await?;
         if grants.iter().any(|known| known.scope == grant.scope) {
-            return Err(ApiError::unprocessable("double_grant", "A project may stand only once among the grants."));
+            return Err(ApiError::unprocessable(
+                "double_grant",
+                "A project may stand only once among the grants.",
+            ));
         }
         grants.push(grant);
     }

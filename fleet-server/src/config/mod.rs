@@ -1,4 +1,4 @@
-//! Configuration: TOML file, then `FLOTILLA_*` variables, then flags. Everything is checked before any port or
+//! Configuration: TOML file, then `FLOTILLA_SERVER_*` variables, then flags. Everything is checked before any port or
 //! file is opened, all problems are reported together, unknown keys are errors. Each part owns its struct here
 //! with documented defaults; nobody else reads files or variables.
 
@@ -6,7 +6,8 @@ mod parts;
 mod reader;
 
 pub use parts::{
-    Authority, Blobs, Config, Database, DevicePort, Https, Jobs, Limits, Log, LogFormat, Mqtt, Retention, Sessions,
+    Authority, Blobs, Config, Database, DevicePort, Https, Jobs, Limits, Log, LogFormat, Mqtt, Retention,
+    Sessions,
 };
 pub use reader::{Problem, Reader, Source};
 

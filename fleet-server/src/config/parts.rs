@@ -155,7 +155,7 @@ pub enum LogFormat {
 /// The log on stderr.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// `filter`: a tracing filter; default `info`.
+    /// `filter`: a tracing filter; default `info,mqtt5=warn`.
     pub filter: String,
     /// `format`: `text` or `plain`; default `text`.
     pub format: LogFormat,
@@ -264,7 +264,7 @@ impl Retention {
 impl Log {
     fn read(reader: &mut Reader) -> Self {
         Self {
-            filter: reader.text("log.filter", "info"),
+            filter: reader.text("log.filter", "info,mqtt5=warn"),
             format: reader.parsed("log.format", LogFormat::Text, "text or plain", |value| match value {
                 "text" => Some(LogFormat::Text),
                 "plain" => Some(LogFormat::Plain),

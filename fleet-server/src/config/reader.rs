@@ -5,6 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// What the names of our variables begin with. The agent and the command line have others, so that all three can
+/// share an environment.
+const ENVIRONMENT_PREFIX: &str = "FLOTILLA_SERVER_";
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -87,10 +91,10 @@ impl Reader {
         }
     }
 
-    /// Adds variables such as `FLOTILLA_HTTPS__LISTEN` (two underscores stand for the dot).
+    /// Adds variables such as `FLOTILLA_SERVER_HTTPS__LISTEN` (two underscores stand for the dot).
     pub fn add_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
         for (name, value) in variables {
-            if let Some(key) = name.strip_prefix("FLOTILLA_") {
+            if let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) {
                 let key = key.to_ascii_lowercase().replace("__", ".");
                 self.values.insert(key, Raw { value, source: Source::Environment(name.clone()) });
             }
@@ -109,7 +113,13 @@ impl Reader {
     }
 
     /// Takes a value and parses it; on a problem the default stands in, so that reading goes on.
-    pub fn parsed<T>(&mut self, key: &str, default: T, expected: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+    pub fn parsed<T>(
+        &mut self,
+        key: &str,
+        default: T,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
         self.optional(key, expected, parse).unwrap_or(default)
     }
 
@@ -147,7 +157,9 @@ impl Reader {
     pub fn list(&mut self, key: &str, default: &[&str]) -> Vec<String> {
         let default = default.iter().map(|item| (*item).to_owned()).collect();
         self.parsed(key, default, "a list of texts", |value| {
-            Some(value.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect())
+            Some(
+                value.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect(),
+            )
         })
     }
 
@@ -177,14 +189,16 @@ mod tests {
     fn later_layers_win_and_all_problems_come_together() {
         let mut reader = Reader::default();
         reader.add_file("a.toml", "typo = 1\n[https]\nlisten = '127.0.0.1:1'\n[jobs]\ntick_s = 'soon'");
-        reader.add_environment([("FLOTILLA_HTTPS__LISTEN".to_owned(), "127.0.0.1:2".to_owned())]);
+        reader.add_environment([("FLOTILLA_SERVER_HTTPS__LISTEN".to_owned(), "127.0.0.1:2".to_owned())]);
         reader.add_flag("log.level", "debug");
         assert_eq!(reader.text("https.listen", ""), "127.0.0.1:2");
         assert_eq!(reader.text("log.level", "info"), "debug");
         assert_eq!(reader.seconds("jobs.tick_s", Duration::from_secs(2)), Duration::from_secs(2));
         let problems: Vec<_> = reader.finish().iter().map(ToString::to_string).collect();
         assert_eq!(problems.len(), 2, "{problems:?}");
-        assert!(problems[0].contains("a.toml") && problems[0].contains("tick_s") && problems[0].contains("soon"));
+        assert!(
+            problems[0].contains("a.toml") && problems[0].contains("tick_s") && problems[0].contains("soon")
+        );
         assert!(problems[1].contains("typo"));
     }
 

@@ -6,7 +6,9 @@ use protocol::ProjectId;
 use serde::{Deserialize, Serialize};
 
 /// What someone may do; each role includes the ones before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Sees everything of a project.
@@ -151,7 +153,8 @@ mod tests {
     }
 
     fn user(grants: &[(&str, Role)], proof: Proof) -> Principal {
-        let grants = grants.iter().map(|(s, role)| Grant { scope: s.parse().unwrap(), role: *role }).collect();
+        let grants =
+            grants.iter().map(|(s, role)| Grant { scope: s.parse().unwrap(), role: *role }).collect();
         Principal { username: "ana".into(), proof, must_change_password: false, grants }
     }
 

@@ -30,8 +30,23 @@ pub struct Change<'a> {
 
 impl<'a> Change<'a> {
     /// A change without before and after; add them with [`Change::before`] and [`Change::after`].
-    pub fn new(at: UnixMillis, actor: &'a str, action: &'a str, object_kind: &'a str, object: &'a str) -> Self {
-        Self { at, project: None, actor, action, object_kind, object, before: Value::Null, after: Value::Null }
+    pub fn new(
+        at: UnixMillis,
+        actor: &'a str,
+        action: &'a str,
+        object_kind: &'a str,
+        object: &'a str,
+    ) -> Self {
+        Self {
+            at,
+            project: None,
+            actor,
+            action,
+            object_kind,
+            object,
+            before: Value::Null,
+            after: Value::Null,
+        }
     }
 
     /// The project that it belongs to.

@@ -104,9 +104,9 @@ fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Twenty letters and digits without look-alikes, in groups of five: about 99 bits.
+/// Twenty letters and digits without look-alikes, in groups of five: 100 bits.
 pub fn one_time_password() -> String {
-    const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz23456789+";
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let bytes: [u8; 20] = random_bytes();
     let letters: Vec<char> = bytes.iter().map(|b| char::from(LETTERS[usize::from(b & 31)])).collect();
     letters.chunks(5).map(String::from_iter).collect::<Vec<_>>().join("-")
@@ -144,7 +144,8 @@ pub fn hash_password(password: &str) -> Result<String, UserError> {
 /// Whether the password fits the hash. Takes the same time for a user that doesn't exist (`hash` is `None`).
 pub fn verify_password(password: &str, hash: Option<&str>) -> bool {
     /// A hash of something that nobody knows, with the same cost.
-    const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5LWtub3dzLWl0$0PVJbWqXHzNVPLpDF6A0y8e0SPVEMcXKqUNIKzJ3QGE";
+    const NOBODY: &str =
+        "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5LWtub3dzLWl0$0PVJbWqXHzNVPLpDF6A0y8e0SPVEMcXKqUNIKzJ3QGE";
     if password.len() > MAX_PASSWORD_BYTES {
         return false;
     }

@@ -28,7 +28,8 @@ pub struct Why {
 /// `last` is its newest task report about this model.
 pub fn explain(device: &Device, model: &ModelName, last: Option<&TaskReport>) -> Why {
     let wanted = device.desired_models().into_iter().find(|wanted| &wanted.model == model);
-    let state = device.hello.as_ref().and_then(|hello| hello.models.iter().find(|state| &state.model == model));
+    let state =
+        device.hello.as_ref().and_then(|hello| hello.models.iter().find(|state| &state.model == model));
     let active = state.and_then(|state| state.active.clone());
     let base = Why {
         answer: "",
@@ -66,7 +67,8 @@ pub fn explain(device: &Device, model: &ModelName, last: Option<&TaskReport>) ->
         return say("not_accepted_yet", message, None);
     }
     let phase = about_this.map_or(TaskPhase::Accepted, |report| report.phase);
-    let message = format!("It is on the way to {model} {version}: {}.", crate::store::tasks::phase_text(phase));
+    let message =
+        format!("It is on the way to {model} {version}: {}.", crate::store::tasks::phase_text(phase));
     say("under_way", message, about_this.map(|report| report.at))
 }
 

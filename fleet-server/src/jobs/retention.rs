@@ -19,7 +19,8 @@ pub async fn run(state: AppState, shutdown: CancellationToken) -> Result<(), Tas
 async fn tick(state: &AppState) -> Result<(), TaskError> {
     let now = state.clock.now();
     let kept = &state.config.retention;
-    let before = |age: std::time::Duration| now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let before =
+        |age: std::time::Duration| now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     let mut tx = state.store.begin().await?;
     let panes = telemetry::delete_panes_before(&mut tx, before(kept.panes)).await?;
     let resources = telemetry::delete_resources_before(&mut tx, before(kept.resources)).await?;

@@ -231,7 +231,7 @@ mod tests {
         let authority = Authority::load_or_create(folder.path(), NOW).unwrap();
         let (project, device) = names();
         let key = DeviceKey::from_csr_pem(&csr_of_a_liar()).unwrap();
-        let lifetime = std::time::Duration::from_secs(86400);
+        let lifetime = std::time::Duration::from_hours(24);
         let issued = authority.issue_device(&project, &device, &key, NOW, lifetime).unwrap();
         let der = parse_certificate(Path::new("x"), issued.pem.as_bytes()).unwrap();
         let identity = DeviceIdentity::from_certificate(&der).unwrap();
@@ -270,7 +270,7 @@ mod tests {
         let server = authority
             .issue_server(
                 &["localhost".into(), "127.0.0.1".into()],
-                std::time::Duration::from_secs(3600),
+                std::time::Duration::from_hours(1),
                 NOW,
             )
             .unwrap();

@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
-    const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+    const LIFETIME: Duration = Duration::from_hours(90 * 24);
 
     fn certificate_of(folder: &Path) -> Vec<u8> {
         std::fs::read(folder.join("server.pem")).unwrap()

@@ -144,7 +144,12 @@ pub async fn raise(
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn close(conn: &mut Conn, project: &ProjectId, key: &str, now: UnixMillis) -> Result<bool, StoreError> {
+pub async fn close(
+    conn: &mut Conn,
+    project: &ProjectId,
+    key: &str,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
     let query = sqlx::query(
         "UPDATE alerts SET open_key = NULL, closed_at = $3, updated_at = $3 WHERE project = $1 AND open_key = $2",
     );
@@ -198,8 +203,9 @@ pub async fn list(
     let query = query.bind(project.as_str()).bind(i64::from(only_open));
     let query = query.bind(window.after.clone().unwrap_or_default()).bind(window.limit);
     let rows = query.fetch_all(&mut *conn).await.during("list alerts")?;
-    let count =
-        sqlx::query_scalar("SELECT COUNT(*) FROM alerts WHERE project = $1 AND ($2 = 0 OR closed_at IS NULL)");
+    let count = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM alerts WHERE project = $1 AND ($2 = 0 OR closed_at IS NULL)",
+    );
     let total = count.bind(project.as_str()).bind(i64::from(only_open)).fetch_one(conn).await;
     Ok(Page { items: all(rows, read)?, total: total.during("count alerts")? })
 }

@@ -78,7 +78,8 @@ pub async fn list(
     .fetch_all(&mut *conn)
     .await
     .during("list audit rows")?;
-    let total = sqlx::query_scalar("SELECT COUNT(*) FROM audit WHERE COALESCE(project, '') = $1").bind(project);
+    let total =
+        sqlx::query_scalar("SELECT COUNT(*) FROM audit WHERE COALESCE(project, '') = $1").bind(project);
     let total = total.fetch_one(conn).await.during("count audit rows")?;
     Ok(Page { items: all(rows, read)?, total })
 }

@@ -17,20 +17,24 @@ pub async fn insert(
     size_bytes: u64,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO blobs (digest, size_bytes, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-        .bind(digest.to_hex())
-        .bind(as_int(size_bytes))
-        .bind(now.0)
-        .execute(&mut *conn)
-        .await
-        .during("note a blob")?;
-    sqlx::query("INSERT INTO blob_refs (project, digest, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-        .bind(project.as_str())
-        .bind(digest.to_hex())
-        .bind(now.0)
-        .execute(conn)
-        .await
-        .during("note a blob's project")?;
+    sqlx::query(
+        "INSERT INTO blobs (digest, size_bytes, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+    )
+    .bind(digest.to_hex())
+    .bind(as_int(size_bytes))
+    .bind(now.0)
+    .execute(&mut *conn)
+    .await
+    .during("note a blob")?;
+    sqlx::query(
+        "INSERT INTO blob_refs (project, digest, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+    )
+    .bind(project.as_str())
+    .bind(digest.to_hex())
+    .bind(now.0)
+    .execute(conn)
+    .await
+    .during("note a blob's project")?;
     Ok(())
 }
 

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use protocol::message::Hello;
-use protocol::{DeviceId, Digest, ModelName, ProjectId, ReleaseRef, Revision, RolloutId, UnixMillis, Version};
+use protocol::{
+    DeviceId, Digest, ModelName, ProjectId, ReleaseRef, Revision, RolloutId, UnixMillis, Version,
+};
 use sqlx::any::AnyRow;
-use sqlx::{Any, QueryBuilder};
 
 use super::error::During;
 use super::row::{Columns, all, as_int, to_json};
+use super::sql::Sql;
 use super::{Conn, Page, StoreError, Window};
 
 /// A device's row.
@@ -113,7 +115,11 @@ pub struct Filter {
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn get(conn: &mut Conn, project: &ProjectId, device: &DeviceId) -> Result<Option<Device>, StoreError> {
+pub async fn get(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+) -> Result<Option<Device>, StoreError> {
     let query = sqlx::query("SELECT * FROM devices WHERE project = $1 AND device = $2");
     let row = query.bind(project.as_str()).bind(device.as_str()).fetch_optional(conn).await;
     row.during("read a device")?.as_ref().map(read).transpose()
@@ -129,16 +135,16 @@ pub async fn list(
     filter: &Filter,
     window: &Window,
 ) -> Result<Page<Device>, StoreError> {
-    let mut query = QueryBuilder::<Any>::new("SELECT * FROM devices d");
-    push_filter(&mut query, project, filter);
+    let mut page = Sql::new("SELECT * FROM devices d");
+    push_filter(&mut page, project, filter);
     if let Some(after) = &window.after {
-        query.push(" AND d.device > ").push_bind(after.clone());
+        page.push(" AND d.device > ").bind(after.clone());
     }
-    query.push(" ORDER BY d.device LIMIT ").push_bind(window.limit);
-    let rows = query.build().fetch_all(&mut *conn).await.during("list devices")?;
-    let mut count = QueryBuilder::<Any>::new("SELECT COUNT(*) FROM devices d");
+    page.push(" ORDER BY d.device LIMIT ").bind(window.limit);
+    let rows = page.query().fetch_all(&mut *conn).await.during("list devices")?;
+    let mut count = Sql::new("SELECT COUNT(*) AS n FROM devices d");
     push_filter(&mut count, project, filter);
-    let total = count.build_query_scalar().fetch_one(conn).await.during("count devices")?;
+    let total = count.query().fetch_one(conn).await.during("count devices")?.int("n")?;
     Ok(Page { items: all(rows, read)?, total })
 }
 
@@ -147,7 +153,8 @@ pub async fn list(
 /// # Errors
 /// [`StoreError`] when the database refuses.
 pub async fn all_in_service(conn: &mut Conn, project: &ProjectId) -> Result<Vec<Device>, StoreError> {
-    let query = sqlx::query("SELECT * FROM devices WHERE project = $1 AND decommissioned_at IS NULL ORDER BY device");
+    let query =
+        sqlx::query("SELECT * FROM devices WHERE project = $1 AND decommissioned_at IS NULL ORDER BY device");
     let rows = query.bind(project.as_str()).fetch_all(conn).await.during("list devices")?;
     all(rows, read)
 }
@@ -286,8 +293,9 @@ pub async fn set_hello(
     hello: &Hello,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let query =
-        sqlx::query("UPDATE devices SET hello = $3, hello_at = $4, last_seen = $4 WHERE project = $1 AND device = $2");
+    let query = sqlx::query(
+        "UPDATE devices SET hello = $3, hello_at = $4, last_seen = $4 WHERE project = $1 AND device = $2",
+    );
     let query = query.bind(project.as_str()).bind(device.as_str()).bind(to_json(hello)).bind(now.0);
     query.execute(&mut *conn).await.during("store a hello")?;
     let query = sqlx::query("DELETE FROM device_models WHERE project = $1 AND device = $2");
@@ -403,42 +411,46 @@ async fn index_labels(conn: &mut Conn, project: &ProjectId, device: &DeviceId) -
     let query = query.bind(project.as_str()).bind(device.as_str());
     query.execute(&mut *conn).await.during("replace labels")?;
     for (label, value) in labels {
-        sqlx::query("INSERT INTO device_labels (project, device, label, label_value) VALUES ($1, $2, $3, $4)")
-            .bind(project.as_str())
-            .bind(device.as_str())
-            .bind(label)
-            .bind(value)
-            .execute(&mut *conn)
-            .await
-            .during("add a label")?;
+        sqlx::query(
+            "INSERT INTO device_labels (project, device, label, label_value) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(project.as_str())
+        .bind(device.as_str())
+        .bind(label)
+        .bind(value)
+        .execute(&mut *conn)
+        .await
+        .during("add a label")?;
     }
     Ok(())
 }
 
-fn push_filter(query: &mut QueryBuilder<Any>, project: &ProjectId, filter: &Filter) {
-    query.push(" WHERE d.project = ").push_bind(project.as_str().to_owned());
+fn push_filter(query: &mut Sql, project: &ProjectId, filter: &Filter) {
+    query.push(" WHERE d.project = ").bind(project.as_str().to_owned());
     query.push(" AND d.decommissioned_at IS NULL");
     if let Some(part) = &filter.name_contains {
         let escaped = part.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        query.push(" AND d.device LIKE ").push_bind(format!("%{escaped}%")).push(" ESCAPE '\\'");
+        query.push(" AND d.device LIKE ").bind(format!("%{escaped}%")).push(" ESCAPE '\\'");
     }
     if let Some(is_online) = filter.is_online {
-        query.push(" AND d.is_online = ").push_bind(i64::from(is_online));
+        query.push(" AND d.is_online = ").bind(i64::from(is_online));
     }
     for (label, value) in &filter.labels {
         query.push(
             " AND EXISTS (SELECT 1 FROM device_labels l WHERE l.project = d.project AND l.device = d.device \
              AND l.label = ",
         );
-        query.push_bind(label.clone()).push(" AND l.label_value = ").push_bind(value.clone()).push(")");
+        query.bind(label.clone()).push(" AND l.label_value = ").bind(value.clone()).push(")");
     }
     if filter.model.is_some() || filter.version.is_some() {
-        query.push(" AND EXISTS (SELECT 1 FROM device_models m WHERE m.project = d.project AND m.device = d.device");
+        query.push(
+            " AND EXISTS (SELECT 1 FROM device_models m WHERE m.project = d.project AND m.device = d.device",
+        );
         if let Some(model) = &filter.model {
-            query.push(" AND m.model = ").push_bind(model.as_str().to_owned());
+            query.push(" AND m.model = ").bind(model.as_str().to_owned());
         }
         if let Some(version) = &filter.version {
-            query.push(" AND m.active_version = ").push_bind(version.as_str().to_owned());
+            query.push(" AND m.active_version = ").bind(version.as_str().to_owned());
         }
         query.push(")");
     }

@@ -36,7 +36,11 @@ pub struct EnrollmentToken {
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn insert(conn: &mut Conn, token: &EnrollmentToken, secret_sha256: &[u8]) -> Result<(), StoreError> {
+pub async fn insert(
+    conn: &mut Conn,
+    token: &EnrollmentToken,
+    secret_sha256: &[u8],
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO enrollment_tokens (token_id, project, secret_sha256, device, labels, created_at, created_by, \
          expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -68,7 +72,8 @@ pub async fn list(
         "SELECT * FROM enrollment_tokens WHERE project = $1 AND ($2 = '' OR token_id < $2) \
          ORDER BY token_id DESC LIMIT $3",
     );
-    let query = query.bind(project.as_str()).bind(window.after.clone().unwrap_or_default()).bind(window.limit);
+    let query =
+        query.bind(project.as_str()).bind(window.after.clone().unwrap_or_default()).bind(window.limit);
     let rows = query.fetch_all(&mut *conn).await.during("list enrolment tokens")?;
     let total = sqlx::query_scalar("SELECT COUNT(*) FROM enrollment_tokens WHERE project = $1");
     let total = total.bind(project.as_str()).fetch_one(conn).await.during("count enrolment tokens")?;
@@ -94,7 +99,8 @@ pub async fn get(
 /// # Errors
 /// [`StoreError`] when the database refuses.
 pub async fn by_secret(conn: &mut Conn, secret_sha256: &[u8]) -> Result<Option<EnrollmentToken>, StoreError> {
-    let query = sqlx::query("SELECT * FROM enrollment_tokens WHERE secret_sha256 = $1").bind(secret_sha256.to_vec());
+    let query =
+        sqlx::query("SELECT * FROM enrollment_tokens WHERE secret_sha256 = $1").bind(secret_sha256.to_vec());
     let row = query.fetch_optional(conn).await.during("look for an enrolment token")?;
     row.as_ref().map(read).transpose()
 }

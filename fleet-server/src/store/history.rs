@@ -179,7 +179,8 @@ pub async fn readings(
 /// # Errors
 /// [`StoreError`] when the database refuses.
 pub async fn delete_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM device_events WHERE received_at < $1").bind(before.0).execute(conn).await;
+    let done =
+        sqlx::query("DELETE FROM device_events WHERE received_at < $1").bind(before.0).execute(conn).await;
     Ok(done.during("delete old device events")?.rows_affected())
 }
 

@@ -63,9 +63,15 @@ pub async fn insert(conn: &mut Conn, project: &ProjectId, file: &MetadataFile) -
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn newest(conn: &mut Conn, project: &ProjectId, name: &str) -> Result<Option<MetadataFile>, StoreError> {
-    let query = sqlx::query("SELECT * FROM metadata WHERE project = $1 AND name = $2 ORDER BY version DESC LIMIT 1");
-    let row = query.bind(project.as_str()).bind(name).fetch_optional(conn).await.during("read signed metadata")?;
+pub async fn newest(
+    conn: &mut Conn,
+    project: &ProjectId,
+    name: &str,
+) -> Result<Option<MetadataFile>, StoreError> {
+    let query =
+        sqlx::query("SELECT * FROM metadata WHERE project = $1 AND name = $2 ORDER BY version DESC LIMIT 1");
+    let row =
+        query.bind(project.as_str()).bind(name).fetch_optional(conn).await.during("read signed metadata")?;
     row.as_ref().map(read).transpose()
 }
 
@@ -149,7 +155,8 @@ pub async fn online_key(
     role: &str,
 ) -> Result<Option<OnlineKey>, StoreError> {
     let query = sqlx::query("SELECT * FROM online_keys WHERE project = $1 AND role = $2");
-    let row = query.bind(project.as_str()).bind(role).fetch_optional(conn).await.during("read an online key")?;
+    let row =
+        query.bind(project.as_str()).bind(role).fetch_optional(conn).await.during("read an online key")?;
     row.as_ref().map(read_key).transpose()
 }
 
@@ -157,7 +164,11 @@ pub async fn online_key(
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn insert_online_key(conn: &mut Conn, project: &ProjectId, key: &OnlineKey) -> Result<(), StoreError> {
+pub async fn insert_online_key(
+    conn: &mut Conn,
+    project: &ProjectId,
+    key: &OnlineKey,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO online_keys (project, role, public_key, sealed_seed, created_at) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT DO NOTHING",

@@ -27,6 +27,7 @@ pub mod users;
 mod error;
 mod open;
 mod row;
+mod sql;
 
 pub use error::StoreError;
 pub use open::{Dialect, Store, Tx};

@@ -37,7 +37,10 @@ pub struct Totals {
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn running_rollouts(conn: &mut Conn, project: &ProjectId) -> Result<Vec<RunningRollout>, StoreError> {
+pub async fn running_rollouts(
+    conn: &mut Conn,
+    project: &ProjectId,
+) -> Result<Vec<RunningRollout>, StoreError> {
     let query = sqlx::query(
         "SELECT rollout, model, version, state_name FROM rollouts WHERE project = $1 AND is_terminal = 0 \
          ORDER BY created_at DESC, rollout",

@@ -71,5 +71,9 @@ pub async fn insert(conn: &mut Conn, project: &Project) -> Result<(), StoreError
 }
 
 fn read(row: &AnyRow) -> Result<Project, StoreError> {
-    Ok(Project { project: row.id("project")?, title: row.text("title")?, created_at: row.millis("created_at")? })
+    Ok(Project {
+        project: row.id("project")?,
+        title: row.text("title")?,
+        created_at: row.millis("created_at")?,
+    })
 }

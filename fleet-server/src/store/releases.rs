@@ -78,9 +78,18 @@ pub async fn models(conn: &mut Conn, project: &ProjectId) -> Result<Vec<Model>, 
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn model(conn: &mut Conn, project: &ProjectId, model: &ModelName) -> Result<Option<Model>, StoreError> {
+pub async fn model(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+) -> Result<Option<Model>, StoreError> {
     let query = sqlx::query("SELECT model, created_at FROM models WHERE project = $1 AND model = $2");
-    let row = query.bind(project.as_str()).bind(model.as_str()).fetch_optional(conn).await.during("read a model")?;
+    let row = query
+        .bind(project.as_str())
+        .bind(model.as_str())
+        .fetch_optional(conn)
+        .await
+        .during("read a model")?;
     let read = |row: &AnyRow| Ok(Model { model: row.id("model")?, created_at: row.millis("created_at")? });
     row.as_ref().map(read).transpose()
 }
@@ -89,10 +98,16 @@ pub async fn model(conn: &mut Conn, project: &ProjectId, model: &ModelName) -> R
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn list(conn: &mut Conn, project: &ProjectId, model: &ModelName) -> Result<Vec<Release>, StoreError> {
-    let query =
-        sqlx::query("SELECT * FROM releases WHERE project = $1 AND model = $2 ORDER BY counter DESC, version DESC");
-    let rows = query.bind(project.as_str()).bind(model.as_str()).fetch_all(conn).await.during("list releases")?;
+pub async fn list(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+) -> Result<Vec<Release>, StoreError> {
+    let query = sqlx::query(
+        "SELECT * FROM releases WHERE project = $1 AND model = $2 ORDER BY counter DESC, version DESC",
+    );
+    let rows =
+        query.bind(project.as_str()).bind(model.as_str()).fetch_all(conn).await.during("list releases")?;
     all(rows, read)
 }
 
@@ -168,7 +183,8 @@ pub async fn set_state(
     version: &Version,
     state: ReleaseState,
 ) -> Result<(), StoreError> {
-    let query = sqlx::query("UPDATE releases SET state = $4 WHERE project = $1 AND model = $2 AND version = $3");
+    let query =
+        sqlx::query("UPDATE releases SET state = $4 WHERE project = $1 AND model = $2 AND version = $3");
     let query = query.bind(project.as_str()).bind(model.as_str()).bind(version.as_str()).bind(state.as_str());
     query.execute(conn).await.during("change a release's state")?;
     Ok(())

@@ -10,10 +10,10 @@ use protocol::{DeviceId, ModelName, ProjectId, RolloutId, UnixMillis};
 use rollout::{Core, Entry, Rollout, Status, Task};
 use serde_json::Value;
 use sqlx::any::AnyRow;
-use sqlx::{Any, QueryBuilder};
 
 use super::error::During;
 use super::row::{Columns, all, as_int, to_json};
+use super::sql::Sql;
 use super::{Conn, Page, StoreError, Window};
 
 /// A rollout without its tasks.
@@ -160,18 +160,18 @@ pub async fn list(
     filter: &Filter,
     window: &Window,
 ) -> Result<Page<Row>, StoreError> {
-    let mut query = QueryBuilder::<Any>::new("SELECT * FROM rollouts r");
+    let mut query = Sql::new("SELECT * FROM rollouts r");
     push_filter(&mut query, project, filter);
     if let Some((at, id)) = window.after.as_deref().and_then(|key| key.split_once(' ')) {
         let at: i64 = at.parse().unwrap_or(i64::MAX);
-        query.push(" AND (r.created_at < ").push_bind(at).push(" OR (r.created_at = ").push_bind(at);
-        query.push(" AND r.rollout < ").push_bind(id.to_owned()).push("))");
+        query.push(" AND (r.created_at < ").bind(at).push(" OR (r.created_at = ").bind(at);
+        query.push(" AND r.rollout < ").bind(id.to_owned()).push("))");
     }
-    query.push(" ORDER BY r.created_at DESC, r.rollout DESC LIMIT ").push_bind(window.limit);
-    let rows = query.build().fetch_all(&mut *conn).await.during("list rollouts")?;
-    let mut count = QueryBuilder::<Any>::new("SELECT COUNT(*) FROM rollouts r");
+    query.push(" ORDER BY r.created_at DESC, r.rollout DESC LIMIT ").bind(window.limit);
+    let rows = query.query().fetch_all(&mut *conn).await.during("list rollouts")?;
+    let mut count = Sql::new("SELECT COUNT(*) AS n FROM rollouts r");
     push_filter(&mut count, project, filter);
-    let total = count.build_query_scalar().fetch_one(conn).await.during("count rollouts")?;
+    let total = count.query().fetch_one(conn).await.during("count rollouts")?.int("n")?;
     Ok(Page { items: all(rows, read)?, total })
 }
 
@@ -486,20 +486,20 @@ pub async fn evidence(
     })
 }
 
-fn push_filter(query: &mut QueryBuilder<Any>, project: &ProjectId, filter: &Filter) {
-    query.push(" WHERE r.project = ").push_bind(project.as_str().to_owned());
+fn push_filter(query: &mut Sql, project: &ProjectId, filter: &Filter) {
+    query.push(" WHERE r.project = ").bind(project.as_str().to_owned());
     if let Some(model) = &filter.model {
-        query.push(" AND r.model = ").push_bind(model.as_str().to_owned());
+        query.push(" AND r.model = ").bind(model.as_str().to_owned());
     }
     if let Some(state) = &filter.state {
-        query.push(" AND r.state_name = ").push_bind(state.clone());
+        query.push(" AND r.state_name = ").bind(state.clone());
     }
     if let Some(device) = &filter.device {
         query.push(
             " AND EXISTS (SELECT 1 FROM rollout_tasks t WHERE t.project = r.project AND t.rollout = r.rollout \
              AND t.device = ",
         );
-        query.push_bind(device.as_str().to_owned()).push(")");
+        query.bind(device.as_str().to_owned()).push(")");
     }
 }
 

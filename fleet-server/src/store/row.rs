@@ -103,8 +103,11 @@ impl Columns for AnyRow {
 }
 
 /// Reads every row with `read`.
-pub(super) fn all<T>(rows: Vec<AnyRow>, read: impl Fn(&AnyRow) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
-    rows.iter().map(read).collect()
+pub(super) fn all<T>(
+    rows: Vec<AnyRow>,
+    read: impl Fn(&AnyRow) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    rows.into_iter().map(|row| read(&row)).collect()
 }
 
 /// Writes a value as the JSON text of a column.

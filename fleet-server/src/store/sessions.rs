@@ -18,14 +18,16 @@ pub async fn insert(
     now: UnixMillis,
     expires_at: UnixMillis,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO sessions (secret_sha256, username, created_at, expires_at) VALUES ($1, $2, $3, $4)")
-        .bind(secret_sha256)
-        .bind(username)
-        .bind(now.0)
-        .bind(expires_at.0)
-        .execute(conn)
-        .await
-        .during("add a session")?;
+    sqlx::query(
+        "INSERT INTO sessions (secret_sha256, username, created_at, expires_at) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(secret_sha256)
+    .bind(username)
+    .bind(now.0)
+    .bind(expires_at.0)
+    .execute(conn)
+    .await
+    .during("add a session")?;
     Ok(())
 }
 
@@ -39,7 +41,8 @@ pub async fn principal(
     now: UnixMillis,
 ) -> Result<Option<Principal>, StoreError> {
     let query = sqlx::query("SELECT username FROM sessions WHERE secret_sha256 = $1 AND expires_at > $2");
-    let row = query.bind(secret_sha256).bind(now.0).fetch_optional(&mut *conn).await.during("read a session")?;
+    let row =
+        query.bind(secret_sha256).bind(now.0).fetch_optional(&mut *conn).await.during("read a session")?;
     match row {
         Some(row) => users::principal(conn, &row.text("username")?, Proof::Session).await,
         None => Ok(None),

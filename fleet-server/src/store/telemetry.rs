@@ -59,8 +59,9 @@ pub async fn position(
     device: &DeviceId,
     stream: &StreamId,
 ) -> Result<Option<StreamPosition>, StoreError> {
-    let query =
-        sqlx::query("SELECT upto_seq, ahead, dropped FROM streams WHERE project = $1 AND device = $2 AND stream = $3");
+    let query = sqlx::query(
+        "SELECT upto_seq, ahead, dropped FROM streams WHERE project = $1 AND device = $2 AND stream = $3",
+    );
     let query = query.bind(project.as_str()).bind(device.as_str()).bind(stream.as_str());
     let row = query.fetch_optional(conn).await.during("read a stream's position")?;
     let read = |row: &AnyRow| {
@@ -178,6 +179,7 @@ pub async fn panes(
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
+#[expect(clippy::too_many_arguments, reason = "one column each; a struct would only rename them")]
 pub async fn quarantine(
     conn: &mut Conn,
     project: &ProjectId,

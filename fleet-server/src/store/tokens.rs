@@ -60,7 +60,9 @@ pub async fn principal(
     now: UnixMillis,
 ) -> Result<Option<Principal>, StoreError> {
     let query = sqlx::query("SELECT * FROM api_tokens WHERE secret_sha256 = $1").bind(secret_sha256);
-    let Some(row) = query.fetch_optional(&mut *conn).await.during("read an API token")? else { return Ok(None) };
+    let Some(row) = query.fetch_optional(&mut *conn).await.during("read an API token")? else {
+        return Ok(None);
+    };
     let token = read(&row)?;
     if token.expires_at.is_some_and(|end| end <= now) {
         return Ok(None);

@@ -142,7 +142,8 @@ async fn add_grants(conn: &mut Conn, user: &User) -> Result<(), StoreError> {
 }
 
 async fn grants(conn: &mut Conn, username: &str) -> Result<Vec<Grant>, StoreError> {
-    let query = sqlx::query("SELECT project, role FROM grants WHERE username = $1 ORDER BY project").bind(username);
+    let query =
+        sqlx::query("SELECT project, role FROM grants WHERE username = $1 ORDER BY project").bind(username);
     let rows = query.fetch_all(conn).await.during("read grants")?;
     rows.iter().map(|row| Ok(Grant { scope: row.id("project")?, role: row.id("role")? })).collect()
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A running PostgreSQL; ends with this value.
-pub struct Postgres {
+pub(crate) struct Postgres {
     child: Child,
     bin: PathBuf,
     dir: TempDir,
@@ -15,7 +15,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes a cluster and starts it.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let bin = newest_bin();
         let dir = tempfile::Builder::new().prefix("flotilla-pg").tempdir().unwrap();
         if is_root() {
@@ -58,9 +58,10 @@ impl Postgres {
         psql.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     }
 
-    /// A new, empty database's URL.
-    pub fn database(&self, name: &str) -> String {
-        assert!(self.psql(&format!("CREATE DATABASE {name}")), "cannot make database {name}");
+    /// A new database's URL; empty, or a copy of `template`.
+    pub(crate) fn database(&self, name: &str, template: Option<&str>) -> String {
+        let template = template.map_or(String::new(), |template| format!(" TEMPLATE {template}"));
+        assert!(self.psql(&format!("CREATE DATABASE {name}{template}")), "cannot make database {name}");
         format!("postgres://postgres@localhost/{name}?host={}", self.dir.path().display())
     }
 }
@@ -76,7 +77,9 @@ impl Drop for Postgres {
 fn newest_bin() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let found = versions
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin")))
+        })
         .filter(|(_, bin)| bin.join("initdb").is_file())
         .max();
     found.expect("PostgreSQL is missing; run: sudo apt-get install -y postgresql").1
@@ -87,7 +90,9 @@ fn as_postgres(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=INT", "--"]).arg(program);
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=INT", "--"])
+        .arg(program);
     // The folder of the test may not be readable by that user.
     command.current_dir("/");
     command

@@ -134,9 +134,11 @@ async fn principal(headers: &HeaderMap, method: &Method, state: &AppState) -> Ap
         let token = token.ok_or_else(|| {
             ApiError::unauthenticated("bad_authorization", "Authorization must be 'Bearer' and an API token.")
         })?;
-        let found = tokens::principal(&mut *state.store.read().await?, &secret_hash(token.trim()), now).await?;
-        return found
-            .ok_or_else(|| ApiError::unauthenticated("token_invalid", "This API token is unknown or has expired."));
+        let found =
+            tokens::principal(&mut *state.store.read().await?, &secret_hash(token.trim()), now).await?;
+        return found.ok_or_else(|| {
+            ApiError::unauthenticated("token_invalid", "This API token is unknown or has expired.")
+        });
     }
     let secret = cookie_value(headers, SESSION_COOKIE)
         .ok_or_else(|| ApiError::unauthenticated("not_signed_in", "Sign in first, or send an API token."))?;

@@ -6,8 +6,8 @@
 mod access;
 mod input;
 
+pub(crate) use access::is_same_origin;
 pub use access::{Admin, AnySession, Everywhere, InProject, MinRole, Operator, Publisher, SignedIn, Viewer};
 pub use access::{SESSION_COOKIE, cookie_value};
-pub use input::{Json, Paging, Path, Query};
-pub(crate) use access::is_same_origin;
 pub(crate) use input::cursor;
+pub use input::{Json, Paging, Path, Query};

@@ -97,7 +97,9 @@ pub(super) fn drifting_among(windows: &[DriftWindow], hysteresis: Hysteresis) ->
         .filter_map(|(device, windows)| drifting_device(device, &windows))
         .collect();
     let is_fleet_wide = found.len() >= 2 && 2 * found.len() >= devices;
-    found.iter_mut().for_each(|device| device.is_fleet_wide = is_fleet_wide);
+    for device in &mut found {
+        device.is_fleet_wide = is_fleet_wide;
+    }
     found
 }
 
