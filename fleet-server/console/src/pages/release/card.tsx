@@ -17,7 +17,7 @@ function CardBlock({ block }: { readonly block: Block }) {
       );
     case 'table':
       return (
-        <div className="table-scroll">
+        <div className="table-scroll" role="region" aria-label={block.header.join(', ')} tabIndex={0}>
           <table className="table">
             <thead>
               <tr>
