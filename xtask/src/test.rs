@@ -140,16 +140,9 @@ fn unit() -> Result<()> {
 }
 
 fn story_and_browser() -> Result<()> {
-    tools::ensure(&tools::CHROMIUM)?;
-    builds::install_console()?;
     let world = demo::once(6)?;
     println!("browser tests against the demo's fleet");
-    check(
-        builds::npm(&["run", "--silent", "e2e"])
-            .env("FLOTILLA_URL", world.console_url())
-            .env("FLOTILLA_USER", "admin")
-            .env("FLOTILLA_PASSWORD", world.password()),
-    )
+    demo::browse(&world, "e2e")
 }
 
 fn firmware() -> Result<()> {

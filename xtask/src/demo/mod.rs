@@ -12,13 +12,17 @@ use anyhow::{Context as _, Result};
 pub(crate) use world::{World, example};
 
 use crate::builds;
-use crate::run::target_folder;
+use crate::run::{check, root, target_folder};
+use crate::tools;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Assert every outcome, then end instead of staying up.
     #[arg(long)]
     once: bool,
+    /// Also take the pictures of docs/images in a real browser.
+    #[arg(long)]
+    screenshots: bool,
     /// Devices in the fleet.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(4..=50))]
     devices: u16,
@@ -26,6 +30,9 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let mut world = once(usize::from(args.devices))?;
+    if args.screenshots {
+        browse(&world, "screenshots")?;
+    }
     if args.once {
         return Ok(());
     }
@@ -49,6 +56,22 @@ pub(crate) fn once(devices: usize) -> Result<World> {
     story::play(&mut world)?;
     println!("the story took {} s", begun.elapsed().as_secs());
     Ok(world)
+}
+
+/// Runs one of the console's browser scripts against the demo's fleet.
+///
+/// # Errors
+/// When the browser is missing or the script fails.
+pub(crate) fn browse(world: &World, script: &str) -> Result<()> {
+    tools::ensure(&tools::CHROMIUM)?;
+    builds::install_console()?;
+    check(
+        builds::npm(&["run", "--silent", script])
+            .env("FLOTILLA_URL", world.console_url())
+            .env("FLOTILLA_USER", "admin")
+            .env("FLOTILLA_PASSWORD", world.password())
+            .env("FLOTILLA_SCREENSHOTS", root().join("docs/images")),
+    )
 }
 
 fn fresh_folder() -> Result<PathBuf> {
