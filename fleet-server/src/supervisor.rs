@@ -80,9 +80,11 @@ impl Supervisor {
             Err(e) => e.id(),
         };
         let name = self.names.remove(&id).unwrap_or("unknown");
-        if !self.shutdown.is_cancelled() {
-            error!(task = name, "task {name} ended for good; the server stops");
+        // Once shutdown was asked for, an end is what everybody waits for.
+        if self.shutdown.is_cancelled() {
+            return;
         }
+        error!(task = name, "task {name} ended for good; the server stops");
         self.is_failed = true;
         self.shutdown.cancel();
     }

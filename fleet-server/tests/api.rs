@@ -1,4 +1,5 @@
 //! The REST API over the real router with a real database.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The binary's command line: help, configuration errors, exit codes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output};
 

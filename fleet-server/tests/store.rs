@@ -1,4 +1,5 @@
 //! The store's suite, run on SQLite and on PostgreSQL: each case gets an empty database.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -104,7 +105,7 @@ fn release_ref(version: &str, byte: u8) -> ReleaseRef {
     ReleaseRef { version, digest, counter: Counter(u64::from(byte)) }
 }
 
-fn hello(active: Option<ReleaseRef>) -> Hello {
+fn hello(active: Option<&ReleaseRef>) -> Hello {
     serde_json::from_value(json!({
         "at": 5, "agent_version": "0.1.0", "target": "x86_64-unknown-linux-musl", "boot_id": "b", "uptime_s": 1,
         "clock": {"floor": 1, "is_plausible": true},
@@ -157,7 +158,7 @@ async fn a_dropped_transaction_leaves_nothing(store: Store) {
     let row = projects::Project { project: project("a"), title: "A".into(), created_at: NOW };
     projects::insert(&mut tx, &row).await.unwrap();
     drop(tx);
-    assert!(!projects::exists(&mut *store.read().await.unwrap(), &project("a")).await.unwrap());
+    assert!(!projects::exists(&mut store.read().await.unwrap(), &project("a")).await.unwrap());
 }
 
 async fn project_names_are_unique(store: Store) {
@@ -248,7 +249,7 @@ async fn devices_are_filtered_and_paged(store: Store) {
     let mut tx = store.begin().await.unwrap();
     assert!(devices::set_online(&mut tx, &a, &device("cam-2"), true, NOW).await.unwrap());
     assert!(!devices::set_online(&mut tx, &a, &device("cam-2"), true, NOW).await.unwrap());
-    devices::set_hello(&mut tx, &a, &device("cam-1"), &hello(Some(release_ref("1.0.0", 1))), NOW)
+    devices::set_hello(&mut tx, &a, &device("cam-1"), &hello(Some(&release_ref("1.0.0", 1))), NOW)
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -301,7 +302,7 @@ async fn hello_is_kept_whole_and_models_become_rows(store: Store) {
     let a = add_project(&store, "a").await;
     let cam = add_device(&store, &a, "cam", &[]).await;
     add_device(&store, &a, "silent", &[]).await;
-    let said = hello(Some(release_ref("1.0.0", 1)));
+    let said = hello(Some(&release_ref("1.0.0", 1)));
     let mut tx = store.begin().await.unwrap();
     devices::set_hello(&mut tx, &a, &cam, &said, NOW).await.unwrap();
     devices::set_hello(&mut tx, &a, &cam, &said, NOW.plus_millis(5)).await.unwrap();
@@ -336,7 +337,7 @@ async fn decommissioned_devices_leave_the_lists(store: Store) {
     let a = add_project(&store, "a").await;
     let cam = add_device(&store, &a, "cam", &[]).await;
     let mut tx = store.begin().await.unwrap();
-    devices::set_hello(&mut tx, &a, &cam, &hello(Some(release_ref("1.0.0", 1))), NOW).await.unwrap();
+    devices::set_hello(&mut tx, &a, &cam, &hello(Some(&release_ref("1.0.0", 1))), NOW).await.unwrap();
     devices::decommission(&mut tx, &a, &cam, NOW).await.unwrap();
     assert_eq!(
         devices::list(&mut tx, &a, &devices::Filter::default(), &Window::first(9)).await.unwrap().total,

@@ -1,4 +1,5 @@
 //! The link, enrolment and signed metadata against a real server: real TLS, the real broker, a real database.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
 mod desired;

@@ -1,5 +1,6 @@
 //! Whole rollouts on a real server and database: the engine's decisions reach Desired, reports reach the engine,
 //! evidence comes from stored panes, and a restart in the middle changes nothing.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use flotilla_server::domain::rollouts::{self, RolloutError};
 use protocol::message::{CauseKind, TaskPhase};
