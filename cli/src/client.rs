@@ -22,6 +22,9 @@ pub(crate) enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// The CA file holds no certificate.
+    #[error("the CA file holds no PEM certificate")]
+    NoCertificate,
     /// No answer.
     #[error("cannot reach {url}")]
     Unreachable {
@@ -80,11 +83,14 @@ impl Client {
     /// When the CA isn't a certificate.
     pub(crate) fn new(server: &str, ca_pem: &str) -> Result<Self, ClientError> {
         let setup = |source| ClientError::Setup { server: server.to_owned(), source };
-        let ca = Certificate::from_pem(ca_pem.as_bytes()).map_err(setup)?;
+        let ca = Certificate::from_pem_bundle(ca_pem.as_bytes()).map_err(setup)?;
+        if ca.is_empty() {
+            return Err(ClientError::NoCertificate);
+        }
         // Installed once per process; a second call changes nothing.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
-            .tls_certs_only([ca])
+            .tls_certs_only(ca)
             .https_only(true)
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_mins(2))

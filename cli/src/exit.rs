@@ -26,11 +26,8 @@ impl From<Code> for ExitCode {
 /// The code for an error that reached the top. Wrong usage is clap's own and ends with 2.
 pub(crate) fn code_of(error: &anyhow::Error) -> Code {
     match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Unreachable { .. }) => Code::Unavailable,
-        Some(ClientError::Refused { status: 401 | 403, .. }) | Some(ClientError::NotSignedIn) => {
-            Code::NoPermission
-        }
-        Some(ClientError::Refused { status: 503, .. }) => Code::Unavailable,
+        Some(ClientError::Unreachable { .. } | ClientError::Refused { status: 503, .. }) => Code::Unavailable,
+        Some(ClientError::Refused { status: 401 | 403, .. } | ClientError::NotSignedIn) => Code::NoPermission,
         _ => Code::Failed,
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn table(headings: &[&str], rows: Vec<Vec<String>>, empty: &str) -> S
 pub(crate) fn facts(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = pairs.iter().filter(|(_, value)| !value.is_empty());
-    lines.map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    lines.map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// The text at a JSON pointer: strings bare, `-` for nothing.

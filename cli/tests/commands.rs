@@ -68,7 +68,7 @@ fn help_of_every_command_is_as_written() {
     let mut all = String::new();
     for command in commands {
         let help = succeed(home.path(), &[command, &["--help"]].concat());
-        all.push_str(&format!("=== flotilla {}\n{help}\n", command.join(" ")));
+        all.extend(["=== flotilla ", &command.join(" "), "\n", &help, "\n"]);
     }
     insta::assert_snapshot!(all);
 }

@@ -46,7 +46,9 @@ async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
     match (&server_root, &local_root) {
         (None, _) => {}
         (Some(server), Some(local)) if server == local => return finish(context, &keyring, local).await,
-        (Some(_), _) => bail!("project {} has a root already; its keys are with whoever made them", client.project()),
+        (Some(_), _) => {
+            bail!("project {} has a root already; its keys are with whoever made them", client.project())
+        }
     }
     let online = client.get("/online-keys").await?;
     if local_root.is_none() {
@@ -73,7 +75,8 @@ async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
 
 /// The publication arrived but its answer did not: what the server has is what was sent.
 async fn finish(context: &Context, keyring: &Keyring, root: &[u8]) -> Result<()> {
-    let targets = metadata::newest(&context.client, keyring, "targets", &keyring.public(Owner::Targets)?).await?;
+    let targets =
+        metadata::newest(&context.client, keyring, "targets", &keyring.public(Owner::Targets)?).await?;
     keyring.keep(&kept_name("targets"), &targets.context("the server has a root but no targets")?)?;
     told(context, keyring, root)
 }

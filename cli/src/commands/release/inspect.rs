@@ -78,7 +78,8 @@ fn show(said: &Value) -> String {
     };
     let variants = items(&manifest["variants"]).iter().map(variant).collect();
     let signature = |s: &Value| {
-        vec![text(s, "/role"), crate::metadata::short(&text(s, "/key_id")), text(s, "/expires_at")]
+        let until = s.get("expires_at").unwrap_or(&said["metadata_expires_at"]);
+        vec![text(s, "/role"), crate::metadata::short(&text(s, "/key_id")), text(until, "")]
     };
     let signatures = items(&said["signatures"]).iter().map(signature).collect();
     format!(
