@@ -1,6 +1,8 @@
 //! The spool as a peer: what was acknowledged as durable survives SIGKILL, what is dropped is counted exactly, and a
 //! damaged database does not stop the agent.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +17,7 @@ use protocol::telemetry::Kind;
 const MIB: u64 = 1024 * 1024;
 
 fn config(max_bytes: u64) -> config::Spool {
-    config::Spool { max_bytes, commit_after: Duration::from_millis(5), ttl: Duration::from_secs(3600) }
+    config::Spool { max_bytes, commit_after: Duration::from_millis(5), ttl: Duration::from_hours(1) }
 }
 
 fn open(dir: &Path, max_bytes: u64) -> (Spool, Option<String>) {

@@ -31,7 +31,7 @@ fn environment_beats_file_and_flags_beat_both() {
         .unwrap();
     assert_eq!(config.link.keep_alive, Duration::from_secs(40));
     assert_eq!(config.link.window_batches, 3);
-    assert_eq!(config.spool.ttl, Duration::from_secs(60));
+    assert_eq!(config.spool.ttl, Duration::from_mins(1));
 }
 
 #[test]

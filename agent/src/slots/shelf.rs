@@ -152,7 +152,9 @@ impl Shelf {
     /// # Errors
     /// [`ShelfError`].
     pub fn check(&self, manifest: &Manifest, variant: &Variant) -> Result<(), ShelfError> {
-        manifest.blobs_for(variant).try_for_each(|blob| self.check_blob(blob))?;
+        // All of them, so that everything damaged is gone before the next fetch.
+        let checked: Vec<_> = manifest.blobs_for(variant).map(|blob| self.check_blob(blob)).collect();
+        checked.into_iter().collect::<Result<(), _>>()?;
         durable::sync_dir(&self.blobs)
             .and_then(|()| durable::sync_dir(&self.manifests))
             .map_err(ShelfError::Disk)

@@ -344,7 +344,8 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
         }
         (Activating { task, variant, .. }, Event::Activated) => {
             let candidate = Held { release: task.release.clone(), variant };
-            record.fallback = record.active.replace(candidate);
+            // Without an active release (it could not be loaded) the fallback stays what it is.
+            record.fallback = record.active.replace(candidate).or(record.fallback);
             (Probation { task, boots_left: BOOTS }, vec![Report])
         }
         (Probation { task, .. }, Event::Healthy(mark)) => {
@@ -438,12 +439,26 @@ fn is_refusal(kind: CauseKind) -> bool {
 }
 
 fn unloadable(mut record: Record, cause: &Cause) -> (Record, Vec<Action>) {
+    // What the disk lost is fetched again; the signed digests decide what is still good.
+    let is_lost = cause.kind == CauseKind::Storage;
     match record.phase {
-        Phase::Probation { .. } => failed(record, cause.clone()),
-        // Fetch again what the disk lost; the signed digests decide what is still good.
-        Phase::Committed { task } => {
+        Phase::Probation { task, .. } if is_lost => {
+            record.active = record.fallback.take();
             record.phase = Phase::Fetching { task };
+            (record, vec![Action::SwitchBack, Action::Report])
+        }
+        Phase::Probation { .. } => failed(record, cause.clone()),
+        Phase::Committed { task } => {
             record.active = None;
+            record.phase = Phase::Fetching { task };
+            (record, vec![Action::Report])
+        }
+        Phase::RolledBack { task, .. } | Phase::Failed { task, .. } | Phase::Rejected { task, .. }
+            if is_lost && record.active.is_some() =>
+        {
+            let release = record.active.take().map_or(task.release, |held| held.release);
+            let task = Task { release, mode: Mode::Replace, rollout: None, revision: task.revision };
+            record.phase = Phase::Fetching { task };
             (record, vec![Action::Report])
         }
         same => {
@@ -551,8 +566,8 @@ mod tests {
 
     #[test]
     fn the_whole_way_ends_committed_with_the_old_release_as_fallback() {
-        let words: Vec<_> = (1..=7).map(|n| on_the_way(n).phase.word()).collect();
         use TaskPhase::{Activating, Committed, Fetching, Probation, SelfTest, Staged, Verified};
+        let words: Vec<_> = (1..=7).map(|n| on_the_way(n).phase.word()).collect();
         assert_eq!(words, [Fetching, Verified, Staged, SelfTest, Activating, Probation, Committed]);
         let end = on_the_way(7);
         assert_eq!((end.active, end.fallback, end.mark), (Some(held(2)), Some(held(1)), Some(mark(2))));
@@ -681,6 +696,26 @@ mod tests {
     fn a_committed_release_that_the_disk_lost_is_fetched_again() {
         let (end, _) = step(on_the_way(7), Event::Unloadable(why(CauseKind::Storage)));
         assert_eq!((end.phase, end.fallback), (Phase::Fetching { task: task(2) }, Some(held(1))));
+    }
+
+    #[test]
+    fn a_repaired_release_keeps_the_fallback_it_had() {
+        let lost = step(on_the_way(7), Event::Unloadable(why(CauseKind::Storage))).0;
+        let end = after(lost, forward_events().into_iter().skip(1));
+        assert_eq!((end.active, end.fallback), (Some(held(2)), Some(held(1))));
+    }
+
+    #[test]
+    fn what_the_disk_lost_is_fetched_again_in_probation_and_after_a_rollback_but_a_bad_model_is_not() {
+        let lost = Event::Unloadable(why(CauseKind::Storage));
+        let (end, actions) = step(on_the_way(6), lost.clone());
+        assert_eq!((end.phase, end.active), (Phase::Fetching { task: task(2) }, Some(held(1))));
+        assert!(actions.contains(&Action::SwitchBack));
+        let rolled_back = after(on_the_way(6), [Event::Failed(why(CauseKind::ProbationErrors)), lost]);
+        assert_eq!(rolled_back.phase.task().map(|task| &task.release), Some(&release(1)));
+        assert_eq!(rolled_back.phase.word(), TaskPhase::Fetching);
+        let bad = step(on_the_way(6), Event::Unloadable(why(CauseKind::Load))).0;
+        assert_eq!((bad.phase.word(), bad.active), (TaskPhase::RolledBack, Some(held(1))));
     }
 
     #[test]

@@ -69,7 +69,10 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    #[expect(clippy::needless_pass_by_value, reason = "callers hand over numbers and short texts as they are")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over numbers and short texts as they are"
+    )]
     pub(crate) fn bound(field: &str, expected: &str, got: impl ToString) -> Self {
         let got = got.to_string().chars().take(80).collect();
         Self::Bound { field: field.into(), expected: expected.into(), got }

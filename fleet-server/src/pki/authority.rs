@@ -268,11 +268,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::load_or_create(folder.path(), NOW).unwrap();
         let server = authority
-            .issue_server(
-                &["localhost".into(), "127.0.0.1".into()],
-                std::time::Duration::from_hours(1),
-                NOW,
-            )
+            .issue_server(&["localhost".into(), "127.0.0.1".into()], std::time::Duration::from_hours(1), NOW)
             .unwrap();
         let der = parse_certificate(Path::new("x"), server.certificate_pem.as_bytes()).unwrap();
         assert!(matches!(DeviceIdentity::from_certificate(&der), Err(PkiError::NotADevice(_))));

@@ -27,7 +27,7 @@ async fn director_keys(server: &Server, device: &Device) -> trust::director::Dir
     let (_, _, root) = fetch(server, device, "/tuf/v1/acme/1.root.json", None).await;
     let now = server.state.clock.now();
     let mut session =
-        Session::new(Stored::new(root.to_vec()), ["director.json"], now, &Default::default()).unwrap();
+        Session::new(Stored::new(root.to_vec()), ["director.json"], now, &trust::Limits::default()).unwrap();
     let repository: Repository = loop {
         match session.next().unwrap() {
             Step::Need(wanted) => {

@@ -148,7 +148,7 @@ async fn a_retry_asks_with_a_new_revision() {
     let first = fleet.revision(&device).await;
     fleet.report(&id, &device, "1.0.0", TaskPhase::Failed, Some(CauseKind::Download)).await;
     fleet.tick(61).await;
-    assert_eq!(fleet.offered(&id).await, [device.clone()]);
+    assert_eq!(fleet.offered(&id).await, std::slice::from_ref(&device));
     assert!(fleet.revision(&device).await > first);
     assert_eq!(fleet.desired(&device).await.as_deref(), Some("1.0.0"));
 }

@@ -103,7 +103,7 @@ fn hello(active: Option<ReleaseRef>) -> Hello {
             cpus: 2,
             memory_bytes: 1 << 30,
         },
-        labels: Default::default(),
+        labels: std::collections::BTreeMap::default(),
         desired_revision: Revision(0),
         models: vec![state],
         spool: SpoolState {
@@ -180,7 +180,7 @@ impl Fleet {
                 report_key: vec![0; 32],
                 certificate_serial: device.to_string(),
                 certificate_expires: T0,
-                labels: Default::default(),
+                labels: std::collections::BTreeMap::default(),
                 created_at: T0,
             };
             devices::insert(&mut tx, &new).await.unwrap();
