@@ -73,6 +73,7 @@ pub struct Session {
     mqtt: Mqtt,
     pump: Pump,
     hello_at: Option<Instant>,
+    is_down_said: bool,
 }
 
 impl Session {
@@ -98,7 +99,7 @@ impl Session {
         };
         let mqtt = Mqtt::new(options, Backoff::new(inputs.config.backoff));
         let pump = Pump::new(inputs.config.window_batches, inputs.config.ack_timeout, Instant::now());
-        Ok(Self { inputs, mqtt, pump, hello_at: None })
+        Ok(Self { inputs, mqtt, pump, hello_at: None, is_down_said: false })
     }
 
     /// Talks until `stop`.
@@ -133,6 +134,7 @@ impl Session {
         match happening {
             Happening::Connected => {
                 tracing::info!("connected to the server");
+                self.is_down_said = false;
                 self.inputs.is_online.send_replace(true);
                 self.pump.restart(Instant::now());
                 let online = Status { is_online: true, boot_id: self.inputs.boot_id.clone() };
@@ -146,8 +148,13 @@ impl Session {
             Happening::Message { channel, payload } => self.heard(channel, &payload),
             Happening::Refused(why) => tracing::warn!(why, "the broker refused"),
             Happening::Down(why) => {
-                self.inputs.is_online.send_replace(false);
-                tracing::warn!(why, "no connection to the server; trying again");
+                // Said once; further attempts are only for who looks closer.
+                if self.inputs.is_online.send_replace(false) || !self.is_down_said {
+                    tracing::warn!(why, "no connection to the server; trying again");
+                } else {
+                    tracing::debug!(why, "still no connection to the server");
+                }
+                self.is_down_said = true;
             }
         }
     }
