@@ -30,7 +30,7 @@ const FENCES: [(&str, &[&str]); 5] = [
     ("sled::", &["agent/src/store"]),
     ("rumqttc::", &["agent/src/link", "fleet-server/src/link", "fleet-server/tests"]),
     ("mqtt5::", &["fleet-server/src/link"]),
-    ("sqlx::", &["fleet-server/src/store"]),
+    ("sqlx::", &["fleet-server/src/store", "fleet-server/tests/store"]),
     ("tract_onnx::", &["crates/inference"]),
 ];
 
@@ -107,8 +107,9 @@ fn names_path(line: &str, library: &str) -> bool {
 }
 
 fn size(name: &str, text: &str) -> Option<String> {
-    let is_generated = name.contains("/generated/") || name.ends_with(".d.ts");
-    if !has_extension(name, &["rs", "ts", "tsx"]) || is_generated {
+    // Generated files and catalogues of texts are data.
+    let is_data = name.contains("/generated/") || name.contains("/i18n/") || name.ends_with(".d.ts");
+    if !has_extension(name, &["rs", "ts", "tsx"]) || is_data {
         return None;
     }
     let lines = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count();

@@ -1,0 +1,103 @@
+//! Panes, streams, alerts, leases.
+
+use super::*;
+
+pub(crate) fn pane(seq: u64, start: i64, received_at: UnixMillis) -> telemetry::PaneRow {
+    telemetry::PaneRow {
+        device: device("cam"),
+        stream: StreamId::new("s1").unwrap(),
+        seq,
+        model: digits(),
+        version: Version::new("1.0.0").unwrap(),
+        digest: Digest::from_bytes([1; 32]),
+        segment: String::new(),
+        window_start: UnixMillis(start),
+        window_end: UnixMillis(start + 100),
+        n: 3,
+        body: vec![0, 255, 1],
+        received_at,
+    }
+}
+
+pub(crate) async fn records_count_once(store: Store) {
+    let a = add_project(&store, "a").await;
+    let cam = add_device(&store, &a, "cam", &[]).await;
+    let mut tx = store.begin().await.unwrap();
+    assert!(telemetry::add_pane(&mut tx, &a, &pane(1, 0, NOW)).await.unwrap());
+    assert!(!telemetry::add_pane(&mut tx, &a, &pane(1, 0, NOW)).await.unwrap());
+    assert!(telemetry::add_pane(&mut tx, &a, &pane(2, 100, NOW)).await.unwrap());
+    let found = telemetry::panes(&mut tx, &a, &digits(), UnixMillis(0), UnixMillis(100)).await.unwrap();
+    assert_eq!(found, [pane(1, 0, NOW)]);
+    let resources = protocol::telemetry::Resources {
+        rss_bytes: 1,
+        cpu_ms: 2,
+        disk_free_bytes: u64::MAX,
+        disk_used_bytes: 4,
+        load1: 0.25,
+        temperature_c: None,
+    };
+    for _ in 0..2 {
+        let reading = history::Reading { at: NOW, received_at: NOW, resources };
+        history::add_reading(&mut tx, &a, &cam, ("s1", 3), &reading).await.unwrap();
+        history::add_event(&mut tx, &a, &cam, &event("s1:4", NOW)).await.unwrap();
+    }
+    let readings = history::readings(&mut tx, &a, &cam, NOW, 10).await.unwrap();
+    assert_eq!((readings.len(), readings[0].resources.load1), (1, 0.25));
+    assert_eq!(readings[0].resources.temperature_c, None);
+    assert_eq!(history::events(&mut tx, &a, &cam, &Window::first(9)).await.unwrap().total, 1);
+}
+
+pub(crate) async fn stream_positions_never_fall(store: Store) {
+    let a = add_project(&store, "a").await;
+    let cam = add_device(&store, &a, "cam", &[]).await;
+    let stream = StreamId::new("s1").unwrap();
+    let mut tx = store.begin().await.unwrap();
+    assert!(telemetry::position(&mut tx, &a, &cam, &stream).await.unwrap().is_none());
+    for upto_seq in [10, 7] {
+        let position = telemetry::StreamPosition { upto_seq, ahead: vec![], dropped: vec![] };
+        telemetry::set_position(&mut tx, &a, &cam, &stream, &position, NOW).await.unwrap();
+    }
+    assert_eq!(telemetry::position(&mut tx, &a, &cam, &stream).await.unwrap().unwrap().upto_seq, 10);
+}
+
+pub(crate) async fn one_alert_is_open_per_key(store: Store) {
+    let (a, b) = (add_project(&store, "a").await, add_project(&store, "b").await);
+    let alert = |message: &str| alerts::NewAlert {
+        key: "drift/digits/cam".into(),
+        kind: "drift".into(),
+        severity: alerts::Severity::Warning,
+        device: Some(device("cam")),
+        model: Some(digits()),
+        rollout: None,
+        message: message.into(),
+        details: json!({"features": 2}),
+    };
+    let mut tx = store.begin().await.unwrap();
+    let id = alerts::raise(&mut tx, &a, &alert("first"), NOW).await.unwrap().unwrap();
+    assert_eq!(alerts::raise(&mut tx, &a, &alert("second"), NOW.plus_millis(1)).await.unwrap(), None);
+    assert!(alerts::raise(&mut tx, &b, &alert("elsewhere"), NOW).await.unwrap().is_some());
+    let open = alerts::list(&mut tx, &a, true, &Window::first(9)).await.unwrap();
+    assert_eq!((open.items[0].message.as_str(), open.total), ("second", 1));
+    assert!(alerts::acknowledge(&mut tx, &a, &id, "ana", NOW).await.unwrap());
+    assert!(!alerts::acknowledge(&mut tx, &a, &id, "bob", NOW).await.unwrap());
+    assert!(!alerts::acknowledge(&mut tx, &b, &id, "bob", NOW).await.unwrap());
+    assert!(alerts::close(&mut tx, &a, "drift/digits/cam", NOW).await.unwrap());
+    assert!(!alerts::close(&mut tx, &a, "drift/digits/cam", NOW).await.unwrap());
+    assert_eq!(alerts::list(&mut tx, &a, true, &Window::first(9)).await.unwrap().total, 0);
+    assert!(alerts::raise(&mut tx, &a, &alert("again"), NOW.plus_millis(2)).await.unwrap().is_some());
+    assert_eq!(alerts::list(&mut tx, &a, false, &Window::first(9)).await.unwrap().total, 2);
+    let past = alerts::get(&mut tx, &a, &id).await.unwrap().unwrap();
+    assert_eq!((past.acknowledged_by.as_deref(), past.closed_at), (Some("ana"), Some(NOW)));
+}
+
+pub(crate) async fn a_lease_has_one_holder(store: Store) {
+    let second = Duration::from_secs(1);
+    assert!(leases::take(&store, "job", "one", NOW, second).await.unwrap());
+    assert!(leases::take(&store, "job", "one", NOW.plus_millis(500), second).await.unwrap());
+    assert!(!leases::take(&store, "job", "two", NOW.plus_millis(1400), second).await.unwrap());
+    assert!(leases::take(&store, "job", "two", NOW.plus_millis(1501), second).await.unwrap());
+    leases::give_back(&store, "job", "one").await.unwrap();
+    assert!(!leases::take(&store, "job", "one", NOW.plus_millis(1502), second).await.unwrap());
+    leases::give_back(&store, "job", "two").await.unwrap();
+    assert!(leases::take(&store, "job", "one", NOW.plus_millis(1503), second).await.unwrap());
+}
