@@ -1,14 +1,18 @@
-//! The real agent on emulated devices. `cargo xtask test --only firmware` runs the smoke test.
+//! The real agent on emulated devices and under faults. `cargo xtask test --only firmware` runs all of it.
 //!
-//! Nothing of the product is replaced: the cross-built binary runs under an emulator against the real server.
+//! Nothing of the product is replaced: the cross-built binary runs under an emulator against the real server, and
+//! faults are made around the real processes, never inside them.
 
+mod faults;
 mod smoke;
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "The real agent on emulated devices")]
+#[command(about = "The real agent on emulated devices and under faults")]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -18,10 +22,22 @@ struct Args {
 enum Command {
     /// Enrol, fetch, verify, infer: the cross-built agent answers as this machine's own.
     Smoke(smoke::Args),
+    /// Bad input, power cuts, full disks, wrong clocks: nothing is lost and the loop goes on.
+    Faults(faults::Args),
 }
 
 fn main() -> Result<()> {
     match Args::parse().command {
         Command::Smoke(args) => smoke::main(&args),
+        Command::Faults(args) => faults::main(&args),
     }
+}
+
+/// The folder, empty.
+fn fresh(folder: &Path) -> Result<PathBuf> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("cannot clear {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))
 }

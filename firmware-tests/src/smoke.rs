@@ -1,7 +1,7 @@
 //! Two devices of one fleet: one runs this machine's agent, the other the cross-built one under an emulator.
 //! Both get the same release by the same rollout and must give the same answers.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let folder = fresh(&args.folder)?;
+    let folder = crate::fresh(&args.folder)?;
     let binaries = Binaries::in_folder(&args.binaries);
     let config = "[jobs]\nrollout_tick_s = 1\n".to_owned();
     let fleet = Fleet::start(&binaries, &folder, &ServerOptions { https_port: None, extra_config: config })?;
@@ -81,12 +81,4 @@ fn compare(native: &Agent, emulated: &Agent, images: &[Image]) -> Result<f64> {
         worst = worst.max(difference);
     }
     Ok(worst)
-}
-
-fn fresh(folder: &Path) -> Result<PathBuf> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("cannot clear {}", folder.display()))?;
-    }
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))
 }

@@ -75,6 +75,13 @@ impl Feeder {
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
+
+    /// Ends the feeding and returns what was seen until then; nothing is on its way any more.
+    pub fn stop(self) -> Arc<Tally> {
+        let tally = self.tally.clone();
+        drop(self);
+        tally
+    }
 }
 
 impl Drop for Feeder {

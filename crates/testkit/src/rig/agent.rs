@@ -110,6 +110,11 @@ impl Agent {
         }
     }
 
+    /// Environment variables from the next start on, in place of those it had.
+    pub fn set_env(&mut self, env: Vec<(String, String)>) {
+        self.options.env = env;
+    }
+
     /// Device id.
     pub fn device(&self) -> &str {
         &self.options.device

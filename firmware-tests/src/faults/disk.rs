@@ -1,0 +1,95 @@
+//! The device's disk is full: the active release serves on, the update waits, and goes through once there is room.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Outcome;
+use super::world::{ON_SMALL_DISK, World};
+
+/// Size of the device's disk.
+const SIZE: &str = "24m";
+
+/// A file system in memory of a few megabytes. Dropping it unmounts.
+pub(super) struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts one on `folder`; none when this user may not mount.
+    pub(super) fn mount(folder: &Path) -> Result<Option<Self>> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let options = format!("size={SIZE},mode=0700");
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &options, "flotilla-faults"]).arg(folder).output();
+        let is_mounted = mounted.is_ok_and(|output| output.status.success());
+        Ok(is_mounted.then(|| Self { folder: folder.into() }))
+    }
+
+    /// Unmounts what an earlier run left on `folder`.
+    pub(super) fn clean_up(folder: &Path) {
+        if folder.exists() {
+            let _not_mounted = Command::new("umount").arg(folder).output();
+        }
+    }
+
+    fn fill(&self) -> Result<()> {
+        let mut file = std::fs::File::create(self.ballast())?;
+        loop {
+            match file.write(&[0x5A; 4096]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+                Err(error) => bail!("cannot fill the disk: {error}"),
+            }
+        }
+    }
+
+    fn free(&self) -> Result<()> {
+        std::fs::remove_file(self.ballast()).context("cannot free the disk")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Self::clean_up(&self.folder);
+    }
+}
+
+pub(super) fn play(world: &mut World) -> Result<Outcome> {
+    let Some(disk) = world.disk.take() else {
+        return Ok(Outcome::Skipped("only root may mount a small disk".into()));
+    };
+    let outcome = fill_and_free(world, &disk);
+    world.disk = Some(disk);
+    outcome
+}
+
+fn fill_and_free(world: &mut World, disk: &SmallDisk) -> Result<Outcome> {
+    let before = world.active(ON_SMALL_DISK)?;
+    let version = world.release()?;
+    disk.fill()?;
+    let rollout = world.roll_out(&version, &[ON_SMALL_DISK])?;
+    let words = ["No space left", "space", "disk"];
+    world.logged(ON_SMALL_DISK, &["No space left", "DiskFull"])?;
+    let problem = world.problem(ON_SMALL_DISK, &words)?;
+    world.serves(ON_SMALL_DISK, &before)?;
+    restart(world, &before).context("a restart on the full disk")?;
+    disk.free()?;
+    world.completed(&rollout)?;
+    world.serves(ON_SMALL_DISK, &version)?;
+    Ok(Outcome::Ok(format!(
+        "disk full: shown as \"{problem}\"; {before} served on, over a restart too; with room again the update went through"
+    )))
+}
+
+fn restart(world: &mut World, serves: &str) -> Result<()> {
+    world.agents[ON_SMALL_DISK].kill();
+    world.agents[ON_SMALL_DISK].start()?;
+    super::power::comes_up_with(world, ON_SMALL_DISK, &[serves]).map(drop)
+}

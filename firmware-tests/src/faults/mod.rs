@@ -1,0 +1,108 @@
+//! One fleet, one fault after the other. Each asserts what the product itself says and what its users see, then
+//! tells it in one line; a fault that can't be made on this machine is skipped by name.
+
+mod broker;
+mod clock;
+mod disk;
+mod enrolment;
+mod hardware;
+mod input;
+mod model;
+mod power;
+mod server;
+mod tampered;
+mod telemetry;
+mod world;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
+
+use world::World;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder of flotilla-server, flotilla-agent and flotilla.
+    #[arg(long)]
+    binaries: PathBuf,
+    /// Folder of examples/digits.
+    #[arg(long, default_value = "examples/digits")]
+    example: PathBuf,
+    /// Folder to work in; cleared first.
+    #[arg(long)]
+    folder: PathBuf,
+    /// Only these faults.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Fault>,
+}
+
+/// The faults, in the order they are played: those that count telemetry exactly come before those that cut an
+/// agent's power, because the open pane of an agent is in its memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Fault {
+    /// Wrong, expired and used enrolment tokens.
+    Enrolment,
+    /// Malformed requests at the local API.
+    Input,
+    /// A model that the runtime can't load.
+    Model,
+    /// A release for other hardware.
+    Hardware,
+    /// The server is killed in the middle of telemetry and of a rollout.
+    Server,
+    /// The broker doesn't answer for a while.
+    Broker,
+    /// Unsigned and tampered releases.
+    Tampered,
+    /// The device's disk is full.
+    Disk,
+    /// The device boots in 1970.
+    Clock,
+    /// The device's power is cut in the middle of updates.
+    Power,
+}
+
+/// How a fault ended.
+enum Outcome {
+    /// As promised; the sentence tells what was seen.
+    Ok(String),
+    /// Not played; the sentence tells why.
+    Skipped(String),
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let begun = Instant::now();
+    let mut world = World::start(&args.binaries, &args.example, &args.folder)?;
+    println!("  ok  fleet: a server and {} fed devices on 1.0.0", world.agents.len());
+    let is_wanted = |fault: &Fault| args.only.is_empty() || args.only.contains(fault);
+    for fault in Fault::value_variants().iter().copied().filter(is_wanted) {
+        let start = Instant::now();
+        let outcome = fault.play(&mut world).with_context(|| format!("fault {fault:?}"))?;
+        let seconds = start.elapsed().as_secs();
+        match outcome {
+            Outcome::Ok(line) => println!("  ok  {line} ({seconds} s)"),
+            Outcome::Skipped(why) => println!("  --  {fault:?} NOT played: {why}"),
+        }
+    }
+    println!("faults took {} s", begun.elapsed().as_secs());
+    Ok(())
+}
+
+impl Fault {
+    fn play(self, world: &mut World) -> Result<Outcome> {
+        match self {
+            Self::Enrolment => enrolment::play(world),
+            Self::Input => input::play(world),
+            Self::Model => model::play(world),
+            Self::Hardware => hardware::play(world),
+            Self::Server => server::play(world),
+            Self::Broker => broker::play(world),
+            Self::Tampered => tampered::play(world),
+            Self::Disk => disk::play(world),
+            Self::Clock => clock::play(world),
+            Self::Power => power::play(world),
+        }
+    }
+}
