@@ -122,6 +122,12 @@ fn request(pixels: &[f32]) -> Value {
     json!({"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": pixels}]})
 }
 
+fn batch_of_100() -> Value {
+    let images = digits::images("held_out").into_iter().take(100);
+    let pixels: Vec<f32> = images.flat_map(|(_, pixels)| pixels).collect();
+    json!({"inputs": [{"name": "image", "datatype": "FP32", "shape": [100, 1, 8, 8], "data": pixels}]})
+}
+
 fn best(answer: &Answer) -> usize {
     let scores: Vec<f64> = serde_json::from_value(answer.body["outputs"][0]["data"].clone()).unwrap();
     (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap()
@@ -179,7 +185,7 @@ async fn requests_that_break_the_protocol_are_refused_by_name() {
         )
         .await;
     agent.refused(INFER, tensor(json!([1, 1, 8, 8]), "FP9", json!([])), bad, "FP9").await;
-    agent.refused(INFER, tensor(json!([1 << 40, 8]), "FP32", json!([])), bad, "over the bound").await;
+    agent.refused(INFER, tensor(json!([1_u64 << 40, 8]), "FP32", json!([])), bad, "over the bound").await;
     agent.refused(INFER, b"{\"inputs\": [".to_vec(), bad, "not valid JSON").await;
     agent.refused(INFER, b"\xff\xfe".to_vec(), bad, "not valid JSON").await;
     agent.refused(INFER, body(json!({"inputs": []})), bad, "\"image\" is missing").await;
@@ -233,10 +239,7 @@ async fn labels_that_can_not_be_matched_are_refused() {
 async fn overload_is_answered_at_once_and_passes() {
     let agent = Arc::new(Agent::start(1, Duration::from_secs(30)).await);
     agent.activate("1.0.0");
-    let batch: Vec<f32> =
-        digits::images("held_out").iter().take(100).flat_map(|(_, pixels)| pixels.clone()).collect();
-    let body =
-        json!({"inputs": [{"name": "image", "datatype": "FP32", "shape": [100, 1, 8, 8], "data": batch}]});
+    let body = batch_of_100();
     let mut asked = Vec::new();
     for _ in 0..24 {
         let (agent, body) = (Arc::clone(&agent), body.clone());
@@ -264,9 +267,9 @@ async fn overload_is_answered_at_once_and_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_over_its_time_is_given_up() {
-    let agent = Agent::start(4, Duration::from_nanos(1)).await;
+    let agent = Agent::start(4, Duration::from_millis(1)).await;
     agent.activate("1.0.0");
-    let answer = agent.post(INFER, &request(&[0.0; 64])).await;
+    let answer = agent.post(INFER, &batch_of_100()).await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text);
     assert!(answer.body["error"].as_str().unwrap().contains("not answered within"));
 }
