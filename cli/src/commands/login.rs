@@ -21,6 +21,10 @@ const NEW_PASSWORD: &str = "FLOTILLA_NEW_PASSWORD";
 
 /// Whom and where.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Without a terminal the password is taken from FLOTILLA_PASSWORD, and the one that replaces a one-time \
+password from FLOTILLA_NEW_PASSWORD."
+)]
 pub(crate) struct Args {
     /// Address of the server, e.g. <https://fleet.example:8443>.
     #[arg(long, env = "FLOTILLA_SERVER")]

@@ -11,6 +11,7 @@ pub(crate) mod login;
 pub(crate) mod reference;
 pub(crate) mod release;
 pub(crate) mod rollout;
+mod rollout_gate;
 
 use anyhow::Result;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::Context;
+use super::{Context, rollout_gate};
 use crate::output::{facts, items, table, text};
 
 /// States that nothing follows.
@@ -96,9 +96,13 @@ pub(crate) struct Create {
     /// Seconds between a stage's last commit and its verdict.
     #[arg(long)]
     soak_s: Option<u64>,
-    /// Which devices, e.g. 'label.site == "lisbon"'; all if absent.
+    /// Which devices, e.g. 'labels.site = lisbon AND class = rpi4'; all if absent.
     #[arg(long)]
     target: Option<String>,
+    /// What each stage must prove, in place of the server's default gates; may repeat. METRIC:LIMIT[:SAMPLES], e.g.
+    /// accuracy:0.05:200 (at most five points worse than the control group, judged on 200 labelled answers or more).
+    #[arg(long = "gate", value_name = "GATE")]
+    gates: Vec<String>,
     /// What a failed gate leads to.
     #[arg(long, value_parser = ["pause", "abort", "roll_back_stage", "roll_back_all"])]
     on_failure: Option<String>,
@@ -121,7 +125,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
             let path = if create.dry_run { "/rollouts/dry-run" } else { "/rollouts" };
             let made = client.post(path, &create.body()?).await?;
             let is_dry_run = create.dry_run;
-            context.format.print(&made, |made| if is_dry_run { pretty(made) } else { show(made) })
+            context.format.print(&made, |made| if is_dry_run { dry_run(made) } else { show(made) })
         }
         Command::List => {
             let all = json!(client.list("/rollouts", &[]).await?);
@@ -191,6 +195,8 @@ impl Create {
         set("soak_s", self.soak_s.map(Value::from));
         set("target", self.target.clone().map(Value::from));
         set("on_failure", self.on_failure.clone().map(Value::from));
+        let gates = self.gates.iter().map(|text| rollout_gate::parse(text)).collect::<Result<Vec<_>>>()?;
+        set("gates", (!gates.is_empty()).then_some(Value::Array(gates)));
         set("stages", (!self.stages.is_empty()).then(|| json!(self.stages)));
         Ok(Value::Object(body))
     }
@@ -250,15 +256,60 @@ fn show(rollout: &Value) -> String {
         ("why", rollout["reason"].as_str().unwrap_or_default().into()),
     ]);
     let stages = rollout["stages"].as_array().map_or(&[][..], Vec::as_slice);
-    let rows = stages.iter().map(|stage| {
-        let gates = stage["gates"].as_array().into_iter().flatten();
-        let gates: Vec<String> =
-            gates.map(|gate| format!("{}: {}", text(gate, "/metric"), text(gate, "/verdict"))).collect();
-        vec![text(stage, "/name"), text(stage, "/state"), text(stage, "/devices"), gates.join(", ")]
-    });
-    format!("{head}\n{}", table(&["stage", "state", "devices", "gates"], rows.collect(), "no stage yet"))
+    let rows = stages.iter().flat_map(stage_rows).collect();
+    format!("{head}\n{}", table(&["stage", "state", "gate", "verdict", "because"], rows, "no stage yet"))
 }
 
-fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
+/// One row per gate, the stage's name and state on the first.
+fn stage_rows(stage: &Value) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for gate in stage["gates"].as_array().into_iter().flatten() {
+        let cells = ["/metric", "/verdict", "/because"].map(|pointer| text(gate, pointer));
+        rows.push([&[String::new(), String::new()], cells.as_slice()].concat());
+    }
+    if rows.is_empty() {
+        rows.push(vec![String::new(); 5]);
+    }
+    rows[0][0] = text(stage, "/name");
+    rows[0][1] = text(stage, "/state");
+    rows
+}
+
+/// Which devices, when, and what would block.
+fn dry_run(plan: &Value) -> String {
+    let list = |value: &Value, pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    let stage = |stage: &Value| {
+        let devices = list(stage, "/devices");
+        let first: Vec<&str> = devices.iter().take(5).filter_map(Value::as_str).collect();
+        let more = if devices.len() > first.len() {
+            format!(" and {} more", devices.len() - first.len())
+        } else {
+            String::new()
+        };
+        vec![
+            text(stage, "/name"),
+            devices.len().to_string(),
+            text(stage, "/online"),
+            text(stage, "/controls"),
+            format!("{}{more}", first.join(", ")),
+        ]
+    };
+    let stages = table(
+        &["stage", "devices", "online", "control", "which"],
+        list(plan, "/stages").iter().map(stage).collect(),
+        "no device would take part",
+    );
+    let problem = |problem: &Value| {
+        let word = if problem["is_blocking"] == true { "blocks" } else { "warning" };
+        format!("{word}: {}", text(problem, "/why"))
+    };
+    let skip = |skip: &Value| format!("skipped: {}: {}", text(skip, "/device"), text(skip, "/reason"));
+    let lines = list(plan, "/problems")
+        .iter()
+        .map(problem)
+        .chain(list(plan, "/skipped").iter().map(skip))
+        .collect::<Vec<_>>();
+    format!("{stages}\n{}", lines.join("\n"))
 }
