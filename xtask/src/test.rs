@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that can be checked, in an order that fails early.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -38,7 +39,7 @@ enum Step {
     Unit,
     /// The demo's story with its outcomes asserted, then the browser tests against that very fleet.
     Demo,
-    /// The cross-built agent on an emulated device against the real server.
+    /// The cross-built agent on an emulated device against the real server, then faults around a real fleet.
     Firmware,
 }
 
@@ -147,11 +148,15 @@ fn story_and_browser() -> Result<()> {
 
 fn firmware() -> Result<()> {
     tools::ensure(&tools::QEMU_AARCH64)?;
+    tools::ensure_file(&tools::LIBFAKETIME)?;
     let binaries = builds::binaries()?;
     let agent = package::agent("aarch64-unknown-linux-musl", Profile::Quick)?;
-    let mut smoke = cargo();
-    smoke.args(["run", "--quiet", "--package", "firmware-tests", "--", "smoke"]);
-    smoke.arg("--cross-agent").arg(agent);
-    smoke.arg("--binaries").arg(binaries.agent.parent().context("a binary lies in a folder")?);
-    check(smoke.arg("--folder").arg(target_folder()?.join("smoke")))
+    let folder = binaries.agent.parent().context("a binary lies in a folder")?;
+    let rig = |what: &str| -> Result<Command> {
+        let mut command = program(&folder.join("firmware-tests").to_string_lossy());
+        command.arg(what).arg("--binaries").arg(folder).arg("--folder").arg(target_folder()?.join(what));
+        Ok(command)
+    };
+    check(rig("smoke")?.arg("--cross-agent").arg(agent))?;
+    check(&mut rig("faults")?)
 }

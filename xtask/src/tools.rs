@@ -23,6 +23,25 @@ pub(crate) const CHROMIUM: Tool =
 pub(crate) const QEMU_AARCH64: Tool =
     Tool { program: "qemu-aarch64", package: "qemu-user", needed_for: "the emulated device" };
 
+/// A library that gives a program another clock; it lies in a folder named by the machine's architecture.
+pub(crate) const LIBFAKETIME: Tool = Tool {
+    program: "faketime/libfaketimeMT.so.1",
+    package: "libfaketime",
+    needed_for: "the agent's test with a clock at 1970",
+};
+
+/// Makes sure that a library is there; installs its Debian package if not.
+///
+/// # Errors
+/// With the one line that installs it, when that can't be done here.
+pub(crate) fn ensure_file(tool: &Tool) -> Result<()> {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    if folders.map(|folder| folder.join(tool.program)).any(|file| file.exists()) {
+        return Ok(());
+    }
+    install_debian(&[tool.package], tool.needed_for)
+}
+
 /// Makes sure that a program is there; installs its Debian package if not.
 ///
 /// # Errors
