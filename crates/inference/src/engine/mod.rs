@@ -12,8 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Longest text of the runtime that an error repeats, in characters.
 const MAX_WHY_CHARS: usize = 600;
 
-/// Runs something of tract's; a panic comes back as its message. In builds with `panic = "abort"` it doesn't
-/// come back at all: there the crash-loop breaker of the agent is what remains.
+/// Runs something of tract's; a panic comes back as its message. Every profile unwinds for this (decision 0007).
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| shorten(&panic_text(payload.as_ref())))
 }
