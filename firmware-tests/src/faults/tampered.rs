@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use testkit::rig::wait_until;
 
 use super::Outcome;
 use super::world::{PATIENCE, World};
@@ -16,7 +17,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let cause = tampered_blob(world)?;
     Ok(Outcome::Ok(format!(
         "unsigned release refused; a blob changed on the server refused by the device ({cause}), which served on; \
-         after the repair the update went through"
+         after the repair the device committed it"
     )))
 }
 
@@ -48,9 +49,14 @@ fn tampered_blob(world: &mut World) -> Result<String> {
     world.logged(0, &[NOT_SIGNED])?;
     world.serves(0, &before)?;
     std::fs::write(&blob, whole)?;
-    // The server gives the device its second chance a minute after the first failure.
-    world.completed_within(&rollout, PATIENCE * 2)?;
+    wait_until("the repaired release's commit", PATIENCE, || {
+        let status = world.agents[0].status()?;
+        let is_committed = status.pointer("/models/0/phase").is_some_and(|phase| phase == "committed");
+        Ok((is_committed && world.active(0)? == version).then_some(()))
+    })?;
     world.serves(0, &version)?;
+    // The rollout itself is still offering: it takes the device's own second attempt for a late report.
+    world.fleet.cli.run(&["rollout", "abort", &rollout])?;
     Ok(NOT_SIGNED.into())
 }
 
