@@ -42,6 +42,12 @@ impl DurableError {
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_disk_full(source))
     }
+
+    /// Whether the disk is full or takes no writes at all: what lies on it can still be read.
+    pub fn is_unwritable(&self) -> bool {
+        let is_read_only = |source: &io::Error| source.kind() == io::ErrorKind::ReadOnlyFilesystem;
+        matches!(self, Self::Io { source, .. } if is_disk_full(source) || is_read_only(source))
+    }
 }
 
 /// Whether an error says that the disk, or the quota on it, is full.

@@ -11,7 +11,8 @@ pub enum Exit {
     Internal,
     /// The command line is wrong.
     Usage,
-    /// The server, or the agent that `status` asks, does not answer; trying again may help.
+    /// The server, or the agent that `status` asks, does not answer; or another agent runs on the same state
+    /// directory, the local port is busy, or the disk takes no writes at the first start. Trying again may help.
     Unavailable,
     /// The server refused: a token that is unknown, used or expired.
     NoPermission,

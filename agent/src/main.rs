@@ -71,7 +71,8 @@ fn runtime(workers: usize) -> Option<tokio::runtime::Runtime> {
 
 fn run(config: Config) -> Exit {
     let logs = start_log(&config.log);
-    let commit = env!("FLOTILLA_COMMIT");
+    // None without git and without the variable: then the banner has no such field.
+    let commit = option_env!("FLOTILLA_COMMIT").filter(|commit| !commit.is_empty());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         commit,
@@ -91,7 +92,7 @@ fn run(config: Config) -> Exit {
             Ok(app) => app,
             Err(error) => {
                 tracing::error!(error = chain(&error), "the agent can't start");
-                return if error.is_config() { Exit::Config } else { Exit::Internal };
+                return error.exit();
             }
         };
         tracing::info!(device = app.device, api = %app.listening, "the agent runs");

@@ -1,6 +1,7 @@
 //! Why the agent can't start.
 
 use crate::durable::DurableError;
+use crate::exit::Exit;
 use crate::link::{self, IdentityError, ReportError, TlsError};
 use crate::store::SpoolError;
 
@@ -39,11 +40,42 @@ pub enum AppError {
 }
 
 impl AppError {
-    /// Whether the configuration or the state directory must be changed before another try can help.
-    pub fn is_config(&self) -> bool {
-        matches!(
-            self,
-            Self::Identity(_) | Self::Listen { .. } | Self::Address(_) | Self::Tls(_) | Self::State(_)
-        )
+    /// The exit code: whether trying again can help decides what systemd does.
+    pub fn exit(&self) -> Exit {
+        use std::io::ErrorKind::{AddrInUse, AddrNotAvailable};
+        match self {
+            Self::Locked(_) => Exit::Unavailable,
+            Self::Listen { source, .. } if matches!(source.kind(), AddrInUse | AddrNotAvailable) => {
+                Exit::Unavailable
+            }
+            Self::State(error) if error.is_unwritable() => Exit::Unavailable,
+            Self::Identity(_) | Self::Listen { .. } | Self::Address(_) | Self::Tls(_) | Self::State(_) => {
+                Exit::Config
+            }
+            Self::Report(_) | Self::Spool(_) => Exit::Internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    fn listen(kind: ErrorKind) -> AppError {
+        AppError::Listen { address: ([127, 0, 0, 1], 8500).into(), source: Error::from(kind) }
+    }
+
+    fn state(kind: ErrorKind) -> AppError {
+        AppError::State(DurableError::Io { operation: "open", path: "x".into(), source: Error::from(kind) })
+    }
+
+    #[test]
+    fn what_may_pass_is_unavailable_and_what_stays_is_config() {
+        assert_eq!(AppError::Locked("x".into()).exit(), Exit::Unavailable);
+        assert_eq!(listen(ErrorKind::AddrInUse).exit(), Exit::Unavailable);
+        assert_eq!(listen(ErrorKind::PermissionDenied).exit(), Exit::Config);
+        assert_eq!(state(ErrorKind::StorageFull).exit(), Exit::Unavailable);
+        assert_eq!(state(ErrorKind::PermissionDenied).exit(), Exit::Config);
     }
 }
