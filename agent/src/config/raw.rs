@@ -105,7 +105,7 @@ impl RawConfig {
             origin,
             key: None,
             value: value.to_owned(),
-            expected: expected.to_owned(),
+            why: format!("expected {expected}"),
         });
         self
     }

@@ -10,6 +10,9 @@ use toml::Value;
 
 use super::raw::{Origin, RawConfig};
 
+/// A known key so many edits away is suggested in an unknown one's place.
+const MAX_EDITS: usize = 3;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -19,8 +22,8 @@ pub struct Problem {
     pub key: Option<String>,
     /// The value as given, cut to 80 characters.
     pub value: String,
-    /// What was expected instead.
-    pub expected: String,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// Everything that is wrong with a configuration.
@@ -33,9 +36,9 @@ pub struct ConfigErrors(
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration has {} problem(s)", self.0.len())?;
-        for Problem { origin, key, value, expected } in &self.0 {
+        for Problem { origin, key, value, why } in &self.0 {
             let key = key.as_deref().unwrap_or("-");
-            write!(f, "\n  {origin}: {key} = {value}: expected {expected}")?;
+            write!(f, "\n  {origin}: {key} = {value}: {why}")?;
         }
         Ok(())
     }
@@ -61,7 +64,7 @@ impl Reader {
                 origin: origin.clone(),
                 key: Some(key.to_owned()),
                 value: shown(value),
-                expected: expected.to_owned(),
+                why: format!("expected {expected}"),
             };
             self.problems.push(problem);
         }
@@ -119,7 +122,7 @@ impl Reader {
                     origin: origin.clone(),
                     key: Some(key.clone()),
                     value: shown(value),
-                    expected: format!("no such key; nearest known: {}", nearest(key, &self.known)),
+                    why: unknown(key, &self.known),
                 });
             }
         }
@@ -127,14 +130,27 @@ impl Reader {
     }
 }
 
-/// The known key that shares the longest beginning and end with `key`.
-fn nearest<'a>(key: &str, known: &'a BTreeSet<String>) -> &'a str {
-    let shared = |a: &str| {
-        let front = a.bytes().zip(key.bytes()).take_while(|(x, y)| x == y).count();
-        let back = a.bytes().rev().zip(key.bytes().rev()).take_while(|(x, y)| x == y).count();
-        front + back
-    };
-    known.iter().max_by_key(|candidate| shared(candidate)).map_or("-", String::as_str)
+/// A key that nobody knows, with the known one that was probably meant.
+fn unknown(key: &str, known: &BTreeSet<String>) -> String {
+    let close = known.iter().map(|candidate| (edits(key, candidate), candidate)).min();
+    match close.filter(|(edits, _)| *edits <= MAX_EDITS) {
+        Some((_, close)) => format!("unknown key; did you mean {close}?"),
+        None => "unknown key".to_owned(),
+    }
+}
+
+/// Characters to insert, remove or replace to make `b` of `a` (Levenshtein).
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 fn shown(value: &Value) -> String {

@@ -47,12 +47,18 @@ fn all_errors_come_at_once_with_file_key_value_and_expectation() {
         "link.keep_alive_s = 1",
         "from 5 to 3600",
         "link.keep_alive = 3",
-        "nearest known: link.keep_alive_s",
+        "unknown key; did you mean link.keep_alive_s?",
         "serve.listen",
         "log.time",
     ] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
+}
+
+#[test]
+fn a_key_that_resembles_none_is_called_unknown_and_nothing_is_suggested() {
+    let text = from_file("[serve]\ncolour = 1\n").unwrap_err().to_string();
+    assert!(text.ends_with("serve.colour = 1: unknown key"), "{text}");
 }
 
 #[test]
