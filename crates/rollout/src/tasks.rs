@@ -51,6 +51,11 @@ impl Task {
     pub fn was_offered(&self) -> bool {
         self.attempt > 0
     }
+
+    /// Whether an attempt has failed and another is to come.
+    pub fn waits_for_retry(&self) -> bool {
+        self.phase == Phase::Queued && self.was_offered()
+    }
 }
 
 /// Counts of one stage. The total never shrinks: a device that leaves stays in the denominator.

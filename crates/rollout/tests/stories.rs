@@ -138,6 +138,24 @@ fn failures_that_can_pass_are_retried_with_growing_waits() {
 }
 
 #[test]
+fn a_device_that_tries_again_by_itself_is_followed() {
+    let mut plan = plan(&["1"]);
+    plan.retries = Retries { max: 2, backoff_s: 60 };
+    let mut fleet = Fleet::new(plan, 1);
+    fleet.tick(1);
+    fleet.report(0, TaskPhase::Failed, Some(CauseKind::DiskFull));
+    assert_eq!(fleet.phase(0), Phase::Queued);
+    fleet.report(0, TaskPhase::Fetching, None);
+    assert_eq!(fleet.phase(0), Phase::Downloading);
+    fleet.tick(61);
+    assert_eq!(fleet.phase(0), Phase::Downloading, "it is not offered a second time while it works");
+    fleet.report(0, TaskPhase::Committed, None);
+    assert_eq!(fleet.phase(0), Phase::Committed);
+    fleet.tick(1);
+    assert_eq!(fleet.status(), "completed");
+}
+
+#[test]
 fn approval_takes_another_person() {
     let mut plan = plan(&["100%"]);
     plan.needs_approval = true;

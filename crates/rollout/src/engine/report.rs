@@ -24,7 +24,8 @@ impl Run<'_> {
         if task.is_restoring {
             self.report_while_restoring(at, release, to);
         } else if !is_ours || to == task.phase {
-        } else if task.phase.is_active() {
+        } else if task.phase.is_active() || task.waits_for_retry() {
+            // A device tries again by itself too: what it does while it waits for a new offer is its attempt.
             self.move_on(at, to);
         } else if task.late != Some(to.name()) {
             let device = device.clone();
@@ -39,7 +40,7 @@ impl Run<'_> {
         let task = self.rollout.tasks.get(at);
         // The clock of a task runs from its first answer and isn't wound up again by progress.
         let due = match task.phase {
-            Phase::Offered => Some(timeout),
+            Phase::Offered | Phase::Queued => Some(timeout),
             _ => task.due.or(Some(timeout)),
         };
         let is_settled = to.is_terminal() || (is_shadow && to == Phase::Shadow);
