@@ -75,8 +75,7 @@ impl App {
         let listener = listen(&config.serve).await?;
         let listening = listener.local_addr().unwrap_or(config.serve.listen);
         let device = format!("{}/{}", identity.project, identity.device);
-        let (breaker, start) =
-            Breaker::start(&config.state_dir, config.health.max_early_ends).map_err(AppError::State)?;
+        let (breaker, start) = Breaker::start(&config.state_dir, config.health.max_early_ends);
         let (spool, spool_report) =
             Spool::open(&config.state_dir, &config.spool, &clock).map_err(AppError::Spool)?;
         let number = getrandom::u64().unwrap_or_else(|_| clock.now().0.unsigned_abs());

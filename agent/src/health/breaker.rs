@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::durable::{self, DurableError};
+use crate::durable;
 
 /// What this start may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,19 +26,20 @@ pub struct Breaker {
 
 impl Breaker {
     /// Counts this start as ended early until [`Breaker::settled`] is called. An unreadable count is taken for
-    /// none: the breaker must never be what keeps an agent down.
-    ///
-    /// # Errors
-    /// [`DurableError`] when the count can't be kept.
-    pub fn start(state_dir: &Path, max_early_ends: u32) -> Result<(Self, Start), DurableError> {
+    /// none, and one that can't be written (full disk) is only logged: the breaker must never be what keeps an
+    /// agent down.
+    pub fn start(state_dir: &Path, max_early_ends: u32) -> (Self, Start) {
         let path = state_dir.join("early-ends");
         let stored = durable::read_bounded(&path, 16).ok().flatten();
         let early_ends: u32 =
             stored.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok()).unwrap_or(0);
-        durable::write_atomic(&path, early_ends.saturating_add(1).to_string().as_bytes())?;
+        if let Err(error) = durable::write_atomic(&path, early_ends.saturating_add(1).to_string().as_bytes())
+        {
+            tracing::warn!(error = %error, "this start can't be counted; starting all the same");
+        }
         let start =
             if early_ends >= max_early_ends { Start::WithoutModels { early_ends } } else { Start::Normal };
-        Ok((Self { path }, start))
+        (Self { path }, start)
     }
 
     /// Calls [`Breaker::settled`] after so long.
@@ -66,18 +67,24 @@ mod tests {
     fn early_ends_in_a_row_start_without_models_and_a_settled_start_resets() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..3 {
-            assert_eq!(Breaker::start(dir.path(), 3).unwrap().1, Start::Normal);
+            assert_eq!(Breaker::start(dir.path(), 3).1, Start::Normal);
         }
-        let (breaker, start) = Breaker::start(dir.path(), 3).unwrap();
+        let (breaker, start) = Breaker::start(dir.path(), 3);
         assert_eq!(start, Start::WithoutModels { early_ends: 3 });
         breaker.settled();
-        assert_eq!(Breaker::start(dir.path(), 3).unwrap().1, Start::Normal);
+        assert_eq!(Breaker::start(dir.path(), 3).1, Start::Normal);
     }
 
     #[test]
     fn garbage_counts_as_none() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("early-ends"), "\u{fffd}").unwrap();
-        assert_eq!(Breaker::start(dir.path(), 1).unwrap().1, Start::Normal);
+        assert_eq!(Breaker::start(dir.path(), 1).1, Start::Normal);
+    }
+
+    #[test]
+    fn a_start_that_can_not_be_counted_is_a_start_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Breaker::start(&dir.path().join("absent"), 1).1, Start::Normal);
     }
 }

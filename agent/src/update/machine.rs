@@ -361,8 +361,10 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
 
 fn wanted(mut record: Record, task: Task) -> (Record, Vec<Action>) {
     let current = record.phase.task();
-    if current.is_some_and(|current| current.is_same_request(&task)) {
-        return (record, vec![]);
+    if let Some(current) = current.filter(|current| current.is_same_request(&task)) {
+        // Asked again by a new revision: whoever asks has not heard the end.
+        let is_answer_due = current.revision < task.revision && record.phase.word().is_terminal();
+        return (record, if is_answer_due { vec![Action::Report] } else { vec![] });
     }
     record.transitions = 0;
     let mut actions = Vec::new();
@@ -643,7 +645,8 @@ mod tests {
     fn a_repeated_request_changes_nothing_and_a_new_rollout_tries_again() {
         let failed = after(on_the_way(4), [Event::Failed(why(CauseKind::GoldenMismatch))]);
         let repeated = Task { revision: Revision(9), ..task(2) };
-        assert_eq!(step(failed.clone(), Event::Wanted(repeated)), (failed.clone(), vec![]));
+        assert_eq!(step(failed.clone(), Event::Wanted(task(2))), (failed.clone(), vec![]));
+        assert_eq!(step(failed.clone(), Event::Wanted(repeated)), (failed.clone(), vec![Action::Report]));
         let anew = Task { rollout: Some(RolloutId::new("r2").unwrap()), ..task(2) };
         assert_eq!(step(failed, Event::Wanted(anew)).0.phase.word(), TaskPhase::Fetching);
     }

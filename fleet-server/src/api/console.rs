@@ -51,7 +51,8 @@ async fn file(request: Request) -> Response {
 fn respond(request: &Request, file: EmbeddedFile, is_named_by_content: bool) -> Response {
     let etag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
     let cache = if is_named_by_content { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let is_known = request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let is_known =
+        request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
     let content_type = file.metadata.mimetype().to_owned();
     let mut response = if is_known {
         StatusCode::NOT_MODIFIED.into_response()
