@@ -91,6 +91,15 @@ fn announce(running: &Running) {
     let (bound, urls) = (&running.bound, &running.state.urls);
     info!("console and API on {} ({})", urls.https, bound.https);
     info!("devices: HTTP on {} ({}), MQTT on {} ({})", urls.device, bound.device, urls.mqtt, bound.mqtt);
+    let for_devices = [("device", bound.device, &urls.device), ("mqtt", bound.mqtt, &urls.mqtt)];
+    for (port, address, url) in for_devices {
+        if !address.ip().is_loopback() && url.contains("//localhost:") {
+            warn!(
+                "devices are told to use {url}, which only works on this machine; set {port}.public_url and \
+                 authority.names to the name that devices reach it by"
+            );
+        }
+    }
     if let Some(first) = &running.first_admin {
         info!(
             "first start: sign in as {} with the one-time password in {}",

@@ -99,7 +99,7 @@ impl Rollout {
             Phase::Skipped(SkipReason::AlreadyThere) => {
                 (WhyCode::OnRelease, format!("it ran {version} before"))
             }
-            Phase::Skipped(reason) => (WhyCode::Skipped, skip_text(reason).into()),
+            Phase::Skipped(reason) => (WhyCode::Skipped, reason.text().into()),
             Phase::Canceled(_) => (WhyCode::Ended, "the rollout ended before the device was done".into()),
             _ => (WhyCode::AtWork, format!("the device is at work: {}", task.phase.name())),
         }
@@ -135,14 +135,17 @@ impl Rollout {
     }
 }
 
-fn skip_text(reason: SkipReason) -> &'static str {
-    match reason {
-        SkipReason::AlreadyThere => "it runs the release already",
-        SkipReason::Newer => "it runs a newer release",
-        SkipReason::Incompatible => "the release isn't for its hardware or agent",
-        SkipReason::TooBig => "the release is too big for it",
-        SkipReason::NotSelected => "no stage of the plan selects it",
-        SkipReason::Control => "it stays on the old release for comparison",
+impl SkipReason {
+    /// One clause about a device.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::AlreadyThere => "it runs the release already",
+            Self::Newer => "it runs a newer release",
+            Self::Incompatible => "the release isn't for its hardware or agent",
+            Self::TooBig => "the release is too big for it",
+            Self::NotSelected => "no stage of the plan selects it",
+            Self::Control => "it stays on the old release for comparison",
+        }
     }
 }
 
