@@ -37,6 +37,26 @@ pub enum WhyCode {
     Ended,
 }
 
+impl WhyCode {
+    /// As written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OnRelease => "on_release",
+            Self::NotATarget => "not_a_target",
+            Self::NotStarted => "not_started",
+            Self::LaterStage => "later_stage",
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+            Self::AtWork => "at_work",
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::BroughtBack => "brought_back",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// The answer for one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {

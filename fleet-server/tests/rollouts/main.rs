@@ -122,6 +122,10 @@ async fn a_running_rollout_says_what_it_waits_for() {
     assert_eq!(waits, Some(format!("{device} hasn't answered the offer yet")));
     let waits = fleet.load(&id).await.waits_for(now, |_| false);
     assert_eq!(waits, Some(format!("{device} is not connected")));
+    let later = fleet.devices().into_iter().find(|device| !offered.contains(device)).unwrap();
+    let why = fleet.why(&later).await;
+    assert_eq!((why.answer, why.rollout), ("later_stage", Some(id.clone())), "{}", why.message);
+    assert_eq!(fleet.why(device).await.answer, "offline", "it was asked, so the device is the reason");
     fleet.commit(&id, &offered).await;
     fleet.tick(1).await;
     let waits = fleet.load(&id).await.waits_for(fleet.state.clock.now(), |_| true).unwrap();
