@@ -47,8 +47,12 @@ pub(crate) struct Args {
 /// # Errors
 /// When the server refuses, or there is nobody to ask for the password.
 pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) -> Result<()> {
-    let ca =
-        std::fs::read_to_string(&args.ca).with_context(|| format!("cannot read {}", args.ca.display()))?;
+    let ca = std::fs::read_to_string(&args.ca).with_context(|| {
+        format!(
+            "cannot read the CA {}; the server keeps it in its data folder as ca/ca.pem",
+            args.ca.display()
+        )
+    })?;
     let client = Client::new(&args.server, &ca)?;
     let password = secret(PASSWORD, &format!("password of {}: ", args.user))?;
     let mut session = Session::open(&client, &args.user, &password).await?;
