@@ -28,6 +28,8 @@ mod verified;
 
 pub use client::{Accepted, Fetch, File, Reply, Session, Step, Stored};
 pub use error::{Cause, TrustError};
+#[cfg(feature = "sign")]
+pub use key::EcdsaSigner;
 pub use key::{Ed25519Signer, KeyError, KeyId, PublicKey, SignError, Signer};
 pub use limits::Limits;
 pub use repository::{Repository, TargetBytes, TargetInfo};
