@@ -131,6 +131,14 @@ impl PublicKey {
         self.verifier().is_ok_and(|key| key.verifies(message, signature))
     }
 
+    /// Whether both are the same key, however each is written.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self.verifier(), other.verifier()) {
+            (Ok(one), Ok(two)) => one == two,
+            _ => self == other,
+        }
+    }
+
     pub(crate) fn verifier(&self) -> Result<Verifier, KeyError> {
         let public = self.keyval.get("public").and_then(|v| v.as_str()).unwrap_or_default();
         match (self.keytype.as_str(), self.scheme.as_str()) {
