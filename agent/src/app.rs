@@ -249,6 +249,7 @@ impl Parts {
             reported: reported_tx,
             lasting_problems: self.problems,
             load_at: self.load_at,
+            settled_at: tokio::time::Instant::now() + self.config.health.settled_after,
         });
         let commands = commands(self.spool.clone(), self.monitor.clone(), self.logs, self.run.clock.clone());
         let driver = Driver { core, downlink, commands, pulse: self.pulse.clone() };

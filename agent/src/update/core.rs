@@ -60,6 +60,8 @@ pub struct CoreParts {
     pub lasting_problems: Vec<String>,
     /// When new releases may be loaded: later than now if the crash-loop breaker has opened.
     pub load_at: Instant,
+    /// When this start has not ended early.
+    pub settled_at: Instant,
 }
 
 /// The update machine's hands.
@@ -81,6 +83,7 @@ pub struct Core {
     pub(super) lasting_problems: Vec<String>,
     load_at: Instant,
     is_held_back: bool,
+    settled_at: Option<Instant>,
     pub(super) metadata: Mutex<Option<Freshness>>,
     pub(super) trouble: Option<String>,
     pub(super) metadata_trouble: Option<String>,
@@ -115,6 +118,7 @@ impl Core {
             lasting_problems: parts.lasting_problems,
             load_at: parts.load_at,
             is_held_back: parts.load_at > Instant::now(),
+            settled_at: Some(parts.settled_at),
             metadata,
             trouble: None,
             metadata_trouble: None,
@@ -146,7 +150,7 @@ impl Core {
             if self.is_held_back {
                 continue;
             }
-            if let Phase::Shadow { task, variant } = self.model(&model).phase {
+            if let Phase::Shadow { task, variant, .. } = self.model(&model).phase {
                 self.begin_shadow(&model, Held { release: task.release, variant }).await;
             }
         }
@@ -382,7 +386,7 @@ impl Core {
     /// After the self-test: the machine decides between shadow and swap.
     pub(super) async fn tested(&mut self, model: &ModelName, event: Event) {
         self.apply(model, event).await;
-        if let Phase::Shadow { task, variant } = self.model(model).phase {
+        if let Phase::Shadow { task, variant, .. } = self.model(model).phase {
             self.begin_shadow(model, Held { release: task.release, variant }).await;
         }
     }
@@ -417,7 +421,7 @@ impl Core {
         let probation = (!self.probation_since.is_empty()).then(|| now + Duration::from_secs(1));
         let paused = (self.paused_until > now).then_some(self.paused_until);
         let held_back = self.is_held_back.then_some(self.load_at);
-        retries.chain(probation).chain(paused).chain(held_back).min()
+        retries.chain(probation).chain(paused).chain(held_back).chain(self.settled_at).min()
     }
 
     /// Retries that are due, and what probation says.
@@ -426,6 +430,13 @@ impl Core {
             tracing::info!("the agent has stayed up; nothing is held back any more");
             self.is_held_back = false;
             self.load_all().await;
+        }
+        if self.settled_at.is_some_and(|at| at <= now) {
+            self.settled_at = None;
+            let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
+            for model in models {
+                self.apply(&model, Event::Settled).await;
+            }
         }
         let due: Vec<_> =
             self.retries.iter().filter(|(_, (_, at))| *at <= now).map(|(model, _)| model.clone()).collect();

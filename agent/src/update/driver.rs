@@ -62,7 +62,10 @@ impl Driver {
                 look_at = look_at.max(now + LOOK_WHILE_WORKING);
             }
             match self.wait(stop, work, look_at).await {
-                Next::Stop => return self.pulse.retire("update"),
+                Next::Stop => {
+                    self.core.clock.keep();
+                    return self.pulse.retire("update");
+                }
                 Next::Heard(Downlink::Desired(bytes)) => self.desired(&bytes).await,
                 Next::Heard(Downlink::Command(command)) => self.command(command).await,
                 Next::Worked(outcome) => {
@@ -73,6 +76,7 @@ impl Driver {
                 Next::Look => self.core.look(Instant::now()).await,
             }
             if Instant::now() >= refresh_at {
+                self.core.clock.keep();
                 self.refresh().await;
                 refresh_at = Instant::now() + self.core.config.refresh_every;
             }
