@@ -75,7 +75,7 @@ impl App {
         let listener = listen(&config.serve).await?;
         let listening = listener.local_addr().unwrap_or(config.serve.listen);
         let device = format!("{}/{}", identity.project, identity.device);
-        let (breaker, start) = Breaker::start(&config.state_dir, config.health.max_early_ends);
+        let (breaker, start, uncounted) = Breaker::start(&config.state_dir, config.health.max_early_ends);
         let (spool, spool_report) =
             Spool::open(&config.state_dir, &config.spool, &clock).map_err(AppError::Spool)?;
         let number = getrandom::u64().unwrap_or_else(|_| clock.now().0.unsigned_abs());
@@ -87,6 +87,10 @@ impl App {
             clock: clock.clone(),
         };
         let mut parts = Parts::new(config, identity, run, spool.handle(), logs, start)?;
+        if let Some(error) = uncounted {
+            let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
+            parts.event("state_unwritable", detail);
+        }
         if let Some(detail) = spool_report {
             parts.event("spool_quarantined", detail);
         }
@@ -108,14 +112,15 @@ impl App {
 }
 
 fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
-    let path = state_dir.join("lock");
-    let open = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = open.map_err(|source| {
-        AppError::State(DurableError::Io { operation: "open", path: path.clone(), source })
-    })?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_) => Err(AppError::Locked(state_dir.display().to_string())),
+    // The folder itself: locking must need no write.
+    let failed = |operation, source| {
+        AppError::State(DurableError::Io { operation, path: state_dir.to_owned(), source })
+    };
+    let folder = std::fs::File::open(state_dir).map_err(|source| failed("open", source))?;
+    match rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(AppError::Locked(state_dir.display().to_string())),
+        Err(errno) => Err(failed("lock", errno.into())),
     }
 }
 
@@ -194,11 +199,11 @@ impl Parts {
                 "both copies of the boot record were damaged; nothing serves until the server says what to run".into(),
             ),
         }
-        if let Start::WithoutModels { early_ends } = start {
+        if let Start::HoldingBack { early_ends } = start {
             let wait = self.config.health.settled_after;
             self.load_at += wait;
             let detail = format!(
-                "the last {early_ends} starts ended early; models are loaded only after {} s",
+                "the last {early_ends} starts ended early; committed models serve, new releases wait {} s",
                 wait.as_secs()
             );
             self.event("crash_loop", detail);

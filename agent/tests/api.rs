@@ -266,6 +266,17 @@ async fn overload_is_answered_at_once_and_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_here_but_not_loaded_is_unavailable_with_the_reason() {
+    let agent = Agent::serving("1.0.0").await;
+    agent.table.set_absent(&digits_name(), "1.0.0 waits".into());
+    let answer = agent.post(INFER, &request(&[0.0; 64])).await;
+    assert_eq!((answer.status, answer.retry_after.as_deref()), (StatusCode::SERVICE_UNAVAILABLE, Some("10")));
+    assert!(answer.text.contains("digits is not loaded: 1.0.0 waits"), "{}", answer.text);
+    agent.activate("1.0.0");
+    assert_eq!(agent.post(INFER, &request(&[0.0; 64])).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_over_its_time_is_given_up() {
     let agent = Agent::start(4, Duration::from_millis(1)).await;
     agent.activate("1.0.0");

@@ -13,6 +13,9 @@ pub(super) enum ApiError {
     /// No such model here.
     #[error("model {name:?} is not served here; served are: {served}")]
     UnknownModel { name: String, served: String },
+    /// It is here but not loaded now.
+    #[error("model {name} is not loaded: {why}")]
+    NotLoaded { name: String, why: String },
     /// Another version serves.
     #[error("model {name} serves version {serving}, not {wanted:?}")]
     UnknownVersion { name: String, serving: String, wanted: String },
@@ -62,7 +65,7 @@ impl ApiError {
             Self::Json(_) | Self::Tensor(_) | Self::Field(_) => StatusCode::BAD_REQUEST,
             Self::Infer(error) if error.is_caller_fault() => StatusCode::BAD_REQUEST,
             Self::Infer(_) | Self::Died => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } | Self::NotLoaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Feedback(FeedbackError::UnknownId { .. }) => StatusCode::NOT_FOUND,
             Self::Feedback(FeedbackError::Twice { .. }) => StatusCode::CONFLICT,
@@ -76,10 +79,11 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
+        let retry_after_s = if matches!(self, Self::NotLoaded { .. }) { "10" } else { "1" };
         let body = serde_json::json!({ "error": self.to_string() });
         let mut response = (status, axum::Json(body)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after_s));
         }
         response
     }

@@ -63,8 +63,11 @@ impl Api {
 
     /// The release that serves `name` now; with a version, only if it is that one.
     pub(super) fn serving(&self, name: &str, version: Option<&str>) -> Result<Arc<Loaded>, ApiError> {
-        let found = ModelName::new(name).ok().and_then(|model| self.table.active(&model));
-        let Some(loaded) = found else {
+        let asked = ModelName::new(name).ok();
+        let Some(loaded) = asked.as_ref().and_then(|model| self.table.active(model)) else {
+            if let Some(why) = asked.and_then(|model| self.table.absent(&model)) {
+                return Err(ApiError::NotLoaded { name: name.to_owned(), why });
+            }
             let served = self.table.all_active();
             let served: Vec<&str> = served.iter().map(|loaded| loaded.model.as_str()).collect();
             let name = name.chars().take(80).collect();

@@ -19,7 +19,7 @@ use protocol::message::{Cause, CauseKind, SelfTestResult, TaskPhase};
 use protocol::{ReleaseRef, Revision, RolloutId};
 use release::HighWater;
 use serde::{Deserialize, Serialize};
-use trust::desired::Mode;
+use trust::desired::{DesiredModel, Mode};
 
 /// Starts that a self-test or a swap may end before it counts as a crash loop.
 const TRIES: u8 = 2;
@@ -42,6 +42,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// What a Desired of this revision asks of one model.
+    pub fn of(wanted: &DesiredModel, revision: Revision) -> Self {
+        Self { release: wanted.release.clone(), mode: wanted.mode, rollout: wanted.rollout.clone(), revision }
+    }
+
     /// Whether both ask for the same; a later revision that repeats it changes nothing.
     fn is_same_request(&self, other: &Self) -> bool {
         self.release == other.release && self.mode == other.mode && self.rollout == other.rollout
@@ -158,6 +163,28 @@ pub struct Record {
     pub transitions: u32,
     /// What the last self-test measured.
     pub self_test: Option<TestedOnce>,
+}
+
+impl Record {
+    /// Whether the task that ended is not what is wanted: it repaired what the disk had lost, or the wish could
+    /// not be persisted when it came. What will be retried by itself has not ended.
+    pub fn has_strayed(&self, wanted: &Task) -> bool {
+        match &self.phase {
+            Phase::Idle => true,
+            Phase::Failed { cause, .. } if cause.kind.is_retryable() => false,
+            Phase::Committed { task }
+            | Phase::RolledBack { task, .. }
+            | Phase::Failed { task, .. }
+            | Phase::Rejected { task, .. } => !task.is_same_request(wanted),
+            Phase::Fetching { .. }
+            | Phase::Verified { .. }
+            | Phase::Staged { .. }
+            | Phase::SelfTest { .. }
+            | Phase::Shadow { .. }
+            | Phase::Activating { .. }
+            | Phase::Probation { .. } => false,
+        }
+    }
 }
 
 /// A self-test's result as it is persisted.
@@ -564,6 +591,18 @@ mod tests {
             ..Record::default()
         };
         after(committed, forward_events().into_iter().take(n))
+    }
+
+    #[test]
+    fn after_a_repair_what_is_wanted_is_asked_for_again() {
+        let rolled_back = after(on_the_way(6), [Event::Failed(why(CauseKind::ProbationErrors))]);
+        assert!(!rolled_back.has_strayed(&task(2)), "it ended as what was wanted");
+        let repairing = after(rolled_back, [Event::Unloadable(why(CauseKind::Storage))]);
+        assert!(!repairing.has_strayed(&task(2)), "the repair is not interrupted");
+        let repaired = after(repairing, forward_events().into_iter().skip(1));
+        assert_eq!(repaired.active, Some(held(1)));
+        assert!(repaired.has_strayed(&task(2)));
+        assert!(!after(repaired, [Event::Wanted(task(2))]).has_strayed(&task(2)));
     }
 
     #[test]
