@@ -6,6 +6,7 @@
 mod bench;
 mod builds;
 mod demo;
+mod interop;
 mod package;
 mod run;
 mod test;

@@ -37,6 +37,8 @@ enum Step {
     Deny,
     /// Unit and integration tests of every crate, with a real PostgreSQL.
     Unit,
+    /// Our TUF client and python-tuf's, each against the other's repositories.
+    Interop,
     /// The demo's story with its outcomes asserted, then the browser tests against that very fleet.
     Demo,
     /// The cross-built agent on an emulated device against the real server, then faults around a real fleet.
@@ -84,6 +86,7 @@ impl Step {
             ])),
             Self::Deny => deny(),
             Self::Unit => unit(),
+            Self::Interop => crate::interop::main(),
             Self::Demo => story_and_browser(),
             Self::Firmware => firmware(),
         }

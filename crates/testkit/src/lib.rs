@@ -4,3 +4,5 @@
 
 pub mod feeder;
 pub mod rig;
+#[cfg(feature = "tuf")]
+pub mod tuf;
