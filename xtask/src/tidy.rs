@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("flotilla-server", &["protocol", "trust", "profile", "release", "rollout"]),
     ("flotilla", &["protocol", "trust", "profile", "release", "inference"]),
     ("testkit", &["protocol", "trust", "release"]),
-    ("firmware-tests", &["protocol", "trust", "release", "testkit"]),
+    ("firmware-tests", &["protocol", "trust", "release", "testkit", "flotilla-agent"]),
     ("xtask", &["testkit"]),
 ];
 
