@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | bench | tidy | package`.
+//! The project's own commands: `cargo xtask demo | test | bench | tidy | firmware-tests | package`.
 //!
 //! Each says what it does, installs what it needs from the ordinary package managers and says so, and never
 //! takes a shortcut into the product: it calls the same binaries and command lines as a user.
@@ -6,6 +6,7 @@
 mod bench;
 mod builds;
 mod demo;
+mod firmware;
 mod interop;
 mod package;
 mod run;
@@ -33,6 +34,8 @@ enum Command {
     Bench(bench::Args),
     /// Check arrows between rooms, fences, file sizes, paths and secrets.
     Tidy,
+    /// Run one floor of the firmware tests in depth.
+    FirmwareTests(firmware::Args),
     /// Build the static agent for a device.
     Package(package::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> Result<()> {
         Command::Test(args) => test::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Tidy => tidy::main(),
+        Command::FirmwareTests(args) => firmware::main(&args),
         Command::Package(args) => package::main(&args),
     }
 }

@@ -161,5 +161,11 @@ fn firmware() -> Result<()> {
         Ok(command)
     };
     check(rig("smoke")?.arg("--cross-agent").arg(agent))?;
-    check(&mut rig("faults")?)
+    check(&mut rig("faults")?)?;
+    let swapped = crate::bench::run_part(folder, "swap")?;
+    println!(
+        "  ok  {} swaps under load: {} requests, none failed, none wrong",
+        swapped["swaps"], swapped["requests"]
+    );
+    crate::firmware::crash(&folder.join("firmware-tests"), crate::firmware::CRASH_STATES)
 }

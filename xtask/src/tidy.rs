@@ -21,8 +21,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("flotilla-server", &["protocol", "trust", "profile", "release", "rollout"]),
     ("flotilla", &["protocol", "trust", "profile", "release", "inference"]),
     ("testkit", &["protocol", "trust", "release"]),
-    ("firmware-tests", &["protocol", "trust", "release", "testkit"]),
     ("tuf-client", &["protocol", "trust"]),
+    ("firmware-tests", &["protocol", "trust", "release", "testkit", "flotilla-agent"]),
     ("xtask", &["testkit"]),
 ];
 

@@ -31,11 +31,11 @@ pub struct Clock {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    floor: Mutex<Floor>,
+    bounds: Mutex<Bounds>,
 }
 
 #[derive(Debug)]
-struct Floor {
+struct Bounds {
     floor: TimeFloor,
     /// A time that had been reached at `since`.
     base: UnixMillis,
@@ -43,7 +43,7 @@ struct Floor {
     persisted: UnixMillis,
 }
 
-impl Floor {
+impl Bounds {
     /// What must have been reached by now.
     fn reached(&self) -> UnixMillis {
         let passed = self.since.elapsed().as_millis();
@@ -82,8 +82,8 @@ impl Clock {
         let mut floor = TimeFloor::new(built_at());
         floor.raise(stored.unwrap_or_default());
         let persisted = stored.unwrap_or_default();
-        let floor = Mutex::new(Floor { floor, base: floor.get(), since: Instant::now(), persisted });
-        Ok(Self { shared: Arc::new(Shared { path, floor }) })
+        let bounds = Mutex::new(Bounds { floor, base: floor.get(), since: Instant::now(), persisted });
+        Ok(Self { shared: Arc::new(Shared { path, bounds }) })
     }
 
     /// Now: the wall clock, but never before the floor and the time that has passed since. It never stands still.
@@ -112,7 +112,7 @@ impl Clock {
 
     /// Keeps on disk how far time has come, so that the next start doesn't begin earlier. Cheap when little has passed.
     pub fn keep(&self) {
-        let due = self.floor_state(Floor::due);
+        let due = self.floor_state(Bounds::due);
         self.persist(due);
     }
 
@@ -124,8 +124,8 @@ impl Clock {
         }
     }
 
-    fn floor_state<T>(&self, look: impl FnOnce(&mut Floor) -> T) -> T {
-        look(&mut self.shared.floor.lock().unwrap_or_else(PoisonError::into_inner))
+    fn floor_state<T>(&self, look: impl FnOnce(&mut Bounds) -> T) -> T {
+        look(&mut self.shared.bounds.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn what_has_passed_is_kept_once_it_is_worth_a_write() {
         let begin = UnixMillis(1_000_000);
-        let at = |ago: Duration| Floor {
+        let at = |ago: Duration| Bounds {
             floor: TimeFloor::new(begin),
             base: begin,
             since: Instant::now().checked_sub(ago).unwrap(),
