@@ -112,10 +112,8 @@ impl PublicKey {
 
     /// The 32 bytes, if it is an ed25519 key.
     pub fn ed25519_bytes(&self) -> Option<[u8; 32]> {
-        match self.verifier().ok()? {
-            Verifier::Ed25519(key) => Some(key.to_bytes()),
-            _ => None,
-        }
+        let Ok(Verifier::Ed25519(key)) = self.verifier() else { return None };
+        Some(key.to_bytes())
     }
 
     /// Whether this build can verify with it.

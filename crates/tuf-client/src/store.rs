@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use trust::Stored;
 
 /// Longest file that is read back; the longest that is accepted is shorter.
-const MAX_BYTES: u64 = 16_000_000;
+const MAX_BYTES: u64 = 64_000_000;
 const ROOT: &str = "root.json";
 
 /// The folder.

@@ -10,6 +10,17 @@ use trust::{Limits, Reply, Repository, Session, Step, Stored, Storing};
 use crate::http::Base;
 use crate::store::Store;
 
+/// Other people's repositories hold more than a device ever fetches.
+fn limits() -> Limits {
+    Limits {
+        snapshot_bytes: 50_000_000,
+        targets_bytes: 50_000_000,
+        delegated_roles: 256,
+        signatures: 1024,
+        ..Limits::default()
+    }
+}
+
 /// A run that was begun.
 pub(crate) struct Update {
     session: Session,
@@ -25,7 +36,7 @@ pub(crate) fn init(folder: &Path, trusted_root: &Path) -> Result<()> {
     let root =
         std::fs::read(trusted_root).with_context(|| format!("cannot read {}", trusted_root.display()))?;
     let nothing = std::iter::empty::<String>();
-    Session::new(Stored::new(root.clone()), nothing, UnixMillis(0), &Limits::default())?;
+    Session::new(Stored::new(root.clone()), nothing, UnixMillis(0), &limits())?;
     Store::open(folder)?.put("root.json", &root)
 }
 
@@ -37,7 +48,7 @@ impl Update {
     pub(crate) fn begin(folder: &Path, metadata_url: &str) -> Result<Self> {
         let store = Store::open(folder)?;
         let nothing = std::iter::empty::<String>();
-        let session = Session::new(store.load()?, nothing, now()?, &Limits::default())?;
+        let session = Session::new(store.load()?, nothing, now()?, &limits())?;
         let session = session.storing(Storing::EachRole);
         Ok(Self { session, store, metadata: Base::new(metadata_url) })
     }
