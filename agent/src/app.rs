@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use protocol::ModelName;
 use protocol::message::{Hardware, TaskReport};
 use protocol::telemetry::{DeviceEvent, Kind};
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::{self, Config};
@@ -51,7 +50,7 @@ pub struct App {
     clock: Clock,
     drain: Duration,
     /// Where the local API listens.
-    pub listening: std::net::SocketAddr,
+    pub listening: String,
     /// `project/device`
     pub device: String,
     _lock: std::fs::File,
@@ -72,8 +71,8 @@ impl App {
         let lock = lock(&config.state_dir)?;
         let clock = Clock::open(&config.state_dir).map_err(AppError::State)?;
         let identity = Identity::load(&config.state_dir).map_err(AppError::Identity)?;
-        let listener = listen(&config.serve).await?;
-        let listening = listener.local_addr().unwrap_or(config.serve.listen);
+        let listener = serve::Listening::open(&config.serve).await.map_err(AppError::Listen)?;
+        let listening = listener.places();
         let device = format!("{}/{}", identity.project, identity.device);
         let (breaker, start, uncounted) = Breaker::start(&config.state_dir, config.health.max_early_ends);
         let (spool, spool_report) =
@@ -122,11 +121,6 @@ fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(AppError::Locked(state_dir.display().to_string())),
         Err(errno) => Err(failed("lock", errno.into())),
     }
-}
-
-async fn listen(config: &config::Serve) -> Result<TcpListener, AppError> {
-    let address = config.listen;
-    TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
 }
 
 /// Everything between configuration and running tasks.
@@ -224,7 +218,7 @@ impl Parts {
         self.problems.push(detail);
     }
 
-    async fn spawn(self, listener: TcpListener, breaker: &Breaker) -> Result<Supervisor, AppError> {
+    async fn spawn(self, listener: serve::Listening, breaker: &Breaker) -> Result<Supervisor, AppError> {
         let mut supervisor = Supervisor::default();
         let stop = supervisor.stop_signal();
         let (reports_tx, reports) = mpsc::channel::<TaskReport>(REPORTS);
@@ -285,11 +279,7 @@ impl Parts {
             status,
         );
         let stop_api = stop.clone();
-        supervisor.once("api", async move {
-            if let Err(error) = serve::run(listener, api, stop_api).await {
-                tracing::error!(error = crate::chain(&error), "the local API ended");
-            }
-        });
+        supervisor.once("api", listener.run(api, stop_api));
 
         let driver = Arc::new(Mutex::new(driver));
         driver.lock().await.core.start().await;
