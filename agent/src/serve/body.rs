@@ -24,9 +24,9 @@ pub(super) fn units(max_body_bytes: usize) -> usize {
 }
 
 /// A body as the socket gave it, in pieces that are not copied together.
+#[derive(Debug)]
 pub(super) struct Received {
     pieces: Vec<Bytes>,
-    len: usize,
     /// Bytes of JSON at its beginning.
     json_len: usize,
     _memory: OwnedSemaphorePermit,
@@ -71,7 +71,7 @@ pub(super) async fn receive(api: &Api, request: Request<Body>) -> Result<Receive
     let timeout_ms = api.limits.timeout.as_millis();
     let (pieces, len) = collected.await.map_err(|_| ApiError::BodyTimeout { timeout_ms })??;
     let json_len = json_len(&head.headers, len)?;
-    Ok(Received { pieces, len, json_len, _memory: memory })
+    Ok(Received { pieces, json_len, _memory: memory })
 }
 
 async fn collect(mut body: Body, max: usize) -> Result<(Vec<Bytes>, usize), ApiError> {
@@ -102,10 +102,4 @@ fn json_len(headers: &HeaderMap, len: usize) -> Result<usize, ApiError> {
 
 fn shown(value: &axum::http::HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).chars().take(40).collect()
-}
-
-impl std::fmt::Debug for Received {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Received").field("len", &self.len).field("json_len", &self.json_len).finish()
-    }
 }

@@ -175,16 +175,16 @@ impl Tensor {
     /// Appends the values in the protocol's binary form.
     pub fn write_binary(&self, out: &mut Vec<u8>) {
         match self.data() {
-            Data::Fp32(v) => write(out, v, |x| x.to_le_bytes()),
-            Data::Fp64(v) => write(out, v, |x| x.to_le_bytes()),
-            Data::Int8(v) => write(out, v, |x| x.to_le_bytes()),
-            Data::Int16(v) => write(out, v, |x| x.to_le_bytes()),
-            Data::Int32(v) => write(out, v, |x| x.to_le_bytes()),
-            Data::Int64(v) => write(out, v, |x| x.to_le_bytes()),
+            Data::Fp32(v) => write(out, v, f32::to_le_bytes),
+            Data::Fp64(v) => write(out, v, f64::to_le_bytes),
+            Data::Int8(v) => write(out, v, i8::to_le_bytes),
+            Data::Int16(v) => write(out, v, i16::to_le_bytes),
+            Data::Int32(v) => write(out, v, i32::to_le_bytes),
+            Data::Int64(v) => write(out, v, i64::to_le_bytes),
             Data::Uint8(v) => out.extend_from_slice(v),
-            Data::Uint16(v) => write(out, v, |x| x.to_le_bytes()),
-            Data::Uint32(v) => write(out, v, |x| x.to_le_bytes()),
-            Data::Uint64(v) => write(out, v, |x| x.to_le_bytes()),
+            Data::Uint16(v) => write(out, v, u16::to_le_bytes),
+            Data::Uint32(v) => write(out, v, u32::to_le_bytes),
+            Data::Uint64(v) => write(out, v, u64::to_le_bytes),
             Data::Bool(v) => out.extend(v.iter().map(|x| u8::from(*x))),
             Data::Bytes(texts) => {
                 for text in texts {
