@@ -1,8 +1,9 @@
 //! The publisher's key folder of one project, `keys/{project}` under the settings folder.
 //!
 //! `root.pem`, `targets.pem` and `models/{model}.pem` are PKCS#8, encrypted with one passphrase unless its owner
-//! asked for none; beside each stands its public half. `root.json` is the first root, to which new devices are
-//! pinned; `metadata/` holds what was last published. Nothing private in here ever goes to the server.
+//! asked for none; beside each stands its public half. Keys that take over once they are published wait in `next/`,
+//! those that they replaced lie in `retired/`. `root.json` is the first root, to which new devices are pinned;
+//! `metadata/` holds what was last published. Nothing private in here ever goes to the server.
 
 use std::fs;
 use std::io::Write as _;
@@ -53,6 +54,8 @@ pub(crate) enum KeyringError {
     Mismatch,
 }
 
+/// Where keys wait that are not published yet.
+const NEXT: &str = "next";
 const MIN_PASSPHRASE: usize = 8;
 
 /// Whose key.
@@ -157,7 +160,51 @@ impl Keyring {
     /// # Errors
     /// When one is there already, or it can't be written.
     pub(crate) fn create(&mut self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
-        let path = self.folder.join(owner.file());
+        self.create_at(self.folder.join(owner.file()), passphrase)
+    }
+
+    /// Makes the key that is to take the place of the present one; it waits in `next/`.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub(crate) fn create_next(&mut self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
+        self.create_at(self.folder.join(NEXT).join(owner.file()), passphrase)
+    }
+
+    /// Whether such a key waits.
+    pub(crate) fn has_next(&self, owner: Owner<'_>) -> bool {
+        self.folder.join(NEXT).join(owner.file()).exists()
+    }
+
+    /// Opens a key that waits.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_next(&mut self, owner: Owner<'_>) -> Result<Ed25519Signer> {
+        self.open_at(self.folder.join(NEXT).join(owner.file()))
+    }
+
+    /// Every key that waits takes its place; the present ones go to `retired/`, for files that they signed once.
+    ///
+    /// # Errors
+    /// When a file can't be moved.
+    pub(crate) fn promote_next(&self) -> Result<Vec<String>> {
+        let next = Self { folder: self.folder.join(NEXT), passphrase: None };
+        let mut promoted = Vec::new();
+        for key in next.list()? {
+            let place = self.folder.join(format!("{}.pem", key.name));
+            if let Ok(bytes) = fs::read(public_file(&place)) {
+                let old: PublicKey = serde_json::from_slice(&bytes).context("a public half is damaged")?;
+                let id: String = old.id().as_str().chars().take(16).collect();
+                move_key(&place, &self.folder.join("retired").join(format!("{}-{id}.pem", key.name)))?;
+            }
+            move_key(&next.folder.join(format!("{}.pem", key.name)), &place)?;
+            promoted.push(key.name);
+        }
+        Ok(promoted)
+    }
+
+    fn create_at(&mut self, path: PathBuf, passphrase: &Passphrase) -> Result<Ed25519Signer> {
         if path.exists() {
             return Err(KeyringError::Exists { path }.into());
         }
@@ -178,7 +225,10 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`] when it is missing or stays locked.
     pub(crate) fn open(&mut self, owner: Owner<'_>) -> Result<Ed25519Signer> {
-        let path = self.folder.join(owner.file());
+        self.open_at(self.folder.join(owner.file()))
+    }
+
+    fn open_at(&mut self, path: PathBuf) -> Result<Ed25519Signer> {
         let pem = match fs::read_to_string(&path) {
             Ok(pem) => pem,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -282,6 +332,15 @@ impl Keyring {
 
 fn is_encrypted(pem: &str) -> bool {
     pem.contains("BEGIN ENCRYPTED PRIVATE KEY")
+}
+
+fn move_key(from: &Path, to: &Path) -> Result<()> {
+    let shown = || format!("cannot move {} to {}", from.display(), to.display());
+    let folder = to.parent().with_context(shown)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(shown)?;
+    fs::rename(public_file(from), public_file(to)).with_context(shown)?;
+    fs::rename(from, to).with_context(shown)?;
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(shown)
 }
 
 fn public_file(private: &Path) -> PathBuf {

@@ -9,6 +9,7 @@ mod fetch;
 mod observe;
 mod report;
 mod selftest;
+mod trusted_files;
 
 pub use self::core::{Core, CoreParts};
 pub use driver::Driver;

@@ -1,5 +1,9 @@
 //! `flotilla keys ...`: the publisher's keys of a project and the roles that they hold.
 
+mod group;
+mod rotate;
+mod send;
+
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +16,8 @@ use super::Context;
 use crate::keyring::{Keyring, Owner, Passphrase};
 use crate::metadata::{self, ROOT_DAYS, TARGETS_DAYS, claims, expiry, kept_name, short};
 use crate::output::{facts, items, table, text};
+use crate::pending::Pending;
+use crate::rotation::Current;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -21,7 +27,33 @@ pub(crate) enum Command {
         /// Keep the private keys in the clear.
         #[arg(long)]
         no_passphrase: bool,
+        #[command(flatten)]
+        group: group::Group,
     },
+    /// Make this person's root and targets keys and publish nothing; others name them in `keys init`.
+    New {
+        /// Keep the private keys in the clear.
+        #[arg(long)]
+        no_passphrase: bool,
+    },
+    /// Replace a key: `root`, `targets`, a model's, or `server` for the server's own as they are now.
+    Rotate {
+        /// Whose key.
+        role: String,
+    },
+    /// Name the people who sign a model's releases, and how many of them must.
+    Delegate {
+        /// The model.
+        model: protocol::ModelName,
+        /// Public key of one of them (a `.pub.json` file); repeat it for each.
+        #[arg(long = "key", required = true)]
+        keys: Vec<std::path::PathBuf>,
+        /// How many of them must sign.
+        #[arg(long, default_value_t = 1)]
+        threshold: usize,
+    },
+    /// Send what waits for signatures, once there are enough.
+    Publish,
     /// Keys in this machine's folder and the roles that they hold.
     List,
 }
@@ -32,13 +64,19 @@ pub(crate) enum Command {
 /// What could not be done.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     match command {
-        Command::Init { no_passphrase } => init(context, no_passphrase).await,
+        Command::Init { no_passphrase, group } => init(context, no_passphrase, &group).await,
+        Command::New { no_passphrase } => group::make_own(context, no_passphrase),
+        Command::Rotate { role } => rotate::run(context, &role).await,
+        Command::Delegate { model, keys, threshold } => {
+            group::delegate(context, &model, &keys, threshold).await
+        }
+        Command::Publish => send::waiting(context).await,
         Command::List => list(context),
     }
 }
 
 /// May be repeated after a failed upload: keys and files that are there are used again.
-async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
+async fn init(context: &Context, no_passphrase: bool, group: &group::Group) -> Result<()> {
     let client = &context.client;
     let mut keyring = Keyring::of(client.project())?;
     let server_root = metadata::fetch(client, "root").await?;
@@ -60,7 +98,13 @@ async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
         }
     }
     let targets = first_targets(&mut keyring, &online)?;
-    let root = first_root(&mut keyring, &online)?;
+    let root = first_root(&mut keyring, &online, group)?;
+    if group.is_given() {
+        let metadata = vec![("root".to_owned(), root), ("targets".to_owned(), targets.signed)];
+        let targets = vec![(director::TARGET.to_owned(), targets.director)];
+        return send::publication(context, &keyring, &Pending { metadata, targets }, &Current::default())
+            .await;
+    }
     let body = json!({
         "metadata": [{ "name": "root", "content": STANDARD.encode(&root) },
                      { "name": "targets", "content": STANDARD.encode(&targets.signed) }],
@@ -107,15 +151,15 @@ fn online_key(online: &Value, role: &str) -> Result<PublicKey> {
     Ok(key)
 }
 
-fn first_root(keyring: &mut Keyring, online: &Value) -> Result<Vec<u8>> {
+fn first_root(keyring: &mut Keyring, online: &Value, group: &group::Group) -> Result<Vec<u8>> {
     let (snapshot, timestamp) = (online_key(online, "snapshot")?, online_key(online, "timestamp")?);
     if let Some(kept) = keyring.read("root.json")? {
         return Ok(kept);
     }
     let root = keyring.open(Owner::Root)?;
     let builder = RootBuilder::new(expiry(ROOT_DAYS)?)
-        .role("root", &[root.public_key()], 1)
-        .role("targets", &[keyring.public(Owner::Targets)?], 1)
+        .role("root", &group.root_keys(root.public_key())?, group.root_threshold)
+        .role("targets", &group.targets_keys(keyring.public(Owner::Targets)?)?, group.targets_threshold)
         .role("snapshot", &[snapshot], 1)
         .role("timestamp", &[timestamp], 1);
     Ok(builder.sign(&[&root])?)
