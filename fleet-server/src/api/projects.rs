@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult, ErrorBody};
 use super::extract::{Admin, Everywhere, InProject, Json, SignedIn, Viewer};
-use super::types::{List, ProjectPath, Timestamp};
+use super::types::{List, ProjectPath, Timestamp, check_title};
 use crate::app::AppState;
 use crate::domain::access::Role;
 use crate::domain::audit::{self, Change};
@@ -66,6 +66,7 @@ async fn create(
     admin: Everywhere<Admin>,
     Json(body): Json<NewProject>,
 ) -> ApiResult<(StatusCode, Json<Project>)> {
+    check_title(&body.title)?;
     let project =
         projects::Project { project: body.project, title: body.title, created_at: state.clock.now() };
     let mut tx = state.store.begin().await?;

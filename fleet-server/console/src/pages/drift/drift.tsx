@@ -91,6 +91,9 @@ function Windows({ project, query }: { readonly project: string; readonly query:
   }
   const { report } = newest;
   const feature = url.get('feature');
+  const inputs = report.features.filter(
+    (each) => each.role === 'input' && (each.status === 'drifted' || each.status === 'stable'),
+  );
   return (
     <>
       <Stats>
@@ -101,7 +104,12 @@ function Windows({ project, query }: { readonly project: string; readonly query:
               {t(report.verdict.is_dataset_drifted ? 'drift.detected' : 'drift.notDetected')}
             </Badge>
           }
-          detail={t('drift.summary', { drifted: report.verdict.drifted, total: report.features.length })}
+          detail={t('drift.summary', {
+            inputs: inputs.filter((each) => each.status === 'drifted').length,
+            allInputs: inputs.length,
+            drifted: report.verdict.drifted,
+            total: report.verdict.judged,
+          })}
         />
         <Stat
           label={`${t('drift.accuracy')} (${t('drift.realised')})`}
