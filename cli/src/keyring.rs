@@ -69,7 +69,16 @@ pub(crate) enum Owner<'a> {
     Model(&'a str),
 }
 
-impl Owner<'_> {
+impl<'a> Owner<'a> {
+    /// The role's name.
+    pub(crate) fn role(self) -> &'a str {
+        match self {
+            Self::Root => "root",
+            Self::Targets => "targets",
+            Self::Model(model) => model,
+        }
+    }
+
     fn file(self) -> PathBuf {
         match self {
             Self::Root => "root.pem".into(),
@@ -163,6 +172,39 @@ impl Keyring {
         self.create_at(self.folder.join(owner.file()), passphrase)
     }
 
+    /// Makes the keys of these owners, all or none. A key that is there already stays, but its passphrase must be
+    /// known, so that one folder never ends up with two. Asks at most once; nothing asks again after it.
+    ///
+    /// # Errors
+    /// When the passphrase can't be had or is wrong, or a key can't be written.
+    pub(crate) fn create_missing(&mut self, owners: &[Owner<'_>], without_passphrase: bool) -> Result<()> {
+        let (there, missing): (Vec<_>, Vec<_>) = owners.iter().copied().partition(|owner| self.has(*owner));
+        let passphrase = match there.first() {
+            Some(owner) => self.passphrase_of(*owner)?,
+            None => Passphrase::for_new_keys(without_passphrase)?,
+        };
+        self.passphrase = Some(passphrase.clone());
+        let mut made: Vec<Owner<'_>> = Vec::new();
+        for owner in missing {
+            if let Err(error) = self.create(owner, &passphrase) {
+                // Nothing was signed with them yet: half a set would only be in the way of the next try.
+                made.into_iter().for_each(|owner| self.unmake(owner));
+                return Err(error);
+            }
+            made.push(owner);
+        }
+        Ok(())
+    }
+
+    fn unmake(&self, owner: Owner<'_>) {
+        let path = self.folder.join(owner.file());
+        for path in [public_file(&path), path] {
+            if let Err(error) = fs::remove_file(&path) {
+                eprintln!("cannot remove {}: {error}", path.display());
+            }
+        }
+    }
+
     /// Makes the key that is to take the place of the present one; it waits in `next/`.
     ///
     /// # Errors
@@ -250,12 +292,17 @@ impl Keyring {
     /// # Errors
     /// When the passphrase can't be had.
     pub(crate) fn same_passphrase(&mut self) -> Result<Passphrase> {
-        let path = self.folder.join(Owner::Targets.file());
+        let any = [Owner::Targets, Owner::Root].into_iter().find(|owner| self.has(*owner));
+        self.passphrase_of(any.unwrap_or(Owner::Targets))
+    }
+
+    fn passphrase_of(&mut self, owner: Owner<'_>) -> Result<Passphrase> {
+        let path = self.folder.join(owner.file());
         let pem = fs::read_to_string(&path).map_err(|_| KeyringError::Missing { path })?;
         if !is_encrypted(&pem) {
             return Ok(Passphrase::None);
         }
-        self.open(Owner::Targets)?; // A mistyped passphrase must not lock a new key.
+        self.open(owner)?; // A mistyped passphrase must not lock a new key.
         Ok(Passphrase::Given(self.unlock()?))
     }
 
@@ -280,6 +327,11 @@ impl Keyring {
         let path = public_file(&self.folder.join(owner.file()));
         let bytes = fs::read(&path).map_err(|_| KeyringError::Missing { path: path.clone() })?;
         serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Where a key's public half lies.
+    pub(crate) fn public_path(&self, owner: Owner<'_>) -> PathBuf {
+        public_file(&self.folder.join(owner.file()))
     }
 
     /// Every key in the folder.
@@ -408,6 +460,27 @@ mod tests {
         assert_eq!(opened.public_key(), made.public_key());
         let error = unlocked(folder.path(), "wrong horse").open(Owner::Root).unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(KeyringError::Locked { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn keys_are_made_all_or_none_and_never_under_two_passphrases() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keyring = Keyring::at(folder.path());
+        // The folder of models is a file: the second key can't be written.
+        fs::write(folder.path().join("models"), b"in the way").unwrap();
+        let owners = [Owner::Root, Owner::Model("digits")];
+        assert!(keyring.create_missing(&owners, true).is_err());
+        assert!(!keyring.has(Owner::Root) && !folder.path().join("root.pub.json").exists());
+        fs::remove_file(folder.path().join("models")).unwrap();
+        Keyring::at(folder.path()).create(Owner::Root, &Passphrase::Given("correct horse".into())).unwrap();
+        let error = unlocked(folder.path(), "wrong horse").create_missing(&owners, false).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(KeyringError::Locked { .. })), "{error:?}");
+        assert!(!keyring.has(Owner::Model("digits")));
+        let mut right = unlocked(folder.path(), "correct horse");
+        right.create_missing(&owners, false).unwrap();
+        for owner in owners {
+            right.open(owner).unwrap();
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ const MAX_GROUP: usize = 512;
 const DELETE_BATCH: usize = 1000;
 /// No record is committed when the disk has less room than this: sled must not meet a full disk.
 pub(super) const MIN_ROOM_BYTES: u64 = 8 * 1024 * 1024;
+/// No stream comes so far; an acknowledgement above it is a mistake or an attack on the counting.
+const HIGHEST_SEQ: u64 = 1 << 62;
 /// Pause before a failed commit is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Kinds in the order in which they are dropped when the spool is full: last in line is kept longest.
@@ -226,10 +228,27 @@ impl Writer {
     }
 
     fn delete_upto(&mut self, durable: &Durable, upto: u64) -> Result<(), SpoolError> {
+        self.skip_what_the_server_has(upto);
         let upto = upto.min(self.next_seq.saturating_sub(1));
         self.delete(durable, None, |seq, _, _| if seq <= upto { Verdict::Delete } else { Verdict::Stop })?;
         self.shared.visible(|v| v.floor_seq = v.floor_seq.max(upto + 1));
         Ok(())
+    }
+
+    /// An acknowledgement of numbers that were never given out here means that the state went back, e.g. to a restored
+    /// image. New records under those numbers would count as repeated, so they get numbers that the server lacks.
+    fn skip_what_the_server_has(&mut self, upto: u64) {
+        if upto < self.next_seq || upto > HIGHEST_SEQ {
+            return;
+        }
+        tracing::warn!(
+            upto,
+            next = self.next_seq,
+            "the server has more telemetry of this stream than its spool ever held: the state went back; numbers go on \
+             above the server's"
+        );
+        self.next_seq = upto + 1;
+        self.durable_seq.send_replace(upto);
     }
 
     /// Expires old records, then drops the least important ones while the bound is exceeded.

@@ -1,8 +1,9 @@
 //! `flotilla keys ...`: the publisher's keys of a project and the roles that they hold.
 
+mod delegate;
 mod group;
 mod rotate;
-mod send;
+pub(super) mod send;
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
@@ -13,7 +14,7 @@ use trust::repo::{RootBuilder, TargetsBuilder};
 use trust::{PublicKey, Signer as _, director, format_rfc3339};
 
 use super::Context;
-use crate::keyring::{Keyring, Owner, Passphrase};
+use crate::keyring::{Keyring, Owner};
 use crate::metadata::{self, ROOT_DAYS, TARGETS_DAYS, claims, expiry, kept_name, short};
 use crate::output::{facts, items, table, text};
 use crate::pending::Pending;
@@ -32,6 +33,9 @@ pub(crate) enum Command {
     },
     /// Make this person's root and targets keys and publish nothing; others name them in `keys init`.
     New {
+        /// Make the key of this model only, for a colleague to name in `keys delegate`.
+        #[arg(long)]
+        model: Option<protocol::ModelName>,
         /// Keep the private keys in the clear.
         #[arg(long)]
         no_passphrase: bool,
@@ -41,11 +45,11 @@ pub(crate) enum Command {
         /// Whose key.
         role: String,
     },
-    /// Name the people who sign a model's releases, and how many of them must.
+    /// Name the people who hold a role from now on, and how many of them must sign.
     Delegate {
-        /// The model.
-        model: protocol::ModelName,
-        /// Public key of one of them (a `.pub.json` file); repeat it for each.
+        /// `root`, `targets` or a model.
+        role: String,
+        /// Public key of one of them (a `.pub.json` file); repeat it for each, one's own too.
         #[arg(long = "key", required = true)]
         keys: Vec<std::path::PathBuf>,
         /// How many of them must sign.
@@ -65,10 +69,10 @@ pub(crate) enum Command {
 pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Init { no_passphrase, group } => init(context, no_passphrase, &group).await,
-        Command::New { no_passphrase } => group::make_own(context, no_passphrase),
+        Command::New { model, no_passphrase } => group::make_own(context, model.as_ref(), no_passphrase),
         Command::Rotate { role } => rotate::run(context, &role).await,
-        Command::Delegate { model, keys, threshold } => {
-            group::delegate(context, &model, &keys, threshold).await
+        Command::Delegate { role, keys, threshold } => {
+            delegate::run(context, &role, &keys, threshold).await
         }
         Command::Publish => send::waiting(context).await,
         Command::List => list(context),
@@ -89,13 +93,10 @@ async fn init(context: &Context, no_passphrase: bool, group: &group::Group) -> R
         }
     }
     let online = client.get("/online-keys").await?;
+    // What can fail without keys fails before there are any.
+    group.check()?;
     if local_root.is_none() {
-        let passphrase = Passphrase::for_new_keys(no_passphrase)?;
-        for owner in [Owner::Root, Owner::Targets] {
-            if !keyring.has(owner) {
-                keyring.create(owner, &passphrase)?;
-            }
-        }
+        keyring.create_missing(&[Owner::Root, Owner::Targets], no_passphrase)?;
     }
     let targets = first_targets(&mut keyring, &online)?;
     let root = first_root(&mut keyring, &online, group)?;
@@ -119,8 +120,8 @@ async fn init(context: &Context, no_passphrase: bool, group: &group::Group) -> R
 
 /// The publication arrived but its answer did not: what the server has is what was sent.
 async fn finish(context: &Context, keyring: &Keyring, root: &[u8]) -> Result<()> {
-    let targets =
-        metadata::newest(&context.client, keyring, "targets", &keyring.public(Owner::Targets)?).await?;
+    let accepted = [metadata::own(keyring.public(Owner::Targets)?)];
+    let targets = metadata::newest(&context.client, keyring, "targets", &accepted).await?;
     keyring.keep(&kept_name("targets"), &targets.context("the server has a root but no targets")?)?;
     told(context, keyring, root)
 }

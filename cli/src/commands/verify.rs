@@ -10,7 +10,7 @@ use trust::{Limits, Reply, Repository, Session, Step, Stored, director};
 
 use super::Context;
 use crate::keyring::Keyring;
-use crate::metadata::{claims, fetch, now, short};
+use crate::metadata::{claims, fetch, kept_name, now, short};
 use crate::output::{facts, items, table, text};
 use crate::pending::{delegated_keys, root_keys};
 
@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// A root that came by a trusted way; default: the first root in the key folder.
     #[arg(long)]
     root: Option<PathBuf>,
+    /// Keep that root as the first one of this key folder, as a colleague who joins does.
+    #[arg(long, requires = "root")]
+    pin: bool,
 }
 
 /// Verifies all that the server offers, and says who vouches for it.
@@ -35,6 +38,11 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     let first = walk(context, &root, &[director::TARGET.to_owned()]).await?;
     let wanted = wanted(context, &first).await?;
     let chain = walk(context, &root, &wanted).await?;
+    if args.pin {
+        keyring.keep("root.json", &root)?;
+    }
+    // The end of a chain that was walked is what the next change of keys is judged by.
+    keyring.keep(&kept_name("root"), chain.file("root")?)?;
     let said = json!({
         "project": context.client.project(), "roles": roles(&chain)?, "targets": targets(&chain, &wanted),
     });

@@ -5,10 +5,13 @@ mod broker;
 mod clock;
 mod disk;
 mod enrolment;
+mod fence;
 mod hardware;
 mod input;
+mod keys;
 mod model;
 mod power;
+mod restored;
 mod server;
 mod tampered;
 mod telemetry;
@@ -56,12 +59,18 @@ enum Fault {
     Broker,
     /// Unsigned and tampered releases.
     Tampered,
+    /// Keys of every role are replaced; two people sign together; one leaves.
+    Keys,
+    /// A bad release is fenced off by an older one under a higher counter.
+    Fence,
     /// The device's disk is full.
     Disk,
     /// The device boots in 1970.
     Clock,
     /// The device's power is cut in the middle of updates.
     Power,
+    /// The device's state goes back to an image of yesterday.
+    Restored,
 }
 
 /// How a fault ended.
@@ -100,9 +109,12 @@ impl Fault {
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),
             Self::Tampered => tampered::play(world),
+            Self::Keys => keys::play(world),
+            Self::Fence => fence::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
             Self::Power => power::play(world),
+            Self::Restored => restored::play(world),
         }
     }
 }

@@ -4,16 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use protocol::ModelName;
-use serde_json::json;
+use serde_json::{Value, json};
 use trust::PublicKey;
-use trust::repo::TargetsBuilder;
 
 use super::super::Context;
-use super::send;
-use crate::keyring::{Keyring, Owner, Passphrase};
-use crate::metadata::{TARGETS_DAYS, expiry};
-use crate::output::{facts, text};
-use crate::pending::Pending;
+use crate::keyring::{Keyring, Owner};
+use crate::metadata::short;
+use crate::output::{items, table, text};
 
 /// The other people of a new project, and how many of all must sign.
 #[derive(Debug, clap::Args)]
@@ -38,6 +35,18 @@ impl Group {
         !self.root.is_empty() || !self.targets.is_empty()
     }
 
+    /// Whether every file is a key and every threshold can be reached, before there is a key of one's own.
+    ///
+    /// # Errors
+    /// As [`root_keys`](Self::root_keys).
+    pub(super) fn check(&self) -> Result<()> {
+        for (others, threshold) in [(&self.root, self.root_threshold), (&self.targets, self.targets_threshold)] {
+            others.iter().try_for_each(|path| read(path).map(drop))?;
+            reachable(threshold, others.len() + 1)?;
+        }
+        Ok(())
+    }
+
     /// All root keys, one's own first.
     ///
     /// # Errors
@@ -55,7 +64,7 @@ impl Group {
     }
 }
 
-fn together(own: Option<PublicKey>, others: &[PathBuf], threshold: usize) -> Result<Vec<PublicKey>> {
+pub(super) fn together(own: Option<PublicKey>, others: &[PathBuf], threshold: usize) -> Result<Vec<PublicKey>> {
     let mut keys: Vec<PublicKey> = own.into_iter().collect();
     for path in others {
         let key = read(path)?;
@@ -64,10 +73,15 @@ fn together(own: Option<PublicKey>, others: &[PathBuf], threshold: usize) -> Res
         }
         keys.push(key);
     }
-    if threshold == 0 || threshold > keys.len() {
-        bail!("a threshold of {threshold} can't be reached by {} key(s)", keys.len());
-    }
+    reachable(threshold, keys.len())?;
     Ok(keys)
+}
+
+fn reachable(threshold: usize, keys: usize) -> Result<()> {
+    if threshold == 0 || threshold > keys {
+        bail!("a threshold of {threshold} can't be reached by {keys} key(s)");
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<PublicKey> {
@@ -78,45 +92,35 @@ fn read(path: &Path) -> Result<PublicKey> {
     Ok(key)
 }
 
-/// Makes root and targets keys without a project's root; nothing leaves this machine.
+/// Makes this person's keys without publishing anything; nothing leaves this machine.
 ///
 /// # Errors
-/// When there are keys already.
-pub(super) fn make_own(context: &Context, no_passphrase: bool) -> Result<()> {
+/// When such keys are there already, or can't be written.
+pub(super) fn make_own(context: &Context, model: Option<&ModelName>, no_passphrase: bool) -> Result<()> {
     let mut keyring = Keyring::of(context.client.project())?;
-    let passphrase = Passphrase::for_new_keys(no_passphrase)?;
-    let root = keyring.create(Owner::Root, &passphrase)?;
-    let targets = keyring.create(Owner::Targets, &passphrase)?;
-    let said = json!({ "folder": keyring.folder(), "root": trust::Signer::public_key(&root).id(),
-        "targets": trust::Signer::public_key(&targets).id() });
+    let owners = match model {
+        Some(model) => vec![Owner::Model(model.as_str())],
+        None => vec![Owner::Root, Owner::Targets],
+    };
+    if let Some(owner) = owners.iter().find(|owner| keyring.has(**owner)) {
+        bail!(
+            "{} holds a {} key already; its public half is beside it",
+            keyring.folder().display(),
+            owner.role()
+        );
+    }
+    keyring.create_missing(&owners, no_passphrase)?;
+    let keys: Vec<_> = owners.iter().map(|owner| row(&keyring, *owner)).collect::<Result<_>>()?;
+    let said = json!({ "folder": keyring.folder(), "keys": keys });
     context.format.print(&said, |said| {
-        facts(&[
-            ("keys in", text(said, "/folder")),
-            ("root key", text(said, "/root")),
-            ("targets key", text(said, "/targets")),
-            ("give away", "root.pub.json and targets.pub.json, and nothing else".into()),
-        ])
+        let row = |row: &Value| vec![text(row, "/role"), short(&text(row, "/key_id")), text(row, "/give_away")];
+        table(&["new key", "id", "give away this file, and nothing else"], items(&said["keys"]).iter().map(row).collect(), "none")
     })
 }
 
-/// Signs a delegation of a model to these keys, in place of an earlier one.
-///
-/// # Errors
-/// When there are no targets yet, or a key can't be used.
-pub(super) async fn delegate(
-    context: &Context,
-    model: &ModelName,
-    keys: &[PathBuf],
-    threshold: usize,
-) -> Result<()> {
-    let keys = together(None, keys, threshold)?;
-    let mut keyring = Keyring::of(context.client.project())?;
-    let current = send::current(context, &keyring).await?;
-    let targets = TargetsBuilder::resume(&current.targets, expiry(TARGETS_DAYS)?)?;
-    let targets = targets.delegate_model(model, &keys, threshold);
-    let signed = targets.sign(&[&keyring.open(Owner::Targets)?])?;
-    let pending = Pending { metadata: vec![("targets".into(), signed)], targets: Vec::new() };
-    send::publication(context, &keyring, &pending, &current).await
+fn row(keyring: &Keyring, owner: Owner<'_>) -> Result<Value> {
+    let key = keyring.public(owner)?;
+    Ok(json!({ "role": owner.role(), "key_id": key.id(), "give_away": keyring.public_path(owner) }))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use anyhow::{Context as _, Result};
 use super::super::Context;
 use super::{online_key, send};
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::newest;
 use crate::rotation::{self, Online};
 
 /// Rotates the key of a role.
@@ -31,9 +30,9 @@ pub(super) async fn run(context: &Context, role: &str) -> Result<()> {
         "targets" => Owner::Targets,
         model => Owner::Model(model),
     };
-    let key = keyring.public(owner).with_context(|| format!("{role} has no key to rotate here"))?;
+    keyring.public(owner).with_context(|| format!("{role} has no key to rotate here"))?;
     if let Owner::Model(model) = owner {
-        current.model = newest(&context.client, &keyring, model, &key).await?;
+        current.model = send::current_model(context, &keyring, &current, model).await?;
     }
     // A key that waits since an earlier try is used, not made again.
     if !keyring.has_next(owner) {

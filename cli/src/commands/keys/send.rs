@@ -2,24 +2,73 @@
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use trust::PublicKey;
+use trust::envelope::KeySet;
 
 use super::super::Context;
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{claims, fetch, kept_name, newest};
+use crate::metadata::{claims, fetch, kept_name, newest, own};
 use crate::output::{facts, items, table, text};
-use crate::pending::{Lacking, Pending};
+use crate::pending::{Lacking, Pending, delegated_keys, root_keys};
 use crate::rotation::Current;
 
-/// Root and targets as they are published, each only if this folder's key signed it.
+/// Root and targets as they are published; each only if this folder's key signed it, or all who hold the role.
 ///
 /// # Errors
-/// When there are none yet, or the server offers something that our keys did not sign.
-pub(super) async fn current(context: &Context, keyring: &Keyring) -> Result<Current> {
+/// When there are none yet, or the server offers something that neither signed.
+pub(crate) async fn current(context: &Context, keyring: &Keyring) -> Result<Current> {
     let begin = "this project has no root yet; begin with: flotilla keys init";
-    let newest = async |role, owner| newest(&context.client, keyring, role, &keyring.public(owner)?).await;
-    let root = newest("root", Owner::Root).await?.context(begin)?;
-    let targets = newest("targets", Owner::Targets).await?.context(begin)?;
+    let known = match keyring.read(&kept_name("root"))? {
+        Some(root) => Some(root),
+        None => keyring.read("root.json")?,
+    };
+    let accepted = accepted(keyring, Owner::Root, known.as_deref().map(|root| root_keys(root, "root")))?;
+    let root = newest(&context.client, keyring, "root", &accepted).await?.or(known).context(begin)?;
+    let accepted = accepted_targets(keyring, &root)?;
+    let targets = newest(&context.client, keyring, "targets", &accepted).await?.context(begin)?;
     Ok(Current { root, targets, model: None })
+}
+
+fn accepted_targets(keyring: &Keyring, root: &[u8]) -> Result<Vec<KeySet>> {
+    accepted(keyring, Owner::Targets, Some(root_keys(root, "targets")))
+}
+
+/// A model's role as it is published now; none if nothing of it is.
+///
+/// # Errors
+/// When the server offers something that neither this folder's key nor the delegation's signed.
+pub(crate) async fn current_model(
+    context: &Context,
+    keyring: &Keyring,
+    current: &Current,
+    model: &str,
+) -> Result<Option<Vec<u8>>> {
+    let delegated = is_delegated(&current.targets, model)?.then(|| delegated_keys(&current.targets, model));
+    let accepted = accepted(keyring, Owner::Model(model), delegated)?;
+    newest(&context.client, keyring, model, &accepted).await
+}
+
+/// Whether a targets role delegates a model.
+///
+/// # Errors
+/// When it is no targets role.
+pub(crate) fn is_delegated(targets: &[u8], model: &str) -> Result<bool> {
+    Ok(claims(targets)?.delegations.iter().any(|(role, _, _)| role == model))
+}
+
+fn accepted(
+    keyring: &Keyring,
+    owner: Owner<'_>,
+    holders: Option<Result<(Vec<PublicKey>, usize)>>,
+) -> Result<Vec<KeySet>> {
+    let mut accepted = Vec::new();
+    if keyring.has(owner) {
+        accepted.push(own(keyring.public(owner)?));
+    }
+    if let Some((keys, threshold)) = holders.transpose()? {
+        accepted.push(KeySet::new(keys, threshold));
+    }
+    Ok(accepted)
 }
 
 /// Publishes if enough keys have signed, else keeps it and says who is missing.
