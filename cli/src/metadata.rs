@@ -138,7 +138,8 @@ mod tests {
         assert_eq!(pick(&v1, &good).unwrap().unwrap(), good);
         assert_eq!(pick(&good, &v1).unwrap().unwrap(), good, "a server that went back changes nothing");
         let group = KeySet::new([thief.public_key(), Ed25519Signer::from_seed(&[3; 32]).public_key()], 2);
-        let error = choose("targets", &[own(ours.public_key()), group], Some(v1.clone()), Some(forged.clone()));
+        let error =
+            choose("targets", &[own(ours.public_key()), group], Some(v1.clone()), Some(forged.clone()));
         assert!(error.is_err(), "one of two is not enough");
         assert!(pick(&v1, &forged).unwrap_err().to_string().contains("not signed by this folder's key"));
     }

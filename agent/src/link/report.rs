@@ -122,7 +122,9 @@ fn reserved(state_dir: &Path, clock: &Clock) -> Result<(TwoCopies, u64), ReportE
         Ok((record, None)) => Ok((record, 0)),
         Ok((record, Some(found))) => match <[u8; 8]>::try_from(found.body) {
             // One write may be missing: skip what it could have reserved.
-            Ok(body) if found.is_other_damaged => Ok((record, u64::from_be_bytes(body).saturating_add(BLOCK))),
+            Ok(body) if found.is_other_damaged => {
+                Ok((record, u64::from_be_bytes(body).saturating_add(BLOCK)))
+            }
             Ok(body) => Ok((record, u64::from_be_bytes(body))),
             Err(_) => Ok((record, from_clock())),
         },

@@ -245,3 +245,17 @@ impl TrustedStore {
         Ok(bytes.map_or(Reply::NotFound, Reply::Bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f2_the_age_of_metadata_is_told_and_grows_while_a_server_serves_the_same() {
+        let fresh = Freshness { timestamp_version: 3, expires: UnixMillis(1), at: UnixMillis(5_000) };
+        for (now, age_s) in [(5_000, 0), (65_000, 60), (86_405_000, 86_400), (0, 0)] {
+            let state = fresh.state(UnixMillis(now));
+            assert_eq!((state.timestamp_version, state.age_s), (3, age_s), "at {now}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 pub mod machine;
 pub mod metadata;
+pub mod trusted_files;
 
 mod core;
 mod driver;
@@ -9,7 +10,6 @@ mod fetch;
 mod observe;
 mod report;
 mod selftest;
-mod trusted_files;
 
 pub use self::core::{Core, CoreParts};
 pub use driver::Driver;

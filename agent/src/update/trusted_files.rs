@@ -19,7 +19,7 @@ const ACCEPTED: &str = "accepted";
 
 /// The folder.
 #[derive(Debug, Clone)]
-pub(super) struct TrustedFiles {
+pub struct TrustedFiles {
     dir: PathBuf,
 }
 
@@ -28,7 +28,7 @@ impl TrustedFiles {
     ///
     /// # Errors
     /// [`DurableError`].
-    pub(super) fn open(dir: PathBuf) -> Result<Self, DurableError> {
+    pub fn open(dir: PathBuf) -> Result<Self, DurableError> {
         durable::make_dir(&dir)?;
         let files = Self { dir };
         files.roll_forward(&mut always_on)?;
@@ -37,7 +37,7 @@ impl TrustedFiles {
     }
 
     /// Where a file of this folder lies.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
@@ -45,7 +45,7 @@ impl TrustedFiles {
     ///
     /// # Errors
     /// [`DurableError`]; a file that can't be read is an error, never "absent".
-    pub(super) fn load(&self) -> Result<Option<Stored>, DurableError> {
+    pub fn load(&self) -> Result<Option<Stored>, DurableError> {
         self.roll_forward(&mut always_on)?;
         let Some(root) = self.read(ROOT)? else { return Ok(None) };
         let mut stored = Stored::new(root);
@@ -65,7 +65,7 @@ impl TrustedFiles {
     ///
     /// # Errors
     /// [`DurableError`].
-    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DurableError> {
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DurableError> {
         durable::read_bounded(&self.path(name), MAX_FILE_BYTES)
     }
 
@@ -73,7 +73,7 @@ impl TrustedFiles {
     ///
     /// # Errors
     /// [`DurableError`].
-    pub(super) fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), DurableError> {
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), DurableError> {
         durable::write_atomic(&self.path(name), bytes)
     }
 
@@ -81,7 +81,7 @@ impl TrustedFiles {
     ///
     /// # Errors
     /// [`DurableError`].
-    pub(super) fn forget(&self, name: &str) -> Result<(), DurableError> {
+    pub fn forget(&self, name: &str) -> Result<(), DurableError> {
         let path = self.path(name);
         match fs::remove_file(&path) {
             Ok(()) => durable::sync_dir(&self.dir),
@@ -94,7 +94,7 @@ impl TrustedFiles {
     ///
     /// # Errors
     /// [`DurableError`]; the earlier files are still there or all new ones will be at the next open.
-    pub(super) fn commit(&self, files: &[File]) -> Result<(), DurableError> {
+    pub fn commit(&self, files: &[File]) -> Result<(), DurableError> {
         self.commit_while(files, &mut always_on)
     }
 

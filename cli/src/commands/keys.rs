@@ -71,9 +71,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
         Command::Init { no_passphrase, group } => init(context, no_passphrase, &group).await,
         Command::New { model, no_passphrase } => group::make_own(context, model.as_ref(), no_passphrase),
         Command::Rotate { role } => rotate::run(context, &role).await,
-        Command::Delegate { role, keys, threshold } => {
-            delegate::run(context, &role, &keys, threshold).await
-        }
+        Command::Delegate { role, keys, threshold } => delegate::run(context, &role, &keys, threshold).await,
         Command::Publish => send::waiting(context).await,
         Command::List => list(context),
     }

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_named_phase_is_success() {
+    fn v2_only_a_named_phase_is_success() {
         assert!(TaskPhase::Committed.is_terminal() && !TaskPhase::Probation.is_terminal());
         assert!(!CauseKind::Untrusted.is_retryable() && CauseKind::Download.is_retryable());
     }

@@ -48,7 +48,10 @@ fn refused(world: &World, version: &str) -> Result<()> {
         Ok(rollout) => rollout,
         Err(error) => {
             let said = format!("{error:#}");
-            ensure!(said.contains("counter") || said.contains("fence"), "the server gave another reason: {said}");
+            ensure!(
+                said.contains("counter") || said.contains("fence"),
+                "the server gave another reason: {said}"
+            );
             return Ok(());
         }
     };

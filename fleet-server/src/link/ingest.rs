@@ -222,9 +222,7 @@ impl Ingest {
         let now = self.clock.now();
         let (name, detail) = match code {
             "state_went_back" => (code.to_owned(), sentence(why)),
-            _ => {
-                (format!("refused_{code}"), format!("Message on {} refused: {why}", topic.channel.path()))
-            }
+            _ => (format!("refused_{code}"), format!("Message on {} refused: {why}", topic.channel.path())),
         };
         let noted = async {
             let mut tx = self.store.begin().await?;
@@ -241,7 +239,10 @@ impl Ingest {
 
 fn sentence(why: &str) -> String {
     let mut letters = why.chars();
-    letters.next().map(|first| first.to_uppercase().collect::<String>() + letters.as_str()).unwrap_or_default()
+    letters
+        .next()
+        .map(|first| first.to_uppercase().collect::<String>() + letters.as_str())
+        .unwrap_or_default()
 }
 
 /// Waits for a message, then a little for more of them. Empty only when the session is gone.

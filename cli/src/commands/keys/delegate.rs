@@ -59,12 +59,7 @@ fn of_targets(keyring: &mut Keyring, current: &Current, holders: &Holders) -> Re
     Ok(vec![("root".into(), root), ("targets".into(), targets)])
 }
 
-fn of_model(
-    keyring: &mut Keyring,
-    current: &Current,
-    model: &ModelName,
-    holders: &Holders,
-) -> Result<Files> {
+fn of_model(keyring: &mut Keyring, current: &Current, model: &ModelName, holders: &Holders) -> Result<Files> {
     let targets = TargetsBuilder::resume(&current.targets, expiry(TARGETS_DAYS)?)?;
     let targets = targets.delegate_model(model, &holders.keys, holders.threshold);
     let mut files = vec![("targets".to_owned(), targets.sign(&[&keyring.open(Owner::Targets)?])?)];
@@ -76,12 +71,7 @@ fn of_model(
 }
 
 /// The next version of a role's file with the same content, signed from here only if this folder holds one of its keys.
-fn signed_again(
-    keyring: &mut Keyring,
-    owner: Owner<'_>,
-    bytes: &[u8],
-    holders: &Holders,
-) -> Result<Vec<u8>> {
+fn signed_again(keyring: &mut Keyring, owner: Owner<'_>, bytes: &[u8], holders: &Holders) -> Result<Vec<u8>> {
     let mut own: Vec<Ed25519Signer> = Vec::new();
     if keyring.has(owner) && is_one_of(&keyring.public(owner)?, holders) {
         own.push(keyring.open(owner)?);

@@ -40,7 +40,9 @@ impl Group {
     /// # Errors
     /// As [`root_keys`](Self::root_keys).
     pub(super) fn check(&self) -> Result<()> {
-        for (others, threshold) in [(&self.root, self.root_threshold), (&self.targets, self.targets_threshold)] {
+        for (others, threshold) in
+            [(&self.root, self.root_threshold), (&self.targets, self.targets_threshold)]
+        {
             others.iter().try_for_each(|path| read(path).map(drop))?;
             reachable(threshold, others.len() + 1)?;
         }
@@ -64,7 +66,11 @@ impl Group {
     }
 }
 
-pub(super) fn together(own: Option<PublicKey>, others: &[PathBuf], threshold: usize) -> Result<Vec<PublicKey>> {
+pub(super) fn together(
+    own: Option<PublicKey>,
+    others: &[PathBuf],
+    threshold: usize,
+) -> Result<Vec<PublicKey>> {
     let mut keys: Vec<PublicKey> = own.into_iter().collect();
     for path in others {
         let key = read(path)?;
@@ -113,8 +119,13 @@ pub(super) fn make_own(context: &Context, model: Option<&ModelName>, no_passphra
     let keys: Vec<_> = owners.iter().map(|owner| row(&keyring, *owner)).collect::<Result<_>>()?;
     let said = json!({ "folder": keyring.folder(), "keys": keys });
     context.format.print(&said, |said| {
-        let row = |row: &Value| vec![text(row, "/role"), short(&text(row, "/key_id")), text(row, "/give_away")];
-        table(&["new key", "id", "give away this file, and nothing else"], items(&said["keys"]).iter().map(row).collect(), "none")
+        let row =
+            |row: &Value| vec![text(row, "/role"), short(&text(row, "/key_id")), text(row, "/give_away")];
+        table(
+            &["new key", "id", "give away this file, and nothing else"],
+            items(&said["keys"]).iter().map(row).collect(),
+            "none",
+        )
     })
 }
 
