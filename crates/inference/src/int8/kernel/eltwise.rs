@@ -69,6 +69,19 @@ pub fn add(a: &Act<'_>, b: &Act<'_>, spec: &AddSpec, output: &mut ActMut<'_>) {
     zip(a, b, output, |a, b| spec.apply(a, b, zeroes));
 }
 
+/// Adds `other` to what is there, whose zero point is `own_zero_point`.
+pub(super) fn add_to(output: &mut ActMut<'_>, own_zero_point: u8, other: &Act<'_>, spec: &AddSpec) {
+    let layout = *output.layout();
+    let zeroes = [own_zero_point, other.layout().zero_point, layout.zero_point];
+    for index in 0..layout.pixels() {
+        let from = &other.data()[other.layout().pixel_at(index)..][..layout.channels];
+        let to = &mut output.data_mut()[layout.pixel_at(index)..][..layout.channels];
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = spec.apply(*to, *from, zeroes);
+        }
+    }
+}
+
 /// Multiplies two activations of one shape, or one whose second operand is one pixel for each image.
 ///
 /// # Panics

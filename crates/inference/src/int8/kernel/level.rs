@@ -66,7 +66,11 @@ impl Level {
     fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
-            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::Amx | Self::Neon | Self::NeonDot => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => super::x86::detect::has_avx512_vnni(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => super::x86::detect::has_amx_int8(),
+            _ => false,
         }
     }
 }

@@ -13,14 +13,23 @@
 
 mod conv;
 mod convert;
+mod depthwise;
 mod eltwise;
+mod gemm;
 mod layout;
 mod level;
 mod matmul;
+mod panels;
 mod pool;
 mod requant;
 mod scalar;
 mod spec;
+mod strip;
+#[cfg(test)]
+mod tests;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use conv::{Conv, Scratch};
 pub use convert::{Range, dequantize, from_plain, min_max, quantize, sums_to_f32, to_plain};

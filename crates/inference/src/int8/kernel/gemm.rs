@@ -1,0 +1,185 @@
+//! Convolutions and matrix products as products of rows and packed weights, on any level but the reference.
+//!
+//! A row is what one output pixel reads: the input's pixel itself for 1x1 convolutions, else the taps copied one
+//! behind the other into scratch memory, some pixels at a time.
+
+use super::conv::Scratch;
+use super::layout::{Act, ActMut, Layout};
+use super::level::Level;
+use super::panels::{Block, Packing, Panels};
+use super::requant::Requant;
+use super::spec::ConvSpec;
+use super::tile::{self, Finish, Job, Sink};
+
+/// A convolution's packed weights and how they are multiplied.
+#[derive(Debug)]
+pub(super) struct Gemm {
+    panels: Panels,
+    level: Level,
+}
+
+/// Bytes of copied rows at a time: they stay in the second-level cache.
+const ROWS_BYTES: usize = 128 << 10;
+
+/// Pixels at a time, at most.
+const MAX_PIXELS: usize = 256;
+
+/// Pixels at a time, at least: the weights are read once for them.
+const MIN_PIXELS: usize = 48;
+
+impl Gemm {
+    pub(super) fn pack(
+        spec: &ConvSpec,
+        weights: &[i16],
+        requant: &Requant,
+        in_zero_point: Option<u8>,
+        level: Level,
+    ) -> Self {
+        // Where the zero point isn't known yet, the sums are corrected after the product.
+        let zero_point = i32::from(in_zero_point.unwrap_or(0));
+        let packing = Packing { order: tile::order(level), zero_point };
+        Self { panels: Panels::pack(spec, weights, requant, packing), level }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.panels.bytes()
+    }
+
+    /// The whole convolution, requantized.
+    pub(super) fn run(
+        &self,
+        spec: &ConvSpec,
+        requant: &Requant,
+        input: &Act<'_>,
+        output: &mut ActMut<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let to = *output.layout();
+        let mut places = Vec::with_capacity(MAX_PIXELS);
+        self.for_blocks(spec, input, &to, scratch, |rows, block, pixels, work| {
+            places.clear();
+            places.extend(pixels.clone().map(|at| to.pixel_at(at) + block.out));
+            let finish = Finish {
+                multiplier: &self.panels.multiplier[block.out..][..block.columns],
+                zero_point: requant.zero_point,
+                limits: [requant.lo, requant.hi],
+            };
+            let sink = Sink::Bytes { finish, data: output.data_mut(), places: &places };
+            tile::run(self.level, self.job(rows, block), sink, work);
+        });
+    }
+
+    /// The sums of (value - zero point) * weight.
+    pub(super) fn sums(
+        &self,
+        spec: &ConvSpec,
+        input: &Act<'_>,
+        to: &Layout,
+        sums: &mut [i32],
+        scratch: &mut Scratch,
+    ) {
+        let zero = i32::from(input.layout().zero_point);
+        let mut raw = Vec::new();
+        self.for_blocks(spec, input, to, scratch, |rows, block, pixels, work| {
+            raw.clear();
+            raw.resize(pixels.len() * block.columns, 0);
+            tile::run(self.level, self.job(rows, block), Sink::Sums(&mut raw), work);
+            for (row, pixel) in raw.chunks_exact(block.columns).zip(pixels) {
+                for (column, sum) in row.iter().enumerate() {
+                    let channel = block.out + self.panels.order.channel(block.columns, column);
+                    if channel < spec.out_channels {
+                        let whole = self.panels.weight_sums[block.out + column].wrapping_mul(zero);
+                        sums[pixel * spec.out_channels + channel] = sum.wrapping_sub(whole);
+                    }
+                }
+            }
+        });
+    }
+
+    fn job<'a>(&'a self, rows: Rows<'a>, block: &Block) -> Job<'a> {
+        Job {
+            rows: rows.data,
+            stride: rows.stride,
+            count: rows.count,
+            k: block.k,
+            weights: &self.panels.weights.bytes()[block.start..][..block.bytes()],
+            bias: &self.panels.bias[block.out..][..block.columns],
+        }
+    }
+
+    /// Calls `each(rows, block, output pixels, memory for the kernel)` over all pixels and blocks.
+    fn for_blocks(
+        &self,
+        spec: &ConvSpec,
+        input: &Act<'_>,
+        to: &Layout,
+        scratch: &mut Scratch,
+        mut each: impl FnMut(Rows<'_>, &Block, std::ops::Range<usize>, &mut [u8]),
+    ) {
+        let stride = self.panels.longest();
+        let step = (ROWS_BYTES / stride.max(1)).clamp(MIN_PIXELS, MAX_PIXELS);
+        let is_direct = self.panels.taps.len() == 1 && spec.is_pointwise() && input.layout().is_dense();
+        let copied = if is_direct { 0 } else { step * stride + Layout::SLACK };
+        scratch.bytes.reserve(copied + tile::WORK_BYTES);
+        let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(tile::WORK_BYTES);
+        let from = input.layout();
+        for first in (0..to.pixels()).step_by(step) {
+            let pixels = first..(first + step).min(to.pixels());
+            let mut gathered = None;
+            for block in &self.panels.blocks {
+                let window = (block.window, block.window_bytes);
+                if !is_direct && gathered != Some(window) {
+                    self.gather(spec, input, to, pixels.clone(), block, (&mut *copies, stride));
+                    gathered = Some(window);
+                }
+                let rows = if is_direct {
+                    let data = &input.data()[first * from.pixel_bytes() + block.window..];
+                    Rows { data, stride: from.pixel_bytes(), count: pixels.len() }
+                } else {
+                    Rows { data: copies, stride, count: pixels.len() }
+                };
+                each(rows, block, pixels.clone(), work);
+            }
+        }
+    }
+
+    /// Copies the taps of some output pixels into rows.
+    fn gather(
+        &self,
+        spec: &ConvSpec,
+        input: &Act<'_>,
+        to: &Layout,
+        pixels: std::ops::Range<usize>,
+        block: &Block,
+        (rows, stride): (&mut [u8], usize),
+    ) {
+        let from = input.layout();
+        let corner =
+            from.pixel(0, 0, 0) - spec.pads.top * from.row_bytes() - spec.pads.left * from.pixel_bytes()
+                + block.window;
+        // Neighbouring taps that take whole pixels lie one behind the other in the input as well.
+        let is_whole = block.window_bytes == from.pixel_bytes() && spec.dilation[1] == 1;
+        let run = if is_whole { spec.kernel[1] } else { 1 };
+        let bytes = run * block.window_bytes;
+        let taps = self.panels.taps.iter().step_by(run).map(|[ky, kx]| {
+            ky * spec.dilation[0] * from.row_bytes() + kx * spec.dilation[1] * from.pixel_bytes()
+        });
+        let taps: Vec<usize> = taps.collect();
+        let starts = pixels.map(|at| {
+            let (image, y, x) = (at / (to.height * to.width), at / to.width % to.height, at % to.width);
+            corner
+                + image * from.image_bytes()
+                + y * spec.stride[0] * from.row_bytes()
+                + x * spec.stride[1] * from.pixel_bytes()
+        });
+        tile::gather(input.data(), starts, &taps, bytes, (rows, stride));
+    }
+}
+
+/// Rows to multiply.
+#[derive(Debug, Clone, Copy)]
+struct Rows<'a> {
+    data: &'a [u8],
+    stride: usize,
+    count: usize,
+}

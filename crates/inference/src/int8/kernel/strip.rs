@@ -1,0 +1,89 @@
+//! The border between safe code and the depthwise kernels: bounds are asserted here, once per image and channels.
+#![expect(
+    unsafe_code,
+    reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
+)]
+
+use super::depthwise::Shape;
+use super::level::Level;
+use super::tile::Finish;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+
+/// Some channels of a depthwise convolution.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strip<'a> {
+    /// Which function.
+    pub(super) shape: Shape,
+    /// Channels: 64, 32 or 16.
+    pub(super) lanes: usize,
+    /// Vectors of 64 bytes, on a cache line.
+    pub(super) weights: &'a [u8],
+    /// One for each of 64 columns.
+    pub(super) bias: &'a [i32],
+    /// Places of the taps for [`Shape::Any`], a multiple of four.
+    pub(super) taps: &'a [usize],
+    /// From sums to bytes.
+    pub(super) finish: Finish<'a>,
+    /// Output rows.
+    pub(super) height: usize,
+    /// Output pixels of a row.
+    pub(super) width: usize,
+}
+
+/// Where pixels lie: for the input, those that a kernel's corner stands on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plane {
+    /// The first.
+    pub(super) start: usize,
+    /// From one output row to the next.
+    pub(super) row: usize,
+    /// From one output pixel to the next.
+    pub(super) pixel: usize,
+}
+
+impl Plane {
+    /// The first byte after the last pixel's `lanes`.
+    fn end(&self, height: usize, width: usize, lanes: usize) -> Option<usize> {
+        let down = self.row.checked_mul(height.checked_sub(1)?)?;
+        let along = self.pixel.checked_mul(width.checked_sub(1)?)?;
+        self.start.checked_add(down)?.checked_add(along)?.checked_add(lanes)
+    }
+}
+
+/// Computes all rows of some channels. `inner` is the distance of the input's rows and pixels.
+///
+/// # Panics
+/// If a place lies outside.
+pub(super) fn run(
+    level: Level,
+    strip: &Strip<'_>,
+    (input, read, inner): (&[u8], Plane, [usize; 2]),
+    (output, write): (&mut [u8], Plane),
+) {
+    if strip.height == 0 || strip.width == 0 {
+        return;
+    }
+    assert!(matches!(strip.lanes, 16 | 32 | 64), "lanes of a strip");
+    assert!(strip.bias.len() == 64 && strip.finish.multiplier.len() == 64, "columns of a strip");
+    assert!(strip.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
+    let (vectors, reach) = match strip.shape {
+        Shape::Three => (24, 2 * inner[0] + 2 * inner[1]),
+        Shape::ThreeBy2 => (12, 2 * inner[0] + 2 * inner[1]),
+        Shape::Any => (strip.taps.len(), strip.taps.iter().copied().max().unwrap_or(0)),
+    };
+    assert!(strip.weights.len() == vectors * 64 && strip.taps.len().is_multiple_of(4), "weights of a strip");
+    let end = read.end(strip.height, strip.width, strip.lanes).and_then(|end| end.checked_add(reach));
+    assert!(end.is_some_and(|end| end <= input.len()), "input of a strip");
+    let end = write.end(strip.height, strip.width, strip.lanes);
+    assert!(end.is_some_and(|end| end <= output.len()), "output of a strip");
+    match level {
+        // SAFETY: the level is only chosen where the CPU has it; each output pixel reads `lanes` bytes at taps
+        // up to `reach` behind its corner and writes `lanes` bytes, all asserted above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni | Level::Amx => unsafe {
+            x86::depthwise512::run(strip, (input.as_ptr(), read, inner), (output.as_mut_ptr(), write));
+        },
+        _ => unreachable!("level {level} has no depthwise kernel"),
+    }
+}

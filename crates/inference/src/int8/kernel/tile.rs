@@ -1,0 +1,149 @@
+//! The border between safe code and the matrix kernels of each level: bounds are asserted here, once per call.
+#![expect(
+    unsafe_code,
+    reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
+)]
+
+use super::level::Level;
+use super::panels::Order;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+
+/// Memory that a kernel may use while it runs, on a cache line.
+pub(super) const WORK_BYTES: usize = 16 << 10;
+
+/// Rows of values times a block of weights.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job<'a> {
+    /// The first row; rows may overlap, and are read up to the next multiple of 64 bytes.
+    pub(super) rows: &'a [u8],
+    /// Distance of two rows.
+    pub(super) stride: usize,
+    /// How many.
+    pub(super) count: usize,
+    /// Bytes of a row, a multiple of 4.
+    pub(super) k: usize,
+    /// `[padded k / 4][columns][4]`, on a cache line.
+    pub(super) weights: &'a [u8],
+    /// One for each column.
+    pub(super) bias: &'a [i32],
+}
+
+impl Job<'_> {
+    /// Output channels.
+    pub(super) const fn columns(&self) -> usize {
+        self.bias.len()
+    }
+
+    fn check(&self) {
+        let padded = self.k.next_multiple_of(64);
+        assert!(matches!(self.columns(), 16 | 32 | 48 | 64), "columns of a block");
+        assert!(self.k > 0 && self.k.is_multiple_of(4), "length of a row");
+        assert_eq!(self.weights.len(), padded * self.columns(), "weights of a block");
+        assert!(self.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
+        let last = self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride));
+        let end = last.and_then(|last| last.checked_add(padded));
+        assert!(self.count == 0 || end.is_some_and(|end| end <= self.rows.len()), "rows of a product");
+    }
+}
+
+/// From sums to bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finish<'a> {
+    /// One for each column.
+    pub(super) multiplier: &'a [f32],
+    /// Of the output.
+    pub(super) zero_point: u8,
+    /// Lowest and highest output.
+    pub(super) limits: [u8; 2],
+}
+
+/// Where the results go.
+#[derive(Debug)]
+pub(super) enum Sink<'a> {
+    /// Requantized; each row's block starts at its place.
+    Bytes {
+        /// How.
+        finish: Finish<'a>,
+        /// The output.
+        data: &'a mut [u8],
+        /// One place per row.
+        places: &'a [usize],
+    },
+    /// `[rows][columns]`.
+    Sums(&'a mut [i32]),
+}
+
+impl Sink<'_> {
+    fn check(&self, job: &Job<'_>) {
+        match self {
+            Self::Bytes { finish, data, places } => {
+                assert_eq!(finish.multiplier.len(), job.columns(), "multipliers of a block");
+                assert_eq!(places.len(), job.count, "places of the rows");
+                let last = places.iter().copied().max().unwrap_or(0);
+                let end = last.checked_add(job.columns());
+                assert!(end.is_some_and(|end| end <= data.len()), "places of the rows in the output");
+            }
+            Self::Sums(sums) => assert_eq!(sums.len(), job.count * job.columns(), "length of the sums"),
+        }
+    }
+}
+
+/// The order of the columns that a level's kernel wants.
+pub(super) const fn order(level: Level) -> Order {
+    match level {
+        Level::Avx512Vnni | Level::Amx => Order::Lanes512,
+        _ => Order::Plain,
+    }
+}
+
+/// Multiplies.
+///
+/// # Panics
+/// If the job, the sink and the memory don't fit each other.
+pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
+    job.check();
+    sink.check(&job);
+    assert!(work.len() >= WORK_BYTES && work.as_ptr().addr().is_multiple_of(64), "memory of a kernel");
+    match level {
+        // SAFETY: a level other than the reference is only chosen where the CPU has it; bounds are checked above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => unsafe { x86::gemm512::run(&job, sink) },
+        // SAFETY: as above; the process may use tiles, which `Level` found out.
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => unsafe { x86::amx::run(&job, sink, work) },
+        _ => unreachable!("level {level} has no matrix kernel"),
+    }
+}
+
+/// Copies, for each start, `bytes` bytes from each tap into a row.
+///
+/// # Panics
+/// If a place lies outside.
+pub(super) fn gather(
+    input: &[u8],
+    starts: impl Iterator<Item = usize>,
+    taps: &[usize],
+    bytes: usize,
+    (rows, stride): (&mut [u8], usize),
+) {
+    let reach = taps.iter().copied().max().unwrap_or(0) + bytes.next_multiple_of(16);
+    let need = taps.len() * bytes + 16;
+    for (start, row) in starts.zip((0..).step_by(stride)) {
+        assert!(start + reach <= input.len() && row + need <= rows.len(), "rows to copy");
+        // SAFETY: each tap reads `bytes` rounded up to 16 from `start + tap`, which `reach` covers, and the
+        // writes of at most 15 bytes more than `bytes` end within `need`; the slices are distinct.
+        unsafe {
+            let (from, mut to) = (input.as_ptr().add(start), rows.as_mut_ptr().add(row));
+            for tap in taps {
+                let from = from.add(*tap);
+                for at in (0..bytes).step_by(16) {
+                    to.add(at)
+                        .cast::<[u8; 16]>()
+                        .write_unaligned(from.add(at).cast::<[u8; 16]>().read_unaligned());
+                }
+                to = to.add(bytes);
+            }
+        }
+    }
+}
