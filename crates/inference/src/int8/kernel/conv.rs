@@ -8,11 +8,13 @@ use super::level::Level;
 use super::requant::Requant;
 use super::scalar::Plain;
 use super::spec::{ConvSpec, PackError, Weights, check_length};
+use super::tile::Places;
 
 /// Memory that operators need while they run; one per thread, reused, grows to the largest need.
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(super) bytes: Buffer,
+    pub(super) places: Places,
 }
 
 /// A convolution with packed weights.

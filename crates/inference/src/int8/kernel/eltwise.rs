@@ -73,11 +73,14 @@ pub fn add(a: &Act<'_>, b: &Act<'_>, spec: &AddSpec, output: &mut ActMut<'_>) {
 pub(super) fn add_to(output: &mut ActMut<'_>, own_zero_point: u8, other: &Act<'_>, spec: &AddSpec) {
     let layout = *output.layout();
     let zeroes = [own_zero_point, other.layout().zero_point, layout.zero_point];
-    for index in 0..layout.pixels() {
-        let from = &other.data()[other.layout().pixel_at(index)..][..layout.channels];
-        let to = &mut output.data_mut()[layout.pixel_at(index)..][..layout.channels];
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = spec.apply(*to, *from, zeroes);
+    for n in 0..layout.batch {
+        for y in 0..layout.height {
+            let (from, to) = (other.layout().pixel(n, y, 0), layout.pixel(n, y, 0));
+            let bytes = layout.width * layout.pixel_bytes();
+            let from = &other.data()[from..][..bytes];
+            for (to, from) in output.data_mut()[to..][..bytes].iter_mut().zip(from) {
+                *to = spec.apply(*to, *from, zeroes);
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use super::level::Level;
 use super::panels::{Block, Packing, Panels};
 use super::requant::Requant;
 use super::spec::ConvSpec;
-use super::tile::{self, Finish, Job, Sink};
+use super::tile::{self, Finish, Job, Places, Sink};
+use std::ops::Range;
 
 /// A convolution's packed weights and how they are multiplied.
 #[derive(Debug)]
@@ -55,16 +56,13 @@ impl Gemm {
         scratch: &mut Scratch,
     ) {
         let to = *output.layout();
-        let mut places = Vec::with_capacity(MAX_PIXELS);
-        self.for_blocks(spec, input, &to, scratch, |rows, block, pixels, work| {
-            places.clear();
-            places.extend(pixels.clone().map(|at| to.pixel_at(at) + block.out));
+        self.for_blocks(spec, input, &to, scratch, |rows, block, _, places, work| {
             let finish = Finish {
                 multiplier: &self.panels.multiplier[block.out..][..block.columns],
                 zero_point: requant.zero_point,
                 limits: [requant.lo, requant.hi],
             };
-            let sink = Sink::Bytes { finish, data: output.data_mut(), places: &places };
+            let sink = Sink::Bytes { finish, data: &mut output.data_mut()[block.out..], places };
             tile::run(self.level, self.job(rows, block), sink, work);
         });
     }
@@ -80,7 +78,7 @@ impl Gemm {
     ) {
         let zero = i32::from(input.layout().zero_point);
         let mut raw = Vec::new();
-        self.for_blocks(spec, input, to, scratch, |rows, block, pixels, work| {
+        self.for_blocks(spec, input, to, scratch, |rows, block, pixels, _, work| {
             raw.clear();
             raw.resize(pixels.len() * block.columns, 0);
             tile::run(self.level, self.job(rows, block), Sink::Sums(&mut raw), work);
@@ -107,14 +105,14 @@ impl Gemm {
         }
     }
 
-    /// Calls `each(rows, block, output pixels, memory for the kernel)` over all pixels and blocks.
+    /// Calls `each(rows, block, output pixels, their places, memory for the kernel)` over all pixels and blocks.
     fn for_blocks(
         &self,
         spec: &ConvSpec,
         input: &Act<'_>,
         to: &Layout,
         scratch: &mut Scratch,
-        mut each: impl FnMut(Rows<'_>, &Block, std::ops::Range<usize>, &mut [u8]),
+        mut each: impl FnMut(Rows<'_>, &Block, Range<usize>, &Places, &mut [u8]),
     ) {
         let stride = self.panels.longest();
         let step = (ROWS_BYTES / stride.max(1)).clamp(MIN_PIXELS, MAX_PIXELS);
@@ -123,8 +121,10 @@ impl Gemm {
         scratch.bytes.reserve(copied + tile::WORK_BYTES);
         let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(tile::WORK_BYTES);
         let from = input.layout();
+        let outer = Steps::new(to, [1, 1]);
         for first in (0..to.pixels()).step_by(step) {
             let pixels = first..(first + step).min(to.pixels());
+            scratch.places.fill(to.pixel(0, 0, 0), |put| outer.walk(to, pixels.clone(), put));
             let mut gathered = None;
             for block in &self.panels.blocks {
                 let window = (block.window, block.window_bytes);
@@ -138,7 +138,7 @@ impl Gemm {
                 } else {
                     Rows { data: copies, stride, count: pixels.len() }
                 };
-                each(rows, block, pixels.clone(), work);
+                each(rows, block, pixels.clone(), &scratch.places, work);
             }
         }
     }
@@ -149,7 +149,7 @@ impl Gemm {
         spec: &ConvSpec,
         input: &Act<'_>,
         to: &Layout,
-        pixels: std::ops::Range<usize>,
+        pixels: Range<usize>,
         block: &Block,
         (rows, stride): (&mut [u8], usize),
     ) {
@@ -165,14 +165,42 @@ impl Gemm {
             ky * spec.dilation[0] * from.row_bytes() + kx * spec.dilation[1] * from.pixel_bytes()
         });
         let taps: Vec<usize> = taps.collect();
-        let starts = pixels.map(|at| {
-            let (image, y, x) = (at / (to.height * to.width), at / to.width % to.height, at % to.width);
-            corner
-                + image * from.image_bytes()
-                + y * spec.stride[0] * from.row_bytes()
-                + x * spec.stride[1] * from.pixel_bytes()
+        let steps = Steps::new(from, spec.stride);
+        tile::gather(self.level, input.data(), (rows, stride), (&taps, bytes), |copy| {
+            steps.walk(to, pixels, |offset| copy(corner + offset));
         });
-        tile::gather(input.data(), starts, &taps, bytes, (rows, stride));
+    }
+}
+
+/// Distances from one output pixel to the next.
+#[derive(Debug, Clone, Copy)]
+struct Steps {
+    image: usize,
+    row: usize,
+    pixel: usize,
+}
+
+impl Steps {
+    fn new(layout: &Layout, stride: [usize; 2]) -> Self {
+        Self {
+            image: layout.image_bytes(),
+            row: layout.row_bytes() * stride[0],
+            pixel: layout.pixel_bytes() * stride[1],
+        }
+    }
+
+    /// Calls `each` with the place of each of `pixels`, counted over the images and rows of `to`.
+    fn walk(self, to: &Layout, pixels: Range<usize>, mut each: impl FnMut(usize)) {
+        let mut at = pixels.start;
+        while at < pixels.end {
+            let (line, x) = (at / to.width, at % to.width);
+            let run = (to.width - x).min(pixels.end - at);
+            let start = line / to.height * self.image + line % to.height * self.row + x * self.pixel;
+            for index in 0..run {
+                each(start + index * self.pixel);
+            }
+            at += run;
+        }
     }
 }
 

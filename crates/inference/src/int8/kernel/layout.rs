@@ -112,12 +112,6 @@ impl Layout {
             + (self.border.left + x) * self.pixel_bytes()
     }
 
-    /// Where a pixel starts, counted over all images and rows.
-    pub(super) const fn pixel_at(&self, index: usize) -> usize {
-        let (line, x) = (index / self.width, index % self.width);
-        self.pixel(line / self.height, line % self.height, x)
-    }
-
     /// Bytes that a buffer for this activation has at least, slack included.
     pub const fn bytes(&self) -> usize {
         self.batch * self.image_bytes() + Self::SLACK

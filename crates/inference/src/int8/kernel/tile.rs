@@ -58,6 +58,30 @@ pub(super) struct Finish<'a> {
     pub(super) limits: [u8; 2],
 }
 
+/// Where the rows' results start.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    at: Vec<usize>,
+    last: usize,
+}
+
+impl Places {
+    /// Forgets the places and takes those that `put_all` puts, each `base` further.
+    pub(super) fn fill(&mut self, base: usize, put_all: impl FnOnce(&mut dyn FnMut(usize))) {
+        self.at.clear();
+        self.last = 0;
+        put_all(&mut |place| {
+            self.at.push(base + place);
+            self.last = self.last.max(base + place);
+        });
+    }
+
+    /// The places; none is behind the last that was checked.
+    pub(super) fn at(&self) -> &[usize] {
+        &self.at
+    }
+}
+
 /// Where the results go.
 #[derive(Debug)]
 pub(super) enum Sink<'a> {
@@ -67,8 +91,8 @@ pub(super) enum Sink<'a> {
         finish: Finish<'a>,
         /// The output.
         data: &'a mut [u8],
-        /// One place per row.
-        places: &'a [usize],
+        /// One for each row.
+        places: &'a Places,
     },
     /// `[rows][columns]`.
     Sums(&'a mut [i32]),
@@ -79,9 +103,8 @@ impl Sink<'_> {
         match self {
             Self::Bytes { finish, data, places } => {
                 assert_eq!(finish.multiplier.len(), job.columns(), "multipliers of a block");
-                assert_eq!(places.len(), job.count, "places of the rows");
-                let last = places.iter().copied().max().unwrap_or(0);
-                let end = last.checked_add(job.columns());
+                assert_eq!(places.at.len(), job.count, "places of the rows");
+                let end = places.last.checked_add(job.columns());
                 assert!(end.is_some_and(|end| end <= data.len()), "places of the rows in the output");
             }
             Self::Sums(sums) => assert_eq!(sums.len(), job.count * job.columns(), "length of the sums"),
@@ -116,34 +139,51 @@ pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
     }
 }
 
-/// Copies, for each start, `bytes` bytes from each tap into a row.
+/// Copies, for each start that `walk` gives, `bytes` bytes from each tap into the next row.
 ///
 /// # Panics
 /// If a place lies outside.
 pub(super) fn gather(
+    level: Level,
     input: &[u8],
-    starts: impl Iterator<Item = usize>,
-    taps: &[usize],
-    bytes: usize,
     (rows, stride): (&mut [u8], usize),
+    (taps, bytes): (&[usize], usize),
+    walk: impl FnOnce(&mut dyn FnMut(usize)),
 ) {
     let reach = taps.iter().copied().max().unwrap_or(0) + bytes.next_multiple_of(16);
     let need = taps.len() * bytes + 16;
-    for (start, row) in starts.zip((0..).step_by(stride)) {
+    assert!(taps.len() * bytes <= stride, "length of a row");
+    let _ = level;
+    let copy = match bytes {
+        ..=16 => copy::<1>,
+        17..=32 => copy::<2>,
+        _ => copy::<0>,
+    };
+    let mut row = 0;
+    walk(&mut |start| {
         assert!(start + reach <= input.len() && row + need <= rows.len(), "rows to copy");
         // SAFETY: each tap reads `bytes` rounded up to 16 from `start + tap`, which `reach` covers, and the
         // writes of at most 15 bytes more than `bytes` end within `need`; the slices are distinct.
+        unsafe { copy(input.as_ptr().add(start), rows.as_mut_ptr().add(row), taps, bytes) };
+        row += stride;
+    });
+}
+
+/// Copies one row, `N` times 16 bytes from each tap, or as many as it takes where `N` is 0.
+///
+/// # Safety
+/// `bytes` rounded up to 16 are readable at each tap, and 16 more than `taps * bytes` writable.
+unsafe fn copy<const N: usize>(from: *const u8, mut to: *mut u8, taps: &[usize], bytes: usize) {
+    for tap in taps {
+        // SAFETY: as the caller says.
         unsafe {
-            let (from, mut to) = (input.as_ptr().add(start), rows.as_mut_ptr().add(row));
-            for tap in taps {
-                let from = from.add(*tap);
-                for at in (0..bytes).step_by(16) {
-                    to.add(at)
-                        .cast::<[u8; 16]>()
-                        .write_unaligned(from.add(at).cast::<[u8; 16]>().read_unaligned());
-                }
-                to = to.add(bytes);
+            let from = from.add(*tap);
+            let count = if N == 0 { bytes.div_ceil(16) } else { N };
+            for at in 0..count {
+                let value = from.add(16 * at).cast::<[u8; 16]>().read_unaligned();
+                to.add(16 * at).cast::<[u8; 16]>().write_unaligned(value);
             }
+            to = to.add(bytes);
         }
     }
 }

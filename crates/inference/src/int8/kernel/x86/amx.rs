@@ -62,9 +62,10 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8])
             // SAFETY: there are as many multipliers as columns.
             let finisher = unsafe { Finisher::<NR>::new(&finish) };
             let to = data.as_mut_ptr();
+            let at = places.at();
             // SAFETY: each place has room for a block's columns.
             let store = |row: usize, sums: &[__m512i; NR]| unsafe {
-                finisher.store(sums, to.add(*places.get_unchecked(row)));
+                finisher.store(sums, to.add(*at.get_unchecked(row)));
             };
             // SAFETY: as this function.
             let done = unsafe { tiles(job, work, store) };

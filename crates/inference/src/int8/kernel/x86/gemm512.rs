@@ -41,9 +41,10 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, first: usize) {
             // SAFETY: there are as many multipliers as columns.
             let finisher = unsafe { Finisher::<NR>::new(&finish) };
             let data = data.as_mut_ptr();
+            let at = places.at();
             // SAFETY: each place has room for a block's columns.
             let store = |row: usize, sums: &[__m512i; NR]| unsafe {
-                finisher.store(sums, data.add(*places.get_unchecked(row)));
+                finisher.store(sums, data.add(*at.get_unchecked(row)));
             };
             // SAFETY: as this function.
             unsafe { tiles(job, first, store) }
