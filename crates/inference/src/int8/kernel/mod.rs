@@ -8,8 +8,12 @@
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    reason = "kernels convert between u8, i32 and f32 by definition; ranges are checked when weights are packed"
+    clippy::inline_always,
+    reason = "kernels convert between u8, i32 and f32 by definition, with ranges checked when weights are packed; \
+              loops become vector code only where their bodies are inlined"
 )]
+
+mod wide;
 
 mod conv;
 mod convert;

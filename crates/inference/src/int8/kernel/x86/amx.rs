@@ -17,6 +17,9 @@ const ROWS: usize = 16;
 /// So few rows left are cheaper without tiles.
 const FEW: usize = 5;
 
+/// Rows so short are cheaper without tiles: there is less to multiply than to load and store.
+const SHORT: usize = 48;
+
 /// All tiles with 16 rows of 64 bytes.
 #[repr(C, align(64))]
 struct Config([u8; 64]);
@@ -40,7 +43,7 @@ static CONFIG: Config = {
 pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
     // SAFETY: as this function; a tile of rows needs 16 of them.
     unsafe {
-        if job.count < ROWS {
+        if job.count < ROWS || job.k <= SHORT {
             return gemm512::run(job, sink);
         }
         asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
@@ -99,24 +102,29 @@ unsafe fn tiles<const NR: usize>(
     let whole = job.count / ROWS * ROWS;
     let has_rest = job.count - whole > FEW;
     let done = if has_rest { job.count } else { whole };
-    let mut before = None;
-    for at in (0..done).step_by(ROWS) {
+    // Sums wait in memory while the next tile is multiplied, so that reading them never waits for the stores.
+    let mut waiting = [None; 2];
+    for (turn, at) in (0..done).step_by(ROWS).enumerate() {
         // The last tile overlaps the one before rather than being lower.
         let row = at.min(job.count - ROWS);
-        // SAFETY: 16 rows from `row` on are there, each readable up to k rounded up to 64; `work` holds
+        // SAFETY: 16 rows from `row` on are there, each readable up to k rounded up to 64; `work` holds twice
         // 16 * NR vectors.
         unsafe {
+            let work = work.add(turn % 2 * ROWS * NR * 64);
             multiply::<NR>(job, row);
-            if let Some(before) = before {
+            if let Some(before) = waiting[turn % 2] {
                 finish::<NR>(work, before, &store);
             }
             keep::<NR>(work);
         }
-        before = Some(row);
+        waiting[turn % 2] = Some(row);
     }
-    if let Some(before) = before {
-        // SAFETY: as above.
-        unsafe { finish::<NR>(work, before, &store) }
+    let turns = done.div_ceil(ROWS);
+    for turn in turns..turns + 2 {
+        if let Some(before) = waiting[turn % 2] {
+            // SAFETY: as above.
+            unsafe { finish::<NR>(work.add(turn % 2 * ROWS * NR * 64), before, &store) }
+        }
     }
     done
 }
