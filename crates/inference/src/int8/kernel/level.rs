@@ -67,6 +67,10 @@ impl Level {
         match self {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => super::x86::detect::has_avx512_vnni(),
             #[cfg(target_arch = "x86_64")]
             Self::Amx => super::x86::detect::has_amx_int8(),

@@ -15,6 +15,8 @@ pub(super) enum Order {
     Plain,
     /// For the packs of AVX-512, which narrow within lanes of 128 bits: 64 columns at once, or 32, or 16.
     Lanes512,
+    /// For the packs of AVX2: 16 columns at once.
+    Lanes256,
 }
 
 impl Order {
@@ -22,6 +24,10 @@ impl Order {
     pub(super) const fn channel(self, columns: usize, column: usize) -> usize {
         match self {
             Self::Plain => column,
+            Self::Lanes256 => {
+                let (vector, lane) = (column % 16 / 8, column % 8);
+                column / 16 * 16 + lane / 4 * 8 + vector * 4 + lane % 4
+            }
             Self::Lanes512 => {
                 let (first, group) = match columns {
                     64 => (0, 64),
@@ -196,10 +202,11 @@ mod tests {
     #[test]
     fn each_channel_has_one_column() {
         for columns in [16, 32, 48, 64] {
-            let mut seen: Vec<_> =
-                (0..columns).map(|column| Order::Lanes512.channel(columns, column)).collect();
-            seen.sort_unstable();
-            assert_eq!(seen, (0..columns).collect::<Vec<_>>(), "{columns}");
+            for order in [Order::Plain, Order::Lanes256, Order::Lanes512] {
+                let mut seen: Vec<_> = (0..columns).map(|column| order.channel(columns, column)).collect();
+                seen.sort_unstable();
+                assert_eq!(seen, (0..columns).collect::<Vec<_>>(), "{order:?} {columns}");
+            }
         }
     }
 }

@@ -84,6 +84,18 @@ pub(super) fn run(
         Level::Avx512Vnni | Level::Amx => unsafe {
             x86::depthwise512::run(strip, (input.as_ptr(), read, inner), (output.as_mut_ptr(), write));
         },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => unsafe {
+            let (from, to) = ((input.as_ptr(), read, inner), (output.as_mut_ptr(), write));
+            x86::depthwise256::run::<true>(strip, from, to);
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe {
+            let (from, to) = ((input.as_ptr(), read, inner), (output.as_mut_ptr(), write));
+            x86::depthwise256::run::<false>(strip, from, to);
+        },
         _ => unreachable!("level {level} has no depthwise kernel"),
     }
 }

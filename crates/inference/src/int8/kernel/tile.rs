@@ -116,6 +116,7 @@ impl Sink<'_> {
 pub(super) const fn order(level: Level) -> Order {
     match level {
         Level::Avx512Vnni | Level::Amx => Order::Lanes512,
+        Level::Avx2 | Level::AvxVnni => Order::Lanes256,
         _ => Order::Plain,
     }
 }
@@ -132,6 +133,12 @@ pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
         // SAFETY: a level other than the reference is only chosen where the CPU has it; bounds are checked above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => unsafe { x86::gemm512::run(&job, sink) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => unsafe { x86::gemm256::run::<true>(&job, sink) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::gemm256::run::<false>(&job, sink) },
         // SAFETY: as above; the process may use tiles, which `Level` found out.
         #[cfg(target_arch = "x86_64")]
         Level::Amx => unsafe { x86::amx::run(&job, sink, work) },
