@@ -8,7 +8,7 @@ use super::level::Level;
 use super::requant::Requant;
 use super::scalar::Plain;
 use super::spec::{ConvSpec, PackError, Weights, check_length};
-use super::tile::Places;
+use super::tile::{self, Places};
 
 /// Memory that operators need while they run; one per thread, reused, grows to the largest need.
 #[derive(Debug, Default)]
@@ -68,7 +68,8 @@ impl Conv {
         level: Level,
     ) -> Self {
         let level = if may_overflow(&weights, requant) { Level::Scalar } else { level };
-        let is_narrow = weights.iter().all(|weight| i8::try_from(*weight).is_ok());
+        let range = tile::lowest_weight(level)..=127;
+        let is_narrow = weights.iter().all(|weight| range.contains(weight));
         let packed = match in_zero_point {
             _ if level == Level::Scalar => Packed::Plain(Plain::new(weights)),
             Some(zero) if spec.is_depthwise() && is_narrow => {

@@ -9,7 +9,7 @@ use super::panels::Order;
 use super::requant::Requant;
 use super::spec::ConvSpec;
 use super::strip::{self, Plane, Strip};
-use super::tile::Finish;
+use super::tile::{self, Finish};
 
 /// Packed weights of a depthwise convolution.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Depthwise {
     level: Level,
     shape: Shape,
     groups: Vec<Group>,
+    /// Multipliers and biases of a group.
+    columns: usize,
     /// Place of each tap as (row, column) of the input, in the order of the weights, in groups of four.
     taps: Vec<[usize; 2]>,
     weights: Buffer,
@@ -52,34 +54,37 @@ impl Depthwise {
         level: Level,
     ) -> Self {
         let shape = match (spec.kernel, spec.dilation, spec.stride) {
+            _ if !strip::interleaves(level) => Shape::Any,
             ([3, 3], [1, 1], [1, 1]) => Shape::Three,
             ([3, 3], [1, 1], [2, 2]) => Shape::ThreeBy2,
             _ => Shape::Any,
         };
-        let groups = groups(spec.out_channels);
+        let groups = groups(spec.out_channels, level);
         let [height, width] = spec.kernel;
         let (taps, rows) = match shape {
             Shape::Three | Shape::ThreeBy2 => (Vec::new(), vectors(shape)),
             Shape::Any => {
                 let mut taps: Vec<_> =
                     (0..height).flat_map(|ky| (0..width).map(move |kx| [ky, kx])).collect();
-                taps.resize(taps.len().next_multiple_of(4), [0, 0]);
+                taps.resize(taps.len().next_multiple_of(strip::tap_step(level)), [0, 0]);
                 let rows = taps.len();
                 (taps, rows)
             }
         };
-        let lanes = groups.len() * 64;
+        let columns = groups.first().map_or(0, |group| strip::columns(level, group.lanes));
+        let lanes = groups.len() * columns;
         let mut packed = Self {
             level,
             shape,
             groups,
+            columns,
             taps,
             weights: Buffer::new(lanes * rows),
             multiplier: vec![0.0; lanes],
             bias: vec![0; lanes],
         };
         for index in 0..packed.groups.len() {
-            packed.fill(spec, weights, requant, index, i32::from(in_zero_point));
+            packed.fill(spec, weights, requant, index, i32::from(in_zero_point) - tile::offset(level));
         }
         packed
     }
@@ -87,9 +92,10 @@ impl Depthwise {
     fn fill(&mut self, spec: &ConvSpec, weights: &[i16], requant: &Requant, index: usize, zero_point: i32) {
         let (group, taps) = (self.groups[index], spec.taps());
         let size = self.weights.bytes().len() / self.groups.len();
-        for column in 0..64 {
+        for column in 0..self.columns {
             // The order that unpacking bytes and words of a vector gives, which packing turns back.
-            let channel = group.channel + Order::Lanes512.channel(64, column) % group.lanes;
+            let order = if strip::interleaves(self.level) { Order::Lanes512 } else { Order::Plain };
+            let channel = group.channel + order.channel(self.columns, column) % group.lanes;
             if channel >= spec.out_channels {
                 continue;
             }
@@ -97,6 +103,11 @@ impl Depthwise {
             let data = &mut self.weights.bytes_mut()[index * size..][..size];
             let byte = |four: usize, tap: usize| (four * 4 + column / 16) * 64 + column % 16 * 4 + tap;
             match self.shape {
+                Shape::Any if !strip::interleaves(self.level) => {
+                    for (tap, weight) in own.iter().enumerate() {
+                        data[tap * self.columns + column] = weight.to_le_bytes()[0];
+                    }
+                }
                 Shape::Any => {
                     for (tap, weight) in own.iter().enumerate() {
                         data[byte(tap / 4, tap % 4)] = weight.to_le_bytes()[0];
@@ -112,7 +123,7 @@ impl Depthwise {
                     }
                 }
             }
-            let place = index * 64 + column;
+            let place = index * self.columns + column;
             let sum: i32 = own.iter().map(|weight| i32::from(*weight)).sum();
             self.multiplier[place] = requant.multiplier[channel];
             self.bias[place] = requant.bias[channel].wrapping_sub(sum.wrapping_mul(zero_point));
@@ -141,10 +152,10 @@ impl Depthwise {
                     shape: self.shape,
                     lanes: group.lanes,
                     weights: &self.weights.bytes()[index * size..][..size],
-                    bias: &self.bias[index * 64..][..64],
+                    bias: &self.bias[index * self.columns..][..self.columns],
                     taps: &taps,
                     finish: Finish {
-                        multiplier: &self.multiplier[index * 64..][..64],
+                        multiplier: &self.multiplier[index * self.columns..][..self.columns],
                         zero_point: requant.zero_point,
                         limits: [requant.lo, requant.hi],
                     },
@@ -176,8 +187,11 @@ const fn vectors(shape: Shape) -> usize {
     }
 }
 
-fn groups(channels: usize) -> Vec<Group> {
+fn groups(channels: usize, level: Level) -> Vec<Group> {
     let padded = channels.next_multiple_of(16);
+    if !strip::interleaves(level) {
+        return (0..padded).step_by(16).map(|channel| Group { channel, lanes: 16 }).collect();
+    }
     let mut groups: Vec<Group> =
         (0..padded / 64).map(|index| Group { channel: index * 64, lanes: 64 }).collect();
     let mut channel = padded / 64 * 64;

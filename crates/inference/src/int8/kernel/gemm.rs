@@ -37,8 +37,9 @@ impl Gemm {
         level: Level,
     ) -> Self {
         // Where the zero point isn't known yet, the sums are corrected after the product.
-        let zero_point = i32::from(in_zero_point.unwrap_or(0));
-        let packing = Packing { order: tile::order(level), zero_point };
+        let zero_point = in_zero_point.map_or(0, |zero| i32::from(zero) - tile::offset(level));
+        let lowest = tile::lowest_weight(level);
+        let packing = Packing { order: tile::order(level), zero_point, lowest };
         Self { panels: Panels::pack(spec, weights, requant, packing), level }
     }
 
@@ -76,7 +77,7 @@ impl Gemm {
         sums: &mut [i32],
         scratch: &mut Scratch,
     ) {
-        let zero = i32::from(input.layout().zero_point);
+        let zero = i32::from(input.layout().zero_point) - tile::offset(self.level);
         let mut raw = Vec::new();
         self.for_blocks(spec, input, to, scratch, |rows, block, pixels, _, work| {
             raw.clear();

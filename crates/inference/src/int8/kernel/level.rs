@@ -74,6 +74,10 @@ impl Level {
             Self::Avx512Vnni => super::x86::detect::has_avx512_vnni(),
             #[cfg(target_arch = "x86_64")]
             Self::Amx => super::x86::detect::has_amx_int8(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
             _ => false,
         }
     }

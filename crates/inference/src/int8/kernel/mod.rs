@@ -13,8 +13,8 @@
               loops become vector code only where their bodies are inlined"
 )]
 
-mod wide;
-
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod conv;
 mod convert;
 mod depthwise;
@@ -32,6 +32,7 @@ mod strip;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -89,8 +89,10 @@ pub(super) struct Panels {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packing {
     pub(super) order: Order,
-    /// Subtracted from each value in the sums: the input's zero point.
+    /// Subtracted from each value in the sums: the input's zero point, less what the kernel subtracts.
     pub(super) zero_point: i32,
+    /// The lowest weight that the kernel takes.
+    pub(super) lowest: i16,
 }
 
 impl Panels {
@@ -98,8 +100,9 @@ impl Panels {
     pub(super) fn pack(spec: &ConvSpec, weights: &[i16], requant: &Requant, packing: Packing) -> Self {
         let [height, width] = spec.kernel;
         // Weights less their zero points may need nine bits: then they are the sum of two or three.
-        let copies =
-            (1..3).find(|copies| weights.iter().all(|weight| part(*weight, *copies) == 0)).unwrap_or(3);
+        let copies = (1..3)
+            .find(|copies| weights.iter().all(|weight| part(*weight, *copies, packing.lowest) == 0))
+            .unwrap_or(3);
         let taps: Vec<_> = (0..copies)
             .flat_map(|_| (0..height).flat_map(move |ky| (0..width).map(move |kx| [ky, kx])))
             .collect();
@@ -116,22 +119,22 @@ impl Panels {
             order: packing.order,
         };
         for index in 0..panels.blocks.len() {
-            panels.fill(spec, weights, requant, index, packing.zero_point);
+            panels.fill(spec, weights, requant, index, packing);
         }
         panels
     }
 
-    fn fill(&mut self, spec: &ConvSpec, weights: &[i16], requant: &Requant, index: usize, zero_point: i32) {
+    fn fill(&mut self, spec: &ConvSpec, weights: &[i16], requant: &Requant, index: usize, packing: Packing) {
         let block = self.blocks[index];
         for column in 0..block.columns {
             let channel = block.out + self.order.channel(block.columns, column);
             if channel >= spec.out_channels {
                 continue;
             }
-            let sum = self.fill_column(spec, weights, &block, column, channel);
+            let sum = self.fill_column(spec, weights, &block, [column, channel], packing.lowest);
             let place = block.out + column;
             self.multiplier[place] = requant.multiplier[channel];
-            self.bias[place] = requant.bias[channel].wrapping_sub(sum.wrapping_mul(zero_point));
+            self.bias[place] = requant.bias[channel].wrapping_sub(sum.wrapping_mul(packing.zero_point));
             self.weight_sums[place] = sum;
         }
     }
@@ -142,8 +145,8 @@ impl Panels {
         spec: &ConvSpec,
         weights: &[i16],
         block: &Block,
-        column: usize,
-        channel: usize,
+        [column, channel]: [usize; 2],
+        lowest: i16,
     ) -> i32 {
         let group_in = spec.group_in();
         let first = channel / spec.group_out() * group_in - block.window;
@@ -152,7 +155,7 @@ impl Panels {
         for c in 0..group_in {
             for tap in 0..self.taps.len() {
                 let whole = own[c * spec.taps() + tap % spec.taps()];
-                let weight = part(whole, tap / spec.taps());
+                let weight = part(whole, tap / spec.taps(), lowest);
                 let k = tap * block.window_bytes + first + c;
                 data[(k / 4 * block.columns + column) * 4 + k % 4] = weight.to_le_bytes()[0];
             }
@@ -172,9 +175,9 @@ impl Panels {
 }
 
 /// The parts of a weight, of which each fits into a byte; after the last all are zero.
-fn part(whole: i16, index: usize) -> i16 {
-    let rest = (0..index).fold(whole, |rest, _| rest - rest.clamp(-128, 127));
-    rest.clamp(-128, 127)
+fn part(whole: i16, index: usize, lowest: i16) -> i16 {
+    let rest = (0..index).fold(whole, |rest, _| rest - rest.clamp(lowest, 127));
+    rest.clamp(lowest, 127)
 }
 
 fn blocks(spec: &ConvSpec, taps: usize) -> Vec<Block> {

@@ -4,6 +4,8 @@
     reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
 )]
 
+#[cfg(target_arch = "aarch64")]
+use super::arm;
 use super::depthwise::Shape;
 use super::level::Level;
 use super::tile::Finish;
@@ -17,11 +19,11 @@ pub(super) struct Strip<'a> {
     pub(super) shape: Shape,
     /// Channels: 64, 32 or 16.
     pub(super) lanes: usize,
-    /// Vectors of 64 bytes, on a cache line.
+    /// `columns` bytes for each tap, in the level's own order; on a cache line where the level interleaves.
     pub(super) weights: &'a [u8],
-    /// One for each of 64 columns.
+    /// One for each column: 64, or as many as lanes.
     pub(super) bias: &'a [i32],
-    /// Places of the taps for [`Shape::Any`], a multiple of four.
+    /// Places of the taps for [`Shape::Any`], as many as [`tap_step`] wants.
     pub(super) taps: &'a [usize],
     /// From sums to bytes.
     pub(super) finish: Finish<'a>,
@@ -51,6 +53,21 @@ impl Plane {
     }
 }
 
+/// Whether a level's kernels interleave four taps, and hold 64 lanes; otherwise they take taps by two.
+pub(super) const fn interleaves(level: Level) -> bool {
+    !matches!(level, Level::Neon | Level::NeonDot)
+}
+
+/// How many taps a level's kernel takes at once.
+pub(super) const fn tap_step(level: Level) -> usize {
+    if interleaves(level) { 4 } else { 2 }
+}
+
+/// Columns of a strip with so many lanes.
+pub(super) const fn columns(level: Level, lanes: usize) -> usize {
+    if interleaves(level) { 64 } else { lanes }
+}
+
 /// Computes all rows of some channels. `inner` is the distance of the input's rows and pixels.
 ///
 /// # Panics
@@ -65,14 +82,19 @@ pub(super) fn run(
         return;
     }
     assert!(matches!(strip.lanes, 16 | 32 | 64), "lanes of a strip");
-    assert!(strip.bias.len() == 64 && strip.finish.multiplier.len() == 64, "columns of a strip");
-    assert!(strip.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
+    let columns = columns(level, strip.lanes);
+    assert!(strip.bias.len() == columns && strip.finish.multiplier.len() == columns, "columns of a strip");
+    let is_aligned = strip.weights.as_ptr().addr().is_multiple_of(64);
+    assert!(is_aligned || !interleaves(level), "weights lie on cache lines");
     let (vectors, reach) = match strip.shape {
         Shape::Three => (24, 2 * inner[0] + 2 * inner[1]),
         Shape::ThreeBy2 => (12, 2 * inner[0] + 2 * inner[1]),
         Shape::Any => (strip.taps.len(), strip.taps.iter().copied().max().unwrap_or(0)),
     };
-    assert!(strip.weights.len() == vectors * 64 && strip.taps.len().is_multiple_of(4), "weights of a strip");
+    assert!(
+        strip.weights.len() == vectors * columns && strip.taps.len().is_multiple_of(tap_step(level)),
+        "weights of a strip"
+    );
     let end = read.end(strip.height, strip.width, strip.lanes).and_then(|end| end.checked_add(reach));
     assert!(end.is_some_and(|end| end <= input.len()), "input of a strip");
     let end = write.end(strip.height, strip.width, strip.lanes);
@@ -95,6 +117,12 @@ pub(super) fn run(
         Level::Avx2 => unsafe {
             let (from, to) = ((input.as_ptr(), read, inner), (output.as_mut_ptr(), write));
             x86::depthwise256::run::<false>(strip, from, to);
+        },
+        // SAFETY: as above; weights are packed to be at least -127.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonDot => unsafe {
+            assert!(strip.shape == Shape::Any && strip.lanes == 16, "shape of a strip");
+            arm::depthwise::run(strip, (input.as_ptr(), read), (output.as_mut_ptr(), write));
         },
         _ => unreachable!("level {level} has no depthwise kernel"),
     }

@@ -4,6 +4,8 @@
     reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
 )]
 
+#[cfg(target_arch = "aarch64")]
+use super::arm;
 use super::level::Level;
 use super::panels::Order;
 #[cfg(target_arch = "x86_64")]
@@ -121,6 +123,22 @@ pub(super) const fn order(level: Level) -> Order {
     }
 }
 
+/// What a level's kernels subtract from values before they multiply.
+pub(super) const fn offset(level: Level) -> i32 {
+    match level {
+        Level::Neon | Level::NeonDot => 128,
+        _ => 0,
+    }
+}
+
+/// The lowest weight that a level's kernels take; lower ones are split.
+pub(super) const fn lowest_weight(level: Level) -> i16 {
+    match level {
+        Level::Neon | Level::NeonDot => -127,
+        _ => -128,
+    }
+}
+
 /// Multiplies.
 ///
 /// # Panics
@@ -142,6 +160,12 @@ pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
         // SAFETY: as above; the process may use tiles, which `Level` found out.
         #[cfg(target_arch = "x86_64")]
         Level::Amx => unsafe { x86::amx::run(&job, sink, work) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonDot => unsafe { arm::gemm_dot::run(&job, sink) },
+        // SAFETY: as above; weights are packed to be at least `lowest_weight`.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => unsafe { arm::gemm::run(&job, sink) },
         _ => unreachable!("level {level} has no matrix kernel"),
     }
 }
