@@ -39,7 +39,7 @@ impl Gemm {
         // Where the zero point isn't known yet, the sums are corrected after the product.
         let zero_point = in_zero_point.map_or(0, |zero| i32::from(zero) - tile::offset(level));
         let lowest = tile::lowest_weight(level);
-        let packing = Packing { order: tile::order(level), zero_point, lowest };
+        let packing = Packing { order: tile::order(level), zero_point, lane: tile::lane(level), lowest };
         Self { panels: Panels::pack(spec, weights, requant, packing), level }
     }
 
@@ -119,8 +119,9 @@ impl Gemm {
         let step = (ROWS_BYTES / stride.max(1)).clamp(MIN_PIXELS, MAX_PIXELS);
         let is_direct = self.panels.taps.len() == 1 && spec.is_pointwise() && input.layout().is_dense();
         let copied = if is_direct { 0 } else { step * stride + Layout::SLACK };
-        scratch.bytes.reserve(copied + tile::WORK_BYTES);
-        let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(tile::WORK_BYTES);
+        let work = tile::work_bytes(self.level, stride);
+        scratch.bytes.reserve(copied + work);
+        let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(work);
         let from = input.layout();
         let outer = Steps::new(to, [1, 1]);
         for first in (0..to.pixels()).step_by(step) {

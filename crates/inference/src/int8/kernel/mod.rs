@@ -25,6 +25,7 @@ mod level;
 mod matmul;
 mod panels;
 mod pool;
+mod portable;
 mod requant;
 mod scalar;
 mod spec;

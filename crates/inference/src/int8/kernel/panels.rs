@@ -1,6 +1,6 @@
-//! Weights as the matrix kernels read them: blocks of up to 64 output channels, four input bytes to a lane.
+//! Weights as the matrix kernels read them: blocks of up to 64 output channels, some input bytes to a lane.
 //!
-//! A block is `[k / 4][columns][4]`, where k runs over the taps and, within a tap, the input's channels, and a
+//! A block is `[k / lane][columns][lane]`, where k runs over the taps and, within a tap, the input's channels, and a
 //! column is one output channel. The order of the columns is the kernel's choice ([`Order`]): that in which its
 //! narrowing instructions put them right again.
 
@@ -91,6 +91,8 @@ pub(super) struct Packing {
     pub(super) order: Order,
     /// Subtracted from each value in the sums: the input's zero point, less what the kernel subtracts.
     pub(super) zero_point: i32,
+    /// How many values of a column lie side by side.
+    pub(super) lane: usize,
     /// The lowest weight that the kernel takes.
     pub(super) lowest: i16,
 }
@@ -131,7 +133,7 @@ impl Panels {
             if channel >= spec.out_channels {
                 continue;
             }
-            let sum = self.fill_column(spec, weights, &block, [column, channel], packing.lowest);
+            let sum = self.fill_column(spec, weights, &block, [column, channel], packing);
             let place = block.out + column;
             self.multiplier[place] = requant.multiplier[channel];
             self.bias[place] = requant.bias[channel].wrapping_sub(sum.wrapping_mul(packing.zero_point));
@@ -146,7 +148,7 @@ impl Panels {
         weights: &[i16],
         block: &Block,
         [column, channel]: [usize; 2],
-        lowest: i16,
+        Packing { lowest, lane, .. }: Packing,
     ) -> i32 {
         let group_in = spec.group_in();
         let first = channel / spec.group_out() * group_in - block.window;
@@ -157,7 +159,7 @@ impl Panels {
                 let whole = own[c * spec.taps() + tap % spec.taps()];
                 let weight = part(whole, tap / spec.taps(), lowest);
                 let k = tap * block.window_bytes + first + c;
-                data[(k / 4 * block.columns + column) * 4 + k % 4] = weight.to_le_bytes()[0];
+                data[(k / lane * block.columns + column) * lane + k % lane] = weight.to_le_bytes()[0];
             }
         }
         own.iter().map(|weight| i32::from(*weight)).sum()

@@ -8,6 +8,7 @@
 use super::arm;
 use super::depthwise::Shape;
 use super::level::Level;
+use super::portable;
 use super::tile::Finish;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
@@ -55,7 +56,7 @@ impl Plane {
 
 /// Whether a level's kernels interleave four taps, and hold 64 lanes; otherwise they take taps by two.
 pub(super) const fn interleaves(level: Level) -> bool {
-    !matches!(level, Level::Neon | Level::NeonDot)
+    !matches!(level, Level::Portable | Level::Neon | Level::NeonDot)
 }
 
 /// How many taps a level's kernel takes at once.
@@ -124,6 +125,7 @@ pub(super) fn run(
             assert!(strip.shape == Shape::Any && strip.lanes == 16, "shape of a strip");
             arm::depthwise::run(strip, (input.as_ptr(), read), (output.as_mut_ptr(), write));
         },
+        Level::Portable => portable::strip(strip, (input, read), (output, write)),
         _ => unreachable!("level {level} has no depthwise kernel"),
     }
 }

@@ -8,11 +8,19 @@
 use super::arm;
 use super::level::Level;
 use super::panels::Order;
+use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
-/// Memory that a kernel may use while it runs, on a cache line.
-pub(super) const WORK_BYTES: usize = 16 << 10;
+/// Memory that a kernel may use while it runs, on a cache line, for rows of so many bytes.
+pub(super) const fn work_bytes(level: Level, k: usize) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => x86::gemm_avx2::ROWS * k.next_multiple_of(64) * 2,
+        // Two tiles of 16 rows and 64 sums.
+        _ => 8 << 10,
+    }
+}
 
 /// Rows of values times a block of weights.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +33,7 @@ pub(super) struct Job<'a> {
     pub(super) count: usize,
     /// Bytes of a row, a multiple of 4.
     pub(super) k: usize,
-    /// `[padded k / 4][columns][4]`, on a cache line.
+    /// `[padded k / lane][columns][lane]`, on a cache line.
     pub(super) weights: &'a [u8],
     /// One for each column.
     pub(super) bias: &'a [i32],
@@ -131,6 +139,15 @@ pub(super) const fn offset(level: Level) -> i32 {
     }
 }
 
+/// How many values of a column lie side by side, for the product of a lane.
+pub(super) const fn lane(level: Level) -> usize {
+    match level {
+        Level::Portable => 1,
+        Level::Avx2 => 2,
+        _ => 4,
+    }
+}
+
 /// The lowest weight that a level's kernels take; lower ones are split.
 pub(super) const fn lowest_weight(level: Level) -> i16 {
     match level {
@@ -146,17 +163,20 @@ pub(super) const fn lowest_weight(level: Level) -> i16 {
 pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
     job.check();
     sink.check(&job);
-    assert!(work.len() >= WORK_BYTES && work.as_ptr().addr().is_multiple_of(64), "memory of a kernel");
+    assert!(
+        work.len() >= work_bytes(level, job.k) && work.as_ptr().addr().is_multiple_of(64),
+        "memory of a kernel"
+    );
     match level {
         // SAFETY: a level other than the reference is only chosen where the CPU has it; bounds are checked above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => unsafe { x86::gemm512::run(&job, sink) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => unsafe { x86::gemm256::run::<true>(&job, sink) },
+        Level::AvxVnni => unsafe { x86::gemm256::run(&job, sink) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { x86::gemm256::run::<false>(&job, sink) },
+        Level::Avx2 => unsafe { x86::gemm_avx2::run(&job, sink, work) },
         // SAFETY: as above; the process may use tiles, which `Level` found out.
         #[cfg(target_arch = "x86_64")]
         Level::Amx => unsafe { x86::amx::run(&job, sink, work) },
@@ -166,6 +186,7 @@ pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
         // SAFETY: as above; weights are packed to be at least `lowest_weight`.
         #[cfg(target_arch = "aarch64")]
         Level::Neon => unsafe { arm::gemm::run(&job, sink) },
+        Level::Portable => portable::multiply(&job, sink),
         _ => unreachable!("level {level} has no matrix kernel"),
     }
 }

@@ -1,4 +1,4 @@
-//! Rows times a block of weights on 256 bits: a tile of rows x 16 channels stays in registers.
+//! Rows times a block of weights with the dot product on 256 bits: six rows x 16 channels stay in registers.
 #![expect(unsafe_code, reason = "pointers into rows, weights and outputs, whose bounds `tile::run` asserts")]
 
 use super::super::tile::{Job, Sink};
@@ -8,12 +8,12 @@ use std::arch::x86_64::{
     _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_storeu_si256,
 };
 
-/// All rows; with AVX-VNNI's dot product where `V`.
+/// All rows.
 ///
 /// # Safety
-/// AVX2, and AVX-VNNI where `V`; job and sink passed the checks of `tile::run`.
+/// AVX2 and AVX-VNNI; job and sink passed the checks of `tile::run`.
 #[target_feature(enable = "avx2")]
-pub(in super::super) unsafe fn run<const V: bool>(job: &Job<'_>, sink: Sink<'_>) {
+pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
     match sink {
         Sink::Bytes { finish, data, places } => {
             let (limits, data, at) = (Limits::new(&finish), data.as_mut_ptr(), places.at());
@@ -27,7 +27,7 @@ pub(in super::super) unsafe fn run<const V: bool>(job: &Job<'_>, sink: Sink<'_>)
                         let to = data.add(*at.get_unchecked(row) + first);
                         _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(bytes));
                     };
-                    tiles::<V>(job, first, store);
+                    tiles(job, first, store);
                 }
             }
         }
@@ -41,7 +41,7 @@ pub(in super::super) unsafe fn run<const V: bool>(job: &Job<'_>, sink: Sink<'_>)
                         _mm256_storeu_si256(to.cast(), sums[0]);
                         _mm256_storeu_si256(to.add(8).cast(), sums[1]);
                     };
-                    tiles::<V>(job, first, store);
+                    tiles(job, first, store);
                 }
             }
         }
@@ -51,22 +51,20 @@ pub(in super::super) unsafe fn run<const V: bool>(job: &Job<'_>, sink: Sink<'_>)
 /// 16 columns of all rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn tiles<const V: bool>(job: &Job<'_>, first: usize, store: impl Fn(usize, [__m256i; 2])) {
+unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, [__m256i; 2])) {
     let mut row = 0;
     while row < job.count {
         let left = job.count - row;
-        // Weights in words take twice the registers.
-        let most = if V { 6 } else { 4 };
-        let high = if left < 2 * most { left.div_ceil(left.div_ceil(most)) } else { most };
+        let high = if left < 12 { left.div_ceil(left.div_ceil(6)) } else { 6 };
         // SAFETY: `row + MR <= count`.
         unsafe {
             match high {
-                6 => tile::<V, 6>(job, first, row, &store),
-                5 => tile::<V, 5>(job, first, row, &store),
-                4 => tile::<V, 4>(job, first, row, &store),
-                3 => tile::<V, 3>(job, first, row, &store),
-                2 => tile::<V, 2>(job, first, row, &store),
-                _ => tile::<V, 1>(job, first, row, &store),
+                6 => tile::<6>(job, first, row, &store),
+                5 => tile::<5>(job, first, row, &store),
+                4 => tile::<4>(job, first, row, &store),
+                3 => tile::<3>(job, first, row, &store),
+                2 => tile::<2>(job, first, row, &store),
+                _ => tile::<1>(job, first, row, &store),
             }
         }
         row += high;
@@ -75,7 +73,7 @@ unsafe fn tiles<const V: bool>(job: &Job<'_>, first: usize, store: impl Fn(usize
 
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn tile<const V: bool, const MR: usize>(
+unsafe fn tile<const MR: usize>(
     job: &Job<'_>,
     first: usize,
     row: usize,
@@ -91,13 +89,13 @@ unsafe fn tile<const V: bool, const MR: usize>(
         let mut values = job.rows.as_ptr().add(row * stride);
         let mut weights = job.weights.as_ptr().add(first * 4);
         for _ in 0..job.k / 4 {
-            let low = Words::weights::<V>(_mm256_load_si256(weights.cast()));
-            let high = Words::weights::<V>(_mm256_load_si256(weights.add(32).cast()));
+            let low = Words::weights::<true>(_mm256_load_si256(weights.cast()));
+            let high = Words::weights::<true>(_mm256_load_si256(weights.add(32).cast()));
             let mut at = values;
             for sums in &mut sums {
                 let four = _mm256_set1_epi32(at.cast::<i32>().read_unaligned());
-                let four = Words::values::<V>(four);
-                *sums = [dot::<V>(sums[0], four, low), dot::<V>(sums[1], four, high)];
+                let four = Words::values::<true>(four);
+                *sums = [dot::<true>(sums[0], four, low), dot::<true>(sums[1], four, high)];
                 at = at.add(stride);
             }
             values = values.add(4);

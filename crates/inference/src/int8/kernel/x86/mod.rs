@@ -8,3 +8,4 @@ mod finish256;
 mod finish512;
 pub(super) mod gemm256;
 pub(super) mod gemm512;
+pub(super) mod gemm_avx2;
