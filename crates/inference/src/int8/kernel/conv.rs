@@ -1,5 +1,6 @@
 //! Convolution: weights packed once for a CPU level, and the run over an activation.
 
+use super::ahead::Sequence;
 use super::depthwise::Depthwise;
 use super::eltwise::{self, AddSpec};
 use super::gemm::Gemm;
@@ -15,6 +16,7 @@ use super::tile::{self, Places};
 pub struct Scratch {
     pub(super) bytes: Buffer,
     pub(super) places: Places,
+    pub(super) sequence: Sequence,
 }
 
 /// A convolution with packed weights.
@@ -132,7 +134,9 @@ impl Conv {
                 output.set(n, c, y, x, value);
             }),
             Packed::Gemm(gemm) => gemm.run(&self.spec, &self.requant, input, output, scratch),
-            Packed::Depthwise(depthwise) => depthwise.run(&self.spec, &self.requant, input, output),
+            Packed::Depthwise(depthwise) => {
+                depthwise.run(&self.spec, &self.requant, input, output, scratch);
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! A vector holds 64 channels of one pixel; what is left of the channels (32 or 16) is held for two or four pixels
 //! of different parts of a row, so that no lane is idle.
 
+use super::ahead::Region;
+use super::conv::Scratch;
 use super::layout::{Act, ActMut, Buffer};
 use super::level::Level;
 use super::panels::Order;
@@ -134,7 +136,15 @@ impl Depthwise {
         self.weights.bytes().len() + self.bias.len() * 8
     }
 
-    pub(super) fn run(&self, spec: &ConvSpec, requant: &Requant, input: &Act<'_>, output: &mut ActMut<'_>) {
+    pub(super) fn run(
+        &self,
+        spec: &ConvSpec,
+        requant: &Requant,
+        input: &Act<'_>,
+        output: &mut ActMut<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let next = scratch.sequence.after(Region::new(self.weights.bytes()));
         let (from, to) = (*input.layout(), *output.layout());
         let size = self.weights.bytes().len() / self.groups.len();
         let taps: Vec<usize> = self
@@ -159,6 +169,7 @@ impl Depthwise {
                         zero_point: requant.zero_point,
                         limits: [requant.lo, requant.hi],
                     },
+                    ahead: next.part(index, self.groups.len()),
                     height: to.height,
                     width: to.width,
                 };

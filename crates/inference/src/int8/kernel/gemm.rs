@@ -3,6 +3,7 @@
 //! A row is what one output pixel reads: the input's pixel itself for 1x1 convolutions, else the taps copied one
 //! behind the other into scratch memory, some pixels at a time.
 
+use super::ahead::Region;
 use super::conv::Scratch;
 use super::layout::{Act, ActMut, Layout};
 use super::level::Level;
@@ -57,14 +58,14 @@ impl Gemm {
         scratch: &mut Scratch,
     ) {
         let to = *output.layout();
-        self.for_blocks(spec, input, &to, scratch, |rows, block, _, places, work| {
+        self.for_blocks(spec, input, &to, scratch, |rows, (block, ahead), _, places, work| {
             let finish = Finish {
                 multiplier: &self.panels.multiplier[block.out..][..block.columns],
                 zero_point: requant.zero_point,
                 limits: [requant.lo, requant.hi],
             };
             let sink = Sink::Bytes { finish, data: &mut output.data_mut()[block.out..], places };
-            tile::run(self.level, self.job(rows, block), sink, work);
+            tile::run(self.level, self.job(rows, block, ahead), sink, work);
         });
     }
 
@@ -79,10 +80,10 @@ impl Gemm {
     ) {
         let zero = i32::from(input.layout().zero_point) - tile::offset(self.level);
         let mut raw = Vec::new();
-        self.for_blocks(spec, input, to, scratch, |rows, block, pixels, _, work| {
+        self.for_blocks(spec, input, to, scratch, |rows, (block, ahead), pixels, _, work| {
             raw.clear();
             raw.resize(pixels.len() * block.columns, 0);
-            tile::run(self.level, self.job(rows, block), Sink::Sums(&mut raw), work);
+            tile::run(self.level, self.job(rows, block, ahead), Sink::Sums(&mut raw), work);
             for (row, pixel) in raw.chunks_exact(block.columns).zip(pixels) {
                 for (column, sum) in row.iter().enumerate() {
                     let channel = block.out + self.panels.order.channel(block.columns, column);
@@ -95,8 +96,22 @@ impl Gemm {
         });
     }
 
-    fn job<'a>(&'a self, rows: Rows<'a>, block: &Block) -> Job<'a> {
+    /// What to fetch while a block is multiplied: at first the block after it, at last the next layer's.
+    fn ahead(&self, index: usize, [is_first, is_last]: [bool; 2], next: Region) -> Region {
+        let count = self.panels.blocks.len();
+        match self.panels.blocks.get(index + 1) {
+            Some(after) if is_first => {
+                Region::new(&self.panels.weights.bytes()[after.start..][..after.bytes()])
+            }
+            None if is_first && is_last => next,
+            _ if is_last => next.part(index, count),
+            _ => Region::default(),
+        }
+    }
+
+    fn job<'a>(&'a self, rows: Rows<'a>, block: &Block, ahead: Region) -> Job<'a> {
         Job {
+            ahead,
             rows: rows.data,
             stride: rows.stride,
             count: rows.count,
@@ -106,14 +121,14 @@ impl Gemm {
         }
     }
 
-    /// Calls `each(rows, block, output pixels, their places, memory for the kernel)` over all pixels and blocks.
+    /// Calls `each(rows, (block, weights to fetch meanwhile), output pixels, their places, memory for the kernel)` over all pixels and blocks.
     fn for_blocks(
         &self,
         spec: &ConvSpec,
         input: &Act<'_>,
         to: &Layout,
         scratch: &mut Scratch,
-        mut each: impl FnMut(Rows<'_>, &Block, Range<usize>, &Places, &mut [u8]),
+        mut each: impl FnMut(Rows<'_>, (&Block, Region), Range<usize>, &Places, &mut [u8]),
     ) {
         let stride = self.panels.longest();
         let step = (ROWS_BYTES / stride.max(1)).clamp(MIN_PIXELS, MAX_PIXELS);
@@ -122,13 +137,16 @@ impl Gemm {
         let work = tile::work_bytes(self.level, stride);
         scratch.bytes.reserve(copied + work);
         let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(work);
+        let next = scratch.sequence.after(Region::new(self.panels.weights.bytes()));
         let from = input.layout();
         let outer = Steps::new(to, [1, 1]);
         for first in (0..to.pixels()).step_by(step) {
             let pixels = first..(first + step).min(to.pixels());
             scratch.places.fill(to.pixel(0, 0, 0), |put| outer.walk(to, pixels.clone(), put));
             let mut gathered = None;
-            for block in &self.panels.blocks {
+            let is_last = pixels.end == to.pixels();
+            for (index, block) in self.panels.blocks.iter().enumerate() {
+                let ahead = self.ahead(index, [first == 0, is_last], next);
                 let window = (block.window, block.window_bytes);
                 if !is_direct && gathered != Some(window) {
                     self.gather(spec, input, to, pixels.clone(), block, (&mut *copies, stride));
@@ -140,7 +158,7 @@ impl Gemm {
                 } else {
                     Rows { data: copies, stride, count: pixels.len() }
                 };
-                each(rows, block, pixels.clone(), &scratch.places, work);
+                each(rows, (block, ahead), pixels.clone(), &scratch.places, work);
             }
         }
     }

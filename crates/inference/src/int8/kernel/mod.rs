@@ -13,6 +13,7 @@
               loops become vector code only where their bodies are inlined"
 )]
 
+mod ahead;
 #[cfg(target_arch = "aarch64")]
 mod arm;
 mod conv;

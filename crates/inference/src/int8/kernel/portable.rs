@@ -29,7 +29,7 @@ fn each_sum(job: &Job<'_>, mut put: impl FnMut(usize, usize, &[i32; LANES])) {
         for row in 0..job.count {
             let values = &job.rows[row * job.stride..][..job.k];
             let weights = weights[group..].iter().step_by(groups);
-            put(row, group * LANES, &row_sums(bias, values, weights));
+            put(row, group * LANES, &row_sums(bias, values, &weights));
         }
     }
 }
@@ -38,7 +38,7 @@ fn each_sum(job: &Job<'_>, mut put: impl FnMut(usize, usize, &[i32; LANES])) {
 fn row_sums<'a>(
     mut sums: [i32; LANES],
     values: &[u8],
-    weights: impl Iterator<Item = &'a [u8; LANES]> + Clone,
+    weights: &(impl Iterator<Item = &'a [u8; LANES]> + Clone),
 ) -> [i32; LANES] {
     for (quarter, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
         let mut four = *sums;

@@ -4,6 +4,7 @@
     reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
 )]
 
+use super::ahead::Region;
 #[cfg(target_arch = "aarch64")]
 use super::arm;
 use super::depthwise::Shape;
@@ -28,6 +29,8 @@ pub(super) struct Strip<'a> {
     pub(super) taps: &'a [usize],
     /// From sums to bytes.
     pub(super) finish: Finish<'a>,
+    /// Weights to fetch meanwhile.
+    pub(super) ahead: Region,
     /// Output rows.
     pub(super) height: usize,
     /// Output pixels of a row.

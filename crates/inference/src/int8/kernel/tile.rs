@@ -4,6 +4,7 @@
     reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
 )]
 
+use super::ahead::Region;
 #[cfg(target_arch = "aarch64")]
 use super::arm;
 use super::level::Level;
@@ -37,6 +38,8 @@ pub(super) struct Job<'a> {
     pub(super) weights: &'a [u8],
     /// One for each column.
     pub(super) bias: &'a [i32],
+    /// Weights to fetch meanwhile.
+    pub(super) ahead: Region,
 }
 
 impl Job<'_> {

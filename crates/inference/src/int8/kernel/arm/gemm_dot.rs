@@ -57,6 +57,9 @@ unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, Sums)) {
         let high = if left < 8 { left.div_ceil(left.div_ceil(4)) } else { 4 };
         // SAFETY: `row + MR <= count`.
         unsafe {
+            if first == 0 {
+                job.ahead.fetch(row / high, job.count.div_ceil(high));
+            }
             match high {
                 4 => tile::<4>(job, first, row, &store),
                 3 => tile::<3>(job, first, row, &store),

@@ -112,6 +112,7 @@ unsafe fn tiles<const NR: usize>(
         unsafe {
             let work = work.add(turn % 2 * ROWS * NR * 64);
             multiply::<NR>(job, row);
+            job.ahead.fetch(turn, done.div_ceil(ROWS));
             if let Some(before) = waiting[turn % 2] {
                 finish::<NR>(work, before, &store);
             }

@@ -68,6 +68,7 @@ unsafe fn half<const V: bool, const TWO: bool>(
         let (input, output) = (input.add(read.start + 32 * index), output.add(write.start + 32 * index));
         for y in 0..strip.height {
             let (from, to) = (input.add(y * read.row), output.add(y * write.row));
+            strip.ahead.fetch(y, strip.height);
             match strip.shape {
                 Shape::Three => work.row::<1>(from, to),
                 Shape::ThreeBy2 => work.row::<2>(from, to),

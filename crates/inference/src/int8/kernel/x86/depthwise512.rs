@@ -156,6 +156,10 @@ unsafe fn parts<const P: usize>(
             // The last two rows overlap the two before rather than being one.
             let row = if is_two { y.min(strip.height - 2) } else { y };
             let (from, to) = (input.add(row * read.row), output.add(row * write.row));
+            strip.ahead.fetch(y, strip.height);
+            if is_two {
+                strip.ahead.fetch(y + 1, strip.height);
+            }
             match strip.shape {
                 Shape::Three if is_two => work.two_rows(from, to, write.row),
                 Shape::Three => work.one_row::<1>(from, to),

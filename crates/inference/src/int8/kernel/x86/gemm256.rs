@@ -58,6 +58,9 @@ unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, [__m256i; 2])
         let high = if left < 12 { left.div_ceil(left.div_ceil(6)) } else { 6 };
         // SAFETY: `row + MR <= count`.
         unsafe {
+            if first == 0 {
+                job.ahead.fetch(row / high, job.count.div_ceil(high));
+            }
             match high {
                 6 => tile::<6>(job, first, row, &store),
                 5 => tile::<5>(job, first, row, &store),

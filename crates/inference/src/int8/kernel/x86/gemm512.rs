@@ -78,6 +78,7 @@ unsafe fn tiles<const NR: usize>(job: &Job<'_>, first: usize, store: impl Fn(usi
                 (_, 7..=11) => left.div_ceil(2),
                 _ => left.min(6),
             };
+            job.ahead.fetch(row / high, job.count.div_ceil(high));
             match high {
                 12 => tile::<12, NR>(job, row, &store),
                 8 => tile::<8, NR>(job, row, &store),

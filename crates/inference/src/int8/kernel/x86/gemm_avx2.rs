@@ -62,6 +62,7 @@ unsafe fn tiles(job: &Job<'_>, work: *mut u16, store: impl Fn(usize, usize, [__m
         let high = if left < 2 * ROWS { left.div_ceil(left.div_ceil(ROWS)) } else { ROWS };
         // SAFETY: `row + MR <= count`.
         unsafe {
+            job.ahead.fetch(row / high, job.count.div_ceil(high));
             match high {
                 6 => tile::<6>(job, work, row, &store),
                 5 => tile::<5>(job, work, row, &store),
