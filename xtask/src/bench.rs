@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: figures that the docs quote, measured on the machine that runs it.
 
 mod footprint;
+mod parts;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -19,10 +20,26 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// A hundred swaps of a release under clients without pause: requests, failures, wrong answers, latency.
+    Swap {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Durable records a second, memory over a million of them, disk per byte of them.
+    Spool {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
+
+pub(crate) use parts::run as run_part;
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     match args.bench {
         Bench::Footprint { json } => footprint::main(json),
+        Bench::Swap { json } => parts::main("swap", json),
+        Bench::Spool { json } => parts::main("spool", json),
     }
 }
