@@ -5,6 +5,7 @@
 //! Tests stand in each module; `tests/` runs the real artifacts of `examples/digits` and hostile models.
 
 mod binary;
+mod columns;
 mod engine;
 mod error;
 pub mod features;
@@ -12,6 +13,8 @@ pub mod golden;
 mod image;
 mod model;
 mod oip;
+#[cfg(test)]
+mod parity;
 mod post;
 mod pre;
 pub mod reference;
