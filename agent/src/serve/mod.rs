@@ -12,6 +12,7 @@ mod body;
 mod error;
 mod feedback;
 mod infer;
+mod inner;
 mod listen;
 mod metrics;
 mod models;
@@ -21,5 +22,6 @@ mod routes;
 mod stats;
 mod work;
 
+pub use inner::Refused;
 pub use listen::{ListenError, Listening, run};
 pub use work::{Api, StatusSource};
