@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -86,6 +86,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// Another server works on the folder.
+    #[error("another server uses {path}", path = .0.display())]
+    Locked(PathBuf),
     /// A port can't be had.
     #[error("cannot listen on {address} for {port}")]
     Bind {
@@ -128,6 +131,7 @@ pub struct Running {
     /// The broker and the server's session with it.
     pub link: Link,
     supervisor: Supervisor,
+    _lock: std::fs::File,
 }
 
 /// Where the server listens; ports are the real ones if 0 was asked for.
@@ -153,6 +157,7 @@ struct Ports {
 /// [`StartError`] names the part that can't start; nothing is left running then.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     make_folder(&config.data_dir)?;
+    let lock = lock(&config.data_dir)?;
     let ports = Ports::bind(&config).await?;
     let bound = ports.bound(&config)?;
     let (downlink, requests) = Downlink::new();
@@ -194,7 +199,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     spawn_job(&mut supervisor, "retention", &state, jobs::retention::run);
     spawn_job(&mut supervisor, "rollouts", &state, jobs::rollouts::run);
     spawn_job(&mut supervisor, "windows", &state, jobs::windows::run);
-    Ok(Running { state, bound, first_admin, link, supervisor })
+    Ok(Running { state, bound, first_admin, link, supervisor, _lock: lock })
 }
 
 impl Running {
@@ -208,6 +213,17 @@ impl Running {
         let ending = self.supervisor.run(self.state.config.shutdown).await;
         self.state.store.close().await;
         ending
+    }
+}
+
+/// Two servers with brokers of their own over one data folder would each take the other's devices for offline.
+fn lock(data_dir: &Path) -> Result<std::fs::File, StartError> {
+    let failed = |source| StartError::Folder { path: data_dir.to_owned(), source };
+    let folder = std::fs::File::open(data_dir).map_err(failed)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(data_dir.to_owned())),
+        Err(std::fs::TryLockError::Error(e)) => Err(failed(e)),
     }
 }
 

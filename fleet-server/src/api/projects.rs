@@ -36,6 +36,7 @@ pub struct Project {
 
 /// A project to make.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewProject {
     /// Its name in paths and topics: 1 to 63 of a-z, 0-9, `-`, `_`, `.`.
     #[schema(value_type = String)]

@@ -62,6 +62,7 @@ impl From<tokens::ApiToken> for ApiToken {
 
 /// A token to make.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// What it is for.
     title: String,
