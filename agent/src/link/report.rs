@@ -106,7 +106,7 @@ pub enum Raised {
 ///
 /// # Errors
 /// [`ReportError::Counter`].
-pub fn start_above(state_dir: &Path, floor: u64, clock: &Clock) -> Result<(), ReportError> {
+pub(super) fn start_above(state_dir: &Path, floor: u64, clock: &Clock) -> Result<(), ReportError> {
     let (mut record, used) = reserved(state_dir, clock)?;
     if floor <= used || floor > HIGHEST_FLOOR {
         return Ok(());

@@ -137,6 +137,7 @@ impl TrustedFiles {
 type Power<'a> = &'a mut dyn FnMut() -> Result<(), DurableError>;
 
 /// The power of the real world, as far as it can be asked.
+#[expect(clippy::unnecessary_wraps, reason = "it stands for a power that can fail")]
 fn always_on() -> Result<(), DurableError> {
     Ok(())
 }

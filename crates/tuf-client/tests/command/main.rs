@@ -2,9 +2,7 @@
 //! clause of the specification's client workflow, and what networks do to answers.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod clauses;
 mod client;
 mod names;
 mod network;
-mod later;
 mod usage;

@@ -90,9 +90,12 @@ fn d5_any_role_that_is_not_there_is_a_refusal() {
         (".targets.json", "targets.json"),
     ] {
         for status in ["404 Not Found", "403 Forbidden", "500 Broken"] {
-            let (client, _) = client_of(move |path, file| {
-                if path.ends_with(absent) { with_length(status, 0, b"") } else { plain(file) }
-            });
+            let (client, _) =
+                client_of(
+                    move |path, file| {
+                        if path.ends_with(absent) { with_length(status, 0, b"") } else { plain(file) }
+                    },
+                );
             is_refused(&client.refresh(), step);
         }
     }
@@ -113,7 +116,10 @@ fn a_body_may_come_in_any_form_that_http_knows() {
         let (client, heads) = client_of(move |_, file| file.map_or_else(|| plain(None), form));
         is_done(&client.refresh());
         let heads = heads.lock().unwrap();
-        assert!(!heads.contains("gzip"), "lengths and hashes are those of the file as it lies there: {heads}");
+        assert!(
+            !heads.contains("gzip"),
+            "lengths and hashes are those of the file as it lies there: {heads}"
+        );
     }
 }
 
@@ -138,7 +144,9 @@ fn truncated_answers_are_refused_and_nothing_of_them_is_stored() {
 
 #[test]
 fn a_server_that_speaks_nonsense_or_hangs_up_is_refused() {
-    for nonsense in [&b""[..], b"hello", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 999999\r\n\r\n", b"\0\xff\r\n\r\n"] {
+    for nonsense in
+        [&b""[..], b"hello", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 999999\r\n\r\n", b"\0\xff\r\n\r\n"]
+    {
         let (client, _) = client_of(move |_, _| nonsense.to_vec());
         is_refused(&client.refresh(), "2.root.json");
     }
