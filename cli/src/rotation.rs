@@ -267,7 +267,7 @@ mod tests {
         let mine = world.keyring.open(Owner::Root).unwrap();
         let keys = [mine.public_key(), second.public_key(), third.public_key()];
         let root = next_root(&world.current).unwrap().role("root", &keys, 2).sign(&[&mine]).unwrap();
-        let mut pending = Pending { metadata: vec![("root".into(), root)], targets: vec![] };
+        let pending = Pending { metadata: vec![("root".into(), root)], targets: vec![] };
         let lacking = pending.lacking(Some(&world.current.root), None).unwrap();
         assert_eq!((lacking[0].have, lacking[0].need, lacking[0].keys.len()), (1, 2, 2));
         pending.write(&world.keyring).unwrap();

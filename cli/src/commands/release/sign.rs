@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 use trust::repo::TargetsBuilder;
 use trust::{PublicKey, Signer as _};
