@@ -169,7 +169,7 @@ impl Keyring {
     /// # Errors
     /// When one is there already, or it can't be written.
     pub(crate) fn create(&mut self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
-        self.create_at(self.folder.join(owner.file()), passphrase)
+        Self::create_at(self.folder.join(owner.file()), passphrase)
     }
 
     /// Makes the keys of these owners, all or none. A key that is there already stays, but its passphrase must be
@@ -188,7 +188,9 @@ impl Keyring {
         for owner in missing {
             if let Err(error) = self.create(owner, &passphrase) {
                 // Nothing was signed with them yet: half a set would only be in the way of the next try.
-                made.into_iter().for_each(|owner| self.unmake(owner));
+                for owner in made {
+                    self.unmake(owner);
+                }
                 return Err(error);
             }
             made.push(owner);
@@ -210,7 +212,7 @@ impl Keyring {
     /// # Errors
     /// As [`create`](Self::create).
     pub(crate) fn create_next(&mut self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
-        self.create_at(self.folder.join(NEXT).join(owner.file()), passphrase)
+        Self::create_at(self.folder.join(NEXT).join(owner.file()), passphrase)
     }
 
     /// Whether such a key waits.
@@ -246,7 +248,7 @@ impl Keyring {
         Ok(promoted)
     }
 
-    fn create_at(&mut self, path: PathBuf, passphrase: &Passphrase) -> Result<Ed25519Signer> {
+    fn create_at(path: PathBuf, passphrase: &Passphrase) -> Result<Ed25519Signer> {
         if path.exists() {
             return Err(KeyringError::Exists { path }.into());
         }

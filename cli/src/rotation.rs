@@ -235,7 +235,7 @@ mod tests {
         world.follow().unwrap();
         let stolen =
             std::mem::replace(&mut world.online, [20, 21, 22].map(|n| Ed25519Signer::from_seed(&[n; 32])));
-        let [snapshot, timestamp, director] = world.online.each_ref().map(|key| key.public_key());
+        let [snapshot, timestamp, director] = world.online.each_ref().map(Signer::public_key);
         let online = Online { snapshot, timestamp, director };
         let pending = of_server(&mut world.keyring, &online, &world.current).unwrap();
         assert_eq!(pending.targets.len(), 1);
