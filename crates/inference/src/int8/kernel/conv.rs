@@ -1,0 +1,190 @@
+//! Convolution: weights packed once for a CPU level, and the run over an activation.
+
+use super::eltwise::AddSpec;
+use super::layout::{Act, ActMut, Buffer, Layout};
+use super::level::Level;
+use super::requant::Requant;
+use super::scalar::Plain;
+use super::spec::{ConvSpec, PackError, Weights, check_length};
+
+/// Memory that operators need while they run; one per thread, reused, grows to the largest need.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    bytes: Buffer,
+}
+
+/// A convolution with packed weights.
+#[derive(Debug)]
+pub struct Conv {
+    spec: ConvSpec,
+    level: Level,
+    in_zero_point: u8,
+    requant: Requant,
+    packed: Packed,
+}
+
+#[derive(Debug)]
+enum Packed {
+    Plain(Plain),
+}
+
+impl Scratch {
+    /// How much it has grown to.
+    pub fn bytes(&self) -> usize {
+        self.bytes.bytes().len()
+    }
+}
+
+impl Conv {
+    /// Packs `weights` for `level`. `weight_zero_points` has one element, or one per output channel.
+    ///
+    /// # Errors
+    /// If the shape isn't possible, a count of elements is wrong, or a zero point or multiplier is out of range.
+    pub fn pack(
+        spec: &ConvSpec,
+        weights: Weights<'_>,
+        weight_zero_points: &[i32],
+        requant: &Requant,
+        in_zero_point: u8,
+        level: Level,
+    ) -> Result<Self, PackError> {
+        let weights = centred(spec, weights, weight_zero_points)?;
+        check_requant(spec, requant)?;
+        let packed = Packed::Plain(Plain::new(weights));
+        Ok(Self { spec: *spec, level, in_zero_point, requant: requant.clone(), packed })
+    }
+
+    /// Packs `weights` for [`run_sums`](Self::run_sums) only (ConvInteger, MatMulInteger).
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack).
+    pub fn pack_sums(
+        spec: &ConvSpec,
+        weights: Weights<'_>,
+        weight_zero_points: &[i32],
+        level: Level,
+    ) -> Result<Self, PackError> {
+        let count = spec.out_channels;
+        let (multiplier, bias) = (vec![0.0; count], vec![0; count]);
+        let requant = Requant { multiplier, bias, zero_point: 0, lo: 0, hi: 255 };
+        Self::pack(spec, weights, weight_zero_points, &requant, 0, level)
+    }
+
+    /// The shape.
+    pub const fn spec(&self) -> &ConvSpec {
+        &self.spec
+    }
+
+    /// The level that was packed for; lower than asked for where that one can't run this convolution.
+    pub const fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Bytes of the packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        let Packed::Plain(plain) = &self.packed;
+        plain.bytes() + self.requant.bias.len() * 8
+    }
+
+    /// Runs it. `input` has the zero point that was packed, and at least the border [`ConvSpec::border`].
+    ///
+    /// # Panics
+    /// If a layout doesn't fit the shape.
+    pub fn run(&self, input: &Act<'_>, output: &mut ActMut<'_>, _scratch: &mut Scratch) {
+        let size = self.check_run(input, output.layout());
+        output.fill_border();
+        let Packed::Plain(plain) = &self.packed;
+        plain.sums(&self.spec, input, size, |[n, y, x], c, sum| {
+            let value = self.requant.apply(c, sum.wrapping_add(self.requant.bias[c]));
+            output.set(n, c, y, x, value);
+        });
+    }
+
+    /// Runs it and adds `other`, as [`run`](Self::run) into an activation of `own_zero_point` and then
+    /// [`add`](super::add) (the convolution is the first operand) would.
+    ///
+    /// # Panics
+    /// If a layout doesn't fit the shape.
+    pub fn run_add(
+        &self,
+        input: &Act<'_>,
+        other: &Act<'_>,
+        add: &AddSpec,
+        output: &mut ActMut<'_>,
+        _scratch: &mut Scratch,
+    ) {
+        let size = self.check_run(input, output.layout());
+        assert!(other.layout().same_shape(output.layout()), "the operands of an addition differ in shape");
+        output.fill_border();
+        let zero_point = output.layout().zero_point;
+        let Packed::Plain(plain) = &self.packed;
+        plain.sums(&self.spec, input, size, |[n, y, x], c, sum| {
+            let own = self.requant.apply(c, sum.wrapping_add(self.requant.bias[c]));
+            let zeroes = [self.requant.zero_point, other.layout().zero_point, zero_point];
+            output.set(n, c, y, x, add.apply(own, other.get(n, c, y, x), zeroes));
+        });
+    }
+
+    /// The bare sums of (value - zero point) * (weight - zero point), `[pixels, out channels]`, without bias;
+    /// the zero point is that of the input's layout, whatever was packed.
+    ///
+    /// # Panics
+    /// If a layout doesn't fit the shape or `sums` has another length.
+    pub fn run_sums(&self, input: &Act<'_>, sums: &mut [i32], _scratch: &mut Scratch) {
+        let [height, width] = self.check_input(input);
+        let count = self.spec.out_channels;
+        assert_eq!(sums.len(), input.layout().batch * height * width * count, "length of the sums");
+        let Packed::Plain(plain) = &self.packed;
+        plain.sums(&self.spec, input, [height, width], |[n, y, x], c, sum| {
+            sums[((n * height + y) * width + x) * count + c] = sum;
+        });
+    }
+
+    fn check_run(&self, input: &Act<'_>, output: &Layout) -> [usize; 2] {
+        assert_eq!(input.layout().zero_point, self.in_zero_point, "zero point of the input");
+        let size = self.check_input(input);
+        assert_eq!([output.height, output.width], size, "size of the output");
+        assert_eq!(output.batch, input.layout().batch, "batch of the output");
+        assert_eq!(output.channels, self.spec.out_channels, "channels of the output");
+        assert!(!output.is_packed, "a convolution doesn't write packed pixels");
+        size
+    }
+
+    fn check_input(&self, input: &Act<'_>) -> [usize; 2] {
+        let layout = input.layout();
+        assert_eq!(layout.channels, self.spec.in_channels, "channels of the input");
+        assert!(layout.border.covers(self.spec.border()), "the input's border is too small");
+        let size = self.spec.output(layout.height, layout.width);
+        assert!(size.is_some(), "the window is larger than the input");
+        size.unwrap_or_default()
+    }
+}
+
+/// Weights less their zero points.
+fn centred(spec: &ConvSpec, weights: Weights<'_>, zero_points: &[i32]) -> Result<Vec<i16>, PackError> {
+    let count = spec.check()?;
+    check_length("weights", weights.len(), count)?;
+    if zero_points.len() != 1 {
+        check_length("zero points of the weights", zero_points.len(), spec.out_channels)?;
+    }
+    let range = match weights {
+        Weights::S8(_) => -128..=127,
+        Weights::U8(_) => 0..=255,
+    };
+    if let Some(got) = zero_points.iter().find(|zero| !range.contains(*zero)) {
+        return Err(PackError::ZeroPoint { got: *got });
+    }
+    let each = count / spec.out_channels;
+    let zero = |index: usize| zero_points[if zero_points.len() == 1 { 0 } else { index / each }];
+    Ok((0..count).map(|index| (weights.get(index) - zero(index)) as i16).collect())
+}
+
+fn check_requant(spec: &ConvSpec, requant: &Requant) -> Result<(), PackError> {
+    check_length("multipliers", requant.multiplier.len(), spec.out_channels)?;
+    check_length("bias", requant.bias.len(), spec.out_channels)?;
+    let mut multipliers = requant.multiplier.iter().enumerate();
+    match multipliers.find(|(_, value)| !value.is_finite() || **value < 0.0) {
+        Some((channel, got)) => Err(PackError::Multiplier { channel, got: *got }),
+        None => Ok(()),
+    }
+}
