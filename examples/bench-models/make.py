@@ -9,10 +9,8 @@ Without --all only f32 and int8 are made, which is what the benchmark needs.
 
 import argparse
 import json
-import os
+import logging
 import pathlib
-import shutil
-import sys
 
 import numpy as np
 import onnx
@@ -75,6 +73,7 @@ def main():
     parser.add_argument("--nets", default=",".join(nets.NETS))
     parser.add_argument("--all", action="store_true", help="also the variants that only the correctness tests read")
     args = parser.parse_args()
+    logging.disable(logging.WARNING)  # the quantizer advises steps that these graphs don't need
     args.folder.mkdir(parents=True, exist_ok=True)
     index = args.folder / "models.json"
     listed = json.loads(index.read_text()) if index.exists() else {}

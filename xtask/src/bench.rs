@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: figures that the docs quote, measured on the machine that runs it.
 
 mod footprint;
+mod int8;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -19,10 +20,13 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Quantized nets: ours, tract, ONNX Runtime and OpenVINO, one thread on one core.
+    Int8(int8::Args),
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    match args.bench {
-        Bench::Footprint { json } => footprint::main(json),
+    match &args.bench {
+        Bench::Footprint { json } => footprint::main(*json),
+        Bench::Int8(args) => int8::main(args),
     }
 }

@@ -1,0 +1,105 @@
+//! Runs one model under our runtime, or under tract as it comes, for `cargo xtask bench int8`; told by lines on
+//! standard input, so that one driver interleaves it with the other engines.
+//!
+//! `bench-engine ours|tract FOLDER NET VARIANT` with FOLDER as `examples/bench-models/make.py` makes it, or
+//! `bench-engine peak`. Commands: `about`, `load`, `run N` (once to warm the caches, then N times), `repeat N`
+//! (the same without clock or figures: for counting instructions), `outputs`, `peak`. Each answers one line of
+//! JSON; the end of input ends the program. `examples/bench-models/engine.py` speaks the same for other engines.
+
+mod engines;
+mod memory;
+mod peak;
+
+use std::io::{BufRead as _, Write as _};
+use std::time::Instant;
+
+use engines::{Engine, Job, Ours, Tract};
+use serde_json::{Value, json};
+
+type Fault = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Fault> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (engine, job): (Box<dyn Engine>, Option<Job>) = match words.as_slice() {
+        ["peak"] => (Box::new(Ours::default()), None),
+        ["ours", folder, net, variant] => (Box::new(Ours::default()), Some(Job::read(folder, net, variant)?)),
+        ["tract", folder, net, variant] => {
+            (Box::new(Tract::default()), Some(Job::read(folder, net, variant)?))
+        }
+        _ => return Err("usage: bench-engine peak | ours|tract FOLDER NET VARIANT".into()),
+    };
+    let mut commands = Commands { engine, job };
+    let mut stdout = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        let answer = commands.answer(&line?)?;
+        writeln!(stdout, "{answer}")?;
+        stdout.flush()?;
+    }
+    Ok(())
+}
+
+struct Commands {
+    engine: Box<dyn Engine>,
+    job: Option<Job>,
+}
+
+impl Commands {
+    fn answer(&mut self, line: &str) -> Result<Value, Fault> {
+        let mut words = line.split_whitespace();
+        let verb = words.next().unwrap_or_default();
+        let times = words.next().map(str::parse::<u32>).transpose()?.unwrap_or(1);
+        match verb {
+            "about" => Ok(json!({ "version": self.engine.version(), "level": self.engine.level() })),
+            "peak" => Ok(peak::measure()),
+            "load" => self.load(),
+            "run" => self.run(times),
+            "repeat" => {
+                for _ in 0..times {
+                    self.once()?;
+                }
+                Ok(json!({}))
+            }
+            "outputs" => self.outputs(),
+            other => Err(format!("unknown command {other:?}").into()),
+        }
+    }
+
+    fn load(&mut self) -> Result<Value, Fault> {
+        let job = self.job.as_ref().ok_or("there is no model")?;
+        let before = memory::pss_mib();
+        let start = Instant::now();
+        let bytes = std::fs::read(&job.file)?;
+        self.engine.load(&bytes, job)?;
+        drop(bytes);
+        let load_ms = start.elapsed().as_secs_f64() * 1e3;
+        self.once()?;
+        let loaded_mib = memory::pss_mib().zip(before).map(|(after, before)| after - before);
+        Ok(json!({ "load_ms": load_ms, "loaded_mib": loaded_mib }))
+    }
+
+    fn run(&mut self, times: u32) -> Result<Value, Fault> {
+        self.once()?;
+        let spent: Vec<f64> = (0..times).map(|_| self.once()).collect::<Result<_, _>>()?;
+        Ok(json!({ "ms": spent }))
+    }
+
+    /// One inference on the first row, in milliseconds.
+    fn once(&mut self) -> Result<f64, Fault> {
+        let row = self.job.as_ref().and_then(|job| job.rows.first()).ok_or("there is no row")?.clone();
+        self.engine.prepare(row)?;
+        let start = Instant::now();
+        self.engine.run()?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    }
+
+    fn outputs(&mut self) -> Result<Value, Fault> {
+        let job = self.job.as_ref().ok_or("there is no model")?;
+        let mut all = Vec::new();
+        for row in &job.rows {
+            self.engine.prepare(row.clone())?;
+            all.push(self.engine.run()?);
+        }
+        Ok(json!({ "outputs": all }))
+    }
+}

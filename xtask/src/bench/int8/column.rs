@@ -1,0 +1,193 @@
+//! What is measured of a net: the columns, and taking turns.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::engine::{Engine, Maker, Programs, has_amx};
+use super::models::Models;
+
+/// Which of the CPU's features an engine may use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Features {
+    /// All of them.
+    All,
+    /// AVX-512 with dot products, without the tile multiplier.
+    Avx512Vnni,
+    /// AVX2.
+    Avx2,
+}
+
+impl Features {
+    /// Its section in the JSON object.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Avx512Vnni => "avx512_vnni",
+            Self::Avx2 => "avx2",
+        }
+    }
+}
+
+/// One figure of a net.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Column {
+    pub(super) maker: Maker,
+    pub(super) variant: &'static str,
+    pub(super) features: Features,
+}
+
+impl Column {
+    /// Its key in the JSON object.
+    pub(super) fn key(self) -> String {
+        let maker = if self.maker == Maker::OnnxRuntime { "ort" } else { self.maker.name() };
+        format!("{maker}_{}_ms", self.variant)
+    }
+
+    /// The environment that masks features. ONNX Runtime has none.
+    fn mask(self) -> &'static [(&'static str, &'static str)] {
+        match (self.maker, self.features) {
+            (_, Features::All) | (Maker::OnnxRuntime | Maker::Tract, _) => &[],
+            (Maker::Ours, Features::Avx512Vnni) => &[("FLOTILLA_INT8_LEVEL", "avx512-vnni")],
+            (Maker::Ours, Features::Avx2) => &[("FLOTILLA_INT8_LEVEL", "avx2")],
+            (Maker::OpenVino, Features::Avx512Vnni) => &[("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")],
+            (Maker::OpenVino, Features::Avx2) => &[("ONEDNN_MAX_CPU_ISA", "AVX2")],
+        }
+    }
+
+    /// Our own engine says which kernels it uses; a mask that didn't work gives no figure.
+    fn is_masked(self, about: &Value) -> bool {
+        let asked = self.mask().iter().find(|(name, _)| *name == "FLOTILLA_INT8_LEVEL");
+        asked.is_none_or(|(_, level)| about["level"].as_str() == Some(level))
+    }
+}
+
+/// The columns of this machine.
+fn columns() -> Vec<Column> {
+    let mut all = Vec::new();
+    for maker in [Maker::Ours, Maker::Tract, Maker::OnnxRuntime, Maker::OpenVino] {
+        for variant in ["int8", "f32"] {
+            all.push(Column { maker, variant, features: Features::All });
+        }
+    }
+    let masked: &[Features] =
+        if has_amx() { &[Features::Avx512Vnni, Features::Avx2] } else { &[Features::Avx2] };
+    for features in masked {
+        for maker in [Maker::Ours, Maker::OpenVino] {
+            all.push(Column { maker, variant: "int8", features: *features });
+        }
+    }
+    all
+}
+
+/// What a column gave.
+pub(super) struct Measured {
+    pub(super) column: Column,
+    pub(super) version: String,
+    /// Of one inference; the median of the rounds' medians.
+    pub(super) ms: Option<f64>,
+    /// Reading and planning, without the first run.
+    pub(super) load_ms: Option<f64>,
+    /// What loading and one run added to the process's memory.
+    pub(super) loaded_mib: Option<f64>,
+    /// Why there is no figure.
+    pub(super) fault: Option<String>,
+}
+
+/// What a net gave.
+pub(super) struct Net {
+    pub(super) name: String,
+    pub(super) measured: Vec<Measured>,
+    /// Peak multiply-accumulates of the core by instruction, in G/s, one for each round.
+    pub(super) peaks: BTreeMap<String, Vec<f64>>,
+}
+
+/// How long one engine's turn lasts, at least three inferences.
+const TURN_MS: f64 = 60.0;
+/// Most inferences of a turn.
+const MAX_TURN: f64 = 200.0;
+/// Our loads are quick: the median of some is steadier than one.
+const LOADS: usize = 5;
+
+/// A column while it runs.
+struct Runner {
+    engine: Engine,
+    turn: u32,
+    medians: Vec<f64>,
+}
+
+/// Starts every engine, then lets them take turns.
+pub(super) fn measure(net: &str, rounds: u32, programs: &Programs, models: &Models) -> Result<Net> {
+    let mut peak = Engine::start_peak(programs)?;
+    let mut measured = Vec::new();
+    let mut runners = Vec::new();
+    for column in columns() {
+        let (one, runner) = start(column, net, programs, models);
+        measured.push(one);
+        runners.push(runner);
+    }
+    let mut peaks: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for _ in 0..rounds {
+        for (name, value) in peak.ask("peak")?.as_object().context("the peak is no object")? {
+            peaks.entry(name.clone()).or_default().extend(value.as_f64());
+        }
+        for runner in runners.iter_mut().flatten() {
+            let spent = run(&mut runner.engine, runner.turn)?;
+            runner.medians.push(median(spent)?);
+        }
+    }
+    for (one, runner) in measured.iter_mut().zip(runners) {
+        one.ms = runner.map(|runner| median(runner.medians)).transpose()?;
+    }
+    Ok(Net { name: net.to_owned(), measured, peaks })
+}
+
+/// Loads a column's model; a fault is kept as its result.
+fn start(column: Column, net: &str, programs: &Programs, models: &Models) -> (Measured, Option<Runner>) {
+    let mut one =
+        Measured { column, version: String::new(), ms: None, load_ms: None, loaded_mib: None, fault: None };
+    match try_start(&mut one, net, programs, models) {
+        Ok(runner) => (one, Some(runner)),
+        Err(e) => {
+            one.fault = Some(format!("{e:#}"));
+            (one, None)
+        }
+    }
+}
+
+fn try_start(one: &mut Measured, net: &str, programs: &Programs, models: &Models) -> Result<Runner> {
+    let column = one.column;
+    let loads = if column.maker == Maker::Ours { LOADS } else { 1 };
+    let (mut load_ms, mut loaded_mib, mut last) = (Vec::new(), Vec::new(), None);
+    for _ in 0..loads {
+        drop(last.take());
+        let mut engine = Engine::start(programs, models, (column.maker, net, column.variant), column.mask())?;
+        let about = engine.ask("about")?;
+        anyhow::ensure!(column.is_masked(&about), "this machine or build has no such level");
+        about["version"].as_str().unwrap_or_default().clone_into(&mut one.version);
+        let loaded = engine.ask("load")?;
+        load_ms.extend(loaded["load_ms"].as_f64());
+        loaded_mib.extend(loaded["loaded_mib"].as_f64());
+        last = Some(engine);
+    }
+    let mut engine = last.context("nothing was loaded")?;
+    one.load_ms = Some(median(load_ms)?);
+    one.loaded_mib = Some(median(loaded_mib)?);
+    let turn = (TURN_MS / median(run(&mut engine, 3)?)?).clamp(3.0, MAX_TURN).round();
+    // Between 3 and 200: the text of such a number is a u32.
+    let turn = format!("{turn:.0}").parse().context("no number of inferences")?;
+    Ok(Runner { engine, turn, medians: Vec::new() })
+}
+
+fn run(engine: &mut Engine, times: u32) -> Result<Vec<f64>> {
+    let answer = engine.ask(&format!("run {times}"))?;
+    let spent = answer["ms"].as_array().context("the engine gave no times")?;
+    Ok(spent.iter().filter_map(Value::as_f64).collect())
+}
+
+/// The middle value.
+pub(super) fn median(mut values: Vec<f64>) -> Result<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().context("nothing was measured")
+}
