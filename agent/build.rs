@@ -1,4 +1,7 @@
 //! Gives the build its time (a lower bound of the device's clock), its target and, where git knows it, its commit.
+//!
+//! Builds for development have no commit unless `FLOTILLA_COMMIT` gives one: they would be made anew by each commit,
+//! and say the wrong one as soon as a file is edited.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,12 +24,19 @@ fn main() {
 
 /// The commit that is checked out; none outside of a clone or without git.
 fn git_commit() -> Option<String> {
-    let log = Path::new("../.git/logs/HEAD");
-    if !log.exists() {
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
         return None;
     }
-    println!("cargo:rerun-if-changed={}", log.display());
-    let said = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
-    let commit = String::from_utf8(said.stdout).ok()?;
-    (said.status.success() && !commit.trim().is_empty()).then(|| commit.trim().to_owned())
+    // In a linked worktree `.git` is a file; git knows where its log is.
+    let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
+    if Path::new(&log).exists() {
+        println!("cargo:rerun-if-changed={log}");
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let said = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(said.stdout).ok()?;
+    (said.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use protocol::ModelName;
 use protocol::message::{Hardware, TaskReport};
 use protocol::telemetry::{DeviceEvent, Kind};
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::{self, Config};
@@ -51,7 +50,7 @@ pub struct App {
     clock: Clock,
     drain: Duration,
     /// Where the local API listens.
-    pub listening: std::net::SocketAddr,
+    pub listening: String,
     /// `project/device`
     pub device: String,
     _lock: std::fs::File,
@@ -72,10 +71,10 @@ impl App {
         let lock = lock(&config.state_dir)?;
         let clock = Clock::open(&config.state_dir).map_err(AppError::State)?;
         let identity = Identity::load(&config.state_dir).map_err(AppError::Identity)?;
-        let listener = listen(&config.serve).await?;
-        let listening = listener.local_addr().unwrap_or(config.serve.listen);
+        let listener = serve::Listening::open(&config.serve).await.map_err(AppError::Listen)?;
+        let listening = listener.places();
         let device = format!("{}/{}", identity.project, identity.device);
-        let (breaker, start) = Breaker::start(&config.state_dir, config.health.max_early_ends);
+        let (breaker, start, uncounted) = Breaker::start(&config.state_dir, config.health.max_early_ends);
         let (spool, spool_report) =
             Spool::open(&config.state_dir, &config.spool, &clock).map_err(AppError::Spool)?;
         let number = getrandom::u64().unwrap_or_else(|_| clock.now().0.unsigned_abs());
@@ -87,6 +86,10 @@ impl App {
             clock: clock.clone(),
         };
         let mut parts = Parts::new(config, identity, run, spool.handle(), logs, start)?;
+        if let Some(error) = uncounted {
+            let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
+            parts.event("state_unwritable", detail);
+        }
         if let Some(detail) = spool_report {
             parts.event("spool_quarantined", detail);
         }
@@ -108,20 +111,16 @@ impl App {
 }
 
 fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
-    let path = state_dir.join("lock");
-    let open = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = open.map_err(|source| {
-        AppError::State(DurableError::Io { operation: "open", path: path.clone(), source })
-    })?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_) => Err(AppError::Locked(state_dir.display().to_string())),
+    // The folder itself: locking must need no write.
+    let failed = |operation, source| {
+        AppError::State(DurableError::Io { operation, path: state_dir.to_owned(), source })
+    };
+    let folder = std::fs::File::open(state_dir).map_err(|source| failed("open", source))?;
+    match rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(AppError::Locked(state_dir.display().to_string())),
+        Err(errno) => Err(failed("lock", errno.into())),
     }
-}
-
-async fn listen(config: &config::Serve) -> Result<TcpListener, AppError> {
-    let address = config.listen;
-    TcpListener::bind(address).await.map_err(|source| AppError::Listen { address, source })
 }
 
 /// Everything between configuration and running tasks.
@@ -194,11 +193,11 @@ impl Parts {
                 "both copies of the boot record were damaged; nothing serves until the server says what to run".into(),
             ),
         }
-        if let Start::WithoutModels { early_ends } = start {
+        if let Start::HoldingBack { early_ends } = start {
             let wait = self.config.health.settled_after;
             self.load_at += wait;
             let detail = format!(
-                "the last {early_ends} starts ended early; models are loaded only after {} s",
+                "the last {early_ends} starts ended early; committed models serve, new releases wait {} s",
                 wait.as_secs()
             );
             self.event("crash_loop", detail);
@@ -219,7 +218,7 @@ impl Parts {
         self.problems.push(detail);
     }
 
-    async fn spawn(self, listener: TcpListener, breaker: &Breaker) -> Result<Supervisor, AppError> {
+    async fn spawn(self, listener: serve::Listening, breaker: &Breaker) -> Result<Supervisor, AppError> {
         let mut supervisor = Supervisor::default();
         let stop = supervisor.stop_signal();
         let (reports_tx, reports) = mpsc::channel::<TaskReport>(REPORTS);
@@ -244,6 +243,7 @@ impl Parts {
             reported: reported_tx,
             lasting_problems: self.problems,
             load_at: self.load_at,
+            settled_at: tokio::time::Instant::now() + self.config.health.settled_after,
         });
         let commands = commands(self.spool.clone(), self.monitor.clone(), self.logs, self.run.clock.clone());
         let driver = Driver { core, downlink, commands, pulse: self.pulse.clone() };
@@ -279,11 +279,7 @@ impl Parts {
             status,
         );
         let stop_api = stop.clone();
-        supervisor.once("api", async move {
-            if let Err(error) = serve::run(listener, api, stop_api).await {
-                tracing::error!(error = crate::chain(&error), "the local API ended");
-            }
-        });
+        supervisor.once("api", listener.run(api, stop_api));
 
         let driver = Arc::new(Mutex::new(driver));
         driver.lock().await.core.start().await;

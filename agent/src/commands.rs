@@ -44,7 +44,7 @@ fn exit_of(error: &EnrollError) -> Exit {
 
 /// `status`: asks the running agent.
 pub fn show_status(config: &Config, is_json: bool) -> Exit {
-    match status::ask(config.serve.listen) {
+    match status::ask(&config.serve) {
         Ok(status) if is_json => println!("{status:#}"),
         Ok(status) => print!("{}", status::screen(&status)),
         Err(error) => {

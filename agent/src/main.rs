@@ -9,7 +9,10 @@ use flotilla_agent::config::{Config, Log};
 use flotilla_agent::exit::Exit;
 use flotilla_agent::health::{LogRing, ready};
 use flotilla_agent::{chain, commands};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -47,13 +50,12 @@ fn load(settings: &Settings) -> Result<Config, Exit> {
 
 fn start_log(config: &Log) -> LogRing {
     let ring = LogRing::default();
-    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ring.clone()).with_ansi(false);
-    if config.has_time {
-        log.init();
-    } else {
-        log.without_time().init();
-    }
+    // Levels by target need no regular expressions, which would weigh as much as the TLS stack.
+    let everything = || Targets::new().with_default(LevelFilter::INFO);
+    let filter: Targets = config.filter.parse().unwrap_or_else(|_| everything());
+    let layer = tracing_subscriber::fmt::layer().with_writer(ring.clone()).with_ansi(false);
+    let layer = if config.has_time { layer.boxed() } else { layer.without_time().boxed() };
+    tracing_subscriber::registry().with(layer).with(filter).init();
     ring
 }
 

@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use protocol::message::Hello;
 use serde_json::Value;
+
+use crate::config;
 
 /// Bound of each wait for the agent.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,33 +19,55 @@ const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// Nobody answers there.
-    #[error("no agent answers on {address}; is it running?")]
+    #[error("no agent answers on {place}; is it running?")]
     Unreachable {
         /// Where it was looked for.
-        address: SocketAddr,
+        place: String,
         /// What happened.
         source: std::io::Error,
     },
     /// Something answers, but no agent.
     #[error("what answers on {0} is not an agent")]
-    Foreign(SocketAddr),
+    Foreign(String),
 }
 
 /// The running agent's status.
 ///
 /// # Errors
 /// [`StatusError`].
-pub fn ask(address: SocketAddr) -> Result<Value, StatusError> {
-    let unreachable = |source| StatusError::Unreachable { address, source };
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(unreachable)?;
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(unreachable)?;
-    // HTTP/1.0: the body ends with the connection and is never chunked.
-    let request = format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(unreachable)?;
+pub fn ask(config: &config::Serve) -> Result<Value, StatusError> {
+    let (place, answer) = match (config.listen, &config.unix) {
+        (Some(mut address), _) => {
+            // An agent that listens on every address is found on this machine's own.
+            if address.ip().is_unspecified() {
+                address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            }
+            let stream = TcpStream::connect_timeout(&address, TIMEOUT);
+            let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
+            (address.to_string(), bounded.and_then(answer))
+        }
+        (None, path) => {
+            let path = path.clone().unwrap_or_default();
+            let stream = UnixStream::connect(&path);
+            let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
+            (path.display().to_string(), bounded.and_then(answer))
+        }
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(source) => return Err(StatusError::Unreachable { place, source }),
+    };
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").map(|end| end + 4);
+    let body = head.and_then(|head| serde_json::from_slice(&answer[head..]).ok());
+    body.ok_or(StatusError::Foreign(place))
+}
+
+/// HTTP/1.0: the body ends with the connection and is never chunked.
+fn answer(mut stream: impl Read + Write) -> std::io::Result<Vec<u8>> {
+    stream.write_all(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).map_err(unreachable)?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or(StatusError::Foreign(address))?;
-    serde_json::from_slice(&answer[end + 4..]).map_err(|_| StatusError::Foreign(address))
+    stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
+    Ok(answer)
 }
 
 /// One screen: what runs, since when, what waits, what is wrong.

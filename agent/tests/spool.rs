@@ -105,7 +105,7 @@ fn acknowledged_records_are_deleted_and_the_sequence_goes_on_after_a_restart() {
     {
         let (spool, _) = open(dir.path(), 64 * MIB);
         let handle = spool.handle();
-        stream = handle.stream().clone();
+        stream = handle.stream();
         for n in 1..=10 {
             assert_eq!(rt.block_on(handle.append(Kind::Event, vec![n])).unwrap(), u64::from(n));
         }
@@ -118,7 +118,7 @@ fn acknowledged_records_are_deleted_and_the_sequence_goes_on_after_a_restart() {
     }
     let (spool, _) = open(dir.path(), 64 * MIB);
     let handle = spool.handle();
-    assert_eq!(handle.stream(), &stream);
+    assert_eq!(handle.stream(), stream);
     assert_eq!(rt.block_on(handle.append(Kind::Event, vec![11])).unwrap(), 11);
     assert_eq!(handle.state().depth_bytes, 1);
 }
@@ -169,14 +169,28 @@ fn a_damaged_database_is_moved_aside_and_the_agent_lives() {
     let stream = {
         let (spool, _) = open(dir.path(), MIB);
         rt.block_on(spool.handle().append(Kind::Event, vec![1])).unwrap();
-        spool.handle().stream().clone()
+        spool.handle().stream()
     };
     std::fs::write(dir.path().join("spool/conf"), [0; 62]).unwrap();
     let (spool, report) = open(dir.path(), MIB);
     assert!(report.is_some_and(|text| text.contains("moved to")));
-    assert_ne!(spool.handle().stream(), &stream);
+    assert_ne!(spool.handle().stream(), stream);
     assert_eq!(rt.block_on(spool.handle().append(Kind::Event, vec![2])).unwrap(), 1);
     assert!(dir.path().join("spool.quarantined/conf").exists());
+}
+
+#[test]
+fn a_disk_that_takes_no_spool_is_tried_again_and_what_came_meanwhile_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    // The marker's temporary name is taken by a folder: it can't be written.
+    std::fs::create_dir(dir.path().join("spool.tmp")).unwrap();
+    let (spool, _) = open(dir.path(), MIB);
+    let handle = spool.handle();
+    assert!(handle.problem().is_some_and(|why| why.contains("can't be stored")));
+    (0..3).for_each(|_| handle.offer(Kind::Pane, vec![1]));
+    std::fs::remove_dir(dir.path().join("spool.tmp")).unwrap();
+    let seq = runtime().block_on(handle.append(Kind::Event, vec![1])).unwrap();
+    assert_eq!((seq, handle.state().depth_records, handle.problem()), (4, 4, None), "nothing was lost");
 }
 
 #[test]

@@ -22,6 +22,12 @@ pub(crate) enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// Plain HTTP or no address.
+    #[error("{server:?} is not an address like https://fleet.example:8443; only https is spoken")]
+    NotHttps {
+        /// What was given.
+        server: String,
+    },
     /// The CA file holds no certificate.
     #[error("the CA file holds no PEM certificate")]
     NoCertificate,
@@ -82,6 +88,9 @@ impl Client {
     /// # Errors
     /// When the CA isn't a certificate.
     pub(crate) fn new(server: &str, ca_pem: &str) -> Result<Self, ClientError> {
+        if !server.starts_with("https://") {
+            return Err(ClientError::NotHttps { server: server.to_owned() });
+        }
         let setup = |source| ClientError::Setup { server: server.to_owned(), source };
         let ca = Certificate::from_pem_bundle(ca_pem.as_bytes()).map_err(setup)?;
         if ca.is_empty() {

@@ -3,6 +3,8 @@
 //! Nothing of the product is replaced: the cross-built binary runs under an emulator against the real server, and
 //! faults are made around the real processes, never inside them.
 
+mod bench;
+mod crash;
 mod faults;
 mod smoke;
 
@@ -24,12 +26,22 @@ enum Command {
     Smoke(smoke::Args),
     /// Bad input, power cuts, full disks, wrong clocks: nothing is lost and the loop goes on.
     Faults(faults::Args),
+    /// The disk as a power cut would leave it, at thousands of points: nothing durable is lost.
+    Crash(crash::Args),
+    /// Figures of the agent's parts; each is a test too.
+    Bench(bench::Args),
+    /// The work that `crash` records.
+    #[command(hide = true)]
+    CrashWork(crash::work::Args),
 }
 
 fn main() -> Result<()> {
     match Args::parse().command {
         Command::Smoke(args) => smoke::main(&args),
         Command::Faults(args) => faults::main(&args),
+        Command::Crash(args) => crash::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        Command::CrashWork(args) => crash::work::main(&args),
     }
 }
 

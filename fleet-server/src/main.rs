@@ -9,6 +9,9 @@ use flotilla_server::config::{Config, Log, LogFormat};
 use flotilla_server::exit::Exit;
 use flotilla_server::supervisor::with_causes;
 use tracing::{error, info, warn};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 mod cli;
 
@@ -52,9 +55,11 @@ fn with_config(options: Options, then: impl FnOnce(Config) -> Exit) -> Exit {
 }
 
 fn start_log(log: &Log) {
-    let filter = tracing_subscriber::EnvFilter::new(&log.filter);
+    let everything = || Targets::new().with_default(LevelFilter::INFO);
+    let filter: Targets = log.filter.parse().unwrap_or_else(|_| everything());
     let ansi = log.format == LogFormat::Text && std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi);
+    tracing_subscriber::registry().with(layer).with(filter).init();
 }
 
 async fn run(config: Config) -> Exit {
@@ -91,6 +96,15 @@ fn announce(running: &Running) {
     let (bound, urls) = (&running.bound, &running.state.urls);
     info!("console and API on {} ({})", urls.https, bound.https);
     info!("devices: HTTP on {} ({}), MQTT on {} ({})", urls.device, bound.device, urls.mqtt, bound.mqtt);
+    let for_devices = [("device", bound.device, &urls.device), ("mqtt", bound.mqtt, &urls.mqtt)];
+    for (port, address, url) in for_devices {
+        if !address.ip().is_loopback() && url.contains("//localhost:") {
+            warn!(
+                "devices are told to use {url}, which only works on this machine; set {port}.public_url and \
+                 authority.names to the name that devices reach it by"
+            );
+        }
+    }
     if let Some(first) = &running.first_admin {
         info!(
             "first start: sign in as {} with the one-time password in {}",

@@ -49,6 +49,7 @@ async fn the_first_admin_must_choose_a_password() {
     }
     let changed = server.post(&who, "/session/password", change("long enough for tests")).await;
     assert_eq!(changed.status, StatusCode::NO_CONTENT);
+    assert!(!file.exists(), "the one-time password opens nothing any more");
     assert_eq!(server.get(&who, "/session").await.code(), "session_expired", "old sessions end");
     let who = support::cookie_of(&changed);
     assert_eq!(server.get(&who, "/projects").await.json["items"][0]["project"], "default");
@@ -141,6 +142,30 @@ async fn a_token_may_never_more_than_its_maker() {
 }
 
 #[tokio::test]
+async fn a_narrow_token_sees_and_ends_only_what_it_includes() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let mut made = std::collections::BTreeMap::new();
+    for (project, role) in [("*", "admin"), ("default", "operator"), ("default", "viewer")] {
+        let body = json!({"title": role, "project": project, "role": role});
+        let answer = server.post(&admin, "/tokens", body).await;
+        let text = answer.json["text"].as_str().unwrap().to_owned();
+        made.insert(role, (As::Token(text), answer.json["token"]["id"].as_str().unwrap().to_owned()));
+    }
+    let (operator, own) = &made["operator"];
+    let seen = server.get(operator, "/tokens").await;
+    let titles: Vec<&str> =
+        seen.json["items"].as_array().unwrap().iter().filter_map(|t| t["title"].as_str()).collect();
+    assert_eq!(titles, ["operator", "viewer"], "{}", seen.text);
+    let end =
+        async |id: &str| server.call(operator, Method::DELETE, &format!("/tokens/{id}"), None).await.status;
+    assert_eq!(end(&made["admin"].1).await, StatusCode::NOT_FOUND);
+    assert_eq!(end(&made["viewer"].1).await, StatusCode::NO_CONTENT);
+    assert_eq!(end(own).await, StatusCode::NO_CONTENT, "it may end itself: that is signing out");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn devices_are_listed_labelled_and_decommissioned() {
     let server = TestServer::start().await;
     let admin = server.admin().await;
@@ -153,6 +178,8 @@ async fn devices_are_listed_labelled_and_decommissioned() {
     let second = server.get(&admin, &format!("{DEFAULT}/devices?limit=2&cursor={cursor}")).await;
     assert_eq!(second.json["items"][0]["device"], "cam-3");
     assert_eq!(second.json["next_cursor"], Value::Null);
+    let foreign = server.get(&admin, &format!("{DEFAULT}/devices?cursor=AAAA")).await;
+    assert_eq!((foreign.status, foreign.code()), (StatusCode::BAD_REQUEST, "bad_cursor"));
     let path = format!("{DEFAULT}/devices/cam-1");
     let mut changes = server.running.state.bus.subscribe();
     let labels = json!({"labels": {"site": "roof"}});

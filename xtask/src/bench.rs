@@ -2,6 +2,7 @@
 
 mod footprint;
 mod int8;
+mod parts;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -22,11 +23,27 @@ enum Bench {
     },
     /// Quantized nets: ours, tract, ONNX Runtime and OpenVINO, one thread on one core.
     Int8(int8::Args),
+    /// A hundred swaps of a release under clients without pause: requests, failures, wrong answers, latency.
+    Swap {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Durable records a second, memory over a million of them, disk per byte of them.
+    Spool {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
+
+pub(crate) use parts::run as run_part;
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     match &args.bench {
         Bench::Footprint { json } => footprint::main(*json),
         Bench::Int8(args) => int8::main(args),
+        Bench::Swap { json } => parts::main("swap", *json),
+        Bench::Spool { json } => parts::main("spool", *json),
     }
 }

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | bench | tidy | package`.
+//! The project's own commands: `cargo xtask demo | test | bench | fuzz | firmware-tests | tidy | package`.
 //!
 //! Each says what it does, installs what it needs from the ordinary package managers and says so, and never
 //! takes a shortcut into the product: it calls the same binaries and command lines as a user.
@@ -6,6 +6,9 @@
 mod bench;
 mod builds;
 mod demo;
+mod firmware;
+mod fuzz;
+mod interop;
 mod package;
 mod run;
 mod test;
@@ -30,8 +33,12 @@ enum Command {
     Test(test::Args),
     /// Measure, and print the figures that the docs quote.
     Bench(bench::Args),
+    /// Fuzz every parser of outside bytes with a nightly compiler and cargo-fuzz.
+    Fuzz(fuzz::Args),
     /// Check arrows between rooms, fences, file sizes, paths and secrets.
     Tidy,
+    /// Run one floor of the firmware tests in depth.
+    FirmwareTests(firmware::Args),
     /// Build the static agent for a device.
     Package(package::Args),
 }
@@ -41,7 +48,9 @@ fn main() -> Result<()> {
         Command::Demo(args) => demo::main(&args),
         Command::Test(args) => test::main(&args),
         Command::Bench(args) => bench::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
         Command::Tidy => tidy::main(),
+        Command::FirmwareTests(args) => firmware::main(&args),
         Command::Package(args) => package::main(&args),
     }
 }

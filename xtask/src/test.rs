@@ -37,6 +37,8 @@ enum Step {
     Deny,
     /// Unit and integration tests of every crate, with a real PostgreSQL.
     Unit,
+    /// Our TUF client and python-tuf's, each against the other's repositories.
+    Interop,
     /// The demo's story with its outcomes asserted, then the browser tests against that very fleet.
     Demo,
     /// The cross-built agent on an emulated device against the real server, then faults around a real fleet.
@@ -84,6 +86,7 @@ impl Step {
             ])),
             Self::Deny => deny(),
             Self::Unit => unit(),
+            Self::Interop => crate::interop::main(),
             Self::Demo => story_and_browser(),
             Self::Firmware => firmware(),
         }
@@ -158,5 +161,11 @@ fn firmware() -> Result<()> {
         Ok(command)
     };
     check(rig("smoke")?.arg("--cross-agent").arg(agent))?;
-    check(&mut rig("faults")?)
+    check(&mut rig("faults")?)?;
+    let swapped = crate::bench::run_part(folder, "swap")?;
+    println!(
+        "  ok  {} swaps under load: {} requests, none failed, none wrong",
+        swapped["swaps"], swapped["requests"]
+    );
+    crate::firmware::crash(&folder.join("firmware-tests"), crate::firmware::CRASH_STATES)
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::run::{metadata, output, program, root};
 
 /// Which of our packages each may name in its normal dependencies.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("protocol", &[]),
     ("trust", &["protocol"]),
     ("profile", &["protocol"]),
@@ -21,7 +21,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("flotilla-server", &["protocol", "trust", "profile", "release", "rollout"]),
     ("flotilla", &["protocol", "trust", "profile", "release", "inference"]),
     ("testkit", &["protocol", "trust", "release"]),
-    ("firmware-tests", &["protocol", "trust", "release", "testkit"]),
+    ("tuf-client", &["protocol", "trust"]),
+    ("firmware-tests", &["protocol", "trust", "release", "testkit", "flotilla-agent"]),
     ("xtask", &["testkit"]),
 ];
 

@@ -26,6 +26,10 @@ pub(crate) const QEMU_AARCH64: Tool =
 pub(crate) const C_COMPILER: Tool =
     Tool { program: "cc", package: "gcc", needed_for: "counting instructions under emulation" };
 
+/// Shows a disk whose every write is logged.
+pub(crate) const STORAGE_DAEMON: Tool =
+    Tool { program: "qemu-storage-daemon", package: "qemu-utils", needed_for: "crash states" };
+
 /// A library that gives a program another clock; it lies in a folder named by the machine's architecture.
 pub(crate) const LIBFAKETIME: Tool = Tool {
     program: "faketime/libfaketimeMT.so.1",

@@ -3,6 +3,7 @@
 use crate::durable::DurableError;
 use crate::exit::Exit;
 use crate::link::{self, IdentityError, ReportError, TlsError};
+use crate::serve::ListenError;
 use crate::store::SpoolError;
 
 /// Why the agent can't start.
@@ -26,14 +27,9 @@ pub enum AppError {
     /// The spool.
     #[error("the telemetry spool can't be opened")]
     Spool(#[source] SpoolError),
-    /// The local API's address.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Where.
-        address: std::net::SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-    },
+    /// The local API's address or socket.
+    #[error("the local API can't start")]
+    Listen(#[source] ListenError),
     /// The server's address.
     #[error("the identity names no usable server")]
     Address(#[source] link::http::FetchError),
@@ -45,11 +41,11 @@ impl AppError {
         use std::io::ErrorKind::{AddrInUse, AddrNotAvailable};
         match self {
             Self::Locked(_) => Exit::Unavailable,
-            Self::Listen { source, .. } if matches!(source.kind(), AddrInUse | AddrNotAvailable) => {
+            Self::Listen(error) if matches!(error.source.kind(), AddrInUse | AddrNotAvailable) => {
                 Exit::Unavailable
             }
             Self::State(error) if error.is_unwritable() => Exit::Unavailable,
-            Self::Identity(_) | Self::Listen { .. } | Self::Address(_) | Self::Tls(_) | Self::State(_) => {
+            Self::Identity(_) | Self::Listen(_) | Self::Address(_) | Self::Tls(_) | Self::State(_) => {
                 Exit::Config
             }
             Self::Report(_) | Self::Spool(_) => Exit::Internal,
@@ -63,7 +59,7 @@ mod tests {
     use std::io::{Error, ErrorKind};
 
     fn listen(kind: ErrorKind) -> AppError {
-        AppError::Listen { address: ([127, 0, 0, 1], 8500).into(), source: Error::from(kind) }
+        AppError::Listen(ListenError { place: "127.0.0.1:8500".into(), source: Error::from(kind) })
     }
 
     fn state(kind: ErrorKind) -> AppError {

@@ -79,6 +79,16 @@ impl Reader {
         self.text(key, default).into()
     }
 
+    pub(super) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
+        let parse = |v: &Value| v.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from);
+        self.read(key, "a path that begins with /", parse)
+    }
+
+    /// Refuses a value that is valid alone, but not together with another one.
+    pub(super) fn refuse(&mut self, key: &str, expected: &str) {
+        self.read(key, expected, |_| None::<()>);
+    }
+
     pub(super) fn parsed<T: std::str::FromStr>(&mut self, key: &str, default: T, expected: &str) -> T {
         self.read(key, expected, |v| v.as_str()?.parse().ok()).unwrap_or(default)
     }

@@ -83,14 +83,22 @@ pub struct Update {
 /// The local API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serve {
-    /// Where applications and `status` connect. Default `127.0.0.1:8500`.
-    pub listen: SocketAddr,
-    /// Largest request body in bytes. Default 16 MiB.
+    /// Where applications and `status` connect. Default `127.0.0.1:8500`; `off` leaves only the unix socket.
+    pub listen: Option<SocketAddr>,
+    /// Path of a unix socket that serves the same. Default none.
+    pub unix: Option<PathBuf>,
+    /// Largest request body in bytes; four such bodies may be on their way at once. Default 16 MiB.
     pub max_body_bytes: usize,
     /// Inferences that may wait or run at once; one more is answered 503. Default 64.
     pub queue: usize,
-    /// Bound of one request. Default 10 s.
+    /// An inference that has waited so long for its turn is answered 503. Default 500 ms.
+    pub max_wait: Duration,
+    /// Bound of one request, and of reading its body. Default 10 s.
     pub timeout: Duration,
+    /// Bound of reading a request's head, the silence before it included. Default 30 s.
+    pub header_timeout: Duration,
+    /// Connections at once; one more is answered 503 and closed. Default 128.
+    pub max_connections: usize,
 }
 
 /// What is measured and summarised.
@@ -210,15 +218,36 @@ fn update(r: &mut Reader) -> Update {
 }
 
 fn serve(r: &mut Reader) -> Serve {
-    Serve {
-        listen: r.parsed(
-            "serve.listen",
-            SocketAddr::from(([127, 0, 0, 1], 8500)),
-            "an address such as 127.0.0.1:8500",
-        ),
+    let serve = Serve {
+        listen: r.parsed("serve.listen", Listen::default(), "an address such as 127.0.0.1:8500, or off").0,
+        unix: r.optional_path("serve.unix"),
         max_body_bytes: usize::try_from(r.number("serve.max_body_bytes", 16 * MIB, 1024..=1024 * MIB))
             .unwrap_or(usize::MAX),
         queue: usize::try_from(r.number("serve.queue", 64, 1..=100_000)).unwrap_or(64),
+        max_wait: r.millis("serve.max_wait_ms", 500, 1..=600_000),
         timeout: r.millis("serve.timeout_ms", 10_000, 1..=600_000),
+        header_timeout: r.millis("serve.header_timeout_ms", 30_000, 100..=3_600_000),
+        max_connections: usize::try_from(r.number("serve.max_connections", 128, 1..=100_000)).unwrap_or(128),
+    };
+    if serve.listen.is_none() && serve.unix.is_none() {
+        r.refuse("serve.listen", "an address, or a path in serve.unix");
+    }
+    serve
+}
+
+/// An address to listen on, or `off`.
+struct Listen(Option<SocketAddr>);
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self(Some(SocketAddr::from(([127, 0, 0, 1], 8500))))
+    }
+}
+
+impl std::str::FromStr for Listen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|address| Self(Some(address))) }
     }
 }

@@ -1,18 +1,26 @@
-//! The crash-loop breaker: counts starts that ended early, in a row. Over the bound the agent starts without
-//! models, so that it stays reachable and a fix can arrive.
+//! The crash-loop breaker: counts starts that ended early, in a row. Over the bound new releases are held back until
+//! the agent has stayed up; what is committed serves at once, unless loading it is what ended the agent.
+//! Nothing here needs the disk to take a write: a count that can't be kept is a problem to report, no more.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::durable;
+use protocol::ModelName;
+
+use crate::durable::{self, DurableError};
+
+/// Loads of a model, in a row, that may end the agent before the model is held back too.
+const MAX_LOST_LOADS: u32 = 3;
+const MAX_LOADS_BYTES: u64 = 64 * 1024;
 
 /// What this start may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// Everything.
     Normal,
-    /// No model is loaded: so many starts in a row ended early.
-    WithoutModels {
+    /// No candidate is loaded: so many starts in a row ended early.
+    HoldingBack {
         /// How many.
         early_ends: u32,
     },
@@ -26,20 +34,17 @@ pub struct Breaker {
 
 impl Breaker {
     /// Counts this start as ended early until [`Breaker::settled`] is called. An unreadable count is taken for
-    /// none, and one that can't be written (full disk) is only logged: the breaker must never be what keeps an
-    /// agent down.
-    pub fn start(state_dir: &Path, max_early_ends: u32) -> (Self, Start) {
+    /// none: the breaker must never be what keeps an agent down. The error, if any, says why the count could not
+    /// be kept.
+    pub fn start(state_dir: &Path, max_early_ends: u32) -> (Self, Start, Option<DurableError>) {
         let path = state_dir.join("early-ends");
         let stored = durable::read_bounded(&path, 16).ok().flatten();
         let early_ends: u32 =
             stored.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok()).unwrap_or(0);
-        if let Err(error) = durable::write_atomic(&path, early_ends.saturating_add(1).to_string().as_bytes())
-        {
-            tracing::warn!(error = %error, "this start can't be counted; starting all the same");
-        }
+        let kept = durable::write_atomic(&path, early_ends.saturating_add(1).to_string().as_bytes());
         let start =
-            if early_ends >= max_early_ends { Start::WithoutModels { early_ends } } else { Start::Normal };
-        (Self { path }, start)
+            if early_ends >= max_early_ends { Start::HoldingBack { early_ends } } else { Start::Normal };
+        (Self { path }, start, kept.err())
     }
 
     /// Calls [`Breaker::settled`] after so long.
@@ -59,18 +64,60 @@ impl Breaker {
     }
 }
 
+/// Which models were being loaded when the agent ended, and how often in a row.
+#[derive(Debug)]
+pub struct LoadLog {
+    path: PathBuf,
+    lost: BTreeMap<ModelName, u32>,
+}
+
+impl LoadLog {
+    /// Reads what the last starts left. What can't be read counts as nothing.
+    pub fn open(state_dir: &Path) -> Self {
+        let path = state_dir.join("lost-loads");
+        let stored = durable::read_bounded(&path, MAX_LOADS_BYTES).ok().flatten();
+        let lost = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Self { path, lost }
+    }
+
+    /// Whether loads of `model` have not ended the agent too often in a row.
+    pub fn may_load(&self, model: &ModelName) -> bool {
+        self.lost.get(model).is_none_or(|lost| *lost < MAX_LOST_LOADS)
+    }
+
+    /// `model` is about to be loaded.
+    pub fn begin(&mut self, model: &ModelName) {
+        *self.lost.entry(model.clone()).or_default() += 1;
+        self.keep();
+    }
+
+    /// The load came back, well or not.
+    pub fn done(&mut self, model: &ModelName) {
+        if self.lost.remove(model).is_some() {
+            self.keep();
+        }
+    }
+
+    fn keep(&self) {
+        let bytes = serde_json::to_vec(&self.lost).unwrap_or_default();
+        if let Err(error) = durable::write_atomic(&self.path, &bytes) {
+            tracing::warn!(error = crate::chain(&error), "who is being loaded could not be noted");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn early_ends_in_a_row_start_without_models_and_a_settled_start_resets() {
+    fn early_ends_in_a_row_hold_back_and_a_settled_start_resets() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..3 {
             assert_eq!(Breaker::start(dir.path(), 3).1, Start::Normal);
         }
-        let (breaker, start) = Breaker::start(dir.path(), 3);
-        assert_eq!(start, Start::WithoutModels { early_ends: 3 });
+        let (breaker, start, trouble) = Breaker::start(dir.path(), 3);
+        assert_eq!((start, trouble.is_none()), (Start::HoldingBack { early_ends: 3 }, true));
         breaker.settled();
         assert_eq!(Breaker::start(dir.path(), 3).1, Start::Normal);
     }
@@ -83,8 +130,28 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_can_not_be_counted_is_a_start_all_the_same() {
+    fn a_disk_that_takes_no_write_does_not_stop_the_start() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Breaker::start(&dir.path().join("absent"), 1).1, Start::Normal);
+        // The temporary file's name is taken by a folder: no write comes through, for root neither.
+        std::fs::create_dir(dir.path().join("early-ends.tmp")).unwrap();
+        let (_, start, trouble) = Breaker::start(dir.path(), 1);
+        assert_eq!((start, trouble.is_some()), (Start::Normal, true));
+    }
+
+    #[test]
+    fn a_model_whose_load_ends_the_agent_again_and_again_is_held_back_until_it_loads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bad, good) = (ModelName::new("bad").unwrap(), ModelName::new("good").unwrap());
+        for _ in 0..MAX_LOST_LOADS {
+            let mut log = LoadLog::open(dir.path());
+            assert!(log.may_load(&bad));
+            log.begin(&good);
+            log.done(&good);
+            log.begin(&bad);
+        }
+        let mut log = LoadLog::open(dir.path());
+        assert!(!log.may_load(&bad) && log.may_load(&good));
+        log.done(&bad);
+        assert!(LoadLog::open(dir.path()).may_load(&bad));
     }
 }

@@ -10,7 +10,7 @@ mod logs;
 mod notify;
 mod supervisor;
 
-pub use breaker::{Breaker, Start};
+pub use breaker::{Breaker, LoadLog, Start};
 pub use clock::{Clock, built_at};
 pub use disk::{free_bytes, used_bytes};
 pub use hardware::read_hardware;

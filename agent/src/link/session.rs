@@ -162,7 +162,7 @@ impl Session {
     fn heard(&mut self, channel: Channel, payload: &[u8]) {
         match channel {
             Channel::Ack => match decode_json::<Ack>(payload) {
-                Ok(ack) if ack.stream == *self.inputs.spool.stream() => {
+                Ok(ack) if ack.stream == self.inputs.spool.stream() => {
                     self.inputs.spool.acknowledge(ack.upto_seq);
                     self.pump.acknowledged(ack.upto_seq, Instant::now());
                 }
@@ -286,7 +286,7 @@ fn pack(spool: &SpoolHandle, from: u64) -> Option<Packed> {
     let floor_seq = if from <= chunk.floor_seq { first_seq } else { chunk.floor_seq };
     let batch = Batch {
         v: WIRE_VERSION,
-        stream: spool.stream().clone(),
+        stream: spool.stream(),
         floor_seq,
         records: chunk.records,
         dropped: chunk.dropped,

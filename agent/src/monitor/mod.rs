@@ -12,5 +12,5 @@ mod resources;
 mod watch;
 
 pub use labels::{FeedbackError, Label};
-pub use recorder::{Monitor, Outcome, Request, Sink, Totals};
+pub use recorder::{Monitor, Outcome, Request, Sink, Times, Totals};
 pub use resources::read as read_resources;

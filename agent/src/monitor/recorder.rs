@@ -31,10 +31,32 @@ pub struct Request<'a> {
     pub inputs: &'a [Tensor],
     /// The device's clock.
     pub at: UnixMillis,
-    /// Time that the inference took, the wait before it excluded.
-    pub latency: Duration,
+    /// What took how long.
+    pub times: Times,
     /// How it ended.
     pub outcome: Outcome<'a>,
+}
+
+impl Request<'_> {
+    /// Items of the batch; 1 for a model without batches.
+    fn rows(&self) -> usize {
+        let batched = self.loaded.runtime.spec().inputs.iter().find(|spec| spec.is_batched());
+        let input = batched.and_then(|spec| self.inputs.iter().find(|input| input.name() == spec.name));
+        input.and_then(|input| input.shape().first().copied()).unwrap_or(1)
+    }
+}
+
+/// What took how long in one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Waiting for its turn.
+    pub queue: Duration,
+    /// Reading the inputs.
+    pub input: Duration,
+    /// The inference, with the release's own steps before and after the model.
+    pub infer: Duration,
+    /// Writing the answer.
+    pub output: Duration,
 }
 
 /// How a request ended.
@@ -61,8 +83,45 @@ pub struct Totals {
     pub labels: u64,
     /// Labels that were the class that the model had said.
     pub right: u64,
-    /// Time spent in inference, in microseconds.
+    /// Items of the batches that were answered.
+    pub rows: u64,
+    /// When the last one was answered, by the device's clock.
+    pub last: Option<UnixMillis>,
+    /// Time that answered requests waited for their turn, in microseconds.
+    pub queue_us: u64,
+    /// Time spent reading inputs of answered requests, in microseconds.
+    pub input_us: u64,
+    /// Time spent in inference of answered requests, in microseconds.
     pub busy_us: u64,
+    /// Time spent writing answers, in microseconds.
+    pub output_us: u64,
+    /// Time spent in inferences that failed, in microseconds.
+    pub failed_us: u64,
+}
+
+impl Totals {
+    fn count(&mut self, request: &Request<'_>) {
+        let add = |all: &mut u64, time: Duration| {
+            *all = all.saturating_add(u64::try_from(time.as_micros()).unwrap_or(0));
+        };
+        let Times { queue, input, infer, output } = request.times;
+        match request.outcome {
+            Outcome::Answered(_) => {
+                self.answered += 1;
+                self.rows += request.rows() as u64;
+                self.last = Some(request.at);
+                add(&mut self.queue_us, queue);
+                add(&mut self.input_us, input);
+                add(&mut self.busy_us, infer);
+                add(&mut self.output_us, output);
+            }
+            Outcome::Failed(_) => {
+                self.failed += 1;
+                add(&mut self.failed_us, infer);
+            }
+            Outcome::Refused => self.refused += 1,
+        }
+    }
 }
 
 /// Counts everything about serving. Share it by `Arc`.
@@ -122,7 +181,9 @@ impl Monitor {
             Outcome::Answered(outputs) => {
                 let answers = features::answers(outputs, reference.schema.classes());
                 let rows = features::rows(&reference.extractor, request.inputs).unwrap_or_default();
-                self.count(&key, |counting| counting.answered(request.at, request.latency, &rows, &answers));
+                self.count(&key, |counting| {
+                    counting.answered(request.at, request.times.infer, &rows, &answers)
+                });
                 self.record_totals(request, &key);
             }
             Outcome::Failed(kind) => {
@@ -218,17 +279,10 @@ impl Monitor {
 
     fn record_totals(&self, request: &Request<'_>, key: &(ModelName, Digest)) {
         let mut state = self.lock();
-        let totals = state.totals.entry(key.0.clone()).or_default();
-        totals.busy_us =
-            totals.busy_us.saturating_add(u64::try_from(request.latency.as_micros()).unwrap_or(0));
-        match request.outcome {
-            Outcome::Answered(_) => totals.answered += 1,
-            Outcome::Failed(_) => totals.failed += 1,
-            Outcome::Refused => totals.refused += 1,
-        }
+        state.totals.entry(key.0.clone()).or_default().count(request);
         if let Some((_, watch)) = state.watches.get_mut(&key.0).filter(|(digest, _)| *digest == key.1) {
             match request.outcome {
-                Outcome::Answered(_) => watch.answered(request.latency),
+                Outcome::Answered(_) => watch.answered(request.times.infer),
                 Outcome::Failed(_) => watch.failed(),
                 Outcome::Refused => {}
             }

@@ -1,6 +1,5 @@
 //! Errors as the protocol writes them: `{"error": "..."}` with a status.
 
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inference::{InferError, TensorJsonError};
@@ -13,15 +12,33 @@ pub(super) enum ApiError {
     /// No such model here.
     #[error("model {name:?} is not served here; served are: {served}")]
     UnknownModel { name: String, served: String },
+    /// It is here but not loaded now.
+    #[error("model {name} is not loaded: {why}")]
+    NotLoaded { name: String, why: String },
     /// Another version serves.
     #[error("model {name} serves version {serving}, not {wanted:?}")]
     UnknownVersion { name: String, serving: String, wanted: String },
     /// No such path.
     #[error("there is nothing at {0}")]
     UnknownPath(String),
-    /// The body can't be read.
-    #[error("the request's body was not accepted: {}", .0.body_text())]
-    Body(BytesRejection),
+    /// This path, but not with this method.
+    #[error("{method} is not for {path}")]
+    Method { method: String, path: String },
+    /// The body is over its bound.
+    #[error("the request's body was not accepted: it may have at most {max} bytes")]
+    BodyTooLarge { max: usize },
+    /// The body came too slowly.
+    #[error("the request's body was not accepted: it did not come within {timeout_ms} ms")]
+    BodyTimeout { timeout_ms: u128 },
+    /// The body broke off.
+    #[error("the request's body was not accepted: {0}")]
+    BodyBroken(String),
+    /// The body is compressed.
+    #[error("the request's body was not accepted: content encoding {0:?} is not supported, send it as it is")]
+    Encoding(String),
+    /// Something that only the fleet may change.
+    #[error("{0}; what serves here is decided by the fleet's signed releases")]
+    ReadOnly(String),
     /// The body is not what the protocol says.
     #[error("the request is not valid JSON of the protocol: {0}")]
     Json(#[source] serde_json::Error),
@@ -35,8 +52,8 @@ pub(super) enum ApiError {
     #[error("{0}")]
     Infer(InferError),
     /// Too many requests wait already.
-    #[error("overloaded: {queue} requests wait or run already")]
-    Overloaded { queue: usize },
+    #[error("overloaded: {why}")]
+    Overloaded { why: String },
     /// It took too long.
     #[error("not answered within {timeout_ms} ms")]
     Timeout { timeout_ms: u128 },
@@ -58,11 +75,15 @@ impl ApiError {
             Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::UnknownPath(_) => {
                 StatusCode::NOT_FOUND
             }
-            Self::Body(rejection) => rejection.status(),
-            Self::Json(_) | Self::Tensor(_) | Self::Field(_) => StatusCode::BAD_REQUEST,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ReadOnly(_) => StatusCode::FORBIDDEN,
+            Self::BodyBroken(_) | Self::Json(_) | Self::Tensor(_) | Self::Field(_) => StatusCode::BAD_REQUEST,
             Self::Infer(error) if error.is_caller_fault() => StatusCode::BAD_REQUEST,
             Self::Infer(_) | Self::Died => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } | Self::NotLoaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Feedback(FeedbackError::UnknownId { .. }) => StatusCode::NOT_FOUND,
             Self::Feedback(FeedbackError::Twice { .. }) => StatusCode::CONFLICT,
@@ -76,10 +97,11 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
+        let retry_after_s = if matches!(self, Self::NotLoaded { .. }) { "10" } else { "1" };
         let body = serde_json::json!({ "error": self.to_string() });
         let mut response = (status, axum::Json(body)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after_s));
         }
         response
     }

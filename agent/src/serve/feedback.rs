@@ -1,12 +1,13 @@
 //! `POST /v2/models/{model}/feedback`: the true label of an earlier inference, by its id.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::Request;
 use protocol::ModelName;
 use serde::{Deserialize, Serialize};
 
+use super::body;
 use super::error::ApiError;
 use super::work::Api;
 use crate::monitor::Label;
@@ -36,10 +37,10 @@ pub(super) struct Accepted {
 pub(super) async fn feedback(
     State(api): State<Api>,
     Path(model): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request<Body>,
 ) -> Result<Json<Accepted>, ApiError> {
-    let body = body.map_err(ApiError::Body)?;
-    let feedback: Feedback = serde_json::from_slice(&body).map_err(ApiError::Json)?;
+    let body = body::receive(&api, request).await?;
+    let feedback: Feedback = serde_json::from_slice(&body.split().0).map_err(ApiError::Json)?;
     let labels = match feedback.label {
         Labels::One(label) => vec![label],
         Labels::Many(labels) => labels,

@@ -1,56 +1,185 @@
-//! Paths, and the server that listens for them.
+//! Where the API listens, and what a connection may cost: it is bounded in number, and in the time that a request's
+//! head takes.
+
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::Uri;
-use axum::routing::{get, post};
-use axum::serve::Listener;
+use axum::serve::{Listener, ListenerExt};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::error::ApiError;
-use super::work::Api;
-use super::{feedback, infer, metrics, models};
+use super::routes;
+use super::work::{Api, Full};
+use crate::config;
 
-/// The server stopped by itself.
+/// Connections that are being refused at once.
+const REFUSALS: usize = 32;
+/// Time that a refused connection has to read why.
+const REFUSAL_TIME: std::time::Duration = std::time::Duration::from_millis(500);
+/// Permissions of the unix socket: the agent's user and group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why the API can't listen.
 #[derive(Debug, thiserror::Error)]
-#[error("the local API can't go on serving")]
-pub struct ServeError(#[source] std::io::Error);
-
-/// All paths of the local API.
-pub fn router(api: Api) -> Router {
-    let limit = DefaultBodyLimit::max(api.max_body_bytes);
-    let model = Router::new()
-        .route("/", get(models::metadata))
-        .route("/ready", get(models::model_ready))
-        .route("/config", get(models::config))
-        .route("/stats", get(models::stats));
-    Router::new()
-        .route("/v2", get(models::server))
-        .route("/v2/health/live", get(models::live))
-        .route("/v2/health/ready", get(models::ready))
-        .route("/v2/models/{model}/infer", post(infer::latest))
-        .route("/v2/models/{model}/versions/{version}/infer", post(infer::of_version))
-        .route("/v2/models/{model}/feedback", post(feedback::feedback))
-        .nest("/v2/models/{model}", model.clone())
-        .nest("/v2/models/{model}/versions/{version}", model)
-        .route("/metrics", get(metrics::metrics))
-        .route("/status", get(models::status))
-        .fallback(|uri: Uri| async move { ApiError::UnknownPath(uri.path().chars().take(200).collect()) })
-        .layer(limit)
-        .with_state(api)
+#[error("cannot listen on {place}")]
+pub struct ListenError {
+    /// Address or path.
+    pub place: String,
+    /// Why not.
+    pub source: std::io::Error,
 }
 
-/// Serves until `stop`, then lets requests in flight finish. Works on a TCP and on a unix listener.
-///
-/// # Errors
-/// [`ServeError`] when the listener breaks.
-pub async fn run<L>(listener: L, api: Api, stop: CancellationToken) -> Result<(), ServeError>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    axum::serve(listener, router(api))
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-        .map_err(ServeError)
+/// Everything that the API listens on.
+#[derive(Debug)]
+pub struct Listening {
+    tcp: Option<TcpListener>,
+    unix: Option<(UnixListener, PathBuf)>,
+}
+
+impl Listening {
+    /// Opens what the configuration names.
+    ///
+    /// # Errors
+    /// [`ListenError`] names the address or path.
+    pub async fn open(config: &config::Serve) -> Result<Self, ListenError> {
+        let tcp = match config.listen {
+            None => None,
+            Some(address) => {
+                let place = address.to_string();
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|source| ListenError { place, source })?)
+            }
+        };
+        let unix = match &config.unix {
+            None => None,
+            Some(path) => {
+                let place = path.display().to_string();
+                let bound = open_socket(path).await;
+                Some((bound.map_err(|source| ListenError { place, source })?, path.clone()))
+            }
+        };
+        Ok(Self { tcp, unix })
+    }
+
+    /// Address and path for people.
+    pub fn places(&self) -> String {
+        let tcp = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| address.to_string());
+        let unix = self.unix.as_ref().map(|(_, path)| path.display().to_string());
+        tcp.into_iter().chain(unix).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// Serves until `stop`, then lets requests in flight finish.
+    pub async fn run(self, api: Api, stop: CancellationToken) {
+        let tcp = async {
+            if let Some(tcp) = self.tcp {
+                // A small answer must not wait for the peer's acknowledgement of the one before.
+                let tcp = tcp.tap_io(|stream| {
+                    let _unsupported = stream.set_nodelay(true);
+                });
+                run(tcp, api.clone(), stop.clone()).await;
+            }
+        };
+        let unix = async {
+            if let Some((unix, path)) = self.unix {
+                run(unix, api.clone(), stop.clone()).await;
+                let _gone = std::fs::remove_file(path);
+            }
+        };
+        tokio::join!(tcp, unix);
+    }
+}
+
+/// Opens a unix socket. One that a dead process left behind is replaced; anything else at the path is not touched.
+async fn open_socket(path: &Path) -> std::io::Result<UnixListener> {
+    if let Ok(there) = std::fs::symlink_metadata(path) {
+        let is_alive = !there.file_type().is_socket() || UnixStream::connect(path).await.is_ok();
+        if is_alive {
+            return Err(std::io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    Ok(listener)
+}
+
+/// Serves one listener until `stop`, then lets requests in flight finish. Works on a TCP and on a unix listener.
+pub async fn run<L: Listener>(mut listener: L, api: Api, stop: CancellationToken) {
+    let router = routes::router(api.clone());
+    let tasks = TaskTracker::new();
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    loop {
+        let (io, _) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match Arc::clone(&api.connections).try_acquire_owned() {
+            Ok(place) => {
+                let connection = connection(io, router.clone(), api.clone(), stop.clone());
+                tasks.spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(_) => match Arc::clone(&refusals).try_acquire_owned() {
+                Ok(place) => {
+                    let refusal = refuse(io, api.clone());
+                    tasks.spawn(async move {
+                        refusal.await;
+                        drop(place);
+                    });
+                }
+                // Dropped: the peer sees a closed connection.
+                Err(_) => drop(io),
+            },
+        }
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn connection(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    api: Api,
+    stop: CancellationToken,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(api.limits.header_timeout);
+    let connection = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // A peer that goes away in the middle is no fault of ours.
+    if let Err(error) = ended {
+        tracing::debug!(error = crate::chain(&error), "a local connection ended early");
+    }
+}
+
+/// Answers a connection that is one too many. What it sends is thrown away for a moment: closed with bytes unread,
+/// the connection would be reset and the answer might never be seen.
+async fn refuse(mut io: impl AsyncRead + AsyncWrite + Unpin, api: Api) {
+    let error = api.overloaded(Full::Connections);
+    let body = serde_json::json!({ "error": error.to_string() }).to_string();
+    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n";
+    let answer = format!("{head}connection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let _gone = io.write_all(answer.as_bytes()).await;
+    let _gone = io.shutdown().await;
+    let mut thrown_away = tokio::io::sink();
+    let rest = tokio::io::copy(&mut io, &mut thrown_away);
+    let _late = tokio::time::timeout(REFUSAL_TIME, rest).await;
 }

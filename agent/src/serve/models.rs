@@ -3,19 +3,35 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use inference::TensorSpec;
+use inference::{Datatype, TensorSpec};
 use protocol::UnixMillis;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::stats;
 use super::work::Api;
 use crate::slots::Loaded;
 
+/// What runs the models.
+const PLATFORM: &str = "onnx_tract";
+
+/// Extensions of the protocol that are served; `feedback` is our own.
+const EXTENSIONS: [&str; 6] = [
+    "classification",
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+    "feedback",
+];
+
 /// `GET /v2`
 pub(super) async fn server() -> Json<Value> {
-    Json(
-        json!({ "name": "flotilla-agent", "version": env!("CARGO_PKG_VERSION"), "extensions": ["feedback"] }),
-    )
+    Json(json!({
+        "name": "flotilla-agent",
+        "version": env!("CARGO_PKG_VERSION"),
+        "extensions": EXTENSIONS,
+    }))
 }
 
 /// `GET /v2/health/live`
@@ -38,7 +54,8 @@ pub(super) struct ModelPath {
 }
 
 impl ModelPath {
-    fn serving(&self, api: &Api) -> Result<std::sync::Arc<Loaded>, ApiError> {
+    /// The release that it means.
+    pub(super) fn serving(&self, api: &Api) -> Result<std::sync::Arc<Loaded>, ApiError> {
         api.serving(&self.model, self.version.as_deref())
     }
 }
@@ -63,7 +80,7 @@ pub(super) async fn metadata(
     Ok(Json(json!({
         "name": loaded.model,
         "versions": [loaded.release.version],
-        "platform": "onnx_tract",
+        "platform": PLATFORM,
         "inputs": spec.inputs.iter().map(tensor).collect::<Vec<_>>(),
         "outputs": spec.outputs.iter().map(tensor).collect::<Vec<_>>(),
     })))
@@ -75,34 +92,45 @@ pub(super) async fn config(
     Path(path): Path<ModelPath>,
 ) -> Result<Json<Value>, ApiError> {
     let loaded = path.serving(&api)?;
-    let manifest = &loaded.manifest;
+    let (manifest, spec) = (&loaded.manifest, loaded.runtime.spec());
+    let is_batched = spec.inputs.iter().chain(&spec.outputs).all(TensorSpec::is_batched);
+    let tensor = |t: &TensorSpec| {
+        json!({
+            "name": t.name,
+            "data_type": config_type(t.datatype),
+            "dims": t.shape.iter().skip(usize::from(is_batched)).collect::<Vec<_>>(),
+        })
+    };
     Ok(Json(json!({
         "name": loaded.model,
+        "platform": PLATFORM,
+        "backend": "tract",
+        "version_policy": { "latest": { "num_versions": 1 } },
+        "max_batch_size": if is_batched { inference::MAX_BATCH_ROWS } else { 0 },
+        "input": spec.inputs.iter().map(tensor).collect::<Vec<_>>(),
+        "output": spec.outputs.iter().map(tensor).collect::<Vec<_>>(),
         "version": loaded.release.version,
         "digest": loaded.release.digest,
         "counter": loaded.release.counter,
         "variant": loaded.variant,
-        "platform": "onnx_tract",
-        "max_batch_size": inference::MAX_BATCH_ROWS,
         "pre": manifest.pre,
         "post": manifest.post,
         "labels": manifest.labels,
     })))
 }
 
-/// `GET /v2/models/{model}[/versions/{version}]/stats`
-pub(super) async fn stats(
-    State(api): State<Api>,
-    Path(path): Path<ModelPath>,
-) -> Result<Json<Value>, ApiError> {
-    let loaded = path.serving(&api)?;
-    Ok(Json(json!({ "model_stats": [model_stats(&api, &loaded)] })))
+/// The element type's name in a model configuration.
+fn config_type(datatype: Datatype) -> String {
+    match datatype {
+        Datatype::Bytes => "TYPE_STRING".to_owned(),
+        other => format!("TYPE_{other}"),
+    }
 }
 
 /// `GET /status`: the agent's own part and every model that serves.
 pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
     let mut status = (api.status)();
-    let models: Vec<Value> = api.table.all_active().iter().map(|loaded| model_stats(&api, loaded)).collect();
+    let models = stats::all(&api);
     let UnixMillis(now) = (api.now)();
     if let Value::Object(fields) = &mut status {
         fields.insert("serving".into(), Value::Array(models));
@@ -111,23 +139,4 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
         fields.insert("at".into(), now.into());
     }
     Json(status)
-}
-
-fn model_stats(api: &Api, loaded: &Loaded) -> Value {
-    let totals = api.monitor.totals().get(&loaded.model).copied().unwrap_or_default();
-    let since = api.monitor.probation(&loaded.model, loaded.release.digest);
-    json!({
-        "name": loaded.model,
-        "version": loaded.release.version,
-        "digest": loaded.release.digest,
-        "variant": loaded.variant,
-        "inference_count": totals.answered,
-        "inference_stats": {
-            "success": { "count": totals.answered, "ns": totals.busy_us.saturating_mul(1000) },
-            "fail": { "count": totals.failed },
-            "refused": { "count": totals.refused },
-        },
-        "labels": { "count": totals.labels, "right": totals.right },
-        "since_activation": { "requests": since.requests, "errors": since.errors, "p95_us": since.p95_us },
-    })
 }

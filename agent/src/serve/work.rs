@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::{ModelName, UnixMillis};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::body;
 use super::error::ApiError;
 use crate::config;
 use crate::monitor::Monitor;
@@ -17,20 +18,33 @@ pub type StatusSource = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 /// The local API's state; cheap to clone.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(Arc<Shared>);
+
+impl std::ops::Deref for Api {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// What is behind every clone of [`Api`].
+pub struct Shared {
     pub(super) table: Table,
     pub(super) monitor: Arc<Monitor>,
     pub(super) now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     pub(super) status: StatusSource,
-    pub(super) max_body_bytes: usize,
-    pub(super) overloads: Arc<AtomicU64>,
-    queue: usize,
-    timeout: Duration,
+    pub(super) limits: config::Serve,
+    pub(super) overloads: AtomicU64,
     run: u64,
-    next_id: Arc<AtomicU64>,
+    next_id: AtomicU64,
+    /// Connections. Full: refuse.
+    pub(super) connections: Arc<Semaphore>,
+    /// Memory for bodies. Full: refuse.
+    pub(super) bodies: Arc<Semaphore>,
     /// Requests that wait or run. Full: refuse.
     places: Arc<Semaphore>,
-    /// Requests that run. Full: wait in place.
+    /// Requests that run. Full: wait in place, in order, for a bounded time.
     threads: Arc<Semaphore>,
 }
 
@@ -45,26 +59,29 @@ impl Api {
         status: StatusSource,
     ) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
+        Self(Arc::new(Shared {
             table,
             monitor,
             now,
             status,
-            max_body_bytes: config.max_body_bytes,
-            overloads: Arc::default(),
-            queue: config.queue,
-            timeout: config.timeout,
+            limits: config.clone(),
+            overloads: AtomicU64::new(0),
             run,
-            next_id: Arc::default(),
+            next_id: AtomicU64::new(0),
+            connections: Arc::new(Semaphore::new(config.max_connections)),
+            bodies: Arc::new(Semaphore::new(body::units(config.max_body_bytes))),
             places: Arc::new(Semaphore::new(config.queue)),
             threads: Arc::new(Semaphore::new(threads)),
-        }
+        }))
     }
 
     /// The release that serves `name` now; with a version, only if it is that one.
     pub(super) fn serving(&self, name: &str, version: Option<&str>) -> Result<Arc<Loaded>, ApiError> {
-        let found = ModelName::new(name).ok().and_then(|model| self.table.active(&model));
-        let Some(loaded) = found else {
+        let asked = ModelName::new(name).ok();
+        let Some(loaded) = asked.as_ref().and_then(|model| self.table.active(model)) else {
+            if let Some(why) = asked.and_then(|model| self.table.absent(&model)) {
+                return Err(ApiError::NotLoaded { name: name.to_owned(), why });
+            }
             let served = self.table.all_active();
             let served: Vec<&str> = served.iter().map(|loaded| loaded.model.as_str()).collect();
             let name = name.chars().take(80).collect();
@@ -85,29 +102,56 @@ impl Api {
         format!("{:08x}-{:x}", self.run & 0xffff_ffff, self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Runs `work` on a blocking thread: refused when the queue is full, given up after the timeout. Work that
-    /// was given up keeps its place until it is done, so that slow models can't pile up threads. `after` runs on
-    /// the same thread once the answer has left.
+    /// Runs `work` on a blocking thread, with the time that it waited for one: refused when the queue is full or
+    /// when its turn doesn't come in time, given up after the timeout. Work that was given up keeps its place until
+    /// it is done, so that slow models can't pile up threads. `work` says what to do after its answer has left.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> (T, After) + Send + 'static,
+        work: impl FnOnce(Duration) -> (T, After) + Send + 'static,
     ) -> Result<T, ApiError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            self.overloads.fetch_add(1, Ordering::Relaxed);
-            ApiError::Overloaded { queue: self.queue }
-        })?;
-        let answer = async {
-            let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| ApiError::Died)?;
-            spawn(work, [place, thread]).await.map_err(|_| ApiError::Died)
-        };
-        let timed = tokio::time::timeout(self.timeout, answer).await;
-        timed.unwrap_or_else(|_| Err(ApiError::Timeout { timeout_ms: self.timeout.as_millis() }))
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.overloaded(Full::Queue))?;
+        let came = Instant::now();
+        let turn = tokio::time::timeout(self.limits.max_wait, Arc::clone(&self.threads).acquire_owned());
+        let thread = turn.await.map_err(|_| self.overloaded(Full::Time))?.map_err(|_| ApiError::Died)?;
+        let left = self.limits.timeout.saturating_sub(came.elapsed());
+        let answer = tokio::time::timeout(left, spawn(move || work(came.elapsed()), [place, thread]));
+        match answer.await {
+            Ok(answer) => answer.map_err(|_| ApiError::Died),
+            Err(_) => Err(ApiError::Timeout { timeout_ms: self.limits.timeout.as_millis() }),
+        }
     }
 
     /// Requests that wait or run now.
     pub(super) fn waiting(&self) -> usize {
-        self.queue.saturating_sub(self.places.available_permits())
+        self.limits.queue.saturating_sub(self.places.available_permits())
     }
+}
+
+impl Shared {
+    /// Counts a refusal and says what there is too much of.
+    pub(super) fn overloaded(&self, of: Full) -> ApiError {
+        self.overloads.fetch_add(1, Ordering::Relaxed);
+        let why = match of {
+            Full::Connections => format!("{} connections are open already", self.limits.max_connections),
+            Full::Bodies => "the bodies of other requests fill the memory for them".to_owned(),
+            Full::Queue => format!("{} requests wait or run already", self.limits.queue),
+            Full::Time => format!("no turn came within {} ms", self.limits.max_wait.as_millis()),
+        };
+        ApiError::Overloaded { why }
+    }
+}
+
+/// What there is too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Open connections.
+    Connections,
+    /// Bytes of bodies.
+    Bodies,
+    /// Requests that wait or run.
+    Queue,
+    /// Time that a request has waited for its turn.
+    Time,
 }
 
 /// Something to do once the answer has left.

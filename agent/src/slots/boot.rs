@@ -75,7 +75,12 @@ impl BootStore {
                     Ok(()) => Ok((store, kept)),
                     // This place is whole; the other is repaired from it.
                     Err(DurableError::Corrupt { .. } | DurableError::TooLarge { .. }) => {
-                        store.write_marks(&store.record)?;
+                        if let Err(error) = store.write_marks(&store.record) {
+                            tracing::warn!(
+                                error = crate::chain(&error),
+                                "the marks' second place stays damaged"
+                            );
+                        }
                         Ok((store, Kept::OlderCopy))
                     }
                     Err(error) => Err(error),

@@ -35,6 +35,7 @@ pub struct Table {
 struct Slots {
     active: BTreeMap<ModelName, Arc<Loaded>>,
     shadow: BTreeMap<ModelName, Arc<Loaded>>,
+    absent: BTreeMap<ModelName, String>,
 }
 
 impl Table {
@@ -58,13 +59,35 @@ impl Table {
     pub fn swap(&self, loaded: Arc<Loaded>) -> Option<Arc<Loaded>> {
         self.write(|slots| {
             slots.shadow.remove(&loaded.model);
+            slots.absent.remove(&loaded.model);
             slots.active.insert(loaded.model.clone(), loaded)
         })
     }
 
     /// Nothing answers for `model` any more.
     pub fn unload(&self, model: &ModelName) {
-        self.write(|slots| slots.active.remove(model));
+        self.write(|slots| {
+            slots.absent.remove(model);
+            slots.active.remove(model)
+        });
+    }
+
+    /// Nothing answers for `model` now though a release of it is here; `why` is said to who asks.
+    pub fn set_absent(&self, model: &ModelName, why: String) {
+        self.write(|slots| {
+            slots.active.remove(model);
+            slots.absent.insert(model.clone(), why)
+        });
+    }
+
+    /// Why `model` does not answer though a release of it is here.
+    pub fn absent(&self, model: &ModelName) -> Option<String> {
+        self.read(|slots| slots.absent.get(model).cloned())
+    }
+
+    /// All models that do not answer though a release of them is here, and why.
+    pub fn all_absent(&self) -> Vec<(ModelName, String)> {
+        self.read(|slots| slots.absent.iter().map(|(model, why)| (model.clone(), why.clone())).collect())
     }
 
     /// Runs `loaded` beside the active release; none ends the shadow.

@@ -3,16 +3,19 @@
 //! A corrupt database is moved aside (one is kept for inspection), and a new stream begins. sled may also panic on
 //! damage, and a release build aborts then: a marker file counts openings that did not come back.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::StreamId;
-use protocol::message::Loss;
+use protocol::message::{Loss, LossCause};
+use protocol::telemetry::Kind;
 
 use super::layout;
-use super::spool::{Depth, SpoolError, Visible};
+use super::spool::{Depth, SpoolError};
 use super::sync::Durable;
+use super::writer::MIN_ROOM_BYTES;
 use crate::durable;
 
 /// Openings that did not come back before the database is moved aside unopened.
@@ -22,13 +25,16 @@ pub(super) struct Opened {
     pub(super) durable: Arc<Durable>,
     pub(super) stream: StreamId,
     pub(super) next_seq: u64,
-    pub(super) visible: Visible,
+    pub(super) depth: Depth,
+    pub(super) floor_seq: u64,
+    pub(super) losses: BTreeMap<(Kind, LossCause), u64>,
     /// What happened, as one sentence, if anything did.
     pub(super) report: Option<String>,
 }
 
 /// Opens the database in `dir`, or moves it aside and makes a new one.
 pub(super) fn open(dir: &Path) -> Result<Opened, SpoolError> {
+    check_room(dir.parent().unwrap_or(dir))?;
     let marker = dir.with_extension("opening");
     let lost = durable::read_bounded(&marker, 8)
         .map_err(SpoolError::Files)?
@@ -52,6 +58,16 @@ pub(super) fn open(dir: &Path) -> Result<Opened, SpoolError> {
         }
         Err(_panic) => quarantine_and_open(dir, &marker, "the database's reader panicked"),
     }
+}
+
+/// sled must not meet a full disk: it may end the process, and with it what serves.
+fn check_room(state_dir: &Path) -> Result<(), SpoolError> {
+    if crate::health::free_bytes(state_dir).map_err(SpoolError::Files)? >= MIN_ROOM_BYTES {
+        return Ok(());
+    }
+    let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let path = state_dir.to_owned();
+    Err(SpoolError::Files(durable::DurableError::Io { operation: "open the spool in", path, source }))
 }
 
 fn quarantine_and_open(dir: &Path, marker: &Path, why: &str) -> Result<Opened, SpoolError> {
@@ -132,13 +148,15 @@ fn open_and_scan(dir: &Path) -> Result<Opened, SpoolError> {
         None => Vec::new(),
     };
     let (depth, floor) = scan(&durable)?;
-    let visible = Visible {
+    Ok(Opened {
+        durable: Arc::new(durable),
+        stream,
+        next_seq,
         depth,
         floor_seq: floor.unwrap_or(next_seq),
         losses: losses.into_iter().map(|loss| ((loss.kind, loss.cause), loss.count)).collect(),
-        problem: None,
-    };
-    Ok(Opened { durable: Arc::new(durable), stream, next_seq, visible, report: None })
+        report: None,
+    })
 }
 
 fn get(durable: &Durable, key: &[u8]) -> Result<Option<sled::IVec>, SpoolError> {
@@ -149,11 +167,14 @@ fn stream_from(bytes: &[u8]) -> Option<StreamId> {
     StreamId::new(std::str::from_utf8(bytes).ok()?).ok()
 }
 
-fn begin_stream(durable: &Durable) -> Result<StreamId, SpoolError> {
+pub(super) fn new_stream() -> Result<StreamId, SpoolError> {
     let mut random = [0; 12];
     getrandom::fill(&mut random).map_err(|_| SpoolError::Entry("stream"))?;
-    let stream =
-        StreamId::new(format!("s{}", hex::encode(random))).map_err(|_| SpoolError::Entry("stream"))?;
+    StreamId::new(format!("s{}", hex::encode(random))).map_err(|_| SpoolError::Entry("stream"))
+}
+
+fn begin_stream(durable: &Durable) -> Result<StreamId, SpoolError> {
+    let stream = new_stream()?;
     durable
         .db
         .insert(layout::STREAM, stream.as_str().as_bytes())

@@ -74,17 +74,33 @@ pub struct Chunk {
 }
 
 /// State that readers see; changed only by the writer, after its commit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Visible {
+    /// What the sequence numbers belong to; a new one until the database is open.
+    pub(super) stream: StreamId,
     pub(super) depth: Depth,
     pub(super) floor_seq: u64,
     pub(super) losses: std::collections::BTreeMap<(Kind, LossCause), u64>,
     pub(super) problem: Option<String>,
 }
 
+impl Visible {
+    /// Before the database is open.
+    fn closed() -> Result<Self, SpoolError> {
+        let stream = opening::new_stream()?;
+        Ok(Self {
+            stream,
+            depth: Depth::default(),
+            floor_seq: 0,
+            losses: std::collections::BTreeMap::new(),
+            problem: None,
+        })
+    }
+}
+
 pub(super) struct Shared {
     pub(super) visible: Mutex<Visible>,
-    /// The open database; none while it is being reopened after an error.
+    /// The open database; none before it could be opened and while it is being reopened after an error.
     pub(super) durable: Mutex<Option<Arc<Durable>>>,
     pub(super) queued_bytes: AtomicUsize,
 }
@@ -110,32 +126,32 @@ pub struct Spool {
 pub struct SpoolHandle {
     orders: SyncSender<Order>,
     shared: Arc<Shared>,
-    stream: StreamId,
     durable_seq: watch::Receiver<u64>,
     clock: Clock,
 }
 
 impl Spool {
-    /// Opens the spool under `state_dir`. A database that can't be read is moved aside, counted and reported;
-    /// the agent goes on with a new stream. Returns what there is to report.
+    /// Opens the spool under `state_dir`. A database that can't be read is moved aside, counted and reported; the
+    /// agent goes on with a new stream. While the disk takes none, records wait in memory within bounds, what is
+    /// over them is dropped and counted, and opening is tried again. Returns what there is to report.
     ///
     /// # Errors
-    /// [`SpoolError`] when not even a new database can be made.
+    /// [`SpoolError`] when its thread can't be started.
     pub fn open(
         state_dir: &Path,
         config: &config::Spool,
         clock: &Clock,
     ) -> Result<(Self, Option<String>), SpoolError> {
         let dir: PathBuf = state_dir.join("spool");
-        let opening::Opened { durable, stream, next_seq, visible, report } = opening::open(&dir)?;
         let shared = Arc::new(Shared {
-            visible: Mutex::new(visible),
-            durable: Mutex::new(Some(durable)),
+            visible: Mutex::new(Visible::closed()?),
+            durable: Mutex::new(None),
             queued_bytes: AtomicUsize::new(0),
         });
         let (orders, inbox) = mpsc::sync_channel(QUEUE_ORDERS);
-        let (durable_tx, durable_seq) = watch::channel(next_seq.saturating_sub(1));
-        let writer = Writer::new(dir, config.clone(), clock.clone(), shared.clone(), next_seq, durable_tx);
+        let (durable_tx, durable_seq) = watch::channel(0);
+        let mut writer = Writer::new(dir, config.clone(), clock.clone(), shared.clone(), durable_tx);
+        let report = writer.open();
         let thread = std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&inbox));
         let thread = thread.map_err(|source| {
             SpoolError::Files(DurableError::Io {
@@ -144,7 +160,7 @@ impl Spool {
                 source,
             })
         })?;
-        let handle = SpoolHandle { orders, shared, stream, durable_seq, clock: clock.clone() };
+        let handle = SpoolHandle { orders, shared, durable_seq, clock: clock.clone() };
         Ok((Self { handle, thread: Some(thread) }, report))
     }
 
@@ -213,7 +229,10 @@ impl SpoolHandle {
                 undo();
                 Err(Refused::Full(body))
             }
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Refused::Closed),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                undo();
+                Err(Refused::Closed)
+            }
         }
     }
 
@@ -264,15 +283,14 @@ impl SpoolHandle {
     }
 
     /// The stream that the sequence numbers belong to.
-    pub fn stream(&self) -> &StreamId {
-        &self.stream
+    pub fn stream(&self) -> StreamId {
+        self.shared.visible(|v| v.stream.clone())
     }
 
     /// For hello: stream, depth and losses.
     pub fn state(&self) -> SpoolState {
-        let stream = self.stream.clone();
         self.shared.visible(|v| SpoolState {
-            stream,
+            stream: v.stream.clone(),
             depth_records: v.depth.records,
             depth_bytes: v.depth.bytes,
             dropped: losses(v),

@@ -15,6 +15,7 @@ use protocol::telemetry::Kind;
 use tokio::sync::{oneshot, watch};
 
 use super::layout;
+use super::opening::{self, Opened};
 use super::spool::{Shared, SpoolError, is_expired, losses};
 use super::sync::Durable;
 use crate::config;
@@ -25,7 +26,7 @@ const MAX_GROUP: usize = 512;
 /// Records deleted in one batch.
 const DELETE_BATCH: usize = 1000;
 /// No record is committed when the disk has less room than this: sled must not meet a full disk.
-const MIN_ROOM_BYTES: u64 = 8 * 1024 * 1024;
+pub(super) const MIN_ROOM_BYTES: u64 = 8 * 1024 * 1024;
 /// Pause before a failed commit is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Kinds in the order in which they are dropped when the spool is full: last in line is kept longest.
@@ -55,6 +56,8 @@ pub(super) struct Writer {
     group: Vec<Waiting>,
     acknowledged: Option<u64>,
     committed_losses: u64,
+    /// Whether the database of this run is known: its stream, its next sequence number and what it holds.
+    is_opened: bool,
     is_closing: bool,
 }
 
@@ -64,22 +67,46 @@ impl Writer {
         config: config::Spool,
         clock: Clock,
         shared: Arc<Shared>,
-        next_seq: u64,
         durable_seq: watch::Sender<u64>,
     ) -> Self {
-        let committed_losses = shared.visible(|v| v.losses.values().sum());
         Self {
             dir,
             config,
             clock,
             shared,
-            next_seq,
+            next_seq: 1,
             durable_seq,
             group: Vec::new(),
             acknowledged: None,
-            committed_losses,
+            committed_losses: 0,
+            is_opened: false,
             is_closing: false,
         }
+    }
+
+    /// Opens the database and takes over what it holds. Where the disk takes none this is said, and tried again
+    /// when there is something to store. Returns what there is to report.
+    pub(super) fn open(&mut self) -> Option<String> {
+        let Opened { durable, stream, next_seq, depth, floor_seq, losses, report } =
+            match opening::open(&self.dir) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    self.say_problem(&error);
+                    return None;
+                }
+            };
+        self.committed_losses = losses.values().sum();
+        (self.next_seq, self.is_opened) = (next_seq, true);
+        self.shared.visible(|v| {
+            (v.stream, v.depth, v.floor_seq, v.problem) = (stream, depth, floor_seq, None);
+            // What was dropped until now counts too.
+            for (key, count) in losses {
+                *v.losses.entry(key).or_default() += count;
+            }
+        });
+        *self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner) = Some(durable);
+        self.durable_seq.send_replace(next_seq.saturating_sub(1));
+        report
     }
 
     /// Works until the spool closes; the database is closed then, whoever still holds a handle.
@@ -351,14 +378,16 @@ impl Writer {
 
     /// After an error: say it, wait, and open the database anew if sled itself failed.
     fn recover(&mut self, error: &SpoolError) {
-        let detail = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        let is_new = self.shared.visible(|v| {
-            v.problem.replace(format!("telemetry can't be stored: {error}: {detail}")).is_none()
-        });
-        if is_new {
-            tracing::error!(error = %error, detail, "the spool can't store records; they wait in memory within bounds");
+        if self.is_opened {
+            self.say_problem(error);
         }
         std::thread::sleep(RETRY);
+        if !self.is_opened {
+            if let Some(report) = self.open() {
+                tracing::warn!("{report}");
+            }
+            return;
+        }
         if matches!(error, SpoolError::Files(_)) {
             return;
         }
@@ -368,6 +397,15 @@ impl Writer {
         match Durable::open(&self.dir) {
             Ok(durable) => *slot = Some(Arc::new(durable)),
             Err(error) => tracing::debug!(error = %error, "the spool could not be opened again yet"),
+        }
+    }
+
+    fn say_problem(&self, error: &SpoolError) {
+        let why = crate::chain(error);
+        let is_new =
+            self.shared.visible(|v| v.problem.replace(format!("telemetry can't be stored: {why}")).is_none());
+        if is_new {
+            tracing::error!(why, "the spool can't store records; they wait in memory within bounds");
         }
     }
 }

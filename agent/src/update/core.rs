@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use trust::Repository;
 use trust::director::DirectorKeys;
 
-use super::machine::{Action, Event, Held, Phase, Record, step};
-use super::metadata::{Freshness, TrustedStore};
+use super::machine::{Action, Event, Held, Phase, Record, Task, step};
+use super::metadata::{Freshness, MetadataError, TrustedStore};
 use super::observe::{Observer, Verdict, judge};
 use super::report::{Reported, log_transition};
 use super::selftest::{cause, load_cause};
 use crate::config;
 use crate::durable::DurableError;
-use crate::health::Clock;
+use crate::health::{Clock, LoadLog};
 use crate::link::Links;
 use crate::link::http::Http;
 use crate::retry::{self, Backoff};
@@ -58,8 +58,10 @@ pub struct CoreParts {
     pub reported: watch::Sender<Reported>,
     /// Problems found at start that stay true.
     pub lasting_problems: Vec<String>,
-    /// When models may be loaded: later than now if the crash-loop breaker has opened.
+    /// When new releases may be loaded: later than now if the crash-loop breaker has opened.
     pub load_at: Instant,
+    /// When this start has not ended early.
+    pub settled_at: Instant,
 }
 
 /// The update machine's hands.
@@ -81,8 +83,11 @@ pub struct Core {
     pub(super) lasting_problems: Vec<String>,
     load_at: Instant,
     is_held_back: bool,
+    settled_at: Option<Instant>,
     pub(super) metadata: Mutex<Option<Freshness>>,
     pub(super) trouble: Option<String>,
+    pub(super) metadata_trouble: Option<String>,
+    loads: LoadLog,
     warm: BTreeMap<ModelName, Arc<Loaded>>,
     probation_since: BTreeMap<ModelName, Instant>,
     retries: BTreeMap<ModelName, (Backoff, Instant)>,
@@ -94,6 +99,7 @@ impl Core {
     pub fn new(parts: CoreParts) -> Self {
         let director = parts.trusted.stored_director();
         let metadata = Mutex::new(parts.trusted.freshness());
+        let loads = LoadLog::open(&parts.state_dir);
         Self {
             state_dir: parts.state_dir,
             config: parts.config,
@@ -112,8 +118,11 @@ impl Core {
             lasting_problems: parts.lasting_problems,
             load_at: parts.load_at,
             is_held_back: parts.load_at > Instant::now(),
+            settled_at: Some(parts.settled_at),
             metadata,
             trouble: None,
+            metadata_trouble: None,
+            loads,
             warm: BTreeMap::new(),
             probation_since: BTreeMap::new(),
             retries: BTreeMap::new(),
@@ -130,9 +139,7 @@ impl Core {
             self.apply(&model, Event::Boot).await;
             self.report(&model);
         }
-        if !self.is_held_back {
-            self.load_all().await;
-        }
+        self.load_all().await;
         self.announce();
     }
 
@@ -140,7 +147,10 @@ impl Core {
         let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
         for model in models {
             self.load_active(&model).await;
-            if let Phase::Shadow { task, variant } = self.model(&model).phase {
+            if self.is_held_back {
+                continue;
+            }
+            if let Phase::Shadow { task, variant, .. } = self.model(&model).phase {
                 self.begin_shadow(&model, Held { release: task.release, variant }).await;
             }
         }
@@ -165,6 +175,30 @@ impl Core {
         }
         let freshness = Freshness::of(repository, self.clock.now());
         *self.metadata.lock().unwrap_or_else(PoisonError::into_inner) = Some(freshness);
+    }
+
+    /// Being offline is no problem of its own: hello says how old the metadata is.
+    pub(super) fn refresh_failed(&mut self, error: &MetadataError) {
+        let why = error.cause();
+        self.metadata_trouble = (why.kind != CauseKind::Download)
+            .then(|| format!("signed metadata could not be refreshed: {}", why.detail));
+        self.announce();
+    }
+
+    /// Asks again for what the last accepted Desired says wherever a task ended that was another one.
+    pub(super) async fn follow_desired(&mut self, now: Instant) {
+        if now < self.paused_until || self.is_held_back {
+            return;
+        }
+        let boot = self.record();
+        let strayed = boot.desired.iter().filter_map(|wanted| {
+            let task = Task::of(wanted, boot.revision);
+            self.model(&wanted.model).has_strayed(&task).then(|| (wanted.model.clone(), task))
+        });
+        for (model, task) in strayed.collect::<Vec<_>>() {
+            tracing::info!(model = %model, version = %task.release.version, "the last Desired is followed again");
+            self.apply(&model, Event::Wanted(task)).await;
+        }
     }
 
     /// Changes the boot record; durable when it returns true. On failure nothing has changed.
@@ -242,13 +276,22 @@ impl Core {
         }
     }
 
-    /// Loads the active slot and lets it answer; falls back in memory when it can't be loaded.
+    /// Loads the active slot and lets it answer; falls back in memory when it can't be loaded. While new releases
+    /// are held back, one in probation waits and its fallback answers.
     async fn load_active(&mut self, model: &ModelName) {
         let record = self.model(model);
-        let Some(held) = record.active.clone().filter(|_| !self.is_held_back) else {
-            return self.table.unload(model);
-        };
-        match self.load(model, held.clone()).await {
+        let Some(held) = record.active.clone() else { return self.table.unload(model) };
+        if self.is_held_back && matches!(record.phase, Phase::Probation { .. }) {
+            return self.load_meanwhile(model, record.fallback, &held).await;
+        }
+        if self.is_held_back && !self.loads.may_load(model) {
+            let why = format!(
+                "{} ended the agent several times in a row while it was loaded; it is tried again later",
+                held.release.version
+            );
+            return self.table.set_absent(model, why);
+        }
+        match self.load_counted(model, held.clone()).await {
             Ok(loaded) => self.serve(loaded),
             Err(why) => {
                 tracing::error!(model = %model, version = %held.release.version, why = why.detail, "the active release can't be loaded");
@@ -258,11 +301,35 @@ impl Core {
                             self.serve(loaded);
                         }
                     }
-                    _ => self.table.unload(model),
+                    _ => self.table.set_absent(model, format!("{}: {}", held.release.version, why.detail)),
                 }
                 Box::pin(self.apply(model, Event::Unloadable(why))).await;
             }
         }
+    }
+
+    async fn load_meanwhile(&mut self, model: &ModelName, fallback: Option<Held>, waits: &Held) {
+        let loaded = match fallback {
+            Some(fallback) if self.loads.may_load(model) => self.load_counted(model, fallback).await.ok(),
+            Some(_) | None => None,
+        };
+        match loaded {
+            Some(loaded) => self.serve(loaded),
+            None => self.table.set_absent(
+                model,
+                format!("{} is in probation and waits: the last starts ended early", waits.release.version),
+            ),
+        }
+    }
+
+    /// While starts end early, who was being loaded is noted, so that the next start knows.
+    async fn load_counted(&mut self, model: &ModelName, held: Held) -> Result<Arc<Loaded>, Cause> {
+        if self.is_held_back {
+            self.loads.begin(model);
+        }
+        let loaded = self.load(model, held).await;
+        self.loads.done(model);
+        loaded
     }
 
     pub(super) fn serve(&mut self, loaded: Arc<Loaded>) {
@@ -319,7 +386,7 @@ impl Core {
     /// After the self-test: the machine decides between shadow and swap.
     pub(super) async fn tested(&mut self, model: &ModelName, event: Event) {
         self.apply(model, event).await;
-        if let Phase::Shadow { task, variant } = self.model(model).phase {
+        if let Phase::Shadow { task, variant, .. } = self.model(model).phase {
             self.begin_shadow(model, Held { release: task.release, variant }).await;
         }
     }
@@ -354,15 +421,22 @@ impl Core {
         let probation = (!self.probation_since.is_empty()).then(|| now + Duration::from_secs(1));
         let paused = (self.paused_until > now).then_some(self.paused_until);
         let held_back = self.is_held_back.then_some(self.load_at);
-        retries.chain(probation).chain(paused).chain(held_back).min()
+        retries.chain(probation).chain(paused).chain(held_back).chain(self.settled_at).min()
     }
 
     /// Retries that are due, and what probation says.
     pub(super) async fn look(&mut self, now: Instant) {
         if self.is_held_back && now >= self.load_at {
-            tracing::info!("the agent has stayed up; models are loaded again");
+            tracing::info!("the agent has stayed up; nothing is held back any more");
             self.is_held_back = false;
             self.load_all().await;
+        }
+        if self.settled_at.is_some_and(|at| at <= now) {
+            self.settled_at = None;
+            let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
+            for model in models {
+                self.apply(&model, Event::Settled).await;
+            }
         }
         let due: Vec<_> =
             self.retries.iter().filter(|(_, (_, at))| *at <= now).map(|(model, _)| model.clone()).collect();

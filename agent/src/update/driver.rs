@@ -53,6 +53,7 @@ impl Driver {
         let mut refresh_at = Instant::now() + self.core.config.refresh_every;
         loop {
             let now = Instant::now();
+            self.core.follow_desired(now).await;
             let work = self.core.next_work(now);
             let model = work.as_ref().map(|(model, _)| model.clone());
             let mut look_at = self.core.next_deadline(now).unwrap_or(refresh_at).min(refresh_at);
@@ -61,7 +62,10 @@ impl Driver {
                 look_at = look_at.max(now + LOOK_WHILE_WORKING);
             }
             match self.wait(stop, work, look_at).await {
-                Next::Stop => return self.pulse.retire("update"),
+                Next::Stop => {
+                    self.core.clock.keep();
+                    return self.pulse.retire("update");
+                }
                 Next::Heard(Downlink::Desired(bytes)) => self.desired(&bytes).await,
                 Next::Heard(Downlink::Command(command)) => self.command(command).await,
                 Next::Worked(outcome) => {
@@ -72,6 +76,7 @@ impl Driver {
                 Next::Look => self.core.look(Instant::now()).await,
             }
             if Instant::now() >= refresh_at {
+                self.core.clock.keep();
                 self.refresh().await;
                 refresh_at = Instant::now() + self.core.config.refresh_every;
             }
@@ -138,12 +143,7 @@ impl Driver {
             "a new Desired was accepted"
         );
         for wanted in &desired.models {
-            let task = Task {
-                release: wanted.release.clone(),
-                mode: wanted.mode,
-                rollout: wanted.rollout.clone(),
-                revision: desired.revision,
-            };
+            let task = Task::of(wanted, desired.revision);
             self.core.apply(&wanted.model, Event::Wanted(task)).await;
         }
         self.core.announce();
@@ -185,7 +185,9 @@ impl Driver {
     }
 
     async fn try_refresh(&mut self) -> Result<(), MetadataError> {
-        let refreshed = self.core.trusted.refresh(&self.core.http(), None, self.core.clock.now()).await?;
+        let refreshed = self.core.trusted.refresh(&self.core.http(), None, self.core.clock.now()).await;
+        let refreshed = refreshed.inspect_err(|error| self.core.refresh_failed(error))?;
+        self.core.metadata_trouble = None;
         self.core.refreshed(&refreshed.repository);
         self.core.director = refreshed.director;
         self.core.announce();

@@ -125,27 +125,39 @@ async fn fetch_blobs(core: &Core, manifest: &Manifest, variant: &Variant) -> Res
         return Err(cause(CauseKind::DiskFull, detail));
     }
     for blob in manifest.blobs_for(variant) {
-        fetch_blob(core, blob).await?;
+        fetch_blob(core, blob, part_name(manifest, blob)).await?;
     }
     Ok(())
 }
 
-async fn fetch_blob(core: &Core, blob: &BlobRef) -> Result<(), Cause> {
+/// What a blob is in its release, for people.
+fn part_name(manifest: &Manifest, blob: &BlobRef) -> &'static str {
+    let parts = [
+        (&manifest.golden, "the golden samples"),
+        (&manifest.reference, "the reference profile"),
+        (&manifest.card, "the model card"),
+    ];
+    parts.into_iter().find(|(part, _)| *part == blob).map_or("the model", |(_, name)| name)
+}
+
+async fn fetch_blob(core: &Core, blob: &BlobRef, part: &str) -> Result<(), Cause> {
     if core.shelf.has_blob(blob) {
         return Ok(());
     }
     core.http()
         .fetch_blob(blob, &core.shelf.part(blob), &|_| {})
         .await
-        .map_err(|error| fetch_cause(&error))?;
+        .map_err(|error| fetch_cause(part, &error))?;
     core.shelf.keep_blob(blob).map_err(|error| shelf_cause(&error))
 }
 
-fn fetch_cause(error: &FetchError) -> Cause {
+fn fetch_cause(part: &str, error: &FetchError) -> Cause {
     let kind = match error {
         FetchError::Disk { source, .. } if source.is_disk_full() => CauseKind::DiskFull,
         FetchError::Disk { source: durable::DurableError::Io { .. }, .. } => CauseKind::Storage,
+        // The chain is signed and whole; what the server keeps, or the way from it, is not.
+        FetchError::Content { .. } | FetchError::TooLong { .. } => CauseKind::Integrity,
         _ => CauseKind::Download,
     };
-    cause(kind, crate::chain(error))
+    cause(kind, format!("{part}: {}", crate::chain(error)))
 }

@@ -19,12 +19,17 @@ use protocol::message::{Cause, CauseKind, SelfTestResult, TaskPhase};
 use protocol::{ReleaseRef, Revision, RolloutId};
 use release::HighWater;
 use serde::{Deserialize, Serialize};
-use trust::desired::Mode;
+use trust::desired::{DesiredModel, Mode};
 
 /// Starts that a self-test or a swap may end before it counts as a crash loop.
 const TRIES: u8 = 2;
-/// Starts within probation before it counts as a crash loop.
+/// Starts within probation, or in a row within a shadow, before it counts as a crash loop.
 const BOOTS: u8 = 3;
+
+fn full_boots() -> u8 {
+    BOOTS
+}
+
 /// Transitions of one task, after which it goes round.
 const MAX_TRANSITIONS: u32 = 28;
 
@@ -42,6 +47,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// What a Desired of this revision asks of one model.
+    pub fn of(wanted: &DesiredModel, revision: Revision) -> Self {
+        Self { release: wanted.release.clone(), mode: wanted.mode, rollout: wanted.rollout.clone(), revision }
+    }
+
     /// Whether both ask for the same; a later revision that repeats it changes nothing.
     fn is_same_request(&self, other: &Self) -> bool {
         self.release == other.release && self.mode == other.mode && self.rollout == other.rollout
@@ -98,6 +108,9 @@ pub enum Phase {
         task: Task,
         /// Chosen variant.
         variant: String,
+        /// Starts that may still end early in it; full again once the agent has stayed up.
+        #[serde(default = "full_boots")]
+        boots_left: u8,
     },
     /// The swap is being made.
     Activating {
@@ -160,6 +173,28 @@ pub struct Record {
     pub self_test: Option<TestedOnce>,
 }
 
+impl Record {
+    /// Whether the task that ended is not what is wanted: it repaired what the disk had lost, or the wish could
+    /// not be persisted when it came. What will be retried by itself has not ended.
+    pub fn has_strayed(&self, wanted: &Task) -> bool {
+        match &self.phase {
+            Phase::Idle => true,
+            Phase::Failed { cause, .. } if cause.kind.is_retryable() => false,
+            Phase::Committed { task }
+            | Phase::RolledBack { task, .. }
+            | Phase::Failed { task, .. }
+            | Phase::Rejected { task, .. } => !task.is_same_request(wanted),
+            Phase::Fetching { .. }
+            | Phase::Verified { .. }
+            | Phase::Staged { .. }
+            | Phase::SelfTest { .. }
+            | Phase::Shadow { .. }
+            | Phase::Activating { .. }
+            | Phase::Probation { .. } => false,
+        }
+    }
+}
+
 /// A self-test's result as it is persisted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -193,6 +228,8 @@ pub enum Event {
     Retry,
     /// The agent has started.
     Boot,
+    /// It has stayed up since.
+    Settled,
 }
 
 /// What the driver does at once, after persisting.
@@ -299,10 +336,11 @@ impl Phase {
 
 /// The next record and what to do after persisting it.
 pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
-    let before = record.phase.clone();
+    let before = record.phase.word();
     let (mut next, mut actions) = match event {
         Event::Wanted(task) => wanted(record, task),
         Event::Boot => boot(record),
+        Event::Settled => settled(record),
         Event::Failed(cause) => failed(record, cause),
         Event::Unloadable(cause) => unloadable(record, &cause),
         Event::Retry => retry(record),
@@ -313,7 +351,8 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
         | Event::Activated
         | Event::Healthy(_)) => forward(record, event),
     };
-    if next.phase != before {
+    // A counter within a state is no transition.
+    if next.phase.word() != before {
         next.transitions = next.transitions.saturating_add(1);
         if next.transitions > MAX_TRANSITIONS && !next.phase.word().is_terminal() {
             let cause = Cause {
@@ -338,7 +377,7 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
         (SelfTest { task, variant, .. }, Event::Tested(result)) => {
             record.self_test = Some(TestedOnce(result));
             match task.mode {
-                Mode::Shadow => (Shadow { task, variant }, vec![Report]),
+                Mode::Shadow => (Shadow { task, variant, boots_left: BOOTS }, vec![Report]),
                 Mode::Replace | Mode::Ab => (Activating { task, variant, tries_left: TRIES }, vec![Report]),
             }
         }
@@ -401,7 +440,7 @@ fn renamed(mut record: Record, task: Task) -> Record {
         Phase::Verified { variant, .. } => Phase::Verified { task, variant },
         Phase::Staged { variant, .. } => Phase::Staged { task, variant },
         Phase::SelfTest { variant, tries_left, .. } => Phase::SelfTest { task, variant, tries_left },
-        Phase::Shadow { variant, .. } => Phase::Shadow { task, variant },
+        Phase::Shadow { variant, boots_left, .. } => Phase::Shadow { task, variant, boots_left },
         Phase::Activating { variant, tries_left, .. } => Phase::Activating { task, variant, tries_left },
         Phase::Probation { boots_left, .. } => Phase::Probation { task, boots_left },
         end => end,
@@ -493,11 +532,12 @@ fn boot(mut record: Record) -> (Record, Vec<Action>) {
         Phase::SelfTest { tries_left: 0, .. } => failed(record, crashed("the self-test")),
         Phase::Activating { tries_left: 0, .. } => failed(record, crashed("activation")),
         Phase::Probation { boots_left: 0, .. } => failed(record, crashed("probation")),
+        Phase::Shadow { boots_left: 0, .. } => failed(record, crashed("the shadow")),
         Phase::SelfTest { tries_left, .. } | Phase::Activating { tries_left, .. } => {
             *tries_left -= 1;
             (record, vec![])
         }
-        Phase::Probation { boots_left, .. } => {
+        Phase::Probation { boots_left, .. } | Phase::Shadow { boots_left, .. } => {
             *boots_left -= 1;
             (record, vec![])
         }
@@ -505,6 +545,16 @@ fn boot(mut record: Record) -> (Record, Vec<Action>) {
     }
 }
 
+/// A shadow may last for weeks: only starts that ended early speak against it.
+fn settled(mut record: Record) -> (Record, Vec<Action>) {
+    if let Phase::Shadow { boots_left, .. } = &mut record.phase {
+        *boots_left = BOOTS;
+    }
+    (record, vec![])
+}
+
+#[cfg(test)]
+mod table;
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -564,6 +614,18 @@ mod tests {
             ..Record::default()
         };
         after(committed, forward_events().into_iter().take(n))
+    }
+
+    #[test]
+    fn after_a_repair_what_is_wanted_is_asked_for_again() {
+        let rolled_back = after(on_the_way(6), [Event::Failed(why(CauseKind::ProbationErrors))]);
+        assert!(!rolled_back.has_strayed(&task(2)), "it ended as what was wanted");
+        let repairing = after(rolled_back, [Event::Unloadable(why(CauseKind::Storage))]);
+        assert!(!repairing.has_strayed(&task(2)), "the repair is not interrupted");
+        let repaired = after(repairing, forward_events().into_iter().skip(1));
+        assert_eq!(repaired.active, Some(held(1)));
+        assert!(repaired.has_strayed(&task(2)));
+        assert!(!after(repaired, [Event::Wanted(task(2))]).has_strayed(&task(2)));
     }
 
     #[test]

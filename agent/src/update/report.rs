@@ -73,11 +73,21 @@ impl Core {
             let task = record.phase.task()?;
             Some(format!("{model} {}: {:?}: {}", task.release.version, record.phase.word(), cause.detail))
         });
+        let absent =
+            self.table.all_absent().into_iter().map(|(model, why)| format!("{model} is not loaded: {why}"));
         let reported = Reported {
             revision: record.revision,
             models,
             metadata: *self.metadata.lock().unwrap_or_else(PoisonError::into_inner),
-            problems: self.lasting_problems.iter().cloned().chain(self.trouble.clone()).chain(ends).collect(),
+            problems: self
+                .lasting_problems
+                .iter()
+                .chain(&self.trouble)
+                .chain(&self.metadata_trouble)
+                .cloned()
+                .chain(absent)
+                .chain(ends)
+                .collect(),
         };
         self.reported.send_if_modified(|old| {
             let is_new = *old != reported;

@@ -1,6 +1,6 @@
 //! `flotilla device ...`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
@@ -42,6 +42,9 @@ pub(crate) enum Command {
         /// The trusted root that is pinned into the token; default: the one in this project's key folder.
         #[arg(long)]
         root: Option<PathBuf>,
+        /// Make the token without a pinned root: the device then trusts the root that the server hands it.
+        #[arg(long, conflicts_with = "root")]
+        unpinned: bool,
     },
     /// Set labels as key=value, remove them as key=.
     Label {
@@ -77,7 +80,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
         Command::Show { device } => {
             context.format.print(&client.get(&format!("/devices/{device}")).await?, show)
         }
-        Command::Token { device, labels, hours, root } => token(context, device, &labels, hours, root).await,
+        Command::Token { device, labels, hours, root, unpinned } => {
+            let pin = if unpinned { None } else { Some(pin(context, root.as_deref())?) };
+            token(context, device, &labels, hours, pin.as_deref()).await
+        }
         Command::Label { device, labels } => label(context, &device, &labels).await,
         Command::Why { device, model } => {
             let found = client.get(&format!("/devices/{device}/why?model={model}")).await?;
@@ -177,20 +183,24 @@ async fn token(
     device: Option<String>,
     labels: &[String],
     hours: u32,
-    root: Option<PathBuf>,
+    pin: Option<&str>,
 ) -> Result<()> {
     let body = json!({ "device": device, "labels": pairs(labels)?, "validity_s": u64::from(hours) * 3600 });
     let made = context.client.post("/enrollment-tokens", &body).await?;
     let plain = made["text"].as_str().context("the server's answer holds no token")?;
-    let pin = crate::keyring::root_pin(root.as_deref(), context.client.project())?;
-    let pinned = pin.as_deref().map_or_else(|| Ok(plain.to_owned()), |pin| with_pin(plain, pin))?;
-    if pin.is_none() {
-        eprintln!(
-            "warning: no root of this project on this machine; the device will trust the root that the server hands it"
-        );
-    }
+    let pinned = pin.map_or_else(|| Ok(plain.to_owned()), |pin| with_pin(plain, pin))?;
     let said = json!({ "text": pinned, "expires_at": made["token"]["expires_at"], "device": device, "is_root_pinned": pin.is_some() });
     context.format.print(&said, |said| text(said, "/text"))
+}
+
+fn pin(context: &Context, root: Option<&Path>) -> Result<String> {
+    let project = context.client.project();
+    crate::keyring::root_pin(root, project)?.with_context(|| {
+        format!(
+            "no root of project {project} on this machine to pin into the token; make keys with `flotilla keys init`, \
+             give --root FILE, or --unpinned to let the device trust whatever root the server hands it"
+        )
+    })
 }
 
 /// Adds the pin `r` (SHA-256 of root.json) to a token's text.

@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use reqwest::Method;
 use reqwest::header::{COOKIE, ORIGIN, SET_COOKIE};
 use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 
 use crate::client::{Client, ClientError};
 use crate::output::{Format, text};
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     /// User name.
     #[arg(long, default_value = "admin", env = "FLOTILLA_USER")]
     user: String,
+    /// Days until this machine has to sign in again.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    days: u16,
 }
 
 /// Signs in; a one-time password is replaced on the way.
@@ -42,8 +47,12 @@ pub(crate) struct Args {
 /// # Errors
 /// When the server refuses, or there is nobody to ask for the password.
 pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) -> Result<()> {
-    let ca =
-        std::fs::read_to_string(&args.ca).with_context(|| format!("cannot read {}", args.ca.display()))?;
+    let ca = std::fs::read_to_string(&args.ca).with_context(|| {
+        format!(
+            "cannot read the CA {}; the server keeps it in its data folder as ca/ca.pem",
+            args.ca.display()
+        )
+    })?;
     let client = Client::new(&args.server, &ca)?;
     let password = secret(PASSWORD, &format!("password of {}: ", args.user))?;
     let mut session = Session::open(&client, &args.user, &password).await?;
@@ -54,7 +63,11 @@ pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) ->
     }
     let project = project.unwrap_or("default");
     let (scope, role) = widest(&session.grants, project)?;
-    let wanted = json!({ "title": format!("flotilla on {}", host_name()), "project": scope, "role": role });
+    let expires = OffsetDateTime::now_utc() + Duration::days(args.days.into());
+    let wanted = json!({
+        "title": format!("flotilla on {}", host_name()), "project": scope, "role": role,
+        "expires_at": expires.format(&Rfc3339)?,
+    });
     let made = session.request(&client, Method::POST, "/tokens").json(&wanted);
     let made = client.json(made).await?;
     let token = made["text"].as_str().context("the server's answer holds no token")?.to_owned();
@@ -68,13 +81,17 @@ pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) ->
         token_id: text(&made, "/token/id"),
     };
     settings.save()?;
-    let said = json!({ "server": settings.server, "user": settings.user, "project": settings.project });
+    let said = json!({
+        "server": settings.server, "user": settings.user, "project": settings.project,
+        "expires_at": made["token"]["expires_at"],
+    });
     format.print(&said, |said| {
         format!(
-            "signed in to {} as {}, project {}",
+            "signed in to {} as {}, project {}, until {}",
             text(said, "/server"),
             text(said, "/user"),
-            text(said, "/project")
+            text(said, "/project"),
+            text(said, "/expires_at")
         )
     })
 }

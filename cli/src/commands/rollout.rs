@@ -234,7 +234,8 @@ async fn watch(context: &Context, rollout: &str, timeout_s: Option<u64>) -> Resu
 fn progress(rollout: &Value) -> String {
     let stages = rollout["stages"].as_array().into_iter().flatten();
     let stages: Vec<String> = stages.map(|stage| text(stage, "/state")).collect();
-    format!("{}: {}", text(rollout, "/state"), stages.join(" | "))
+    let waits_for = rollout["waits_for"].as_str().map_or(String::new(), |why| format!(": {why}"));
+    format!("{}: {}{waits_for}", text(rollout, "/state"), stages.join(" | "))
 }
 
 fn list(all: &Value) -> String {
@@ -253,7 +254,7 @@ fn show(rollout: &Value) -> String {
         ("model", text(rollout, "/model")),
         ("release", text(rollout, "/version")),
         ("state", text(rollout, "/state")),
-        ("why", rollout["reason"].as_str().unwrap_or_default().into()),
+        ("why", rollout["reason"].as_str().or(rollout["waits_for"].as_str()).unwrap_or_default().into()),
     ]);
     let stages = rollout["stages"].as_array().map_or(&[][..], Vec::as_slice);
     let rows = stages.iter().flat_map(stage_rows).collect();

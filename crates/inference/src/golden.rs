@@ -142,9 +142,8 @@ impl Run {
         sample: &Sample,
         clock: &mut dyn FnMut() -> Duration,
     ) -> Result<Vec<Tensor>, InferError> {
-        let inputs = sample.inputs.clone();
         let start = clock();
-        let outputs = model.infer(inputs);
+        let outputs = model.infer(&sample.inputs);
         self.times.push(clock().saturating_sub(start));
         outputs
     }

@@ -4,6 +4,7 @@
 //! checked before tract sees it. The crate reads no file and no clock; time comes from the caller.
 //! Tests stand in each module; `tests/` runs the real artifacts of `examples/digits` and hostile models.
 
+mod binary;
 mod engine;
 mod error;
 pub mod features;
@@ -18,9 +19,11 @@ pub mod reference;
 mod spec;
 mod tensor;
 
+pub use binary::{BinaryError, Pieces};
 pub use error::{InferError, LoadError};
 pub use model::{MAX_BATCH_ROWS, Model};
 pub use oip::{MAX_ELEMENTS, MAX_RANK, TensorJson, TensorJsonError};
+pub use post::best_classes;
 pub use spec::{Spec, TensorSpec};
 pub use tensor::{Data, Datatype, ShapeError, Tensor};
 

@@ -34,7 +34,7 @@ impl Model {
         let feeds = example.iter().map(|input| feed(&spec, input)).collect::<Result<Vec<_>, _>>()?;
         let engine = Engine::load(bytes, &feeds)?;
         let model = Self { engine, spec };
-        model.check_outputs(example)?;
+        model.check_outputs(&example)?;
         Ok(model)
     }
 
@@ -48,38 +48,37 @@ impl Model {
         self.engine.is_batched()
     }
 
-    /// Answers one request. Inputs may come in any order.
+    /// Answers one request. Inputs may come in any order; they are only read, so that whoever counts them later
+    /// needs no copy.
     ///
     /// # Errors
     /// [`InferError`]; [`InferError::is_caller_fault`] tells a wrong input from a failing model.
-    pub fn infer(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
-        let inputs = self.in_order(inputs)?;
+    pub fn infer(&self, inputs: impl AsRef<[Tensor]>) -> Result<Vec<Tensor>, InferError> {
+        let inputs = self.in_order(inputs.as_ref())?;
         let batch = self.batch_of(&inputs)?;
-        let mut feeds = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            let (name, shape, data) = input.into_parts();
-            feeds.push(pre::apply(&self.spec.pre, &name, (shape, data))?);
-        }
+        let feeds = inputs.iter().map(|input| pre::apply(&self.spec.pre, input));
+        let feeds = feeds.collect::<Result<Vec<_>, _>>()?;
         let raw = self.engine.run(&feeds, batch)?;
         let outputs = post::apply(&self.spec.post, &self.spec.labels, raw)?;
         outputs.into_iter().enumerate().map(|(place, output)| self.named(place, output)).collect()
     }
 
     /// Sorts inputs into the order of the signature and checks each one.
-    fn in_order(&self, mut inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
+    fn in_order<'a>(&self, inputs: &'a [Tensor]) -> Result<Vec<&'a Tensor>, InferError> {
+        let mut rest: Vec<&Tensor> = inputs.iter().collect();
         let mut sorted = Vec::with_capacity(inputs.len());
         for spec in &self.spec.inputs {
-            let Some(place) = inputs.iter().position(|input| input.name() == spec.name) else {
+            let Some(place) = rest.iter().position(|input| input.name() == spec.name) else {
                 return Err(InferError::MissingInput {
                     name: spec.name.clone(),
                     expected: self.input_names(),
                 });
             };
-            let input = inputs.swap_remove(place);
-            check(spec, &input)?;
+            let input = rest.swap_remove(place);
+            check(spec, input)?;
             sorted.push(input);
         }
-        match inputs.first() {
+        match rest.first() {
             Some(extra) => Err(InferError::UnexpectedInput {
                 name: extra.name().to_owned(),
                 expected: self.input_names(),
@@ -92,7 +91,7 @@ impl Model {
         self.spec.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    fn batch_of(&self, inputs: &[Tensor]) -> Result<usize, InferError> {
+    fn batch_of(&self, inputs: &[&Tensor]) -> Result<usize, InferError> {
         let batched = self.spec.inputs.iter().zip(inputs).filter(|(spec, _)| spec.is_batched());
         let mut rows = batched.filter_map(|(_, input)| input.shape().first().copied());
         let Some(batch) = rows.next() else { return Ok(1) };
@@ -115,7 +114,7 @@ impl Model {
     }
 
     /// The answer to one row of zeros must be what the signature says.
-    fn check_outputs(&self, example: Vec<Tensor>) -> Result<(), LoadError> {
+    fn check_outputs(&self, example: &[Tensor]) -> Result<(), LoadError> {
         let outputs = self.infer(example).map_err(LoadError::WarmUp)?;
         let got = || {
             outputs
@@ -152,9 +151,8 @@ fn check(spec: &TensorSpec, input: &Tensor) -> Result<(), InferError> {
 
 /// What the model is fed for an example input.
 fn feed(spec: &Spec, example: &Tensor) -> Result<Feed, LoadError> {
-    let (name, shape, data) = example.clone().into_parts();
-    let (shape, _) = pre::apply(&spec.pre, &name, (shape, data)).map_err(LoadError::WarmUp)?;
-    Ok(Feed { name, shape })
+    let (shape, _) = pre::apply(&spec.pre, example).map_err(LoadError::WarmUp)?;
+    Ok(Feed { name: example.name().to_owned(), shape })
 }
 
 /// One row of zeros of the signature's type and shape.

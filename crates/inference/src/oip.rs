@@ -2,6 +2,7 @@
 //! flat or nested as deep as the shape. Reading is bounded and streams straight into the typed vector: no tree
 //! of JSON values is built.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
@@ -9,7 +10,8 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::tensor::{Data, Datatype, Tensor, volume, with_data};
+use crate::binary::{self, BinaryError, Pieces};
+use crate::tensor::{Data, Datatype, ShapeError, Tensor, volume, with_data};
 
 /// Most elements in one tensor: 64 MB of f32, over any camera's frame. Stops a shape that promises more
 /// memory than the device has.
@@ -53,8 +55,22 @@ pub enum TensorJsonError {
         #[source]
         source: serde_json::Error,
     },
-    /// There is no data.
-    #[error("tensor {tensor:?} has no data; this server reads tensors as JSON only")]
+    /// The binary data doesn't fit.
+    #[error("tensor {tensor:?}: its binary data doesn't fit")]
+    Binary {
+        /// Which tensor.
+        tensor: String,
+        /// What was met instead.
+        #[source]
+        source: BinaryError,
+    },
+    /// The values don't fill the shape.
+    #[error(transparent)]
+    Shape(ShapeError),
+    /// There is no data, or both forms of it.
+    #[error(
+        "tensor {tensor:?} needs either data or the parameter binary_data_size with bytes behind the JSON"
+    )]
     NoData {
         /// Which tensor.
         tensor: String,
@@ -65,10 +81,20 @@ pub enum TensorJsonError {
 #[derive(Debug, Deserialize)]
 pub struct TensorJson<'a> {
     name: String,
-    datatype: String,
+    #[serde(borrow)]
+    datatype: Cow<'a, str>,
     shape: Vec<usize>,
+    #[serde(default)]
+    parameters: Parameters,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
+}
+
+/// What is said about a tensor beside its data; unknown parameters are ignored.
+#[derive(Debug, Default, Deserialize)]
+struct Parameters {
+    /// Its values stand behind the JSON and take so many bytes.
+    binary_data_size: Option<usize>,
 }
 
 impl TensorJson<'_> {
@@ -77,26 +103,42 @@ impl TensorJson<'_> {
         &self.name
     }
 
-    /// Parses the data by the datatype and the shape.
+    /// Parses the data by the datatype and the shape. Binary data is taken from `behind`, which holds the bytes
+    /// behind the JSON: call this for every tensor in the order of the request.
     ///
     /// # Errors
     /// [`TensorJsonError`] names the tensor and what is wrong with it.
-    pub fn parse(self) -> Result<Tensor, TensorJsonError> {
-        let Self { name: tensor, datatype, shape, data } = self;
+    pub fn parse(self, behind: &mut Pieces<'_>) -> Result<Tensor, TensorJsonError> {
+        let Self { name: tensor, datatype, shape, parameters, data } = self;
         let Some(known) = Datatype::from_name(&datatype) else {
-            return Err(TensorJsonError::Datatype { tensor, got: datatype });
+            let got = datatype.chars().take(40).collect();
+            return Err(TensorJsonError::Datatype { tensor, got });
         };
         if shape.len() > MAX_RANK || volume(&shape) > MAX_ELEMENTS {
             return Err(TensorJsonError::TooLarge { tensor, shape });
         }
-        let Some(data) = data else { return Err(TensorJsonError::NoData { tensor }) };
-        match parse_data(known, &shape, data.get()).and_then(|data| {
-            Tensor::new(tensor.clone(), shape.clone(), data).map_err(serde_json::Error::custom)
-        }) {
-            Ok(tensor) => Ok(tensor),
-            Err(source) => Err(TensorJsonError::Data { tensor, datatype: known, shape, source }),
+        let read = match (data, parameters.binary_data_size) {
+            (Some(json), None) => parse_data(known, &shape, json.get()).map_err(Misfit::Json),
+            (None, Some(size)) => {
+                let parts = behind.take(size);
+                parts.and_then(|parts| binary::read(known, &shape, &parts)).map_err(Misfit::Binary)
+            }
+            (Some(_), Some(_)) | (None, None) => return Err(TensorJsonError::NoData { tensor }),
+        };
+        match read {
+            Ok(data) => Tensor::new(tensor, shape, data).map_err(TensorJsonError::Shape),
+            Err(Misfit::Json(source)) => {
+                Err(TensorJsonError::Data { tensor, datatype: known, shape, source })
+            }
+            Err(Misfit::Binary(source)) => Err(TensorJsonError::Binary { tensor, source }),
         }
     }
+}
+
+/// What doesn't fit, before the tensor's name is put to it.
+enum Misfit {
+    Json(serde_json::Error),
+    Binary(BinaryError),
 }
 
 fn parse_data(datatype: Datatype, shape: &[usize], text: &str) -> Result<Data, serde_json::Error> {
@@ -325,11 +367,12 @@ impl<'de> Deserialize<'de> for Tensor {
         let owned = OwnedJson::deserialize(deserializer)?;
         let borrowed = TensorJson {
             name: owned.name,
-            datatype: owned.datatype,
+            datatype: owned.datatype.into(),
             shape: owned.shape,
+            parameters: Parameters::default(),
             data: Some(&owned.data),
         };
-        borrowed.parse().map_err(|e| {
+        borrowed.parse(&mut Pieces::default()).map_err(|e| {
             let source = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
             D::Error::custom(format!("{e}{source}"))
         })
@@ -349,7 +392,7 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<Tensor, TensorJsonError> {
-        serde_json::from_str::<TensorJson<'_>>(json).unwrap().parse()
+        serde_json::from_str::<TensorJson<'_>>(json).unwrap().parse(&mut Pieces::default())
     }
 
     #[test]
@@ -410,6 +453,20 @@ mod tests {
             parse(r#"{"name":"x","datatype":"FP32","shape":[1]}"#),
             Err(TensorJsonError::NoData { .. })
         ));
+    }
+
+    #[test]
+    fn values_behind_the_json_are_taken_by_their_size() {
+        let json = r#"{"name":"x","datatype":"INT16","shape":[2],"parameters":{"binary_data_size":4}}"#;
+        let parse = |bytes: &[u8]| {
+            let mut pieces = Pieces::new(std::iter::once(bytes));
+            serde_json::from_str::<TensorJson<'_>>(json).unwrap().parse(&mut pieces)
+        };
+        assert_eq!(parse(&[1, 0, 2, 0]).unwrap().data(), &Data::Int16(vec![1, 2]));
+        assert!(matches!(parse(&[1, 0]), Err(TensorJsonError::Binary { .. })));
+        let both = json.replace("\"shape\"", "\"data\":[1,2],\"shape\"");
+        let both = serde_json::from_str::<TensorJson<'_>>(&both).unwrap();
+        assert!(matches!(both.parse(&mut Pieces::default()), Err(TensorJsonError::NoData { .. })));
     }
 
     #[test]

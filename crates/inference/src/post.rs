@@ -54,7 +54,7 @@ fn apply_one(step: &PostStep, labels: &[String], outputs: &mut Vec<Value>) -> Re
             let k = usize::try_from(*k).unwrap_or(usize::MAX).min(scores.width);
             let (mut values, mut places) = (Vec::new(), Vec::new());
             for row in scores.each_row() {
-                for place in top(row, k) {
+                for place in best_classes(row, k) {
                     values.push(row[place]);
                     places.push(index(place)?);
                 }
@@ -119,10 +119,16 @@ pub(crate) fn best_of<T: PartialOrd + Copy>(row: &[T]) -> usize {
     (1..row.len()).fold(0, better)
 }
 
-fn top(row: &[f32], k: usize) -> Vec<usize> {
+/// Places of the `count` highest scores, the best first; of equals the first one, and NaN after all numbers.
+pub fn best_classes(row: &[f32], count: usize) -> Vec<usize> {
+    let key = |place: usize| if row[place].is_nan() { f32::NEG_INFINITY } else { row[place] };
+    let better = |a: &usize, b: &usize| key(*b).total_cmp(&key(*a)).then(a.cmp(b));
     let mut places: Vec<usize> = (0..row.len()).collect();
-    places.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
-    places.truncate(k);
+    if count < places.len() && count > 0 {
+        places.select_nth_unstable_by(count - 1, better);
+    }
+    places.truncate(count);
+    places.sort_unstable_by(better);
     places
 }
 

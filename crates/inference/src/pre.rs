@@ -1,25 +1,33 @@
 //! Steps between an application's input and the model, in the order of the manifest.
 
+use std::borrow::Cow;
+
 use release::{ImageLayout, PreStep, Resampling};
 
 use crate::engine::Value;
 use crate::error::InferError;
 use crate::image::{self, Method, Order};
 use crate::spec;
-use crate::tensor::{Data, Datatype};
+use crate::tensor::{Data, Datatype, Tensor};
 
-/// Runs all steps on one input.
-pub(crate) fn apply(steps: &[PreStep], name: &str, input: Value) -> Result<Value, InferError> {
-    steps.iter().try_fold(input, |value, step| {
-        apply_one(step, value).map_err(|why| InferError::Pre {
+/// Runs all steps on one input, which is copied once: by the first step, or as it is when there is none.
+pub(crate) fn apply(steps: &[PreStep], input: &Tensor) -> Result<Value, InferError> {
+    let mut value = (input.shape().to_vec(), Cow::Borrowed(input.data()));
+    for step in steps {
+        let (shape, data) = apply_one(step, value).map_err(|why| InferError::Pre {
             step: spec::pre_name(step),
-            name: name.to_owned(),
+            name: input.name().to_owned(),
             why,
-        })
-    })
+        })?;
+        value = (shape, Cow::Owned(data));
+    }
+    Ok((value.0, value.1.into_owned()))
 }
 
-fn apply_one(step: &PreStep, (shape, data): Value) -> Result<Value, String> {
+/// What a step works on: the caller's input, or what the step before made of it.
+type Input<'a> = (Vec<usize>, Cow<'a, Data>);
+
+fn apply_one(step: &PreStep, (shape, data): Input<'_>) -> Result<Value, String> {
     match step {
         PreStep::Scale { factor } => Ok((shape, map(data, |x| x * factor)?)),
         PreStep::Clip { min, max } => Ok((shape, map(data, |x| x.clamp(*min, *max))?)),
@@ -44,8 +52,8 @@ fn order(layout: ImageLayout) -> Order {
     }
 }
 
-/// The values as f32, without a copy where they are f32 already.
-fn floats(data: Data) -> Result<Vec<f32>, String> {
+/// The values as f32, without a copy where a step before made them f32 already.
+fn floats(data: Cow<'_, Data>) -> Result<Vec<f32>, String> {
     match cast(data, Datatype::Fp32)? {
         Data::Fp32(values) => Ok(values),
         other => Err(format!("needs numbers, got {}", other.datatype())),
@@ -56,7 +64,7 @@ fn floats(data: Data) -> Result<Vec<f32>, String> {
     clippy::cast_possible_truncation,
     reason = "arithmetic is in f64 and rounded once, to the model's f32"
 )]
-fn map(data: Data, f: impl Fn(f64) -> f64) -> Result<Data, String> {
+fn map(data: Cow<'_, Data>, f: impl Fn(f64) -> f64) -> Result<Data, String> {
     let mut values = floats(data)?;
     for value in &mut values {
         *value = f(f64::from(*value)) as f32;
@@ -70,7 +78,7 @@ fn map(data: Data, f: impl Fn(f64) -> f64) -> Result<Data, String> {
     clippy::cast_possible_truncation,
     reason = "arithmetic is in f64 and rounded once, to the model's f32"
 )]
-fn standardise((shape, data): Value, mean: &[f64], std: &[f64]) -> Result<Value, String> {
+fn standardise((shape, data): Input<'_>, mean: &[f64], std: &[f64]) -> Result<Value, String> {
     if mean.len() != std.len() || mean.is_empty() {
         return Err(format!("has {} means and {} deviations", mean.len(), std.len()));
     }
@@ -88,17 +96,17 @@ fn standardise((shape, data): Value, mean: &[f64], std: &[f64]) -> Result<Value,
     Ok((shape, Data::Fp32(values)))
 }
 
-fn layout((shape, data): Value, from: Order, to: Order) -> Result<Value, String> {
+fn layout((shape, data): Input<'_>, from: Order, to: Order) -> Result<Value, String> {
     let dims = from.dims(&shape).ok_or_else(|| four(&shape))?;
-    let data = match data {
-        Data::Uint8(values) => Data::Uint8(image::reorder(&values, dims, from, to)),
-        other => Data::Fp32(image::reorder(&floats(other)?, dims, from, to)),
+    let data = match data.as_ref() {
+        Data::Uint8(values) => Data::Uint8(image::reorder(values, dims, from, to)),
+        _ => Data::Fp32(image::reorder(&floats(data)?, dims, from, to)),
     };
     Ok((to.shape(dims), data))
 }
 
 fn resize(
-    (shape, data): Value,
+    (shape, data): Input<'_>,
     size: (usize, usize),
     order: Order,
     method: Resampling,
@@ -116,9 +124,9 @@ fn four(shape: &[usize]) -> String {
     format!("needs a batch of images, which has four dimensions, got shape {shape:?}")
 }
 
-fn cast(data: Data, datatype: Datatype) -> Result<Data, String> {
+fn cast(data: Cow<'_, Data>, datatype: Datatype) -> Result<Data, String> {
     if data.datatype() == datatype {
-        return Ok(data);
+        return Ok(data.into_owned());
     }
     if data.datatype() == Datatype::Bytes {
         return Err("needs numbers, got text".into());
@@ -131,7 +139,7 @@ mod tests {
     use super::*;
 
     fn run(steps: &[PreStep], shape: &[usize], values: Vec<f32>) -> Result<Value, InferError> {
-        apply(steps, "x", (shape.to_vec(), Data::Fp32(values)))
+        apply(steps, &Tensor::new("x", shape.to_vec(), Data::Fp32(values)).unwrap())
     }
 
     #[test]
@@ -154,8 +162,8 @@ mod tests {
     #[test]
     fn bytes_keep_their_type_until_arithmetic_needs_floats() {
         let steps = [PreStep::Layout { from: ImageLayout::Nhwc, to: ImageLayout::Nchw }];
-        let image = (vec![1, 1, 2, 3], Data::Uint8(vec![1, 2, 3, 4, 5, 6]));
-        let (shape, data) = apply(&steps, "x", image).unwrap();
+        let image = Tensor::new("x", vec![1, 1, 2, 3], Data::Uint8(vec![1, 2, 3, 4, 5, 6])).unwrap();
+        let (shape, data) = apply(&steps, &image).unwrap();
         assert_eq!((shape, data), (vec![1, 3, 1, 2], Data::Uint8(vec![1, 4, 2, 5, 3, 6])));
     }
 
@@ -168,7 +176,7 @@ mod tests {
 
     #[test]
     fn text_is_refused_by_arithmetic() {
-        let text = (vec![1], Data::Bytes(vec!["a".into()]));
-        assert!(apply(&[PreStep::Scale { factor: 1.0 }], "x", text).is_err());
+        let text = Tensor::new("x", vec![1], Data::Bytes(vec!["a".into()])).unwrap();
+        assert!(apply(&[PreStep::Scale { factor: 1.0 }], &text).is_err());
     }
 }

@@ -76,7 +76,7 @@ pub fn build(
                 None => return Err(BuildError::Label { row: number, label }),
             },
         };
-        let outputs = model.infer(row.inputs).map_err(|source| BuildError::Infer { row: number, source })?;
+        let outputs = model.infer(&row.inputs).map_err(|source| BuildError::Infer { row: number, source })?;
         match features::answers(&outputs, labels.len()).into_iter().next() {
             Some(features::Answer::Probabilities(p)) => builder.add_classified(features, &p, actual),
             Some(features::Answer::Value(value)) => builder.add_valued(features, value),

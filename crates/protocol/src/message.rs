@@ -244,6 +244,8 @@ pub enum CauseKind {
     Incompatible,
     /// The server or the network failed.
     Download,
+    /// What the server gave for a blob is not what was signed; it was thrown away.
+    Integrity,
     /// Not enough space.
     DiskFull,
     /// The disk failed otherwise.
@@ -277,6 +279,7 @@ impl CauseKind {
             self,
             Self::MetadataExpired
                 | Self::Download
+                | Self::Integrity
                 | Self::DiskFull
                 | Self::Storage
                 | Self::Timeout

@@ -177,6 +177,7 @@ fn every_word_stands_on_the_page() {
         C::DesiredMismatch,
         C::Incompatible,
         C::Download,
+        C::Integrity,
         C::DiskFull,
         C::Storage,
         C::Load,

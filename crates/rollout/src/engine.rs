@@ -124,6 +124,6 @@ impl Run<'_> {
 }
 
 /// Seconds of a checked plan in milliseconds.
-fn millis(seconds: u64) -> i64 {
+pub(crate) fn millis(seconds: u64) -> i64 {
     i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX)
 }

@@ -19,6 +19,7 @@ pub mod window;
 mod dry_run;
 mod engine;
 mod fill;
+mod waits;
 mod why;
 
 pub use amount::{Amount, Percent};

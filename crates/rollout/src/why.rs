@@ -37,6 +37,26 @@ pub enum WhyCode {
     Ended,
 }
 
+impl WhyCode {
+    /// As written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OnRelease => "on_release",
+            Self::NotATarget => "not_a_target",
+            Self::NotStarted => "not_started",
+            Self::LaterStage => "later_stage",
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+            Self::AtWork => "at_work",
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::BroughtBack => "brought_back",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// The answer for one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
@@ -99,7 +119,7 @@ impl Rollout {
             Phase::Skipped(SkipReason::AlreadyThere) => {
                 (WhyCode::OnRelease, format!("it ran {version} before"))
             }
-            Phase::Skipped(reason) => (WhyCode::Skipped, skip_text(reason).into()),
+            Phase::Skipped(reason) => (WhyCode::Skipped, reason.text().into()),
             Phase::Canceled(_) => (WhyCode::Ended, "the rollout ended before the device was done".into()),
             _ => (WhyCode::AtWork, format!("the device is at work: {}", task.phase.name())),
         }
@@ -135,14 +155,17 @@ impl Rollout {
     }
 }
 
-fn skip_text(reason: SkipReason) -> &'static str {
-    match reason {
-        SkipReason::AlreadyThere => "it runs the release already",
-        SkipReason::Newer => "it runs a newer release",
-        SkipReason::Incompatible => "the release isn't for its hardware or agent",
-        SkipReason::TooBig => "the release is too big for it",
-        SkipReason::NotSelected => "no stage of the plan selects it",
-        SkipReason::Control => "it stays on the old release for comparison",
+impl SkipReason {
+    /// One clause about a device.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::AlreadyThere => "it runs the release already",
+            Self::Newer => "it runs a newer release",
+            Self::Incompatible => "the release isn't for its hardware or agent",
+            Self::TooBig => "the release is too big for it",
+            Self::NotSelected => "no stage of the plan selects it",
+            Self::Control => "it stays on the old release for comparison",
+        }
     }
 }
 

@@ -3,4 +3,8 @@
 //! in their names. Never a dependency of a shipped binary.
 
 pub mod feeder;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod rig;
+#[cfg(feature = "tuf")]
+pub mod tuf;

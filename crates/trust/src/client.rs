@@ -5,8 +5,9 @@
 //! ```text
 //! Root (5.3, one step at a time, each persisted) -> Timestamp (5.4) -> Snapshot (5.5) -> Search (5.6, 5.7.1) -> Over
 //! ```
-//! Roots are persisted as they are accepted; everything else comes in [`Accepted::files`] once the whole
-//! chain was accepted, so that a refusal leaves the earlier state. One fixed `now` serves the whole session.
+//! Roots are persisted as they are accepted. Everything else comes in [`Accepted::files`] once the whole chain was
+//! accepted, so that a refusal leaves the earlier state ([`Storing::WholeChain`], devices), or role by role as the
+//! specification has it ([`Storing::EachRole`]). One fixed `now` serves the whole session (5.1).
 
 mod drive;
 mod search;
@@ -24,7 +25,7 @@ use crate::repository::{Repository, TargetInfo, check_length_and_hashes};
 use search::Walk;
 
 pub use drive::{load_stored, run};
-pub use types::{Accepted, Fetch, File, Reply, Step, Stored};
+pub use types::{Accepted, Fetch, File, Reply, Step, Stored, Storing};
 
 const ROOT: &str = "root";
 const TIMESTAMP: &str = "timestamp";
@@ -58,6 +59,7 @@ pub struct Session {
     limits: Limits,
     now: UnixMillis,
     mode: Mode,
+    storing: Storing,
     state: State,
     stored: BTreeMap<String, Vec<u8>>,
     root: Signed<Root>,
@@ -107,6 +109,7 @@ impl Session {
             limits: *limits,
             now,
             mode,
+            storing: Storing::WholeChain,
             state: State::Root,
             stored: stored.files,
             root,
@@ -121,6 +124,27 @@ impl Session {
             fetching: None,
             found: BTreeMap::new(),
         })
+    }
+
+    /// Chooses when accepted files are handed over to be stored.
+    #[must_use]
+    pub fn storing(mut self, storing: Storing) -> Self {
+        self.storing = storing;
+        self
+    }
+
+    /// Looks for one more target. With [`Storing::EachRole`] this goes on after [`Step::Done`]: the next one finds
+    /// this target too.
+    ///
+    /// # Errors
+    /// [`Cause::OutOfTurn`] when the session is over.
+    pub fn want(&mut self, target: impl Into<String>) -> Result<(), TrustError> {
+        let target = target.into();
+        if self.state == State::Over {
+            return Err(Cause::OutOfTurn.at(target, "5.7.1 target search"));
+        }
+        self.walks.push_back(Walk::new(target));
+        Ok(())
     }
 
     /// What to do next. After an error the session is over.
@@ -159,7 +183,7 @@ impl Session {
             return Ok(chore);
         }
         match self.state {
-            State::Root => Ok(need(format!("{}.root.json", self.root.version + 1), self.limits.root_bytes)),
+            State::Root => self.advance_root(),
             State::Timestamp => Ok(need("timestamp.json".into(), self.limits.timestamp_bytes)),
             State::Snapshot => self.advance_snapshot(),
             State::Search => match self.search()? {
@@ -171,13 +195,18 @@ impl Session {
     }
 
     // 5.3 Update the root role.
+    fn advance_root(&mut self) -> Result<Step, TrustError> {
+        // 5.3.3: after so many roots in one run go on with the last; the next run takes the rest.
+        if self.root_updates >= self.limits.root_updates {
+            self.end_of_roots()?;
+            return self.advance();
+        }
+        Ok(need(format!("{}.root.json", self.root.version + 1), self.limits.root_bytes))
+    }
+
     fn feed_root(&mut self, reply: Reply) -> Result<(), TrustError> {
         let Reply::Bytes(bytes) = reply else { return self.end_of_roots() }; // 5.3.3: no newer root
         check_bound(&bytes, self.limits.root_bytes).map_err(|c| c.at(ROOT, "5.3.3 download"))?;
-        if self.root_updates >= self.limits.root_updates {
-            let max = usize::try_from(self.limits.root_updates).unwrap_or(usize::MAX);
-            return Err(Cause::TooMany { what: "new roots in one run", max }.at(ROOT, "5.3.3 download"));
-        }
         let envelope = Envelope::parse(&bytes, &self.limits).map_err(|c| c.at(ROOT, "5.3.3 parse"))?;
         // 5.3.4: a threshold of the trusted root's keys and a threshold of the new root's own keys.
         let step = "5.3.4 signatures of the trusted root's keys";
@@ -198,9 +227,10 @@ impl Session {
     }
 
     /// 5.3.11: after a rotation of timestamp or snapshot keys both files are dropped, to recover from a
-    /// fast-forward attack. They go before the new root is durable, so that no power cut keeps them.
+    /// fast-forward attack. Rotated means that a key is gone: one more key or another threshold revokes nothing.
+    /// The files go before the new root is durable, so that no power cut keeps them.
     fn forget_if_rotated(&mut self, next: &Root) {
-        let is_rotated = |role| self.root.content.key_set(role) != next.key_set(role);
+        let is_rotated = |role| self.root.content.key_set(role).loses_a_key(&next.key_set(role));
         if !is_rotated(TIMESTAMP) && !is_rotated(SNAPSHOT) {
             return;
         }
@@ -248,6 +278,7 @@ impl Session {
 
     fn accept_timestamp(&mut self, timestamp: Trusted<Timestamp>) -> Result<(), TrustError> {
         self.check_expiry(&timestamp.signed).map_err(|c| c.at(TIMESTAMP, "5.4.4 freeze"))?;
+        self.keep("timestamp.json", &timestamp.bytes); // 5.4.5
         self.timestamp = Some(timestamp);
         self.state = State::Snapshot;
         Ok(())
@@ -258,6 +289,7 @@ impl Session {
         let meta = self.snapshot_meta()?;
         if let Some(old) = self.old_snapshot.take_if(|old| {
             old.signed.version == meta.version
+                && (self.mode == Mode::Stored || old.signed.check_expiry(self.now).is_ok())
                 && check_length_and_hashes(&old.bytes, meta.length, meta.hashes.as_ref()).is_ok()
         }) {
             self.accept_snapshot(old)?;
@@ -290,6 +322,7 @@ impl Session {
 
     fn accept_snapshot(&mut self, snapshot: Trusted<Snapshot>) -> Result<(), TrustError> {
         self.check_expiry(&snapshot.signed).map_err(|c| c.at(SNAPSHOT, "5.5.6 freeze"))?;
+        self.keep("snapshot.json", &snapshot.bytes); // 5.5.7
         self.snapshot = Some(snapshot);
         self.state = State::Search;
         Ok(())
@@ -300,31 +333,40 @@ impl Session {
         Ok(timestamp.signed.content.snapshot())
     }
 
+    /// With [`Storing::EachRole`]: hands a file over as soon as it is accepted.
+    fn keep(&mut self, name: &str, bytes: &[u8]) {
+        if self.storing == Storing::EachRole && self.stored.get(name).is_none_or(|old| old != bytes) {
+            self.stored.insert(name.into(), bytes.into());
+            self.chores.push_back(Step::Persist(File { name: name.into(), bytes: bytes.into() }));
+        }
+    }
+
     fn finish(&mut self) -> Result<Step, TrustError> {
-        self.state = State::Over;
-        let (Some(timestamp), Some(snapshot)) = (self.timestamp.take(), self.snapshot.take()) else {
+        let (Some(timestamp), Some(snapshot)) = (&self.timestamp, &self.snapshot) else {
             return Err(Cause::OutOfTurn.at("session", "end"));
         };
         let mut files = Vec::new();
-        let mut keep = |name: String, bytes: Vec<u8>| {
-            if self.stored.get(&name) != Some(&bytes) {
-                files.push(File { name, bytes });
+        let mut keep = |name: String, bytes: &Vec<u8>| {
+            if self.stored.get(&name) != Some(bytes) {
+                files.push(File { name, bytes: bytes.clone() });
             }
         };
-        let mut targets = BTreeMap::new();
-        for (role, trusted) in std::mem::take(&mut self.targets) {
-            keep(crate::metadata::file_name(&role), trusted.bytes);
-            targets.insert(role, trusted.signed);
+        for (role, trusted) in &self.targets {
+            keep(crate::metadata::file_name(role), &trusted.bytes);
         }
-        keep("snapshot.json".into(), snapshot.bytes);
-        keep("timestamp.json".into(), timestamp.bytes);
+        keep("snapshot.json".into(), &snapshot.bytes);
+        keep("timestamp.json".into(), &timestamp.bytes);
+        let targets = self.targets.iter().map(|(role, trusted)| (role.clone(), trusted.signed.clone()));
         let repository = Repository {
             root: self.root.clone(),
-            timestamp: timestamp.signed,
-            snapshot: snapshot.signed,
-            targets,
-            found: std::mem::take(&mut self.found),
+            timestamp: timestamp.signed.clone(),
+            snapshot: snapshot.signed.clone(),
+            targets: targets.collect(),
+            found: self.found.clone(),
         };
+        if self.storing == Storing::WholeChain {
+            self.state = State::Over;
+        }
         Ok(Step::Done(Box::new(Accepted { repository, files })))
     }
 

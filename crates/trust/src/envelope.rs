@@ -26,6 +26,11 @@ impl KeySet {
         Self { keys, threshold }
     }
 
+    /// Whether one of these keys is not among `next`, under whatever id.
+    pub(crate) fn loses_a_key(&self, next: &Self) -> bool {
+        self.keys.values().any(|key| !next.keys.values().any(|other| other.is_same(key)))
+    }
+
     /// The keys with the ids that they are listed under.
     pub fn keys(&self) -> &BTreeMap<KeyId, PublicKey> {
         &self.keys

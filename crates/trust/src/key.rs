@@ -1,6 +1,14 @@
-//! Public keys, their ids, and signing behind a trait (a key file today; PKCS#11 or a KMS behind the same trait).
+//! Public keys, their ids, and signing behind a trait.
 //!
-//! A key is known by its (keytype, scheme) pair; a pair that this build doesn't know never counts (attack A10).
+//! A key is known by its (keytype, scheme) pair; a pair that this build doesn't know never counts (attack A10), and
+//! never stands in the way of the others. The id under which metadata lists a key is a name and nothing more: the
+//! specification lets repositories choose it, so two ids may name one key, which then counts once (attack A2).
+
+mod ecdsa;
+mod pem;
+#[cfg(feature = "rsa")]
+mod rsa;
+mod signer;
 
 use std::fmt;
 
@@ -9,6 +17,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::json::Json;
+
+#[cfg(feature = "sign")]
+pub use ecdsa::EcdsaSigner;
+pub use signer::{Ed25519Signer, SignError, Signer};
 
 /// Names a key in metadata.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,6 +73,9 @@ pub struct PublicKey {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Verifier {
     Ed25519(Box<VerifyingKey>),
+    EcdsaP256(ecdsa::Key),
+    #[cfg(feature = "rsa")]
+    RsaPss(rsa::Key),
 }
 
 impl PublicKey {
@@ -69,8 +84,12 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError::Malformed`] when they are no point of the curve, or a weak one.
     pub fn ed25519(bytes: &[u8; 32]) -> Result<Self, KeyError> {
-        let key = Self::pair("ed25519", "ed25519", hex::encode(bytes));
+        let key = Self::ed25519_text(bytes);
         key.verifier().map(|_| key)
+    }
+
+    fn ed25519_text(bytes: &[u8; 32]) -> Self {
+        Self::pair("ed25519", "ed25519", hex::encode(bytes))
     }
 
     fn pair(keytype: &str, scheme: &str, public: String) -> Self {
@@ -93,9 +112,8 @@ impl PublicKey {
 
     /// The 32 bytes, if it is an ed25519 key.
     pub fn ed25519_bytes(&self) -> Option<[u8; 32]> {
-        match self.verifier().ok()? {
-            Verifier::Ed25519(key) => Some(key.to_bytes()),
-        }
+        let Ok(Verifier::Ed25519(key)) = self.verifier() else { return None };
+        Some(key.to_bytes())
     }
 
     /// Whether this build can verify with it.
@@ -111,10 +129,24 @@ impl PublicKey {
         self.verifier().is_ok_and(|key| key.verifies(message, signature))
     }
 
+    /// Whether both are the same key, however each is written.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self.verifier(), other.verifier()) {
+            (Ok(one), Ok(two)) => one == two,
+            _ => self == other,
+        }
+    }
+
     pub(crate) fn verifier(&self) -> Result<Verifier, KeyError> {
         let public = self.keyval.get("public").and_then(|v| v.as_str()).unwrap_or_default();
         match (self.keytype.as_str(), self.scheme.as_str()) {
             ("ed25519", "ed25519") => ed25519(public),
+            // Before version 1.0.0 of securesystemslib the scheme's name stood in both places.
+            ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => {
+                ecdsa::Key::parse(public).map(Verifier::EcdsaP256)
+            }
+            #[cfg(feature = "rsa")]
+            ("rsa", "rsassa-pss-sha256") => rsa::Key::parse(public).map(Verifier::RsaPss),
             _ => Err(KeyError::Unknown { keytype: self.keytype.clone(), scheme: self.scheme.clone() }),
         }
     }
@@ -133,6 +165,9 @@ impl Verifier {
     pub(crate) fn identity(&self) -> Vec<u8> {
         match self {
             Self::Ed25519(key) => [b"ed25519:", &key.to_bytes()[..]].concat(),
+            Self::EcdsaP256(key) => [b"ecdsa-p256:", key.point()].concat(),
+            #[cfg(feature = "rsa")]
+            Self::RsaPss(key) => [b"rsa:", key.der()].concat(),
         }
     }
 
@@ -140,76 +175,10 @@ impl Verifier {
         match self {
             Self::Ed25519(key) => Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
+            Self::EcdsaP256(key) => key.verifies(message, signature),
+            #[cfg(feature = "rsa")]
+            Self::RsaPss(key) => key.verifies(message, signature),
         }
-    }
-}
-
-/// A signer failed: no file key ever does, a device or service may.
-#[derive(Debug, thiserror::Error)]
-#[error("key {key} could not sign")]
-pub struct SignError {
-    /// Which key.
-    pub key: KeyId,
-    /// Why.
-    #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-/// Something that holds a private key.
-pub trait Signer: Send + Sync {
-    /// The public half.
-    fn public_key(&self) -> PublicKey;
-
-    /// Signs these bytes.
-    ///
-    /// # Errors
-    /// [`SignError`] when the holder of the key fails.
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError>;
-}
-
-/// An ed25519 private key in memory; wiped when dropped.
-pub struct Ed25519Signer(ed25519_dalek::SigningKey);
-
-impl Ed25519Signer {
-    /// A new key from the system's randomness.
-    ///
-    /// # Errors
-    /// When the system gives none.
-    pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed)?;
-        Ok(Self::from_seed(&seed))
-    }
-
-    /// From the 32-byte seed.
-    pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self(ed25519_dalek::SigningKey::from_bytes(seed))
-    }
-
-    /// The 32-byte seed: the secret itself.
-    pub fn seed(&self) -> [u8; 32] {
-        self.0.to_bytes()
-    }
-
-    /// The 32 bytes of the public key.
-    pub fn public_bytes(&self) -> [u8; 32] {
-        self.0.verifying_key().to_bytes()
-    }
-}
-
-impl fmt::Debug for Ed25519Signer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ed25519Signer({})", self.public_key().id())
-    }
-}
-
-impl Signer for Ed25519Signer {
-    fn public_key(&self) -> PublicKey {
-        PublicKey::pair("ed25519", "ed25519", hex::encode(self.public_bytes()))
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        Ok(ed25519_dalek::Signer::sign(&self.0, message).to_bytes().to_vec())
     }
 }
 
@@ -235,5 +204,18 @@ mod tests {
         assert!(matches!(key.check(), Err(KeyError::Unknown { .. })));
         assert!(!key.verifies(b"", b""));
         assert!(PublicKey::ed25519(&[0; 32]).is_err(), "a weak point");
+    }
+
+    #[test]
+    fn a10_a_key_is_never_read_as_one_of_another_type() {
+        let ed25519 = hex::encode(Ed25519Signer::from_seed(&[1; 32]).public_bytes());
+        for (keytype, scheme) in [
+            ("ecdsa", "ecdsa-sha2-nistp256"),
+            ("rsa", "rsassa-pss-sha256"),
+            ("ed25519", "ecdsa-sha2-nistp256"),
+        ] {
+            let key = PublicKey::pair(keytype, scheme, ed25519.clone());
+            assert!(key.check().is_err(), "{keytype} {scheme}");
+        }
     }
 }

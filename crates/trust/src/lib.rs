@@ -26,10 +26,13 @@ mod metadata;
 mod timestamp_text;
 mod verified;
 
-pub use client::{Accepted, Fetch, File, Reply, Session, Step, Stored};
+pub use client::{Accepted, Fetch, File, Reply, Session, Step, Stored, Storing};
 pub use error::{Cause, TrustError};
+#[cfg(feature = "sign")]
+pub use key::EcdsaSigner;
 pub use key::{Ed25519Signer, KeyError, KeyId, PublicKey, SignError, Signer};
 pub use limits::Limits;
-pub use repository::{Repository, TargetBytes, TargetInfo};
+pub use metadata::percent_encode as file_name_of;
+pub use repository::{Repository, TargetBytes, TargetCheck, TargetInfo};
 pub use timestamp_text::{format_rfc3339, parse_rfc3339};
 pub use verified::Verified;

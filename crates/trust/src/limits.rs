@@ -13,7 +13,7 @@ pub struct Limits {
     pub targets_bytes: u64,
     /// Bytes of one target, that is of one manifest (D2, endless target).
     pub target_bytes: u64,
-    /// New roots in one run (D3, endless root chain).
+    /// New roots in one run (D3, endless root chain); the next run goes on from there.
     pub root_updates: u32,
     /// Delegated roles visited for one target (A6, endless or cyclic delegations).
     pub delegated_roles: usize,

@@ -48,8 +48,8 @@ impl<T: Role> Signed<T> {
         if header.kind != T::TYPE {
             return Err(Cause::WrongType { expected: T::TYPE.into(), got: header.kind });
         }
-        if !header.spec_version.starts_with("1.") {
-            return Err(Cause::Field(format!("spec_version {} is not 1.x", header.spec_version)));
+        if !is_known_spec(&header.spec_version) {
+            return Err(Cause::Field(format!("spec_version {:?} is not 1.x", header.spec_version)));
         }
         if header.version == 0 {
             return Err(Cause::Field("version is 0".into()));
@@ -68,6 +68,13 @@ impl<T: Role> Signed<T> {
         }
         Err(Cause::Expired { expires: format_rfc3339(self.expires), now: format_rfc3339(now) })
     }
+}
+
+/// 4.3: any minor and patch version of 1, such as `1.0` in old repositories and `1.0.34`.
+fn is_known_spec(version: &str) -> bool {
+    let parts: Vec<&str> = version.split('.').collect();
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    matches!(parts.len(), 2 | 3) && parts[0] == "1" && parts.iter().all(is_number)
 }
 
 /// Key ids and threshold of a role.
@@ -201,15 +208,7 @@ pub(crate) struct Targets {
 impl Role for Targets {
     const TYPE: &'static str = "targets";
     fn check(&self) -> Result<(), Cause> {
-        let roles = self.delegations.iter().flat_map(|d| &d.roles);
-        let mut names = std::collections::BTreeSet::new();
-        for role in roles {
-            role.check()?;
-            if !names.insert(&role.name) {
-                return Err(Cause::Field(format!("role {} is delegated twice", role.name)));
-            }
-        }
-        Ok(())
+        self.delegations.as_ref().map_or(Ok(()), Delegations::check)
     }
 }
 
@@ -217,12 +216,34 @@ impl Role for Targets {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Delegations {
     pub(crate) keys: BTreeMap<KeyId, PublicKey>,
-    pub(crate) roles: Vec<DelegatedRole>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) roles: Option<Vec<DelegatedRole>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) succinct_roles: Option<SuccinctRoles>,
 }
 
 impl Delegations {
-    pub(crate) fn key_set(&self, role: &DelegatedRole) -> KeySet {
-        role.keys.resolve(&self.keys)
+    fn check(&self) -> Result<(), Cause> {
+        if self.roles.is_some() == self.succinct_roles.is_some() {
+            return Err(Cause::Field("delegations: exactly one of roles and succinct_roles".into()));
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for role in self.roles() {
+            role.check()?;
+            if !names.insert(&role.name) {
+                return Err(Cause::Field(format!("role {} is delegated twice", role.name)));
+            }
+        }
+        self.succinct_roles.as_ref().map_or(Ok(()), SuccinctRoles::check)
+    }
+
+    /// The roles that are listed one by one.
+    pub(crate) fn roles(&self) -> &[DelegatedRole] {
+        self.roles.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn key_set(&self, role: &RoleKeys) -> KeySet {
+        role.resolve(&self.keys)
     }
 }
 
@@ -232,6 +253,7 @@ pub(crate) struct DelegatedRole {
     pub(crate) name: String,
     #[serde(flatten)]
     pub(crate) keys: RoleKeys,
+    #[serde(default)]
     pub(crate) terminating: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) paths: Option<Vec<String>>,
@@ -254,6 +276,31 @@ impl DelegatedRole {
     }
 }
 
+/// Many delegated roles in one: each speaks for the paths whose SHA-256 begins with its number (TAP 15).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SuccinctRoles {
+    #[serde(flatten)]
+    pub(crate) keys: RoleKeys,
+    /// 2 to the power of this many roles.
+    pub(crate) bit_length: u8,
+    pub(crate) name_prefix: String,
+}
+
+impl SuccinctRoles {
+    fn check(&self) -> Result<(), Cause> {
+        if !(1..=32).contains(&self.bit_length) {
+            return Err(Cause::Field(format!(
+                "succinct_roles: bit_length {} is not 1 to 32",
+                self.bit_length
+            )));
+        }
+        if self.name_prefix.is_empty() {
+            return Err(Cause::Field("succinct_roles: name_prefix is empty".into()));
+        }
+        self.keys.check(&self.name_prefix)
+    }
+}
+
 /// Writes a role's content with its header.
 #[cfg(feature = "sign")]
 pub(crate) fn to_signed<T: Role + Serialize>(
@@ -272,20 +319,28 @@ pub(crate) fn to_signed<T: Role + Serialize>(
 
 /// The name of a role's file: characters that could leave the folder are percent-encoded.
 pub(crate) fn file_name(role: &str) -> String {
-    format!("{}.json", percent_encode(role, false))
+    format!("{}.json", percent_encode(role))
 }
 
-/// Percent-encodes all but unreserved characters, and `/` unless it separates path segments.
-pub(crate) fn percent_encode(text: &str, keep_slash: bool) -> String {
+/// A role's name or a target's path as the name of a file, which can't leave its folder: all but unreserved
+/// characters (RFC 3986, section 2.3) are percent-encoded.
+pub fn percent_encode(text: &str) -> String {
+    encode_but(text, b"")
+}
+
+/// Percent-encodes what may not stand in the path of an address (RFC 3986, section 3.3).
+pub(crate) fn percent_encode_path(text: &str) -> String {
+    encode_but(text, b"/!$&'()*+,;=:@")
+}
+
+fn encode_but(text: &str, kept: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            b'/' if keep_slash => out.push('/'),
-            other => {
-                let _ = write!(out, "%{other:02X}");
-            }
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out

@@ -13,8 +13,8 @@ use crate::error::Cause;
 use crate::key::{KeyId, PublicKey, SignError, Signer};
 use crate::limits::Limits;
 use crate::metadata::{
-    DelegatedRole, MetaFile, Role, RoleKeys, Root, Signed, Snapshot, TargetEntry, Targets, Timestamp,
-    to_signed,
+    DelegatedRole, Delegations, MetaFile, Role, RoleKeys, Root, Signed, Snapshot, TargetEntry, Targets,
+    Timestamp, to_signed,
 };
 use crate::timestamp_text::format_rfc3339;
 
@@ -150,7 +150,7 @@ impl TargetsBuilder {
 
     /// Whether a role is delegated.
     pub fn has_delegation(&self, role: &str) -> bool {
-        self.0.content.delegations.iter().flat_map(|d| &d.roles).any(|r| r.name == role)
+        self.0.content.delegations.iter().flat_map(Delegations::roles).any(|r| r.name == role)
     }
 
     /// Delegates paths to a terminating role, in place of an earlier delegation of that name.
@@ -185,12 +185,12 @@ impl TargetsBuilder {
             paths: Some(paths.to_vec()),
             path_hash_prefixes: None,
         };
-        match delegations.roles.iter_mut().find(|r| r.name == role) {
+        let roles = delegations.roles.get_or_insert_default();
+        match roles.iter_mut().find(|r| r.name == role) {
             Some(old) => *old = new,
-            None => delegations.roles.push(new),
+            None => roles.push(new),
         }
-        let used: std::collections::BTreeSet<_> =
-            delegations.roles.iter().flat_map(|r| r.keys.keyids.clone()).collect();
+        let used: std::collections::BTreeSet<_> = roles.iter().flat_map(|r| r.keys.keyids.clone()).collect();
         delegations.keys.retain(|id, _| used.contains(id));
         self
     }
@@ -311,7 +311,7 @@ pub fn claims(bytes: &[u8]) -> Result<Claims, BuildError> {
         Targets::TYPE => {
             let targets = Signed::<Targets>::read(&envelope).map_err(wrap)?;
             claims.targets = targets.content.targets.keys().cloned().collect();
-            let roles = targets.content.delegations.iter().flat_map(|d| &d.roles);
+            let roles = targets.content.delegations.iter().flat_map(Delegations::roles);
             claims.delegations = roles.map(|role| list(&role.name, &role.keys)).collect();
             (targets.version, targets.expires)
         }

@@ -7,7 +7,9 @@ use protocol::{Digest, UnixMillis};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::{Cause, TrustError};
-use crate::metadata::{Root, Signed, Snapshot, TargetEntry, Targets, Timestamp, percent_encode};
+use crate::metadata::{
+    Root, Signed, Snapshot, TargetEntry, Targets, Timestamp, percent_encode, percent_encode_path,
+};
 use crate::timestamp_text::parse_rfc3339;
 use crate::verified::Verified;
 
@@ -53,15 +55,29 @@ impl TargetInfo {
     /// Path to fetch it at, relative to the base of targets, percent-encoded; with consistent snapshots
     /// the hash stands before the last segment (specification, step 5.7.3).
     pub fn fetch_path(&self) -> String {
-        let encoded = percent_encode(&self.path, true);
-        let hash = self.entry.hashes.get("sha256").or_else(|| self.entry.hashes.values().next());
-        match (self.is_consistent, hash, encoded.rsplit_once('/')) {
-            (true, Some(hash), Some((folder, name))) => {
-                format!("{folder}/{}.{name}", percent_encode(hash, false))
-            }
-            (true, Some(hash), None) => format!("{}.{encoded}", percent_encode(hash, false)),
-            _ => encoded,
-        }
+        self.fetch_paths().next().unwrap_or_default()
+    }
+
+    /// Every path that it may be had at: with consistent snapshots one for each listed hash, SHA-256 first. A
+    /// repository should offer them all; those that offer only one can be used too.
+    pub fn fetch_paths(&self) -> impl Iterator<Item = String> {
+        let (folder, name) = match self.path.rsplit_once('/') {
+            Some((folder, name)) => (format!("{}/", percent_encode_path(folder)), percent_encode_path(name)),
+            None => (String::new(), percent_encode_path(&self.path)),
+        };
+        let mut hashes: Vec<(&String, &String)> = self.entry.hashes.iter().collect();
+        hashes.sort_by_key(|(algorithm, _)| *algorithm != "sha256");
+        let prefixes: Vec<String> = if self.is_consistent {
+            hashes.into_iter().map(|(_, hash)| format!("{}.", percent_encode(hash))).collect()
+        } else {
+            vec![String::new()]
+        };
+        prefixes.into_iter().map(move |prefix| format!("{folder}{prefix}{name}"))
+    }
+
+    /// Begins to check content that comes in pieces and is too large for memory.
+    pub fn check(&self) -> TargetCheck<'_> {
+        TargetCheck { info: self, hashing: Hashing::new(Some(&self.entry.hashes)) }
     }
 
     /// Checks a target's bytes: length first, then every listed hash (step 5.7.3).
@@ -179,7 +195,86 @@ impl Repository {
     }
 }
 
-/// Length first, then every listed hash of a known algorithm; unknown algorithms alone are refused.
+/// The check of a target that comes in pieces (step 5.7.3).
+pub struct TargetCheck<'a> {
+    info: &'a TargetInfo,
+    hashing: Hashing,
+}
+
+impl TargetCheck<'_> {
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// [`TrustError`] as soon as there are more bytes than signed (D2).
+    pub fn update(&mut self, piece: &[u8]) -> Result<(), TrustError> {
+        self.hashing.update(piece);
+        let max_bytes = self.info.entry.length;
+        if self.hashing.length > max_bytes {
+            return Err(Cause::TooLong { max_bytes }.at(&self.info.path, "5.7.3 target"));
+        }
+        Ok(())
+    }
+
+    /// All pieces have come.
+    ///
+    /// # Errors
+    /// [`TrustError`] when length or a hash differs.
+    pub fn finish(self) -> Result<(), TrustError> {
+        let (entry, path) = (&self.info.entry, &self.info.path);
+        self.hashing.finish(Some(entry.length), Some(&entry.hashes)).map_err(|c| c.at(path, "5.7.3 target"))
+    }
+}
+
+/// Counts bytes and computes those hashes that are listed.
+struct Hashing {
+    length: u64,
+    sha256: Option<Sha256>,
+    sha512: Option<Sha512>,
+}
+
+impl Hashing {
+    fn new(listed: Option<&BTreeMap<String, String>>) -> Self {
+        let is_listed = |name| listed.is_some_and(|hashes| hashes.contains_key(name));
+        Self {
+            length: 0,
+            sha256: is_listed("sha256").then(Sha256::new),
+            sha512: is_listed("sha512").then(Sha512::new),
+        }
+    }
+
+    fn update(&mut self, piece: &[u8]) {
+        self.length = self.length.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(piece);
+        }
+        if let Some(sha512) = &mut self.sha512 {
+            sha512.update(piece);
+        }
+    }
+
+    /// Length first, then every listed hash of a known algorithm; unknown algorithms alone are refused.
+    fn finish(self, length: Option<u64>, listed: Option<&BTreeMap<String, String>>) -> Result<(), Cause> {
+        if let Some(expected) = length.filter(|expected| *expected != self.length) {
+            return Err(Cause::Length { expected, got: self.length });
+        }
+        let Some(listed) = listed else { return Ok(()) };
+        let computed = [
+            ("sha256", self.sha256.map(|hash| hex::encode(hash.finalize()))),
+            ("sha512", self.sha512.map(|hash| hex::encode(hash.finalize()))),
+        ];
+        let mut known = 0;
+        for (algorithm, got) in computed {
+            let (Some(expected), Some(got)) = (listed.get(algorithm), got) else { continue };
+            known += 1;
+            if *expected != got {
+                return Err(Cause::Hash { algorithm, expected: expected.clone(), got });
+            }
+        }
+        if known == 0 { Err(Cause::NoKnownHash) } else { Ok(()) }
+    }
+}
+
+/// As [`Hashing::finish`], for bytes that are all there; a wrong length is found before anything is hashed.
 pub(crate) fn check_length_and_hashes(
     bytes: &[u8],
     length: Option<u64>,
@@ -189,18 +284,7 @@ pub(crate) fn check_length_and_hashes(
     if let Some(expected) = length.filter(|expected| *expected != got) {
         return Err(Cause::Length { expected, got });
     }
-    let Some(hashes) = hashes else { return Ok(()) };
-    let mut known = 0;
-    for (name, expected) in hashes {
-        let (algorithm, got) = match name.as_str() {
-            "sha256" => ("sha256", hex::encode(Sha256::digest(bytes))),
-            "sha512" => ("sha512", hex::encode(Sha512::digest(bytes))),
-            _ => continue,
-        };
-        known += 1;
-        if *expected != got {
-            return Err(Cause::Hash { algorithm, expected: expected.clone(), got });
-        }
-    }
-    if known == 0 { Err(Cause::NoKnownHash) } else { Ok(()) }
+    let mut hashing = Hashing::new(hashes);
+    hashing.update(bytes);
+    hashing.finish(length, hashes)
 }

@@ -6,7 +6,8 @@ use time::{OffsetDateTime, UtcOffset};
 
 /// Reads `YYYY-MM-DDTHH:MM:SSZ` and nothing else.
 pub fn parse_rfc3339(text: &str) -> Option<UnixMillis> {
-    if text.len() != 20 || !text.ends_with('Z') {
+    // The parser takes other separators and other zones too.
+    if text.len() != 20 || text.as_bytes()[10] != b'T' || !text.ends_with('Z') {
         return None;
     }
     let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;

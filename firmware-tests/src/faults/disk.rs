@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::Outcome;
+use super::power::comes_up_with;
 use super::world::{ON_SMALL_DISK, PATIENCE, World};
 
 /// Size of the device's disk.
@@ -79,10 +80,18 @@ fn fill_and_free(world: &mut World, disk: &SmallDisk) -> Result<Outcome> {
     world.logged(ON_SMALL_DISK, &["No space left", "DiskFull"])?;
     let problem = world.problem(ON_SMALL_DISK, &words)?;
     world.serves(ON_SMALL_DISK, &before)?;
+    // Power fails now too: the agent must come up serving on a disk that takes no byte.
+    world.stop_feeding()?;
+    world.agents[ON_SMALL_DISK].kill();
+    world.agents[ON_SMALL_DISK].start().context("on a full disk")?;
+    comes_up_with(world, ON_SMALL_DISK, &[&before]).context("on a full disk")?;
+    let unstored = world.problem(ON_SMALL_DISK, &["telemetry can't be stored"])?;
+    world.feed();
     disk.free()?;
     world.completed_within(&rollout, PATIENCE * 2)?;
     world.serves(ON_SMALL_DISK, &version)?;
     Ok(Outcome::Ok(format!(
-        "disk full: shown as \"{problem}\"; {before} served on; with room again the update went through"
+        "disk full: shown as \"{problem}\"; {before} served on, after a restart on the full disk too (\"{unstored}\"); \
+         with room again the update went through"
     )))
 }

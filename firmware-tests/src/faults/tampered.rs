@@ -46,6 +46,7 @@ fn tampered_blob(world: &mut World) -> Result<String> {
     let task = world.task(&rollout, 0)?;
     ensure!(task["phase"] != "committed", "what nobody signed was committed: {task:#}");
     world.logged(0, &[NOT_SIGNED])?;
+    world.logged(0, &["cause=Integrity"])?;
     world.serves(0, &before)?;
     std::fs::write(&blob, whole)?;
     // The device tries again by itself, and the rollout follows it.

@@ -20,7 +20,7 @@ use crate::bus::ChangeKind;
 use crate::domain::audit::{self, Change};
 use crate::domain::why;
 use crate::ids::ordered_id;
-use crate::store::{Conn, Window, devices, history, tasks};
+use crate::store::{Conn, Window, devices, history, rollouts, tasks};
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
@@ -72,7 +72,9 @@ pub struct WhyQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Why {
     /// Stable name: `on_release`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
-    /// `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`.
+    /// `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`; while a rollout is open that hasn't
+    /// asked the device: `not_a_target`, `not_started`, `later_stage`, `paused`, `waiting`, `skipped`,
+    /// `unreachable`, `brought_back`.
     pub answer: String,
     /// One sentence for people.
     pub message: String,
@@ -219,7 +221,8 @@ async fn explain(
     let reports = tasks::list(&mut conn, &scope.project, &path.device, &Window::first(200)).await?;
     let last =
         reports.items.into_iter().map(|stored| stored.report).find(|report| report.model == query.model);
-    let found = why::explain(&device, &query.model, last.as_ref());
+    let open = rollouts::open_for(&mut conn, &scope.project, &query.model, &path.device).await?;
+    let found = why::explain(&device, &query.model, last.as_ref(), open.as_ref());
     Ok(Json(Why {
         answer: found.answer.to_owned(),
         message: found.message,

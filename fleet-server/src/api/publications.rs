@@ -77,9 +77,11 @@ pub struct NewRelease {
 /// What a publication changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PublicationResult {
-    /// Version of the new snapshot.
+    /// Whether anything in it was new; the same publication again changes nothing.
+    pub is_new: bool,
+    /// Version of the snapshot that is served now.
     pub snapshot_version: u64,
-    /// Version of the new timestamp.
+    /// Version of the timestamp that is served now.
     pub timestamp_version: u64,
     /// Releases that are new.
     pub releases: Vec<NewRelease>,
@@ -141,7 +143,8 @@ async fn metadata_file(
 /// Publish: everything is checked as a device would check it, then stored at once, or nothing is.
 #[utoipa::path(post, path = "/projects/{project}/publications", tag = "releases", operation_id = "createPublication",
     params(ProjectPath), request_body = NewPublication,
-    responses((status = 201, body = PublicationResult), (status = 409, body = ErrorBody),
+    responses((status = 201, body = PublicationResult), (status = 200, body = PublicationResult),
+        (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn create(
     State(state): State<AppState>,
@@ -157,9 +160,13 @@ async fn create(
         digest: release.digest.to_hex(),
         counter: release.counter.0,
     });
-    let (snapshot_version, timestamp_version) = (published.snapshot_version, published.timestamp_version);
-    let result = PublicationResult { snapshot_version, timestamp_version, releases: releases.collect() };
-    Ok((StatusCode::CREATED, Json(result)))
+    let result = PublicationResult {
+        is_new: published.is_new,
+        snapshot_version: published.snapshot_version,
+        timestamp_version: published.timestamp_version,
+        releases: releases.collect(),
+    };
+    Ok((if result.is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(result)))
 }
 
 fn decode(files: Vec<PublishedFile>) -> ApiResult<Vec<(String, Vec<u8>)>> {
@@ -179,6 +186,7 @@ fn refused(e: &PublishError) -> ApiError {
         PublishError::Malformed { .. } => wrong("malformed_metadata"),
         PublishError::WrongRole { .. } => wrong("wrong_role"),
         PublishError::Conflict { .. } => ApiError::conflict("version_exists", format!("Refused: {text}.")),
+        PublishError::Stale { .. } => ApiError::conflict("stale_metadata", format!("Refused: {text}.")),
         PublishError::NoRoot => ApiError::conflict("no_root", format!("Refused: {text}.")),
         PublishError::Untrusted(_) => wrong("untrusted"),
         PublishError::MissingTarget { .. } => wrong("missing_target"),

@@ -55,6 +55,9 @@ pub struct RolloutDetail {
     /// The plan with everything filled in.
     #[schema(value_type = Object)]
     pub plan: Value,
+    /// What keeps a running rollout in its stage, in one sentence.
+    #[schema(required)]
+    pub waits_for: Option<String>,
     /// Its stages in order; the devices held for comparison come last.
     pub stages: Vec<RolloutStage>,
     /// Verbs that are possible now: `approve`, `deny`, `pause`, `resume`, `abort`, `rollback`.
@@ -270,11 +273,17 @@ impl RolloutSummary {
 
 impl RolloutDetail {
     /// From a row and the rollout with its tasks.
-    pub(super) fn new(row: &Row, rollout: &Rollout, tasks: BTreeMap<String, u64>) -> Self {
+    pub(super) fn new(
+        row: &Row,
+        rollout: &Rollout,
+        tasks: BTreeMap<String, u64>,
+        waits_for: Option<String>,
+    ) -> Self {
         let stages = (0..).zip(&row.core.stages).map(|(i, stage)| stage_body(rollout, i, stage));
         Self {
             summary: RolloutSummary::new(row, tasks),
             plan: value(&*row.core.plan),
+            waits_for,
             stages: stages.collect(),
             verbs: verbs(&row.core.status).iter().map(ToString::to_string).collect(),
         }

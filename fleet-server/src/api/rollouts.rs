@@ -279,7 +279,8 @@ async fn detail(state: &AppState, project: &ProjectId, id: &RolloutId) -> ApiRes
     let (rollout, _) =
         store::load(&mut conn, project, id).await?.ok_or_else(|| ApiError::not_found("rollout"))?;
     let counts = store::counts(&mut conn, project, id).await?;
-    Ok(RolloutDetail::new(&row, &rollout, counts))
+    let waits_for = domain::waits_for(&mut conn, project, &rollout, state.clock.now()).await?;
+    Ok(RolloutDetail::new(&row, &rollout, counts, waits_for))
 }
 
 impl From<RolloutError> for ApiError {
@@ -287,6 +288,7 @@ impl From<RolloutError> for ApiError {
         match e {
             RolloutError::NotFound => Self::not_found("rollout"),
             RolloutError::Release { .. } => Self::unprocessable("bad_release", sentence(&e)),
+            RolloutError::NoTarget { .. } => Self::unprocessable("no_target", sentence(&e)),
             RolloutError::Shape(source) => {
                 Self::unprocessable("bad_plan", format!("The plan can't be read: {source}."))
             }

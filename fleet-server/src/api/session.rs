@@ -17,7 +17,7 @@ use super::users::GrantBody;
 use crate::app::AppState;
 use crate::domain::access::{Principal, Proof};
 use crate::domain::audit::{self, Change};
-use crate::domain::users::{hash_password, password_problem, verify_password};
+use crate::domain::users::{forget_first_password, hash_password, password_problem, verify_password};
 use crate::ids::{secret_hash, secret_text};
 use crate::listener::Peer;
 use crate::store::{sessions, users};
@@ -150,6 +150,7 @@ async fn change_password(
     audit::record(&mut tx, &Change::new(now, &user.username, "user.password", "user", &user.username))
         .await?;
     tx.commit().await?;
+    forget_first_password(&state, &user.username);
     Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), &secret, lifetime.as_secs()))
 }
 

@@ -12,7 +12,7 @@ use super::extract::{Json, Path, SignedIn};
 use super::types::{List, Timestamp, TokenPath};
 use super::users::{GrantBody, checked_grant};
 use crate::app::AppState;
-use crate::domain::access::{Grant, Principal, Role, Scope};
+use crate::domain::access::{Grant, Principal, Proof, Role, Scope};
 use crate::domain::audit::{self, Change};
 use crate::ids::{ordered_id, secret_hash, secret_text};
 use crate::store::tokens;
@@ -82,13 +82,14 @@ pub struct CreatedToken {
     pub text: String,
 }
 
-/// The own tokens; an admin sees everyone's.
+/// The own tokens; an admin sees everyone's. A token sees itself and those that are limited to no more than it is.
 #[utoipa::path(get, path = "/tokens", tag = "tokens", operation_id = "listTokens",
     responses((status = 200, body = List<ApiToken>), (status = 401, body = ErrorBody)))]
 async fn list(State(state): State<AppState>, SignedIn(who): SignedIn) -> ApiResult<Json<List<ApiToken>>> {
     let of = if is_admin(&who) { None } else { Some(who.username.as_str()) };
     let found = tokens::list(&mut *state.store.read().await?, of).await?;
-    Ok(Json(List::whole(found.into_iter().map(ApiToken::from).collect())))
+    let seen = found.into_iter().filter(|token| may_touch(&who, token)).map(ApiToken::from);
+    Ok(Json(List::whole(seen.collect())))
 }
 
 /// Make a token for oneself.
@@ -127,7 +128,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(CreatedToken { token: shown, text })))
 }
 
-/// End a token; one's own, or any as admin.
+/// End a token; one's own, or any as admin. A token ends itself and those that are limited to no more than it is.
 #[utoipa::path(delete, path = "/tokens/{token}", tag = "tokens", operation_id = "deleteToken", params(TokenPath),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn delete(
@@ -137,7 +138,7 @@ async fn delete(
 ) -> ApiResult<StatusCode> {
     let mut tx = state.store.begin().await?;
     let token = tokens::get(&mut tx, &path.token).await?;
-    let token = token.filter(|token| token.username == who.username || is_admin(&who));
+    let token = token.filter(|token| may_touch(&who, token));
     let token = token.ok_or_else(|| ApiError::not_found("token"))?;
     tokens::delete(&mut tx, &token.token_id).await?;
     let actor = who.actor();
@@ -145,6 +146,15 @@ async fn delete(
     audit::record(&mut tx, &change.before(ApiToken::from(token))).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A narrow token in the wrong hands must not end its owner's others.
+fn may_touch(who: &Principal, token: &tokens::ApiToken) -> bool {
+    let is_reached = match &who.proof {
+        Proof::Session => true,
+        Proof::Token { id, limit } => *id == token.token_id || limit.includes(&token.limit),
+    };
+    is_reached && (token.username == who.username || is_admin(who))
 }
 
 fn is_admin(who: &Principal) -> bool {

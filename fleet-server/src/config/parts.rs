@@ -126,8 +126,10 @@ pub struct Retention {
     pub panes: Duration,
     /// `resources_s`, default 14 days.
     pub resources: Duration,
-    /// `events_s`, default 90 days.
+    /// `events_s`: devices' events, logs and records that could not be read; default 90 days.
     pub events: Duration,
+    /// `drift_s`: drift windows, default 400 days.
+    pub drift: Duration,
     /// `audit_s`, default 3 years.
     pub audit: Duration,
 }
@@ -256,6 +258,7 @@ impl Retention {
             panes: reader.seconds("retention.panes_s", DAY * 30),
             resources: reader.seconds("retention.resources_s", DAY * 14),
             events: reader.seconds("retention.events_s", DAY * 90),
+            drift: reader.seconds("retention.drift_s", DAY * 400),
             audit: reader.seconds("retention.audit_s", DAY * 1096),
         }
     }

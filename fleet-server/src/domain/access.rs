@@ -89,6 +89,18 @@ pub struct Grant {
     pub role: Role,
 }
 
+impl Grant {
+    /// Whether everything that `other` allows is allowed here too.
+    pub fn includes(&self, other: &Self) -> bool {
+        let is_wider = match (&self.scope, &other.scope) {
+            (Scope::All, _) => true,
+            (Scope::Project(own), Scope::Project(project)) => own == project,
+            (Scope::Project(_), Scope::All) => false,
+        };
+        is_wider && self.role >= other.role
+    }
+}
+
 /// How someone proved who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {

@@ -22,6 +22,8 @@ use crate::store::{StoreError, projects, users};
 
 /// Shortest password in characters.
 pub const MIN_PASSWORD_CHARS: usize = 10;
+/// The user that the first start makes.
+const FIRST_USER: &str = "admin";
 /// Longest password in bytes; stops hashing of megabytes.
 pub const MAX_PASSWORD_BYTES: usize = 512;
 
@@ -72,10 +74,10 @@ pub async fn ensure_first_start(state: &AppState) -> Result<Option<FirstAdmin>, 
     }
     let mut first = None;
     if users::count(&mut tx).await? == 0 {
-        let file = state.config.data_dir.join("first-admin-password");
+        let file = first_password_file(state);
         let password = one_time_password();
         let user = User {
-            username: "admin".into(),
+            username: FIRST_USER.into(),
             password_hash: hash_password(&password)?,
             must_change_password: true,
             is_disabled: false,
@@ -84,13 +86,35 @@ pub async fn ensure_first_start(state: &AppState) -> Result<Option<FirstAdmin>, 
             grants: vec![Grant { scope: Scope::All, role: Role::Admin }],
         };
         users::insert(&mut tx, &user).await?;
-        let change = Change::new(now, "server", "user.create", "user", "admin").after(json!({"first": true}));
+        let change =
+            Change::new(now, "server", "user.create", "user", FIRST_USER).after(json!({"first": true}));
         audit::record(&mut tx, &change).await?;
         write_secret(&file, &password).map_err(|source| UserError::Write { path: file.clone(), source })?;
         first = Some(FirstAdmin { username: user.username, password, file });
     }
     tx.commit().await?;
     Ok(first)
+}
+
+fn first_password_file(state: &AppState) -> PathBuf {
+    state.config.data_dir.join("first-admin-password")
+}
+
+/// Removes the file with the one-time password once its user has replaced it: it opens nothing any more.
+pub fn forget_first_password(state: &AppState, username: &str) {
+    let file = first_password_file(state);
+    if username != FIRST_USER {
+        return;
+    }
+    match std::fs::remove_file(&file) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(
+                "{} holds a password that is no longer valid and can't be removed: {e}",
+                file.display()
+            );
+        }
+        _ => {}
+    }
 }
 
 fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {

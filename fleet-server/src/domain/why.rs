@@ -2,6 +2,7 @@
 
 use protocol::message::{Cause, TaskPhase, TaskReport};
 use protocol::{ModelName, ReleaseRef, RolloutId, UnixMillis};
+use rollout::Rollout;
 
 use crate::store::devices::Device;
 
@@ -25,8 +26,8 @@ pub struct Why {
 }
 
 /// Looks from the outside in: is the device there, was it asked, did it hear, how far is it, how did it end.
-/// `last` is its newest task report about this model.
-pub fn explain(device: &Device, model: &ModelName, last: Option<&TaskReport>) -> Why {
+/// `last` is its newest task report about this model, `open` the model's rollout that isn't over.
+pub fn explain(device: &Device, model: &ModelName, last: Option<&TaskReport>, open: Option<&Rollout>) -> Why {
     let wanted = device.desired_models().into_iter().find(|wanted| &wanted.model == model);
     let state =
         device.hello.as_ref().and_then(|hello| hello.models.iter().find(|state| &state.model == model));
@@ -43,6 +44,12 @@ pub fn explain(device: &Device, model: &ModelName, last: Option<&TaskReport>) ->
     let say = |answer, message: String, since| Why { answer, message, since, ..base.clone() };
     if let Some(at) = device.decommissioned_at {
         return say("decommissioned", "It was taken out of service.".into(), Some(at));
+    }
+    let is_asked = |rollout: &&Rollout| {
+        base.desired.as_ref().is_some_and(|desired| desired.digest == rollout.plan().release.digest)
+    };
+    if let Some(rollout) = open.filter(|rollout| !is_asked(rollout)) {
+        return not_asked_by(rollout, device, &base);
     }
     let Some(desired) = base.desired.clone() else {
         return say("nothing_desired", format!("No rollout has asked it to run {model} yet."), None);
@@ -70,6 +77,14 @@ pub fn explain(device: &Device, model: &ModelName, last: Option<&TaskReport>) ->
     let message =
         format!("It is on the way to {model} {version}: {}.", crate::store::tasks::phase_text(phase));
     say("under_way", message, about_this.map(|report| report.at))
+}
+
+/// The rollout itself knows why it hasn't asked the device, or no longer does.
+fn not_asked_by(rollout: &Rollout, device: &Device, base: &Why) -> Why {
+    let why = rollout.why(&device.device);
+    let (id, version) = (&rollout.core().id, &rollout.plan().release.version);
+    let message = format!("Rollout {id} of {version}: {}.", why.text);
+    Why { answer: why.code.as_str(), message, rollout: Some(id.clone()), since: why.since, ..base.clone() }
 }
 
 fn ended_badly(report: &TaskReport, base: &Why) -> Option<Why> {

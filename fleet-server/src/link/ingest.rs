@@ -54,7 +54,14 @@ pub(super) struct Ingest {
     pub(super) outbound: mpsc::Sender<Outbound>,
     pub(super) on_task: TaskHook,
     pub(super) is_connected: IsConnected,
-    pub(super) noted: HashMap<(String, &'static str), Instant>,
+    pub(super) noted: HashMap<(String, &'static str), Noted>,
+}
+
+/// The last refusal of a kind by a device that was written down.
+pub(super) struct Noted {
+    at: Instant,
+    /// Refusals like it since then.
+    more: u64,
 }
 
 type Readable = (Topic, Message);
@@ -183,14 +190,17 @@ impl Ingest {
             let (code, why) = (rejection.code(), with_causes(&rejection));
             self.counters.reject(code);
             let key = (format!("{}:{}", topic.project, topic.device), code);
-            if self.noted.get(&key).is_some_and(|at| at.elapsed() < NOTE_EVERY) {
+            if let Some(last) = self.noted.get_mut(&key).filter(|last| last.at.elapsed() < NOTE_EVERY) {
+                last.more += 1;
                 continue;
             }
             if self.noted.len() >= NOTED {
                 self.noted.clear();
             }
-            self.noted.insert(key, Instant::now());
-            warn!(project = %topic.project, device = %topic.device, code, "message on {topic} refused: {why}");
+            let before =
+                self.noted.insert(key, Noted { at: Instant::now(), more: 0 }).map_or(0, |last| last.more);
+            let (project, device) = (&topic.project, &topic.device);
+            warn!(%project, %device, code, before, "message on {topic} refused, {before} like it before: {why}");
             // A repeated delivery is no event of the device's life; an unknown device has no events.
             if !matches!(rejection, Rejection::Replayed { .. } | Rejection::UnknownDevice) {
                 self.note(&topic, code, &why).await;

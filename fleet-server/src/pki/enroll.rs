@@ -9,19 +9,19 @@ use axum::{Extension, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::message::Hardware;
-use protocol::{DeviceId, ProjectId};
+use protocol::{DeviceId, ProjectId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use trust::PublicKey;
 
 use super::token::secret_hash;
-use super::{DeviceIdentity, DeviceKey, IssuedCertificate, PkiError};
+use super::{DeviceIdentity, DeviceKey, PkiError};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::extract::Json;
 use crate::app::AppState;
 use crate::bus::ChangeKind;
 use crate::domain::audit::{self, Change};
 use crate::listener::Peer;
-use crate::store::devices::NewDevice;
+use crate::store::devices::{Device, NewDevice};
 use crate::store::enrollment::{self, EnrollmentToken};
 use crate::store::{Conn, certificates, devices, metadata};
 
@@ -62,6 +62,9 @@ pub struct EnrollResponse {
     pub device_url: String,
     /// Base64 of the project's first `root.json`; the device walks the chain from there.
     pub root: String,
+    /// The device's reports must have counters above this: not 0 for a device that is enrolled again.
+    #[serde(default)]
+    pub report_counter: u64,
 }
 
 /// A certificate request for a device that has one already.
@@ -128,12 +131,18 @@ async fn enroll_once(state: &AppState, request: EnrollRequest) -> ApiResult<Enro
         labels: token.labels.clone(),
         created_at: now,
     };
-    if devices::get(&mut tx, &token.project, &device).await?.is_some() {
-        return Err(device_exists(&device));
-    }
-    devices::insert(&mut tx, &new)
-        .await
-        .map_err(|e| if e.is_conflict() { device_exists(&device) } else { e.into() })?;
+    let report_counter = match devices::get(&mut tx, &token.project, &device).await? {
+        None => {
+            let made = devices::insert(&mut tx, &new).await;
+            made.map_err(|e| if e.is_conflict() { device_exists(&device) } else { e.into() })?;
+            0
+        }
+        Some(known) if token.device.is_some() && may_enroll_again(&known, now) => {
+            devices::enroll_again(&mut tx, &new).await?;
+            known.report_counter
+        }
+        Some(_) => return Err(device_exists(&device)),
+    };
     if !enrollment::use_up(&mut tx, &token.token_id, &device, now).await? {
         return Err(token_used());
     }
@@ -151,7 +160,22 @@ async fn enroll_once(state: &AppState, request: EnrollRequest) -> ApiResult<Enro
     tx.commit().await?;
     tracing::info!(project = %token.project, %device, "device enrolled");
     state.bus.changed(&token.project, ChangeKind::Device, device.as_str());
-    Ok(response(state, token.project, device, &issued, &root))
+    let response = EnrollResponse {
+        project: token.project,
+        device,
+        certificate: issued.pem,
+        ca: state.authority.certificate_pem(),
+        mqtt_url: state.urls.mqtt.clone(),
+        device_url: state.urls.device.clone(),
+        root: STANDARD.encode(root),
+        report_counter,
+    };
+    Ok(response)
+}
+
+/// Only a name that can't be in use any more is given anew, and only by a token made for this very name.
+fn may_enroll_again(known: &Device, now: UnixMillis) -> bool {
+    known.decommissioned_at.is_some() || (!known.is_online && known.certificate_expires <= now)
 }
 
 async fn find_token(conn: &mut Conn, secret: &str, state: &AppState) -> ApiResult<EnrollmentToken> {
@@ -197,7 +221,10 @@ fn bad_csr(e: &PkiError) -> ApiError {
 }
 
 fn device_exists(device: &DeviceId) -> ApiError {
-    ApiError::conflict("device_exists", format!("A device named {device} is enrolled already."))
+    let message = format!(
+        "A device named {device} is enrolled already; decommission it, then enrol it by a token made for this name."
+    );
+    ApiError::conflict("device_exists", message)
 }
 
 fn token_used() -> ApiError {
@@ -216,24 +243,6 @@ async fn first_root(conn: &mut Conn, project: &ProjectId) -> ApiResult<Option<Ve
         None => metadata::newest(conn, project, "root").await?,
     };
     Ok(root.map(|file| file.bytes))
-}
-
-fn response(
-    state: &AppState,
-    project: ProjectId,
-    device: DeviceId,
-    issued: &IssuedCertificate,
-    root: &[u8],
-) -> EnrollResponse {
-    EnrollResponse {
-        project,
-        device,
-        certificate: issued.pem.clone(),
-        ca: state.authority.certificate_pem(),
-        mqtt_url: state.urls.mqtt.clone(),
-        device_url: state.urls.device.clone(),
-        root: STANDARD.encode(root),
-    }
 }
 
 /// The renewed certificate stands beside the current one until its first use, so that a lost answer locks nobody out.

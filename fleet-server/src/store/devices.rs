@@ -181,6 +181,29 @@ pub async fn insert(conn: &mut Conn, new: &NewDevice) -> Result<(), StoreError> 
     index_labels(conn, &new.project, &new.device).await
 }
 
+/// Gives a device that is out of service, or whose certificate has expired, new keys: its history, its Desired and
+/// the counter that its reports must rise above stay.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn enroll_again(conn: &mut Conn, new: &NewDevice) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE devices SET report_key = $3, certificate_serial = $4, certificate_expires = $5, labels = $6, \
+         next_certificate_serial = NULL, next_certificate_expires = NULL, decommissioned_at = NULL, is_online = 0 \
+         WHERE project = $1 AND device = $2",
+    )
+    .bind(new.project.as_str())
+    .bind(new.device.as_str())
+    .bind(new.report_key.clone())
+    .bind(new.certificate_serial.as_str())
+    .bind(new.certificate_expires.0)
+    .bind(to_json(&new.labels))
+    .execute(&mut *conn)
+    .await
+    .during("enrol a device again")?;
+    index_labels(conn, &new.project, &new.device).await
+}
+
 /// Writes a renewed certificate.
 ///
 /// # Errors

@@ -150,6 +150,26 @@ pub async fn load(
     Ok(Some((Rollout::assemble(row.core, tasks), row.row_version)))
 }
 
+/// A model's open rollout with no more than this device's task in it: enough to ask it about the device.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn open_for(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+    device: &DeviceId,
+) -> Result<Option<Rollout>, StoreError> {
+    let Some((rollout, _)) = open_of(conn, project, model).await? else { return Ok(None) };
+    let Some(row) = get(conn, project, &rollout).await? else { return Ok(None) };
+    let query =
+        sqlx::query("SELECT task FROM rollout_tasks WHERE project = $1 AND rollout = $2 AND device = $3");
+    let query = query.bind(project.as_str()).bind(rollout.as_str()).bind(device.as_str());
+    let task = query.fetch_optional(conn).await.during("read a device's task")?;
+    let task = task.map(|row| row.json::<Task>("task")).transpose()?;
+    Ok(Some(Rollout::assemble(row.core, task.into_iter().collect())))
+}
+
 /// Rollouts, newest first.
 ///
 /// # Errors

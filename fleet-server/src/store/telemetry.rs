@@ -255,6 +255,21 @@ pub async fn delete_resources_before(conn: &mut Conn, before: UnixMillis) -> Res
     Ok(done.during("delete old resource readings")?.rows_affected())
 }
 
+/// Deletes old records that could not be read, and old log lines, by arrival.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn delete_quarantine_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
+    let mut deleted = 0;
+    for statement in
+        ["DELETE FROM quarantine WHERE received_at < $1", "DELETE FROM device_logs WHERE received_at < $1"]
+    {
+        let done = sqlx::query(statement).bind(before.0).execute(&mut *conn).await;
+        deleted += done.during("delete old quarantined records and logs")?.rows_affected();
+    }
+    Ok(deleted)
+}
+
 fn read_pane(row: &AnyRow) -> Result<PaneRow, StoreError> {
     Ok(PaneRow {
         device: row.id("device")?,

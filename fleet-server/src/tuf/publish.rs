@@ -29,9 +29,11 @@ pub struct Publication {
 /// What a publication changed.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// Version of the new snapshot.
+    /// Whether anything in it was new; if not, nothing was signed or stored.
+    pub is_new: bool,
+    /// Version of the snapshot that is served now.
     pub snapshot_version: u64,
-    /// Version of the new timestamp.
+    /// Version of the timestamp that is served now.
     pub timestamp_version: u64,
     /// Releases that are new.
     pub releases: Vec<Release>,
@@ -64,6 +66,18 @@ pub enum PublishError {
         name: String,
         /// Which version.
         version: u64,
+    },
+    /// A newer version is served: what this one adds would get lost.
+    #[error(
+        "version {version} of {name} was signed on top of an older one, version {served} is served; sign again"
+    )]
+    Stale {
+        /// Which role.
+        name: String,
+        /// Which version.
+        version: u64,
+        /// The version that is served.
+        served: u64,
     },
     /// No root was ever published.
     #[error("the project has no root yet; publish root and targets first")]
@@ -134,6 +148,12 @@ pub async fn publish(
     projects::lock(&mut tx, project).await?;
     let (mut candidate, mut trusted) = stored(&mut tx, project).await?;
     let new_files = take_metadata(&mut candidate, &publication, actor, now)?;
+    if new_files.is_empty()
+        && let (Some((snapshot_version, _)), Some((timestamp_version, _))) =
+            (candidate.newest("snapshot"), candidate.newest("timestamp"))
+    {
+        return Ok(Published { is_new: false, snapshot_version, timestamp_version, releases: vec![] });
+    }
     if trusted.root.is_empty() {
         let first = candidate.get("root", 1).ok_or(PublishError::NoRoot)?;
         trusted.root = first.to_vec();
@@ -155,7 +175,7 @@ pub async fn publish(
     for release in &releases {
         state.bus.changed(project, ChangeKind::Release, format!("{}/{}", release.model, release.version));
     }
-    Ok(Published { snapshot_version, timestamp_version, releases })
+    Ok(Published { is_new: true, snapshot_version, timestamp_version, releases })
 }
 
 /// Everything stored, as a repository, and what a device that is up to date holds.
@@ -198,10 +218,15 @@ fn take_metadata(
         if !is_good {
             return Err(PublishError::WrongRole { name: name.clone(), kind: claims.kind });
         }
-        match candidate.get(name, claims.version) {
-            Some(same) if same == bytes => continue,
-            Some(_) => return Err(PublishError::Conflict { name: name.clone(), version: claims.version }),
-            None => {}
+        let (name_again, version) = (|| name.clone(), claims.version);
+        let served = candidate.newest(name).map_or(0, |(version, _)| version);
+        match candidate.get(name, version) {
+            Some(same) if same == bytes && (version == served || name == "root") => continue,
+            Some(other) if other != bytes => {
+                return Err(PublishError::Conflict { name: name_again(), version });
+            }
+            _ if version < served => return Err(PublishError::Stale { name: name_again(), version, served }),
+            _ => {}
         }
         candidate.put(name, claims.version, bytes.clone());
         new.push(MetadataFile {

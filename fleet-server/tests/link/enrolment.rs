@@ -1,5 +1,6 @@
 //! One-time tokens: each wrong use has its name and leaves nothing behind.
 
+use flotilla_server::store::devices;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -78,6 +79,34 @@ async fn wrong_tokens_and_requests_are_named() {
     assert_eq!(device.try_enroll(&server, &token.secret).await.0, 200);
     let again = server.token(None, 60_000).await;
     assert_eq!(check(&device.enrolment(&again.secret)).await, expect(409, "device_exists"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_out_of_service_is_enrolled_again_under_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let first = server.enroll("one").await;
+    let token = server.token(Some("one"), 60_000).await;
+    let device = Device::new("one");
+    let (status, body) = device.try_enroll(&server, &token.secret).await;
+    assert_eq!((status.as_u16(), code(&body)), (409, "device_exists"), "it is in service");
+
+    let mut tx = server.state.store.begin().await.unwrap();
+    devices::raise_report_counter(&mut tx, &project(), &first.id, 41).await.unwrap();
+    devices::decommission(&mut tx, &project(), &first.id, server.state.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let open = server.token(None, 60_000).await;
+    let (status, body) = device.try_enroll(&server, &open.secret).await;
+    assert_eq!(
+        (status.as_u16(), code(&body)),
+        (409, "device_exists"),
+        "only a token for this name gives it anew"
+    );
+    let (status, body) = device.try_enroll(&server, &token.secret).await;
+    assert_eq!((status.as_u16(), &body["report_counter"]), (200, &json!(41)), "{body}");
+    let row = server.row(&device).await;
+    assert!(row.decommissioned_at.is_none() && row.certificate_expires > server.state.clock.now());
     server.stop().await;
 }
 

@@ -65,8 +65,12 @@ async fn what_a_device_would_refuse_is_refused_and_nothing_is_stored() {
 
     assert_eq!(newest(&server, "timestamp").await.unwrap(), before, "nothing was stored");
     let good = next().sign(&[&publisher.targets]).unwrap();
-    let published = publish(&server, vec![("targets", good)]).await.unwrap();
-    assert_eq!((published.snapshot_version, published.timestamp_version), (2, 2));
+    let published = publish(&server, vec![("targets", good.clone())]).await.unwrap();
+    assert_eq!((published.is_new, published.snapshot_version, published.timestamp_version), (true, 2, 2));
+    let again = publish(&server, vec![("targets", good)]).await.unwrap();
+    assert_eq!((again.is_new, again.snapshot_version, again.timestamp_version), (false, 2, 2));
+    let older = publish(&server, vec![("targets", targets)]).await;
+    assert!(matches!(older, Err(PublishError::Stale { version: 1, served: 2, .. })), "{older:?}");
     server.stop().await;
 }
 

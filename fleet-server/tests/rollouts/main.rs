@@ -97,6 +97,42 @@ async fn a_good_model_passes_the_same_gate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_that_nobody_can_take_is_refused_with_the_reasons() {
+    let fleet = Fleet::start(3).await;
+    fleet.all_serve("2.0.0").await;
+    let refused = fleet.try_create("1.0.0", stages(&["100%"])).await;
+    let Err(RolloutError::NoTarget { why, .. }) = &refused else { panic!("{refused:?}") };
+    assert_eq!(why, "3 of 3: it runs a newer release");
+    let nobody = json!({ "target": "device = elsewhere", "stages": ["100%"] });
+    let refused = fleet.try_create("2.0.0", nobody).await;
+    let Err(RolloutError::NoTarget { why, .. }) = &refused else { panic!("{refused:?}") };
+    assert_eq!(why, "the target filter selects none of 3 devices");
+    assert!(fleet.load_all().await.is_empty(), "nothing is stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_rollout_says_what_it_waits_for() {
+    let mut fleet = Fleet::start(4).await;
+    fleet.all_serve("1.0.0").await;
+    let id = fleet.create("2.0.0", judged_by_accuracy()).await;
+    fleet.tick(1).await;
+    let offered = fleet.offered(&id).await;
+    let (device, now) = (&offered[0], fleet.state.clock.now());
+    let waits = fleet.load(&id).await.waits_for(now, |_| true);
+    assert_eq!(waits, Some(format!("{device} hasn't answered the offer yet")));
+    let waits = fleet.load(&id).await.waits_for(now, |_| false);
+    assert_eq!(waits, Some(format!("{device} is not connected")));
+    let later = fleet.devices().into_iter().find(|device| !offered.contains(device)).unwrap();
+    let why = fleet.why(&later).await;
+    assert_eq!((why.answer, why.rollout), ("later_stage", Some(id.clone())), "{}", why.message);
+    assert_eq!(fleet.why(device).await.answer, "offline", "it was asked, so the device is the reason");
+    fleet.commit(&id, &offered).await;
+    fleet.tick(1).await;
+    let waits = fleet.load(&id).await.waits_for(fleet.state.clock.now(), |_| true).unwrap();
+    assert!(waits.starts_with("soaks ") && waits.contains("accuracy: "), "{waits}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_in_the_middle_changes_nothing() {
     let mut fleet = Fleet::start(5).await;
     let id = fleet.create("1.0.0", stages(&["2", "100%"])).await;

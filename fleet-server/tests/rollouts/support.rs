@@ -1,14 +1,17 @@
 //! A server with a fleet in its database; time stands still unless a test moves it.
 
+use std::time::Duration;
+
 use flotilla_server::app::{self, AppState};
 use flotilla_server::clock::Clock;
 use flotilla_server::config;
 use flotilla_server::domain::access::{Grant, Principal, Proof, Role, Scope};
 use flotilla_server::domain::rollouts::{self, NewRollout, RolloutError};
+use flotilla_server::domain::why::{self, Why};
 use flotilla_server::store::releases::{Release, ReleaseState};
 use flotilla_server::store::tasks::StoredReport;
 use flotilla_server::store::telemetry::PaneRow;
-use flotilla_server::store::{self, Window, alerts, devices, projects, releases, tasks, telemetry};
+use flotilla_server::store::{self, Store, Window, alerts, devices, projects, releases, tasks, telemetry};
 use flotilla_server::tuf::keys::{self, OnlineRole};
 use profile::features::Extractor;
 use profile::{Observed, Pane, PaneKey, Reference, ReferenceBuilder};
@@ -22,6 +25,7 @@ use serde_json::{Value, json};
 use sha2::Digest as _;
 use tokio_util::sync::CancellationToken;
 
+const YEARS: Duration = Duration::from_hours(100_000);
 const T0: UnixMillis = UnixMillis(1_795_000_000_000);
 
 pub(crate) struct Fleet {
@@ -141,10 +145,13 @@ impl Fleet {
             flag("https.listen", "127.0.0.1:0"),
             flag("device.listen", "127.0.0.1:0"),
             flag("mqtt.listen", "127.0.0.1:0"),
-            // The tests tick by themselves.
-            flag("jobs.rollout_tick_s", "86400"),
         ];
-        let running = app::start(config::load(None, [], &flags).unwrap(), Clock::fixed(now)).await.unwrap();
+        let config = config::load(None, [], &flags).unwrap();
+        // The tests tick by themselves: they hold the lease that the server's own ticks need.
+        let store = Store::open(&config.database.url, 2).await.unwrap();
+        assert!(store::leases::take(&store, "rollouts", "test", now, YEARS).await.unwrap());
+        store.close().await;
+        let running = app::start(config, Clock::fixed(now)).await.unwrap();
         let (state, shutdown) = (running.state.clone(), running.shutdown_signal());
         let running = tokio::spawn(async move {
             running.run().await;
@@ -279,6 +286,13 @@ impl Fleet {
             .into_iter()
             .find(|wanted| wanted.model == model())
             .map(|wanted| wanted.release.version.to_string())
+    }
+
+    pub(crate) async fn why(&self, device: &DeviceId) -> Why {
+        let mut conn = self.state.store.read().await.unwrap();
+        let row = devices::get(&mut conn, &self.project, device).await.unwrap().unwrap();
+        let open = store::rollouts::open_for(&mut conn, &self.project, &model(), device).await.unwrap();
+        why::explain(&row, &model(), None, open.as_ref())
     }
 
     pub(crate) async fn revision(&self, device: &DeviceId) -> Revision {

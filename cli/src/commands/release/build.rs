@@ -128,6 +128,7 @@ fn preflight(manifest: &Manifest, folder: &ReleaseFolder) -> Result<Vec<Value>> 
         if !report.is_passed() {
             bail!("variant {}: {}", variant.name, failure(&report));
         }
+        warn_if_slow(&variant.name, micros(report.p95), manifest.budgets.latency_p95_us);
         tried.push(json!({
             "variant": variant.name, "size_bytes": variant.model.size_bytes, "accuracy": variant.accuracy,
             "samples": report.samples, "p50_us": micros(report.p50), "p95_us": micros(report.p95),
@@ -139,6 +140,16 @@ fn preflight(manifest: &Manifest, folder: &ReleaseFolder) -> Result<Vec<Value>> 
 fn failure(report: &GoldenReport) -> String {
     let first = report.first_failure.clone().unwrap_or_else(|| "answers differ".into());
     format!("{} of {} golden samples passed; first: {first}", report.passed, report.samples)
+}
+
+/// Only a warning: the device may be faster or slower than this machine, and judges for itself.
+fn warn_if_slow(variant: &str, p95_us: u64, budget_us: u64) {
+    if p95_us > budget_us {
+        eprintln!(
+            "warning: variant {variant} took {p95_us} µs (p95) on this machine, its budget on the device is {budget_us} µs; \
+             a device that is no faster will refuse the release"
+        );
+    }
 }
 
 fn micros(time: std::time::Duration) -> u64 {

@@ -46,10 +46,12 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
         "model": manifest.model, "version": manifest.version, "digest": manifest.digest(),
         "counter": manifest.counter, "uploaded_bytes": sent_bytes,
         "snapshot_version": published["snapshot_version"], "timestamp_version": published["timestamp_version"],
+        "is_new": published["is_new"],
     });
     context.format.print(&said, |said: &Value| {
+        let word = if said["is_new"] == false { "published before" } else { "published" };
         facts(&[
-            ("published", format!("{} {}", text(said, "/model"), text(said, "/version"))),
+            (word, format!("{} {}", text(said, "/model"), text(said, "/version"))),
             ("digest", text(said, "/digest")),
             ("uploaded", bytes(sent_bytes)),
             ("snapshot", text(said, "/snapshot_version")),
@@ -58,7 +60,10 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
 }
 
 fn advise(error: ClientError) -> anyhow::Error {
-    let is_conflict = matches!(&error, ClientError::Refused { code, .. } if code == "version_exists");
+    let is_conflict = matches!(
+        &error,
+        ClientError::Refused { code, .. } if matches!(code.as_str(), "version_exists" | "stale_metadata")
+    );
     let error = anyhow::Error::from(error);
     if is_conflict {
         return error

@@ -52,7 +52,7 @@ fn held_out_accuracy_is_what_the_card_says() {
 }
 
 fn right_answers(model: &Model, rows: &[(usize, Vec<f32>)]) -> usize {
-    let outputs = model.infer(vec![images(rows)]).unwrap();
+    let outputs = model.infer(&[images(rows)]).unwrap();
     let best = |row: &[f32]| (0..10).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
     fp32(&outputs[0]).chunks(10).zip(rows).filter(|(scores, (label, _))| best(scores) == *label).count()
 }
@@ -62,10 +62,10 @@ fn a_batch_gives_the_same_answers_as_single_rows() {
     let rows = &held_out()[..7];
     for variant in VARIANTS {
         let model = model("1.1.0", variant);
-        let together = model.infer(vec![images(rows)]).unwrap();
+        let together = model.infer(&[images(rows)]).unwrap();
         assert_eq!(together[0].shape(), [7, 10]);
         for (place, row) in rows.iter().enumerate() {
-            let alone = model.infer(vec![images(std::slice::from_ref(row))]).unwrap();
+            let alone = model.infer(&[images(std::slice::from_ref(row))]).unwrap();
             for (a, b) in fp32(&alone[0]).iter().zip(&fp32(&together[0])[place * 10..]) {
                 assert!((a - b).abs() < 1e-6, "{variant} row {place}: {a} alone, {b} in a batch");
             }
@@ -77,12 +77,12 @@ fn a_batch_gives_the_same_answers_as_single_rows() {
 fn many_threads_share_one_model() {
     let rows = held_out();
     let model = Arc::new(model("1.1.0", "int8"));
-    let expected = model.infer(vec![images(&rows[..1])]).unwrap();
+    let expected = model.infer(&[images(&rows[..1])]).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    assert_eq!(model.infer(vec![images(&rows[..1])]).unwrap(), expected);
+                    assert_eq!(model.infer(&[images(&rows[..1])]).unwrap(), expected);
                 }
             });
         }
@@ -93,7 +93,7 @@ fn many_threads_share_one_model() {
 fn inputs_that_break_the_signature_say_expected_and_got() {
     let model = model("1.0.0", "int8");
     let error = |inputs: Vec<Tensor>| {
-        let error = model.infer(inputs).unwrap_err();
+        let error = model.infer(&inputs).unwrap_err();
         assert!(error.is_caller_fault(), "{error}");
         error.to_string()
     };

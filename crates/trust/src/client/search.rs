@@ -46,11 +46,10 @@ impl Session {
                 if walk.visited.contains(&visit.role) {
                     continue;
                 }
-                if walk.visited.len() >= self.limits.delegated_roles {
+                if walk.visited.len() > self.limits.delegated_roles {
                     let max = self.limits.delegated_roles;
-                    return Err(
-                        Cause::TooMany { what: "roles for one target", max }.at(walk.target, "5.6.7.1")
-                    );
+                    return Err(Cause::TooMany { what: "delegated roles for one target", max }
+                        .at(walk.target, "5.6.7.1"));
                 }
                 if !self.is_loaded(&visit)? {
                     let role = visit.role.clone();
@@ -84,9 +83,9 @@ impl Session {
             return;
         };
         let mut children = Vec::new();
-        for child in delegations.roles.iter().filter(|child| child.is_trusted_with(target)) {
-            children.push(Visit { role: child.name.clone(), keys: delegations.key_set(child) });
-            if child.terminating {
+        for child in delegations.trusted_with(target) {
+            children.push(Visit { role: child.name.into_owned(), keys: child.keys });
+            if child.is_terminating {
                 stack.clear();
                 break;
             }
@@ -125,6 +124,7 @@ impl Session {
         let bytes = expect_bytes(reply, &file_name(&role), &role, self.limits.targets_bytes)?;
         let keys = self.keys_of(&role).ok_or_else(|| Cause::OutOfTurn.at(&role, "feed"))?;
         let trusted = self.check_targets(&role, &keys, bytes)?;
+        self.keep(&file_name(&role), &trusted.bytes); // 5.6.6
         self.targets.insert(role, trusted);
         Ok(())
     }

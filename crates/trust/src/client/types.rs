@@ -29,6 +29,16 @@ impl Stored {
     }
 }
 
+/// When accepted files are to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storing {
+    /// Together, once the whole chain is accepted; only roots go first. A refusal leaves the earlier state.
+    #[default]
+    WholeChain,
+    /// Each role's file as it is accepted, by the letter of the specification (5.4.5, 5.5.7, 5.6.6).
+    EachRole,
+}
+
 /// A file to store byte for byte under a name that is safe in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
@@ -61,7 +71,7 @@ pub enum Reply {
 pub enum Step {
     /// Fetch a file and feed it.
     Need(Fetch),
-    /// Make this root durable now, then go on (step 5.3.8).
+    /// Make this file durable now, then go on: a root (step 5.3.8), or with [`Storing::EachRole`] any role.
     Persist(File),
     /// Delete this stored file now, then go on: its keys were rotated (step 5.3.11).
     Forget(String),
@@ -74,6 +84,6 @@ pub enum Step {
 pub struct Accepted {
     /// The trusted view.
     pub repository: Repository,
-    /// Files that are new, to be stored together.
+    /// Files that are new, to be stored together; none with [`Storing::EachRole`].
     pub files: Vec<File>,
 }

@@ -73,7 +73,7 @@ fn a6_cycles_end_and_the_number_of_roles_is_bounded() {
     repo.publish(&["targets", "a", "b"]);
     let view = repo.refresh(&mut repo.device()).unwrap();
     assert_eq!(attack(view.find_target(MANIFEST).cloned()), "A5");
-    let limits = Limits { delegated_roles: 2, ..Limits::default() };
+    let limits = Limits { delegated_roles: 1, ..Limits::default() };
     let result =
         client::run(&mut repo.device(), &[MANIFEST], NOW, &limits, |path| repo.files.get(path).cloned());
     assert_eq!(attack(result), "D3");

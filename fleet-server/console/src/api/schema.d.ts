@@ -734,7 +734,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The own tokens; an admin sees everyone's. */
+        /** The own tokens; an admin sees everyone's. A token sees itself and those that are limited to no more than it is. */
         get: operations["listTokens"];
         put?: never;
         /** Make a token for oneself. */
@@ -755,7 +755,7 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** End a token; one's own, or any as admin. */
+        /** End a token; one's own, or any as admin. A token ends itself and those that are limited to no more than it is. */
         delete: operations["deleteToken"];
         options?: never;
         head?: never;
@@ -2070,16 +2070,18 @@ export interface components {
         };
         /** @description What a publication changed. */
         PublicationResult: {
+            /** @description Whether anything in it was new; the same publication again changes nothing. */
+            is_new: boolean;
             /** @description Releases that are new. */
             releases: components["schemas"]["NewRelease"][];
             /**
              * Format: int64
-             * @description Version of the new snapshot.
+             * @description Version of the snapshot that is served now.
              */
             snapshot_version: number;
             /**
              * Format: int64
-             * @description Version of the new timestamp.
+             * @description Version of the timestamp that is served now.
              */
             timestamp_version: number;
         };
@@ -2201,6 +2203,8 @@ export interface components {
             stages: components["schemas"]["RolloutStage"][];
             /** @description Verbs that are possible now: `approve`, `deny`, `pause`, `resume`, `abort`, `rollback`. */
             verbs: string[];
+            /** @description What keeps a running rollout in its stage, in one sentence. */
+            waits_for: string | null;
         };
         /** @description A gate with its evidence. */
         RolloutGate: {
@@ -3662,6 +3666,14 @@ export interface operations {
             };
         };
         responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicationResult"];
+                };
+            };
             201: {
                 headers: {
                     [name: string]: unknown;

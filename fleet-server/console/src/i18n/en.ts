@@ -417,6 +417,7 @@ export const en = {
   'cause.desired_mismatch': 'Desired and manifest disagree',
   'cause.incompatible': 'Not for this hardware or agent',
   'cause.download': 'Download failed',
+  'cause.integrity': 'The server gave a damaged or changed file',
   'cause.disk_full': 'Disk full',
   'cause.storage': 'Storage failed',
   'cause.load': 'Model cannot be loaded',

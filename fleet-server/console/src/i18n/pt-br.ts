@@ -418,6 +418,7 @@ export const ptBr: Catalogue = {
   'cause.desired_mismatch': 'Desejado e manifesto discordam',
   'cause.incompatible': 'Não é para este hardware ou agente',
   'cause.download': 'Falha ao baixar',
+  'cause.integrity': 'O servidor entregou um arquivo danificado ou alterado',
   'cause.disk_full': 'Disco cheio',
   'cause.storage': 'Falha de armazenamento',
   'cause.load': 'Modelo não pôde ser carregado',

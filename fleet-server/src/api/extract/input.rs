@@ -104,7 +104,8 @@ impl Paging {
         }
         let decode = |cursor: &String| {
             let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
-            bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+            let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+            text.and_then(|text| text.strip_prefix(CURSOR_MARK).map(ToOwned::to_owned)).ok_or_else(|| {
                 ApiError::malformed("bad_cursor", "cursor is not one that this server gave out.")
             })
         };
@@ -112,7 +113,10 @@ impl Paging {
     }
 }
 
+/// Begins every cursor, so that any other text is refused instead of giving some page.
+const CURSOR_MARK: &str = "after ";
+
 /// The cursor that stands for the item with this key.
 pub(crate) fn cursor(key: &str) -> String {
-    URL_SAFE_NO_PAD.encode(key)
+    URL_SAFE_NO_PAD.encode(format!("{CURSOR_MARK}{key}"))
 }

@@ -1,11 +1,12 @@
 //! From what people write to a checked plan, and the first transaction of a rollout.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{ModelName, ProjectId, ReleaseRef, RolloutId, UnixMillis, Version};
 use release::Manifest;
 use rollout::{
-    Actor, Amount, DryRun, Event, Facts, Gate, Input, JudgedBy, Limit, Metric, Plan, Rollout, ValidPlan, Verb,
+    Actor, Amount, DryRun, Event, Facts, Gate, Input, JudgedBy, Limit, Metric, Plan, Rollout, SkipReason,
+    ValidPlan, Verb,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -83,6 +84,7 @@ pub async fn create(
     let now = state.clock.now();
     let mut tx = state.store.begin().await?;
     let (plan, ground) = prepare(&mut tx, project, new, now).await?;
+    refuse_without_target(&plan, &ground, now)?;
     if let Some((rollout, state)) = rollouts::open_of(&mut tx, project, &plan.model).await? {
         return Err(RolloutError::Open { rollout, state });
     }
@@ -217,6 +219,32 @@ fn drop_impossible_comparisons(
         }
     }
     Ok(())
+}
+
+/// A rollout that nobody can take is refused at once, unless devices may join it later.
+fn refuse_without_target(plan: &ValidPlan, ground: &Ground, now: UnixMillis) -> Result<(), RolloutError> {
+    if plan.is_dynamic {
+        return Ok(());
+    }
+    let tried = rollout::dry_run(new_id(plan, now), plan, &ground.fleet, now);
+    if tried.targets > 0 {
+        return Ok(());
+    }
+    let mut reasons: BTreeMap<SkipReason, u64> = BTreeMap::new();
+    for (_, reason) in &tried.skipped {
+        *reasons.entry(*reason).or_default() += 1;
+    }
+    let mut why: Vec<String> = reasons
+        .iter()
+        .map(|(reason, n)| format!("{n} of {}: {}", ground.fleet.len(), reason.text()))
+        .collect();
+    if ground.fleet.is_empty() {
+        why.push("the project has no device yet".into());
+    } else if why.is_empty() {
+        why.push(format!("the target filter selects none of {} devices", ground.fleet.len()));
+    }
+    let (model, version) = (plan.model.clone(), plan.release.version.clone());
+    Err(RolloutError::NoTarget { model, version, why: why.join("; ") })
 }
 
 /// `digits-1.1.0-3f09ab`, or something shorter where names are long. It is the seed of the order too.

@@ -18,10 +18,12 @@ mod drive;
 mod facts;
 mod file;
 mod measure;
+mod waiting;
 
 pub use create::{NewRollout, NewStage, create, dry_run};
 pub use drive::{on_task_report, order, task_hook, tick_all, tick_one};
 pub use file::evidence_file;
+pub use waiting::waits_for;
 
 /// Why a rollout can't be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,16 @@ pub enum RolloutError {
     /// The plan's content is wrong.
     #[error("the plan is wrong")]
     Plan(#[from] PlanErrors),
+    /// No device would get the release.
+    #[error("no device can take {model} {version}: {why}")]
+    NoTarget {
+        /// Which model.
+        model: ModelName,
+        /// Which release.
+        version: Version,
+        /// What stands in the way, by number of devices.
+        why: String,
+    },
     /// At most one rollout of a model at a time.
     #[error("rollout {rollout} of this model is still {state}; end it first")]
     Open {

@@ -33,11 +33,12 @@ export function interestingStage(rollout: RolloutDetail): number {
 
 function StateNotice({ rollout }: { readonly rollout: RolloutDetail }) {
   const { t } = useI18n();
-  if (rollout.reason === null) return null;
+  const why = rollout.reason ?? rollout.waits_for;
+  if (why === null) return null;
   const tone = toneOf(rollout.state);
   return (
     <Notice tone={tone === 'idle' ? 'info' : tone} title={wordOf(t, 'rolloutState', rollout.state)}>
-      <p className="break">{rollout.reason}</p>
+      <p className="break">{why}</p>
     </Notice>
   );
 }

@@ -1,0 +1,105 @@
+//! Reading a request's body: bounded in size, in time, and in what all bodies together may hold.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderMap, Request, header};
+use http_body_util::BodyExt;
+use inference::Pieces;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::error::ApiError;
+use super::work::{Api, Full};
+
+/// Header of the protocol's binary extension: how many bytes of the body are JSON.
+pub(super) const JSON_BYTES: &str = "inference-header-content-length";
+/// Bodies of the largest size that may be in memory at once.
+pub(super) const BODIES: usize = 4;
+/// Unit in which memory for bodies is lent.
+const UNIT_BYTES: usize = 1024;
+
+/// Units that all bodies together may hold.
+pub(super) fn units(max_body_bytes: usize) -> usize {
+    max_body_bytes.div_ceil(UNIT_BYTES).saturating_mul(BODIES)
+}
+
+/// A body as the socket gave it, in pieces that are not copied together.
+#[derive(Debug)]
+pub(super) struct Received {
+    pieces: Vec<Bytes>,
+    /// Bytes of JSON at its beginning.
+    json_len: usize,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Received {
+    /// The JSON and the bytes behind it. The JSON is copied together only if it came in several pieces.
+    pub(super) fn split(&self) -> (std::borrow::Cow<'_, [u8]>, Pieces<'_>) {
+        let first = self.pieces.first().map_or(&[][..], |piece| piece);
+        if let Some((json, rest)) = first.split_at_checked(self.json_len) {
+            let rest = std::iter::once(rest).chain(self.pieces.iter().skip(1).map(|piece| &piece[..]));
+            return (json.into(), Pieces::new(rest.collect::<Vec<_>>().into_iter()));
+        }
+        let mut pieces = Pieces::new(self.pieces.iter().map(|piece| &piece[..]));
+        // What the pieces hold together was checked when they came.
+        let json = pieces.take(self.json_len).unwrap_or_default().concat();
+        (json.into(), pieces)
+    }
+}
+
+/// Reads the whole body.
+///
+/// # Errors
+/// When it is too large, too slow, broken off, compressed, or no memory for it is left.
+pub(super) async fn receive(api: &Api, request: Request<Body>) -> Result<Received, ApiError> {
+    let (head, body) = request.into_parts();
+    if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|value| *value != "identity") {
+        return Err(ApiError::Encoding(shown(encoding)));
+    }
+    let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+    let max = api.limits.max_body_bytes;
+    let too_large = || ApiError::BodyTooLarge { max };
+    let lent = match expected {
+        Some(bytes) if bytes > max => return Err(too_large()),
+        Some(bytes) => bytes,
+        None => max,
+    };
+    let lent = u32::try_from(lent.div_ceil(UNIT_BYTES)).map_err(|_| too_large())?;
+    let memory =
+        Arc::clone(&api.bodies).try_acquire_many_owned(lent).map_err(|_| api.overloaded(Full::Bodies))?;
+    let collected = tokio::time::timeout(api.limits.timeout, collect(body, max));
+    let timeout_ms = api.limits.timeout.as_millis();
+    let (pieces, len) = collected.await.map_err(|_| ApiError::BodyTimeout { timeout_ms })??;
+    let json_len = json_len(&head.headers, len)?;
+    Ok(Received { pieces, json_len, _memory: memory })
+}
+
+async fn collect(mut body: Body, max: usize) -> Result<(Vec<Bytes>, usize), ApiError> {
+    let (mut pieces, mut len) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::BodyBroken(crate::chain(&error)))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        len = len.saturating_add(piece.len());
+        if len > max {
+            return Err(ApiError::BodyTooLarge { max });
+        }
+        pieces.push(piece);
+    }
+    Ok((pieces, len))
+}
+
+/// Without the header all of the body is JSON.
+fn json_len(headers: &HeaderMap, len: usize) -> Result<usize, ApiError> {
+    let Some(value) = headers.get(JSON_BYTES) else { return Ok(len) };
+    let parsed = value.to_str().ok().and_then(|text| text.trim().parse::<usize>().ok());
+    parsed.filter(|json| *json <= len).ok_or_else(|| {
+        ApiError::Field(format!(
+            "Inference-Header-Content-Length must be a number of bytes, at most the body's {len}, got {}",
+            shown(value)
+        ))
+    })
+}
+
+fn shown(value: &axum::http::HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).chars().take(40).collect()
+}

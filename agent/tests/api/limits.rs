@@ -1,0 +1,177 @@
+//! Bounds: queue, time, connections; and swaps under load.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use crate::digits;
+use crate::support::{Agent, INFER, batch_of_100, digits_name, request, wait_for};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overload_is_answered_at_once_and_passes() {
+    let agent = Arc::new(Agent::start(&["serve.queue=1"]).await);
+    agent.activate("1.0.0");
+    let body = batch_of_100();
+    let mut asked = Vec::new();
+    for _ in 0..24 {
+        let (agent, body) = (Arc::clone(&agent), body.clone());
+        asked.push(tokio::spawn(async move { agent.post(INFER, &body).await }));
+    }
+    let (mut answered, mut refused) = (0, 0);
+    for asked in asked {
+        let answer = asked.await.unwrap();
+        match answer.status {
+            StatusCode::OK => answered += 1,
+            StatusCode::SERVICE_UNAVAILABLE => {
+                refused += 1;
+                assert_eq!(answer.retry_after.as_deref(), Some("1"));
+                assert!(answer.body["error"].as_str().unwrap().contains("overloaded"));
+            }
+            status => panic!("{status}: {}", answer.text),
+        }
+    }
+    assert!(answered >= 1 && refused >= 1, "{answered} answered, {refused} refused");
+    wait_for(|| agent.monitor.totals().get(&digits_name()).is_some_and(|totals| totals.answered == answered))
+        .await;
+    let metrics = agent.get("/metrics").await.text;
+    assert!(metrics.contains(&format!("flotilla_overloads_total {refused}")), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_here_but_not_loaded_is_unavailable_with_the_reason() {
+    let agent = Agent::serving("1.0.0").await;
+    agent.table.set_absent(&digits_name(), "1.0.0 waits".into());
+    let answer = agent.post(INFER, &request(&[0.0; 64])).await;
+    assert_eq!((answer.status, answer.retry_after.as_deref()), (StatusCode::SERVICE_UNAVAILABLE, Some("10")));
+    assert!(answer.text.contains("digits is not loaded: 1.0.0 waits"), "{}", answer.text);
+    agent.activate("1.0.0");
+    assert_eq!(agent.post(INFER, &request(&[0.0; 64])).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_over_its_time_is_given_up() {
+    let agent = Agent::start(&["serve.timeout_ms=1"]).await;
+    agent.activate("1.0.0");
+    let answer = agent.post(INFER, &batch_of_100()).await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text);
+    assert!(answer.body["error"].as_str().unwrap().contains("not answered within"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_fails_while_releases_are_swapped() {
+    let agent = Arc::new(Agent::serving("1.0.0").await);
+    let (first, second) = (digits::loaded("1.0.0"), digits::loaded("1.1.0"));
+    let pixels = digits::images("held_out")[0].1.clone();
+    let client = Arc::clone(&agent);
+    let asking = tokio::spawn(async move {
+        let mut versions = Vec::new();
+        for _ in 0..200 {
+            let answer = client.post(INFER, &request(&pixels)).await;
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+            versions.push(answer.body["model_version"].as_str().unwrap().to_owned());
+        }
+        versions
+    });
+    let mut swaps = 0;
+    while !asking.is_finished() {
+        agent.table.swap(Arc::clone(if swaps % 2 == 0 { &second } else { &first }));
+        swaps += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let versions = asking.await.unwrap();
+    assert!(swaps > 1 && versions.iter().any(|version| version == "1.1.0"), "{swaps} swaps");
+}
+
+/// Sends bytes on a connection of its own and reads until the agent closes it.
+fn raw(address: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_turn_does_not_come_is_told_to_come_back() {
+    let agent = Arc::new(
+        Agent::start(&["serve.max_wait_ms=1", "serve.queue=1000", "serve.max_body_bytes=10000000"]).await,
+    );
+    agent.activate("1.0.0");
+    let body = batch_of_100();
+    let mut asked = Vec::new();
+    for _ in 0..64 {
+        let (agent, body) = (Arc::clone(&agent), body.clone());
+        asked.push(tokio::spawn(async move { agent.post(INFER, &body).await }));
+    }
+    let (mut answered, mut refused) = (0, 0);
+    for asked in asked {
+        let answer = asked.await.unwrap();
+        match answer.status {
+            StatusCode::OK => answered += 1,
+            StatusCode::SERVICE_UNAVAILABLE => {
+                refused += 1;
+                assert!(answer.text.contains("no turn came within 1 ms"), "{}", answer.text);
+            }
+            status => panic!("{status}: {}", answer.text),
+        }
+    }
+    assert!(answered >= 1 && refused >= 1, "{answered} answered, {refused} refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_too_many_is_told_so_and_a_silent_one_is_closed() {
+    let agent = Agent::start(&["serve.max_connections=1", "serve.header_timeout_ms=1500"]).await;
+    let address = agent.address.clone();
+    let answers = tokio::task::spawn_blocking(move || {
+        let mut silent = TcpStream::connect(&address).unwrap();
+        silent.write_all(b"GET /v2 HTTP/1.1\r\nHo").unwrap();
+        // The agent has taken the first connection before it takes the second one.
+        let refused = raw(&address, b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n");
+        let mut rest = String::new();
+        silent.read_to_string(&mut rest).unwrap();
+        (refused, rest, address)
+    });
+    let (refused, rest, address) = answers.await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 1"), "{refused}");
+    assert!(refused.ends_with(r#"1 connections are open already"}"#), "{refused}");
+    assert_eq!(rest, "", "closed without an answer");
+    let asked = move || raw(&address, b"GET /v2 HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200");
+    assert!(tokio::task::spawn_blocking(asked).await.unwrap(), "the place is free again");
+}
+
+fn head(bytes: usize) -> String {
+    format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_never_ends_is_given_up() {
+    let agent = Agent::start(&["serve.timeout_ms=300"]).await;
+    let address = agent.address.clone();
+    let answer = tokio::task::spawn_blocking(move || raw(&address, (head(10) + "{").as_bytes())).await;
+    let answer = answer.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("within 300 ms"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_together_are_bounded_in_memory() {
+    let agent = Agent::serving("1.0.0").await;
+    let address = agent.address.clone();
+    let answer = tokio::task::spawn_blocking(move || {
+        let held = (0..4).map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            let expecting = head(65_536).replacen("Host", "Expect: 100-continue\r\nHost", 1);
+            stream.write_all(expecting.as_bytes()).unwrap();
+            let mut go_on = [0; 25];
+            stream.read_exact(&mut go_on).unwrap();
+            assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n", "it is being read now");
+            stream
+        });
+        let _held: Vec<TcpStream> = held.collect();
+        raw(&address, (head(1) + "{").as_bytes())
+    });
+    let answer = answer.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("fill the memory"), "{answer}");
+}

@@ -1,0 +1,172 @@
+//! Requests and answers as JSON, refusals by name, descriptions.
+
+use hyper::StatusCode;
+use protocol::UnixMillis;
+use serde_json::{Value, json};
+
+use crate::digits;
+use crate::support::{Agent, FEEDBACK, INFER, best, digits_name, request, wait_for};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_infers_and_labels_follow() {
+    let agent = Agent::serving("1.1.0").await;
+    let mut right = 0;
+    for (label, pixels) in digits::images("held_out").iter().take(40) {
+        let answer = agent.post(INFER, &request(pixels)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        assert_eq!(
+            (&answer.body["model_name"], &answer.body["model_version"]),
+            (&json!("digits"), &json!("1.1.0"))
+        );
+        assert_eq!(answer.body["outputs"][0]["shape"], json!([1, 10]));
+        right += usize::from(best(&answer).to_string() == *label);
+        let feedback = agent.post(FEEDBACK, &json!({"id": answer.body["id"], "label": label})).await;
+        assert_eq!(feedback.status, StatusCode::OK, "{}", feedback.text);
+    }
+    assert!(right >= 36, "{right} of 40 right");
+    wait_for(|| agent.monitor.totals()[&digits_name()].answered == 40).await;
+    *agent.clock.lock().unwrap() = UnixMillis(1_020_000);
+    agent.monitor.tick(UnixMillis(1_020_000));
+    let panes = agent.panes.lock().unwrap();
+    assert_eq!(panes.len(), 1);
+    let counters = &panes[0].counters;
+    assert_eq!((counters.answered, counters.labelled.correct(10)), (40, right as u64));
+    assert_eq!(counters.classes().unwrap().n, 40);
+    let names: Vec<u64> = counters.features.iter().map(|feature| feature.n_good_and_total().0).collect();
+    assert_eq!(names, [40, 40, 40], "brightness, contrast, sharpness of each image");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_break_the_protocol_are_refused_by_name() {
+    let agent = Agent::serving("1.0.0").await;
+    let body = |value: Value| serde_json::to_vec(&value).unwrap();
+    let tensor = |shape: Value, datatype: &str, data: Value| {
+        body(json!({"inputs": [{"name": "image", "datatype": datatype, "shape": shape, "data": data}]}))
+    };
+    let bad = StatusCode::BAD_REQUEST;
+    agent
+        .refused(INFER, tensor(json!([1, 1, 9, 9]), "FP32", json!(vec![0.0; 81])), bad, "got [1, 1, 9, 9]")
+        .await;
+    agent
+        .refused(INFER, tensor(json!([1, 1, 8, 8]), "FP32", json!([1, 2])), bad, "expected 64 entries")
+        .await;
+    agent
+        .refused(
+            INFER,
+            tensor(json!([1, 1, 8, 8]), "UINT8", json!(vec![0; 64])),
+            bad,
+            "must be FP32, got UINT8",
+        )
+        .await;
+    agent.refused(INFER, tensor(json!([1, 1, 8, 8]), "FP9", json!([])), bad, "FP9").await;
+    agent.refused(INFER, tensor(json!([1_u64 << 40, 8]), "FP32", json!([])), bad, "over the bound").await;
+    agent.refused(INFER, b"{\"inputs\": [".to_vec(), bad, "not valid JSON").await;
+    agent.refused(INFER, b"\xff\xfe".to_vec(), bad, "not valid JSON").await;
+    agent.refused(INFER, body(json!({"inputs": []})), bad, "\"image\" is missing").await;
+    let mut wants = request(&[0.0; 64]);
+    wants["outputs"] = json!([{"name": "nothing"}]);
+    agent.refused(INFER, body(wants), bad, "output \"nothing\" is unknown").await;
+    agent.refused(INFER, vec![b' '; 65 * 1024], StatusCode::PAYLOAD_TOO_LARGE, "not accepted").await;
+    let found = StatusCode::NOT_FOUND;
+    agent.refused("/v2/models/other/infer", body(request(&[0.0; 64])), found, "served are: digits").await;
+    agent
+        .refused("/v2/models/..%2f..%2fetc/infer", body(request(&[0.0; 64])), found, "not served here")
+        .await;
+    agent
+        .refused(
+            "/v2/models/digits/versions/9.9.9/infer",
+            body(request(&[0.0; 64])),
+            found,
+            "serves version 1.0.0",
+        )
+        .await;
+    agent.refused("/nowhere", Vec::new(), found, "/nowhere").await;
+    assert_eq!(agent.post(INFER, &request(&[0.0; 64])).await.status, StatusCode::OK, "it still serves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_that_can_not_be_matched_are_refused() {
+    let agent = Agent::serving("1.0.0").await;
+    let mut asked = request(&digits::images("held_out")[0].1);
+    asked["id"] = json!("my-id");
+    let answer = agent.post(INFER, &asked).await;
+    assert_eq!(answer.body["id"], json!("my-id"));
+    let label = |id: &str, label: Value| serde_json::to_vec(&json!({"id": id, "label": label})).unwrap();
+    agent.refused(FEEDBACK, label("unknown", json!("4")), StatusCode::NOT_FOUND, "unknown").await;
+    agent
+        .refused(
+            FEEDBACK,
+            label("my-id", json!(["4", "5"])),
+            StatusCode::BAD_REQUEST,
+            "1 items, got 2 labels",
+        )
+        .await;
+    agent.refused(FEEDBACK, b"{}".to_vec(), StatusCode::BAD_REQUEST, "not valid JSON").await;
+    agent
+        .refused("/v2/models/other/feedback", label("my-id", json!("4")), StatusCode::NOT_FOUND, "unknown")
+        .await;
+    assert_eq!(agent.post(FEEDBACK, &json!({"id": "my-id", "label": 4})).await.status, StatusCode::OK);
+    agent.refused(FEEDBACK, label("my-id", json!("4")), StatusCode::CONFLICT, "already").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_serves_is_described() {
+    let agent = Agent::start(&[]).await;
+    assert_eq!(agent.get("/v2/health/live").await.status, StatusCode::OK);
+    assert_eq!(agent.get("/v2/health/ready").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(agent.get("/v2/models/digits/ready").await.status, StatusCode::NOT_FOUND);
+    agent.activate("1.0.0");
+    assert_eq!(agent.get("/v2/health/ready").await.body, json!({"ready": true}));
+    assert_eq!(agent.get("/v2").await.body["name"], "flotilla-agent");
+    for path in ["/v2/models/digits", "/v2/models/digits/versions/1.0.0"] {
+        let metadata = agent.get(path).await;
+        assert_eq!(metadata.status, StatusCode::OK, "{path}: {}", metadata.text);
+        assert_eq!(
+            metadata.body["inputs"][0],
+            json!({"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]})
+        );
+        assert_eq!(agent.get(&format!("{path}/ready")).await.body["ready"], true);
+        let config = agent.get(&format!("{path}/config")).await.body;
+        assert_eq!((&config["variant"], &config["max_batch_size"]), (&json!("int8"), &json!(256)));
+        let input = json!({"name": "image", "data_type": "TYPE_FP32", "dims": [1, 8, 8]});
+        assert_eq!(config["input"][0], input, "without the batch");
+    }
+    agent.post(INFER, &request(&[0.0; 64])).await;
+    agent.post(INFER, &json!({"inputs": []})).await;
+    let name = digits_name();
+    wait_for(|| agent.monitor.totals().get(&name).is_some_and(|t| t.answered == 1 && t.refused == 1)).await;
+    let vitals = agent.monitor.probation(&name, agent.table.active(&name).unwrap().release.digest);
+    assert_eq!(
+        (vitals.requests, vitals.errors),
+        (1, 0),
+        "a caller's mistake doesn't count against the model"
+    );
+    let status = agent.get("/status").await.body;
+    assert_eq!((&status["agent"], &status["serving"][0]["version"]), (&json!("test"), &json!("1.0.0")));
+    for path in ["/v2/models/stats", "/v2/models/digits/stats", "/v2/models/digits/versions/1.0.0/stats"] {
+        let stats = &agent.get(path).await.body["model_stats"][0];
+        assert_eq!((&stats["inference_count"], &stats["version"]), (&json!(1), &json!("1.0.0")), "{path}");
+        assert_eq!(stats["inference_stats"]["compute_infer"]["count"], 1);
+        assert_eq!(stats["last_inference"], 1_000_000);
+    }
+    let metrics = agent.get("/metrics").await.text;
+    assert!(metrics.contains("flotilla_inferences_total{model=\"digits\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_repository_can_be_looked_at_and_not_changed() {
+    let agent = Agent::serving("1.0.0").await;
+    let listed = json!([{"name": "digits", "version": "1.0.0", "state": "READY", "reason": ""}]);
+    assert_eq!(agent.post("/v2/repository/index", &json!({"ready": true})).await.body, listed);
+    assert_eq!(agent.get("/v2/repository/index").await.body, listed);
+    let load = agent.post("/v2/repository/models/digits/load", &json!({})).await;
+    assert_eq!(load.status, StatusCode::OK, "it is loaded already: {}", load.text);
+    let no = StatusCode::FORBIDDEN;
+    let words = "decided by the fleet's signed releases";
+    agent.refused("/v2/repository/models/other/load", b"{}".to_vec(), no, words).await;
+    agent.refused("/v2/repository/models/digits/unload", b"{}".to_vec(), no, words).await;
+    assert_eq!(agent.get("/v2/models/digits/ready").await.status, StatusCode::OK, "it still serves");
+    let not_for = agent.get(INFER).await;
+    assert_eq!(not_for.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(not_for.body["error"].as_str().unwrap().contains("GET is not for"), "{}", not_for.text);
+}

@@ -1,0 +1,50 @@
+//! The unix socket, alone and beside TCP.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use flotilla_agent::serve::Listening;
+
+use crate::support::{Agent, serve_config, wait_for};
+
+fn get(path: &std::path::Path, what: &str) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(format!("GET {what} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_serves_the_same_and_is_gone_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let agent = Agent::start(&[&format!("serve.unix={}", path.display())]).await;
+    agent.activate("1.0.0");
+    let (one, other) = (path.clone(), path.clone());
+    let answer = tokio::task::spawn_blocking(move || get(&one, "/v2/models/digits/ready")).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with(r#""ready":true}"#), "{answer}");
+    assert_eq!(agent.get("/v2/models/digits/ready").await.body["ready"], true, "TCP serves beside it");
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o660);
+    let busy = Listening::open(&serve_config(&[&format!("serve.unix={}", path.display())])).await;
+    assert_eq!(busy.unwrap_err().source.kind(), std::io::ErrorKind::AddrInUse, "a living agent keeps it");
+    drop(agent);
+    wait_for(move || !other.exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_left_by_a_dead_agent_is_replaced_and_a_file_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let flags = [format!("serve.unix={}", path.display()), "serve.listen=off".to_owned()];
+    let config = serve_config(&[&flags[0], &flags[1]]);
+    let listening = Listening::open(&config).await.unwrap();
+    assert_eq!(listening.places(), path.display().to_string());
+    drop(listening);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "mine").unwrap();
+    assert!(Listening::open(&config).await.is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}

@@ -1,0 +1,73 @@
+//! The one answer to "what is this rollout waiting for?".
+
+use protocol::{DeviceId, UnixMillis};
+
+use crate::engine::millis;
+use crate::gate::Verdict;
+use crate::phase::Phase;
+use crate::state::{Rollout, StageState, Status};
+use crate::tasks::Task;
+
+/// Devices named in the answer; the rest is counted.
+const NAMED: usize = 3;
+
+impl Rollout {
+    /// Up to `most` devices of the current stage of which an end is still expected.
+    pub fn unsettled(&self, most: usize) -> impl Iterator<Item = &DeviceId> {
+        self.waiting_tasks().map(|task| &task.device).take(most)
+    }
+
+    /// What keeps a running rollout in its stage, in one sentence; `None` when it isn't running or goes on by
+    /// itself with the next tick. `is_online` is asked about the devices that are named.
+    pub fn waits_for(&self, now: UnixMillis, is_online: impl Fn(&DeviceId) -> bool) -> Option<String> {
+        let Status::Running { stage } = self.core.status else { return None };
+        let state = self.core.stages.get(usize::from(stage))?;
+        match state.state {
+            StageState::Offering => self.waits_for_devices(is_online),
+            StageState::Soaking => {
+                let soak_s = self.stage_plan(stage).map_or(0, |planned| planned.soak_s);
+                let left_ms =
+                    state.soaking_since.map(|since| since.plus_millis(millis(soak_s)).millis_since(now));
+                let soaks =
+                    left_ms.filter(|left| *left > 0).map(|left| format!("soaks {} s more", left / 1000 + 1));
+                let open = state.gates.iter().filter_map(|judged| match &judged.verdict {
+                    Verdict::Open(why) => Some(format!("{}: {why}", judged.gate)),
+                    Verdict::Passed(_) | Verdict::Failed(_) => None,
+                });
+                let all: Vec<String> = soaks.into_iter().chain(open).collect();
+                (!all.is_empty()).then(|| all.join("; "))
+            }
+            StageState::Pending | StageState::GatePassed | StageState::GateFailed => None,
+        }
+    }
+
+    fn waits_for_devices(&self, is_online: impl Fn(&DeviceId) -> bool) -> Option<String> {
+        let count = self.waiting_tasks().count();
+        let named: Vec<String> = self
+            .waiting_tasks()
+            .take(NAMED)
+            .map(|task| {
+                let is_gone = !is_online(&task.device);
+                format!("{} {}", task.device, if is_gone { "is not connected" } else { standing(task) })
+            })
+            .collect();
+        let more = count - named.len();
+        let rest = if more > 0 { format!(", and {more} more") } else { String::new() };
+        (count > 0).then(|| format!("{}{rest}", named.join(", ")))
+    }
+
+    fn waiting_tasks(&self) -> impl Iterator<Item = &Task> {
+        let stage = self.core.status.stage();
+        let is_open = |task: &&Task| task.phase == Phase::Queued || task.phase.is_active();
+        self.tasks.all().iter().filter(move |task| stage.is_some() && task.stage == stage).filter(is_open)
+    }
+}
+
+fn standing(task: &Task) -> &'static str {
+    match task.phase {
+        Phase::Queued => "waits for its turn",
+        Phase::Offered => "hasn't answered the offer yet",
+        Phase::Probation => "is in probation",
+        _ => "is at work",
+    }
+}

@@ -1,0 +1,30 @@
+//! Figures of the agent's own parts, measured by the parts themselves: `cargo xtask bench swap | spool`.
+//!
+//! Each prints one JSON object on stdout and fails when what it measures is wrong, so that it is a test too.
+
+mod spool;
+mod swap;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Clients without pause while one release replaces the other again and again.
+    Swap(swap::Args),
+    /// Records made durable, what they take in memory and on disk.
+    Spool(spool::Args),
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    match &args.bench {
+        Bench::Swap(args) => swap::main(args),
+        Bench::Spool(args) => spool::main(args),
+    }
+}

@@ -1,0 +1,135 @@
+//! The reader: the agent's own code starts on a crash state, and what it finds is compared with what was promised.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use flotilla_agent::health::Clock;
+use flotilla_agent::slots::{BootStore, Kept, Shelf};
+use flotilla_agent::store::{Spool, SpoolHandle};
+use flotilla_agent::update::machine::{Held, Record};
+use flotilla_agent::update::metadata::trusted_dir;
+use protocol::telemetry::Kind;
+
+use super::releases::Release;
+use super::work::{Promise, body, place, spool_config, trusted_file, trusted_text};
+
+type Check = fn(&Path, &Promise) -> Result<()>;
+
+/// Starts on `state` and says every promise that is broken.
+pub(super) fn check(state: &Path, promise: &Promise) -> Vec<String> {
+    let checks: [(&str, Check); 3] = [("boot record", boot), ("spool", spool), ("replaced file", file)];
+    let mut broken = Vec::new();
+    for (what, look) in checks {
+        match std::panic::catch_unwind(|| look(state, promise)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => broken.push(format!("{what}: {error:#}")),
+            Err(_panic) => broken.push(format!("{what}: the reader panicked")),
+        }
+    }
+    broken
+}
+
+/// The device comes up with a record that was written, not older than promised, and with whole releases.
+fn boot(state: &Path, promise: &Promise) -> Result<()> {
+    let (mut store, kept) = BootStore::open(state, &trusted_dir(state))?;
+    ensure!(kept == Kept::Whole, "a copy is damaged ({kept:?})");
+    let found = place(store.record());
+    ensure!(found >= promise.boot, "record {found:?} is older than the promised {:?}", promise.boot);
+    let shelf = Shelf::open(state)?;
+    for record in store.record().models.values() {
+        let counter = record.mark.as_ref().map_or(0, |mark| mark.counter.0);
+        ensure!(counter >= promise.counter, "counter {counter} is below {}", promise.counter);
+        ensure!(promise.counter == 0 || record.active.is_some(), "no release is active any more");
+        for held in needed(record) {
+            whole(&shelf, &held).with_context(|| format!("release {}", held.release.version))?;
+        }
+    }
+    ensure!(promise.counter == 0 || !store.record().models.is_empty(), "the model is gone");
+    let record = store.record().clone();
+    store.write(record).context("the record can't be written again")
+}
+
+/// What must be on the shelf: the slots, and a candidate whose blobs are said to be there.
+fn needed(record: &Record) -> Vec<Held> {
+    let slots = [&record.active, &record.fallback].into_iter().flatten().cloned();
+    // A phase has a variant from the moment on at which everything was fetched.
+    let candidate = record
+        .phase
+        .task()
+        .zip(record.phase.variant())
+        .map(|(task, variant)| Held { release: task.release.clone(), variant: variant.to_owned() });
+    slots.chain(candidate).collect()
+}
+
+fn whole(shelf: &Shelf, held: &Held) -> Result<()> {
+    let manifest = shelf.manifest(held.release.digest)?;
+    let expected = Release::new(held.release.counter.0)?;
+    ensure!(manifest == *expected.manifest, "the manifest is another one");
+    let variant = manifest.variant(&held.variant).context("the variant is missing")?;
+    shelf.check(&manifest, variant)?;
+    for (blob, bytes) in expected.blobs() {
+        ensure!(shelf.read_blob(blob)? == *bytes, "blob {} has other bytes", blob.digest);
+    }
+    Ok(())
+}
+
+/// Every promised record is there, whole and in order, and the sequence goes on.
+fn spool(state: &Path, promise: &Promise) -> Result<()> {
+    let clock = Clock::open(state)?;
+    let (spool, report) = Spool::open(state, &spool_config(), &clock)?;
+    if let Some(report) = report {
+        bail!("{report}");
+    }
+    let handle = spool.handle();
+    if let Some(problem) = handle.problem() {
+        bail!("{problem}");
+    }
+    if promise.stream.is_empty() {
+        return Ok(());
+    }
+    ensure!(handle.stream().to_string() == promise.stream, "a new stream began");
+    ensure!(handle.state().dropped.is_empty(), "losses are counted: {:?}", handle.state().dropped);
+    let last = records(&handle, promise)?;
+    ensure!(last >= promise.seq, "record {} was promised, the last one is {last}", promise.seq);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let next = runtime.block_on(handle.append(Kind::Event, Vec::new()))?;
+    ensure!(next > last, "number {next} was given again after {last}");
+    Ok(())
+}
+
+/// The last record that is there; fails at a gap, or where one has another content.
+fn records(handle: &SpoolHandle, promise: &Promise) -> Result<u64> {
+    let mut next = None;
+    let mut last = promise.acknowledged;
+    loop {
+        let chunk = handle.read(next.unwrap_or(0), 100, 1 << 20)?;
+        if chunk.records.is_empty() {
+            return Ok(last);
+        }
+        for record in chunk.records {
+            let expected = next.unwrap_or(record.seq);
+            ensure!(record.seq == expected, "record {expected} is missing before {}", record.seq);
+            let is_first = next.is_none();
+            ensure!(
+                !is_first || record.seq <= promise.acknowledged + 1,
+                "the first record is {}",
+                record.seq
+            );
+            ensure!(*record.body == *body(record.seq), "record {} has another content", record.seq);
+            last = last.max(record.seq);
+            next = Some(record.seq + 1);
+        }
+    }
+}
+
+fn file(state: &Path, promise: &Promise) -> Result<()> {
+    let text = match std::fs::read_to_string(trusted_file(state)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && promise.file == 0 => return Ok(()),
+        Err(error) => return Err(error).context("it can't be read"),
+    };
+    let n = text.split(' ').next().and_then(|n| n.parse().ok()).context("it has no number")?;
+    ensure!(n >= promise.file, "version {n} is older than the promised {}", promise.file);
+    ensure!(text == trusted_text(n), "version {n} is not whole");
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! The work that is recorded: the agent's own spool, boot record, shelf and files, used as its driver uses them.
+//! After each step that returned as durable, a mark on the same disk says what was promised.
+//!
+//! [`Bug`] makes the same work with a deliberate mistake: a rig that doesn't find it is broken.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use flotilla_agent::config;
+use flotilla_agent::durable;
+use flotilla_agent::health::Clock;
+use flotilla_agent::slots::{BootRecord, BootStore, Shelf};
+use flotilla_agent::store::{Spool, SpoolHandle};
+use flotilla_agent::update::machine::{Event, Task, step};
+use flotilla_agent::update::metadata::trusted_dir;
+use protocol::telemetry::Kind;
+use protocol::{ModelName, Revision};
+use release::HighWater;
+use serde::{Deserialize, Serialize};
+
+use super::disk::FILE_SYSTEM_BYTES;
+use super::log::SECTOR;
+use super::releases::{self, Release};
+
+/// The model whose releases come and go.
+pub(super) const MODEL: &str = "digits";
+/// An update after so many rounds.
+const ROUNDS_PER_UPDATE: u32 = 4;
+
+/// A deliberate mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Bug {
+    /// Records are promised when they are offered, not when they are durable.
+    EarlyPromise,
+    /// A file is replaced by a rename without any fsync.
+    UnsyncedRename,
+}
+
+impl Bug {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::EarlyPromise => "early-promise",
+            Self::UnsyncedRename => "unsynced-rename",
+        }
+    }
+}
+
+/// What the program was told to be durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Promise {
+    /// Stream of the records.
+    pub(super) stream: String,
+    /// Highest durable record.
+    pub(super) seq: u64,
+    /// The server has all up to this one: these may be gone.
+    pub(super) acknowledged: u64,
+    /// Boot records written.
+    pub(super) boot: Place,
+    /// Counter of the highest committed release.
+    pub(super) counter: u64,
+    /// Version of a file that is replaced.
+    pub(super) file: u64,
+}
+
+impl Promise {
+    /// From the sector that [`Marks`] wrote.
+    pub(super) fn read(sector: &[u8]) -> Result<Self> {
+        let end = sector.iter().position(|byte| *byte == 0).unwrap_or(sector.len());
+        Ok(serde_json::from_slice(&sector[..end])?)
+    }
+}
+
+/// Where a boot record stands in the sequence of all that were written: revision, revision of the task, transitions.
+pub(super) type Place = (u64, u64, u32);
+
+/// What a boot record says of its place.
+pub(super) fn place(record: &BootRecord) -> Place {
+    let model = record.models.values().next();
+    let task = model.and_then(|model| model.phase.task()).map_or(0, |task| task.revision.0);
+    (record.revision.0, task, model.map_or(0, |model| model.transitions))
+}
+
+/// The body of a record: its length and content follow from its number.
+pub(super) fn body(seq: u64) -> Vec<u8> {
+    let length = seq.wrapping_mul(7919) % 9000;
+    (0..length).map(|at| seq.wrapping_mul(31).wrapping_add(at).to_le_bytes()[0]).collect()
+}
+
+/// Name of the file that is replaced as trusted metadata is.
+pub(super) fn trusted_file(state: &Path) -> PathBuf {
+    trusted_dir(state).join("timestamp.json")
+}
+
+/// Its content in version `n`.
+pub(super) fn trusted_text(n: u64) -> String {
+    format!("{n} {}", "signed ".repeat(100 + usize::try_from(n % 50).unwrap_or(0)))
+}
+
+pub(super) fn spool_config() -> config::Spool {
+    config::Spool {
+        max_bytes: 4 << 20,
+        commit_after: Duration::from_millis(1),
+        ttl: Duration::from_hours(24 * 365),
+    }
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The agent's state directory.
+    #[arg(long)]
+    state: PathBuf,
+    /// The disk beyond its file system.
+    #[arg(long)]
+    marks: PathBuf,
+    #[arg(long)]
+    rounds: u32,
+    #[arg(long, value_enum)]
+    bug: Option<Bug>,
+}
+
+struct Marks {
+    disk: File,
+    promise: Promise,
+}
+
+impl Marks {
+    fn write(&mut self, change: impl FnOnce(&mut Promise)) -> Result<()> {
+        change(&mut self.promise);
+        let mut sector = serde_json::to_vec(&self.promise)?;
+        ensure!(sector.len() < SECTOR, "a mark of {} bytes", sector.len());
+        sector.resize(SECTOR, 0);
+        self.disk.write_all_at(&sector, FILE_SYSTEM_BYTES).context("cannot write a mark")
+    }
+}
+
+/// One device at work.
+struct Work {
+    state: PathBuf,
+    marks: Marks,
+    spool: SpoolHandle,
+    boot: BootStore,
+    shelf: Shelf,
+    bug: Option<Bug>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// Not for people: the program that [`super::disk::record`] lets work on a logged disk.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    durable::make_dir(&args.state)?;
+    durable::make_dir(&trusted_dir(&args.state))?;
+    let disk = File::options().write(true).open(&args.marks).context("cannot open the disk for marks")?;
+    let clock = Clock::open(&args.state)?;
+    let (spool, report) = Spool::open(&args.state, &spool_config(), &clock)?;
+    ensure!(report.is_none(), "a new spool has something to report: {report:?}");
+    let mut work = Work {
+        marks: Marks { disk, promise: Promise::default() },
+        spool: spool.handle(),
+        boot: BootStore::open(&args.state, &trusted_dir(&args.state))?.0,
+        shelf: Shelf::open(&args.state)?,
+        state: args.state.clone(),
+        bug: args.bug,
+        runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+    };
+    let stream = work.spool.stream().to_string();
+    work.marks.write(|promise| promise.stream = stream)?;
+    for round in 1..=args.rounds {
+        work.telemetry(round)?;
+        work.replace_file(u64::from(round))?;
+        if round.is_multiple_of(ROUNDS_PER_UPDATE) {
+            work.update(u64::from(round / ROUNDS_PER_UPDATE))?;
+        }
+    }
+    drop(work);
+    drop(spool);
+    Ok(())
+}
+
+impl Work {
+    /// Some records one by one, some as a group, and now and then the server's acknowledgement.
+    fn telemetry(&mut self, round: u32) -> Result<()> {
+        let mut next = self.marks.promise.seq + 1;
+        for _ in 0..=(round % 3) {
+            if self.bug == Some(Bug::EarlyPromise) {
+                self.marks.write(|promise| promise.seq = next)?;
+            }
+            let seq = self.runtime.block_on(self.spool.append(Kind::Pane, body(next)))?;
+            ensure!(seq == next, "record {next} got the number {seq}");
+            self.marks.write(|promise| promise.seq = seq)?;
+            next += 1;
+        }
+        let last = next + 7;
+        for seq in next..last {
+            self.spool.offer(Kind::Event, body(seq));
+        }
+        let seq = self.runtime.block_on(self.spool.append(Kind::Pane, body(last)))?;
+        ensure!(seq == last, "record {last} got the number {seq}");
+        self.marks.write(|promise| promise.seq = seq)?;
+        if round.is_multiple_of(5) {
+            // From here on these may be gone, whether or not the deletion is durable.
+            let upto = seq - 10;
+            self.marks.write(|promise| promise.acknowledged = upto)?;
+            self.spool.acknowledge(upto);
+        }
+        Ok(())
+    }
+
+    fn replace_file(&mut self, n: u64) -> Result<()> {
+        let (path, text) = (trusted_file(&self.state), trusted_text(n));
+        if self.bug == Some(Bug::UnsyncedRename) {
+            let temp = path.with_extension("tmp");
+            std::fs::write(&temp, text)?;
+            std::fs::rename(&temp, &path)?;
+        } else {
+            durable::write_atomic(&path, text.as_bytes())?;
+        }
+        self.marks.write(|promise| promise.file = n)
+    }
+
+    /// From a Desired to a committed release, in the order of the agent's driver.
+    fn update(&mut self, n: u64) -> Result<()> {
+        let model = ModelName::new(MODEL)?;
+        let release = Release::new(n)?;
+        let mut record = self.boot.record().clone();
+        record.revision = Revision(n);
+        self.write_boot(record)?;
+        self.step(&model, Event::Wanted(release.task(n)))?;
+        self.fetch(&release)?;
+        self.step(&model, Event::Fetched { variant: releases::VARIANT.into() })?;
+        let variant = release.manifest.variant(releases::VARIANT).context("it has its variant")?;
+        self.shelf.check(&release.manifest, variant)?;
+        self.step(&model, Event::Staged)?;
+        self.step(&model, Event::TestBegins)?;
+        self.step(&model, Event::Tested(releases::tested()))?;
+        self.step(&model, Event::Activated)?;
+        let before = self.boot.record().models.get(&model).and_then(|record| record.mark.clone());
+        let mark = HighWater::after_commit(before.as_ref(), release.manifest.digest(), &release.manifest);
+        self.step(&model, Event::Healthy(mark))?;
+        self.marks.write(|promise| promise.counter = n)?;
+        self.collect(&model)
+    }
+
+    fn fetch(&self, release: &Release) -> Result<()> {
+        for (blob, bytes) in release.blobs() {
+            if self.shelf.has_blob(blob) {
+                continue;
+            }
+            let part = self.shelf.part(blob);
+            let file = File::create(&part)?;
+            for (number, chunk) in bytes.chunks(16 * 1024).enumerate() {
+                file.write_all_at(chunk, u64::try_from(number * 16 * 1024)?)?;
+            }
+            file.sync_all()?;
+            self.shelf.keep_blob(blob)?;
+        }
+        self.shelf.keep_manifest(release.manifest.digest(), release.manifest.bytes())?;
+        Ok(())
+    }
+
+    fn step(&mut self, model: &ModelName, event: Event) -> Result<()> {
+        let mut record = self.boot.record().clone();
+        let before = record.models.remove(model).unwrap_or_default();
+        let (after, _actions) = step(before, event);
+        record.models.insert(model.clone(), after);
+        self.write_boot(record)
+    }
+
+    fn write_boot(&mut self, record: BootRecord) -> Result<()> {
+        self.boot.write(record)?;
+        let boot = place(self.boot.record());
+        self.marks.write(|promise| promise.boot = boot)
+    }
+
+    fn collect(&self, model: &ModelName) -> Result<()> {
+        let record = self.boot.record().models.get(model).cloned().unwrap_or_default();
+        let slots = [&record.active, &record.fallback].into_iter().flatten();
+        let pinned = slots.map(|held| held.release.digest).collect();
+        Ok(self.shelf.collect(&pinned)?)
+    }
+}
+
+impl Release {
+    fn task(&self, revision: u64) -> Task {
+        Task {
+            release: self.manifest.release_ref(),
+            mode: trust::desired::Mode::Replace,
+            rollout: None,
+            revision: Revision(revision),
+        }
+    }
+}
