@@ -1,16 +1,22 @@
 //! Convolution: weights packed once for a CPU level, and the run over an activation.
 
-use super::eltwise::AddSpec;
+use super::ahead::Sequence;
+use super::depthwise::Depthwise;
+use super::eltwise::{self, AddSpec};
+use super::gemm::Gemm;
 use super::layout::{Act, ActMut, Buffer, Layout};
 use super::level::Level;
 use super::requant::Requant;
 use super::scalar::Plain;
 use super::spec::{ConvSpec, PackError, Weights, check_length};
+use super::tile::{self, Places};
 
 /// Memory that operators need while they run; one per thread, reused, grows to the largest need.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    bytes: Buffer,
+    pub(super) bytes: Buffer,
+    pub(super) places: Places,
+    pub(super) sequence: Sequence,
 }
 
 /// A convolution with packed weights.
@@ -19,6 +25,7 @@ pub struct Conv {
     spec: ConvSpec,
     level: Level,
     in_zero_point: u8,
+    gives_sums: bool,
     requant: Requant,
     packed: Packed,
 }
@@ -26,6 +33,8 @@ pub struct Conv {
 #[derive(Debug)]
 enum Packed {
     Plain(Plain),
+    Gemm(Gemm),
+    Depthwise(Depthwise),
 }
 
 impl Scratch {
@@ -50,8 +59,29 @@ impl Conv {
     ) -> Result<Self, PackError> {
         let weights = centred(spec, weights, weight_zero_points)?;
         check_requant(spec, requant)?;
-        let packed = Packed::Plain(Plain::new(weights));
-        Ok(Self { spec: *spec, level, in_zero_point, requant: requant.clone(), packed })
+        Ok(Self::pack_centred(spec, weights, requant, Some(in_zero_point), level))
+    }
+
+    fn pack_centred(
+        spec: &ConvSpec,
+        weights: Vec<i16>,
+        requant: &Requant,
+        in_zero_point: Option<u8>,
+        level: Level,
+    ) -> Self {
+        let level = if may_overflow(&weights, requant) { Level::Scalar } else { level };
+        let range = tile::lowest_weight(level)..=127;
+        let is_narrow = weights.iter().all(|weight| range.contains(weight));
+        let packed = match in_zero_point {
+            _ if level == Level::Scalar => Packed::Plain(Plain::new(weights)),
+            Some(zero) if spec.is_depthwise() && is_narrow => {
+                Packed::Depthwise(Depthwise::pack(spec, &weights, requant, zero, level))
+            }
+            _ => Packed::Gemm(Gemm::pack(spec, &weights, requant, in_zero_point, level)),
+        };
+        let gives_sums = in_zero_point.is_none();
+        let in_zero_point = in_zero_point.unwrap_or(0);
+        Self { spec: *spec, level, in_zero_point, gives_sums, requant: requant.clone(), packed }
     }
 
     /// Packs `weights` for [`run_sums`](Self::run_sums) only (ConvInteger, MatMulInteger).
@@ -67,7 +97,8 @@ impl Conv {
         let count = spec.out_channels;
         let (multiplier, bias) = (vec![0.0; count], vec![0; count]);
         let requant = Requant { multiplier, bias, zero_point: 0, lo: 0, hi: 255 };
-        Self::pack(spec, weights, weight_zero_points, &requant, 0, level)
+        let weights = centred(spec, weights, weight_zero_points)?;
+        Ok(Self::pack_centred(spec, weights, &requant, None, level))
     }
 
     /// The shape.
@@ -82,22 +113,31 @@ impl Conv {
 
     /// Bytes of the packed weights.
     pub fn weight_bytes(&self) -> usize {
-        let Packed::Plain(plain) = &self.packed;
-        plain.bytes() + self.requant.bias.len() * 8
+        let weights = match &self.packed {
+            Packed::Plain(plain) => plain.bytes(),
+            Packed::Gemm(gemm) => gemm.bytes(),
+            Packed::Depthwise(depthwise) => depthwise.bytes(),
+        };
+        weights + self.requant.bias.len() * 8
     }
 
     /// Runs it. `input` has the zero point that was packed, and at least the border [`ConvSpec::border`].
     ///
     /// # Panics
     /// If a layout doesn't fit the shape.
-    pub fn run(&self, input: &Act<'_>, output: &mut ActMut<'_>, _scratch: &mut Scratch) {
+    pub fn run(&self, input: &Act<'_>, output: &mut ActMut<'_>, scratch: &mut Scratch) {
         let size = self.check_run(input, output.layout());
         output.fill_border();
-        let Packed::Plain(plain) = &self.packed;
-        plain.sums(&self.spec, input, size, |[n, y, x], c, sum| {
-            let value = self.requant.apply(c, sum.wrapping_add(self.requant.bias[c]));
-            output.set(n, c, y, x, value);
-        });
+        match &self.packed {
+            Packed::Plain(plain) => plain.sums(&self.spec, input, size, |[n, y, x], c, sum| {
+                let value = self.requant.apply(c, sum.wrapping_add(self.requant.bias[c]));
+                output.set(n, c, y, x, value);
+            }),
+            Packed::Gemm(gemm) => gemm.run(&self.spec, &self.requant, input, output, scratch),
+            Packed::Depthwise(depthwise) => {
+                depthwise.run(&self.spec, &self.requant, input, output, scratch);
+            }
+        }
     }
 
     /// Runs it and adds `other`, as [`run`](Self::run) into an activation of `own_zero_point` and then
@@ -111,33 +151,35 @@ impl Conv {
         other: &Act<'_>,
         add: &AddSpec,
         output: &mut ActMut<'_>,
-        _scratch: &mut Scratch,
+        scratch: &mut Scratch,
     ) {
-        let size = self.check_run(input, output.layout());
         assert!(other.layout().same_shape(output.layout()), "the operands of an addition differ in shape");
-        output.fill_border();
-        let zero_point = output.layout().zero_point;
-        let Packed::Plain(plain) = &self.packed;
-        plain.sums(&self.spec, input, size, |[n, y, x], c, sum| {
-            let own = self.requant.apply(c, sum.wrapping_add(self.requant.bias[c]));
-            let zeroes = [self.requant.zero_point, other.layout().zero_point, zero_point];
-            output.set(n, c, y, x, add.apply(own, other.get(n, c, y, x), zeroes));
-        });
+        self.run(input, output, scratch);
+        eltwise::add_to(output, self.requant.zero_point, other, add);
     }
 
     /// The bare sums of (value - zero point) * (weight - zero point), `[pixels, out channels]`, without bias;
-    /// the zero point is that of the input's layout, whatever was packed.
+    /// the zero point is that of the input's layout.
     ///
     /// # Panics
-    /// If a layout doesn't fit the shape or `sums` has another length.
-    pub fn run_sums(&self, input: &Act<'_>, sums: &mut [i32], _scratch: &mut Scratch) {
+    /// If it was packed by [`pack`](Self::pack), or a layout doesn't fit the shape or `sums` has another length.
+    pub fn run_sums(&self, input: &Act<'_>, sums: &mut [i32], scratch: &mut Scratch) {
+        assert!(self.gives_sums, "weights were packed for bytes, not for sums");
         let [height, width] = self.check_input(input);
         let count = self.spec.out_channels;
         assert_eq!(sums.len(), input.layout().batch * height * width * count, "length of the sums");
-        let Packed::Plain(plain) = &self.packed;
-        plain.sums(&self.spec, input, [height, width], |[n, y, x], c, sum| {
-            sums[((n * height + y) * width + x) * count + c] = sum;
-        });
+        match &self.packed {
+            Packed::Plain(plain) => {
+                plain.sums(&self.spec, input, [height, width], |[n, y, x], c, sum| {
+                    sums[((n * height + y) * width + x) * count + c] = sum;
+                });
+            }
+            Packed::Gemm(gemm) => {
+                let to = Layout::new(input.layout().batch, count, height, width, 0);
+                gemm.sums(&self.spec, input, &to, sums, scratch);
+            }
+            Packed::Depthwise(_) => unreachable!("depthwise kernels don't give sums"),
+        }
     }
 
     fn check_run(&self, input: &Act<'_>, output: &Layout) -> [usize; 2] {
@@ -177,6 +219,17 @@ fn centred(spec: &ConvSpec, weights: Weights<'_>, zero_points: &[i32]) -> Result
     let each = count / spec.out_channels;
     let zero = |index: usize| zero_points[if zero_points.len() == 1 { 0 } else { index / each }];
     Ok((0..count).map(|index| (weights.get(index) - zero(index)) as i16).collect())
+}
+
+/// Whether a product of sum and multiplier may leave i32, which the vector units' conversion would get wrong.
+fn may_overflow(weights: &[i16], requant: &Requant) -> bool {
+    let each = weights.len() / requant.bias.len().max(1);
+    let channels = weights.chunks_exact(each.max(1)).zip(&requant.bias).zip(&requant.multiplier);
+    channels.into_iter().any(|((own, bias), multiplier)| {
+        let sum: i64 = own.iter().map(|weight| i64::from(weight.unsigned_abs()) * 255).sum();
+        let most = (sum + i64::from(bias.unsigned_abs())).min(1 << 31);
+        f64::from(*multiplier) * most as f64 >= f64::from(1 << 30)
+    })
 }
 
 fn check_requant(spec: &ConvSpec, requant: &Requant) -> Result<(), PackError> {

@@ -6,8 +6,10 @@ use std::sync::OnceLock;
 /// Which family of kernels runs; all of them give the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Plain Rust: the reference, and what any other CPU runs.
+    /// The reference, slow.
     Scalar,
+    /// Plain Rust, for CPUs that have no level of their own.
+    Portable,
     /// x86-64 with AVX2.
     Avx2,
     /// x86-64 with the 256-bit dot product (AVX-VNNI).
@@ -27,8 +29,16 @@ pub const LEVEL_VARIABLE: &str = "FLOTILLA_INT8_LEVEL";
 
 impl Level {
     /// From slowest to fastest.
-    pub const ALL: [Self; 7] =
-        [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Amx, Self::Neon, Self::NeonDot];
+    pub const ALL: [Self; 8] = [
+        Self::Scalar,
+        Self::Portable,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::Amx,
+        Self::Neon,
+        Self::NeonDot,
+    ];
 
     /// The fastest level of this machine, or the one that `FLOTILLA_INT8_LEVEL` names, if the machine has it.
     pub fn detect() -> Self {
@@ -42,7 +52,7 @@ impl Level {
     /// The wanted level if it is there, else the last (fastest) of `available`.
     fn choose(wanted: Option<&str>, available: &[Self]) -> Self {
         let named = wanted.and_then(|name| available.iter().find(|level| level.name() == name));
-        named.or(available.last()).copied().unwrap_or(Self::Scalar)
+        named.or(available.last()).copied().unwrap_or(Self::Portable)
     }
 
     /// The levels of this machine, slowest first; never empty.
@@ -54,6 +64,7 @@ impl Level {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
@@ -65,8 +76,20 @@ impl Level {
 
     fn is_available(self) -> bool {
         match self {
-            Self::Scalar => true,
-            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::Amx | Self::Neon | Self::NeonDot => false,
+            Self::Scalar | Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => super::x86::detect::has_avx512_vnni(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => super::x86::detect::has_amx_int8(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            _ => false,
         }
     }
 }

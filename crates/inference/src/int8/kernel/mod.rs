@@ -8,19 +8,35 @@
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    reason = "kernels convert between u8, i32 and f32 by definition; ranges are checked when weights are packed"
+    clippy::inline_always,
+    reason = "kernels convert between u8, i32 and f32 by definition, with ranges checked when weights are packed; \
+              loops become vector code only where their bodies are inlined"
 )]
 
+mod ahead;
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod conv;
 mod convert;
+mod depthwise;
 mod eltwise;
+mod gemm;
 mod layout;
 mod level;
 mod matmul;
+mod panels;
 mod pool;
+mod portable;
 mod requant;
 mod scalar;
 mod spec;
+mod strip;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod wide;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use conv::{Conv, Scratch};
 pub use convert::{Range, dequantize, from_plain, min_max, quantize, sums_to_f32, to_plain};
