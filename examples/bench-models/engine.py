@@ -2,8 +2,9 @@
 
     python3 engine.py onnxruntime|openvino FOLDER NET VARIANT
 
-FOLDER is what make.py made. `load` answers {"load_ms", "loaded_mib"}, `run N` runs once to warm the caches and then N times and answers {"ms": [..]},
-`outputs` answers what the rows give, `about` names version and CPU features. One thread; the end of input ends it.
+FOLDER is what make.py made. `load` answers {"load_ms", "loaded_mib"}, `run N` runs once to warm the caches and then
+N times and answers {"ms": [..], "cpu_ms": [..]}, `repeat N` does the same without figures (for counting instructions),
+`outputs` answers what the rows give, `about` names the version. One thread; the end of input ends it.
 crates/inference/examples/bench-engine speaks the same for our runtime and tract.
 """
 
@@ -79,13 +80,20 @@ class Commands:
         return {"load_ms": load_ms, "loaded_mib": pss_mib() - before}
 
     def run(self, times):
-        row, spent = self.rows[0], []
+        row, wall, cpu = self.rows[0], [], []
         self.engine.run(row)
         for _ in range(int(times)):
-            start = time.perf_counter()
+            cpu_start, start = time.process_time_ns(), time.perf_counter_ns()
             self.engine.run(row)
-            spent.append((time.perf_counter() - start) * 1e3)
-        return {"ms": spent}
+            end, cpu_end = time.perf_counter_ns(), time.process_time_ns()
+            wall.append((end - start) / 1e6)
+            cpu.append((cpu_end - cpu_start) / 1e6)
+        return {"ms": wall, "cpu_ms": cpu}
+
+    def repeat(self, times):
+        for _ in range(int(times)):
+            self.engine.run(self.rows[0])
+        return {}
 
     def outputs(self):
         return {"outputs": [self.engine.run(row).reshape(-1).tolist() for row in self.rows]}
@@ -99,9 +107,10 @@ def main():
     commands = Commands({"onnxruntime": OnnxRuntime, "openvino": OpenVino}[name](), folder, net, variant)
     for line in sys.stdin:
         verb, *arguments = line.split()
-        if verb not in ("load", "run", "outputs", "about"):
+        if verb not in ("load", "run", "repeat", "outputs", "about"):
             raise SystemExit(f"unknown command {verb!r}")
-        print(json.dumps(getattr(commands, verb)(*arguments)), flush=True)
+        sys.stdout.write(json.dumps(getattr(commands, verb)(*arguments)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! A loaded model with its pre- and post-processing: what the self-test tries and what serves requests.
 
-use crate::engine::{Engine, Feed, Value};
+use crate::engine::{Engine, Feed, Makeup, Value, count_makeup};
 use crate::error::{InferError, LoadError};
 use crate::int8::Int8;
 use crate::int8::report::Report;
@@ -46,6 +46,16 @@ impl Model {
         let model = Self { engine, spec };
         model.check_outputs(&example)?;
         Ok(model)
+    }
+
+    /// Counts what a model file is made of, without loading it to run.
+    ///
+    /// # Errors
+    /// [`LoadError`] when it is no ONNX file, or doesn't fit the signature.
+    pub fn makeup(bytes: &[u8], spec: &Spec) -> Result<Makeup, LoadError> {
+        let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
+        let feeds = example.iter().map(|input| feed(spec, input)).collect::<Result<Vec<_>, _>>()?;
+        count_makeup(bytes, &feeds)
     }
 
     /// Signature, steps and labels.

@@ -11,6 +11,7 @@ mod engine;
 mod figures;
 mod models;
 mod table;
+mod userland;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
@@ -45,7 +46,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let programs = Programs { ours, python, core: engine::core()? };
     let mut said = measure(args, &programs, &models)?;
     if !args.no_aarch64 {
-        said.insert("aarch64".into(), aarch64::count(&args.nets, &models)?);
+        let counted = aarch64::count(&args.nets, &models, &programs.python).unwrap_or_else(|e| {
+            eprintln!("nothing is counted for ARM: {e:#}");
+            json!({ "models": null, "notes": [format!("{e:#}")] })
+        });
+        said.insert("aarch64".into(), counted);
     }
     let said = Value::Object(said);
     if args.json {
@@ -65,5 +70,7 @@ fn measure(args: &Args, programs: &Programs, models: &Models) -> Result<Map<Stri
     let mut said = Map::new();
     said.insert("cpu".into(), json!(engine::cpu_name()?));
     figures::summarise(&found, models, &mut said)?;
+    let notes = said["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    notes.for_each(|note| eprintln!("note: {note}"));
     Ok(said)
 }

@@ -2,18 +2,20 @@
 //! standard input, so that one driver interleaves it with the other engines.
 //!
 //! `bench-engine ours|tract FOLDER NET VARIANT` with FOLDER as `examples/bench-models/make.py` makes it, or
-//! `bench-engine peak`. Commands: `about`, `load`, `run N` (once to warm the caches, then N times), `repeat N`
-//! (the same without clock or figures: for counting instructions), `outputs`, `peak`. Each answers one line of
-//! JSON; the end of input ends the program. `examples/bench-models/engine.py` speaks the same for other engines.
+//! `bench-engine peak`. Commands: `about`, `load`, `run N` (once to warm the caches, then N times, each with the time
+//! on the wall and on the CPU), `repeat N` (the same without figures: for counting instructions), `outputs`,
+//! `peak`. Each answers one line of JSON; the end of input ends the program. `examples/bench-models/engine.py`
+//! speaks the same for other engines.
 
 mod engines;
 mod memory;
 mod peak;
 
 use std::io::{BufRead as _, Write as _};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engines::{Engine, Job, Ours, Tract};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 type Fault = Box<dyn std::error::Error>;
@@ -80,17 +82,24 @@ impl Commands {
 
     fn run(&mut self, times: u32) -> Result<Value, Fault> {
         self.once()?;
-        let spent: Vec<f64> = (0..times).map(|_| self.once()).collect::<Result<_, _>>()?;
-        Ok(json!({ "ms": spent }))
+        let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+        for _ in 0..times {
+            let (wall_ms, cpu_ms) = self.once()?;
+            wall.push(wall_ms);
+            cpu.push(cpu_ms);
+        }
+        Ok(json!({ "ms": wall, "cpu_ms": cpu }))
     }
 
-    /// One inference on the first row, in milliseconds.
-    fn once(&mut self) -> Result<f64, Fault> {
+    /// One inference on the first row: milliseconds on the wall and on the CPU.
+    fn once(&mut self) -> Result<(f64, f64), Fault> {
         let row = self.job.as_ref().and_then(|job| job.rows.first()).ok_or("there is no row")?.clone();
         self.engine.prepare(row)?;
+        let cpu = cpu_ms();
         let start = Instant::now();
         self.engine.run()?;
-        Ok(start.elapsed().as_secs_f64() * 1e3)
+        let wall_ms = start.elapsed().as_secs_f64() * 1e3;
+        Ok((wall_ms, cpu_ms() - cpu))
     }
 
     fn outputs(&mut self) -> Result<Value, Fault> {
@@ -102,4 +111,11 @@ impl Commands {
         }
         Ok(json!({ "outputs": all }))
     }
+}
+
+/// What this process has had of the CPU so far.
+fn cpu_ms() -> f64 {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    let whole = Duration::try_from(spent).unwrap_or_default();
+    whole.as_secs_f64() * 1e3
 }

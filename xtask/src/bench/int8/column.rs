@@ -105,6 +105,8 @@ pub(super) struct Net {
 
 /// How long one engine's turn lasts, at least three inferences.
 const TURN_MS: f64 = 60.0;
+/// Time on the wall beyond that on the CPU that no engine spends waiting for itself.
+const LOST_MS: f64 = 0.3;
 /// Most inferences of a turn.
 const MAX_TURN: f64 = 200.0;
 /// Our loads are quick: the median of some is steadier than one.
@@ -117,30 +119,35 @@ struct Runner {
     medians: Vec<f64>,
 }
 
-/// Starts every engine, then lets them take turns.
+/// Starts every engine, then lets them take turns. An engine that fails has no figure but a fault.
 pub(super) fn measure(net: &str, rounds: u32, programs: &Programs, models: &Models) -> Result<Net> {
     let mut peak = Engine::start_peak(programs)?;
-    let mut measured = Vec::new();
-    let mut runners = Vec::new();
-    for column in columns() {
-        let (one, runner) = start(column, net, programs, models);
-        measured.push(one);
-        runners.push(runner);
-    }
+    let (mut measured, mut runners): (Vec<Measured>, Vec<Option<Runner>>) =
+        columns().into_iter().map(|column| start(column, net, programs, models)).unzip();
     let mut peaks: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
         for (name, value) in peak.ask("peak")?.as_object().context("the peak is no object")? {
             peaks.entry(name.clone()).or_default().extend(value.as_f64());
         }
-        for runner in runners.iter_mut().flatten() {
-            let spent = run(&mut runner.engine, runner.turn)?;
-            runner.medians.push(median(spent)?);
+        for (one, runner) in measured.iter_mut().zip(&mut runners) {
+            if let Some(Err(e)) = runner.as_mut().map(Runner::take_turn) {
+                one.fault = Some(format!("{e:#}"));
+                *runner = None;
+            }
         }
     }
     for (one, runner) in measured.iter_mut().zip(runners) {
         one.ms = runner.map(|runner| median(runner.medians)).transpose()?;
     }
     Ok(Net { name: net.to_owned(), measured, peaks })
+}
+
+impl Runner {
+    fn take_turn(&mut self) -> Result<()> {
+        let spent = run(&mut self.engine, self.turn)?;
+        self.medians.push(median(spent)?);
+        Ok(())
+    }
 }
 
 /// Loads a column's model; a fault is kept as its result.
@@ -180,14 +187,41 @@ fn try_start(one: &mut Measured, net: &str, programs: &Programs, models: &Models
     Ok(Runner { engine, turn, medians: Vec::new() })
 }
 
+/// Times of one turn in milliseconds. Where another process took the core away meanwhile, the time on the CPU
+/// counts; else the time on the wall, which includes what an engine waits for its own threads.
 fn run(engine: &mut Engine, times: u32) -> Result<Vec<f64>> {
     let answer = engine.ask(&format!("run {times}"))?;
-    let spent = answer["ms"].as_array().context("the engine gave no times")?;
-    Ok(spent.iter().filter_map(Value::as_f64).collect())
+    let list = |key: &str| answer[key].as_array().with_context(|| format!("the engine gave no {key}"));
+    let pairs = list("ms")?.iter().zip(list("cpu_ms")?);
+    let both = pairs.filter_map(|(wall, cpu)| Some((wall.as_f64()?, cpu.as_f64()?)));
+    Ok(both.map(|(wall, cpu)| undisturbed(wall, cpu)).collect())
+}
+
+/// A time without what other processes took of the core.
+fn undisturbed(wall_ms: f64, cpu_ms: f64) -> f64 {
+    let is_disturbed = wall_ms - cpu_ms > LOST_MS && cpu_ms > 0.0;
+    if is_disturbed { cpu_ms } else { wall_ms }
 }
 
 /// The middle value.
 pub(super) fn median(mut values: Vec<f64>) -> Result<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().context("nothing was measured")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{median, undisturbed};
+
+    #[test]
+    fn time_that_others_took_doesnt_count() {
+        assert!((undisturbed(9.0, 3.0) - 3.0).abs() < 1e-9);
+        assert!((undisturbed(3.1, 3.0) - 3.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_median_of_nothing_is_an_error() {
+        assert!(median(Vec::new()).is_err());
+        assert!((median(vec![3.0, 1.0, 2.0]).unwrap() - 2.0).abs() < 1e-9);
+    }
 }

@@ -14,21 +14,38 @@ pub(super) const NETS: [&str; 5] = ["mobilenet_v1", "mobilenet_v2", "resnet18", 
 /// What the script is made of.
 const SCRIPTS: [&str; 5] = ["make.py", "nets.py", "variants.py", "data.py", "requirements.txt"];
 
+/// The engine that making the models doesn't need.
+const OPTIONAL: &str = "openvino";
+
 /// Folder of the scripts.
 pub(super) fn scripts() -> PathBuf {
     root().join("examples/bench-models")
 }
 
-/// A Python with the packages that `requirements.txt` pins.
+/// A Python with the packages that `requirements.txt` pins; without [`OPTIONAL`] where there is none of it.
 ///
 /// # Errors
 /// When one can't be installed.
 pub(super) fn python() -> Result<PathBuf> {
+    let packages = requirements()?;
+    let all: Vec<&str> = packages.iter().map(String::as_str).collect();
+    let needed: Vec<&str> = all.iter().filter(|line| !line.starts_with(OPTIONAL)).copied().collect();
+    let env = tools::python_env("bench-int8", &all).or_else(|e| {
+        eprintln!("going on without {OPTIONAL}: {e:#}");
+        tools::python_env("bench-int8-needed", &needed)
+    });
+    Ok(env?.join("python3"))
+}
+
+/// The packages and their versions.
+///
+/// # Errors
+/// When the file can't be read.
+pub(super) fn requirements() -> Result<Vec<String>> {
     let file = scripts().join("requirements.txt");
     let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let packages: Vec<&str> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    Ok(tools::python_env("bench-int8", &packages)?.join("python3"))
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
 }
 
 /// The folder that the script filled.
