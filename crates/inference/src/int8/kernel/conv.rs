@@ -217,8 +217,19 @@ fn centred(spec: &ConvSpec, weights: Weights<'_>, zero_points: &[i32]) -> Result
         return Err(PackError::ZeroPoint { got: *got });
     }
     let each = count / spec.out_channels;
-    let zero = |index: usize| zero_points[if zero_points.len() == 1 { 0 } else { index / each }];
-    Ok((0..count).map(|index| (weights.get(index) - zero(index)) as i16).collect())
+    let zeroes = zero_points.iter().cycle().take(spec.out_channels).map(|zero| *zero as i16);
+    let mut centred = Vec::with_capacity(count);
+    match weights {
+        Weights::S8(values) => values
+            .chunks_exact(each)
+            .zip(zeroes)
+            .for_each(|(own, zero)| centred.extend(own.iter().map(|weight| i16::from(*weight) - zero))),
+        Weights::U8(values) => values
+            .chunks_exact(each)
+            .zip(zeroes)
+            .for_each(|(own, zero)| centred.extend(own.iter().map(|weight| i16::from(*weight) - zero))),
+    }
+    Ok(centred)
 }
 
 /// Whether a product of sum and multiplier may leave i32, which the vector units' conversion would get wrong.

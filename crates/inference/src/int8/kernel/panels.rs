@@ -150,16 +150,17 @@ impl Panels {
         [column, channel]: [usize; 2],
         Packing { lowest, lane, .. }: Packing,
     ) -> i32 {
-        let group_in = spec.group_in();
+        let (group_in, taps) = (spec.group_in(), spec.taps());
         let first = channel / spec.group_out() * group_in - block.window;
-        let own = &weights[channel * group_in * spec.taps()..][..group_in * spec.taps()];
+        let own = &weights[channel * group_in * taps..][..group_in * taps];
         let data = &mut self.weights.bytes_mut()[block.start..][..block.bytes()];
-        for c in 0..group_in {
-            for tap in 0..self.taps.len() {
-                let whole = own[c * spec.taps() + tap % spec.taps()];
-                let weight = part(whole, tap / spec.taps(), lowest);
-                let k = tap * block.window_bytes + first + c;
-                data[(k / lane * block.columns + column) * lane + k % lane] = weight.to_le_bytes()[0];
+        for tap in 0..self.taps.len() {
+            let of_tap = own[tap % taps..].iter().step_by(taps).map(|whole| part(*whole, tap / taps, lowest));
+            let line = Line { first: tap * block.window_bytes + first, column, columns: block.columns };
+            match lane {
+                1 => line.write::<1>(data, of_tap),
+                2 => line.write::<2>(data, of_tap),
+                _ => line.write::<4>(data, of_tap),
             }
         }
         own.iter().map(|weight| i32::from(*weight)).sum()
@@ -173,6 +174,24 @@ impl Panels {
     /// Bytes of the longest row.
     pub(super) fn longest(&self) -> usize {
         self.blocks.iter().map(Block::padded_k).max().unwrap_or(0)
+    }
+}
+
+/// Some weights of one column, one behind the other.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    /// Place of the first one in the row.
+    first: usize,
+    column: usize,
+    columns: usize,
+}
+
+impl Line {
+    /// Writes them, `LANE` side by side; a constant, since this is most of the time that loading a model takes.
+    fn write<const LANE: usize>(self, data: &mut [u8], weights: impl Iterator<Item = i16>) {
+        for (k, weight) in (self.first..).zip(weights) {
+            data[(k / LANE * self.columns + self.column) * LANE + k % LANE] = weight.to_le_bytes()[0];
+        }
     }
 }
 

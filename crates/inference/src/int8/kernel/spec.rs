@@ -128,13 +128,6 @@ impl Weights<'_> {
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    pub(super) fn get(&self, index: usize) -> i32 {
-        match self {
-            Self::S8(values) => i32::from(values[index]),
-            Self::U8(values) => i32::from(values[index]),
-        }
-    }
 }
 
 /// Why weights can't be packed.

@@ -116,7 +116,7 @@ fn finish(
         weight_bytes: steps.iter().filter_map(Step::conv).map(Conv::weight_bytes).sum(),
         ..Report::default()
     };
-    if report.macs() == 0 {
+    if !steps.iter().any(Step::is_int8) {
         return Err(Reason::NothingToDo);
     }
     let names = graph.proto.output.iter().map(|output| output.name.clone()).collect();

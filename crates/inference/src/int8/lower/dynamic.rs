@@ -5,7 +5,8 @@
 
 use super::Reason;
 use super::graph::Node;
-use super::linear::{Bias, Linear, matrix, narrow};
+use super::linear::{Bias, Linear, narrow};
+use super::matmul::matrix;
 use super::tensor;
 use super::walk::{Form, Kind, Lowering, Params};
 use crate::int8::kernel::{Conv, ConvSpec};

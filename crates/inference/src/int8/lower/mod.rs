@@ -13,6 +13,7 @@ mod fold;
 mod graph;
 mod islands;
 mod linear;
+mod matmul;
 mod pools;
 mod quant;
 mod shapes;

@@ -139,6 +139,29 @@ impl Step {
         }
     }
 
+    /// Whether it computes on 8-bit values, not only to or from them.
+    pub(crate) fn is_int8(&self) -> bool {
+        match self {
+            Self::Constant { .. }
+            | Self::Quantize { .. }
+            | Self::DynamicQuantize { .. }
+            | Self::Dequantize { .. }
+            | Self::Float { .. }
+            | Self::Island { .. } => false,
+            Self::Linear { .. }
+            | Self::LinearAdd { .. }
+            | Self::LinearFloat { .. }
+            | Self::Add { .. }
+            | Self::Mul { .. }
+            | Self::Concat { .. }
+            | Self::Lookup { .. }
+            | Self::AveragePool { .. }
+            | Self::MaxPool { .. }
+            | Self::Resize { .. }
+            | Self::Shuffle { .. } => true,
+        }
+    }
+
     /// The convolution or matrix product in it.
     pub(crate) fn conv(&self) -> Option<&Conv> {
         match self {
