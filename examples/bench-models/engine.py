@@ -2,7 +2,8 @@
 
     python3 engine.py onnxruntime|openvino FOLDER NET VARIANT
 
-FOLDER is what make.py made. `load` answers {"load_ms", "loaded_mib"}, `run N` runs once to warm the caches and then
+FOLDER is what make.py made. `load` answers {"load_ms", "load_cpu_ms", "loaded_mib"}, `run N` runs once to warm the
+caches and then
 N times and answers {"ms": [..], "cpu_ms": [..]}, `repeat N` does the same without figures (for counting instructions),
 `outputs` answers what the rows give, `about` names the version. One thread; the end of input ends it.
 crates/inference/examples/bench-engine speaks the same for our runtime and tract.
@@ -73,11 +74,11 @@ class Commands:
         self.rows = list(numpy.fromfile(folder / listed["rows_file"], "<f4").reshape(-1, *listed["input_shape"]))
 
     def load(self):
-        before, start = pss_mib(), time.perf_counter()
+        before, cpu, start = pss_mib(), time.process_time(), time.perf_counter()
         self.engine.load(str(self.path))
-        load_ms = (time.perf_counter() - start) * 1e3
+        load_ms, load_cpu_ms = (time.perf_counter() - start) * 1e3, (time.process_time() - cpu) * 1e3
         self.engine.run(self.rows[0])
-        return {"load_ms": load_ms, "loaded_mib": pss_mib() - before}
+        return {"load_ms": load_ms, "load_cpu_ms": load_cpu_ms, "loaded_mib": pss_mib() - before}
 
     def run(self, times):
         row, wall, cpu = self.rows[0], [], []

@@ -10,6 +10,7 @@ mod column;
 mod engine;
 mod figures;
 mod models;
+mod profile;
 mod table;
 mod userland;
 
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// Leave out the instructions under emulation; building for ARM takes many minutes the first time.
     #[arg(long)]
     no_aarch64: bool,
+    /// Show where our time goes instead: each step with its share of the core's peak.
+    #[arg(long)]
+    profile: bool,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -44,6 +48,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     check(cargo().args(runner))?;
     let ours = target_folder()?.join("release/examples/bench-engine");
     let programs = Programs { ours, python, core: engine::core()? };
+    if args.profile {
+        return profile(args, &programs, &models);
+    }
     let mut said = measure(args, &programs, &models)?;
     if !args.no_aarch64 {
         let counted = aarch64::count(&args.nets, &models, &programs.python).unwrap_or_else(|e| {
@@ -57,6 +64,19 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         println!("{said:#}");
     } else {
         println!("{}", table::render(&said));
+    }
+    Ok(())
+}
+
+fn profile(args: &Args, programs: &Programs, models: &Models) -> Result<()> {
+    let mut all = Map::new();
+    for net in &args.nets {
+        all.insert(net.clone(), profile::measure(net, programs, models)?);
+    }
+    if args.json {
+        println!("{:#}", Value::Object(all));
+    } else {
+        all.iter().for_each(|(net, said)| println!("{}", profile::render(net, said)));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Showing a release: what a spec or a folder holds and how each variant does on this machine, or what the
 //! server knows.
 
+mod fleet;
 mod measured;
 mod probe;
 mod subject;
@@ -50,7 +51,9 @@ pub(crate) async fn run(
 ) -> Result<()> {
     if let Some(version) = &args.version {
         let context = context()?;
-        let found = context.client.get(&format!("/models/{}/releases/{version}", args.release)).await?;
+        let path = format!("/models/{}/releases/{version}", args.release);
+        let mut found = context.client.get(&path).await?;
+        found["on_devices"] = fleet::measured(&context.client, &args.release, version).await?;
         return context.format.print(&found, show);
     }
     let path = Path::new(&args.release);
@@ -137,6 +140,10 @@ fn show(said: &Value) -> String {
         shown += &show_manifest(said);
         shown += "\n\n";
     }
+    if let Some(card) = said["card"].as_str() {
+        shown += measured::of_card(card);
+    }
+    shown += &fleet::show(&said["on_devices"]);
     if let Some(classes) = said["measured"].as_object() {
         let classes: BTreeMap<String, Value> = classes.clone().into_iter().collect();
         shown += &measured::show(&classes);

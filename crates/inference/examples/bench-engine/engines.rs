@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
+use inference::int8::StepTime;
 use inference::int8::kernel::Level;
 use inference::{Data, Datatype, Model, Spec, Tensor, TensorSpec};
 use serde_json::Value;
@@ -66,6 +68,8 @@ pub(crate) trait Engine {
     fn level(&self) -> Option<&'static str>;
     fn load(&mut self, bytes: &[u8], job: &Job) -> Result<(), Fault>;
     fn prepare(&mut self, row: Vec<f32>) -> Result<(), Fault>;
+    /// Times each step of what was made ready, so often.
+    fn profile(&mut self, runs: usize) -> Result<Vec<StepTime>, Fault>;
     /// Runs what was made ready and gives the first output.
     fn run(&mut self) -> Result<Vec<f32>, Fault>;
 }
@@ -97,6 +101,12 @@ impl Engine for Ours {
         let (name, shape) = self.input.clone().ok_or("nothing is loaded")?;
         self.ready = vec![Tensor::new(name, shape, Data::Fp32(row))?];
         Ok(())
+    }
+
+    fn profile(&mut self, runs: usize) -> Result<Vec<StepTime>, Fault> {
+        let model = self.model.as_ref().ok_or("nothing is loaded")?;
+        let start = Instant::now();
+        Ok(model.profile(&std::mem::take(&mut self.ready), runs, &mut || start.elapsed())?)
     }
 
     fn run(&mut self) -> Result<Vec<f32>, Fault> {
@@ -138,6 +148,10 @@ impl Engine for Tract {
         let input = TractTensor::from_shape(&self.shape, &row).map_err(|e| format!("{e:#}"))?;
         self.ready = tvec!(input.into());
         Ok(())
+    }
+
+    fn profile(&mut self, _: usize) -> Result<Vec<StepTime>, Fault> {
+        Err("tract's steps aren't timed".into())
     }
 
     fn run(&mut self) -> Result<Vec<f32>, Fault> {

@@ -3,8 +3,8 @@
 //!
 //! `bench-engine ours|tract FOLDER NET VARIANT` with FOLDER as `examples/bench-models/make.py` makes it, or
 //! `bench-engine peak`. Commands: `about`, `load`, `run N` (once to warm the caches, then N times, each with the time
-//! on the wall and on the CPU), `repeat N` (the same without figures: for counting instructions), `outputs`,
-//! `peak`. Each answers one line of JSON; the end of input ends the program. `examples/bench-models/engine.py`
+//! on the wall and on the CPU), `repeat N` (the same without figures: for counting instructions), `profile N` (the
+//! time of each step), `outputs`, `peak`. Each answers one line of JSON; the end of input ends the program. `examples/bench-models/engine.py`
 //! speaks the same for other engines.
 
 mod engines;
@@ -15,6 +15,7 @@ use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, Instant};
 
 use engines::{Engine, Job, Ours, Tract};
+use inference::int8::StepTime;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -63,6 +64,7 @@ impl Commands {
                 Ok(json!({}))
             }
             "outputs" => self.outputs(),
+            "profile" => self.profile(times),
             other => Err(format!("unknown command {other:?}").into()),
         }
     }
@@ -70,14 +72,16 @@ impl Commands {
     fn load(&mut self) -> Result<Value, Fault> {
         let job = self.job.as_ref().ok_or("there is no model")?;
         let before = memory::pss_mib();
+        let cpu = cpu_ms();
         let start = Instant::now();
         let bytes = std::fs::read(&job.file)?;
         self.engine.load(&bytes, job)?;
         drop(bytes);
         let load_ms = start.elapsed().as_secs_f64() * 1e3;
+        let load_cpu_ms = cpu_ms() - cpu;
         self.once()?;
         let loaded_mib = memory::pss_mib().zip(before).map(|(after, before)| after - before);
-        Ok(json!({ "load_ms": load_ms, "loaded_mib": loaded_mib }))
+        Ok(json!({ "load_ms": load_ms, "load_cpu_ms": load_cpu_ms, "loaded_mib": loaded_mib }))
     }
 
     fn run(&mut self, times: u32) -> Result<Value, Fault> {
@@ -100,6 +104,19 @@ impl Commands {
         self.engine.run()?;
         let wall_ms = start.elapsed().as_secs_f64() * 1e3;
         Ok((wall_ms, cpu_ms() - cpu))
+    }
+
+    /// Each step with the median of its times, in milliseconds.
+    fn profile(&mut self, times: u32) -> Result<Value, Fault> {
+        let row = self.job.as_ref().and_then(|job| job.rows.first()).ok_or("there is no row")?.clone();
+        self.engine.prepare(row)?;
+        let steps = self.engine.profile(usize::try_from(times)?)?;
+        let step = |mut step: StepTime| {
+            step.times.sort_unstable();
+            let ms = step.times.get(step.times.len() / 2).map(|time| time.as_secs_f64() * 1e3);
+            json!({ "what": step.what, "macs": step.macs, "ms": ms })
+        };
+        Ok(json!({ "steps": steps.into_iter().map(step).collect::<Vec<_>>() }))
     }
 
     fn outputs(&mut self) -> Result<Value, Fault> {

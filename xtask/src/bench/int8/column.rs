@@ -174,7 +174,8 @@ fn try_start(one: &mut Measured, net: &str, programs: &Programs, models: &Models
         anyhow::ensure!(column.is_masked(&about), "this machine or build has no such level");
         about["version"].as_str().unwrap_or_default().clone_into(&mut one.version);
         let loaded = engine.ask("load")?;
-        load_ms.extend(loaded["load_ms"].as_f64());
+        let spent = loaded["load_ms"].as_f64().zip(loaded["load_cpu_ms"].as_f64());
+        load_ms.extend(spent.map(|(wall, cpu)| undisturbed(wall, cpu)));
         loaded_mib.extend(loaded["loaded_mib"].as_f64());
         last = Some(engine);
     }

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::output::{bytes, items, table, text};
 
+/// What the tables stand under in a card.
+const HEADING: &str = "## Measured";
 /// Folder beside the spec with a file per hardware class.
 const FOLDER: &str = "measured";
 /// Most hardware classes of a release.
@@ -110,6 +112,11 @@ pub(crate) fn show(classes: &BTreeMap<String, Value>) -> String {
     said
 }
 
+/// The part of a card that [`markdown`] made.
+pub(crate) fn of_card(card: &str) -> &str {
+    card.rfind(HEADING).map_or("", |start| &card[start..])
+}
+
 /// How each variant's nodes run, and why some don't in int8.
 pub(crate) fn show_runs(classes: &BTreeMap<String, Value>) -> String {
     let variants = classes.values().flat_map(|measured| items(&measured["variants"]));
@@ -124,6 +131,9 @@ fn run_lines(variant: &Value) -> Vec<String> {
         format!("  {} {} runs in tract: {}", text(node, "/op"), text(node, "/name"), text(node, "/why"))
     };
     let mut lines = vec![format!("{}: {}", text(variant, "/variant"), summary(runs))];
+    if let Some(share) = variant["tract_time_share"].as_f64().filter(|share| *share > 0.0) {
+        lines.push(format!("  {:.0} % of the time goes into tract's nodes", share * 100.0));
+    }
     lines.extend(fallen.clone().take(MAX_FALLBACKS).map(line));
     let more = fallen.count().saturating_sub(MAX_FALLBACKS);
     if more > 0 {
@@ -156,7 +166,7 @@ pub(crate) fn markdown(classes: &BTreeMap<String, Value>) -> String {
         return String::new();
     }
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let mut said = "\n## Measured\n".to_owned();
+    let mut said = ["\n", HEADING, "\n"].concat();
     for (title, columns) in TABLES {
         let headings: Vec<String> = heads(columns).map(str::to_owned).collect();
         said +=
@@ -197,7 +207,11 @@ fn count(variant: &Value, key: &str) -> String {
 }
 
 fn millis(micros: &Value) -> String {
-    micros.as_u64().map_or_else(|| "-".into(), |micros| format!("{:.2} ms", micros as f64 / 1e3))
+    match micros.as_u64() {
+        None => "-".into(),
+        Some(micros) if micros < 1000 => format!("{micros} µs"),
+        Some(micros) => format!("{:.2} ms", micros as f64 / 1e3),
+    }
 }
 
 fn percent(share: &Value) -> String {
@@ -226,6 +240,8 @@ mod tests {
         assert!(card.contains("| cam | int8 | 95.8 % | 500 | - | 16 of 16 |"), "{card}");
         assert!(card.contains("| cam | int8 | 1.50 ms | - | - | - | 30 |"), "{card}");
         assert_eq!(markdown(&BTreeMap::new()), "");
+        assert_eq!(of_card(&["# My model\n", &card].concat()), card.trim_start());
+        assert_eq!(of_card("# My model\n"), "");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use inference::golden::{self, GoldenSet};
+use inference::int8::StepTime;
 use inference::int8::kernel::Level;
 use inference::int8::report::{NodeReport, Report, Runs};
 use inference::{Model, features};
@@ -48,6 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let set = GoldenSet::parse(&subject.golden()?).context("the golden samples are not acceptable")?;
     let latency = latency(&model, &set)?;
     let loaded = Memory::now()?;
+    let steps = steps(&model, &set);
     let golden = golden::check(&model, &set, &mut || Duration::ZERO);
     let accuracy = args.data.as_ref().map(|data| accuracy(&model, data)).transpose()?;
     let macs = makeup.macs.or_else(|| u64::try_from(model.report().macs()).ok().filter(|macs| *macs > 0));
@@ -55,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "variant": variant.name, "precision": variant.precision, "size_bytes": onnx.len(),
         "parameters": makeup.parameters, "macs": macs, "flops": macs.map(|macs| macs.saturating_mul(2)),
         "opset": makeup.opset, "operators": makeup.operators, "runs": runs(model.report()),
+        "steps": steps, "tract_time_share": tract_share(&steps),
         "load_us": micros(load), "latency_us": latency,
         "loaded_bytes": loaded.resident.saturating_sub(before.resident),
         "peak_memory_bytes": loaded.peak.saturating_sub(before.resident),
@@ -84,6 +87,28 @@ fn node(node: &NodeReport) -> Value {
         Runs::Tract { why } => ("tract", Some(why)),
     };
     json!({ "name": node.name, "op": node.op, "runs": runs, "why": why, "macs": node.macs })
+}
+
+/// What each step costs, in nanoseconds; nothing where tract runs the whole model or takes several rows only.
+fn steps(model: &Model, set: &GoldenSet) -> Vec<Value> {
+    let start = Instant::now();
+    let sample = set.samples.first().map_or(&[][..], |sample| sample.inputs.as_slice());
+    let steps = model.profile(sample, MIN_RUNS, &mut || start.elapsed()).unwrap_or_default();
+    let one = |mut step: StepTime| {
+        step.times.sort_unstable();
+        let median = step.times.get(step.times.len() / 2).map(Duration::as_nanos);
+        let time_ns = median.and_then(|time| u64::try_from(time).ok());
+        json!({ "what": step.what, "is_tract": step.is_tract, "macs": step.macs, "time_ns": time_ns })
+    };
+    steps.into_iter().map(one).collect()
+}
+
+/// The share of the time that goes into steps of tract's.
+fn tract_share(steps: &[Value]) -> Option<f64> {
+    let time = |step: &Value| step["time_ns"].as_u64().unwrap_or_default();
+    let all: u64 = steps.iter().map(time).sum();
+    let of_tract: u64 = steps.iter().filter(|step| step["is_tract"] == true).map(time).sum();
+    (all > 0).then(|| of_tract as f64 / all as f64)
 }
 
 /// Percentiles of one request, pre- and post-processing included.
