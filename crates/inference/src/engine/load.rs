@@ -6,6 +6,7 @@ use tract_onnx::prelude::Framework;
 use super::check;
 use super::guarded;
 use super::plan::{Feed, Plan, Value, by_rows, text};
+use super::trim::trim;
 use crate::error::{InferError, LoadError};
 use crate::int8::Int8;
 use crate::int8::kernel::Level;
@@ -33,8 +34,10 @@ impl Engine {
         if bytes.len() > MAX_MODEL_BYTES {
             return Err(LoadError::TooLarge { got: bytes.len(), max: MAX_MODEL_BYTES });
         }
-        guarded(|| Self::load_unguarded(bytes, feeds, int8))
-            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
+        let engine = guarded(|| Self::load_unguarded(bytes, feeds, int8))
+            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }));
+        trim();
+        engine
     }
 
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {

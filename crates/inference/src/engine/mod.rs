@@ -5,6 +5,7 @@
 mod check;
 mod load;
 mod plan;
+mod trim;
 
 pub(crate) use load::Engine;
 pub(crate) use plan::{Feed, Plan, Value, plain_f32};
