@@ -8,6 +8,7 @@ use tract_onnx::prelude::Framework;
 use super::check;
 use super::guarded;
 use super::plan::{Feed, Plan, Value, by_rows, text};
+use super::trim::trim;
 use crate::error::{InferError, LoadError};
 use crate::int8::kernel::Level;
 use crate::int8::lower::{CONTRIB_OPS, lower};
@@ -35,8 +36,10 @@ impl Engine {
         if bytes.len() > MAX_MODEL_BYTES {
             return Err(LoadError::TooLarge { got: bytes.len(), max: MAX_MODEL_BYTES });
         }
-        guarded(|| Self::load_unguarded(bytes, feeds, int8))
-            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
+        let engine = guarded(|| Self::load_unguarded(bytes, feeds, int8))
+            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }));
+        trim();
+        engine
     }
 
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {

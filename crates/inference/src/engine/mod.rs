@@ -6,6 +6,7 @@ mod check;
 mod load;
 mod makeup;
 mod plan;
+mod trim;
 
 pub(crate) use load::Engine;
 pub use makeup::Makeup;
