@@ -17,6 +17,7 @@ use super::tile::{self, Places};
 pub struct Scratch {
     pub(super) bytes: Buffer,
     pub(super) places: Places,
+    pub(super) starts: Places,
     pub(super) sequence: Sequence,
 }
 
