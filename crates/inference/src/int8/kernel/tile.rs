@@ -75,17 +75,14 @@ impl Job<'_> {
         assert!(self.k > 0 && self.k.is_multiple_of(4), "length of a row");
         assert_eq!(self.weights.len(), padded * self.columns(), "weights of a block");
         assert!(self.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
-        let end = match self.parts {
-            Some(parts) => {
-                assert_eq!(parts.starts.at.len(), self.count, "starts of the rows");
-                assert!(parts.bytes.is_multiple_of(4), "length of a part");
-                assert_eq!(parts.offsets.len() * parts.bytes, self.k, "parts of a row");
-                parts.end()
-            }
-            None => {
-                let last = self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride));
-                last.and_then(|last| last.checked_add(padded))
-            }
+        let end = if let Some(parts) = self.parts {
+            assert_eq!(parts.starts.at.len(), self.count, "starts of the rows");
+            assert!(parts.bytes.is_multiple_of(4), "length of a part");
+            assert_eq!(parts.offsets.len() * parts.bytes, self.k, "parts of a row");
+            parts.end()
+        } else {
+            let last = self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride));
+            last.and_then(|last| last.checked_add(padded))
         };
         assert!(self.count == 0 || end.is_some_and(|end| end <= self.rows.len()), "rows of a product");
     }
