@@ -168,7 +168,7 @@ impl Keyring {
     ///
     /// # Errors
     /// When one is there already, or it can't be written.
-    pub(crate) fn create(&mut self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
+    pub(crate) fn create(&self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
         Self::create_at(self.folder.join(owner.file()), passphrase)
     }
 
@@ -184,16 +184,14 @@ impl Keyring {
             None => Passphrase::for_new_keys(without_passphrase)?,
         };
         self.passphrase = Some(passphrase.clone());
-        let mut made: Vec<Owner<'_>> = Vec::new();
-        for owner in missing {
-            if let Err(error) = self.create(owner, &passphrase) {
+        for (at, owner) in missing.iter().enumerate() {
+            if let Err(error) = self.create(*owner, &passphrase) {
                 // Nothing was signed with them yet: half a set would only be in the way of the next try.
-                for owner in made {
-                    self.unmake(owner);
+                for owner in &missing[..=at] {
+                    self.unmake(*owner);
                 }
                 return Err(error);
             }
-            made.push(owner);
         }
         Ok(())
     }
@@ -201,8 +199,11 @@ impl Keyring {
     fn unmake(&self, owner: Owner<'_>) {
         let path = self.folder.join(owner.file());
         for path in [public_file(&path), path] {
-            if let Err(error) = fs::remove_file(&path) {
-                eprintln!("cannot remove {}: {error}", path.display());
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    eprintln!("cannot remove {}: {error}", path.display());
+                }
+                _ => {}
             }
         }
     }
@@ -211,7 +212,7 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub(crate) fn create_next(&mut self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
+    pub(crate) fn create_next(&self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
         Self::create_at(self.folder.join(NEXT).join(owner.file()), passphrase)
     }
 
