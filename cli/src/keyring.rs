@@ -187,7 +187,9 @@ impl Keyring {
         for (at, owner) in missing.iter().enumerate() {
             if let Err(error) = self.create(*owner, &passphrase) {
                 // Nothing was signed with them yet: half a set would only be in the way of the next try.
-                for owner in &missing[..=at] {
+                // One that appeared meanwhile is somebody else's.
+                let is_foreign = matches!(error.downcast_ref(), Some(KeyringError::Exists { .. }));
+                for owner in missing.iter().take(if is_foreign { at } else { at + 1 }) {
                     self.unmake(*owner);
                 }
                 return Err(error);

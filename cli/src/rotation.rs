@@ -131,7 +131,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let mut keyring = Keyring::at(folder.path());
+            let keyring = Keyring::at(folder.path());
             let owners = [Owner::Root, Owner::Targets, Owner::Model("digits")];
             let [root, targets, model] =
                 owners.map(|owner| keyring.create(owner, &Passphrase::None).unwrap());
