@@ -9,6 +9,7 @@ mod agent_version;
 mod blob;
 mod check;
 mod compatibility;
+pub mod delta;
 mod draft;
 mod fallback;
 mod manifest;
