@@ -211,6 +211,14 @@ impl Running {
     }
 }
 
+/// Opens the database and brings it up to date.
+///
+/// # Errors
+/// [`StoreError`] when it can't be reached or isn't ours.
+pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
+    Store::open(&config.database.url, config.database.max_connections).await
+}
+
 async fn open(
     config: Config,
     clock: Clock,
@@ -218,7 +226,7 @@ async fn open(
     downlink: Downlink,
     closing: CancellationToken,
 ) -> Result<AppState, StartError> {
-    let store = Store::open(&config.database.url, config.database.max_connections).await?;
+    let store = open_store(&config).await?;
     let authority = Authority::load_or_create(&config.data_dir.join("ca"), clock.now())?;
     let metrics = Metrics::default();
     Ok(AppState {

@@ -2481,7 +2481,9 @@ export interface components {
             active: components["schemas"]["ReleaseName"] | null;
             /**
              * @description Stable name: `on_release`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
-             *     `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`.
+             *     `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`; while a rollout is open that hasn't
+             *     asked the device: `not_a_target`, `not_started`, `later_stage`, `paused`, `waiting`, `skipped`,
+             *     `unreachable`, `brought_back`.
              */
             answer: string;
             cause: components["schemas"]["CauseBody"] | null;

@@ -511,6 +511,7 @@ export const en = {
   'drift.worst': 'Highest score',
   'drift.scope': 'Pattern',
   'drift.timeline': 'Timeline',
+  'drift.timelineNote': 'one line for each release; columns of {version}',
   'drift.accuracy': 'Accuracy',
   'drift.estimated': 'estimated',
   'drift.realised': 'with labels',

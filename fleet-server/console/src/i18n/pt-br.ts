@@ -512,6 +512,7 @@ export const ptBr: Catalogue = {
   'drift.worst': 'Maior valor',
   'drift.scope': 'Padrão',
   'drift.timeline': 'Linha do tempo',
+  'drift.timelineNote': 'uma linha para cada versão; colunas da {version}',
   'drift.accuracy': 'Acurácia',
   'drift.estimated': 'estimada',
   'drift.realised': 'com rótulos',
