@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{audit, completions, device, drift, keys, login, reference, release, rollout};
+use crate::commands::{audit, completions, device, drift, export, keys, login, reference, release, rollout};
 
 /// Publish signed model releases, and run them over a fleet.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ pub(crate) enum Command {
     /// Releases: build, sign, publish, inspect.
     #[command(subcommand)]
     Release(release::Command),
+    /// Write a release and its signed metadata into one file, for devices without a network.
+    Export(export::Args),
     /// Reference profiles: build from training data.
     #[command(subcommand)]
     Reference(reference::Command),

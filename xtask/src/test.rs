@@ -37,7 +37,7 @@ enum Step {
     Deny,
     /// Unit and integration tests of every crate, with a real PostgreSQL.
     Unit,
-    /// Our TUF client and python-tuf's, each against the other's repositories.
+    /// Our TUF client and python-tuf's, each against the other's repositories; models signed by model-signing.
     Interop,
     /// The demo's story with its outcomes asserted, then the browser tests against that very fleet.
     Demo,
@@ -86,7 +86,7 @@ impl Step {
             ])),
             Self::Deny => deny(),
             Self::Unit => unit(),
-            Self::Interop => crate::interop::main(),
+            Self::Interop => crate::interop::main().and_then(|()| crate::signed_model::main()),
             Self::Demo => story_and_browser(),
             Self::Firmware => firmware(),
         }

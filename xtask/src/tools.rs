@@ -23,6 +23,13 @@ pub(crate) const CHROMIUM: Tool =
 pub(crate) const QEMU_AARCH64: Tool =
     Tool { program: "qemu-aarch64", package: "qemu-user", needed_for: "the emulated device" };
 
+/// Other tools' deltas, to compare with.
+pub(crate) const XDELTA3: Tool =
+    Tool { program: "xdelta3", package: "xdelta3", needed_for: "the comparison of deltas" };
+/// See [`XDELTA3`].
+pub(crate) const BSDIFF: Tool =
+    Tool { program: "bsdiff", package: "bsdiff", needed_for: "the comparison of deltas" };
+
 /// Shows a disk whose every write is logged.
 pub(crate) const STORAGE_DAEMON: Tool =
     Tool { program: "qemu-storage-daemon", package: "qemu-utils", needed_for: "crash states" };

@@ -6,6 +6,7 @@
 //! Tests stand in each module; attack tests in `tests/`.
 
 mod agent_version;
+pub mod archive;
 mod blob;
 mod check;
 mod compatibility;

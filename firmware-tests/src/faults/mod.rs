@@ -8,8 +8,10 @@ mod enrolment;
 mod hardware;
 mod input;
 mod model;
+mod offline;
 mod power;
 mod server;
+mod stolen;
 mod tampered;
 mod telemetry;
 mod world;
@@ -56,10 +58,14 @@ enum Fault {
     Broker,
     /// Unsigned and tampered releases.
     Tampered,
+    /// The whole server is in an attacker's hands.
+    Stolen,
     /// The device's disk is full.
     Disk,
     /// The device boots in 1970.
     Clock,
+    /// A release comes by an archive, without a network.
+    Offline,
     /// The device's power is cut in the middle of updates.
     Power,
 }
@@ -100,8 +106,10 @@ impl Fault {
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),
             Self::Tampered => tampered::play(world),
+            Self::Stolen => stolen::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
+            Self::Offline => offline::play(world),
             Self::Power => power::play(world),
         }
     }
