@@ -294,13 +294,16 @@ async fn the_console_takes_deep_links_and_says_what_may_run() {
 }
 
 #[tokio::test]
-async fn health_and_metrics_need_no_sign_in() {
+async fn health_needs_no_sign_in_and_metrics_a_viewer_of_everything() {
     let server = TestServer::start().await;
+    let admin = server.admin().await;
     add_device(&server, "cam-1").await;
     let get = |uri: &'static str| server.send(support::request(&As::Nobody, Method::GET, uri, None));
     assert_eq!(get("/healthz").await.text, "ok\n");
     assert_eq!(get("/readyz").await.text, "ready\n");
-    let metrics = get("/metrics").await.text;
+    assert_eq!(get("/metrics").await.status, StatusCode::UNAUTHORIZED);
+    let prometheus = server.token(&admin, "*", "viewer").await;
+    let metrics = server.send(support::request(&prometheus, Method::GET, "/metrics", None)).await.text;
     assert!(metrics.contains("\nflotilla_devices 1\n"), "{metrics}");
     assert!(
         metrics.contains("flotilla_http_requests_total{method=\"GET\",path=\"/healthz\",status=\"200\"} 1")

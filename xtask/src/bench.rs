@@ -27,6 +27,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What the local API adds to an inference of digits, and what it carries.
+    Api {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Bytes that the update of a model takes, beside xdelta3 and bsdiff.
     Delta {
         /// Print one JSON object.
@@ -47,6 +53,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     match args.bench {
         Bench::Footprint { json } => footprint::main(json),
         Bench::Swap { json } => parts::main("swap", json),
+        Bench::Api { json } => parts::main("api", json),
         Bench::Delta { json } => delta::main(json),
         Bench::Spool { json } => parts::main("spool", json),
     }

@@ -11,6 +11,7 @@ mod fuzz;
 mod interop;
 mod package;
 mod run;
+mod serving;
 mod signed_model;
 mod test;
 mod tidy;

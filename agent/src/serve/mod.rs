@@ -12,14 +12,17 @@ mod body;
 mod error;
 mod feedback;
 mod infer;
+mod inner;
 mod listen;
 mod metrics;
 mod models;
+mod origin;
 mod repository;
 mod request;
 mod routes;
 mod stats;
 mod work;
 
+pub use inner::Refused;
 pub use listen::{ListenError, Listening, run};
 pub use work::{Api, StatusSource};

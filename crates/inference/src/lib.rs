@@ -5,13 +5,17 @@
 //! Tests stand in each module; `tests/` runs the real artifacts of `examples/digits` and hostile models.
 
 mod binary;
+mod columns;
 mod engine;
 mod error;
 pub mod features;
 pub mod golden;
 mod image;
+pub mod int8;
 mod model;
 mod oip;
+#[cfg(test)]
+mod parity;
 mod post;
 mod pre;
 pub mod reference;

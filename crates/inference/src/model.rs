@@ -2,8 +2,10 @@
 
 use crate::engine::{Engine, Feed, Value};
 use crate::error::{InferError, LoadError};
+use crate::int8::Int8;
+use crate::int8::report::Report;
 use crate::spec::{Spec, TensorSpec};
-use crate::tensor::{Data, Datatype, Tensor, volume};
+use crate::tensor::{Data, Tensor, volume};
 use crate::{post, pre};
 
 /// Most rows in one request; larger ones are split by the caller.
@@ -30,9 +32,17 @@ impl Model {
     /// [`LoadError`] by cause; an operator that the runtime lacks is named. Never panics and takes no
     /// more memory than the file and its plan need.
     pub fn load(bytes: &[u8], spec: Spec) -> Result<Self, LoadError> {
+        Self::load_with(bytes, spec, Int8::from_env())
+    }
+
+    /// The same with quantized graphs lowered or not, whatever the environment says.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_with(bytes: &[u8], spec: Spec, int8: Int8) -> Result<Self, LoadError> {
         let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
         let feeds = example.iter().map(|input| feed(&spec, input)).collect::<Result<Vec<_>, _>>()?;
-        let engine = Engine::load(bytes, &feeds)?;
+        let engine = Engine::load(bytes, &feeds, int8)?;
         let model = Self { engine, spec };
         model.check_outputs(&example)?;
         Ok(model)
@@ -41,6 +51,11 @@ impl Model {
     /// Signature, steps and labels.
     pub fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    /// Which nodes run in int8, which fell back and why.
+    pub fn report(&self) -> &Report {
+        self.engine.report()
     }
 
     /// Whether larger batches run in one pass; else they run row by row.
@@ -158,8 +173,8 @@ fn feed(spec: &Spec, example: &Tensor) -> Result<Feed, LoadError> {
 /// One row of zeros of the signature's type and shape.
 fn zeros(spec: &TensorSpec) -> Result<Tensor, LoadError> {
     let free = spec.shape.iter().skip(1).any(|dim| *dim < 0);
-    if free || spec.datatype == Datatype::Bytes {
-        let why = format!("input {:?}: only the first dimension may be -1, and text can't be fed", spec.name);
+    if free {
+        let why = format!("input {:?}: only the first dimension may be -1", spec.name);
         return Err(LoadError::Signature { why });
     }
     let shape: Vec<usize> = spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();

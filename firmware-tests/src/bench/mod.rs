@@ -1,8 +1,11 @@
-//! Figures of the agent's own parts, measured by the parts themselves: `cargo xtask bench swap | spool | delta`.
+//! Figures of the agent's own parts, measured by the parts themselves: `cargo xtask bench swap | spool | api | delta`.
 //!
 //! Each prints one JSON object on stdout and fails when what it measures is wrong, so that it is a test too.
 
+mod api;
 mod delta;
+mod device;
+mod http;
 mod spool;
 mod swap;
 
@@ -19,6 +22,8 @@ pub(crate) struct Args {
 enum Bench {
     /// Clients without pause while one release replaces the other again and again.
     Swap(swap::Args),
+    /// What the local API adds to an inference, and what it carries.
+    Api(api::Args),
     /// Bytes of updates between pairs of models.
     Delta(delta::Args),
     /// Records made durable, what they take in memory and on disk.
@@ -28,6 +33,7 @@ enum Bench {
 pub(crate) fn main(args: &Args) -> Result<()> {
     match &args.bench {
         Bench::Swap(args) => swap::main(args),
+        Bench::Api(args) => api::main(args),
         Bench::Delta(args) => delta::main(args),
         Bench::Spool(args) => spool::main(args),
     }

@@ -1791,7 +1791,10 @@ export interface components {
                  * @description Tries so far.
                  */
                 attempt: number;
-                /** @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`. */
+                /**
+                 * @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`; of the attempt that
+                 *     failed for a task that waits for its retry.
+                 */
                 cause: string | null;
                 /** @description Which device. */
                 device: string;
@@ -2300,7 +2303,10 @@ export interface components {
              * @description Tries so far.
              */
             attempt: number;
-            /** @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`. */
+            /**
+             * @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`; of the attempt that
+             *     failed for a task that waits for its retry.
+             */
             cause: string | null;
             /** @description Which device. */
             device: string;
