@@ -9,6 +9,7 @@ mod demo;
 mod firmware;
 mod fuzz;
 mod interop;
+mod local;
 mod package;
 mod run;
 mod serving;

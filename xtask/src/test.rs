@@ -42,6 +42,8 @@ enum Step {
     Interop,
     /// The unmodified `tritonclient` from PyPI against a real agent.
     Client,
+    /// A watched folder, a local broker (Debian's mosquitto) and batches of files, on a real agent.
+    Local,
     /// The demo's story with its outcomes asserted, then the browser tests against that very fleet.
     Demo,
     /// The cross-built agent on an emulated device against the real server, then faults around a real fleet.
@@ -91,6 +93,7 @@ impl Step {
             Self::Unit => unit(),
             Self::Interop => crate::interop::main().and_then(|()| crate::signed_model::main()),
             Self::Client => client(),
+            Self::Local => crate::local::main(),
             Self::Demo => story_and_browser(),
             Self::Firmware => firmware(),
         }
