@@ -105,13 +105,14 @@ async fn fetch_encoded(core: &Core, path: &str, blob: &BlobRef, part: &Path) -> 
             tracing::info!(blob = %blob.digest, size_bytes = blob.size_bytes, got_bytes, path, "fetched in another form");
             Ok(true)
         }
-        Err(error @ FetchError::Disk { .. }) => Err(error),
         Err(FetchError::Status { status: StatusCode::NOT_FOUND, .. }) => {
             let _ = fs::remove_file(part);
             Ok(false)
         }
         // A broken connection is tried again later, from where it broke; any other answer is not worth it.
-        Err(error @ (FetchError::Network { .. } | FetchError::TooSlow { .. })) => Err(error),
+        Err(error @ (FetchError::Disk { .. } | FetchError::Network { .. } | FetchError::TooSlow { .. })) => {
+            Err(error)
+        }
         Err(error) => {
             tracing::warn!(error = crate::chain(&error), "the blob is fetched another way");
             let _ = fs::remove_file(part);
@@ -258,7 +259,7 @@ mod tests {
         let good = BlobRef::of(&new, "x");
         apply(&shelf, &base, &good, &encoded, 1 << 30).unwrap();
         assert_eq!(fs::read(shelf.part(&good)).unwrap(), new);
-        let other = BlobRef::of(&[3; 20_000], "x");
+        let other = BlobRef::of(&vec![3; 20_000], "x");
         assert!(matches!(apply(&shelf, &base, &other, &encoded, 1 << 30), Err(DecodeError::Delta(_))));
         assert!(matches!(apply(&shelf, &base, &good, &encoded, 1000), Err(DecodeError::Delta(_))));
         assert!(!shelf.part(&other).exists());

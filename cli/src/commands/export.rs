@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use protocol::{ModelName, Version};
 use release::archive::{Name, Writer};
-use release::{BlobRef, DraftManifest, Manifest};
+use release::{BlobRef, DraftManifest};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -70,9 +70,9 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
 
 async fn manifest(client: &Client, args: &Args) -> Result<DraftManifest> {
     let answer = client.get(&format!("/models/{}/releases/{}", args.model, args.version)).await?;
-    let manifest: Manifest =
-        serde_json::from_value(answer["manifest"].clone()).context("the server's manifest can't be read")?;
-    let draft = DraftManifest::compose(&manifest).context("the server's manifest is not acceptable")?;
+    let read = DraftManifest::parse_unsigned(&serde_json::to_vec(&answer["manifest"])?);
+    let read = read.context("the server's manifest can't be read")?;
+    let draft = DraftManifest::compose(&read).context("the server's manifest is not acceptable")?;
     if (&draft.model, &draft.version) != (&args.model, &args.version) {
         bail!("the server answered with {} {}", draft.model, draft.version);
     }

@@ -54,7 +54,7 @@ impl Name {
         if let Some(file) = text.strip_prefix(METADATA) {
             let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '%');
             let is_good = !file.starts_with('.')
-                && file.ends_with(".json")
+                && file.strip_suffix(".json").is_some()
                 && file.len() <= MAX_FILE_NAME_BYTES
                 && file.chars().all(is_plain);
             return is_good.then(|| Self::Metadata(file.into()));

@@ -189,7 +189,9 @@ impl<'a> Delta<'a> {
         let segments = words::read_table(&content, base.len(), body.len())?;
         drop(content);
         let mut target = body;
-        segments.iter().for_each(|segment| words::restore(segment, base, &mut target));
+        for segment in &segments {
+            words::restore(segment, base, &mut target);
+        }
         let got = Digest::from_bytes(Sha256::digest(&target).into());
         if got == self.target {
             return Ok(target);

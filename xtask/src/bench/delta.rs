@@ -44,11 +44,15 @@ pub(super) fn main(is_json: bool) -> Result<()> {
 
 fn print(figures: &Value) {
     print!("{:<18}", "update");
-    COLUMNS.iter().for_each(|(_, title)| print!("{title:>16}"));
+    for (_, title) in COLUMNS {
+        print!("{title:>16}");
+    }
     println!();
     for (name, row) in figures.as_object().into_iter().flatten() {
         print!("{name:<18}");
-        COLUMNS.iter().for_each(|(column, _)| print!("{:>16}", row[column].to_string()));
+        for (column, _) in COLUMNS {
+            print!("{:>16}", row[column].to_string());
+        }
         println!();
     }
 }

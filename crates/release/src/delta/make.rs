@@ -123,7 +123,9 @@ fn is_worth(segment: &Segment, base: &[u8], target: &[u8]) -> bool {
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn entropy_bits(bytes: &[u8]) -> f64 {
     let mut counts = [0_u64; 256];
-    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    for byte in bytes {
+        counts[usize::from(*byte)] += 1;
+    }
     let total = bytes.len() as f64;
     counts
         .iter()

@@ -271,7 +271,8 @@ fn bytes(value: &Value) -> Result<Vec<u8>> {
 }
 
 fn blob(bytes: &[u8]) -> Value {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let hex: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
     json!({ "hex": hex })
 }
 
