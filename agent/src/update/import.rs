@@ -204,7 +204,10 @@ impl Import<'_> {
         }
         let is_needed = manifest.blobs_for(variant).any(|needed| needed == blob);
         if !is_needed || self.shelf.has_blob(blob) {
-            return reader.read_to(io::sink()).map_err(ImportError::Archive);
+            // Checked all the same: an archive is wholly as it was signed, or it is refused.
+            let mut sink = Hashing { to: io::sink(), hash: Sha256::new() };
+            reader.read_to(&mut sink).map_err(ImportError::Archive)?;
+            return sink.verify(blob).map(drop);
         }
         let kept = self.keep_blob(reader, blob);
         if kept.is_err() {
@@ -220,9 +223,8 @@ impl Import<'_> {
         let file = fs::File::create(&part).map_err(|source| disk("create", source))?;
         let mut sink = Hashing { to: file, hash: Sha256::new() };
         reader.read_to(&mut sink).map_err(ImportError::Archive)?;
-        sink.to.sync_all().map_err(|source| disk("sync", source))?;
-        let got = Digest::from_bytes(sink.hash.finalize().into());
-        blob.verify_digest(got).map_err(ImportError::Blob)?;
+        let file = sink.verify(blob)?;
+        file.sync_all().map_err(|source| disk("sync", source))?;
         self.shelf.keep_blob(blob).map_err(ImportError::Shelf)
     }
 
@@ -275,12 +277,20 @@ fn only_manifest(files: &Files) -> Result<(Digest, &[u8]), ImportError> {
 }
 
 /// Hashes what goes by.
-struct Hashing {
-    to: fs::File,
+struct Hashing<W> {
+    to: W,
     hash: Sha256,
 }
 
-impl Write for Hashing {
+impl<W> Hashing<W> {
+    fn verify(self, blob: &BlobRef) -> Result<W, ImportError> {
+        let got = Digest::from_bytes(self.hash.finalize().into());
+        blob.verify_digest(got).map_err(ImportError::Blob)?;
+        Ok(self.to)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.to.write(bytes)?;
         self.hash.update(&bytes[..written]);

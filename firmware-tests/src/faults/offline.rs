@@ -22,11 +22,10 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     ensure!(running.status.code() == Some(69), "an import beside a running agent was not refused");
     world.fleet.server.kill();
     world.agents[AGENT].stop();
-    let outcome = without_a_network(world, &archive, &before, &version);
+    without_a_network(world, &archive, &before, &version)?;
     world.fleet.server.restart()?;
     world.fleet.wait_online(world.agents.len())?;
     let size = std::fs::metadata(&archive)?.len();
-    outcome?;
     let next = world.release()?;
     let rollout = world.roll_out(&next, &[AGENT])?;
     world.completed(&rollout)?;
