@@ -22,13 +22,14 @@ const OTHER: usize = 0;
 
 pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let older = world.active(VICTIM)?;
+    let first = Thief::open(&world.folder.join("server/data"))?.envelope(world.agents[VICTIM].device())?;
     let current = world.release()?;
     let rollout = world.roll_out(&current, &[VICTIM, OTHER])?;
     world.completed(&rollout)?;
     let signed = world.release()?;
     let mut played = 0;
     for attack in ATTACKS {
-        let place = Place { older: &older, current: &current, signed: &signed };
+        let place = Place { older: &older, current: &current, signed: &signed, first: &first };
         mount(world, &attack, &place).with_context(|| format!("attack {:?}", attack.name))?;
         played += 1;
     }
@@ -49,21 +50,23 @@ struct Place<'a> {
     older: &'a str,
     current: &'a str,
     signed: &'a str,
+    /// What the victim was told before the current release.
+    first: &'a [u8],
 }
 
 struct Attack {
     name: &'static str,
     /// Forges what the server holds; the device's Desired then names what is returned.
     forge: fn(&Thief, &World, &Place<'_>) -> Result<Wish>,
-    /// One of these words stands in the device's log afterwards.
-    refused: &'static [&'static str],
+    /// Stands in the device's log afterwards.
+    refused: &'static str,
 }
 
-const ATTACKS: [Attack; 9] = [
+const ATTACKS: [Attack; 10] = [
     Attack {
         name: "Desired for a release that nobody signed",
         forge: |_, world, place| Ok(Wish::Director(evil(world, place)?.release_ref())),
-        refused: &["is not listed", "no target", "not in", "cause=Untrusted"],
+        refused: "no trusted role lists this target",
     },
     Attack {
         name: "an evil manifest in the model's role, signed by the server's keys",
@@ -73,7 +76,7 @@ const ATTACKS: [Attack; 9] = [
             thief.store_target(&evil)?;
             Ok(Wish::Director(evil.release_ref()))
         },
-        refused: &["cause=Untrusted"],
+        refused: "digits: refused at step 5.6.3 signatures",
     },
     Attack {
         name: "the model delegated to the server's key",
@@ -82,7 +85,7 @@ const ATTACKS: [Attack; 9] = [
             thief.forge_role("targets", |role| role.delegate_model(&evil.model, &[thief.key()], 1))?;
             Ok(Wish::Director(evil.release_ref()))
         },
-        refused: &["cause=Untrusted"],
+        refused: "targets: refused at step 5.6.3 signatures",
     },
     Attack {
         name: "a root that names the server's key for everything",
@@ -90,7 +93,7 @@ const ATTACKS: [Attack; 9] = [
             thief.forge_root()?;
             Ok(Wish::Director(evil(world, place)?.release_ref()))
         },
-        refused: &["cause=Untrusted"],
+        refused: "root: refused at step 5.3.4 signatures",
     },
     Attack {
         name: "a snapshot that takes the model's role back",
@@ -98,7 +101,7 @@ const ATTACKS: [Attack; 9] = [
             thief.mix_snapshot("digits")?;
             Ok(Wish::Director(published(world, place.signed)?.release_ref()))
         },
-        refused: &["cause=Untrusted"],
+        refused: "digits.json went back from version",
     },
     Attack {
         name: "a signed release under a digest that is not its own",
@@ -107,22 +110,27 @@ const ATTACKS: [Attack; 9] = [
             release.digest = Digest::from_bytes([7; 32]);
             Ok(Wish::Director(release))
         },
-        refused: &["cause=DesiredMismatch"],
+        refused: "cause=DesiredMismatch",
     },
     Attack {
         name: "a downgrade that no manifest permits",
         forge: |_, world, place| Ok(Wish::Director(published(world, place.older)?.release_ref())),
-        refused: &["cause=Downgrade"],
+        refused: "cause=Downgrade",
     },
     Attack {
         name: "another device's Desired",
-        forge: |_, _, _| Ok(Wish::OfOtherDevice),
-        refused: &["a Desired was refused"],
+        forge: |_, world, _| Ok(Wish::OfOtherDevice(world.agents[OTHER].device().to_owned())),
+        refused: "director: refused at step desired: made for",
+    },
+    Attack {
+        name: "the device's own Desired of before",
+        forge: |_, _, place| Ok(Wish::Replayed(place.first.to_vec())),
+        refused: "an older Desired was refused",
     },
     Attack {
         name: "Desired signed by a key of the attacker's own",
         forge: |_, world, place| Ok(Wish::OwnKey(evil(world, place)?.release_ref())),
-        refused: &["a Desired was refused"],
+        refused: "director: refused at step desired: 0 valid signatures",
     },
 ];
 
@@ -132,15 +140,14 @@ fn mount(world: &mut World, attack: &Attack, place: &Place<'_>) -> Result<()> {
     let thief = Thief::open(&world.folder.join("server/data"))?;
     let before = thief.keep()?;
     let wish = (attack.forge)(&thief, world, place)?;
-    let (victim, other) = (world.agents[VICTIM].device().to_owned(), world.agents[OTHER].device().to_owned());
-    thief.desire(&victim, &other, wish)?;
+    thief.desire(world.agents[VICTIM].device(), wish)?;
     let seen = world.agents[VICTIM].log().len();
     world.fleet.server.restart()?;
-    let log = wait_until(&format!("a refusal that names one of {:?}", attack.refused), PATIENCE, || {
+    let log = wait_until(&format!("a refusal that says {:?}", attack.refused), PATIENCE, || {
         world.serves(VICTIM, place.current)?;
         let log = world.agents[VICTIM].log();
         let new = log.get(seen..).unwrap_or_default();
-        Ok(attack.refused.iter().any(|word| new.contains(word)).then(|| new.to_owned()))
+        Ok(new.contains(attack.refused).then(|| new.to_owned()))
     })?;
     // The release that serves may be going through its phases again; no other may come so far.
     let current = format!("version=\"{}\"", place.current);

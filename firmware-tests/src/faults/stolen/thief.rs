@@ -32,8 +32,10 @@ pub(super) enum Wish {
     Director(ReleaseRef),
     /// This, signed by a key that nobody authorised.
     OwnKey(ReleaseRef),
-    /// What another device was told.
-    OfOtherDevice,
+    /// What this other device was told.
+    OfOtherDevice(String),
+    /// What it was told before.
+    Replayed(Vec<u8>),
 }
 
 /// Holds everything that the server holds.
@@ -117,20 +119,23 @@ impl Thief {
     }
 
     /// Gives a device another Desired, which the server will send as soon as it runs.
-    pub(super) fn desire(&self, device: &str, other: &str, wish: Wish) -> Result<()> {
+    pub(super) fn desire(&self, device: &str, wish: Wish) -> Result<()> {
         let own = Ed25519Signer::from_seed(&[66; 32]);
         let (revision, envelope) = match wish {
             Wish::Director(release) => self.sign_desired(device, release, &self.keys["director"])?,
             Wish::OwnKey(release) => self.sign_desired(device, release, &own)?,
-            Wish::OfOtherDevice => {
-                let statement = "SELECT desired_envelope FROM devices WHERE device = ?";
-                let rows = self.sql(statement, &[json!(other)])?;
-                let row = rows.first().context("the other device has no Desired")?;
-                (self.revision(device)? + 1, bytes(&row[0])?)
-            }
+            Wish::OfOtherDevice(other) => (self.revision(device)?, self.envelope(&other)?),
+            Wish::Replayed(envelope) => (self.revision(device)?, envelope),
         };
         let statement = "UPDATE devices SET desired_revision = ?, desired_envelope = ? WHERE device = ?";
         self.sql(statement, &[json!(revision), blob(&envelope), json!(device)]).map(drop)
+    }
+
+    /// What a device is told now.
+    pub(super) fn envelope(&self, device: &str) -> Result<Vec<u8>> {
+        let statement = "SELECT desired_envelope FROM devices WHERE device = ?";
+        let rows = self.sql(statement, &[json!(device)])?;
+        bytes(&rows.first().with_context(|| format!("{device} has no Desired"))?[0])
     }
 
     fn sign_desired(
