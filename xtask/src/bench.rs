@@ -2,6 +2,7 @@
 
 mod delta;
 mod footprint;
+mod int8;
 mod parts;
 
 use anyhow::Result;
@@ -21,6 +22,8 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Quantized nets: ours, tract, ONNX Runtime and OpenVINO, one thread on one core.
+    Int8(int8::Args),
     /// A hundred swaps of a release under clients without pause: requests, failures, wrong answers, latency.
     Swap {
         /// Print one JSON object.
@@ -50,11 +53,12 @@ enum Bench {
 pub(crate) use parts::run as run_part;
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    match args.bench {
-        Bench::Footprint { json } => footprint::main(json),
-        Bench::Swap { json } => parts::main("swap", json),
-        Bench::Api { json } => parts::main("api", json),
-        Bench::Delta { json } => delta::main(json),
-        Bench::Spool { json } => parts::main("spool", json),
+    match &args.bench {
+        Bench::Footprint { json } => footprint::main(*json),
+        Bench::Int8(args) => int8::main(args),
+        Bench::Swap { json } => parts::main("swap", *json),
+        Bench::Api { json } => parts::main("api", *json),
+        Bench::Delta { json } => delta::main(*json),
+        Bench::Spool { json } => parts::main("spool", *json),
     }
 }
