@@ -59,7 +59,11 @@ pub struct App {
 
 /// Bounds of requests to the server.
 pub fn http_limits(config: &config::Link) -> link::http::Limits {
-    link::http::Limits { connect: config.connect_timeout, min_rate_bytes_s: config.min_rate_bytes_s }
+    link::http::Limits {
+        connect: config.connect_timeout,
+        min_rate_bytes_s: config.min_rate_bytes_s,
+        max_rate_bytes_s: config.max_rate_bytes_s,
+    }
 }
 
 impl App {
@@ -111,7 +115,11 @@ impl App {
     }
 }
 
-fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
+/// Makes sure that nobody else works on this state directory, until the file is dropped.
+///
+/// # Errors
+/// [`AppError::Locked`], or [`AppError::State`] when the directory can't be opened.
+pub fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
     // The folder itself: locking must need no write.
     let failed = |operation, source| {
         AppError::State(DurableError::Io { operation, path: state_dir.to_owned(), source })

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, Hardware, TaskReport};
+use protocol::{Digest, ModelName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use trust::Repository;
@@ -85,6 +85,8 @@ pub struct Core {
     is_held_back: bool,
     settled_at: Option<Instant>,
     pub(super) metadata: Mutex<Option<Freshness>>,
+    /// When each model's fetch may begin.
+    pub(super) turns: Mutex<BTreeMap<ModelName, (Digest, Instant)>>,
     pub(super) trouble: Option<String>,
     pub(super) metadata_trouble: Option<String>,
     loads: LoadLog,
@@ -120,6 +122,7 @@ impl Core {
             is_held_back: parts.load_at > Instant::now(),
             settled_at: Some(parts.settled_at),
             metadata,
+            turns: Mutex::default(),
             trouble: None,
             metadata_trouble: None,
             loads,

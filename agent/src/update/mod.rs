@@ -1,5 +1,6 @@
 //! From a signed Desired to a committed release: the pure machine, and the driver that performs its actions.
 
+pub mod import;
 pub mod machine;
 pub mod metadata;
 pub mod trusted_files;
@@ -10,6 +11,7 @@ mod fetch;
 mod observe;
 mod report;
 mod selftest;
+mod transport;
 
 pub use self::core::{Core, CoreParts};
 pub use driver::Driver;

@@ -10,9 +10,11 @@ mod hardware;
 mod input;
 mod keys;
 mod model;
+mod offline;
 mod power;
 mod restored;
 mod server;
+mod stolen;
 mod tampered;
 mod telemetry;
 mod world;
@@ -63,10 +65,14 @@ enum Fault {
     Keys,
     /// A bad release is fenced off by an older one under a higher counter.
     Fence,
+    /// The whole server is in an attacker's hands.
+    Stolen,
     /// The device's disk is full.
     Disk,
     /// The device boots in 1970.
     Clock,
+    /// A release comes by an archive, without a network.
+    Offline,
     /// The device's power is cut in the middle of updates.
     Power,
     /// The device's state goes back to an image of yesterday.
@@ -111,8 +117,10 @@ impl Fault {
             Self::Tampered => tampered::play(world),
             Self::Keys => keys::play(world),
             Self::Fence => fence::play(world),
+            Self::Stolen => stolen::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
+            Self::Offline => offline::play(world),
             Self::Power => power::play(world),
             Self::Restored => restored::play(world),
         }
