@@ -15,8 +15,8 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::{self, Config};
 use crate::durable::{self, DurableError};
-use crate::health::{self, Breaker, Clock, LogRing, Pulse, Start, Supervisor};
-use crate::link::{self, Identity, Inputs, Links, Renewal, Reporter, Session};
+use crate::health::{self, Breaker, Clock, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
+use crate::link::{self, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
 use crate::monitor::Monitor;
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
@@ -24,7 +24,7 @@ use crate::store::{Spool, SpoolHandle};
 use crate::update::{Core, CoreParts, Driver, Observer, Reported, Vitals, metadata};
 
 pub use error::AppError;
-use words::{commands, hello, offer, status, watch_over};
+use words::{Facts, LastReading, commands, hello, offer, status, watch_over};
 
 /// Task reports on their way to the link. When full the newest wait as "last report of the model".
 const REPORTS: usize = 64;
@@ -88,10 +88,10 @@ impl App {
         let mut parts = Parts::new(config, identity, run, spool.handle(), logs, start)?;
         if let Some(error) = uncounted {
             let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
-            parts.event("state_unwritable", detail);
+            parts.event(ProblemKind::StateUnwritable, detail);
         }
         if let Some(detail) = spool_report {
-            parts.event("spool_quarantined", detail);
+            parts.event(ProblemKind::SpoolQuarantined, detail);
         }
         let (monitor, drain) = (parts.monitor.clone(), parts.config.health.drain);
         let supervisor = parts.spawn(listener, &breaker).await?;
@@ -137,7 +137,7 @@ struct Parts {
     boot: BootStore,
     trusted: metadata::TrustedStore,
     shelf: Shelf,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
     load_at: tokio::time::Instant,
 }
 
@@ -187,9 +187,9 @@ impl Parts {
     fn note_start(&mut self, kept: Kept, start: Start) {
         match kept {
             Kept::Whole => {}
-            Kept::OlderCopy => self.event("boot_record_repaired", "one copy of the boot record was damaged; the other is used".into()),
+            Kept::OlderCopy => self.event(ProblemKind::BootRecordRepaired, "one copy of the boot record was damaged; the other is used".into()),
             Kept::Lost => self.event(
-                "boot_record_lost",
+                ProblemKind::BootRecordLost,
                 "both copies of the boot record were damaged; nothing serves until the server says what to run".into(),
             ),
         }
@@ -200,22 +200,22 @@ impl Parts {
                 "the last {early_ends} starts ended early; committed models serve, new releases wait {} s",
                 wait.as_secs()
             );
-            self.event("crash_loop", detail);
+            self.event(ProblemKind::CrashLoop, detail);
         }
         if !self.run.clock.is_plausible() {
             self.event(
-                "clock_implausible",
+                ProblemKind::ClockImplausible,
                 "the wall clock stands before a time that is known to have passed; the bound is used".into(),
             );
         }
     }
 
     /// Says it in the log, to the server as a record, and in hello as long as this run lasts.
-    fn event(&mut self, name: &str, detail: String) {
-        tracing::error!(event = name, detail, "something needs attention");
-        let event = DeviceEvent { name: name.into(), detail: detail.clone() };
+    fn event(&mut self, kind: ProblemKind, detail: String) {
+        tracing::error!(event = kind.name(), detail, "something needs attention");
+        let event = DeviceEvent { name: kind.name(), detail: detail.clone() };
         offer(&self.spool, Kind::Event, &event);
-        self.problems.push(detail);
+        self.problems.push(Problem::new(kind, detail));
     }
 
     async fn spawn(self, listener: serve::Listening, breaker: &Breaker) -> Result<Supervisor, AppError> {
@@ -225,7 +225,7 @@ impl Parts {
         let (downlink_tx, downlink) = mpsc::channel(DOWNLINK);
         let (tasks_tx, tasks) = watch::channel(BTreeMap::<ModelName, TaskReport>::new());
         let (reported_tx, reported) = watch::channel(Reported::default());
-        let (online_tx, online) = watch::channel(false);
+        let (link_tx, link) = watch::channel(LinkState::default());
 
         let core = Core::new(CoreParts {
             state_dir: self.config.state_dir.clone(),
@@ -248,9 +248,18 @@ impl Parts {
         let commands = commands(self.spool.clone(), self.monitor.clone(), self.logs, self.run.clock.clone());
         let driver = Driver { core, downlink, commands, pulse: self.pulse.clone() };
 
-        let hello =
-            hello(self.run.clone(), self.config.device.labels.clone(), reported.clone(), self.spool.clone());
-        let status = status(&self.run, &self.links, hello.clone(), online);
+        let problems = words::problems(reported.clone(), self.spool.clone());
+        let labels = self.config.device.labels.clone();
+        let hello = hello(self.run.clone(), labels, reported.clone(), self.spool.clone(), problems.clone());
+        let resources = LastReading::default();
+        let facts = Facts {
+            link,
+            reported: reported.clone(),
+            resources: resources.clone(),
+            spool_max_bytes: self.config.spool.max_bytes,
+            keep_free_bytes: self.config.update.keep_free_bytes,
+        };
+        let status = status(&self.run, &self.links, hello.clone(), problems, facts);
         let session = Session::new(Inputs {
             links: self.links.subscribe(),
             reporter: self.reporter,
@@ -260,7 +269,7 @@ impl Parts {
             tasks,
             reports,
             downlink: downlink_tx,
-            is_online: online_tx,
+            state: link_tx,
             boot_id: self.run.boot_id.clone(),
             clock: self.run.clock.clone(),
             pulse: self.pulse.clone(),
@@ -298,7 +307,7 @@ impl Parts {
         keep(&mut supervisor, "renewal", Arc::new(Mutex::new(renewal)), |renewal, stop| {
             Box::pin(async move { renewal.run(&stop).await })
         });
-        let resources = (self.config.state_dir, self.config.monitor.resources_every);
+        let resources = (self.config.state_dir, self.config.monitor.resources_every, resources);
         supervisor
             .once("monitor", watch_over(self.monitor, self.spool, self.run.clock, resources, stop.clone()));
         let settled = breaker.settle_after(self.config.health.settled_after);

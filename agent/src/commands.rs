@@ -2,7 +2,8 @@
 
 use protocol::DeviceId;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors};
+use crate::doctor;
 use crate::exit::Exit;
 use crate::health::{Clock, read_hardware};
 use crate::link::enroll::{self, EnrollError, Wish};
@@ -40,6 +41,17 @@ fn exit_of(error: &EnrollError) -> Exit {
         error if error.is_retryable() => Exit::Unavailable,
         _ => Exit::Internal,
     }
+}
+
+/// `doctor`: looks at everything, also at a configuration that is wrong.
+pub fn doctor(config: &Result<Config, ConfigErrors>, is_json: bool) -> Exit {
+    let report = doctor::examine(config);
+    if is_json {
+        println!("{:#}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    report.exit()
 }
 
 /// `status`: asks the running agent.

@@ -7,6 +7,7 @@ pub mod app;
 pub mod args;
 pub mod commands;
 pub mod config;
+pub mod doctor;
 pub mod durable;
 pub mod exit;
 pub mod health;

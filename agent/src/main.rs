@@ -22,6 +22,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
+    if let Command::Doctor { json } = cli.command {
+        return commands::doctor(&cli.settings.load(), json).into();
+    }
     let config = match load(&cli.settings) {
         Ok(config) => config,
         Err(exit) => return exit.into(),
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
             Some(runtime) => runtime.block_on(commands::enroll(&config, &token, device_id.as_ref(), force)),
             None => Exit::Internal,
         },
+        Command::Doctor { json } => commands::doctor(&Ok(config), json),
         Command::Status { json } => commands::show_status(&config, json),
         Command::CheckConfig => {
             println!("the configuration is valid");

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::UnixMillis;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::enroll::{EnrollError, certificate_request};
 use super::http::{FetchError, Http, Limits};
@@ -123,11 +121,9 @@ impl Renewal {
     }
 
     fn due_in(&self) -> Result<Duration, RenewError> {
-        let chain = self.links.borrow().identity.tls_chain().map_err(|_| RenewError::Certificate)?;
-        let first = chain.first().ok_or(RenewError::Certificate)?;
-        let (_, certificate) = X509Certificate::from_der(first).map_err(|_| RenewError::Certificate)?;
-        let validity = certificate.validity();
-        Ok(due_in(validity.not_before.timestamp(), validity.not_after.timestamp(), self.clock.now()))
+        let validity = self.links.borrow().identity.validity().map_err(|_| RenewError::Certificate)?;
+        let wait_ms = validity.due().millis_since(self.clock.now());
+        Ok(u64::try_from(wait_ms).map_or(Duration::ZERO, Duration::from_millis))
     }
 
     async fn renew(&self) -> Result<(), RenewError> {
@@ -150,26 +146,5 @@ impl Renewal {
         tracing::info!("the device's certificate is renewed");
         self.links.send_replace(Arc::new(renewed));
         Ok(())
-    }
-}
-
-/// Time until two thirds of the lifetime have passed; zero when they have.
-fn due_in(not_before_s: i64, not_after_s: i64, now: UnixMillis) -> Duration {
-    let lifetime_s = not_after_s.saturating_sub(not_before_s).max(0);
-    let due_s = not_before_s.saturating_add(lifetime_s / 3 * 2);
-    let wait_ms = due_s.saturating_mul(1000).saturating_sub(now.0);
-    u64::try_from(wait_ms).map_or(Duration::ZERO, Duration::from_millis)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn renewal_is_due_after_two_thirds_of_the_lifetime() {
-        assert_eq!(due_in(0, 300, UnixMillis(0)), Duration::from_secs(200));
-        assert_eq!(due_in(0, 300, UnixMillis(150_000)), Duration::from_secs(50));
-        assert_eq!(due_in(0, 300, UnixMillis(200_000)), Duration::ZERO);
-        assert_eq!(due_in(0, 300, UnixMillis(900_000)), Duration::ZERO);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use protocol::message::{Ack, Command, CommandAction, Hello, Status, TaskReport};
 use protocol::telemetry::{Batch, MAX_BATCH_RECORDS};
 use protocol::topic::Channel;
-use protocol::{ModelName, WIRE_VERSION, decode_json, encode_json};
+use protocol::{ModelName, UnixMillis, WIRE_VERSION, decode_json, encode_json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,17 @@ pub enum Downlink {
     Command(Command),
 }
 
+/// The connection as `status` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkState {
+    /// Whether there is one.
+    pub is_online: bool,
+    /// Since when it is so, by the device's clock; none before the first attempt has ended.
+    pub since: Option<UnixMillis>,
+    /// Why there is none.
+    pub why: Option<String>,
+}
+
 /// What the session draws from and feeds.
 pub struct Inputs {
     /// Identity, TLS and HTTP as they are now.
@@ -56,7 +67,7 @@ pub struct Inputs {
     /// Where Desired and commands go. When full they are dropped: the next hello brings them again.
     pub downlink: mpsc::Sender<Downlink>,
     /// Whether the server is connected, for `status`.
-    pub is_online: watch::Sender<bool>,
+    pub state: watch::Sender<LinkState>,
     /// Random id of this boot.
     pub boot_id: String,
     /// Bounded time.
@@ -135,7 +146,7 @@ impl Session {
             Happening::Connected => {
                 tracing::info!("connected to the server");
                 self.is_down_said = false;
-                self.inputs.is_online.send_replace(true);
+                self.set_online();
                 self.pump.restart(Instant::now());
                 let online = Status { is_online: true, boot_id: self.inputs.boot_id.clone() };
                 self.mqtt.publish(Channel::Status, true, encode_json(&online));
@@ -149,7 +160,7 @@ impl Session {
             Happening::Refused(why) => tracing::warn!(why, "the broker refused"),
             Happening::Down(why) => {
                 // Said once; further attempts are only for who looks closer.
-                if self.inputs.is_online.send_replace(false) || !self.is_down_said {
+                if self.set_offline(&why) || !self.is_down_said {
                     tracing::warn!(why, "no connection to the server; trying again");
                 } else {
                     tracing::debug!(why, "still no connection to the server");
@@ -157,6 +168,24 @@ impl Session {
                 self.is_down_said = true;
             }
         }
+    }
+
+    fn is_online(&self) -> bool {
+        self.inputs.state.borrow().is_online
+    }
+
+    fn set_online(&self) {
+        let since = Some(self.inputs.clock.now());
+        self.inputs.state.send_replace(LinkState { is_online: true, since, why: None });
+    }
+
+    /// Returns whether there was a connection.
+    fn set_offline(&self, why: &str) -> bool {
+        let before = self.inputs.state.borrow().clone();
+        let since = if before.is_online { None } else { before.since };
+        let since = since.or_else(|| Some(self.inputs.clock.now()));
+        self.inputs.state.send_replace(LinkState { is_online: false, since, why: Some(why.to_owned()) });
+        before.is_online
     }
 
     fn heard(&mut self, channel: Channel, payload: &[u8]) {
@@ -219,7 +248,7 @@ impl Session {
 
     /// Not connected: nothing is lost, the whole state is said after the next connect.
     fn send_signed(&mut self, channel: Channel, payload: &[u8]) {
-        if !*self.inputs.is_online.borrow() {
+        if !self.is_online() {
             return;
         }
         match self.inputs.reporter.sign(channel, payload) {
@@ -236,11 +265,11 @@ impl Session {
         let links = self.inputs.links.borrow_and_update().clone();
         tracing::info!("reconnecting with the renewed certificate");
         self.mqtt.replace_tls(links.tls.clone());
-        self.inputs.is_online.send_replace(false);
+        self.set_offline("reconnecting with the renewed certificate");
     }
 
     async fn pump_telemetry(&mut self) {
-        while *self.inputs.is_online.borrow() {
+        while self.is_online() {
             let Some(from) = self.pump.read_from() else { return };
             let spool = self.inputs.spool.clone();
             let packed = tokio::task::spawn_blocking(move || pack(&spool, from)).await;
@@ -256,12 +285,12 @@ impl Session {
     }
 
     async fn say_goodbye(&mut self) {
-        if *self.inputs.is_online.borrow() {
+        if self.is_online() {
             let offline = Status { is_online: false, boot_id: self.inputs.boot_id.clone() };
             self.mqtt.publish(Channel::Status, true, encode_json(&offline));
             self.mqtt.disconnect(Duration::from_secs(2)).await;
         }
-        self.inputs.is_online.send_replace(false);
+        self.set_offline("the agent stops");
         self.inputs.pulse.retire("link");
     }
 }
@@ -300,10 +329,11 @@ fn pack(spool: &SpoolHandle, from: u64) -> Option<Packed> {
     }
 }
 
-/// `mqtts://host:port` in its parts.
-fn host_and_port(url: &str) -> Option<(String, u16)> {
-    let rest = url.strip_prefix("mqtts://")?.trim_end_matches('/');
+/// `mqtts://host:port` or `https://host:port` in its parts; an IPv6 address loses its brackets.
+pub fn host_and_port(url: &str) -> Option<(String, u16)> {
+    let rest = url.strip_prefix("mqtts://").or_else(|| url.strip_prefix("https://"))?.trim_end_matches('/');
     let (host, port) = rest.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
 }
 
@@ -318,6 +348,7 @@ mod tests {
     #[test]
     fn addresses_are_split_and_others_refused() {
         assert_eq!(host_and_port("mqtts://edge.example:8883"), Some(("edge.example".into(), 8883)));
+        assert_eq!(host_and_port("mqtts://[::1]:8883"), Some(("::1".into(), 8883)));
         for bad in ["mqtt://h:1", "mqtts://h", "mqtts://:1", "mqtts://h:99999"] {
             assert_eq!(host_and_port(bad), None, "{bad}");
         }

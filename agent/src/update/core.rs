@@ -19,7 +19,7 @@ use super::report::{Reported, log_transition};
 use super::selftest::{cause, load_cause};
 use crate::config;
 use crate::durable::DurableError;
-use crate::health::{Clock, LoadLog};
+use crate::health::{Clock, LoadLog, Problem, ProblemKind};
 use crate::link::Links;
 use crate::link::http::Http;
 use crate::retry::{self, Backoff};
@@ -57,7 +57,7 @@ pub struct CoreParts {
     /// For hello and status.
     pub reported: watch::Sender<Reported>,
     /// Problems found at start that stay true.
-    pub lasting_problems: Vec<String>,
+    pub lasting_problems: Vec<Problem>,
     /// When new releases may be loaded: later than now if the crash-loop breaker has opened.
     pub load_at: Instant,
     /// When this start has not ended early.
@@ -80,13 +80,13 @@ pub struct Core {
     pub(super) reports: mpsc::Sender<TaskReport>,
     pub(super) tasks: watch::Sender<BTreeMap<ModelName, TaskReport>>,
     pub(super) reported: watch::Sender<Reported>,
-    pub(super) lasting_problems: Vec<String>,
+    pub(super) lasting_problems: Vec<Problem>,
     load_at: Instant,
     is_held_back: bool,
     settled_at: Option<Instant>,
     pub(super) metadata: Mutex<Option<Freshness>>,
-    pub(super) trouble: Option<String>,
-    pub(super) metadata_trouble: Option<String>,
+    pub(super) trouble: Option<Problem>,
+    pub(super) metadata_trouble: Option<Problem>,
     loads: LoadLog,
     warm: BTreeMap<ModelName, Arc<Loaded>>,
     probation_since: BTreeMap<ModelName, Instant>,
@@ -180,8 +180,13 @@ impl Core {
     /// Being offline is no problem of its own: hello says how old the metadata is.
     pub(super) fn refresh_failed(&mut self, error: &MetadataError) {
         let why = error.cause();
-        self.metadata_trouble = (why.kind != CauseKind::Download)
-            .then(|| format!("signed metadata could not be refreshed: {}", why.detail));
+        let kind = match why.kind {
+            CauseKind::MetadataExpired => ProblemKind::MetadataExpired,
+            CauseKind::DiskFull | CauseKind::Storage => ProblemKind::StateUnwritable,
+            _ => ProblemKind::MetadataRefused,
+        };
+        let detail = format!("signed metadata could not be refreshed: {}", why.detail);
+        self.metadata_trouble = (why.kind != CauseKind::Download).then(|| Problem::new(kind, detail));
         self.announce();
     }
 
@@ -218,7 +223,8 @@ impl Core {
     fn storage_trouble(&mut self, error: &DurableError) {
         let text = crate::chain(error);
         tracing::error!(error = text, "the boot record can't be written; the update waits");
-        self.trouble = Some(format!("the boot record can't be written: {text}"));
+        let detail = format!("the boot record can't be written: {text}");
+        self.trouble = Some(Problem::new(ProblemKind::BootRecordUnwritable, detail));
         self.paused_until = Instant::now() + STORAGE_PAUSE;
         self.announce();
     }
@@ -227,7 +233,10 @@ impl Core {
     pub(super) async fn apply(&mut self, model: &ModelName, event: Event) {
         let mut boot = self.record().clone();
         let before = boot.models.remove(model).unwrap_or_default();
-        let (after, actions) = step(before.clone(), event);
+        let (mut after, actions) = step(before.clone(), event);
+        if after.active != before.active {
+            after.since = after.active.as_ref().map(|_| self.clock.now());
+        }
         boot.models.insert(model.clone(), after.clone());
         if after != before && !self.persist(boot) {
             return;

@@ -4,6 +4,7 @@
 mod broker;
 mod clock;
 mod disk;
+mod doctor;
 mod enrolment;
 mod hardware;
 mod input;
@@ -44,6 +45,8 @@ pub(crate) struct Args {
 enum Fault {
     /// Wrong, expired and used enrolment tokens.
     Enrolment,
+    /// What the doctor, the status screen and the exit codes say about each of these.
+    Doctor,
     /// Malformed requests at the local API.
     Input,
     /// A model that the runtime can't load.
@@ -94,6 +97,7 @@ impl Fault {
     fn play(self, world: &mut World) -> Result<Outcome> {
         match self {
             Self::Enrolment => enrolment::play(world),
+            Self::Doctor => doctor::play(world),
             Self::Input => input::play(world),
             Self::Model => model::play(world),
             Self::Hardware => hardware::play(world),
