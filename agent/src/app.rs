@@ -17,7 +17,7 @@ use crate::config::{self, Config};
 use crate::durable::{self, DurableError};
 use crate::health::{self, Breaker, Clock, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
 use crate::link::{self, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Shadow};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
 use crate::store::{Spool, SpoolHandle};
@@ -162,11 +162,17 @@ impl Parts {
         let shelf = Shelf::open(state_dir).map_err(AppError::State)?;
         let links = Links::new(identity, &run.clock, http_limits(&config.link)).map_err(AppError::Tls)?;
         let sink = spool.clone();
-        let monitor =
-            Monitor::new(&config.monitor, run.number, Box::new(move |kind, body| sink.offer(kind, body)));
+        let table = Table::default();
+        let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
+        let monitor = Monitor::new(
+            &config.monitor,
+            run.number,
+            shadow,
+            Box::new(move |kind, body| sink.offer(kind, body)),
+        );
         let mut parts = Self {
             run,
-            table: Table::default(),
+            table,
             monitor: Arc::new(monitor),
             spool,
             logs,
@@ -256,6 +262,8 @@ impl Parts {
             link,
             reported: reported.clone(),
             resources: resources.clone(),
+            monitor: self.monitor.clone(),
+            spool: self.spool.clone(),
             spool_max_bytes: self.config.spool.max_bytes,
             keep_free_bytes: self.config.update.keep_free_bytes,
         };

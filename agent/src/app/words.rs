@@ -81,7 +81,9 @@ pub(super) fn status(
             "active_since": facts.reported.borrow().since,
             "certificate_expires": validity.map(|validity| validity.not_after),
             "resources": resources,
+            "shadow": facts.monitor.shadow().tallies(),
             "spool_max_bytes": facts.spool_max_bytes,
+            "spool_figures": facts.spool.figures(),
             "attention": attention.iter().map(Problem::shown).collect::<Vec<_>>(),
         });
         let mut status = serde_json::to_value(hello).unwrap_or_default();
@@ -97,6 +99,8 @@ pub(super) struct Facts {
     pub(super) link: watch::Receiver<LinkState>,
     pub(super) reported: watch::Receiver<Reported>,
     pub(super) resources: LastReading,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) spool: SpoolHandle,
     pub(super) spool_max_bytes: u64,
     pub(super) keep_free_bytes: u64,
 }
@@ -137,6 +141,14 @@ pub(super) fn problems(reported: watch::Receiver<Reported>, spool: SpoolHandle) 
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
         all.extend(spool.problem().map(|detail| Problem::new(ProblemKind::SpoolUnwritable, detail)));
+        let figures = spool.figures();
+        if figures.is_over_budget {
+            let detail = format!(
+                "{} of {} bytes of flash writes are used up today; telemetry is committed less often",
+                figures.written_today_bytes, figures.write_bytes_per_day
+            );
+            all.push(Problem::new(ProblemKind::WriteBudget, detail));
+        }
         all
     })
 }

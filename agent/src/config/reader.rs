@@ -90,6 +90,10 @@ impl Reader {
         self.read(key, "a path that begins with /", parse)
     }
 
+    pub(super) fn optional_text(&mut self, key: &str) -> Option<String> {
+        self.read(key, "a text", |v| v.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
     /// Refuses a value that is valid alone, but not together with another one.
     pub(super) fn refuse(&mut self, key: &str, expected: &str) {
         self.read(key, expected, |_| None::<()>);

@@ -73,6 +73,8 @@ pub enum ProblemKind {
     DiskLow,
     /// A model that should serve does not.
     ModelAbsent,
+    /// A model runs a smaller variant than its publisher prefers.
+    SmallerVariant,
     /// The last update of a model ended badly.
     UpdateEnded(CauseKind),
 }
@@ -134,6 +136,9 @@ impl ProblemKind {
             Self::DiskLow => "free room on the disk of state_dir; new releases can't be fetched meanwhile",
             Self::ModelAbsent => {
                 "roll out a release that loads on this device; the reason stands in the problem"
+            }
+            Self::SmallerVariant => {
+                "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or unload another model"
             }
             Self::UpdateEnded(cause) => after(cause),
         }

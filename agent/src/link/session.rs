@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::mqtt::{Happening, Mqtt, Options};
-use super::pump::Pump;
+use super::pump::{Lane, Pump};
 use super::renew::Links;
 use super::report::Reporter;
 use crate::config;
@@ -115,7 +115,7 @@ impl Session {
 
     /// Talks until `stop`.
     pub async fn run(&mut self, stop: &CancellationToken) {
-        let mut durable = self.inputs.spool.durable_seq();
+        let mut sendable = self.inputs.spool.sendable_seq();
         let mut beat = tokio::time::interval(crate::health::BEAT_EVERY);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_hello = Instant::now();
@@ -128,7 +128,7 @@ impl Session {
                 Some(report) = self.inputs.reports.recv() => self.report(&report),
                 Ok(()) = self.inputs.changed.changed() => self.hello_soon(),
                 Ok(()) = self.inputs.links.changed() => self.relink(),
-                Ok(()) = durable.changed() => {}
+                Ok(()) = sendable.changed() => {}
                 () = tokio::time::sleep_until(hello_at) => {
                     self.say_hello();
                     last_hello = Instant::now();
@@ -136,7 +136,8 @@ impl Session {
                 () = tokio::time::sleep_until(resend_at) => self.pump.stalled(Instant::now()),
                 _ = beat.tick() => self.inputs.pulse.beat("link"),
             }
-            self.pump_telemetry().await;
+            let highest = *sendable.borrow_and_update();
+            self.pump_telemetry(highest).await;
         }
         self.say_goodbye().await;
     }
@@ -147,7 +148,8 @@ impl Session {
                 tracing::info!("connected to the server");
                 self.is_down_said = false;
                 self.set_online();
-                self.pump.restart(Instant::now());
+                self.inputs.spool.set_sending(true);
+                self.pump.restart(*self.inputs.spool.durable_seq().borrow(), Instant::now());
                 let online = Status { is_online: true, boot_id: self.inputs.boot_id.clone() };
                 self.mqtt.publish(Channel::Status, true, encode_json(&online));
                 self.say_hello();
@@ -185,6 +187,7 @@ impl Session {
         let since = if before.is_online { None } else { before.since };
         let since = since.or_else(|| Some(self.inputs.clock.now()));
         self.inputs.state.send_replace(LinkState { is_online: false, since, why: Some(why.to_owned()) });
+        self.inputs.spool.set_sending(false);
         before.is_online
     }
 
@@ -192,8 +195,8 @@ impl Session {
         match channel {
             Channel::Ack => match decode_json::<Ack>(payload) {
                 Ok(ack) if ack.stream == self.inputs.spool.stream() => {
-                    self.inputs.spool.acknowledge(ack.upto_seq);
-                    self.pump.acknowledged(ack.upto_seq, Instant::now());
+                    self.pump.acknowledged(ack.upto_seq, &ack.ahead, Instant::now());
+                    self.inputs.spool.acknowledge_ranges(ack.upto_seq, ack.ahead);
                 }
                 Ok(ack) => tracing::debug!(stream = %ack.stream, "an acknowledgement of an earlier stream"),
                 Err(error) => tracing::warn!(error = %error, "an acknowledgement can't be read"),
@@ -268,19 +271,20 @@ impl Session {
         self.set_offline("reconnecting with the renewed certificate");
     }
 
-    async fn pump_telemetry(&mut self) {
+    async fn pump_telemetry(&mut self, sendable: u64) {
         while self.is_online() {
-            let Some(from) = self.pump.read_from() else { return };
+            let Some(lane) = self.pump.next(sendable) else { return };
             let spool = self.inputs.spool.clone();
-            let packed = tokio::task::spawn_blocking(move || pack(&spool, from)).await;
-            let Ok(Some(packed)) = packed else { return };
-            if !self.pump.may_send(packed.first_seq) {
-                return;
+            match tokio::task::spawn_blocking(move || pack(&spool, lane)).await {
+                Ok(Ok(Some(packed))) => {
+                    if !self.mqtt.publish(Channel::Telemetry, false, packed.bytes) {
+                        return;
+                    }
+                    self.pump.sent(lane, packed.last_seq, Instant::now());
+                }
+                Ok(Ok(None)) => self.pump.exhausted(lane),
+                Ok(Err(Unpackable)) | Err(_) => return,
             }
-            if !self.mqtt.publish(Channel::Telemetry, false, packed.bytes) {
-                return;
-            }
-            self.pump.sent(packed.last_seq, Instant::now());
         }
     }
 
@@ -296,35 +300,38 @@ impl Session {
 }
 
 struct Packed {
-    first_seq: u64,
     last_seq: u64,
     bytes: Vec<u8>,
 }
 
-/// The next batch, ready for the wire; none when nothing waits.
-fn pack(spool: &SpoolHandle, from: u64) -> Option<Packed> {
-    let chunk = match spool.read(from, MAX_BATCH_RECORDS, BATCH_BYTES) {
-        Ok(chunk) => chunk,
-        Err(error) => {
-            tracing::error!(error = %error, "the spool can't be read");
-            return None;
-        }
-    };
-    let (first_seq, last_seq) = (chunk.records.first()?.seq, chunk.records.last()?.seq);
+/// The spool can't be read now; said in the log.
+struct Unpackable;
+
+/// The next batch of a lane, ready for the wire; none when nothing waits in it.
+fn pack(spool: &SpoolHandle, lane: Lane) -> Result<Option<Packed>, Unpackable> {
+    let Lane { from, before, .. } = lane;
+    let read = spool.read_before(from, before, MAX_BATCH_RECORDS, BATCH_BYTES);
+    let chunk = read.map_err(|error| {
+        tracing::error!(error = %error, "the spool can't be read");
+        Unpackable
+    })?;
+    let (Some(first), Some(last)) = (chunk.records.first(), chunk.records.last()) else { return Ok(None) };
+    let (first_seq, last_seq) = (first.seq, last.seq);
     // Everything before the first record of a batch that is read from the floor is gone: say so.
-    let floor_seq = if from <= chunk.floor_seq { first_seq } else { chunk.floor_seq };
+    let floor_seq = if from <= chunk.floor_seq { first_seq } else { chunk.floor_seq.min(first_seq) };
     let batch = Batch {
         v: WIRE_VERSION,
         stream: spool.stream(),
         floor_seq,
+        from_seq: from.min(first_seq),
         records: chunk.records,
         dropped: chunk.dropped,
     };
     match zstd::bulk::compress(&batch.encode(), 1) {
-        Ok(bytes) => Some(Packed { first_seq, last_seq, bytes }),
+        Ok(bytes) => Ok(Some(Packed { last_seq, bytes })),
         Err(error) => {
             tracing::error!(error = %error, "a batch can't be compressed");
-            None
+            Err(Unpackable)
         }
     }
 }

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::health::ShownProblem;
+use crate::monitor::ShadowTally;
+use crate::store::Figures;
 
 /// What `/status` says beside hello. Everything may be missing: the agent may be an older one.
 #[derive(Deserialize, Default)]
@@ -23,8 +25,10 @@ struct More {
     certificate_expires: Option<UnixMillis>,
     resources: Option<Resources>,
     spool_max_bytes: u64,
+    spool_figures: Option<Figures>,
     attention: Vec<ShownProblem>,
     serving: Vec<Value>,
+    shadow: Vec<ShadowTally>,
 }
 
 #[derive(Deserialize, Default)]
@@ -111,6 +115,13 @@ impl Screen {
         let update =
             format!("update {phase}{}{}", of("candidate", &model.candidate), of("fallback", &model.fallback));
         self.line("", &update);
+        for shadow in more.shadow.iter().filter(|shadow| shadow.model == model.model.as_str()) {
+            let ShadowTally { version, compared, agreed, failed, skipped, .. } = shadow;
+            let text = format!(
+                "{version} runs beside: {agreed} of {compared} answers agree, {failed} failed, {skipped} skipped"
+            );
+            self.line("", &text);
+        }
     }
 
     fn telemetry(&mut self, hello: &Hello, more: &More) {
@@ -127,6 +138,20 @@ impl Screen {
             lost(&spool.dropped)
         );
         self.line("telemetry", &waiting);
+        let Some(figures) = more.spool_figures else { return };
+        let bound = match figures.write_bytes_per_day {
+            0 => String::new(),
+            bound => format!(" of {}", bytes(bound)),
+        };
+        let merged = match figures.merged_panes {
+            0 => String::new(),
+            panes => format!("; {panes} panes merged into wider ones"),
+        };
+        let sealed = if figures.is_encrypted { "; encrypted" } else { "" };
+        self.line(
+            "",
+            &format!("{} written to flash today{bound}{merged}{sealed}", bytes(figures.written_today_bytes)),
+        );
     }
 
     fn trust(&mut self, hello: &Hello, more: &More) {

@@ -13,6 +13,7 @@ use trust::Repository;
 use trust::director::DirectorKeys;
 
 use super::machine::{Action, Event, Held, Phase, Record, Task, step};
+use super::memory;
 use super::metadata::{Freshness, MetadataError, TrustedStore};
 use super::observe::{Observer, Verdict, judge};
 use super::report::{Reported, log_transition};
@@ -85,6 +86,8 @@ pub struct Core {
     is_held_back: bool,
     settled_at: Option<Instant>,
     pub(super) metadata: Mutex<Option<Freshness>>,
+    /// Models that run a smaller variant than the publisher prefers, and why.
+    pub(super) smaller: BTreeMap<ModelName, String>,
     pub(super) trouble: Option<Problem>,
     pub(super) metadata_trouble: Option<Problem>,
     loads: LoadLog,
@@ -120,6 +123,7 @@ impl Core {
             is_held_back: parts.load_at > Instant::now(),
             settled_at: Some(parts.settled_at),
             metadata,
+            smaller: BTreeMap::new(),
             trouble: None,
             metadata_trouble: None,
             loads,
@@ -300,6 +304,10 @@ impl Core {
             );
             return self.table.set_absent(model, why);
         }
+        if let Err(why) = self.still_fits(model, &held) {
+            tracing::error!(model = %model, version = %held.release.version, why, "the active release is not loaded");
+            return self.table.set_absent(model, format!("{}: {why}", held.release.version));
+        }
         match self.load_counted(model, held.clone()).await {
             Ok(loaded) => self.serve(loaded),
             Err(why) => {
@@ -370,6 +378,33 @@ impl Core {
             Ok(Err(error)) => Err(load_cause(&error)),
             Err(panic) => Err(cause(CauseKind::Internal, panic.to_string())),
         }
+    }
+
+    /// Memory that the manifests of the other loaded models, and of candidates beside them, allow them.
+    pub(super) fn used_by_others(&self, model: &ModelName) -> u64 {
+        let loaded = self.table.all_active().into_iter().chain(self.table.all_shadow());
+        let others = loaded.filter(|loaded| loaded.model != *model);
+        others.map(|loaded| memory::of(&loaded)).fold(0, u64::saturating_add)
+    }
+
+    /// Remembers, and says in hello, why a model does not run the variant that its publisher prefers.
+    pub(super) fn note_variant(&mut self, model: &ModelName, instead: Option<String>) {
+        match instead {
+            Some(why) => {
+                tracing::warn!(model = %model, why, "a smaller variant was taken");
+                self.smaller.insert(model.clone(), why);
+            }
+            None => {
+                self.smaller.remove(model);
+            }
+        }
+    }
+
+    fn still_fits(&self, model: &ModelName, held: &Held) -> Result<(), String> {
+        // A manifest that can't be read is found out by the load itself.
+        let Ok(manifest) = self.shelf.manifest(held.release.digest) else { return Ok(()) };
+        let Some(variant) = manifest.variant(&held.variant) else { return Ok(()) };
+        memory::still_fits(variant, self.used_by_others(model), self.config.memory_budget_bytes)
     }
 
     /// What passed its self-test waits here for the swap, so that it is loaded once.

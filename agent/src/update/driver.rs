@@ -12,7 +12,7 @@ use trust::desired::{self, Desired};
 use trust::{TrustError, Verified};
 
 use super::core::Core;
-use super::fetch::fetch;
+use super::fetch::{Chosen, fetch};
 use super::machine::{Event, Held, Task, Work};
 use super::metadata::MetadataError;
 use super::selftest::{self, cause, shelf_cause};
@@ -45,6 +45,7 @@ enum Outcome {
     Event(Event),
     Tested(Box<(std::sync::Arc<crate::slots::Loaded>, Event)>),
     Warm(std::sync::Arc<crate::slots::Loaded>),
+    Fetched(Chosen),
 }
 
 impl Driver {
@@ -112,6 +113,10 @@ impl Driver {
     async fn worked(&mut self, model: &ModelName, outcome: Outcome) {
         match outcome {
             Outcome::Event(event) => self.core.apply(model, event).await,
+            Outcome::Fetched(Chosen { variant, instead }) => {
+                self.core.note_variant(model, instead);
+                self.core.apply(model, Event::Fetched { variant }).await;
+            }
             Outcome::Tested(tested) => {
                 let (loaded, event) = *tested;
                 self.core.keep_warm(loaded);
@@ -221,7 +226,7 @@ async fn perform(core: &Core, model: &ModelName, work: Work) -> Outcome {
     let held = Held { release: task.release.clone(), variant };
     match work {
         Work::Fetch => match fetch(core, model, &record, &task).await {
-            Ok(variant) => Outcome::Event(Event::Fetched { variant }),
+            Ok(chosen) => Outcome::Fetched(chosen),
             Err(cause) => failed(cause),
         },
         Work::Stage => in_time(core, stage(core, held)).await,

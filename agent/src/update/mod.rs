@@ -6,6 +6,7 @@ pub mod metadata;
 mod core;
 mod driver;
 mod fetch;
+mod memory;
 mod observe;
 mod report;
 mod selftest;

@@ -82,6 +82,10 @@ impl Core {
         let absent = self.table.all_absent().into_iter().map(|(model, why)| {
             Problem::new(ProblemKind::ModelAbsent, format!("{model} is not loaded: {why}"))
         });
+        let smaller = self
+            .smaller
+            .iter()
+            .map(|(model, why)| Problem::new(ProblemKind::SmallerVariant, format!("{model}: {why}")));
         let since = record.models.iter().filter_map(|(model, record)| Some((model.clone(), record.since?)));
         let reported = Reported {
             revision: record.revision,
@@ -95,6 +99,7 @@ impl Core {
                 .chain(&self.metadata_trouble)
                 .cloned()
                 .chain(absent)
+                .chain(smaller)
                 .chain(ends)
                 .collect(),
         };
