@@ -1,6 +1,7 @@
 //! The composition root: the only place that names every part and ties them together.
 
 mod error;
+mod reload;
 mod words;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ use crate::store::{Spool, SpoolHandle};
 use crate::update::{Core, CoreParts, Driver, Observer, Reported, Vitals, metadata};
 
 pub use error::AppError;
+use reload::Reload;
+pub use reload::Reloaded;
 use words::{Facts, LastReading, commands, hello, offer, status, watch_over};
 
 /// Task reports on their way to the link. When full the newest wait as "last report of the model".
@@ -49,6 +52,7 @@ pub struct App {
     monitor: Arc<Monitor>,
     clock: Clock,
     drain: Duration,
+    reload: Reload,
     /// Where the local API listens.
     pub listening: String,
     /// `project/device`
@@ -85,6 +89,10 @@ impl App {
             hardware: health::read_hardware(&config.device.class),
             clock: clock.clone(),
         };
+        let (update, updates) = watch::channel(config.update.clone());
+        let (link, link_changes) = watch::channel(config.link.clone());
+        let reload =
+            Reload { current: config.clone(), update, link, spool: spool.handle(), logs: logs.clone() };
         let mut parts = Parts::new(config, identity, run, spool.handle(), logs, start)?;
         if let Some(error) = uncounted {
             let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
@@ -94,8 +102,13 @@ impl App {
             parts.event(ProblemKind::SpoolQuarantined, detail);
         }
         let (monitor, drain) = (parts.monitor.clone(), parts.config.health.drain);
-        let supervisor = parts.spawn(listener, &breaker).await?;
-        Ok(Self { supervisor, spool, breaker, monitor, clock, drain, listening, device, _lock: lock })
+        let supervisor = parts.spawn(listener, &breaker, (updates, link_changes)).await?;
+        Ok(Self { supervisor, spool, breaker, monitor, clock, drain, reload, listening, device, _lock: lock })
+    }
+
+    /// Takes over what may change while the agent serves.
+    pub fn reload(&mut self, config: Config) -> Reloaded {
+        self.reload.apply(config)
     }
 
     /// Ends everything in order. Returns the names of the tasks that had to be cut off.
@@ -224,7 +237,12 @@ impl Parts {
         self.problems.push(Problem::new(kind, detail));
     }
 
-    async fn spawn(self, listener: serve::Listening, breaker: &Breaker) -> Result<Supervisor, AppError> {
+    async fn spawn(
+        self,
+        listener: serve::Listening,
+        breaker: &Breaker,
+        (updates, link_changes): (watch::Receiver<config::Update>, watch::Receiver<config::Link>),
+    ) -> Result<Supervisor, AppError> {
         let mut supervisor = Supervisor::default();
         let stop = supervisor.stop_signal();
         let (reports_tx, reports) = mpsc::channel::<TaskReport>(REPORTS);
@@ -252,7 +270,7 @@ impl Parts {
             settled_at: tokio::time::Instant::now() + self.config.health.settled_after,
         });
         let commands = commands(self.spool.clone(), self.monitor.clone(), self.logs, self.run.clock.clone());
-        let driver = Driver { core, downlink, commands, pulse: self.pulse.clone() };
+        let driver = Driver { core, downlink, updates, commands, pulse: self.pulse.clone() };
 
         let problems = words::problems(reported.clone(), self.spool.clone());
         let labels = self.config.device.labels.clone();
@@ -282,6 +300,7 @@ impl Parts {
             clock: self.run.clock.clone(),
             pulse: self.pulse.clone(),
             config: self.config.link.clone(),
+            config_changes: link_changes,
         })
         .map_err(AppError::Address)?;
 

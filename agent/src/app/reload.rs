@@ -42,7 +42,8 @@ impl Reload {
             self.current.spool = spool;
             told.applied.push("spool");
         }
-        let update = config::Update { shadow_cpu_percent: self.current.update.shadow_cpu_percent, ..new.update };
+        let update =
+            config::Update { shadow_cpu_percent: self.current.update.shadow_cpu_percent, ..new.update };
         if update != self.current.update {
             self.current.update = update.clone();
             self.update.send_replace(update);
@@ -95,8 +96,7 @@ mod tests {
     fn what_can_change_changes_and_the_rest_is_named_until_the_restart() {
         let dir = tempfile::tempdir().unwrap();
         let current = config(&[]);
-        let (spool, _) =
-            Spool::open(dir.path(), &current.spool, &Clock::open(dir.path()).unwrap()).unwrap();
+        let (spool, _) = Spool::open(dir.path(), &current.spool, &Clock::open(dir.path()).unwrap()).unwrap();
         let (update, updates) = watch::channel(current.update.clone());
         let (link, links) = watch::channel(current.link.clone());
         let mut reload = Reload { current, update, link, spool: spool.handle(), logs: LogRing::default() };

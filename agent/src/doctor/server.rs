@@ -113,7 +113,7 @@ impl Way<'_> {
         let todo = match inner {
             Some(rustls::Error::AlertReceived(alert)) => match alert {
                 AlertDescription::CertificateExpired => {
-                    "this device's certificate has expired: wait for its recovery, or enrol it again"
+                    "this device's certificate has expired: enrol it again with a new token"
                 }
                 AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => {
                     "something in between changes TLS: look for a proxy or firewall that inspects it"

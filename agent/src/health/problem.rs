@@ -95,8 +95,8 @@ impl ProblemKind {
                 "nothing is lost meanwhile; run `flotilla-agent doctor` to see where the way to the server ends"
             }
             Self::CertificateExpired => {
-                "the agent asks for a new one by itself; if the server refuses, make a token (`flotilla device token \
-                 --device NAME`) and run `flotilla-agent enroll --force --token ...`"
+                "the server lets it in no more: make a token (`flotilla device token --device NAME`), run \
+                 `flotilla-agent enroll --force --token ...` and restart the agent; models and telemetry stay"
             }
             Self::CertificateNotRenewed => {
                 "check that the device port of the server can be reached: `flotilla-agent doctor`"

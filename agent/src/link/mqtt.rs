@@ -23,7 +23,7 @@ use rumqttc::{TlsConfiguration, Transport};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use crate::retry::{self, Backoff};
+use crate::retry::{self, Backoff, Policy};
 
 /// Requests that may wait inside the library. Ours stay far below.
 const CHANNEL: usize = 128;
@@ -79,6 +79,12 @@ pub(super) struct Mqtt {
 impl Mqtt {
     pub(super) fn new(options: Options, backoff: Backoff) -> Self {
         Self { options, backoff, connection: None, connect_at: Instant::now(), is_connected: false }
+    }
+
+    /// Other bounds from the next connection on.
+    pub(super) fn reconfigure(&mut self, keep_alive: Duration, backoff: Policy) {
+        self.options.keep_alive = keep_alive;
+        self.backoff.set_policy(backoff);
     }
 
     /// Spreads reconnects over at least `max`.

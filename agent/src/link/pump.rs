@@ -54,6 +54,11 @@ impl Pump {
         }
     }
 
+    /// Other bounds from now on.
+    pub(super) fn reconfigure(&mut self, window: usize, ack_timeout: Duration) {
+        (self.window, self.ack_timeout) = (window, ack_timeout);
+    }
+
     /// A fresh connection: nothing is on the way, everything not acknowledged goes again; what comes after `durable`
     /// is live.
     pub(super) fn restart(&mut self, durable: u64, now: Instant) {

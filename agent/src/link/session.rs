@@ -76,6 +76,8 @@ pub struct Inputs {
     pub pulse: Pulse,
     /// `[link]`
     pub config: config::Link,
+    /// The same, when the configuration was read again.
+    pub config_changes: watch::Receiver<config::Link>,
 }
 
 /// The running conversation.
@@ -128,6 +130,7 @@ impl Session {
                 Some(report) = self.inputs.reports.recv() => self.report(&report),
                 Ok(()) = self.inputs.changed.changed() => self.hello_soon(),
                 Ok(()) = self.inputs.links.changed() => self.relink(),
+                Ok(()) = self.inputs.config_changes.changed() => self.reconfigure(),
                 Ok(()) = sendable.changed() => {}
                 () = tokio::time::sleep_until(hello_at) => {
                     self.say_hello();
@@ -269,6 +272,14 @@ impl Session {
         tracing::info!("reconnecting with the renewed certificate");
         self.mqtt.replace_tls(links.tls.clone());
         self.set_offline("reconnecting with the renewed certificate");
+    }
+
+    /// What the next connection needs is used then; the current one stays.
+    fn reconfigure(&mut self) {
+        let config = self.inputs.config_changes.borrow_and_update().clone();
+        self.mqtt.reconfigure(config.keep_alive, config.backoff);
+        self.pump.reconfigure(config.window_batches, config.ack_timeout);
+        self.inputs.config = config;
     }
 
     async fn pump_telemetry(&mut self, sendable: u64) {

@@ -322,6 +322,11 @@ impl SpoolHandle {
         Ok(chunk)
     }
 
+    /// Other bounds from now on; whether and with which key records are sealed stays. False when the writer is too busy.
+    pub fn reconfigure(&self, config: config::Spool) -> bool {
+        self.orders.try_send(Order::Configure(Box::new(config))).is_ok()
+    }
+
     /// The link begins or ends to hand records over. What is durable becomes sendable with the writer's next commit,
     /// which notes it: what may have been sent is never merged.
     pub fn set_sending(&self, is_sending: bool) {

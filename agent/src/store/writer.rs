@@ -43,6 +43,7 @@ pub(super) enum Order {
     Unreadable(u64),
     /// Something has changed that the next commit has to note.
     Look,
+    Configure(Box<config::Spool>),
     Close,
 }
 
@@ -199,6 +200,10 @@ impl Writer {
                 self.unreadable.insert(seq);
             }
             Order::Look => self.commit_at = Some(Instant::now()),
+            Order::Configure(config) => {
+                self.budget.per_day = config.write_bytes_per_day;
+                self.config = *config;
+            }
             Order::Close => self.is_closing = true,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, Command, CommandAction};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use trust::desired::{self, Desired};
@@ -16,6 +16,7 @@ use super::fetch::{Chosen, fetch};
 use super::machine::{Event, Held, Task, Work};
 use super::metadata::MetadataError;
 use super::selftest::{self, cause, shelf_cause};
+use crate::config;
 use crate::health::{BEAT_EVERY, Pulse};
 use crate::link::Downlink;
 
@@ -28,6 +29,8 @@ pub struct Driver {
     pub core: Core,
     /// From the server.
     pub downlink: mpsc::Receiver<Downlink>,
+    /// `[update]`, when the configuration was read again.
+    pub updates: watch::Receiver<config::Update>,
     /// Commands that are not about updates go on here.
     pub commands: Box<dyn Fn(Command) + Send + Sync>,
     /// Fed by this loop.
@@ -39,6 +42,7 @@ enum Next {
     Heard(Downlink),
     Worked(Outcome),
     Look,
+    Configured,
 }
 
 enum Outcome {
@@ -75,6 +79,10 @@ impl Driver {
                     }
                 }
                 Next::Look => self.core.look(Instant::now()).await,
+                Next::Configured => {
+                    self.core.config = self.updates.borrow_and_update().clone();
+                    refresh_at = refresh_at.min(Instant::now() + self.core.config.refresh_every);
+                }
             }
             if Instant::now() >= refresh_at {
                 self.core.clock.keep();
@@ -103,6 +111,7 @@ impl Driver {
             tokio::select! {
                 () = stop.cancelled() => return Next::Stop,
                 Some(heard) = self.downlink.recv() => return Next::Heard(heard),
+                Ok(()) = self.updates.changed() => return Next::Configured,
                 outcome = &mut working => return Next::Worked(outcome),
                 () = tokio::time::sleep_until(look_at) => return Next::Look,
                 _ = beat.tick() => self.pulse.beat("update"),

@@ -18,9 +18,10 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let stopped = stopped(world)?;
     without_server(world)?;
     exit_codes(world)?;
+    reloaded(world)?;
     Ok(Outcome::Ok(format!(
         "doctor: well beside a running agent, {stopped} checks beside a stopped one, names a server that is gone; \
-         status tells since when and what to do; exit codes 0, 64, 69, 77, 78"
+         status tells since when and what to do; exit codes 0, 64, 69, 77, 78; SIGHUP applies what it may and names the rest"
     )))
 }
 
@@ -107,6 +108,26 @@ fn exit_codes(world: &World) -> Result<()> {
     ensure!(locked.status.code() == Some(69), "a second agent on one state directory: {locked:?}");
     let wrong = bare(&["doctor", "--json", "--set", "link.speed=3"])?;
     ensure!(wrong.status.code() == Some(78), "the doctor of a wrong configuration: {wrong:?}");
+    Ok(())
+}
+
+/// SIGHUP: a wrong configuration changes nothing, a right one what may change; nobody notices in between.
+fn reloaded(world: &mut World) -> Result<()> {
+    let file = world.agents[AGENT].folder().join("agent.toml");
+    let text = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, text.replace("hello_every_s = 5", "hello_every_s = 0"))?;
+    world.agents[AGENT].process()?.signal("HUP");
+    world.logged(AGENT, &["the configuration is wrong; nothing was changed"])?;
+    std::fs::write(
+        &file,
+        text.replace("hello_every_s = 5", "hello_every_s = 6")
+            + "\n[log]\nfilter = \"debug\"\ntime = false\n",
+    )?;
+    world.agents[AGENT].process()?.signal("HUP");
+    let line = world.logged(AGENT, &["the configuration was read again"])?;
+    ensure!(line.contains("log.filter") && line.contains("link") && line.contains("log.time"), "{line}");
+    std::fs::write(&file, text)?;
+    world.agents[AGENT].process()?.signal("HUP");
     Ok(())
 }
 

@@ -8,9 +8,11 @@ mod doctor;
 mod enrolment;
 mod hardware;
 mod input;
+mod ipv6;
 mod model;
 mod power;
 mod server;
+mod shadow;
 mod tampered;
 mod telemetry;
 mod world;
@@ -51,12 +53,16 @@ enum Fault {
     Input,
     /// A model that the runtime can't load.
     Model,
+    /// A server that listens on IPv6 only.
+    Ipv6,
     /// A release for other hardware.
     Hardware,
     /// The server is killed in the middle of telemetry and of a rollout.
     Server,
     /// The broker doesn't answer for a while.
     Broker,
+    /// A candidate that runs beside and is compared.
+    Shadow,
     /// Unsigned and tampered releases.
     Tampered,
     /// The device's disk is full.
@@ -100,9 +106,11 @@ impl Fault {
             Self::Doctor => doctor::play(world),
             Self::Input => input::play(world),
             Self::Model => model::play(world),
+            Self::Ipv6 => ipv6::play(world),
             Self::Hardware => hardware::play(world),
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),
+            Self::Shadow => shadow::play(world),
             Self::Tampered => tampered::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),

@@ -72,7 +72,7 @@ impl World {
         let folder = crate::fresh(folder)?;
         let binaries = Binaries::in_folder(&binaries.canonicalize()?);
         let example = example.canonicalize()?;
-        let options = ServerOptions { https_port: None, extra_config: SERVER_CONFIG.into() };
+        let options = ServerOptions { extra_config: SERVER_CONFIG.into(), ..ServerOptions::default() };
         let fleet = Fleet::start(&binaries, &folder, &options)?;
         let images = Arc::new(read_images(&example.join("data/held_out.csv"))?);
         let disk = SmallDisk::mount(&disk_folder(&folder))?;

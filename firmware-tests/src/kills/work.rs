@@ -133,6 +133,7 @@ fn session(state: &Path, spool: SpoolHandle, clock: Clock, link: config::Link) -
         boot_id: std::process::id().to_string(),
         clock,
         pulse: Pulse::default(),
+        config_changes: watch::channel(link.clone()).1,
         config: link,
     };
     // What the parts of a whole agent would hold is held here as long as the process lives.

@@ -15,6 +15,8 @@ const READY: &str = "console and API on";
 pub struct ServerOptions {
     /// Port of console and REST; a free one if none is given.
     pub https_port: Option<u16>,
+    /// IP address to listen on, in brackets if it has colons; 127.0.0.1 if none is given.
+    pub listen_ip: Option<String>,
     /// More lines of TOML, sections included.
     pub extra_config: String,
 }
@@ -38,8 +40,9 @@ impl Server {
         let https_port = options.https_port.map_or_else(free_port, Ok)?;
         let (device_port, mqtt_port) = (free_port()?, free_port()?);
         let config = format!(
-            "data_dir = {data:?}\n\n[https]\nlisten = \"127.0.0.1:{https_port}\"\n\n[device]\nlisten = \"127.0.0.1:{device_port}\"\n\n\
-             [mqtt]\nlisten = \"127.0.0.1:{mqtt_port}\"\n\n{extra}",
+            "data_dir = {data:?}\n\n[https]\nlisten = \"{ip}:{https_port}\"\n\n[device]\nlisten = \"{ip}:{device_port}\"\n\n\
+             [mqtt]\nlisten = \"{ip}:{mqtt_port}\"\n\n{extra}",
+            ip = options.listen_ip.as_deref().unwrap_or("127.0.0.1"),
             data = folder.join("data").display().to_string(),
             extra = options.extra_config,
         );
