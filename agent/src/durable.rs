@@ -183,7 +183,7 @@ impl TwoCopies {
         Self { path: path.to_owned(), generation: 0 }
     }
 
-    /// Makes `body` the record. Durable when it returns.
+    /// Makes `body` the record. Durable when it returns, also on a full disk if it is no longer than what it replaces.
     ///
     /// # Errors
     /// [`DurableError`]; the record is then what it was before.
@@ -191,6 +191,15 @@ impl TwoCopies {
         let length = u32::try_from(body.len()).ok().filter(|length| *length <= MAX_BODY_BYTES);
         let length = length
             .ok_or_else(|| DurableError::TooLarge { path: self.path.clone(), max: MAX_BODY_BYTES.into() })?;
+        self.write_older(length, body)?;
+        if !copy_path(&self.path, letter(self.generation + 1)).exists() {
+            // Both copies from the first write on: the next one must find room on a disk that has filled up since.
+            self.write_older(length, body)?;
+        }
+        Ok(())
+    }
+
+    fn write_older(&mut self, length: u32, body: &[u8]) -> Result<(), DurableError> {
         let generation = self.generation + 1;
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
         bytes.extend_from_slice(MAGIC);
@@ -198,11 +207,32 @@ impl TwoCopies {
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&checksum(generation, body));
         bytes.extend_from_slice(body);
-        let letter = if generation.is_multiple_of(2) { 'a' } else { 'b' };
-        write_atomic(&copy_path(&self.path, letter), &bytes)?;
+        let copy = copy_path(&self.path, letter(generation));
+        match write_atomic(&copy, &bytes) {
+            // Torn by a power cut, the older copy is damaged; the newer one, which counts until now, is not touched.
+            Err(error) if error.is_disk_full() => overwrite(&copy, &bytes).map_err(|_| error)?,
+            written => written?,
+        }
         self.generation = generation;
         Ok(())
     }
+}
+
+/// Writes over a file's own blocks, which needs no space. A power cut may leave a mixture.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    let length = u64::try_from(bytes.len()).map_err(io::Error::other)?;
+    if file.metadata()?.len() < length {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    file.write_all(bytes)?;
+    file.set_len(length)?;
+    file.sync_all()
+}
+
+/// Of the copy that a generation is written to.
+fn letter(generation: u64) -> char {
+    if generation.is_multiple_of(2) { 'a' } else { 'b' }
 }
 
 fn copy_path(path: &Path, letter: char) -> PathBuf {
@@ -273,7 +303,7 @@ mod tests {
     fn corrupt_copy_falls_back_to_older_copy_wherever_the_damage_is() {
         let (_dir, path) = record();
         written(&path, &[b"one", b"two"]);
-        let newest = copy_path(&path, 'a');
+        let newest = copy_path(&path, 'b');
         let good = fs::read(&newest).unwrap();
         for position in 0..good.len() {
             let mut bad = good.clone();
@@ -308,6 +338,18 @@ mod tests {
         written(&path, &[b"three"]);
         assert_eq!(TwoCopies::open(&path).unwrap().1.unwrap().body, b"three");
         assert!(!TwoCopies::open(&path).unwrap().1.unwrap().is_other_damaged);
+    }
+
+    #[test]
+    fn overwriting_needs_no_more_room_than_there_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert!(overwrite(&path, b"new").is_err());
+        fs::write(&path, b"older").unwrap();
+        overwrite(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert!(overwrite(&path, b"longer").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 
     #[test]

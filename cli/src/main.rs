@@ -22,6 +22,8 @@ fn main() -> ExitCode {
     let args = args::Args::parse();
     match commands::run(args) {
         Ok(()) => exit::Code::Ok.into(),
+        // Whoever read our output has read enough, as `head` does.
+        Err(error) if output::is_closed(&error) => exit::Code::Ok.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
             exit::code_of(&error).into()

@@ -25,9 +25,23 @@ impl Format {
             Self::Json => serde_json::to_string_pretty(value)?,
             Self::Human => human(value),
         };
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{}", text.trim_end()).context("cannot write the result")
+        print(text.trim_end().as_bytes())
     }
+}
+
+/// Writes a text and a line's end to stdout.
+///
+/// # Errors
+/// When stdout can't be written, e.g. a closed pipe.
+pub(crate) fn print(text: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text).and_then(|()| stdout.write_all(b"\n")).context("cannot write the result")
+}
+
+/// Whether an error only says that nobody reads our output any more.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// A table of `rows` under `headings`; says `empty` when there are none.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,7 +17,7 @@ use crate::domain::rollouts;
 use crate::domain::users::{self, FirstAdmin};
 use crate::downlink::Downlink;
 use crate::link::{BrokerError, Link, LinkCounters, LinkIo, StoreGate, forget_connections};
-use crate::listener::{Peer, TlsListener};
+use crate::listener::TlsListener;
 use crate::metrics::Metrics;
 use crate::pki::{Authority, FailureLimiter, PkiError, ServerCertificate, TlsConfigs, keep_fresh};
 use crate::store::{Store, StoreError};
@@ -86,6 +86,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// Another server works on the folder.
+    #[error("another server uses {path}", path = .0.display())]
+    Locked(PathBuf),
     /// A port can't be had.
     #[error("cannot listen on {address} for {port}")]
     Bind {
@@ -128,6 +131,7 @@ pub struct Running {
     /// The broker and the server's session with it.
     pub link: Link,
     supervisor: Supervisor,
+    _lock: std::fs::File,
 }
 
 /// Where the server listens; ports are the real ones if 0 was asked for.
@@ -153,6 +157,7 @@ struct Ports {
 /// [`StartError`] names the part that can't start; nothing is left running then.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     make_folder(&config.data_dir)?;
+    let lock = lock(&config.data_dir)?;
     let ports = Ports::bind(&config).await?;
     let bound = ports.bound(&config)?;
     let (downlink, requests) = Downlink::new();
@@ -173,7 +178,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     forget_connections(&state.store).await?;
 
     let router = api::router(state.clone());
-    serve(&mut supervisor, "https", ports.https, &tls.https, router, state.config.https.listen)?;
+    serve(&mut supervisor, "https", ports.https, &tls.https, router);
     let link = LinkIo {
         listener: Some(ports.mqtt),
         tls: tls.device.clone(),
@@ -184,7 +189,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let gate = Arc::new(StoreGate::new(state.store.clone(), LinkCounters::new(&state.metrics)));
     let link = Link::start(&state, link, &mut supervisor).await?;
     let router = tuf::device_port::router(state.clone(), gate);
-    serve(&mut supervisor, "device", ports.device, &tls.device, router, state.config.device.listen)?;
+    serve(&mut supervisor, "device", ports.device, &tls.device, router);
     let (authority, clock) = (state.authority.clone(), state.clock.clone());
     supervisor.spawn("certificate", OnEnd::Restart, move |shutdown| {
         let fresh = keep_fresh(certificate.clone(), authority.clone(), clock.clone(), shutdown);
@@ -194,7 +199,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     spawn_job(&mut supervisor, "retention", &state, jobs::retention::run);
     spawn_job(&mut supervisor, "rollouts", &state, jobs::rollouts::run);
     spawn_job(&mut supervisor, "windows", &state, jobs::windows::run);
-    Ok(Running { state, bound, first_admin, link, supervisor })
+    Ok(Running { state, bound, first_admin, link, supervisor, _lock: lock })
 }
 
 impl Running {
@@ -211,6 +216,25 @@ impl Running {
     }
 }
 
+/// Two servers with brokers of their own over one data folder would each take the other's devices for offline.
+fn lock(data_dir: &Path) -> Result<std::fs::File, StartError> {
+    let failed = |source| StartError::Folder { path: data_dir.to_owned(), source };
+    let folder = std::fs::File::open(data_dir).map_err(failed)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(data_dir.to_owned())),
+        Err(std::fs::TryLockError::Error(e)) => Err(failed(e)),
+    }
+}
+
+/// Opens the database and brings it up to date.
+///
+/// # Errors
+/// [`StoreError`] when it can't be reached or isn't ours.
+pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
+    Store::open(&config.database.url, config.database.max_connections).await
+}
+
 async fn open(
     config: Config,
     clock: Clock,
@@ -218,7 +242,7 @@ async fn open(
     downlink: Downlink,
     closing: CancellationToken,
 ) -> Result<AppState, StartError> {
-    let store = Store::open(&config.database.url, config.database.max_connections).await?;
+    let store = open_store(&config).await?;
     let authority = Authority::load_or_create(&config.data_dir.join("ca"), clock.now())?;
     let metrics = Metrics::default();
     Ok(AppState {
@@ -293,25 +317,16 @@ fn serve(
     tcp: TcpListener,
     tls: &Arc<rustls::ServerConfig>,
     router: Router,
-    asked: SocketAddr,
-) -> Result<(), StartError> {
-    let listener = TlsListener::new(tcp, tls.clone()).map_err(|source| StartError::Bind {
-        port,
-        address: asked,
-        source,
-    })?;
-    let listener = std::sync::Mutex::new(Some(listener));
+) {
+    let listener = std::sync::Mutex::new(Some(TlsListener::new(tcp, tls.clone())));
     supervisor.spawn(port, OnEnd::StopServer, move |shutdown| {
         let listener = listener.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let router = router.clone();
         async move {
-            let listener = listener.ok_or("the port is closed")?;
-            let service = router.into_make_service_with_connect_info::<Peer>();
-            axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+            listener.ok_or("the port is closed")?.serve(router, shutdown).await;
             Ok(())
         }
     });
-    Ok(())
 }
 
 fn spawn_job<F, Fut>(supervisor: &mut Supervisor, name: &'static str, state: &AppState, job: F)

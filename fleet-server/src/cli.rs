@@ -21,6 +21,14 @@ pub(crate) enum Command {
     Run(Options),
     /// Check the configuration and print every problem.
     CheckConfig(Options),
+    /// Give a user a new one-time password, when nobody can sign in to do it.
+    ResetPassword {
+        /// The user's name.
+        user: String,
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        options: Options,
+    },
     /// Print the REST API's OpenAPI document.
     Openapi,
 }

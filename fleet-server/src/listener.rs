@@ -1,26 +1,34 @@
-//! TCP with TLS for axum: handshakes run beside the accept loop, so that a slow or hostile peer delays nobody.
+//! HTTP over TLS on one port: handshakes run beside the accept loop, and a peer that is slow, silent or one too many
+//! delays nobody but itself.
 
-use std::io;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 /// A handshake that takes longer is cut off.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at once; when full, accepting waits and the kernel's backlog fills.
-const MAX_HANDSHAKES: usize = 512;
-/// Connections that are ready and not yet served; when full, handshakes wait.
-const READY: usize = 64;
+/// A request's head that takes longer, the silence before it included, ends its connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections of one port at once; when full, accepting waits and the kernel's backlog fills.
+const MAX_CONNECTIONS: usize = 8192;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -31,65 +39,48 @@ pub struct Peer {
     pub certificates: Arc<[CertificateDer<'static>]>,
 }
 
-/// A bound port that speaks TLS.
+/// A bound port that speaks TLS (ALPN should name `http/1.1`).
 #[derive(Debug)]
 pub struct TlsListener {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, Peer)>,
-    address: SocketAddr,
-    accepting: tokio::task::JoinHandle<()>,
+    tcp: TcpListener,
+    tls: Arc<ServerConfig>,
 }
 
 impl TlsListener {
-    /// Accepts connections from `tcp` with this TLS configuration (ALPN should name `http/1.1`).
-    ///
-    /// # Errors
-    /// When the bound address can't be read.
-    pub fn new(tcp: TcpListener, tls: Arc<ServerConfig>) -> io::Result<Self> {
-        let address = tcp.local_addr()?;
-        let (sender, ready) = mpsc::channel(READY);
-        let accepting = tokio::spawn(accept_all(tcp, TlsAcceptor::from(tls), sender));
-        Ok(Self { ready, address, accepting })
+    /// The port with this TLS configuration.
+    pub fn new(tcp: TcpListener, tls: Arc<ServerConfig>) -> Self {
+        Self { tcp, tls }
     }
 
-    /// The address that it is bound to; the port is the real one if 0 was asked for.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Drop for TlsListener {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn accept_all(
-    tcp: TcpListener,
-    acceptor: TlsAcceptor,
-    ready: mpsc::Sender<(TlsStream<TcpStream>, Peer)>,
-) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    while let Ok(permit) = handshakes.clone().acquire_owned().await {
-        let (stream, address) = match tcp.accept().await {
-            Ok(accepted) => accepted,
-            Err(e) => {
-                // Most likely no file descriptors are left; trying at once would only burn CPU.
-                warn!("cannot accept a connection: {e}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
-            }
-        };
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
-        tokio::spawn(async move {
-            let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(&acceptor, stream, address)).await;
-            drop(permit);
-            match shaken {
-                // An error means that the server is shutting down.
-                Ok(Ok(connection)) => drop(ready.send(connection).await),
-                Ok(Err(e)) => debug!(peer = %address, "TLS handshake failed: {e}"),
-                Err(_) => debug!(peer = %address, "TLS handshake took too long"),
-            }
-        });
+    /// Serves until `stop`, then lets requests in flight finish.
+    pub async fn serve(self, router: Router, stop: CancellationToken) {
+        let acceptor = TlsAcceptor::from(self.tls);
+        let (places, tasks) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), TaskTracker::new());
+        while let Ok(place) = places.clone().acquire_owned().await {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.tcp.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    // Most likely no file descriptors are left; trying at once would only burn CPU.
+                    warn!("cannot accept a connection: {e}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+            tasks.spawn(async move {
+                if let Some((tls, peer)) = handshake(&acceptor, stream, address).await {
+                    connection(tls, peer, router, stop).await;
+                }
+                drop(place);
+            });
+        }
+        drop(self.tcp);
+        tasks.close();
+        tasks.wait().await;
     }
 }
 
@@ -97,33 +88,47 @@ async fn handshake(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
     address: SocketAddr,
-) -> io::Result<(TlsStream<TcpStream>, Peer)> {
-    stream.set_nodelay(true)?;
-    let tls = acceptor.accept(stream).await?;
-    let certificates = tls.get_ref().1.peer_certificates().unwrap_or_default();
-    let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
-    Ok((tls, Peer { address, certificates }))
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = Peer;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.ready.recv().await {
-            Some(connection) => connection,
-            // The accept loop ends only with this listener.
-            None => std::future::pending().await,
+) -> Option<(TlsStream<TcpStream>, Peer)> {
+    let shaken = async {
+        stream.set_nodelay(true)?;
+        acceptor.accept(stream).await
+    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await {
+        Ok(Ok(tls)) => {
+            let certificates = tls.get_ref().1.peer_certificates().unwrap_or_default();
+            let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
+            Some((tls, Peer { address, certificates }))
+        }
+        Ok(Err(e)) => {
+            debug!(peer = %address, "TLS handshake failed: {e}");
+            None
+        }
+        Err(_) => {
+            debug!(peer = %address, "TLS handshake took too long");
+            None
         }
     }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { address: self.address, certificates: Arc::new([]) })
-    }
 }
 
-impl Connected<IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        stream.remote_addr().clone()
+async fn connection(tls: TlsStream<TcpStream>, peer: Peer, router: Router, stop: CancellationToken) {
+    let address = peer.address;
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer.clone()));
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(tls), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // A peer that goes away in the middle is no fault of ours.
+    if let Err(e) = ended {
+        debug!(peer = %address, "a connection ended early: {e}");
     }
 }

@@ -6,6 +6,7 @@ use clap::Parser;
 use flotilla_server::app::{self, Running, StartError};
 use flotilla_server::clock::Clock;
 use flotilla_server::config::{Config, Log, LogFormat};
+use flotilla_server::domain::users::{self, UserError};
 use flotilla_server::exit::Exit;
 use flotilla_server::supervisor::with_causes;
 use tracing::{error, info, warn};
@@ -31,9 +32,42 @@ fn main() -> Exit {
         Command::CheckConfig(options) => with_config(options, |_| print("The configuration is fine.\n")),
         Command::Run(options) => with_config(options, |config| {
             start_log(&config.log);
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            runtime.map_or(Exit::Internal, |runtime| runtime.block_on(run(config)))
+            block_on(run(config))
         }),
+        Command::ResetPassword { user, options } => {
+            with_config(options, |config| block_on(reset_password(config, &user)))
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = Exit>) -> Exit {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_or(Exit::Internal, |runtime| runtime.block_on(work))
+}
+
+/// Works beside a running server too: both use the same database.
+async fn reset_password(config: Config, user: &str) -> Exit {
+    if !config.data_dir.join("ca").is_dir() {
+        eprintln!("{} holds no fleet; name its folder with --data", config.data_dir.display());
+        return Exit::Unavailable;
+    }
+    let store = match app::open_store(&config).await {
+        Ok(store) => store,
+        Err(e) => {
+            eprintln!("{}", with_causes(&e));
+            return Exit::Unavailable;
+        }
+    };
+    match users::reset_password(&store, user, Clock::system().now()).await {
+        Ok(password) => print(&format!("one-time password of {user}: {password}\n")),
+        Err(e @ UserError::Unknown(_)) => {
+            eprintln!("{e}");
+            Exit::Usage
+        }
+        Err(e) => {
+            eprintln!("{}", with_causes(&e));
+            Exit::Unavailable
+        }
     }
 }
 

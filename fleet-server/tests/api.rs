@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode, header};
 use flotilla_server::bus::ChangeKind;
+use flotilla_server::domain::users::{self, UserError};
 use flotilla_server::store::{devices, history};
 use protocol::{DeviceId, ProjectId, UnixMillis};
 use serde_json::{Value, json};
@@ -58,6 +59,20 @@ async fn the_first_admin_must_choose_a_password() {
     assert!(again.running.first_admin.is_none(), "a second start makes no second admin");
     again.sign_in("admin", "long enough for tests").await;
     again.stop().await;
+}
+
+#[tokio::test]
+async fn a_forgotten_password_is_reset_beside_the_running_server() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let store = &server.running.state.store;
+    let password = users::reset_password(store, "admin", NOW).await.unwrap();
+    assert_eq!(server.get(&admin, "/session").await.code(), "session_expired", "old sessions end");
+    let who = server.sign_in("admin", &password).await;
+    assert_eq!(server.get(&who, "/session").await.json["must_change_password"], true);
+    let unknown = users::reset_password(store, "nobody", NOW).await.unwrap_err();
+    assert!(matches!(unknown, UserError::Unknown(name) if name == "nobody"));
+    server.stop().await;
 }
 
 #[tokio::test]
@@ -279,13 +294,16 @@ async fn the_console_takes_deep_links_and_says_what_may_run() {
 }
 
 #[tokio::test]
-async fn health_and_metrics_need_no_sign_in() {
+async fn health_needs_no_sign_in_and_metrics_a_viewer_of_everything() {
     let server = TestServer::start().await;
+    let admin = server.admin().await;
     add_device(&server, "cam-1").await;
     let get = |uri: &'static str| server.send(support::request(&As::Nobody, Method::GET, uri, None));
     assert_eq!(get("/healthz").await.text, "ok\n");
     assert_eq!(get("/readyz").await.text, "ready\n");
-    let metrics = get("/metrics").await.text;
+    assert_eq!(get("/metrics").await.status, StatusCode::UNAUTHORIZED);
+    let prometheus = server.token(&admin, "*", "viewer").await;
+    let metrics = server.send(support::request(&prometheus, Method::GET, "/metrics", None)).await.text;
     assert!(metrics.contains("\nflotilla_devices 1\n"), "{metrics}");
     assert!(
         metrics.contains("flotilla_http_requests_total{method=\"GET\",path=\"/healthz\",status=\"200\"} 1")

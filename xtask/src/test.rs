@@ -140,7 +140,7 @@ fn is_unreachable(error: &str) -> bool {
 
 fn unit() -> Result<()> {
     tools::ensure_postgresql()?;
-    check(cargo().args(["test", "--workspace", "--locked", "--quiet"]))
+    check(cargo().args(["test", "--workspace", "--locked", "--quiet", "--no-fail-fast"]))
 }
 
 fn story_and_browser() -> Result<()> {

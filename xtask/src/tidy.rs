@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: what no compiler checks. Arrows between rooms, fences around libraries, sizes of files,
 //! and nothing committed that belongs to one machine or to nobody.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -35,12 +36,19 @@ const FENCES: [(&str, &[&str]); 5] = [
     ("tract_onnx::", &["crates/inference"]),
 ];
 
+/// Where keys of the configuration are read, and the heading below which the manual explains them.
+const SETTINGS: [(&str, &str); 2] =
+    [("agent/src/config/sections.rs", "## Agent"), ("fleet-server/src/config/parts.rs", "## Server")];
+/// The manual of the configuration.
+const SETTINGS_PAGE: &str = "docs/CONFIGURATION.md";
+
 /// Longest file in production lines (what stands before its tests).
 const MAX_LINES: usize = 600;
 
 pub(crate) fn main() -> Result<()> {
     let files = tracked_files()?;
     let mut faults = arrows(&metadata()?)?;
+    faults.extend(settings()?);
     for name in &files {
         let Ok(text) = fs::read_to_string(root().join(name)) else { continue };
         faults.extend(fences(name, &text));
@@ -105,6 +113,36 @@ fn names_path(line: &str, library: &str) -> bool {
             .is_some_and(|before| before.is_alphanumeric() || "_:".contains(before))
     };
     line.match_indices(library).any(|(at, _)| is_start(at))
+}
+
+/// The manual names each key that is read, and no other.
+fn settings() -> Result<Vec<String>> {
+    let read =
+        |name: &str| fs::read_to_string(root().join(name)).with_context(|| format!("cannot read {name}"));
+    let page = read(SETTINGS_PAGE)?;
+    let mut faults = Vec::new();
+    for (source, heading) in SETTINGS {
+        let chapter = page.split("\n## ").find(|chapter| chapter.starts_with(&heading[3..]));
+        let explained = quoted_keys(chapter.unwrap_or_default(), '`');
+        let known = quoted_keys(&read(source)?, '"');
+        let missing =
+            known.difference(&explained).map(|key| format!("{SETTINGS_PAGE} does not explain {key}"));
+        let unknown = explained
+            .difference(&known)
+            .map(|key| format!("{SETTINGS_PAGE} explains {key}, which nobody reads"));
+        faults.extend(missing.chain(unknown));
+    }
+    Ok(faults)
+}
+
+/// What stands in quotes and looks like `section.key`.
+fn quoted_keys(text: &str, quote: char) -> BTreeSet<String> {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let is_key =
+        |part: &&str| part.split_once('.').is_some_and(|(section, key)| is_word(section) && is_word(key));
+    let is_file = |part: &&str| has_extension(part, &["db", "toml"]);
+    let quoted = text.lines().flat_map(|line| line.split(quote).skip(1).step_by(2));
+    quoted.filter(is_key).filter(|part| !is_file(part)).map(str::to_owned).collect()
 }
 
 fn size(name: &str, text: &str) -> Option<String> {

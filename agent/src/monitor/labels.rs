@@ -19,6 +19,14 @@ pub enum Label {
 }
 
 impl Label {
+    /// What was given, shortened for people.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Class(class) => class.to_string(),
+            Self::Name(name) => format!("{:?}", name.chars().take(80).collect::<String>()),
+        }
+    }
+
     /// The class that it names; none when the model doesn't know it.
     pub(super) fn class(&self, labels: &[String]) -> Option<usize> {
         match self {
@@ -58,6 +66,16 @@ pub enum FeedbackError {
         expected: usize,
         /// Labels that came.
         got: usize,
+    },
+    /// Counted as a wrong answer, a misspelt label would make a good model look bad.
+    #[error("label {label} is no class of model {model}; known are: {known}")]
+    UnknownLabel {
+        /// What was given.
+        label: String,
+        /// The model that was named.
+        model: ModelName,
+        /// Its first classes.
+        known: String,
     },
     /// The model gives no classes.
     #[error("model {model} is no classifier; labels can't be compared")]
@@ -130,6 +148,13 @@ impl Recent {
         }
         entry.is_labelled = true;
         Ok(entry.said.clone())
+    }
+
+    /// Lets an id be labelled again: the label that was taken for it can't be used.
+    pub(super) fn give_back(&mut self, id: &str) {
+        if let Some(entry) = self.said.get_mut(id) {
+            entry.is_labelled = false;
+        }
     }
 
     fn expire(&mut self, now: UnixMillis) {

@@ -19,6 +19,8 @@ use crate::update::Vitals;
 
 /// Releases that are counted at once; the idle ones beyond it are forgotten.
 const MAX_RELEASES: usize = 16;
+/// Classes that a refused label is told.
+const SHOWN_LABELS: usize = 20;
 
 /// Takes a closed pane's bytes for the spool. Must not wait.
 pub type Sink = Box<dyn Fn(Kind, Vec<u8>) + Send + Sync>;
@@ -218,6 +220,12 @@ impl Monitor {
         let profile::OutputSpec::Classes { labels: names } = &reference.schema.output else {
             return Err(no_classes());
         };
+        if let Some(label) = labels.iter().find(|label| label.class(names).is_none()) {
+            let known = names.iter().take(SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
+            let unknown = FeedbackError::UnknownLabel { label: label.shown(), model: model.clone(), known };
+            state.recent.give_back(id);
+            return Err(unknown);
+        }
         let pairs: Vec<_> =
             said.classes.iter().zip(labels).map(|(p, label)| (*p, label.class(names))).collect();
         let right = pairs.iter().filter(|(predicted, actual)| Some(*predicted) == *actual).count();

@@ -36,6 +36,9 @@ pub(super) enum ApiError {
     /// The body is compressed.
     #[error("the request's body was not accepted: content encoding {0:?} is not supported, send it as it is")]
     Encoding(String),
+    /// A page of another machine asks.
+    #[error("web pages of {0} may not ask this device")]
+    ForeignOrigin(String),
     /// Something that only the fleet may change.
     #[error("{0}; what serves here is decided by the fleet's signed releases")]
     ReadOnly(String),
@@ -79,17 +82,22 @@ impl ApiError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::ReadOnly(_) => StatusCode::FORBIDDEN,
-            Self::BodyBroken(_) | Self::Json(_) | Self::Tensor(_) | Self::Field(_) => StatusCode::BAD_REQUEST,
+            Self::ReadOnly(_) | Self::ForeignOrigin(_) => StatusCode::FORBIDDEN,
+            Self::BodyBroken(_)
+            | Self::Json(_)
+            | Self::Tensor(_)
+            | Self::Field(_)
+            | Self::Feedback(
+                FeedbackError::Count { .. }
+                | FeedbackError::NoClasses { .. }
+                | FeedbackError::UnknownLabel { .. },
+            ) => StatusCode::BAD_REQUEST,
             Self::Infer(error) if error.is_caller_fault() => StatusCode::BAD_REQUEST,
             Self::Infer(_) | Self::Died => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded { .. } | Self::NotLoaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Feedback(FeedbackError::UnknownId { .. }) => StatusCode::NOT_FOUND,
             Self::Feedback(FeedbackError::Twice { .. }) => StatusCode::CONFLICT,
-            Self::Feedback(FeedbackError::Count { .. } | FeedbackError::NoClasses { .. }) => {
-                StatusCode::BAD_REQUEST
-            }
         }
     }
 }

@@ -15,6 +15,7 @@ mod infer;
 mod listen;
 mod metrics;
 mod models;
+mod origin;
 mod repository;
 mod request;
 mod routes;

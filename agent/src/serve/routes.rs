@@ -6,7 +6,7 @@ use axum::routing::{get, post};
 
 use super::error::ApiError;
 use super::work::Api;
-use super::{feedback, infer, metrics, models, repository, stats};
+use super::{feedback, infer, metrics, models, origin, repository, stats};
 
 /// All paths.
 pub(super) fn router(api: Api) -> Router {
@@ -33,6 +33,7 @@ pub(super) fn router(api: Api) -> Router {
             ApiError::Method { method: method.as_str().chars().take(20).collect(), path: path(&uri) }
         })
         .fallback(|uri: Uri| async move { ApiError::UnknownPath(path(&uri)) })
+        .layer(axum::middleware::from_fn(origin::check))
         .with_state(api)
 }
 

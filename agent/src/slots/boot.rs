@@ -191,7 +191,7 @@ mod tests {
             let record = with_mark(&store, n);
             store.write(record).unwrap();
         }
-        std::fs::write(dir.path().join("boot.a"), "damaged").unwrap();
+        std::fs::write(dir.path().join("boot.b"), "damaged").unwrap();
         let (store, kept) = open(dir.path()).unwrap();
         assert_eq!((kept, store.record().revision), (Kept::OlderCopy, Revision(1)));
         assert_eq!(counter(&store), 2);

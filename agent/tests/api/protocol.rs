@@ -93,6 +93,9 @@ async fn labels_that_can_not_be_matched_are_refused() {
     assert_eq!(answer.body["id"], json!("my-id"));
     let label = |id: &str, label: Value| serde_json::to_vec(&json!({"id": id, "label": label})).unwrap();
     agent.refused(FEEDBACK, label("unknown", json!("4")), StatusCode::NOT_FOUND, "unknown").await;
+    for odd in [json!("banana"), json!(""), json!(17)] {
+        agent.refused(FEEDBACK, label("my-id", odd), StatusCode::BAD_REQUEST, "known are: 0, 1, 2").await;
+    }
     agent
         .refused(
             FEEDBACK,

@@ -1,6 +1,7 @@
 //! `flotilla audit list`.
 
 use anyhow::Result;
+use reqwest::Method;
 use serde_json::json;
 
 use super::Context;
@@ -14,6 +15,9 @@ pub(crate) enum Command {
         /// At most so many.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
         limit: u16,
+        /// What concerns the whole server instead: users, tokens, sign-ins; needs an admin of all projects
+        #[arg(long)]
+        everywhere: bool,
     },
 }
 
@@ -22,8 +26,13 @@ pub(crate) enum Command {
 /// # Errors
 /// What the server refused.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
-    let Command::List { limit } = command;
-    let page = context.client.get(&format!("/audit?limit={limit}")).await?;
+    let Command::List { limit, everywhere } = command;
+    let path = format!("/audit?limit={limit}");
+    let page = if everywhere {
+        context.client.json(context.client.request(Method::GET, &path)).await?
+    } else {
+        context.client.get(&path).await?
+    };
     context.format.print(&json!(items(&page)), |rows| {
         let row = |row: &serde_json::Value| {
             ["/at", "/actor", "/action", "/object"].map(|pointer| text(row, pointer)).to_vec()

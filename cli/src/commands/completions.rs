@@ -1,10 +1,10 @@
 //! `flotilla completions SHELL`.
 
-use std::io;
-
 use anyhow::Result;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+
+use crate::output::print;
 
 /// Which shell.
 #[derive(Debug, clap::Args)]
@@ -14,8 +14,11 @@ pub(crate) struct Args {
 }
 
 /// Prints the script.
-#[expect(clippy::unnecessary_wraps, reason = "every command has the same form")]
+///
+/// # Errors
+/// When stdout can't be written.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    clap_complete::generate(args.shell, &mut crate::args::Args::command(), "flotilla", &mut io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::args::Args::command(), "flotilla", &mut script);
+    print(script.trim_ascii_end())
 }

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use reqwest::Method;
 use reqwest::header::{COOKIE, ORIGIN, SET_COOKIE};
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) ->
     let password = secret(PASSWORD, &format!("password of {}: ", args.user))?;
     let mut session = Session::open(&client, &args.user, &password).await?;
     if session.must_change_password {
-        let new = secret(NEW_PASSWORD, "this password works once; new password: ")?;
+        let new = new_secret()?;
         session.change_password(&client, &password, &new).await?;
         session = Session::open(&client, &args.user, &new).await?;
     }
@@ -160,6 +160,14 @@ fn secret(variable: &str, prompt: &str) -> Result<String> {
         Ok(value) => Ok(value),
         Err(_) => bail!("no terminal to ask on; set {variable}"),
     }
+}
+
+/// Typed twice: nobody sees what is typed, and a slip would lock its user out.
+fn new_secret() -> Result<String> {
+    let new = secret(NEW_PASSWORD, "this password works once; new password: ")?;
+    let again = secret(NEW_PASSWORD, "the new password again: ")?;
+    ensure!(new == again, "the two passwords differ; nothing has changed");
+    Ok(new)
 }
 
 fn host_name() -> String {

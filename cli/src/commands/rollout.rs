@@ -231,9 +231,12 @@ async fn watch(context: &Context, rollout: &str, timeout_s: Option<u64>) -> Resu
     }
 }
 
+/// How a stage is shown that no device was left for.
+const NOT_NEEDED: &str = "not_needed";
+
 fn progress(rollout: &Value) -> String {
     let stages = rollout["stages"].as_array().into_iter().flatten();
-    let stages: Vec<String> = stages.map(|stage| text(stage, "/state")).collect();
+    let stages: Vec<String> = stages.map(|stage| stage_state(rollout, stage)).collect();
     let waits_for = rollout["waits_for"].as_str().map_or(String::new(), |why| format!(": {why}"));
     format!("{}: {}{waits_for}", text(rollout, "/state"), stages.join(" | "))
 }
@@ -257,14 +260,23 @@ fn show(rollout: &Value) -> String {
         ("why", rollout["reason"].as_str().or(rollout["waits_for"].as_str()).unwrap_or_default().into()),
     ]);
     let stages = rollout["stages"].as_array().map_or(&[][..], Vec::as_slice);
-    let rows = stages.iter().flat_map(stage_rows).collect();
+    let rows = stages.iter().flat_map(|stage| stage_rows(rollout, stage)).collect();
     format!("{head}\n{}", table(&["stage", "state", "gate", "verdict", "because"], rows, "no stage yet"))
 }
 
+/// A stage that never began because earlier ones took every device is not one that still waits.
+fn stage_state(rollout: &Value, stage: &Value) -> String {
+    if rollout["state"] == "completed" && stage["state"] == "pending" {
+        return NOT_NEEDED.into();
+    }
+    text(stage, "/state")
+}
+
 /// One row per gate, the stage's name and state on the first.
-fn stage_rows(stage: &Value) -> Vec<Vec<String>> {
+fn stage_rows(rollout: &Value, stage: &Value) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for gate in stage["gates"].as_array().into_iter().flatten() {
+    let gates = stage["gates"].as_array().filter(|_| stage_state(rollout, stage) != NOT_NEEDED);
+    for gate in gates.into_iter().flatten() {
         let cells = ["/metric", "/verdict", "/because"].map(|pointer| text(gate, pointer));
         rows.push([&[String::new(), String::new()], cells.as_slice()].concat());
     }
@@ -272,7 +284,7 @@ fn stage_rows(stage: &Value) -> Vec<Vec<String>> {
         rows.push(vec![String::new(); 5]);
     }
     rows[0][0] = text(stage, "/name");
-    rows[0][1] = text(stage, "/state");
+    rows[0][1] = stage_state(rollout, stage);
     rows
 }
 

@@ -34,8 +34,7 @@ pub(crate) fn parse(text: &str) -> Result<Value> {
     if !BEHAVIOUR.contains(&metric) {
         bail!("{metric} is no metric; known: {}, {}", TASKS.join(", "), BEHAVIOUR.join(", "));
     }
-    let by_at_most =
-        limit.parse::<f64>().ok().filter(|limit| limit.is_finite()).with_context(|| form(text))?;
+    let by_at_most = share(limit).filter(|limit| limit.is_finite()).with_context(|| form(text))?;
     let samples = samples.unwrap_or(SAMPLES);
     Ok(json!({
         "metric": metric,
@@ -43,6 +42,14 @@ pub(crate) fn parse(text: &str) -> Result<Value> {
         "min_sample": samples,
         "min_control_sample": samples,
     }))
+}
+
+/// `0.05` and `5%` are the same.
+fn share(text: &str) -> Option<f64> {
+    match text.strip_suffix('%') {
+        Some(percent) => percent.parse::<f64>().ok().map(|percent| percent / 100.0),
+        None => text.parse().ok(),
+    }
 }
 
 fn form(text: &str) -> String {
@@ -59,6 +66,7 @@ mod tests {
         assert_eq!(gate["limit"]["worse_than_control"]["by_at_most"], 0.05);
         assert_eq!((&gate["min_sample"], &gate["min_control_sample"]), (&json!(200), &json!(200)));
         assert_eq!(parse("error_rate:0.01").unwrap()["min_sample"], 100);
+        assert_eq!(parse("accuracy:5%").unwrap()["limit"], parse("accuracy:0.05").unwrap()["limit"]);
     }
 
     #[test]

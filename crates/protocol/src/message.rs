@@ -1,5 +1,7 @@
 //! Control messages: JSON, small, each with its wire version (`v`, written and checked by the codec).
 
+use std::fmt;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -212,7 +214,7 @@ pub struct SelfTestResult {
     pub samples: u32,
     /// Samples whose answer was within tolerance.
     pub passed: u32,
-    /// Median latency of one inference in microseconds.
+    /// Median CPU time of one inference in microseconds.
     pub p50_us: u64,
     /// 95th percentile in microseconds.
     pub p95_us: u64,
@@ -271,6 +273,13 @@ pub enum CauseKind {
     Superseded,
     /// A bug of ours.
     Internal,
+}
+
+/// As written in JSON.
+impl fmt::Display for CauseKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 impl CauseKind {

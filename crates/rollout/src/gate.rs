@@ -48,6 +48,11 @@ impl Metric {
         )
     }
 
+    /// Whether it is a share or a distance from 0 to 1, so that a limit beyond 1 could never fail.
+    pub fn is_share(self) -> bool {
+        !self.is_counted() && self != Self::LatencyP95
+    }
+
     /// Whether a larger value is better.
     pub fn is_higher_better(self) -> bool {
         matches!(self, Self::Accuracy | Self::EstimatedAccuracy)

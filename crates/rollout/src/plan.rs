@@ -343,13 +343,16 @@ fn check_gates(field: &str, gates: &[Gate], fault: &mut impl FnMut(String, &str)
         fault(field.into(), "at most 50 gates");
     }
     for (i, gate) in gates.iter().enumerate() {
-        let is_finite = match gate.limit {
-            Limit::Tasks { .. } => true,
-            Limit::Value { bound } => bound.is_finite(),
-            Limit::WorseThanControl { by_at_most, .. } => by_at_most.is_finite(),
+        let limit = match gate.limit {
+            Limit::Tasks { .. } => 0.0,
+            Limit::Value { bound } => bound,
+            Limit::WorseThanControl { by_at_most, .. } => by_at_most,
         };
-        if !is_finite {
+        if !limit.is_finite() {
             fault(format!("{field}[{i}].limit"), "must be a finite number");
+        }
+        if gate.metric.is_share() && limit.abs() > 1.0 {
+            fault(format!("{field}[{i}].limit"), "must be a share, e.g. 0.05 for five points");
         }
         if gate.metric.is_counted() != matches!(gate.limit, Limit::Tasks { .. }) {
             fault(

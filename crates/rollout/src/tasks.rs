@@ -38,6 +38,9 @@ pub struct Task {
     /// Offset of local time from UTC in seconds.
     #[serde(default)]
     pub utc_offset_s: i32,
+    /// Why the attempt before failed, while the task waits for its retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<CauseKind>,
     /// Set while the device is being brought back.
     #[serde(default)]
     pub is_restoring: bool,

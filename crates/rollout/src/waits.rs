@@ -48,7 +48,8 @@ impl Rollout {
             .take(NAMED)
             .map(|task| {
                 let is_gone = !is_online(&task.device);
-                format!("{} {}", task.device, if is_gone { "is not connected" } else { standing(task) })
+                let standing = if is_gone { "is not connected".to_owned() } else { standing(task) };
+                format!("{} {standing}", task.device)
             })
             .collect();
         let more = count - named.len();
@@ -63,11 +64,12 @@ impl Rollout {
     }
 }
 
-fn standing(task: &Task) -> &'static str {
-    match task.phase {
-        Phase::Queued => "waits for its turn",
-        Phase::Offered => "hasn't answered the offer yet",
-        Phase::Probation => "is in probation",
-        _ => "is at work",
+fn standing(task: &Task) -> String {
+    match (task.phase, task.last_failure) {
+        (Phase::Queued, Some(cause)) => format!("waits for its retry after {cause}"),
+        (Phase::Queued, None) => "waits for its turn".into(),
+        (Phase::Offered, _) => "hasn't answered the offer yet".into(),
+        (Phase::Probation, _) => "is in probation".into(),
+        _ => "is at work".into(),
     }
 }

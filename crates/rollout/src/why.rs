@@ -104,12 +104,11 @@ impl Rollout {
                 let seconds = self.core.plan.task_timeout_s;
                 (WhyCode::Failed, format!("it took longer than {seconds} s in attempt {}", task.attempt))
             }
-            Phase::Failed(kind) => (WhyCode::Failed, format!("it failed before it served: {kind:?}")),
-            Phase::Rejected(kind) => (WhyCode::Failed, format!("the device refused the release: {kind:?}")),
-            Phase::RolledBack(RollbackReason::Device(kind)) => (
-                WhyCode::Failed,
-                format!("the device fell back to its earlier release in probation: {kind:?}"),
-            ),
+            Phase::Failed(kind) => (WhyCode::Failed, format!("it failed before it served: {kind}")),
+            Phase::Rejected(kind) => (WhyCode::Failed, format!("the device refused the release: {kind}")),
+            Phase::RolledBack(RollbackReason::Device(kind)) => {
+                (WhyCode::Failed, format!("the device fell back to its earlier release in probation: {kind}"))
+            }
             Phase::RolledBack(RollbackReason::Gate) => {
                 (WhyCode::BroughtBack, "a gate failed and the device was brought back".into())
             }
@@ -141,9 +140,13 @@ impl Rollout {
                 let own = stage_text(own.unwrap_or_default());
                 (WhyCode::LaterStage, format!("{own}; stage {} is {}", stage + 1, state_text(state)))
             }
-            Status::Running { .. } if task.due.is_some() => {
-                (WhyCode::Waiting, "it waits for its retry or its maintenance window".into())
-            }
+            Status::Running { .. } if task.due.is_some() => match task.last_failure {
+                Some(cause) => {
+                    let attempt = task.attempt;
+                    (WhyCode::Waiting, format!("attempt {attempt} failed ({cause}); it is tried again"))
+                }
+                None => (WhyCode::Waiting, "it waits for its maintenance window".into()),
+            },
             Status::Running { .. } => {
                 (WhyCode::Waiting, "it is its stage's turn; the rate limit holds it back".into())
             }

@@ -36,8 +36,9 @@ impl SmallDisk {
         }
     }
 
+    /// Takes what is left; again, what has become free since.
     fn fill(&self) -> Result<()> {
-        let mut file = std::fs::File::create(self.ballast())?;
+        let mut file = std::fs::File::options().create(true).append(true).open(self.ballast())?;
         loop {
             match file.write(&[0x5A; 4096]) {
                 Ok(_) => {}
@@ -83,6 +84,7 @@ fn fill_and_free(world: &mut World, disk: &SmallDisk) -> Result<Outcome> {
     // Power fails now too: the agent must come up serving on a disk that takes no byte.
     world.stop_feeding()?;
     world.agents[ON_SMALL_DISK].kill();
+    disk.fill()?;
     world.agents[ON_SMALL_DISK].start().context("on a full disk")?;
     comes_up_with(world, ON_SMALL_DISK, &[&before]).context("on a full disk")?;
     let unstored = world.problem(ON_SMALL_DISK, &["telemetry can't be stored"])?;

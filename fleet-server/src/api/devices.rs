@@ -54,6 +54,7 @@ pub struct DeviceQuery {
 
 /// Changes to a device.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct DeviceChange {
     /// Replaces the server's labels.
     labels: BTreeMap<String, String>,
@@ -97,6 +98,7 @@ pub struct Why {
 
 /// What a device is asked to do once.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum NewCommand {
     /// Say hello again and refresh the signed metadata.

@@ -14,6 +14,7 @@ use super::types::{List, ModelPath, Timestamp};
 use crate::app::AppState;
 use crate::domain::drift::{self as domain, DriftError, WindowRules, WindowSpan};
 use crate::store::drift::{self, WindowFilter};
+use crate::store::releases;
 
 /// Most windows in one answer: the newest.
 const MAX_WINDOWS: i64 = 500;
@@ -220,7 +221,11 @@ async fn windows(
         to,
         limit: MAX_WINDOWS,
     };
-    let found = drift::list(&mut *state.store.read().await?, &scope.project, &path.model, &filter).await?;
+    let mut conn = state.store.read().await?;
+    if releases::model(&mut conn, &scope.project, &path.model).await?.is_none() {
+        return Err(ApiError::not_found("model"));
+    }
+    let found = drift::list(&mut conn, &scope.project, &path.model, &filter).await?;
     let closed = state.clock.now().plus_millis(-rules(&state).late_ms);
     let shown = |w: drift::DriftWindow| DriftWindow {
         version: w.version,

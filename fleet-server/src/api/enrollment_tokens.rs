@@ -58,6 +58,7 @@ pub struct EnrollmentToken {
 
 /// A token to make.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewEnrollmentToken {
     /// Fixes the device's name.
     #[schema(value_type = Option<String>)]

@@ -1,4 +1,4 @@
-//! For load balancers, systemd and Prometheus; no sign-in, no names, only sums.
+//! For load balancers and systemd, without sign-in; and for Prometheus, with a viewer's token over all projects.
 
 use axum::Router;
 use axum::extract::State;
@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::error::{ApiError, ApiResult};
+use super::extract::{Everywhere, Viewer};
 use crate::app::AppState;
 use crate::store::overview;
 
@@ -35,7 +36,7 @@ async fn readyz(State(state): State<AppState>) -> ApiResult<&'static str> {
     Ok("ready\n")
 }
 
-async fn metrics(State(state): State<AppState>) -> Response {
+async fn metrics(State(state): State<AppState>, _viewer: Everywhere<Viewer>) -> Response {
     let totals = match state.store.read().await {
         Ok(mut conn) => overview::totals(&mut conn).await,
         Err(e) => Err(e),

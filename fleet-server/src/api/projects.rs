@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult, ErrorBody};
 use super::extract::{Admin, Everywhere, InProject, Json, SignedIn, Viewer};
-use super::types::{List, ProjectPath, Timestamp};
+use super::types::{List, ProjectPath, Timestamp, check_title};
 use crate::app::AppState;
 use crate::domain::access::Role;
 use crate::domain::audit::{self, Change};
@@ -36,6 +36,7 @@ pub struct Project {
 
 /// A project to make.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewProject {
     /// Its name in paths and topics: 1 to 63 of a-z, 0-9, `-`, `_`, `.`.
     #[schema(value_type = String)]
@@ -66,6 +67,7 @@ async fn create(
     admin: Everywhere<Admin>,
     Json(body): Json<NewProject>,
 ) -> ApiResult<(StatusCode, Json<Project>)> {
+    check_title(&body.title)?;
     let project =
         projects::Project { project: body.project, title: body.title, created_at: state.clock.now() };
     let mut tx = state.store.begin().await?;

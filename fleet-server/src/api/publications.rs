@@ -43,6 +43,7 @@ pub struct OnlineKeys {
 
 /// A file of a publication.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PublishedFile {
     /// Metadata: `root`, `targets` or a model's name. Targets: the target's path.
     pub name: String,
@@ -52,6 +53,7 @@ pub struct PublishedFile {
 
 /// What a publisher sends. Blobs are uploaded before.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewPublication {
     /// Signed files: `root`, `targets`, models' roles.
     #[serde(default)]

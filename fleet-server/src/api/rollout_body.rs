@@ -167,7 +167,8 @@ pub struct RolloutTask {
     pub stage: Option<u16>,
     /// Where it stands.
     pub phase: String,
-    /// Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`.
+    /// Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`; of the attempt that
+    /// failed for a task that waits for its retry.
     #[schema(required)]
     pub cause: Option<String>,
     /// Tries so far.
@@ -348,7 +349,7 @@ impl RolloutTask {
             device: task.device.to_string(),
             stage: task.stage,
             phase: task.phase.name().to_string(),
-            cause: cause(task.phase),
+            cause: cause(task.phase).or_else(|| task.last_failure.map(|kind| text(&kind))),
             attempt: task.attempt,
             since: task.since.into(),
             is_restoring: task.is_restoring,

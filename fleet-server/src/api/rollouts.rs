@@ -65,6 +65,7 @@ struct TaskQuery {
 
 /// Why a person decides so.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Decision {
     /// For the journal; may be left out.
     #[serde(default)]

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult, ErrorBody};
 use super::extract::{Json, Path, SignedIn};
-use super::types::{List, Timestamp, TokenPath};
+use super::types::{List, Timestamp, TokenPath, check_title};
 use super::users::{GrantBody, checked_grant};
 use crate::app::AppState;
 use crate::domain::access::{Grant, Principal, Proof, Role, Scope};
@@ -62,6 +62,7 @@ impl From<tokens::ApiToken> for ApiToken {
 
 /// A token to make.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// What it is for.
     title: String,
@@ -101,9 +102,7 @@ async fn create(
     Json(body): Json<NewToken>,
 ) -> ApiResult<(StatusCode, Json<CreatedToken>)> {
     let now = state.clock.now();
-    if body.title.trim().is_empty() || body.title.len() > 200 {
-        return Err(ApiError::unprocessable("bad_title", "A token's title has 1 to 200 characters."));
-    }
+    check_title(&body.title)?;
     if body.expires_at.is_some_and(|end| end.0 <= now) {
         return Err(ApiError::unprocessable("bad_expiry", "The token would have ended already."));
     }

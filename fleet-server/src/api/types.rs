@@ -8,8 +8,29 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 
+use super::error::{ApiError, ApiResult};
 use super::extract::cursor;
 use crate::store::Page;
+
+/// Longest title in characters.
+const MAX_TITLE_CHARS: usize = 200;
+
+/// Refuses titles that nobody could read or show.
+///
+/// # Errors
+/// 422 `bad_title`.
+pub fn check_title(title: &str) -> ApiResult<()> {
+    // Text direction marks can make one title look like another.
+    let is_hidden =
+        |c: char| c.is_control() || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    if title.trim().is_empty() || title.chars().count() > MAX_TITLE_CHARS || title.contains(is_hidden) {
+        return Err(ApiError::unprocessable(
+            "bad_title",
+            "A title has 1 to 200 characters and no control characters.",
+        ));
+    }
+    Ok(())
+}
 
 /// A point in time, RFC 3339 with `Z` and milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ToSchema)]

@@ -24,6 +24,7 @@ pub fn router() -> OpenApiRouter<AppState> {
 
 /// One role in one project or in all.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct GrantBody {
     /// A project's id, or `*` for all projects and the server itself.
     pub project: String,
@@ -69,6 +70,7 @@ impl From<users::User> for User {
 
 /// A user to make.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// 1 to 64 letters, digits and `. _ - @ +`.
     username: String,
@@ -88,6 +90,7 @@ pub struct CreatedUser {
 
 /// Changes to a user; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct UserChange {
     /// Replaces all grants.
     grants: Option<Vec<GrantBody>>,

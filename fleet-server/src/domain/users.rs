@@ -18,7 +18,7 @@ use crate::domain::access::{Grant, Role, Scope};
 use crate::domain::audit::{self, Change};
 use crate::ids::random_bytes;
 use crate::store::users::User;
-use crate::store::{StoreError, projects, users};
+use crate::store::{Store, StoreError, projects, sessions, users};
 
 /// Shortest password in characters.
 pub const MIN_PASSWORD_CHARS: usize = 10;
@@ -42,6 +42,9 @@ pub enum UserError {
         #[source]
         source: std::io::Error,
     },
+    /// Nobody has that name.
+    #[error("no user is named {0:?}")]
+    Unknown(String),
     /// The database failed.
     #[error("cannot store the user")]
     Store(#[from] StoreError),
@@ -94,6 +97,28 @@ pub async fn ensure_first_start(state: &AppState) -> Result<Option<FirstAdmin>, 
     }
     tx.commit().await?;
     Ok(first)
+}
+
+/// Gives a user a one-time password and ends the sessions: for whoever holds the server's own data, when no admin can
+/// sign in any more.
+///
+/// # Errors
+/// [`UserError::Unknown`]; others when the database refuses. Nothing has changed then.
+pub async fn reset_password(store: &Store, username: &str, now: UnixMillis) -> Result<String, UserError> {
+    let password = one_time_password();
+    let mut tx = store.begin().await?;
+    let user = users::get(&mut tx, username).await?;
+    let mut user = user.ok_or_else(|| UserError::Unknown(username.to_owned()))?;
+    user.password_hash = hash_password(&password)?;
+    user.must_change_password = true;
+    user.is_disabled = false;
+    user.updated_at = now;
+    users::update(&mut tx, &user).await?;
+    sessions::delete_of_user(&mut tx, username).await?;
+    let change = Change::new(now, "server", "user.reset_password", "user", username);
+    audit::record(&mut tx, &change).await?;
+    tx.commit().await?;
+    Ok(password)
 }
 
 fn first_password_file(state: &AppState) -> PathBuf {

@@ -236,6 +236,7 @@ impl Run<'_> {
             let (mode, due) = (plan.mode, self.after(plan.unreachable_after_s));
             self.set_phase(at, Phase::Offered, "its turn in the stage has come", |task| {
                 task.attempt += 1;
+                task.last_failure = None;
                 task.due = Some(due);
             });
             let attempt = self.rollout.tasks.get(at).attempt;

@@ -50,6 +50,7 @@ impl Run<'_> {
             due: None,
             previous: facts.current.clone(),
             utc_offset_s: facts.utc_offset_s,
+            last_failure: None,
             is_restoring: false,
             late: None,
         };

@@ -58,6 +58,10 @@ impl Run<'_> {
         let doublings = task.attempt.saturating_sub(1).min(16);
         let due = self.after(plan.retries.backoff_s << doublings);
         let cause = format!("attempt {} of {} may succeed", task.attempt + 1, plan.retries.max + 1);
-        self.set_phase(at, Phase::Queued, cause, |task| task.due = Some(due));
+        let failure = task.phase.cause();
+        self.set_phase(at, Phase::Queued, cause, |task| {
+            task.due = Some(due);
+            task.last_failure = failure;
+        });
     }
 }

@@ -1791,7 +1791,10 @@ export interface components {
                  * @description Tries so far.
                  */
                 attempt: number;
-                /** @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`. */
+                /**
+                 * @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`; of the attempt that
+                 *     failed for a task that waits for its retry.
+                 */
                 cause: string | null;
                 /** @description Which device. */
                 device: string;
@@ -2300,7 +2303,10 @@ export interface components {
              * @description Tries so far.
              */
             attempt: number;
-            /** @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`. */
+            /**
+             * @description Class of the reason, for phases that have one, e.g. `download`, `already_there`, `gate`; of the attempt that
+             *     failed for a task that waits for its retry.
+             */
             cause: string | null;
             /** @description Which device. */
             device: string;
@@ -2481,7 +2487,9 @@ export interface components {
             active: components["schemas"]["ReleaseName"] | null;
             /**
              * @description Stable name: `on_release`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
-             *     `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`.
+             *     `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`; while a rollout is open that hasn't
+             *     asked the device: `not_a_target`, `not_started`, `later_stage`, `paused`, `waiting`, `skipped`,
+             *     `unreachable`, `brought_back`.
              */
             answer: string;
             cause: components["schemas"]["CauseBody"] | null;

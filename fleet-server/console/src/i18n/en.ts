@@ -234,6 +234,7 @@ export const en = {
   'release.title': '{model} {version}',
   'release.facts': 'Manifest',
   'release.digest': 'Manifest digest',
+  'release.blobDigest': 'Digest (SHA-256)',
   'release.created': 'Built',
   'release.minAgent': 'Oldest agent',
   'release.minCounter': 'Lowest accepted counter',
@@ -243,7 +244,7 @@ export const en = {
   'release.outputs': 'Outputs',
   'release.labels': 'Labels',
   'release.budgets': 'Budgets',
-  'release.latencyBudget': 'Latency (p95)',
+  'release.latencyBudget': 'Latency budget (p95)',
   'release.memoryBudget': 'Memory',
   'release.probation': 'Probation',
   'release.probationText':
@@ -385,6 +386,7 @@ export const en = {
   'rolloutState.invalidated': 'Invalidated',
 
   'stageState.pending': 'Pending',
+  'stageState.not_needed': 'Not needed',
   'stageState.offering': 'Offering',
   'stageState.soaking': 'Soaking',
   'stageState.gate_passed': 'Gate passed',
@@ -500,7 +502,8 @@ export const en = {
   'drift.kind.numeric': 'numeric',
   'drift.kind.categorical': 'categorical',
   'drift.kind.prediction': 'prediction',
-  'drift.summary': '{drifted} of {total} columns drift',
+  'drift.summary':
+    '{inputs} of {allInputs} inputs drift (half makes the dataset drift); {drifted} of {total} columns in all',
   'drift.dataset': 'Dataset drift',
   'drift.none': 'No windows in this time',
   'drift.noneHint':
@@ -511,6 +514,7 @@ export const en = {
   'drift.worst': 'Highest score',
   'drift.scope': 'Pattern',
   'drift.timeline': 'Timeline',
+  'drift.timelineNote': 'one line for each release; columns of {version}',
   'drift.accuracy': 'Accuracy',
   'drift.estimated': 'estimated',
   'drift.realised': 'with labels',

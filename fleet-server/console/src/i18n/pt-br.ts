@@ -236,6 +236,7 @@ export const ptBr: Catalogue = {
   'release.title': '{model} {version}',
   'release.facts': 'Manifesto',
   'release.digest': 'Digest do manifesto',
+  'release.blobDigest': 'Digest (SHA-256)',
   'release.created': 'Gerada',
   'release.minAgent': 'Agente mais antigo',
   'release.minCounter': 'Menor contador aceito',
@@ -245,7 +246,7 @@ export const ptBr: Catalogue = {
   'release.outputs': 'Saídas',
   'release.labels': 'Rótulos',
   'release.budgets': 'Limites',
-  'release.latencyBudget': 'Latência (p95)',
+  'release.latencyBudget': 'Limite de latência (p95)',
   'release.memoryBudget': 'Memória',
   'release.probation': 'Período de prova',
   'release.probationText':
@@ -386,6 +387,7 @@ export const ptBr: Catalogue = {
   'rolloutState.invalidated': 'Invalidado',
 
   'stageState.pending': 'Pendente',
+  'stageState.not_needed': 'Dispensado',
   'stageState.offering': 'Oferecendo',
   'stageState.soaking': 'Em observação',
   'stageState.gate_passed': 'Barreira vencida',
@@ -501,7 +503,8 @@ export const ptBr: Catalogue = {
   'drift.kind.numeric': 'numérica',
   'drift.kind.categorical': 'categórica',
   'drift.kind.prediction': 'predição',
-  'drift.summary': '{drifted} de {total} colunas com deriva',
+  'drift.summary':
+    '{inputs} de {allInputs} entradas com deriva (a metade faz derivar os dados); {drifted} de {total} colunas ao todo',
   'drift.dataset': 'Deriva do conjunto',
   'drift.none': 'Nenhuma janela neste período',
   'drift.noneHint':
@@ -512,6 +515,7 @@ export const ptBr: Catalogue = {
   'drift.worst': 'Maior valor',
   'drift.scope': 'Padrão',
   'drift.timeline': 'Linha do tempo',
+  'drift.timelineNote': 'uma linha para cada versão; colunas da {version}',
   'drift.accuracy': 'Acurácia',
   'drift.estimated': 'estimada',
   'drift.realised': 'com rótulos',

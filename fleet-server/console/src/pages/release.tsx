@@ -105,7 +105,7 @@ function Blobs({ manifest }: { readonly manifest: Manifest }) {
   ];
   const columns: readonly Column<(typeof blobs)[number]>[] = [
     { id: 'name', header: t('release.blob'), cell: ([name]) => name },
-    { id: 'digest', header: t('release.digest'), cell: ([, blob]) => <Digest value={blob.digest} /> },
+    { id: 'digest', header: t('release.blobDigest'), cell: ([, blob]) => <Digest value={blob.digest} /> },
     {
       id: 'type',
       header: t('release.mediaType'),

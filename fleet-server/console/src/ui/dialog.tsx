@@ -52,6 +52,56 @@ export function DialogActions({ children }: { readonly children: ReactNode }) {
   return <footer className="dialog-actions">{children}</footer>;
 }
 
+interface FormDialogProps {
+  readonly title: string;
+  /** On the button that submits. */
+  readonly action: string;
+  readonly isPending: boolean;
+  readonly error: string | null;
+  readonly onSubmit: () => void;
+  readonly onClose: () => void;
+  /** The fields. */
+  readonly children: ReactNode;
+}
+
+/** A form that makes something: fields, what went wrong, and the way on. Mounted while open. */
+export function FormDialog({
+  title,
+  action,
+  isPending,
+  error,
+  onSubmit,
+  onClose,
+  children,
+}: FormDialogProps) {
+  const { t } = useI18n();
+  return (
+    <Dialog title={title} isOpen onClose={onClose}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          onSubmit();
+        }}
+      >
+        <DialogBody>
+          {children}
+          {error !== null && (
+            <p className="field-error" role="alert">
+              {error}
+            </p>
+          )}
+        </DialogBody>
+        <DialogActions>
+          <Button onPress={onClose}>{t('action.cancel')}</Button>
+          <Button type="submit" look="primary" isPending={isPending}>
+            {action}
+          </Button>
+        </DialogActions>
+      </form>
+    </Dialog>
+  );
+}
+
 interface ConfirmProps {
   readonly title: string;
   readonly text: string;

@@ -1,11 +1,11 @@
 /** Makes a one-time enrolment token and shows its text exactly once. */
-import { useState, type SubmitEvent } from 'react';
+import { useState } from 'react';
 import { useCreateEnrolmentToken } from '../../api/enrolment';
 import { messageOf } from '../../api/errors';
 import { useI18n } from '../../i18n/i18n';
 import { Button } from '../../ui/button';
 import { CopyButton } from '../../ui/copy';
-import { Dialog, DialogActions, DialogBody } from '../../ui/dialog';
+import { Dialog, DialogActions, DialogBody, FormDialog } from '../../ui/dialog';
 import { Select, TextField } from '../../ui/field';
 import { parseLabels } from '../../ui/labels';
 import { Notice } from '../../ui/states';
@@ -29,51 +29,42 @@ export function EnrolDialog({ project, onClose }: EnrolProps) {
 
   if (create.data)
     return <TokenOnce text={create.data.text} expires={create.data.token.expires_at} onClose={onClose} />;
-  const submit = (event: SubmitEvent) => {
-    event.preventDefault();
+  const submit = () => {
     if ('badLine' in parsed) return;
     create.mutate({ device: device.trim(), labels: parsed.labels, lifetimeS: Number(hours) * 3_600 });
   };
   return (
-    <Dialog title={t('enrol.title')} isOpen onClose={onClose}>
-      <form onSubmit={submit}>
-        <DialogBody>
-          <p className="muted">{t('enrol.intro')}</p>
-          <TextField
-            label={t('enrol.device')}
-            hint={t('enrol.deviceHint')}
-            value={device}
-            onChange={setDevice}
-            autoFocus
-          />
-          <TextField
-            label={t('enrol.labels')}
-            hint={t('device.labelsHint')}
-            value={labels}
-            onChange={setLabels}
-            isMultiline
-            error={'badLine' in parsed ? t('device.labelsBad', { n: parsed.badLine }) : null}
-          />
-          <Select
-            label={t('enrol.expires')}
-            options={HOURS.map((id) => ({ id, label: t(`enrol.hours.${id}`) }))}
-            value={hours}
-            onChange={setHours}
-          />
-          {create.error && (
-            <p className="field-error" role="alert">
-              {messageOf(create.error)}
-            </p>
-          )}
-        </DialogBody>
-        <DialogActions>
-          <Button onPress={onClose}>{t('action.cancel')}</Button>
-          <Button type="submit" look="primary" isPending={create.isPending}>
-            {t('enrol.submit')}
-          </Button>
-        </DialogActions>
-      </form>
-    </Dialog>
+    <FormDialog
+      title={t('enrol.title')}
+      action={t('enrol.submit')}
+      isPending={create.isPending}
+      error={messageOf(create.error)}
+      onSubmit={submit}
+      onClose={onClose}
+    >
+      <p className="muted">{t('enrol.intro')}</p>
+      <TextField
+        label={t('enrol.device')}
+        hint={t('enrol.deviceHint')}
+        value={device}
+        onChange={setDevice}
+        autoFocus
+      />
+      <TextField
+        label={t('enrol.labels')}
+        hint={t('device.labelsHint')}
+        value={labels}
+        onChange={setLabels}
+        isMultiline
+        error={'badLine' in parsed ? t('device.labelsBad', { n: parsed.badLine }) : null}
+      />
+      <Select
+        label={t('enrol.expires')}
+        options={HOURS.map((id) => ({ id, label: t(`enrol.hours.${id}`) }))}
+        value={hours}
+        onChange={setHours}
+      />
+    </FormDialog>
   );
 }
 

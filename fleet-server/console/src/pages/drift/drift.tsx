@@ -1,6 +1,6 @@
 /** Drift of a model: the columns table, the distributions, the timeline, and which device it comes from. */
 import { Link, Navigate, useParams } from 'react-router';
-import { useDrift, type DriftQuery } from '../../api/drift';
+import { useDrift, type DriftQuery, type DriftWindow } from '../../api/drift';
 import { useDevices } from '../../api/devices';
 import { useModels, useReleases } from '../../api/releases';
 import { useI18n } from '../../i18n/i18n';
@@ -75,13 +75,21 @@ function ModelSelect({
   );
 }
 
+/** The newest window that is complete, of the release that answered most in it; else what there is so far. */
+function latest(windows: readonly DriftWindow[]): DriftWindow | undefined {
+  const closed = windows.filter((window) => window.is_closed);
+  const end = closed.at(-1)?.to;
+  const [first, ...others] = closed.filter((window) => window.to === end);
+  return first ? others.reduce((a, b) => (b.n > a.n ? b : a), first) : windows.at(-1);
+}
+
 function Windows({ project, query }: { readonly project: string; readonly query: DriftQuery }) {
   const { t, format } = useI18n();
   const url = useUrlState();
   const drift = useDrift(project, query);
   if (drift.error && !drift.data) return <Failure error={drift.error} onRetry={() => void drift.refetch()} />;
   if (!drift.data) return <Skeleton lines={12} />;
-  const newest = drift.data.at(-1);
+  const newest = latest(drift.data);
   if (!newest) {
     return (
       <Panel title={t('drift.table')}>
@@ -91,6 +99,9 @@ function Windows({ project, query }: { readonly project: string; readonly query:
   }
   const { report } = newest;
   const feature = url.get('feature');
+  const inputs = report.features.filter(
+    (each) => each.role === 'input' && (each.status === 'drifted' || each.status === 'stable'),
+  );
   return (
     <>
       <Stats>
@@ -101,7 +112,12 @@ function Windows({ project, query }: { readonly project: string; readonly query:
               {t(report.verdict.is_dataset_drifted ? 'drift.detected' : 'drift.notDetected')}
             </Badge>
           }
-          detail={t('drift.summary', { drifted: report.verdict.drifted, total: report.features.length })}
+          detail={t('drift.summary', {
+            inputs: inputs.filter((each) => each.status === 'drifted').length,
+            allInputs: inputs.length,
+            drifted: report.verdict.drifted,
+            total: report.verdict.judged,
+          })}
         />
         <Stat
           label={`${t('drift.accuracy')} (${t('drift.realised')})`}

@@ -1,4 +1,7 @@
-/** Windows in order of time: quality, latency, errors, and the drift of the columns that drift most. */
+/**
+ * Windows in order of time: quality, latency, errors, and the drift of the columns that drift most. Releases that
+ * served in the same time are lines of their own: joined, they would look like a model that swings.
+ */
 import type { DriftWindow } from '../../api/drift';
 import { LineChart, type Series } from '../../charts/line-chart';
 import type { Point } from '../../charts/scale';
@@ -6,6 +9,7 @@ import { useI18n } from '../../i18n/i18n';
 import { Panel } from '../../ui/panel';
 
 const MOST_COLUMNS = 6;
+const MOST_RELEASES = 4;
 
 function points(
   windows: readonly DriftWindow[],
@@ -34,56 +38,62 @@ function columnSeries(windows: readonly DriftWindow[]): Series[] {
     }));
 }
 
+/** Windows of each release; the release with the newest window is last. */
+function byRelease(windows: readonly DriftWindow[]): readonly (readonly [string, readonly DriftWindow[]])[] {
+  const releases = new Map<string, DriftWindow[]>();
+  for (const window of windows) {
+    const earlier = releases.get(window.version) ?? [];
+    releases.delete(window.version);
+    releases.set(window.version, [...earlier, window]);
+  }
+  return [...releases].slice(-MOST_RELEASES);
+}
+
 export function Timeline({ windows }: { readonly windows: readonly DriftWindow[] }) {
   const { t, format } = useI18n();
-  const limit = windows.at(-1)?.report.thresholds.min_distance;
+  const releases = byRelease(windows);
+  const [version = '', newest = []] = releases.at(-1) ?? [];
+  const isOne = releases.length === 1;
+  const limit = newest.at(-1)?.report.thresholds.min_distance;
+  const lines = (label: string, value: (window: DriftWindow) => number | null | undefined): Series[] =>
+    releases.map(([release, own]) => ({
+      id: `${label} ${release}`,
+      label: isOne ? label : release,
+      points: points(own, value),
+    }));
   return (
-    <Panel title={t('drift.timeline')}>
+    <Panel title={t('drift.timeline')} note={isOne ? undefined : t('drift.timelineNote', { version })}>
       <div className="grid-2">
         <LineChart
-          title={t('drift.accuracy')}
+          title={isOne ? t('drift.accuracy') : `${t('drift.accuracy')} (${t('drift.realised')})`}
           format={(value) => format.percent(value, 0)}
           include={[0.8, 1]}
           series={[
-            {
-              id: 'labels',
-              label: t('drift.realised'),
-              points: points(windows, (w) => w.report.quality.accuracy),
-            },
-            {
-              id: 'estimated',
-              label: t('drift.estimated'),
-              points: points(windows, (w) => w.report.quality.estimated_accuracy),
-            },
+            ...lines(t('drift.realised'), (w) => w.report.quality.accuracy),
+            ...(isOne ? lines(t('drift.estimated'), (w) => w.report.quality.estimated_accuracy) : []),
           ]}
         />
         <LineChart
-          title={t('drift.score.line')}
+          title={isOne ? t('drift.score.line') : `${t('drift.score.line')} (${version})`}
           format={(value) => format.score(value, 2)}
           include={[0]}
           {...(limit !== undefined && { limit: { value: limit, label: t('drift.threshold') } })}
-          series={columnSeries(windows)}
+          series={columnSeries(newest)}
         />
         <LineChart
-          title={t('drift.latency')}
+          title={isOne ? t('drift.latency') : `${t('drift.latency')} (p95)`}
           format={format.microseconds}
           include={[0]}
           series={[
-            { id: 'p50', label: 'p50', points: points(windows, (w) => w.report.service.p50_us) },
-            { id: 'p95', label: 'p95', points: points(windows, (w) => w.report.service.p95_us) },
+            ...(isOne ? lines('p50', (w) => w.report.service.p50_us) : []),
+            ...lines('p95', (w) => w.report.service.p95_us),
           ]}
         />
         <LineChart
           title={t('drift.errors')}
           format={(value) => format.percent(value, 1)}
           include={[0, 0.01]}
-          series={[
-            {
-              id: 'errors',
-              label: t('drift.errors'),
-              points: points(windows, (w) => w.report.service.error_rate),
-            },
-          ]}
+          series={lines(t('drift.errors'), (w) => w.report.service.error_rate)}
         />
       </div>
     </Panel>

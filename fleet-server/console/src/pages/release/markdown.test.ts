@@ -14,6 +14,10 @@ describe('model cards', () => {
     ]);
   });
 
+  it('join the lines of an item', () => {
+    expect(parseCard('- one\n  goes on\n- two')).toEqual([{ kind: 'list', items: ['one goes on', 'two'] }]);
+  });
+
   it('end on every input, and keep markup as text', () => {
     for (const text of ['', '```', '|', '#', '- ', '<script>alert(1)</script>', '|-|\n|-|']) {
       expect(parseCard(text).length).toBeLessThan(4);

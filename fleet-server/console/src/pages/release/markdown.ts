@@ -41,6 +41,17 @@ function run(
 }
 
 const isItem = (line: string) => /^\s*[-*+] /.test(line);
+/** One text for each item: a line that is indented under it goes on with it. */
+function joined(lines: readonly string[]): string[] {
+  const items: string[] = [];
+  for (const line of lines) {
+    const previous = items.pop();
+    if (previous !== undefined && !isItem(line)) items.push(`${previous} ${line.trim()}`);
+    else items.push(...(previous === undefined ? [] : [previous]), line.replace(/^\s*[-*+] /, ''));
+  }
+  return items;
+}
+
 const isSpecial = (line: string) =>
   /^#{1,6} /.test(line) || isItem(line) || line.startsWith('```') || line.trim() === '';
 
@@ -62,7 +73,7 @@ export function parseCard(text: string): Block[] {
       at = end + 1;
     } else if (isItem(line)) {
       const [items, end] = run(lines, at, (each) => isItem(each) || /^\s{2,}\S/.test(each));
-      blocks.push({ kind: 'list', items: items.map((item) => plain(item.replace(/^\s*[-*+] /, ''))) });
+      blocks.push({ kind: 'list', items: joined(items).map((item) => plain(item)) });
       at = end;
     } else if (isTableRule(lines[at + 1])) {
       const [rows, end] = run(lines, at + 2, (each) => each.includes('|'));

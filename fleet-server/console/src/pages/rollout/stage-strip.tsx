@@ -17,6 +17,11 @@ export function fillText(t: Translate, fill: Fill): string {
   return t('rollout.fillPercent', { amount: fill.amount });
 }
 
+/** A stage that never began because earlier ones took every device is not one that still waits. */
+function shownState(rollout: RolloutDetail, stage: RolloutDetail['stages'][number]): string {
+  return rollout.state === 'completed' && stage.state === 'pending' ? 'not_needed' : stage.state;
+}
+
 interface StageStripProps {
   readonly rollout: RolloutDetail;
   readonly chosen: number;
@@ -40,7 +45,9 @@ export function StageStrip({ rollout, chosen, onChoose }: StageStripProps) {
             >
               <span className="stage-title">
                 <span className="strong">{`${index + 1}. ${stage.name}`}</span>
-                <Badge tone={toneOf(stage.state)}>{wordOf(t, 'stageState', stage.state)}</Badge>
+                <Badge tone={toneOf(stage.state)}>
+                  {wordOf(t, 'stageState', shownState(rollout, stage))}
+                </Badge>
               </span>
               {plan && (
                 <span className="small muted">

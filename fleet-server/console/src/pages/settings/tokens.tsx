@@ -1,11 +1,11 @@
 /** API tokens for the command line and scripts. */
-import { useState, type SubmitEvent } from 'react';
+import { useState } from 'react';
 import { messageOf } from '../../api/errors';
 import { ROLES, useCan, type Role } from '../../api/session';
 import { useCreateToken, useDeleteToken, useTokens, type ApiToken } from '../../api/users';
 import { useI18n } from '../../i18n/i18n';
 import { Button } from '../../ui/button';
-import { Confirm, Dialog, DialogActions, DialogBody } from '../../ui/dialog';
+import { Confirm, FormDialog } from '../../ui/dialog';
 import { Select, TextField } from '../../ui/field';
 import { Panel } from '../../ui/panel';
 import { Empty } from '../../ui/states';
@@ -126,50 +126,41 @@ function NewTokenDialog({ project, onClose }: { readonly project: string; readon
       />
     );
   }
-  const submit = (event: SubmitEvent) => {
-    event.preventDefault();
+  const submit = () => {
     create.mutate({ title, project, role, lifetimeS: Number(hours) * 3_600 });
   };
   return (
-    <Dialog title={t('tokens.new')} isOpen onClose={onClose}>
-      <form onSubmit={submit}>
-        <DialogBody>
-          <TextField
-            label={t('tokens.name')}
-            hint={t('tokens.nameHint')}
-            value={title}
-            onChange={setTitle}
-            isRequired
-            autoFocus
-          />
-          <Select
-            label={t('users.role')}
-            options={ROLES.filter(can).map((id) => ({ id, label: t(`role.${id}`) }))}
-            value={role}
-            onChange={(id) => setRole(ROLES.find((each) => each === id) ?? 'viewer')}
-          />
-          <Select
-            label={t('enrol.expires')}
-            options={LIFETIMES.map((id) => ({
-              id,
-              label: id === '0' ? t('tokens.forever') : t(`enrol.hours.${id}`),
-            }))}
-            value={hours}
-            onChange={setHours}
-          />
-          {create.error && (
-            <p className="field-error" role="alert">
-              {messageOf(create.error)}
-            </p>
-          )}
-        </DialogBody>
-        <DialogActions>
-          <Button onPress={onClose}>{t('action.cancel')}</Button>
-          <Button type="submit" look="primary" isPending={create.isPending}>
-            {t('action.create')}
-          </Button>
-        </DialogActions>
-      </form>
-    </Dialog>
+    <FormDialog
+      title={t('tokens.new')}
+      action={t('action.create')}
+      isPending={create.isPending}
+      error={messageOf(create.error)}
+      onSubmit={submit}
+      onClose={onClose}
+    >
+      <TextField
+        label={t('tokens.name')}
+        hint={t('tokens.nameHint')}
+        value={title}
+        onChange={setTitle}
+        isRequired
+        autoFocus
+      />
+      <Select
+        label={t('users.role')}
+        options={ROLES.filter(can).map((id) => ({ id, label: t(`role.${id}`) }))}
+        value={role}
+        onChange={(id) => setRole(ROLES.find((each) => each === id) ?? 'viewer')}
+      />
+      <Select
+        label={t('enrol.expires')}
+        options={LIFETIMES.map((id) => ({
+          id,
+          label: id === '0' ? t('tokens.forever') : t(`enrol.hours.${id}`),
+        }))}
+        value={hours}
+        onChange={setHours}
+      />
+    </FormDialog>
   );
 }

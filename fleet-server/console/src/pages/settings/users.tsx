@@ -1,12 +1,12 @@
 /** Local users and their grants. For administrators of the whole server. */
-import { useState, type SubmitEvent } from 'react';
+import { useState } from 'react';
 import { messageOf } from '../../api/errors';
 import { ROLES, useSession, type Role } from '../../api/session';
 import { useCreateUser, useDeleteUser, useResetPassword, useUsers, type User } from '../../api/users';
 import { useI18n } from '../../i18n/i18n';
 import { Badge, Tag } from '../../ui/badge';
 import { Button } from '../../ui/button';
-import { Confirm, Dialog, DialogActions, DialogBody } from '../../ui/dialog';
+import { Confirm, FormDialog } from '../../ui/dialog';
 import { Select, TextField } from '../../ui/field';
 import { Panel } from '../../ui/panel';
 import { Empty } from '../../ui/states';
@@ -151,50 +151,41 @@ function NewUserDialog({ project, onClose }: { readonly project: string; readonl
   const [role, setRole] = useState<Role>('viewer');
   const [scope, setScope] = useState(project);
   if (create.data) return <OneTimePassword text={create.data.one_time_password} onClose={onClose} />;
-  const submit = (event: SubmitEvent) => {
-    event.preventDefault();
+  const submit = () => {
     create.mutate({ username: username.trim(), grant: { project: scope, role } });
   };
   return (
-    <Dialog title={t('users.new')} isOpen onClose={onClose}>
-      <form onSubmit={submit}>
-        <DialogBody>
-          <TextField
-            label={t('users.name')}
-            value={username}
-            onChange={setUsername}
-            isRequired
-            autoFocus
-            autoComplete="off"
-          />
-          <Select
-            label={t('users.role')}
-            options={ROLES.map((id) => ({ id, label: t(`role.${id}`) }))}
-            value={role}
-            onChange={(id) => setRole(ROLES.find((each) => each === id) ?? 'viewer')}
-          />
-          <Select
-            label={t('users.project')}
-            options={[
-              { id: project, label: project },
-              { id: '*', label: t('users.allProjects') },
-            ]}
-            value={scope}
-            onChange={setScope}
-          />
-          {create.error && (
-            <p className="field-error" role="alert">
-              {messageOf(create.error)}
-            </p>
-          )}
-        </DialogBody>
-        <DialogActions>
-          <Button onPress={onClose}>{t('action.cancel')}</Button>
-          <Button type="submit" look="primary" isPending={create.isPending}>
-            {t('action.create')}
-          </Button>
-        </DialogActions>
-      </form>
-    </Dialog>
+    <FormDialog
+      title={t('users.new')}
+      action={t('action.create')}
+      isPending={create.isPending}
+      error={messageOf(create.error)}
+      onSubmit={submit}
+      onClose={onClose}
+    >
+      <TextField
+        label={t('users.name')}
+        value={username}
+        onChange={setUsername}
+        isRequired
+        autoFocus
+        autoComplete="off"
+      />
+      <Select
+        label={t('users.role')}
+        options={ROLES.map((id) => ({ id, label: t(`role.${id}`) }))}
+        value={role}
+        onChange={(id) => setRole(ROLES.find((each) => each === id) ?? 'viewer')}
+      />
+      <Select
+        label={t('users.project')}
+        options={[
+          { id: project, label: project },
+          { id: '*', label: t('users.allProjects') },
+        ]}
+        value={scope}
+        onChange={setScope}
+      />
+    </FormDialog>
   );
 }
