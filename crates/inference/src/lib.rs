@@ -10,6 +10,7 @@ mod error;
 pub mod features;
 pub mod golden;
 mod image;
+pub mod int8;
 mod model;
 mod oip;
 mod post;

@@ -2,6 +2,8 @@
 
 use crate::engine::{Engine, Feed, Value};
 use crate::error::{InferError, LoadError};
+use crate::int8::Int8;
+use crate::int8::report::Report;
 use crate::spec::{Spec, TensorSpec};
 use crate::tensor::{Data, Datatype, Tensor, volume};
 use crate::{post, pre};
@@ -30,9 +32,17 @@ impl Model {
     /// [`LoadError`] by cause; an operator that the runtime lacks is named. Never panics and takes no
     /// more memory than the file and its plan need.
     pub fn load(bytes: &[u8], spec: Spec) -> Result<Self, LoadError> {
+        Self::load_with(bytes, spec, Int8::from_env())
+    }
+
+    /// The same with quantized graphs lowered or not, whatever the environment says.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_with(bytes: &[u8], spec: Spec, int8: Int8) -> Result<Self, LoadError> {
         let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
         let feeds = example.iter().map(|input| feed(&spec, input)).collect::<Result<Vec<_>, _>>()?;
-        let engine = Engine::load(bytes, &feeds)?;
+        let engine = Engine::load(bytes, &feeds, int8)?;
         let model = Self { engine, spec };
         model.check_outputs(&example)?;
         Ok(model)
@@ -41,6 +51,11 @@ impl Model {
     /// Signature, steps and labels.
     pub fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    /// Which nodes run in int8, which fell back and why.
+    pub fn report(&self) -> &Report {
+        self.engine.report()
     }
 
     /// Whether larger batches run in one pass; else they run row by row.

@@ -1,10 +1,13 @@
 //! The fence around tract: bytes of an ONNX file go in, a thing that turns plain values into plain values
-//! comes out. No other module of this crate names a tract type, and panics of tract become errors here.
+//! comes out. No other module of this crate but `int8::lower`, which reads the parsed file, names a tract type,
+//! and panics of tract become errors here.
 
 mod check;
+mod load;
 mod plan;
 
-pub(crate) use plan::{Engine, Feed, Value};
+pub(crate) use load::Engine;
+pub(crate) use plan::{Feed, Plan, Value, plain_f32};
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

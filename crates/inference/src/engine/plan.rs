@@ -1,9 +1,10 @@
-//! From ONNX bytes to a plan that runs.
+//! A graph, or a part of one, as tract plans and runs it.
 //!
 //! A free first dimension becomes a symbol, so that one plan serves every batch size and its weights are in
 //! memory once. Where a model can't be planned like that, the plan is made for one row and larger batches run
 //! row by row.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tract_onnx::Onnx;
@@ -12,12 +13,9 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
-use super::{check, guarded, shorten};
+use super::{guarded, shorten};
 use crate::error::{InferError, LoadError};
 use crate::tensor::{Data, volume};
-
-/// Largest model in bytes.
-const MAX_MODEL_BYTES: usize = 512 * 1024 * 1024;
 
 /// An input as the model will get it: its name in the manifest and its shape for one row.
 #[derive(Debug, Clone)]
@@ -28,12 +26,14 @@ pub(crate) struct Feed {
     pub(crate) shape: Vec<usize>,
 }
 
-/// A loaded model: immutable, shared by reference, one state per run.
-pub(crate) struct Engine {
-    plan: Arc<TypedRunnableModel>,
+/// A graph that tract runs: immutable, shared by reference, one state per run.
+pub(crate) struct Plan {
+    runnable: Arc<TypedRunnableModel>,
     /// For each input of the graph: which feed it takes, and the element type it wants.
     inputs: Vec<(usize, DatumType)>,
     outputs: Vec<String>,
+    /// For each output its shape for one row, if it is f32.
+    shapes: Vec<Option<Vec<usize>>>,
     batching: Batching,
 }
 
@@ -48,33 +48,35 @@ enum Batching {
 /// Values with their shape.
 pub(crate) type Value = (Vec<usize>, Data);
 
-impl Engine {
-    /// Parses, checks, plans and warms up.
-    pub(crate) fn load(bytes: &[u8], feeds: &[Feed]) -> Result<Self, LoadError> {
-        if bytes.len() > MAX_MODEL_BYTES {
-            return Err(LoadError::TooLarge { got: bytes.len(), max: MAX_MODEL_BYTES });
-        }
-        guarded(|| Self::load_unguarded(bytes, feeds))
-            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
+impl Plan {
+    /// Plans a graph that was checked and warms it up.
+    pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        let graph = onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
+        Self::of_graph(graph, feeds)
     }
 
-    fn load_unguarded(mut bytes: &[u8], feeds: &[Feed]) -> Result<Self, LoadError> {
-        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-        let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
-        check::check(&proto, |op| onnx.op_register.0.contains_key(op))?;
-        let graph = build(&onnx, &proto)?;
+    /// The same for a file that isn't needed any more: it is dropped before the plan is made.
+    pub(super) fn build_owned(onnx: &Onnx, proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+        let graph = onnx.model_for_proto_model(&proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
         drop(proto);
+        Self::of_graph(graph, feeds)
+    }
+
+    fn of_graph(graph: InferenceModel, feeds: &[Feed]) -> Result<Self, LoadError> {
         let feeds_of = match_inputs(&graph, feeds)?;
-        let symbolic = Self::plan(graph.clone(), &feeds_of, feeds, Batching::Any);
-        let chosen = match symbolic {
-            Ok(engine) if engine.can_run(feeds, 1).is_ok() && engine.can_run(feeds, 3).is_ok() => engine,
-            Ok(_) | Err(_) => Self::plan(graph, &feeds_of, feeds, Batching::Single)?,
+        let symbolic = Self::of_shapes(graph.clone(), &feeds_of, feeds, Batching::Any);
+        let mut chosen = match symbolic {
+            Ok(plan) if plan.keeps_rows(feeds) => plan,
+            Ok(_) | Err(_) => Self::of_shapes(graph, &feeds_of, feeds, Batching::Single)?,
         };
-        chosen.can_run(feeds, 1).map_err(LoadError::WarmUp)?;
+        let outputs = chosen.can_run(feeds, 1).map_err(LoadError::WarmUp)?;
+        let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
+        chosen.shapes = outputs.into_iter().map(shape).collect();
         Ok(chosen)
     }
 
-    fn plan(
+    fn of_shapes(
         mut graph: InferenceModel,
         feeds_of: &[usize],
         feeds: &[Feed],
@@ -94,8 +96,8 @@ impl Engine {
             inputs.push((*feed, datum_type));
         }
         let outputs = output_names(&graph);
-        let plan = graph.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
-        Ok(Self { plan, inputs, outputs, batching })
+        let runnable = graph.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
+        Ok(Self { runnable, inputs, outputs, shapes: Vec::new(), batching })
     }
 
     /// Names of the graph's outputs, in its order.
@@ -114,12 +116,7 @@ impl Engine {
         if batch == 1 || self.is_batched() {
             return self.run_plan(feeds);
         }
-        let mut all: Vec<Vec<Value>> = Vec::with_capacity(batch);
-        for row in 0..batch {
-            let feeds: Vec<Value> = feeds.iter().map(|feed| row_of(feed, row, batch)).collect();
-            all.push(self.run_plan(&feeds)?);
-        }
-        Ok(join_rows(all))
+        by_rows(feeds, batch, |feeds| self.run_plan(feeds))
     }
 
     fn run_plan(&self, feeds: &[Value]) -> Result<Vec<Value>, InferError> {
@@ -129,7 +126,7 @@ impl Engine {
                 .iter()
                 .map(|(feed, dt)| to_tract(&feeds[*feed], *dt))
                 .collect::<TractResult<_>>()?;
-            self.plan.run(inputs)?.iter().map(|value| from_tract(value)).collect()
+            self.runnable.run(inputs)?.iter().map(|value| from_tract(value)).collect()
         };
         match guarded(run) {
             Ok(result) => result.map_err(|e| InferError::Runtime { why: text(&e) }),
@@ -138,7 +135,7 @@ impl Engine {
     }
 
     /// Runs rows of zeros once: takes the first-use costs and proves that the plan works.
-    fn can_run(&self, feeds: &[Feed], batch: usize) -> Result<(), InferError> {
+    fn can_run(&self, feeds: &[Feed], batch: usize) -> Result<Vec<Value>, InferError> {
         let zeros = |feed: &Feed| {
             let mut shape = feed.shape.clone();
             if let Some(first) = shape.first_mut() {
@@ -147,12 +144,18 @@ impl Engine {
             let count = volume(&shape);
             (shape, Data::Fp32(vec![0.0; count]))
         };
-        self.run_plan(&feeds.iter().map(zeros).collect::<Vec<_>>()).map(|_| ())
+        self.run_plan(&feeds.iter().map(zeros).collect::<Vec<_>>())
     }
-}
 
-fn build(onnx: &Onnx, proto: &ModelProto) -> Result<InferenceModel, LoadError> {
-    onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })
+    /// Whether it can run one row and several.
+    fn keeps_rows(&self, feeds: &[Feed]) -> bool {
+        self.can_run(feeds, 1).is_ok() && self.can_run(feeds, 3).is_ok()
+    }
+
+    /// For each output its shape for one row, if it is f32.
+    pub(crate) fn output_shapes(&self) -> &[Option<Vec<usize>>] {
+        &self.shapes
+    }
 }
 
 /// For each input of the graph the feed of the same name, or, where both have as many, of the same place.
@@ -250,6 +253,20 @@ fn values<T: Datum + Copy>(tensor: &Tensor) -> TractResult<Vec<T>> {
     Ok(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
 }
 
+/// Runs each row of a batch alone.
+pub(super) fn by_rows(
+    feeds: &[Value],
+    batch: usize,
+    run: impl Fn(&[Value]) -> Result<Vec<Value>, InferError>,
+) -> Result<Vec<Value>, InferError> {
+    let mut all: Vec<Vec<Value>> = Vec::with_capacity(batch);
+    for row in 0..batch {
+        let feeds: Vec<Value> = feeds.iter().map(|feed| row_of(feed, row, batch)).collect();
+        all.push(run(&feeds)?);
+    }
+    Ok(join_rows(all))
+}
+
 fn row_of((shape, data): &Value, row: usize, batch: usize) -> Value {
     let mut shape = shape.clone();
     if let Some(first) = shape.first_mut() {
@@ -274,6 +291,16 @@ fn join_rows(rows: Vec<Vec<Value>>) -> Vec<Value> {
     all
 }
 
-fn text(error: &TractError) -> String {
+pub(super) fn text(error: &TractError) -> String {
     shorten(&format!("{error:#}"))
+}
+
+/// Values as f32, copied only if they aren't; none for text.
+pub(crate) fn plain_f32(data: &Data) -> Option<Cow<'_, [f32]>> {
+    match data {
+        Data::Fp32(values) => Some(Cow::Borrowed(values)),
+        Data::Bytes(_) => None,
+        #[expect(clippy::cast_possible_truncation, reason = "what tract's own cast to f32 does")]
+        other => Some(other.to_f64().into_iter().map(|value| value as f32).collect()),
+    }
 }

@@ -1,0 +1,113 @@
+//! From ONNX bytes to what runs: a program in int8 where the graph is quantized, else a plan of tract's.
+
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::Framework;
+
+use super::check;
+use super::guarded;
+use super::plan::{Feed, Plan, Value, by_rows, text};
+use crate::error::{InferError, LoadError};
+use crate::int8::Int8;
+use crate::int8::kernel::Level;
+use crate::int8::lower::{CONTRIB_OPS, lower};
+use crate::int8::program::Program;
+use crate::int8::report::Report;
+
+/// Largest model in bytes.
+const MAX_MODEL_BYTES: usize = 512 * 1024 * 1024;
+
+/// A loaded model: immutable, shared by reference, one state per run.
+pub(crate) struct Engine {
+    runs: Runs,
+    report: Report,
+}
+
+enum Runs {
+    Tract(Plan),
+    Int8(Box<Program>),
+}
+
+impl Engine {
+    /// Parses, checks, plans and warms up.
+    pub(crate) fn load(bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
+        if bytes.len() > MAX_MODEL_BYTES {
+            return Err(LoadError::TooLarge { got: bytes.len(), max: MAX_MODEL_BYTES });
+        }
+        guarded(|| Self::load_unguarded(bytes, feeds, int8))
+            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
+    }
+
+    fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
+        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
+        let knows = |op: &str| onnx.op_register.0.contains_key(op);
+        let why_not = match int8 {
+            Int8::Off => "the switch is off".to_owned(),
+            Int8::On => {
+                check::check(&proto, |op| knows(op) || CONTRIB_OPS.contains(&op))?;
+                match program(&proto, feeds) {
+                    Ok(program) => {
+                        let report = program.report.clone();
+                        return Ok(Self { runs: Runs::Int8(Box::new(program)), report });
+                    }
+                    Err(why) => why,
+                }
+            }
+        };
+        check::check(&proto, knows)?;
+        let plan = Plan::build_owned(&onnx, proto, feeds)?;
+        Ok(Self { runs: Runs::Tract(plan), report: Report::of_tract(why_not) })
+    }
+
+    /// What became of the model's nodes.
+    pub(crate) fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Names of the graph's outputs, in its order.
+    pub(crate) fn outputs(&self) -> &[String] {
+        match &self.runs {
+            Runs::Tract(plan) => plan.outputs(),
+            Runs::Int8(program) => &program.names,
+        }
+    }
+
+    /// Whether one plan serves every batch size.
+    pub(crate) fn is_batched(&self) -> bool {
+        match &self.runs {
+            Runs::Tract(plan) => plan.is_batched(),
+            Runs::Int8(program) => program.is_batched,
+        }
+    }
+
+    /// Runs values in the order of the feeds; their first dimensions are the batch. Outputs come in the
+    /// graph's order.
+    pub(crate) fn run(&self, feeds: &[Value], batch: usize) -> Result<Vec<Value>, InferError> {
+        let program = match &self.runs {
+            Runs::Tract(plan) => return plan.run(feeds, batch),
+            Runs::Int8(program) => program,
+        };
+        let run = || {
+            if program.is_batched {
+                return program.run(feeds, batch);
+            }
+            by_rows(feeds, batch, |feeds| program.run(feeds, 1))
+        };
+        guarded(run).unwrap_or_else(|why| Err(InferError::Panic { why }))
+    }
+}
+
+/// The model as a program that has run a row of zeros, or why it isn't one.
+fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, String> {
+    let zeros = |feed: &Feed| {
+        let count = crate::tensor::volume(&feed.shape);
+        (feed.shape.clone(), crate::tensor::Data::Fp32(vec![0.0; count]))
+    };
+    let lowered = guarded(|| {
+        let program = lower(proto, feeds, Level::detect()).map_err(|reason| reason.to_string())?;
+        let zeros: Vec<Value> = feeds.iter().map(zeros).collect();
+        program.run(&zeros, 1).map_err(|error| error.to_string())?;
+        Ok(program)
+    });
+    lowered.unwrap_or_else(|panic| Err(format!("the lowering panicked: {panic}")))
+}

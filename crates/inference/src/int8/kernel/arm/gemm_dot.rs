@@ -1,0 +1,129 @@
+//! Rows times a block of weights with the dot product: four products of a lane at once, four rows x 16 channels
+//! in registers.
+//!
+//! The intrinsic isn't stable, so the instruction is written as such.
+#![expect(unsafe_code, reason = "pointers into rows, weights and outputs, whose bounds `tile::run` asserts")]
+
+use super::super::tile::{Job, Sink};
+use super::finish::{Finisher, Sums};
+use std::arch::aarch64::{
+    int8x16_t, int32x4_t, vdupq_n_u8, veorq_u8, vld1q_s8, vld1q_s32, vld1q_u8, vreinterpretq_s8_u8, vst1q_s32,
+};
+use std::arch::asm;
+
+/// All rows.
+///
+/// # Safety
+/// The dot product; job and sink passed the checks of `tile::run`.
+#[target_feature(enable = "neon,dotprod")]
+pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
+    match sink {
+        Sink::Bytes { finish, data, places } => {
+            let (data, at) = (data.as_mut_ptr(), places.at());
+            for first in (0..job.columns()).step_by(16) {
+                // SAFETY: there are as many multipliers as columns, and each place has room for the columns.
+                unsafe {
+                    let finisher = Finisher::new(&finish, first);
+                    let store = |row: usize, sums: Sums| {
+                        finisher.store(sums, data.add(*at.get_unchecked(row) + first));
+                    };
+                    tiles(job, first, store);
+                }
+            }
+        }
+        Sink::Sums(sums) => {
+            let (data, columns) = (sums.as_mut_ptr(), job.columns());
+            for first in (0..columns).step_by(16) {
+                // SAFETY: there are `count * columns` sums.
+                unsafe {
+                    let store = |row: usize, sums: Sums| {
+                        for (j, sum) in sums.into_iter().enumerate() {
+                            vst1q_s32(data.add(row * columns + first + 4 * j), sum);
+                        }
+                    };
+                    tiles(job, first, store);
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, Sums)) {
+    let mut row = 0;
+    while row < job.count {
+        let left = job.count - row;
+        let high = if left < 8 { left.div_ceil(left.div_ceil(4)) } else { 4 };
+        // SAFETY: `row + MR <= count`.
+        unsafe {
+            if first == 0 {
+                job.ahead.fetch(row / high, job.count.div_ceil(high));
+            }
+            match high {
+                4 => tile::<4>(job, first, row, &store),
+                3 => tile::<3>(job, first, row, &store),
+                2 => tile::<2>(job, first, row, &store),
+                _ => tile::<1>(job, first, row, &store),
+            }
+        }
+        row += high;
+    }
+}
+
+/// `sum` plus four products in each lane: those of four weights with the four values of lane `L`.
+///
+/// # Safety
+/// The dot product.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn dot<const L: usize>(sum: int32x4_t, weights: int8x16_t, values: int8x16_t) -> int32x4_t {
+    let mut result = sum;
+    // SAFETY: the CPU has the instruction, which only changes the named register.
+    unsafe {
+        asm!(
+            "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{lane}]",
+            inout(vreg) result, in(vreg) weights, in(vreg) values, lane = const L,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    result
+}
+
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: &impl Fn(usize, Sums)) {
+    // SAFETY: rows are readable, and weights there, up to k rounded up to 64; there are 16 biases from `first`.
+    unsafe {
+        let bias = [0, 4, 8, 12].map(|j| vld1q_s32(job.bias.as_ptr().add(first + j)));
+        let mut sums = [bias; MR];
+        let (stride, step) = (job.stride, job.columns() * 4);
+        let mut at = job.rows.as_ptr().add(row * stride);
+        let mut weights = job.weights.as_ptr().cast::<i8>().add(first * 4);
+        let middle = vdupq_n_u8(128);
+        for _ in 0..job.k.div_ceil(16) {
+            let mut values = [vreinterpretq_s8_u8(middle); MR];
+            for (i, values) in values.iter_mut().enumerate() {
+                *values = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at.add(i * stride)), middle));
+            }
+            for four in 0..4 {
+                for j in 0..4 {
+                    let vector = vld1q_s8(weights.add(16 * j));
+                    for (sums, values) in sums.iter_mut().zip(values) {
+                        sums[j] = match four {
+                            0 => dot::<0>(sums[j], vector, values),
+                            1 => dot::<1>(sums[j], vector, values),
+                            2 => dot::<2>(sums[j], vector, values),
+                            _ => dot::<3>(sums[j], vector, values),
+                        };
+                    }
+                }
+                weights = weights.add(step);
+            }
+            at = at.add(16);
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            store(row + i, sums);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Kernels for aarch64. Values are taken as signed (less 128, which the biases make up for).
+
+pub(super) mod depthwise;
+mod finish;
+pub(super) mod gemm;
+pub(super) mod gemm_dot;

@@ -1,0 +1,254 @@
+//! Convolution: weights packed once for a CPU level, and the run over an activation.
+
+use super::ahead::Sequence;
+use super::depthwise::Depthwise;
+use super::eltwise::{self, AddSpec};
+use super::gemm::Gemm;
+use super::layout::{Act, ActMut, Buffer, Layout};
+use super::level::Level;
+use super::requant::Requant;
+use super::scalar::Plain;
+use super::spec::{ConvSpec, PackError, Weights, check_length};
+use super::tile::{self, Places};
+
+/// Memory that operators need while they run; one per thread, reused, grows to the largest need.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(super) bytes: Buffer,
+    pub(super) places: Places,
+    pub(super) sequence: Sequence,
+}
+
+/// A convolution with packed weights.
+#[derive(Debug)]
+pub struct Conv {
+    spec: ConvSpec,
+    level: Level,
+    in_zero_point: u8,
+    gives_sums: bool,
+    requant: Requant,
+    packed: Packed,
+}
+
+#[derive(Debug)]
+enum Packed {
+    Plain(Plain),
+    Gemm(Gemm),
+    Depthwise(Depthwise),
+}
+
+impl Scratch {
+    /// How much it has grown to.
+    pub fn bytes(&self) -> usize {
+        self.bytes.bytes().len()
+    }
+}
+
+impl Conv {
+    /// Packs `weights` for `level`. `weight_zero_points` has one element, or one per output channel.
+    ///
+    /// # Errors
+    /// If the shape isn't possible, a count of elements is wrong, or a zero point or multiplier is out of range.
+    pub fn pack(
+        spec: &ConvSpec,
+        weights: Weights<'_>,
+        weight_zero_points: &[i32],
+        requant: &Requant,
+        in_zero_point: u8,
+        level: Level,
+    ) -> Result<Self, PackError> {
+        let weights = centred(spec, weights, weight_zero_points)?;
+        check_requant(spec, requant)?;
+        Ok(Self::pack_centred(spec, weights, requant, Some(in_zero_point), level))
+    }
+
+    fn pack_centred(
+        spec: &ConvSpec,
+        weights: Vec<i16>,
+        requant: &Requant,
+        in_zero_point: Option<u8>,
+        level: Level,
+    ) -> Self {
+        let level = if may_overflow(&weights, requant) { Level::Scalar } else { level };
+        let range = tile::lowest_weight(level)..=127;
+        let is_narrow = weights.iter().all(|weight| range.contains(weight));
+        let packed = match in_zero_point {
+            _ if level == Level::Scalar => Packed::Plain(Plain::new(weights)),
+            Some(zero) if spec.is_depthwise() && is_narrow => {
+                Packed::Depthwise(Depthwise::pack(spec, &weights, requant, zero, level))
+            }
+            _ => Packed::Gemm(Gemm::pack(spec, &weights, requant, in_zero_point, level)),
+        };
+        let gives_sums = in_zero_point.is_none();
+        let in_zero_point = in_zero_point.unwrap_or(0);
+        Self { spec: *spec, level, in_zero_point, gives_sums, requant: requant.clone(), packed }
+    }
+
+    /// Packs `weights` for [`run_sums`](Self::run_sums) only (ConvInteger, MatMulInteger).
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack).
+    pub fn pack_sums(
+        spec: &ConvSpec,
+        weights: Weights<'_>,
+        weight_zero_points: &[i32],
+        level: Level,
+    ) -> Result<Self, PackError> {
+        let count = spec.out_channels;
+        let (multiplier, bias) = (vec![0.0; count], vec![0; count]);
+        let requant = Requant { multiplier, bias, zero_point: 0, lo: 0, hi: 255 };
+        let weights = centred(spec, weights, weight_zero_points)?;
+        Ok(Self::pack_centred(spec, weights, &requant, None, level))
+    }
+
+    /// The shape.
+    pub const fn spec(&self) -> &ConvSpec {
+        &self.spec
+    }
+
+    /// The level that was packed for; lower than asked for where that one can't run this convolution.
+    pub const fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Bytes of the packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        let weights = match &self.packed {
+            Packed::Plain(plain) => plain.bytes(),
+            Packed::Gemm(gemm) => gemm.bytes(),
+            Packed::Depthwise(depthwise) => depthwise.bytes(),
+        };
+        weights + self.requant.bias.len() * 8
+    }
+
+    /// Runs it. `input` has the zero point that was packed, and at least the border [`ConvSpec::border`].
+    ///
+    /// # Panics
+    /// If a layout doesn't fit the shape.
+    pub fn run(&self, input: &Act<'_>, output: &mut ActMut<'_>, scratch: &mut Scratch) {
+        let size = self.check_run(input, output.layout());
+        output.fill_border();
+        match &self.packed {
+            Packed::Plain(plain) => plain.sums(&self.spec, input, size, |[n, y, x], c, sum| {
+                let value = self.requant.apply(c, sum.wrapping_add(self.requant.bias[c]));
+                output.set(n, c, y, x, value);
+            }),
+            Packed::Gemm(gemm) => gemm.run(&self.spec, &self.requant, input, output, scratch),
+            Packed::Depthwise(depthwise) => {
+                depthwise.run(&self.spec, &self.requant, input, output, scratch);
+            }
+        }
+    }
+
+    /// Runs it and adds `other`, as [`run`](Self::run) into an activation of `own_zero_point` and then
+    /// [`add`](super::add) (the convolution is the first operand) would.
+    ///
+    /// # Panics
+    /// If a layout doesn't fit the shape.
+    pub fn run_add(
+        &self,
+        input: &Act<'_>,
+        other: &Act<'_>,
+        add: &AddSpec,
+        output: &mut ActMut<'_>,
+        scratch: &mut Scratch,
+    ) {
+        assert!(other.layout().same_shape(output.layout()), "the operands of an addition differ in shape");
+        self.run(input, output, scratch);
+        eltwise::add_to(output, self.requant.zero_point, other, add);
+    }
+
+    /// The bare sums of (value - zero point) * (weight - zero point), `[pixels, out channels]`, without bias;
+    /// the zero point is that of the input's layout.
+    ///
+    /// # Panics
+    /// If it was packed by [`pack`](Self::pack), or a layout doesn't fit the shape or `sums` has another length.
+    pub fn run_sums(&self, input: &Act<'_>, sums: &mut [i32], scratch: &mut Scratch) {
+        assert!(self.gives_sums, "weights were packed for bytes, not for sums");
+        let [height, width] = self.check_input(input);
+        let count = self.spec.out_channels;
+        assert_eq!(sums.len(), input.layout().batch * height * width * count, "length of the sums");
+        match &self.packed {
+            Packed::Plain(plain) => {
+                plain.sums(&self.spec, input, [height, width], |[n, y, x], c, sum| {
+                    sums[((n * height + y) * width + x) * count + c] = sum;
+                });
+            }
+            Packed::Gemm(gemm) => {
+                let to = Layout::new(input.layout().batch, count, height, width, 0);
+                gemm.sums(&self.spec, input, &to, sums, scratch);
+            }
+            Packed::Depthwise(_) => unreachable!("depthwise kernels don't give sums"),
+        }
+    }
+
+    fn check_run(&self, input: &Act<'_>, output: &Layout) -> [usize; 2] {
+        assert_eq!(input.layout().zero_point, self.in_zero_point, "zero point of the input");
+        let size = self.check_input(input);
+        assert_eq!([output.height, output.width], size, "size of the output");
+        assert_eq!(output.batch, input.layout().batch, "batch of the output");
+        assert_eq!(output.channels, self.spec.out_channels, "channels of the output");
+        assert!(!output.is_packed, "a convolution doesn't write packed pixels");
+        size
+    }
+
+    fn check_input(&self, input: &Act<'_>) -> [usize; 2] {
+        let layout = input.layout();
+        assert_eq!(layout.channels, self.spec.in_channels, "channels of the input");
+        assert!(layout.border.covers(self.spec.border()), "the input's border is too small");
+        let size = self.spec.output(layout.height, layout.width);
+        assert!(size.is_some(), "the window is larger than the input");
+        size.unwrap_or_default()
+    }
+}
+
+/// Weights less their zero points.
+fn centred(spec: &ConvSpec, weights: Weights<'_>, zero_points: &[i32]) -> Result<Vec<i16>, PackError> {
+    let count = spec.check()?;
+    check_length("weights", weights.len(), count)?;
+    if zero_points.len() != 1 {
+        check_length("zero points of the weights", zero_points.len(), spec.out_channels)?;
+    }
+    let range = match weights {
+        Weights::S8(_) => -128..=127,
+        Weights::U8(_) => 0..=255,
+    };
+    if let Some(got) = zero_points.iter().find(|zero| !range.contains(*zero)) {
+        return Err(PackError::ZeroPoint { got: *got });
+    }
+    let each = count / spec.out_channels;
+    let zeroes = zero_points.iter().cycle().take(spec.out_channels).map(|zero| *zero as i16);
+    let mut centred = Vec::with_capacity(count);
+    match weights {
+        Weights::S8(values) => values
+            .chunks_exact(each)
+            .zip(zeroes)
+            .for_each(|(own, zero)| centred.extend(own.iter().map(|weight| i16::from(*weight) - zero))),
+        Weights::U8(values) => values
+            .chunks_exact(each)
+            .zip(zeroes)
+            .for_each(|(own, zero)| centred.extend(own.iter().map(|weight| i16::from(*weight) - zero))),
+    }
+    Ok(centred)
+}
+
+/// Whether a product of sum and multiplier may leave i32, which the vector units' conversion would get wrong.
+fn may_overflow(weights: &[i16], requant: &Requant) -> bool {
+    let each = weights.len() / requant.bias.len().max(1);
+    let channels = weights.chunks_exact(each.max(1)).zip(&requant.bias).zip(&requant.multiplier);
+    channels.into_iter().any(|((own, bias), multiplier)| {
+        let sum: i64 = own.iter().map(|weight| i64::from(weight.unsigned_abs()) * 255).sum();
+        let most = (sum + i64::from(bias.unsigned_abs())).min(1 << 31);
+        f64::from(*multiplier) * most as f64 >= f64::from(1 << 30)
+    })
+}
+
+fn check_requant(spec: &ConvSpec, requant: &Requant) -> Result<(), PackError> {
+    check_length("multipliers", requant.multiplier.len(), spec.out_channels)?;
+    check_length("bias", requant.bias.len(), spec.out_channels)?;
+    let mut multipliers = requant.multiplier.iter().enumerate();
+    match multipliers.find(|(_, value)| !value.is_finite() || **value < 0.0) {
+        Some((channel, got)) => Err(PackError::Multiplier { channel, got: *got }),
+        None => Ok(()),
+    }
+}

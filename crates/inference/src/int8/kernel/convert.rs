@@ -1,0 +1,262 @@
+//! Between ONNX's plain tensors (`[batch, channels, height, width]`) and our layout, and between f32 and u8.
+
+use super::layout::{Act, ActMut, Layout};
+use super::requant::round;
+use super::wide::{narrow, wide};
+
+/// QuantizeLinear: round half to even(value / scale) + the layout's zero point, saturated.
+///
+/// # Panics
+/// If `values` doesn't have the layout's elements.
+pub fn quantize(values: &[f32], scale: f32, output: &mut ActMut<'_>) {
+    let zero_point = output.layout().zero_point;
+    from_planes(values, output, |values, row| {
+        quantize_line(row, values, scale, zero_point);
+    });
+}
+
+/// DequantizeLinear: (value - zero point) * scale.
+///
+/// # Panics
+/// If `values` doesn't have the layout's elements.
+pub fn dequantize(input: &Act<'_>, scale: f32, values: &mut [f32]) {
+    let zero_point = i32::from(input.layout().zero_point);
+    to_planes(input, values, |row, values| {
+        dequantize_line(values, row, zero_point, scale);
+    });
+}
+
+/// From a plain tensor of u8.
+///
+/// # Panics
+/// If `values` doesn't have the layout's elements.
+pub fn from_plain(values: &[u8], output: &mut ActMut<'_>) {
+    from_planes(values, output, |values, row| row.copy_from_slice(values));
+}
+
+/// To a plain tensor of u8.
+///
+/// # Panics
+/// If `values` doesn't have the layout's elements.
+pub fn to_plain(input: &Act<'_>, values: &mut [u8]) {
+    to_planes(input, values, |row, values| values.copy_from_slice(row));
+}
+
+/// Sums of [`Conv::run_sums`](super::Conv::run_sums) (`[pixels, channels]`) to a plain f32 tensor of `shape`:
+/// sum * scale + bias. `scales` has one element or one per channel, `bias` none or one per channel.
+///
+/// # Panics
+/// If a length doesn't fit.
+pub fn sums_to_f32(sums: &[i32], shape: &Layout, scales: &[f32], bias: &[f32], values: &mut [f32]) {
+    assert_eq!(sums.len(), shape.elements(), "length of the sums");
+    assert_eq!(values.len(), shape.elements(), "length of the values");
+    let (channels, pixels) = (shape.channels, shape.height * shape.width);
+    assert!(scales.len() == 1 || scales.len() == channels, "count of scales");
+    assert!(bias.is_empty() || bias.len() == channels, "count of biases");
+    if values.is_empty() {
+        return;
+    }
+    for (image, planes) in
+        sums.chunks_exact(channels * pixels).zip(values.chunks_exact_mut(channels * pixels))
+    {
+        for (c, plane) in planes.chunks_exact_mut(pixels).enumerate() {
+            let scale = scales[c % scales.len()];
+            let bias = bias.get(c).copied().unwrap_or(0.0);
+            for (value, sum) in plane.iter_mut().zip(image[c..].iter().step_by(channels)) {
+                *value = *sum as f32 * scale + bias;
+            }
+        }
+    }
+}
+
+/// Lowest and highest of some values, 0 included, as DynamicQuantizeLinear wants them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// At most 0.
+    pub min: f32,
+    /// At least 0.
+    pub max: f32,
+}
+
+impl Range {
+    /// DynamicQuantizeLinear's scale and zero point.
+    pub fn scale_and_zero_point(self) -> (f32, u8) {
+        let scale = (self.max - self.min) / 255.0;
+        if scale == 0.0 {
+            return (1.0, 0);
+        }
+        let zero_point = (-self.min / scale).round_ties_even().clamp(0.0, 255.0);
+        (scale, zero_point as u8)
+    }
+}
+
+/// The range of `values`; what isn't a number is passed over.
+pub fn min_max(values: &[f32]) -> Range {
+    let (mut min, mut max) = ([0.0_f32; 64], [0.0_f32; 64]);
+    extend(values, &mut min, &mut max);
+    Range { min: min.into_iter().fold(0.0, f32::min), max: max.into_iter().fold(0.0, f32::max) }
+}
+
+narrow! {
+    fn quantize_line(to: &mut [u8], values: &[f32], scale: f32, zero_point: u8) {
+        for (to, value) in to.iter_mut().zip(values) {
+            *to = round(value / scale, zero_point);
+        }
+    }
+}
+
+wide! {
+    fn dequantize_line(to: &mut [f32], values: &[u8], zero_point: i32, scale: f32) {
+        for (to, value) in to.iter_mut().zip(values) {
+            *to = (i32::from(*value) - zero_point) as f32 * scale;
+        }
+    }
+
+    /// Extends each lane's range by every 64th value.
+    fn extend(values: &[f32], min: &mut [f32; 64], max: &mut [f32; 64]) {
+        let (chunks, rest) = values.as_chunks::<64>();
+        for chunk in chunks {
+            for lane in 0..64 {
+                min[lane] = if chunk[lane] < min[lane] { chunk[lane] } else { min[lane] };
+                max[lane] = if chunk[lane] > max[lane] { chunk[lane] } else { max[lane] };
+            }
+        }
+        for value in rest {
+            min[0] = min[0].min(*value);
+            max[0] = max[0].max(*value);
+        }
+    }
+
+    /// From rows of four channels to pixels of four bytes.
+    fn to_packed(rows: &[u8], to: &mut [u8]) {
+        let width = rows.len() / 4;
+        let (first, rest) = rows.split_at(width);
+        let (second, rest) = rest.split_at(width);
+        let (third, fourth) = rest.split_at(width);
+        let rows = first.iter().zip(second).zip(third).zip(fourth);
+        for (to, (((a, b), c), d)) in to.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+            *to = [*a, *b, *c, *d];
+        }
+    }
+
+    /// From rows of 16 channels to the first 16 bytes of pixels, with rows and pixels in blocks of 16.
+    fn to_pixels(rows: &[u8], to: &mut [u8], pixel: usize) {
+        let width = rows.len() / 16;
+        for start in (0..width).step_by(16) {
+            let start = start.min(width.saturating_sub(16));
+            let count = width.min(16);
+            let mut block = [[0_u8; 16]; 16];
+            for (row, line) in rows.chunks_exact(width).zip(&mut block) {
+                line[..count].copy_from_slice(&row[start..][..count]);
+            }
+            let turned = turn(block);
+            for (x, bytes) in turned.iter().enumerate().take(count) {
+                to[(start + x) * pixel..][..16].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// The other way round: from the first 16 bytes of pixels to rows.
+    fn to_rows(pixels: &[u8], rows: &mut [u8], pixel: usize) {
+        let width = rows.len() / 16;
+        for start in (0..width).step_by(16) {
+            let start = start.min(width.saturating_sub(16));
+            let count = width.min(16);
+            let mut block = [[0_u8; 16]; 16];
+            for (x, bytes) in block.iter_mut().enumerate().take(count) {
+                bytes.copy_from_slice(&pixels[(start + x) * pixel..][..16]);
+            }
+            for (row, line) in rows.chunks_exact_mut(width).zip(turn(block)) {
+                row[start..][..count].copy_from_slice(&line[..count]);
+            }
+        }
+    }
+}
+
+/// Rows for columns. Four times each half of the rows is shuffled with the other, as two piles of cards are.
+#[inline(always)]
+fn turn(mut block: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
+    for _ in 0..4 {
+        let mut next = [[0; 16]; 16];
+        for row in 0..8 {
+            for at in 0..8 {
+                next[2 * row][2 * at] = block[row][at];
+                next[2 * row][2 * at + 1] = block[row + 8][at];
+                next[2 * row + 1][2 * at] = block[row][at + 8];
+                next[2 * row + 1][2 * at + 1] = block[row + 8][at + 8];
+            }
+        }
+        block = next;
+    }
+    block
+}
+
+/// Channels at a time between planes and pixels.
+const CHANNELS: usize = 16;
+
+/// Calls `map(values of one plane's row, bytes)` and puts the bytes into the pixels.
+fn from_planes<T>(values: &[T], output: &mut ActMut<'_>, map: impl Fn(&[T], &mut [u8])) {
+    let layout = *output.layout();
+    assert_eq!(values.len(), layout.elements(), "length of the values");
+    output.fill_border();
+    let (width, pixel, plane) = (layout.width, layout.pixel_bytes(), layout.height * layout.width);
+    if plane == 1 {
+        for (n, values) in values.chunks_exact(layout.channels).enumerate() {
+            map(values, &mut output.data_mut()[layout.pixel(n, 0, 0)..][..layout.channels]);
+        }
+        return;
+    }
+    let lanes = CHANNELS.min(pixel);
+    let mut rows = vec![0; lanes * width];
+    for n in 0..layout.batch {
+        for y in 0..layout.height {
+            for first in (0..layout.channels).step_by(lanes) {
+                let count = lanes.min(layout.channels - first);
+                for (c, row) in rows.chunks_exact_mut(width.max(1)).take(count).enumerate() {
+                    map(&values[(n * layout.channels + first + c) * plane + y * width..][..width], row);
+                }
+                let to = &mut output.data_mut()[layout.pixel(n, y, 0) + first..];
+                if lanes == 4 { to_packed(&rows, to) } else { to_pixels(&rows, to, pixel) }
+            }
+        }
+    }
+}
+
+/// Calls `map(bytes of one plane's row, values)`.
+fn to_planes<T>(input: &Act<'_>, values: &mut [T], map: impl Fn(&[u8], &mut [T])) {
+    let layout = *input.layout();
+    assert_eq!(values.len(), layout.elements(), "length of the values");
+    let (width, pixel, plane) = (layout.width, layout.pixel_bytes(), layout.height * layout.width);
+    if plane == 1 {
+        for (n, values) in values.chunks_exact_mut(layout.channels).enumerate() {
+            map(&input.data()[layout.pixel(n, 0, 0)..][..layout.channels], values);
+        }
+        return;
+    }
+    let lanes = CHANNELS.min(pixel);
+    let mut rows = vec![0; lanes * width];
+    for n in 0..layout.batch {
+        for y in 0..layout.height {
+            for first in (0..layout.channels).step_by(lanes) {
+                let from = &input.data()[layout.pixel(n, y, 0) + first..];
+                if lanes == 4 {
+                    from_packed(from, &mut rows);
+                } else {
+                    to_rows(from, &mut rows, pixel);
+                }
+                for (c, row) in rows.chunks_exact(width.max(1)).take(layout.channels - first).enumerate() {
+                    map(row, &mut values[(n * layout.channels + first + c) * plane + y * width..][..width]);
+                }
+            }
+        }
+    }
+}
+
+fn from_packed(pixels: &[u8], rows: &mut [u8]) {
+    let width = rows.len() / 4;
+    for (c, row) in rows.chunks_exact_mut(width.max(1)).enumerate() {
+        for (to, pixel) in row.iter_mut().zip(pixels.as_chunks::<4>().0) {
+            *to = pixel[c];
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The CPU levels that have kernels of their own, and which of them this machine has.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+/// Which family of kernels runs; all of them give the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// The reference, slow.
+    Scalar,
+    /// Plain Rust, for CPUs that have no level of their own.
+    Portable,
+    /// x86-64 with AVX2.
+    Avx2,
+    /// x86-64 with the 256-bit dot product (AVX-VNNI).
+    AvxVnni,
+    /// x86-64 with AVX-512 and its dot product.
+    Avx512Vnni,
+    /// As `Avx512Vnni`, with the tile multiplier (AMX) for convolutions and matrices.
+    Amx,
+    /// aarch64 without the dot product.
+    Neon,
+    /// aarch64 with the dot product (`sdot`).
+    NeonDot,
+}
+
+/// The environment variable that limits the level, for comparisons: one of the names of [`Level::name`].
+pub const LEVEL_VARIABLE: &str = "FLOTILLA_INT8_LEVEL";
+
+impl Level {
+    /// From slowest to fastest.
+    pub const ALL: [Self; 8] = [
+        Self::Scalar,
+        Self::Portable,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::Amx,
+        Self::Neon,
+        Self::NeonDot,
+    ];
+
+    /// The fastest level of this machine, or the one that `FLOTILLA_INT8_LEVEL` names, if the machine has it.
+    pub fn detect() -> Self {
+        static CHOSEN: OnceLock<Level> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let wanted = std::env::var(LEVEL_VARIABLE).ok();
+            Self::choose(wanted.as_deref(), &Self::available())
+        })
+    }
+
+    /// The wanted level if it is there, else the last (fastest) of `available`.
+    fn choose(wanted: Option<&str>, available: &[Self]) -> Self {
+        let named = wanted.and_then(|name| available.iter().find(|level| level.name() == name));
+        named.or(available.last()).copied().unwrap_or(Self::Portable)
+    }
+
+    /// The levels of this machine, slowest first; never empty.
+    pub fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|level| level.is_available()).collect()
+    }
+
+    /// The name that reports and `FLOTILLA_INT8_LEVEL` use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
+            Self::Avx512Vnni => "avx512-vnni",
+            Self::Amx => "amx",
+            Self::Neon => "neon",
+            Self::NeonDot => "neon-dot",
+        }
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            Self::Scalar | Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => super::x86::detect::has_avx512_vnni(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => super::x86::detect::has_amx_int8(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Level;
+
+    #[test]
+    fn the_reference_is_always_there() {
+        assert_eq!(Level::available().first(), Some(&Level::Scalar));
+    }
+
+    #[test]
+    fn a_level_can_be_asked_for_by_name() {
+        let here = [Level::Scalar, Level::Avx2, Level::Avx512Vnni];
+        assert_eq!(Level::choose(Some("avx2"), &here), Level::Avx2);
+        assert_eq!(Level::choose(Some("amx"), &here), Level::Avx512Vnni);
+        assert_eq!(Level::choose(None, &here), Level::Avx512Vnni);
+    }
+}

@@ -1,0 +1,49 @@
+//! The int8 kernels: layouts, packed weights and the compute functions of each CPU level, chosen at run time.
+//!
+//! Activations are u8, weights s8, sums i32; every level gives the very bytes of [`Level::Scalar`], which is a
+//! direct reading of the ONNX definitions. Nothing here knows tract or ONNX files, and nothing else in this crate
+//! is `unsafe`: each compute function is entered only after its bounds are asserted. The tests compare all levels
+//! that the machine has over random shapes.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::inline_always,
+    reason = "kernels convert between u8, i32 and f32 by definition, with ranges checked when weights are packed; \
+              loops become vector code only where their bodies are inlined"
+)]
+
+mod ahead;
+#[cfg(target_arch = "aarch64")]
+mod arm;
+mod conv;
+mod convert;
+mod depthwise;
+mod eltwise;
+mod gemm;
+mod layout;
+mod level;
+mod matmul;
+mod panels;
+mod pool;
+mod portable;
+mod requant;
+mod scalar;
+mod spec;
+mod strip;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod wide;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use conv::{Conv, Scratch};
+pub use convert::{Range, dequantize, from_plain, min_max, quantize, sums_to_f32, to_plain};
+pub use eltwise::{AddSpec, MulSpec, Table, add, concat, copy, lookup, mul};
+pub use layout::{Act, ActMut, Border, Buffer, Layout};
+pub use level::{LEVEL_VARIABLE, Level};
+pub use matmul::MatMul;
+pub use pool::{AvgPool, MaxPool, Window};
+pub use requant::Requant;
+pub use spec::{ConvSpec, PackError, Weights};

@@ -1,0 +1,316 @@
+//! Every level of this machine against the reference, over random shapes, weights and zero points.
+
+use super::{
+    Act, ActMut, AddSpec, AvgPool, Border, Buffer, Conv, ConvSpec, Layout, Level, MaxPool, MulSpec, Requant,
+    Scratch, Table, Weights, Window, to_plain,
+};
+
+/// A small generator (xorshift), seeded by the case, so that a failure names what to repeat.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 11
+    }
+
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap()
+    }
+
+    pub(super) fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[0]
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len())]
+    }
+}
+
+/// An activation with random values, lanes of no meaning included.
+pub(super) fn random_act(layout: Layout, random: &mut Random) -> Buffer {
+    let mut buffer = Buffer::new(layout.bytes());
+    buffer.bytes_mut().iter_mut().for_each(|value| *value = random.byte());
+    ActMut::new(layout, buffer.bytes_mut()).fill_border();
+    buffer
+}
+
+struct Case {
+    spec: ConvSpec,
+    input: Layout,
+    weights: Vec<u8>,
+    is_signed: bool,
+    zero_points: Vec<i32>,
+    requant: Requant,
+}
+
+impl Case {
+    fn new(random: &mut Random) -> Self {
+        let spec = random_spec(random);
+        let size = random.pick(&[1, 3, 7, 8, 14, 20]) + spec.kernel[1] * spec.dilation[1];
+        let height = if spec.kernel[0] == 1 && random.below(4) == 0 { 1 } else { size };
+        let extra = Border { top: random.below(2), left: random.below(2), bottom: random.below(2), right: 0 };
+        let border = Border {
+            top: spec.pads.top + extra.top,
+            left: spec.pads.left + extra.left,
+            bottom: spec.pads.bottom + extra.bottom,
+            right: spec.pads.right,
+        };
+        let border = if spec.is_pointwise() && random.below(2) == 0 { Border::default() } else { border };
+        let batch = random.pick(&[1, 1, 2]);
+        let mut input = Layout::new(batch, spec.in_channels, height, size, random.byte()).with_border(border);
+        if spec.groups == 1 && random.below(2) == 0 {
+            input = input.packed();
+        }
+        let count = spec.out_channels;
+        let weights = (0..count * spec.group_in() * spec.taps()).map(|_| random.byte()).collect();
+        let is_signed = random.below(2) == 0;
+        let zeroes = if random.below(2) == 0 { 1 } else { count };
+        let zero_points = (0..zeroes).map(|_| match (is_signed, random.below(3)) {
+            (true, 0 | 1) => 0,
+            (true, _) => i32::from(random.byte()) - 128,
+            (false, 0) => 128,
+            (false, _) => i32::from(random.byte()),
+        });
+        let zero_points = zero_points.collect();
+        let scale = 0.01 / ((spec.group_in() * spec.taps()) as f32).sqrt();
+        let requant = Requant {
+            multiplier: (0..count).map(|_| scale * (1.0 + random.below(100) as f32 / 50.0)).collect(),
+            bias: (0..count).map(|_| i32::try_from(random.below(20000)).unwrap() - 10000).collect(),
+            zero_point: random.byte(),
+            lo: random.pick(&[0, 0, 20]),
+            hi: random.pick(&[255, 255, 200]),
+        };
+        Self { spec, input, weights, is_signed, zero_points, requant }
+    }
+
+    fn signed(&self) -> Vec<i8> {
+        self.weights.iter().map(|weight| weight.cast_signed()).collect()
+    }
+
+    fn with_weights<T>(&self, pack: impl FnOnce(Weights<'_>) -> T) -> T {
+        let signed = self.signed();
+        pack(if self.is_signed { Weights::S8(&signed) } else { Weights::U8(&self.weights) })
+    }
+
+    fn conv(&self, level: Level) -> Conv {
+        let zero = self.input.zero_point;
+        self.with_weights(|weights| {
+            Conv::pack(&self.spec, weights, &self.zero_points, &self.requant, zero, level).unwrap()
+        })
+    }
+}
+
+fn random_spec(random: &mut Random) -> ConvSpec {
+    let groups = random.pick(&[1, 1, 1, 2, 4, 0]);
+    let kernel = random.pick(&[[1, 1], [1, 1], [3, 3], [3, 3], [5, 5], [1, 7], [2, 3], [3, 1]]);
+    let (groups, in_channels, out_channels) = if groups == 0 {
+        let channels = random.pick(&[2, 8, 16, 24, 32, 40, 48, 64, 96, 100, 130]);
+        (channels, channels, channels)
+    } else {
+        let inputs = random.pick(&[1, 3, 4, 5, 16, 20, 32, 64, 65, 140]);
+        let outputs = random.pick(&[1, 3, 8, 16, 20, 32, 48, 64, 70, 100, 130]);
+        (groups, inputs * groups, outputs * groups)
+    };
+    let stride = random.pick(&[[1, 1], [1, 1], [2, 2], [1, 2]]);
+    let dilation = random.pick(&[[1, 1], [1, 1], [1, 1], [2, 2]]);
+    let pads = Border {
+        top: random.below(kernel[0]),
+        left: random.below(kernel[1]),
+        bottom: random.below(kernel[0]),
+        right: random.below(kernel[1]),
+    };
+    ConvSpec { in_channels, out_channels, groups, kernel, stride, dilation, pads }
+}
+
+fn plain(act: &Act<'_>) -> Vec<u8> {
+    let mut values = vec![0; act.layout().elements()];
+    to_plain(act, &mut values);
+    values
+}
+
+#[test]
+fn convolutions_give_the_reference_bytes_on_every_level() {
+    for seed in 0..400 {
+        let mut random = Random::new(seed);
+        let case = Case::new(&mut random);
+        let input = random_act(case.input, &mut random);
+        let input = Act::new(case.input, input.bytes());
+        let Some(layout) = case.spec.output_layout(&case.input, case.requant.zero_point) else { continue };
+        let layout = layout.with_border(random.pick(&[Border::default(), Border::all(1)]));
+        let (mut scratch, mut output) = (Scratch::default(), Buffer::new(layout.bytes()));
+        let mut want = None;
+        for level in Level::available() {
+            let mut output = ActMut::new(layout, output.bytes_mut());
+            output.data_mut().fill(77);
+            case.conv(level).run(&input, &mut output, &mut scratch);
+            let got = plain(&output.as_act());
+            assert!(layout.is_dense() || output.data_mut()[0] == layout.zero_point, "border, seed {seed}");
+            assert!(output.data_mut()[layout.bytes() - Layout::SLACK..].iter().all(|v| *v == 77), "slack");
+            let want = want.get_or_insert_with(|| got.clone());
+            assert!(*want == got, "{level}, seed {seed}: {:?} {:?}", case.spec, case.input);
+        }
+    }
+}
+
+#[test]
+fn sums_are_those_of_the_reference_on_every_level() {
+    for seed in 0..150 {
+        let mut random = Random::new(seed + 10_000);
+        let case = Case::new(&mut random);
+        let input = random_act(case.input, &mut random);
+        let input = Act::new(case.input, input.bytes());
+        let Some(layout) = case.spec.output_layout(&case.input, 0) else { continue };
+        let mut scratch = Scratch::default();
+        let mut want = None;
+        for level in Level::available() {
+            let zeroes = &case.zero_points;
+            let conv =
+                case.with_weights(|weights| Conv::pack_sums(&case.spec, weights, zeroes, level).unwrap());
+            let mut sums = vec![0; layout.elements()];
+            conv.run_sums(&input, &mut sums, &mut scratch);
+            let want = want.get_or_insert_with(|| sums.clone());
+            assert!(*want == sums, "{level}, seed {seed}: {:?} {:?}", case.spec, case.input);
+        }
+    }
+}
+
+#[test]
+fn a_sum_with_a_residual_is_convolution_then_addition() {
+    for seed in 0..60 {
+        let mut random = Random::new(seed + 20_000);
+        let case = Case::new(&mut random);
+        let input = random_act(case.input, &mut random);
+        let input = Act::new(case.input, input.bytes());
+        let zero_point = random.byte();
+        let Some(layout) = case.spec.output_layout(&case.input, zero_point) else { continue };
+        let other = random_act(layout, &mut random);
+        let other = Act::new(layout, other.bytes());
+        let add = AddSpec { a_multiplier: 0.7, b_multiplier: 0.4, lo: 3, hi: 250 };
+        let own = Layout { zero_point: case.requant.zero_point, ..layout };
+        for level in Level::available() {
+            let (mut scratch, conv) = (Scratch::default(), case.conv(level));
+            let (mut first, mut both) = (Buffer::new(layout.bytes()), Buffer::new(layout.bytes()));
+            let mut steps = ActMut::new(own, first.bytes_mut());
+            conv.run(&input, &mut steps, &mut scratch);
+            let mut sum = Buffer::new(layout.bytes());
+            let mut sum = ActMut::new(layout, sum.bytes_mut());
+            super::add(&steps.as_act(), &other, &add, &mut sum);
+            let mut fused = ActMut::new(layout, both.bytes_mut());
+            conv.run_add(&input, &other, &add, &mut fused, &mut scratch);
+            assert!(plain(&fused.as_act()) == plain(&sum.as_act()), "{level}, seed {seed}");
+        }
+    }
+}
+
+/// Zero points, sizes and windows of a pool, and the definition of both pools.
+#[test]
+fn pools_are_as_onnx_defines_them() {
+    for seed in 0..60 {
+        let mut random = Random::new(seed + 30_000);
+        let from = Layout::new(2, random.pick(&[3, 16, 40]), 9, 7, random.byte());
+        let buffer = random_act(from, &mut random);
+        let input = Act::new(from, buffer.bytes());
+        let window = Window {
+            kernel: random.pick(&[[3, 3], [2, 2], [9, 7], [1, 3]]),
+            stride: random.pick(&[[1, 1], [2, 2]]),
+            dilation: [1, 1],
+            pads: Border::default(),
+        };
+        let is_padded = window.kernel[0] > 1 && random.below(2) == 0;
+        let window = Window { pads: Border::all(usize::from(is_padded)), ..window };
+        let pads = [window.pads.top, window.pads.left];
+        let size = |axis: usize, size: usize| {
+            (size + 2 * pads[axis] - window.kernel[axis]) / window.stride[axis] + 1
+        };
+        let to =
+            Layout::new(2, from.channels, size(0, 9), size(1, 7), random.byte()).with_border(Border::all(1));
+        let average = AvgPool { window, counts_pads: random.below(2) == 0, multiplier: 0.9 };
+        let (mut averages, mut highest) = (Buffer::new(to.bytes()), Buffer::new(to.bytes()));
+        average.run(&input, &mut ActMut::new(to, averages.bytes_mut()));
+        MaxPool { window }.run(&input, &mut ActMut::new(to, highest.bytes_mut()));
+        let (averages, highest) = (Act::new(to, averages.bytes()), Act::new(to, highest.bytes()));
+        for (c, y, x) in (0..to.channels)
+            .flat_map(|c| (0..to.height).flat_map(move |y| (0..to.width).map(move |x| (c, y, x))))
+        {
+            let (mut values, [kh, kw]) = (Vec::new(), window.kernel);
+            for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+                let place = [y * window.stride[0] + ky, x * window.stride[1] + kx];
+                if (pads[0]..9 + pads[0]).contains(&place[0]) && (pads[1]..7 + pads[1]).contains(&place[1]) {
+                    values.push(input.get(1, c, place[0] - pads[0], place[1] - pads[1]));
+                }
+            }
+            let count = if average.counts_pads { kh * kw } else { values.len() };
+            let sum: i32 = values.iter().map(|v| i32::from(*v) - i32::from(from.zero_point)).sum();
+            let mean = (sum as f32 * (0.9 / count as f32)).round_ties_even() as i32;
+            let mean = (mean + i32::from(to.zero_point)).clamp(0, 255);
+            assert_eq!(i32::from(averages.get(1, c, y, x)), mean, "average, seed {seed}");
+            assert_eq!(highest.get(1, c, y, x), values.into_iter().max().unwrap(), "highest, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_is_put_into_pixels_comes_out_again() {
+    for seed in 0..40 {
+        let mut random = Random::new(seed + 40_000);
+        let [height, width] = random.pick(&[[1, 1], [5, 7], [1, 40], [20, 33]]);
+        let layout = Layout::new(2, random.pick(&[1, 3, 4, 17, 40]), height, width, random.byte());
+        let layout = layout.with_border(random.pick(&[Border::default(), Border::all(1)]));
+        let layout = if random.below(2) == 0 { layout.packed() } else { layout };
+        let values: Vec<u8> = (0..layout.elements()).map(|_| random.byte()).collect();
+        let mut buffer = Buffer::new(layout.bytes());
+        super::from_plain(&values, &mut ActMut::new(layout, buffer.bytes_mut()));
+        let act = Act::new(layout, buffer.bytes());
+        assert!(plain(&act) == values, "bytes, seed {seed}");
+        let last = [1, layout.channels - 1, height - 1, width - 1];
+        assert_eq!(act.get(last[0], last[1], last[2], last[3]), values[values.len() - 1], "seed {seed}");
+        let mut reals = vec![0.0; values.len()];
+        super::dequantize(&act, 0.37, &mut reals);
+        let mut again = Buffer::new(layout.bytes());
+        super::quantize(&reals, 0.37, &mut ActMut::new(layout, again.bytes_mut()));
+        assert!(plain(&Act::new(layout, again.bytes())) == values, "reals, seed {seed}");
+    }
+}
+
+#[test]
+fn element_wise_operators_agree_with_their_definitions() {
+    for seed in 0..40 {
+        let mut random = Random::new(seed + 50_000);
+        let layout = Layout::new(2, random.pick(&[3, 16, 70]), 5, 6, random.byte());
+        let is_one = random.below(2) == 0;
+        let right = Layout { zero_point: random.byte(), ..layout };
+        let right =
+            if is_one { Layout { height: 1, width: 1, ..right } } else { right.with_border(Border::all(1)) };
+        let (a, b) = (random_act(layout, &mut random), random_act(right, &mut random));
+        let (a, b) = (Act::new(layout, a.bytes()), Act::new(right, b.bytes()));
+        let to = Layout { zero_point: random.byte(), ..layout }.with_border(Border::all(1));
+        let zeroes = [layout.zero_point, right.zero_point, to.zero_point];
+        let (add, mul) = (
+            AddSpec { a_multiplier: 0.8, b_multiplier: 0.3, lo: 0, hi: 240 },
+            MulSpec { multiplier: 0.011, lo: 5, hi: 255 },
+        );
+        let table = Table::new((0.1, layout.zero_point), (0.05, to.zero_point), |value| value.max(0.0));
+        let mut results: [Buffer; 3] = std::array::from_fn(|_| Buffer::new(to.bytes()));
+        let [sum, product, mapped] = &mut results;
+        super::add(&a, &b, &add, &mut ActMut::new(to, sum.bytes_mut()));
+        super::mul(&a, &b, &mul, &mut ActMut::new(to, product.bytes_mut()));
+        super::lookup(&a, &table, &mut ActMut::new(to, mapped.bytes_mut()));
+        let [sum, product, mapped] = results.each_ref().map(|buffer| Act::new(to, buffer.bytes()));
+        for (c, y, x) in
+            (0..layout.channels).flat_map(|c| (0..5).flat_map(move |y| (0..6).map(move |x| (c, y, x))))
+        {
+            let (left, right) =
+                (a.get(1, c, y, x), if is_one { b.get(1, c, 0, 0) } else { b.get(1, c, y, x) });
+            assert_eq!(sum.get(1, c, y, x), add.apply(left, right, zeroes), "sum, seed {seed}");
+            assert_eq!(product.get(1, c, y, x), mul.apply(left, right, zeroes), "product, seed {seed}");
+            assert_eq!(mapped.get(1, c, y, x), table.0[usize::from(left)], "table, seed {seed}");
+        }
+    }
+}

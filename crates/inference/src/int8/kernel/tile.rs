@@ -1,0 +1,244 @@
+//! The border between safe code and the matrix kernels of each level: bounds are asserted here, once per call.
+#![expect(
+    unsafe_code,
+    reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
+)]
+
+use super::ahead::Region;
+#[cfg(target_arch = "aarch64")]
+use super::arm;
+use super::level::Level;
+use super::panels::Order;
+use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+
+/// Memory that a kernel may use while it runs, on a cache line, for rows of so many bytes.
+pub(super) const fn work_bytes(level: Level, k: usize) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => x86::gemm_avx2::ROWS * k.next_multiple_of(64) * 2,
+        // Two tiles of 16 rows and 64 sums.
+        _ => 8 << 10,
+    }
+}
+
+/// Rows of values times a block of weights.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job<'a> {
+    /// The first row; rows may overlap, and are read up to the next multiple of 64 bytes.
+    pub(super) rows: &'a [u8],
+    /// Distance of two rows.
+    pub(super) stride: usize,
+    /// How many.
+    pub(super) count: usize,
+    /// Bytes of a row, a multiple of 4.
+    pub(super) k: usize,
+    /// `[padded k / lane][columns][lane]`, on a cache line.
+    pub(super) weights: &'a [u8],
+    /// One for each column.
+    pub(super) bias: &'a [i32],
+    /// Weights to fetch meanwhile.
+    pub(super) ahead: Region,
+}
+
+impl Job<'_> {
+    /// Output channels.
+    pub(super) const fn columns(&self) -> usize {
+        self.bias.len()
+    }
+
+    fn check(&self) {
+        let padded = self.k.next_multiple_of(64);
+        assert!(matches!(self.columns(), 16 | 32 | 48 | 64), "columns of a block");
+        assert!(self.k > 0 && self.k.is_multiple_of(4), "length of a row");
+        assert_eq!(self.weights.len(), padded * self.columns(), "weights of a block");
+        assert!(self.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
+        let last = self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride));
+        let end = last.and_then(|last| last.checked_add(padded));
+        assert!(self.count == 0 || end.is_some_and(|end| end <= self.rows.len()), "rows of a product");
+    }
+}
+
+/// From sums to bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finish<'a> {
+    /// One for each column.
+    pub(super) multiplier: &'a [f32],
+    /// Of the output.
+    pub(super) zero_point: u8,
+    /// Lowest and highest output.
+    pub(super) limits: [u8; 2],
+}
+
+/// Where the rows' results start.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    at: Vec<usize>,
+    last: usize,
+}
+
+impl Places {
+    /// Forgets the places and takes those that `put_all` puts, each `base` further.
+    pub(super) fn fill(&mut self, base: usize, put_all: impl FnOnce(&mut dyn FnMut(usize))) {
+        self.at.clear();
+        self.last = 0;
+        put_all(&mut |place| {
+            self.at.push(base + place);
+            self.last = self.last.max(base + place);
+        });
+    }
+
+    /// The places; none is behind the last that was checked.
+    pub(super) fn at(&self) -> &[usize] {
+        &self.at
+    }
+}
+
+/// Where the results go.
+#[derive(Debug)]
+pub(super) enum Sink<'a> {
+    /// Requantized; each row's block starts at its place.
+    Bytes {
+        /// How.
+        finish: Finish<'a>,
+        /// The output.
+        data: &'a mut [u8],
+        /// One for each row.
+        places: &'a Places,
+    },
+    /// `[rows][columns]`.
+    Sums(&'a mut [i32]),
+}
+
+impl Sink<'_> {
+    fn check(&self, job: &Job<'_>) {
+        match self {
+            Self::Bytes { finish, data, places } => {
+                assert_eq!(finish.multiplier.len(), job.columns(), "multipliers of a block");
+                assert_eq!(places.at.len(), job.count, "places of the rows");
+                let end = places.last.checked_add(job.columns());
+                assert!(end.is_some_and(|end| end <= data.len()), "places of the rows in the output");
+            }
+            Self::Sums(sums) => assert_eq!(sums.len(), job.count * job.columns(), "length of the sums"),
+        }
+    }
+}
+
+/// The order of the columns that a level's kernel wants.
+pub(super) const fn order(level: Level) -> Order {
+    match level {
+        Level::Avx512Vnni | Level::Amx => Order::Lanes512,
+        Level::Avx2 | Level::AvxVnni => Order::Lanes256,
+        _ => Order::Plain,
+    }
+}
+
+/// What a level's kernels subtract from values before they multiply.
+pub(super) const fn offset(level: Level) -> i32 {
+    match level {
+        Level::Neon | Level::NeonDot => 128,
+        _ => 0,
+    }
+}
+
+/// How many values of a column lie side by side, for the product of a lane.
+pub(super) const fn lane(level: Level) -> usize {
+    match level {
+        Level::Portable => 1,
+        Level::Avx2 => 2,
+        _ => 4,
+    }
+}
+
+/// The lowest weight that a level's kernels take; lower ones are split.
+pub(super) const fn lowest_weight(level: Level) -> i16 {
+    match level {
+        Level::Neon | Level::NeonDot => -127,
+        _ => -128,
+    }
+}
+
+/// Multiplies.
+///
+/// # Panics
+/// If the job, the sink and the memory don't fit each other.
+pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
+    job.check();
+    sink.check(&job);
+    assert!(
+        work.len() >= work_bytes(level, job.k) && work.as_ptr().addr().is_multiple_of(64),
+        "memory of a kernel"
+    );
+    match level {
+        // SAFETY: a level other than the reference is only chosen where the CPU has it; bounds are checked above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => unsafe { x86::gemm512::run(&job, sink) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => unsafe { x86::gemm256::run(&job, sink) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::gemm_avx2::run(&job, sink, work) },
+        // SAFETY: as above; the process may use tiles, which `Level` found out.
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => unsafe { x86::amx::run(&job, sink, work) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonDot => unsafe { arm::gemm_dot::run(&job, sink) },
+        // SAFETY: as above; weights are packed to be at least `lowest_weight`.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => unsafe { arm::gemm::run(&job, sink) },
+        Level::Portable => portable::multiply(&job, sink),
+        _ => unreachable!("level {level} has no matrix kernel"),
+    }
+}
+
+/// Copies, for each start that `walk` gives, `bytes` bytes from each tap into the next row.
+///
+/// # Panics
+/// If a place lies outside.
+pub(super) fn gather(
+    level: Level,
+    input: &[u8],
+    (rows, stride): (&mut [u8], usize),
+    (taps, bytes): (&[usize], usize),
+    walk: impl FnOnce(&mut dyn FnMut(usize)),
+) {
+    let reach = taps.iter().copied().max().unwrap_or(0) + bytes.next_multiple_of(16);
+    let need = taps.len() * bytes + 16;
+    assert!(taps.len() * bytes <= stride, "length of a row");
+    let _ = level;
+    let copy = match bytes {
+        ..=16 => copy::<1>,
+        17..=32 => copy::<2>,
+        _ => copy::<0>,
+    };
+    let mut row = 0;
+    walk(&mut |start| {
+        assert!(start + reach <= input.len() && row + need <= rows.len(), "rows to copy");
+        // SAFETY: each tap reads `bytes` rounded up to 16 from `start + tap`, which `reach` covers, and the
+        // writes of at most 15 bytes more than `bytes` end within `need`; the slices are distinct.
+        unsafe { copy(input.as_ptr().add(start), rows.as_mut_ptr().add(row), taps, bytes) };
+        row += stride;
+    });
+}
+
+/// Copies one row, `N` times 16 bytes from each tap, or as many as it takes where `N` is 0.
+///
+/// # Safety
+/// `bytes` rounded up to 16 are readable at each tap, and 16 more than `taps * bytes` writable.
+unsafe fn copy<const N: usize>(from: *const u8, mut to: *mut u8, taps: &[usize], bytes: usize) {
+    for tap in taps {
+        // SAFETY: as the caller says.
+        unsafe {
+            let from = from.add(*tap);
+            let count = if N == 0 { bytes.div_ceil(16) } else { N };
+            for at in 0..count {
+                let value = from.add(16 * at).cast::<[u8; 16]>().read_unaligned();
+                to.add(16 * at).cast::<[u8; 16]>().write_unaligned(value);
+            }
+            to = to.add(bytes);
+        }
+    }
+}

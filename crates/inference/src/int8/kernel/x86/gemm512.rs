@@ -1,0 +1,137 @@
+//! Rows times a block of weights with `vpdpbusd` on 512 bits: a tile of rows x 16, 32, 48 or 64 channels stays in
+//! registers; each group of four values is one broadcast.
+#![expect(unsafe_code, reason = "pointers into rows, weights and outputs, whose bounds `tile::run` asserts")]
+
+use super::super::tile::{Job, Sink};
+use super::finish512::Finisher;
+use std::arch::x86_64::{
+    __m512i, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_setzero_si512, _mm512_storeu_si512,
+};
+
+/// All rows.
+///
+/// # Safety
+/// AVX-512 with VNNI; job and sink passed the checks of `tile::run`.
+pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
+    // SAFETY: as this function; NR is the number of columns / 16.
+    unsafe { rows(job, sink, 0) }
+}
+
+/// The rows from `first` on.
+///
+/// # Safety
+/// As [`run`].
+pub(super) unsafe fn rows(job: &Job<'_>, sink: Sink<'_>, first: usize) {
+    // SAFETY: NR is the number of columns / 16.
+    unsafe {
+        match job.columns() {
+            64 => block::<4>(job, sink, first),
+            48 => block::<3>(job, sink, first),
+            32 => block::<2>(job, sink, first),
+            _ => block::<1>(job, sink, first),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, first: usize) {
+    match sink {
+        Sink::Bytes { finish, data, places } => {
+            // SAFETY: there are as many multipliers as columns.
+            let finisher = unsafe { Finisher::<NR>::new(&finish) };
+            let data = data.as_mut_ptr();
+            let at = places.at();
+            // SAFETY: each place has room for a block's columns.
+            let store = |row: usize, sums: &[__m512i; NR]| unsafe {
+                finisher.store(sums, data.add(*at.get_unchecked(row)));
+            };
+            // SAFETY: as this function.
+            unsafe { tiles(job, first, store) }
+        }
+        Sink::Sums(sums) => {
+            let data = sums.as_mut_ptr();
+            // SAFETY: there are `count * columns` sums.
+            let store = |row: usize, sums: &[__m512i; NR]| unsafe {
+                for (j, vector) in sums.iter().enumerate() {
+                    _mm512_storeu_si512(data.add((row * NR + j) * 16).cast(), *vector);
+                }
+            };
+            // SAFETY: as this function.
+            unsafe { tiles(job, first, store) }
+        }
+    }
+}
+
+/// Tiles as high as the registers allow; what is left is divided evenly.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tiles<const NR: usize>(job: &Job<'_>, first: usize, store: impl Fn(usize, &[__m512i; NR])) {
+    let mut row = first;
+    while row < job.count {
+        let left = job.count - row;
+        // SAFETY: `row + MR <= count`.
+        unsafe {
+            let high = match (NR, left) {
+                (1 | 2, 12..) => 12,
+                (3, 8..) => 8,
+                (_, 7..=11) => left.div_ceil(2),
+                _ => left.min(6),
+            };
+            job.ahead.fetch(row / high, job.count.div_ceil(high));
+            match high {
+                12 => tile::<12, NR>(job, row, &store),
+                8 => tile::<8, NR>(job, row, &store),
+                6 => tile::<6, NR>(job, row, &store),
+                5 => tile::<5, NR>(job, row, &store),
+                4 => tile::<4, NR>(job, row, &store),
+                3 => tile::<3, NR>(job, row, &store),
+                2 => tile::<2, NR>(job, row, &store),
+                _ => tile::<1, NR>(job, row, &store),
+            }
+            row += high;
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tile<const MR: usize, const NR: usize>(
+    job: &Job<'_>,
+    row: usize,
+    store: &impl Fn(usize, &[__m512i; NR]),
+) {
+    if NR > 2 && MR > 8 || NR > 3 && MR > 6 {
+        // Never chosen: more sums than registers.
+        return;
+    }
+    // SAFETY: rows `row..row + MR` have `k` bytes each, the weights `k / 4 * NR` vectors on cache lines, and
+    // there are NR * 16 biases.
+    unsafe {
+        let mut bias = [_mm512_setzero_si512(); NR];
+        for (j, vector) in bias.iter_mut().enumerate() {
+            *vector = _mm512_loadu_si512(job.bias.as_ptr().add(16 * j).cast());
+        }
+        let mut sums = [bias; MR];
+        let stride = job.stride;
+        let mut values = job.rows.as_ptr().add(row * stride);
+        let mut weights = job.weights.as_ptr();
+        for _ in 0..job.k / 4 {
+            let mut vectors = [_mm512_setzero_si512(); NR];
+            for (j, vector) in vectors.iter_mut().enumerate() {
+                *vector = _mm512_load_si512(weights.add(64 * j).cast());
+            }
+            for (i, line) in sums.iter_mut().enumerate() {
+                let four = _mm512_set1_epi32(values.add(i * stride).cast::<i32>().read_unaligned());
+                for (sum, vector) in line.iter_mut().zip(&vectors) {
+                    *sum = _mm512_dpbusd_epi32(*sum, four, *vector);
+                }
+            }
+            values = values.add(4);
+            weights = weights.add(64 * NR);
+        }
+        for (i, line) in sums.iter().enumerate() {
+            store(row + i, line);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! From a file to a program: the walk, and what is improved once all steps are known.
+
+use std::collections::HashMap;
+
+use tract_onnx::pb::{ModelProto, NodeProto, ValueInfoProto, tensor_shape_proto, type_proto};
+
+use super::Reason;
+use super::graph::Graph;
+use super::walk::{Kind, Lowering};
+use crate::engine::Feed;
+use crate::int8::kernel::{AddSpec, Conv, Level};
+use crate::int8::program::{ActId, FloatId, Pool, Program, Step, Values};
+use crate::int8::report::{NodeReport, Report, Runs};
+use crate::tensor::volume;
+
+/// Most values of a program.
+const MAX_VALUES: usize = 8192;
+/// Most bytes of one activation with its border, for one row.
+const MAX_ACT_BYTES: usize = 256 << 20;
+
+/// Lowers a file that was checked. `feeds` are the inputs in the manifest's order.
+pub(crate) fn lower(model: &ModelProto, feeds: &[Feed], level: Level) -> Result<Program, Reason> {
+    let graph = Graph::new(model).ok_or(Reason::NothingToDo)?;
+    if !graph.proto.node.iter().any(is_quantized) {
+        return Err(Reason::NothingToDo);
+    }
+    if graph
+        .proto
+        .node
+        .iter()
+        .any(|node| node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty()))
+    {
+        return Err(Reason::Model("it has subgraphs"));
+    }
+    let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
+    let opset = opset.map_or(1, |set| set.version);
+    let mut walk = Lowering::new(graph, level);
+    bind_inputs(&mut walk, feeds)?;
+    walk.walk(opset)?;
+    let mut outputs = Vec::new();
+    for output in &walk.graph.proto.output {
+        outputs.push(walk.float(&output.name)?);
+    }
+    if walk.values.len() > MAX_VALUES {
+        return Err(Reason::TooMany { got: walk.values.len(), max: MAX_VALUES });
+    }
+    finish(walk, feeds, outputs)
+}
+
+fn is_quantized(node: &NodeProto) -> bool {
+    let op = node.op_type.as_str();
+    op.starts_with("QLinear")
+        || matches!(
+            op,
+            "QGemm"
+                | "DequantizeLinear"
+                | "DynamicQuantizeLinear"
+                | "DynamicQuantizeMatMul"
+                | "QuantizeLinear"
+        )
+}
+
+/// Feeds by name, or by place where there are as many.
+fn bind_inputs<'a>(walk: &mut Lowering<'a>, feeds: &[Feed]) -> Result<(), Reason> {
+    let names: Vec<&'a str> = walk.graph.inputs().collect();
+    if names.len() != feeds.len() {
+        return Err(Reason::Model("it has other inputs than the manifest"));
+    }
+    let place = |name: &str| feeds.iter().position(|feed| feed.name == name);
+    let places: Option<Vec<usize>> = names.iter().map(|name| place(name)).collect();
+    let places = places.unwrap_or_else(|| (0..feeds.len()).collect());
+    let graph = walk.graph.proto;
+    for (name, place) in names.into_iter().zip(places) {
+        let feed = &feeds[place];
+        let info = graph.input.iter().find(|input| input.name == name);
+        if !info.is_some_and(|info| admits(info, &feed.shape)) {
+            return Err(Reason::Model("an input isn't f32 or has another shape than the manifest's"));
+        }
+        let id = walk.values.add_float(volume(&feed.shape), Some(place));
+        walk.bind(name, feed.shape.clone(), Kind::Float(id));
+    }
+    Ok(())
+}
+
+/// Whether an input is f32 and takes the shape.
+fn admits(input: &ValueInfoProto, shape: &[usize]) -> bool {
+    let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref())
+    else {
+        return false;
+    };
+    let Some(dims) = tensor.shape.as_ref().map(|shape| &shape.dim) else { return tensor.elem_type == 1 };
+    let fits = dims.iter().zip(shape).all(|(dim, size)| match &dim.value {
+        Some(tensor_shape_proto::dimension::Value::DimValue(fixed)) => usize::try_from(*fixed) == Ok(*size),
+        _ => true,
+    });
+    tensor.elem_type == 1 && dims.len() == shape.len() && fits
+}
+
+fn finish(
+    walk: Lowering<'_>,
+    feeds: &[Feed],
+    outputs: Vec<(FloatId, Vec<usize>)>,
+) -> Result<Program, Reason> {
+    let Lowering { graph, mut values, steps, runs, work, is_batched, .. } = walk;
+    let steps = fuse_additions(needed(steps, &outputs), &values);
+    widen(&steps, &mut values)?;
+    let nodes = graph.nodes.iter().zip(runs).zip(work).map(|((node, runs), (macs, level))| NodeReport {
+        name: if node.0.name.is_empty() { node.output() } else { &node.0.name }.to_owned(),
+        op: node.0.op_type.clone(),
+        runs: runs.unwrap_or(Runs::Float),
+        macs,
+        level,
+    });
+    let report = Report {
+        nodes: nodes.collect(),
+        weight_bytes: steps.iter().filter_map(Step::conv).map(Conv::weight_bytes).sum(),
+        ..Report::default()
+    };
+    if !steps.iter().any(Step::is_int8) {
+        return Err(Reason::NothingToDo);
+    }
+    let names = graph.proto.output.iter().map(|output| output.name.clone()).collect();
+    let mut program = Program {
+        values,
+        steps,
+        feeds: feeds.iter().map(|feed| volume(&feed.shape)).collect(),
+        outputs,
+        names,
+        is_batched,
+        report,
+        idle: Pool::default(),
+    };
+    program.report.activation_bytes = program.planned_bytes();
+    Ok(program)
+}
+
+/// The steps whose results are used.
+fn needed(steps: Vec<Step>, outputs: &[(FloatId, Vec<usize>)]) -> Vec<Step> {
+    let mut acts: Vec<ActId> = Vec::new();
+    let mut floats: Vec<FloatId> = outputs.iter().map(|(id, _)| *id).collect();
+    let mut kept = Vec::new();
+    for step in steps.into_iter().rev() {
+        let is_used = match step.writes() {
+            Some(act) => acts.contains(&act),
+            None => step.floats().iter().any(|id| floats.contains(id)),
+        };
+        if is_used {
+            acts.extend(step.reads());
+            floats.extend(step.floats());
+            kept.push(step);
+        }
+    }
+    kept.reverse();
+    kept
+}
+
+/// Lets a convolution do the addition that is all that reads its result.
+fn fuse_additions(steps: Vec<Step>, values: &Values) -> Vec<Step> {
+    let mut readers: HashMap<ActId, usize> = HashMap::new();
+    steps.iter().flat_map(Step::reads).for_each(|act| *readers.entry(act).or_default() += 1);
+    let mut fused: Vec<Option<Step>> = Vec::with_capacity(steps.len());
+    let mut made: HashMap<ActId, usize> = HashMap::new();
+    for step in steps {
+        let step = match step {
+            Step::Add { a, b, spec, to } if values.act(a).layout.same_shape(&values.act(b).layout) => {
+                let swapped =
+                    AddSpec { a_multiplier: spec.b_multiplier, b_multiplier: spec.a_multiplier, ..spec };
+                let mut choices = [(a, b, spec), (b, a, swapped)];
+                // The later one of two: the other's result lies in memory anyway.
+                choices.sort_by_key(|(own, ..)| std::cmp::Reverse(made.get(own).copied()));
+                let choice = choices.into_iter().find(|(own, ..)| {
+                    let maker = made.get(own).and_then(|index| fused[*index].as_ref());
+                    readers.get(own) == Some(&1) && matches!(maker, Some(Step::Linear { .. }))
+                });
+                let maker = choice.and_then(|(own, ..)| fused[*made.get(&own)?].take());
+                match (choice, maker) {
+                    (Some((_, other, add)), Some(Step::Linear { conv, from, .. })) => {
+                        Step::LinearAdd { conv, from, other, add, to }
+                    }
+                    _ => Step::Add { a, b, spec, to },
+                }
+            }
+            step => step,
+        };
+        if let Some(act) = step.writes() {
+            made.insert(act, fused.len());
+        }
+        fused.push(Some(step));
+    }
+    fused.into_iter().flatten().collect()
+}
+
+/// Gives each activation the border that its readers need.
+fn widen(steps: &[Step], values: &mut Values) -> Result<(), Reason> {
+    for step in steps {
+        let Some(conv) = step.conv() else { continue };
+        let Some(from) = step.reads().first().copied() else { continue };
+        let layout = &mut values.act_mut(from).layout;
+        layout.border = layout.border.union(conv.spec().border());
+        if layout.checked_bytes(MAX_ACT_BYTES).is_none() {
+            return Err(Reason::Shape {
+                shape: vec![layout.batch, layout.channels, layout.height, layout.width],
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! A graph of an ONNX file with its names resolved: who makes a tensor, who reads it, what is constant.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+
+/// The graph of a file.
+pub(super) struct Graph<'a> {
+    /// Nodes in the file's order, which is one that can be run.
+    pub(super) nodes: Vec<Node<'a>>,
+    constants: HashMap<&'a str, Cow<'a, TensorProto>>,
+    consumers: HashMap<&'a str, Vec<usize>>,
+    producers: HashMap<&'a str, usize>,
+    outputs: HashSet<&'a str>,
+    /// The file, for what islands take over.
+    pub(super) model: &'a ModelProto,
+    /// The graph, for its inputs and outputs.
+    pub(super) proto: &'a GraphProto,
+}
+
+/// A node.
+#[derive(Clone, Copy)]
+pub(super) struct Node<'a>(pub(super) &'a NodeProto);
+
+impl<'a> Node<'a> {
+    /// The operator; those of ONNX and of com.microsoft have no name in common that means another thing.
+    pub(super) fn op(self) -> &'a str {
+        match self.0.domain.as_str() {
+            "" | "ai.onnx" | "com.microsoft" => &self.0.op_type,
+            _ => "",
+        }
+    }
+
+    /// An input's name; none where it is left out.
+    pub(super) fn input(self, slot: usize) -> Option<&'a str> {
+        self.0.input.get(slot).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// The first output's name.
+    pub(super) fn output(self) -> &'a str {
+        self.0.output.first().map_or("", String::as_str)
+    }
+
+    /// An attribute.
+    pub(super) fn attribute(self, name: &str) -> Option<&'a AttributeProto> {
+        self.0.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
+    /// An integer attribute.
+    pub(super) fn int(self, name: &str) -> Option<i64> {
+        self.attribute(name).map(|attribute| attribute.i)
+    }
+
+    /// A float attribute.
+    pub(super) fn float(self, name: &str) -> Option<f32> {
+        self.attribute(name).map(|attribute| attribute.f)
+    }
+
+    /// A list of integers.
+    pub(super) fn ints(self, name: &str) -> Option<&'a [i64]> {
+        self.attribute(name).map(|attribute| attribute.ints.as_slice())
+    }
+
+    /// A text.
+    pub(super) fn text(self, name: &str) -> Option<&'a str> {
+        self.attribute(name).and_then(|attribute| std::str::from_utf8(&attribute.s).ok())
+    }
+}
+
+impl<'a> Graph<'a> {
+    /// Reads a file that was checked; none if it has no graph.
+    pub(super) fn new(model: &'a ModelProto) -> Option<Self> {
+        let proto = model.graph.as_ref()?;
+        let mut graph = Self {
+            nodes: Vec::new(),
+            constants: proto.initializer.iter().map(|t| (t.name.as_str(), Cow::Borrowed(t))).collect(),
+            consumers: HashMap::new(),
+            producers: HashMap::new(),
+            outputs: proto.output.iter().map(|output| output.name.as_str()).collect(),
+            model,
+            proto,
+        };
+        for node in &proto.node {
+            graph.add(node);
+        }
+        Some(graph)
+    }
+
+    fn add(&mut self, node: &'a NodeProto) {
+        let node = Node(node);
+        let value = node.attribute("value").and_then(|attribute| attribute.t.as_ref());
+        if let ("Constant", Some(value)) = (node.op(), value) {
+            self.constants.insert(node.output(), Cow::Borrowed(value));
+            return;
+        }
+        let index = self.nodes.len();
+        for input in node.0.input.iter().filter(|name| !name.is_empty()) {
+            self.consumers.entry(input).or_default().push(index);
+        }
+        for output in &node.0.output {
+            self.producers.insert(output, index);
+        }
+        self.nodes.push(node);
+    }
+
+    /// A constant by name.
+    pub(super) fn constant(&self, name: &str) -> Option<&TensorProto> {
+        self.constants.get(name).map(Cow::as_ref)
+    }
+
+    /// Makes a name constant: something that was worked out from shapes.
+    pub(super) fn fold(&mut self, name: &'a str, value: TensorProto) {
+        self.constants.insert(name, Cow::Owned(value));
+    }
+
+    /// Whether a constant was worked out.
+    pub(super) fn is_folded(&self, name: &str) -> bool {
+        matches!(self.constants.get(name), Some(Cow::Owned(_)))
+    }
+
+    /// The nodes that read a tensor.
+    pub(super) fn consumers(&self, name: &str) -> &[usize] {
+        self.consumers.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The only node that reads a tensor, if the graph doesn't give it out.
+    pub(super) fn only_consumer(&self, name: &str) -> Option<usize> {
+        match self.consumers(name) {
+            [one] if !self.is_output(name) => Some(*one),
+            _ => None,
+        }
+    }
+
+    /// The node that makes a tensor.
+    pub(super) fn producer(&self, name: &str) -> Option<Node<'a>> {
+        self.producers.get(name).map(|index| self.nodes[*index])
+    }
+
+    /// Whether the graph gives the tensor out.
+    pub(super) fn is_output(&self, name: &str) -> bool {
+        self.outputs.contains(name)
+    }
+
+    /// Names of the inputs that are fed.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &'a str> {
+        let names = self.proto.input.iter().map(|input| input.name.as_str());
+        names.filter(|name| !self.constants.contains_key(name))
+    }
+}

@@ -1,0 +1,191 @@
+//! Nodes that stay tract's: gathered as they come, handed over as a small model of their own.
+
+use std::collections::HashSet;
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
+
+use super::Reason;
+use super::walk::{Kind, Lowering};
+use crate::engine::{Feed, Plan};
+use crate::int8::program::Step;
+use crate::int8::report::Runs;
+use crate::tensor::volume;
+
+/// The model of an island, while it is gathered.
+#[derive(Default)]
+struct Draft<'a> {
+    nodes: Vec<NodeProto>,
+    constants: Vec<tract_onnx::pb::TensorProto>,
+    /// Names that come from outside, and what they are called inside.
+    inputs: Vec<(&'a str, String)>,
+    known: HashSet<&'a str>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Leaves a node to tract.
+    pub(super) fn leave(&mut self, index: usize, why: &Reason) -> Result<(), Reason> {
+        let node = self.graph.nodes[index];
+        for name in node.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
+            let is_known = self.made.contains(name)
+                || self.bound.contains_key(name)
+                || self.graph.constant(name).is_some()
+                || self.graph.producer(name).is_some_and(|maker| self.is_constant_view(maker));
+            if !is_known {
+                return Err(Reason::Border { name: name.to_owned() });
+            }
+        }
+        self.pending.push(index);
+        self.made.extend(node.0.output.iter().map(String::as_str).filter(|name| !name.is_empty()));
+        self.runs[index] = Some(Runs::Tract { why: why.to_string() });
+        Ok(())
+    }
+
+    /// Hands the gathered nodes to tract.
+    pub(super) fn close_island(&mut self) -> Result<(), Reason> {
+        let pending = std::mem::take(&mut self.pending);
+        let made = std::mem::take(&mut self.made);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let draft = self.draft(&pending);
+        let outputs = self.outputs_of(&pending, &made);
+        let mut from = Vec::new();
+        let mut feeds = Vec::new();
+        for (name, inside) in &draft.inputs {
+            let (id, shape) = self.island_input(name)?;
+            feeds.push(Feed { name: inside.clone(), shape: shape.clone() });
+            from.push((id, shape));
+        }
+        let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();
+        let failed = |source| Reason::Island { nodes: pending.len(), first, source: Box::new(source) };
+        let plan = Plan::build(&model(self.graph.model, draft, &outputs), &feeds).map_err(failed)?;
+        let mut to = Vec::new();
+        for (name, shape) in outputs.iter().zip(plan.output_shapes()) {
+            let Some(shape) = shape else { return Err(Reason::Border { name: (*name).to_owned() }) };
+            let id = self.values.add_float(volume(shape), None);
+            self.bind(name, shape.clone(), Kind::Float(id));
+            to.push(id);
+        }
+        self.steps.push(Step::Island { plan: Box::new(plan), from, to });
+        Ok(())
+    }
+
+    /// 8-bit operands go to tract dequantized; the island quantizes them again.
+    fn island_input(&mut self, name: &'a str) -> Result<(crate::int8::program::FloatId, Vec<usize>), Reason> {
+        let bound = self.lookup(name)?;
+        let Kind::Bytes(act, form) = bound.kind else { return self.float(name) };
+        let kept =
+            self.bound.insert(name, super::walk::Bound { kind: Kind::View(act, form), ..bound.clone() });
+        let float = self.float(name);
+        self.bound.extend(kept.map(|kept| (name, kept)));
+        float
+    }
+
+    fn draft(&mut self, pending: &[usize]) -> Draft<'a> {
+        let mut draft = Draft::default();
+        for index in pending {
+            let node = self.graph.nodes[*index];
+            for name in node.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
+                self.take_in(&mut draft, name);
+            }
+            draft.known.extend(node.0.output.iter().map(String::as_str));
+            draft.nodes.push(node.0.clone());
+        }
+        draft
+    }
+
+    fn take_in(&mut self, draft: &mut Draft<'a>, name: &'a str) {
+        if !draft.known.insert(name) {
+            return;
+        }
+        if let Some(constant) = self.graph.constant(name) {
+            let mut constant = constant.clone();
+            name.clone_into(&mut constant.name);
+            draft.constants.push(constant);
+            // What was worked out for one row may hold for one row only.
+            self.is_batched &= !self.graph.is_folded(name);
+            return;
+        }
+        let maker = self.graph.producer(name);
+        if let Some(maker) = maker.filter(|maker| self.is_constant_view(*maker)) {
+            for input in maker.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
+                self.take_in(draft, input);
+            }
+            draft.nodes.push(maker.0.clone());
+            return;
+        }
+        let is_bytes = matches!(self.bound.get(name), Some(bound) if matches!(bound.kind, Kind::Bytes(..)));
+        let Some(maker) = maker.filter(|_| is_bytes) else {
+            draft.inputs.push((name, name.to_owned()));
+            return;
+        };
+        let inside = format!("{name}/dequantized");
+        let (scale, zero) = self.scale_names(name, maker);
+        for input in [scale, zero].into_iter().flatten() {
+            self.take_in(draft, input);
+        }
+        draft.nodes.push(NodeProto {
+            op_type: "QuantizeLinear".to_owned(),
+            name: inside.clone(),
+            input: [Some(inside.as_str()), scale, zero]
+                .into_iter()
+                .flatten()
+                .map(ToOwned::to_owned)
+                .collect(),
+            output: vec![name.to_owned()],
+            ..NodeProto::default()
+        });
+        draft.inputs.push((name, inside));
+    }
+
+    /// The names of the scale and zero point of an 8-bit tensor.
+    fn scale_names(&self, name: &str, maker: super::graph::Node<'a>) -> (Option<&'a str>, Option<&'a str>) {
+        if maker.op() == "QuantizeLinear" {
+            return (maker.input(1), maker.input(2));
+        }
+        let mut readers = self.graph.consumers(name).iter().map(|index| self.graph.nodes[*index]);
+        let reader = readers.find(|reader| reader.op() == "DequantizeLinear");
+        reader.map_or((None, None), |reader| (reader.input(1), reader.input(2)))
+    }
+
+    /// What is read outside of an island.
+    fn outputs_of(&self, pending: &[usize], made: &HashSet<&'a str>) -> Vec<&'a str> {
+        let is_read = |name: &&str| {
+            let outside = |index: &usize| !pending.contains(index);
+            self.graph.is_output(name) || self.graph.consumers(name).iter().any(outside)
+        };
+        let mut outputs: Vec<&'a str> = made.iter().copied().filter(is_read).collect();
+        outputs.sort_unstable();
+        outputs
+    }
+}
+
+fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[&str]) -> ModelProto {
+    let graph = GraphProto {
+        name: "island".to_owned(),
+        node: draft.nodes,
+        initializer: draft.constants,
+        input: draft.inputs.iter().map(|(_, inside)| float_value(inside)).collect(),
+        output: outputs.iter().map(|name| float_value(name)).collect(),
+        ..GraphProto::default()
+    };
+    ModelProto {
+        ir_version: whole.ir_version,
+        opset_import: whole.opset_import.clone(),
+        graph: Some(graph),
+        ..ModelProto::default()
+    }
+}
+
+fn float_value(name: &str) -> ValueInfoProto {
+    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: None };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}

@@ -1,0 +1,126 @@
+//! From a quantized ONNX graph to a program.
+//!
+//! The graph is walked once, in its own order. A tensor that a DequantizeLinear makes is a *view* of its quantized
+//! source; an operator over views whose result is quantized again becomes one int8 step. What isn't understood
+//! is gathered into islands for tract. The file is from outside: nothing here panics on what it says, sizes are
+//! bounded before memory is taken, and any doubt means the node is not lowered.
+
+mod assemble;
+mod dispatch;
+mod dynamic;
+mod eltwise;
+mod fold;
+mod graph;
+mod islands;
+mod linear;
+mod matmul;
+mod pools;
+mod quant;
+mod shapes;
+mod sink;
+mod tensor;
+mod unary;
+mod walk;
+
+pub(crate) use assemble::lower;
+
+use super::kernel::PackError;
+use crate::error::LoadError;
+
+/// Operators of com.microsoft that only the lowering knows.
+pub(crate) const CONTRIB_OPS: [&str; 12] = [
+    "QLinearAdd",
+    "QLinearMul",
+    "QLinearConcat",
+    "QLinearGlobalAveragePool",
+    "QLinearAveragePool",
+    "QLinearLeakyRelu",
+    "QLinearSigmoid",
+    "QLinearSoftmax",
+    "QGemm",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+    "QLinearReduceMean",
+];
+
+/// Why a node isn't lowered, in words for the report.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Reason {
+    /// No step does this.
+    #[error("no int8 step for it")]
+    Operator,
+    /// The operator is known, this form of it isn't.
+    #[error("{0}")]
+    Form(&'static str),
+    /// An input that should be quantized isn't.
+    #[error("input {name:?} isn't quantized")]
+    NotQuantized {
+        /// The input.
+        name: String,
+    },
+    /// An input that should be constant isn't, or has a type that doesn't fit.
+    #[error("{what} isn't a constant of a known type")]
+    NotConstant {
+        /// What it is for.
+        what: &'static str,
+    },
+    /// A shape that the operator can't have, or one over a bound.
+    #[error("shape {shape:?} is not possible here or over a bound")]
+    Shape {
+        /// The shape.
+        shape: Vec<usize>,
+    },
+    /// The weights can't be packed.
+    #[error("weights can't be packed: {0}")]
+    Pack(#[from] PackError),
+    /// Tract can't take the nodes that are left to it.
+    #[error("tract can't run an island of {nodes} nodes from {first:?} on")]
+    Island {
+        /// How many.
+        nodes: usize,
+        /// The first one's name.
+        first: String,
+        /// Tract's words.
+        #[source]
+        source: Box<LoadError>,
+    },
+    /// A value crosses between an island and int8 steps that isn't f32.
+    #[error("{name:?} isn't f32 where tract hands it over")]
+    Border {
+        /// The value.
+        name: String,
+    },
+    /// More values than can be planned.
+    #[error("{got} values, at most {max} can be planned")]
+    TooMany {
+        /// How many.
+        got: usize,
+        /// Bound.
+        max: usize,
+    },
+    /// The graph takes or gives something that programs don't.
+    #[error("{0}")]
+    Model(&'static str),
+    /// Nothing in the graph is quantized.
+    #[error("nothing in it is quantized")]
+    NothingToDo,
+}
+
+impl Reason {
+    /// Whether it ends the whole lowering, not that of one node.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Island { .. }
+            | Self::Border { .. }
+            | Self::TooMany { .. }
+            | Self::Model(_)
+            | Self::NothingToDo => true,
+            Self::Operator
+            | Self::Form(_)
+            | Self::NotQuantized { .. }
+            | Self::NotConstant { .. }
+            | Self::Shape { .. }
+            | Self::Pack(_) => false,
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Operators that move values without changing them: 8-bit values pass through as they are.
+
+use super::Reason;
+use super::graph::Node;
+use super::tensor;
+use super::walk::{Bound, Form, Kind, Lowering, Quant, layout};
+use crate::int8::program::{Shuffle, Step};
+use crate::tensor::volume;
+
+/// Most elements of a row for which an order is kept in a table.
+const MAX_MAP: usize = 4 << 20;
+
+impl<'a> Lowering<'a> {
+    /// Reshape, Flatten, Squeeze, Unsqueeze, Identity, Dropout.
+    pub(super) fn reshape(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        let bound = self.lookup(Self::input(node, 0)?)?;
+        let shape = self.new_shape(node, &bound.shape)?;
+        if volume(&shape) != volume(&bound.shape) {
+            return Err(Reason::Shape { shape });
+        }
+        let kind = match bound.kind {
+            Kind::Float(id) => Kind::Float(id),
+            _ => self.moved(&bound, &shape, Shuffle::Same, node)?,
+        };
+        self.bind(node.output(), shape, kind);
+        Ok(())
+    }
+
+    fn new_shape(&self, node: Node<'a>, from: &[usize]) -> Result<Vec<usize>, Reason> {
+        let wrong = || Reason::Shape { shape: from.to_vec() };
+        let rank = i64::try_from(from.len()).map_err(|_| wrong())?;
+        let axes = |slot: usize| match node.input(slot) {
+            Some(name) => self.int_constant(name, "the axes").map(Some),
+            None => Ok(node.ints("axes").map(<[i64]>::to_vec)),
+        };
+        match node.op() {
+            "Reshape" => {
+                let wanted = match node.input(1) {
+                    Some(name) => self.int_constant(name, "the shape")?,
+                    None => node.ints("shape").unwrap_or_default().to_vec(),
+                };
+                reshaped(from, &wanted, node.int("allowzero").unwrap_or(0) != 0).ok_or_else(wrong)
+            }
+            "Flatten" => {
+                let axis = node.int("axis").unwrap_or(1);
+                let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).map_err(|_| wrong())?;
+                let (rows, columns) = from.split_at_checked(axis).ok_or_else(wrong)?;
+                Ok(vec![volume(rows), volume(columns)])
+            }
+            "Squeeze" => {
+                let axes =
+                    axes(1)?.map(|axes| axes.iter().map(|axis| axis.rem_euclid(rank.max(1))).collect());
+                let axes: Option<Vec<i64>> = axes;
+                let keep = |(place, size): &(usize, &usize)| match &axes {
+                    Some(axes) => !axes.iter().any(|axis| usize::try_from(*axis) == Ok(*place)),
+                    None => **size != 1,
+                };
+                Ok(from.iter().enumerate().filter(keep).map(|(_, size)| *size).collect())
+            }
+            "Unsqueeze" => {
+                let axes = axes(1)?.ok_or(Reason::NotConstant { what: "the axes" })?;
+                let rank = rank + i64::try_from(axes.len()).map_err(|_| wrong())?;
+                let axes: Vec<i64> = axes.iter().map(|axis| axis.rem_euclid(rank)).collect();
+                let mut sizes = from.iter();
+                let shape = (0..rank)
+                    .map(|place| if axes.contains(&place) { Some(1) } else { sizes.next().copied() });
+                shape.collect::<Option<_>>().ok_or_else(wrong)
+            }
+            _ if node.0.output.iter().skip(1).any(|name| !name.is_empty()) => Err(Reason::Operator),
+            _ => Ok(from.to_vec()),
+        }
+    }
+
+    /// Transpose with the batch in its place.
+    pub(super) fn transpose(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        let bound = self.lookup(Self::input(node, 0)?)?;
+        let rank = bound.shape.len();
+        let wrong = || Reason::Shape { shape: bound.shape.clone() };
+        let order: Option<Vec<usize>> = match node.ints("perm") {
+            Some(order) => order.iter().map(|axis| usize::try_from(*axis).ok()).collect(),
+            None => Some((0..rank).rev().collect()),
+        };
+        let order = order.filter(|order| is_permutation(order, rank)).ok_or_else(wrong)?;
+        if order.first() != Some(&0) {
+            return Err(Reason::Form("the batch changes its place"));
+        }
+        let shape: Vec<usize> = order.iter().map(|axis| bound.shape[*axis]).collect();
+        let strides = strides(&bound.shape);
+        let steps: Vec<usize> = order.iter().map(|axis| strides[*axis]).collect();
+        let shuffle = Shuffle::Map(map(&shape, |index| {
+            Some(index.iter().zip(&steps).map(|(at, step)| at * step).sum())
+        })?);
+        self.move_bytes(node, &bound, shape, shuffle)
+    }
+
+    /// Slice with constant bounds, not of the batch.
+    pub(super) fn slice(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        let bound = self.lookup(Self::input(node, 0)?)?;
+        let list = |slot: usize, name: &str| match node.input(slot) {
+            Some(input) => self.int_constant(input, "a bound").map(Some),
+            None => Ok(node.ints(name).map(<[i64]>::to_vec)),
+        };
+        let missing = Reason::NotConstant { what: "a bound" };
+        let (starts, ends) = (list(1, "starts")?, list(2, "ends")?);
+        let Some((starts, ends)) = starts.zip(ends) else { return Err(missing) };
+        let axes = list(3, "axes")?.unwrap_or_else(|| (0_i64..).take(starts.len()).collect());
+        let steps = list(4, "steps")?.unwrap_or_else(|| vec![1; starts.len()]);
+        let rank = i64::try_from(bound.shape.len()).unwrap_or(0);
+        let (mut shape, mut firsts) = (bound.shape.clone(), vec![0; bound.shape.len()]);
+        for (((start, end), axis), step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
+            let axis = usize::try_from(axis.rem_euclid(rank.max(1))).unwrap_or(0);
+            let size = i64::try_from(bound.shape[axis]).unwrap_or(0);
+            let inside =
+                |value: i64| if value < 0 { value.saturating_add(size) } else { value }.clamp(0, size);
+            let (start, end) = (inside(*start), inside(*end));
+            if *step != 1 || end <= start || axis == 0 {
+                return Err(Reason::Form("it is empty, of the batch, or leaves values out in between"));
+            }
+            firsts[axis] = usize::try_from(start).unwrap_or(0);
+            shape[axis] = usize::try_from(end - start).unwrap_or(0);
+        }
+        let strides = strides(&bound.shape);
+        let shuffle = Shuffle::Map(map(&shape, |index| {
+            Some(
+                index
+                    .iter()
+                    .zip(&firsts)
+                    .zip(&strides)
+                    .map(|((at, first), stride)| (at + first) * stride)
+                    .sum(),
+            )
+        })?);
+        self.move_bytes(node, &bound, shape, shuffle)
+    }
+
+    /// Resize and Upsample to whole multiples, each value repeated.
+    pub(super) fn resize(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        let name = Self::input(node, 0)?;
+        let bound = self.lookup(name)?;
+        let [n, c, h, w] = bound.shape[..] else { return Err(Reason::Form("only images are known")) };
+        if !matches!(node.text("mode"), None | Some("nearest")) {
+            return Err(Reason::Form("it interpolates"));
+        }
+        let is_resize = node.op() == "Resize" && node.0.input.len() > 2;
+        let scales = node.input(if is_resize { 2 } else { 1 });
+        let scales = scales.and_then(|name| self.graph.constant(name)).and_then(tensor::floats);
+        let sizes = node.input(3).map(|name| self.int_constant(name, "the size")).transpose()?;
+        let target = |axis: usize, size: usize| -> Option<usize> {
+            let target = match (&scales, &sizes) {
+                (_, Some(sizes)) => usize::try_from(*sizes.get(axis)?).ok()?,
+                (Some(scales), None) => whole(*scales.get(axis)?)?.checked_mul(size)?,
+                (None, None) => return None,
+            };
+            (target > 0 && target % size == 0).then_some(target)
+        };
+        let unknown = || Reason::Form("its sizes aren't constant or no multiples");
+        let (height, width) = (target(2, h).ok_or_else(unknown)?, target(3, w).ok_or_else(unknown)?);
+        if target(0, n) != Some(n) || target(1, c) != Some(c) {
+            return Err(unknown());
+        }
+        // For whole multiples, centred and rounded or from the corner and cut off, the same pixel is picked.
+        if matches!(node.text("coordinate_transformation_mode"), Some("align_corners" | "tf_crop_and_resize"))
+        {
+            return Err(Reason::Form("its corners are aligned or it crops"));
+        }
+        let is_centred =
+            !matches!(node.text("coordinate_transformation_mode"), Some("asymmetric")) && is_resize;
+        let picks_first = match node.text("nearest_mode") {
+            Some("floor") => !is_centred,
+            Some("ceil") => false,
+            _ => is_centred || !is_resize,
+        };
+        if !picks_first {
+            return Err(Reason::Form("it rounds places that lie between two pixels"));
+        }
+        let quant = self.quant_of(&bound).ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?;
+        let quant = self.with_form(quant, Form::First)?;
+        let shape = vec![n, c, height, width];
+        let to = self.act(&shape, Form::First, quant.params)?;
+        let pick = |size: usize, from: usize| (0..size).map(|place| place / (size / from)).collect();
+        self.steps.push(Step::Resize { rows: pick(height, h), columns: pick(width, w), from: quant.act, to });
+        let kind = same_kind(bound.kind, to, Form::First);
+        self.bind(node.output(), shape, kind);
+        Ok(())
+    }
+
+    fn move_bytes(
+        &mut self,
+        node: Node<'a>,
+        bound: &Bound,
+        shape: Vec<usize>,
+        shuffle: Shuffle,
+    ) -> Result<(), Reason> {
+        let kind = self.moved(bound, &shape, shuffle, node)?;
+        self.bind(node.output(), shape, kind);
+        Ok(())
+    }
+
+    /// The activation behind a name that stands for one.
+    fn quant_of(&self, bound: &Bound) -> Option<Quant> {
+        let (Kind::Bytes(act, form) | Kind::View(act, form)) = bound.kind else { return None };
+        let info = self.values.act(act);
+        let params = super::walk::Params {
+            scale: info.scale,
+            zero_point: info.layout.zero_point,
+            is_signed: info.is_signed,
+        };
+        Some(Quant { act, form, shape: bound.shape.clone(), params })
+    }
+
+    fn moved(
+        &mut self,
+        bound: &Bound,
+        shape: &[usize],
+        shuffle: Shuffle,
+        node: Node<'a>,
+    ) -> Result<Kind, Reason> {
+        let name = node.input(0).unwrap_or_default();
+        let quant = self.quant_of(bound).ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?;
+        if let Shuffle::Same = shuffle {
+            let own = self.values.act(quant.act).layout;
+            let same = [quant.form, Form::First, Form::Last].into_iter().find(|form| {
+                layout(shape, *form, own.zero_point).is_ok_and(|layout| layout == own)
+                    && (own.height * own.width == 1 || (*form == quant.form && shape == quant.shape))
+            });
+            if let Some(form) = same {
+                return Ok(same_kind(bound.kind, quant.act, form));
+            }
+        }
+        let form = self.form_for(node.output(), shape);
+        let to = self.act(shape, form, quant.params)?;
+        self.steps.push(Step::Shuffle { from: quant.act, shuffle, to });
+        Ok(same_kind(bound.kind, to, form))
+    }
+}
+
+fn same_kind(kind: Kind, act: crate::int8::program::ActId, form: Form) -> Kind {
+    match kind {
+        Kind::Bytes(..) => Kind::Bytes(act, form),
+        Kind::View(..) | Kind::Float(_) => Kind::View(act, form),
+    }
+}
+
+/// Reshape's rules: 0 keeps a size, -1 is what is left.
+pub(super) fn reshaped(from: &[usize], wanted: &[i64], allows_zero: bool) -> Option<Vec<usize>> {
+    let size = |(place, size): (usize, &i64)| match size {
+        0 if !allows_zero => from.get(place).copied().map(Some),
+        -1 => Some(None),
+        size => usize::try_from(*size).ok().map(Some),
+    };
+    let sizes: Vec<Option<usize>> = wanted.iter().enumerate().map(size).collect::<Option<_>>()?;
+    let known = sizes.iter().flatten().try_fold(1_usize, |all, size| all.checked_mul(*size))?;
+    if sizes.iter().filter(|size| size.is_none()).count() > 1 {
+        return None;
+    }
+    let rest = volume(from).checked_div(known);
+    sizes.into_iter().map(|size| size.or(rest)).collect()
+}
+
+fn is_permutation(order: &[usize], rank: usize) -> bool {
+    let mut sorted = order.to_vec();
+    sorted.sort_unstable();
+    sorted == (0..rank).collect::<Vec<_>>()
+}
+
+fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    strides
+}
+
+/// For each element of a shape the place that it comes from.
+fn map(shape: &[usize], place: impl Fn(&[usize]) -> Option<usize>) -> Result<Vec<u32>, Reason> {
+    let count = volume(shape);
+    if count > MAX_MAP {
+        return Err(Reason::Shape { shape: shape.to_vec() });
+    }
+    let mut index = vec![0; shape.len()];
+    let mut map = Vec::with_capacity(count);
+    for _ in 0..count {
+        let place = place(&index).and_then(|place| u32::try_from(place).ok());
+        map.push(place.unwrap_or(u32::MAX));
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+    Ok(map)
+}
+
+/// A whole number as it stands in a list of scales.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
+fn whole(scale: f32) -> Option<usize> {
+    let is_whole = (1.0..=64.0).contains(&scale) && scale.fract() == 0.0;
+    is_whole.then_some(scale as usize)
+}

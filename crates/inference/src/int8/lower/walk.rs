@@ -1,0 +1,212 @@
+//! What the lowering knows while it walks the graph: names and the values that they stand for.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Reason;
+use super::graph::{Graph, Node};
+use crate::int8::kernel::{Layout, Level};
+use crate::int8::program::{ActId, ActInfo, FloatId, Shuffle, Step, Values};
+use crate::int8::report::Runs;
+use crate::tensor::volume;
+
+/// Most bytes of one activation for one row.
+const MAX_ACT_BYTES: usize = 256 << 20;
+
+/// Which axis of a tensor are the channels of its layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The second, as convolutions have it: `[n, c]`, `[n, c, w]`, `[n, c, h, w]`.
+    First,
+    /// The last, as matrix products have it: all others are rows.
+    Last,
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// 8-bit values.
+    Bytes(ActId, Form),
+    /// What DequantizeLinear would make of an activation.
+    View(ActId, Form),
+    /// A plain f32 tensor.
+    Float(FloatId),
+}
+
+/// A tensor that a name stands for, for one row.
+#[derive(Debug, Clone)]
+pub(super) struct Bound {
+    pub(super) shape: Vec<usize>,
+    pub(super) kind: Kind,
+}
+
+/// Scale and zero point of a whole tensor, the zero point as it is in memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Params {
+    pub(super) scale: f32,
+    pub(super) zero_point: u8,
+    pub(super) is_signed: bool,
+}
+
+/// A quantized operand.
+#[derive(Debug, Clone)]
+pub(super) struct Quant {
+    pub(super) act: ActId,
+    pub(super) form: Form,
+    pub(super) shape: Vec<usize>,
+    pub(super) params: Params,
+}
+
+/// The state of the walk.
+pub(super) struct Lowering<'a> {
+    pub(super) graph: Graph<'a>,
+    pub(super) level: Level,
+    pub(super) values: Values,
+    pub(super) steps: Vec<Step>,
+    pub(super) bound: HashMap<&'a str, Bound>,
+    /// How each node runs; none before it is reached.
+    pub(super) runs: Vec<Option<Runs>>,
+    /// Multiply-accumulates of each node's steps.
+    pub(super) work: Vec<(usize, Option<Level>)>,
+    /// Nodes gathered for the next island, and what they make.
+    pub(super) pending: Vec<usize>,
+    pub(super) made: HashSet<&'a str>,
+    /// f32 forms of views that were needed already.
+    pub(super) plain: HashMap<(ActId, Vec<usize>), FloatId>,
+    /// Rows don't influence each other so far.
+    pub(super) is_batched: bool,
+}
+
+impl<'a> Lowering<'a> {
+    pub(super) fn new(graph: Graph<'a>, level: Level) -> Self {
+        let count = graph.nodes.len();
+        Self {
+            graph,
+            level,
+            values: Values::default(),
+            steps: Vec::new(),
+            bound: HashMap::new(),
+            runs: vec![None; count],
+            work: vec![(0, None); count],
+            pending: Vec::new(),
+            made: HashSet::new(),
+            plain: HashMap::new(),
+            is_batched: true,
+        }
+    }
+
+    /// Gives a name to a value.
+    pub(super) fn bind(&mut self, name: &'a str, shape: Vec<usize>, kind: Kind) {
+        if shape.first() != Some(&1) {
+            self.is_batched = false;
+        }
+        self.bound.insert(name, Bound { shape, kind });
+    }
+
+    /// What a name stands for; not what a pending island makes.
+    pub(super) fn lookup(&self, name: &str) -> Result<Bound, Reason> {
+        let bound = self.bound.get(name).cloned();
+        bound.ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })
+    }
+
+    /// What a name stands for; an island that makes it is closed first.
+    pub(super) fn lookup_closing(&mut self, name: &str) -> Result<Bound, Reason> {
+        if self.made.contains(name) {
+            self.close_island()?;
+        }
+        self.lookup(name)
+    }
+
+    /// The node's input of that place.
+    pub(super) fn input(node: Node<'a>, slot: usize) -> Result<&'a str, Reason> {
+        node.input(slot).ok_or(Reason::Form("an input is missing"))
+    }
+
+    /// A dequantized operand of an operator that is written in f32.
+    pub(super) fn view(&mut self, name: &str) -> Result<Quant, Reason> {
+        self.quantized(name, |kind| match kind {
+            Kind::View(act, form) => Some((act, form)),
+            Kind::Bytes(..) | Kind::Float(_) => None,
+        })
+    }
+
+    /// An 8-bit operand.
+    pub(super) fn bytes(&mut self, name: &str) -> Result<Quant, Reason> {
+        self.quantized(name, |kind| match kind {
+            Kind::Bytes(act, form) => Some((act, form)),
+            Kind::View(..) | Kind::Float(_) => None,
+        })
+    }
+
+    fn quantized(
+        &mut self,
+        name: &str,
+        pick: impl Fn(Kind) -> Option<(ActId, Form)>,
+    ) -> Result<Quant, Reason> {
+        let found = self.bound.get(name).and_then(|bound| Some((bound.shape.clone(), pick(bound.kind)?)));
+        let (shape, (act, form)) = found.ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?;
+        let info = self.values.act(act);
+        let params =
+            Params { scale: info.scale, zero_point: info.layout.zero_point, is_signed: info.is_signed };
+        Ok(Quant { act, form, shape, params })
+    }
+
+    /// An f32 operand; a view is dequantized.
+    pub(super) fn float(&mut self, name: &str) -> Result<(FloatId, Vec<usize>), Reason> {
+        let Bound { shape, kind } = self.lookup(name)?;
+        match kind {
+            Kind::Float(id) => Ok((id, shape)),
+            Kind::View(act, _) => {
+                let key = (act, shape.clone());
+                if let Some(id) = self.plain.get(&key) {
+                    return Ok((*id, shape));
+                }
+                let id = self.values.add_float(volume(&shape), None);
+                self.steps.push(Step::Dequantize { from: act, to: id });
+                self.plain.insert(key, id);
+                Ok((id, shape))
+            }
+            Kind::Bytes(..) => Err(Reason::Border { name: name.to_owned() }),
+        }
+    }
+
+    /// A new activation.
+    pub(super) fn act(&mut self, shape: &[usize], form: Form, params: Params) -> Result<ActId, Reason> {
+        let layout = layout(shape, form, params.zero_point)?;
+        Ok(self.values.add_act(ActInfo { layout, scale: params.scale, is_signed: params.is_signed }))
+    }
+
+    /// The operand with its channels in the other place, if it must be.
+    pub(super) fn with_form(&mut self, quant: Quant, form: Form) -> Result<Quant, Reason> {
+        if quant.form == form || quant.shape.len() <= 2 {
+            return Ok(Quant { form, ..quant });
+        }
+        let act = self.act(&quant.shape, form, quant.params)?;
+        self.steps.push(Step::Shuffle { from: quant.act, shuffle: Shuffle::Same, to: act });
+        Ok(Quant { act, form, ..quant })
+    }
+
+    /// Notes how nodes run that were folded into another's step.
+    pub(super) fn absorb(&mut self, nodes: &[usize]) {
+        for node in nodes {
+            self.runs[*node] = Some(Runs::Int8);
+        }
+    }
+}
+
+/// The layout of a shape.
+pub(super) fn layout(shape: &[usize], form: Form, zero_point: u8) -> Result<Layout, Reason> {
+    let wrong = || Reason::Shape { shape: shape.to_vec() };
+    let layout = match (form, shape) {
+        (Form::First, [n, c, h, w]) => Layout::new(*n, *c, *h, *w, zero_point),
+        (Form::First, [n, c, w]) => Layout::new(*n, *c, 1, *w, zero_point),
+        (_, [n, c]) => Layout::matrix(*n, *c, zero_point),
+        (_, [c]) => Layout::matrix(1, *c, zero_point),
+        (Form::Last, [rows @ .., c]) => Layout::matrix(volume(rows), *c, zero_point),
+        (Form::First, _) | (Form::Last, []) => return Err(wrong()),
+    };
+    let is_empty = shape.contains(&0);
+    if is_empty || layout.checked_bytes(MAX_ACT_BYTES).is_none() {
+        return Err(wrong());
+    }
+    Ok(layout)
+}

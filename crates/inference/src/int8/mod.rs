@@ -1,0 +1,32 @@
+//! Quantized models in int8 from end to end: the kernels, the lowering of ONNX graphs onto them, the program that
+//! it makes and the report of what it made of which node.
+//!
+//! What the lowering doesn't understand stays tract's: single nodes as islands within the program, or the whole
+//! model. Numbers follow ONNX's definitions of the quantized operators.
+
+pub mod kernel;
+pub(crate) mod lower;
+pub(crate) mod program;
+pub mod report;
+
+/// Whether quantized graphs are lowered; [`Int8::On`] unless `FLOTILLA_INT8` says `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Int8 {
+    /// Quantized graphs run in int8.
+    On,
+    /// Everything runs as tract runs it, for comparison.
+    Off,
+}
+
+/// The environment variable that switches the lowering off: `off`.
+pub const SWITCH_VARIABLE: &str = "FLOTILLA_INT8";
+
+impl Int8 {
+    /// What the environment says.
+    pub fn from_env() -> Self {
+        match std::env::var(SWITCH_VARIABLE) {
+            Ok(value) if value == "off" => Self::Off,
+            _ => Self::On,
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The run over the steps.
+
+use super::state::{Pool, State};
+use super::step::{Shuffle, Step};
+use super::values::{ActId, FloatId, Values};
+use crate::engine::{Value, plain_f32};
+use crate::error::InferError;
+use crate::int8::kernel::{self, Layout, min_max};
+use crate::int8::report::Report;
+use crate::tensor::Data;
+
+/// A lowered model.
+pub(crate) struct Program {
+    pub(crate) values: Values,
+    pub(crate) steps: Vec<Step>,
+    /// Elements of one row of each feed.
+    pub(crate) feeds: Vec<usize>,
+    /// For each output its value and its shape for one row.
+    pub(crate) outputs: Vec<(FloatId, Vec<usize>)>,
+    pub(crate) names: Vec<String>,
+    /// Whether rows are independent of each other in every step.
+    pub(crate) is_batched: bool,
+    pub(crate) report: Report,
+    pub(crate) idle: Pool,
+}
+
+impl Program {
+    /// Runs rows; feeds come in the order of the manifest.
+    pub(crate) fn run(&self, feeds: &[Value], batch: usize) -> Result<Vec<Value>, InferError> {
+        let feeds = self.plain(feeds, batch)?;
+        let feeds: Vec<&[f32]> = feeds.iter().map(AsRef::as_ref).collect();
+        let mut state = self.take(batch);
+        for step in &self.steps {
+            Run { state: &mut state, values: &self.values, feeds: &feeds }.step(step)?;
+        }
+        let outputs = self.outputs.iter().map(|(id, shape)| {
+            let run = Run { state: &mut state, values: &self.values, feeds: &feeds };
+            let mut shape = shape.clone();
+            if let Some(first) = shape.first_mut() {
+                *first *= batch;
+            }
+            (shape, Data::Fp32(run.float(*id).to_vec()))
+        });
+        let outputs = outputs.collect();
+        self.idle.give_back(state);
+        Ok(outputs)
+    }
+
+    /// Bytes of one run's activations for one row.
+    pub(crate) fn planned_bytes(&self) -> usize {
+        let state = self.take(1);
+        let bytes = state.planned_bytes();
+        self.idle.give_back(state);
+        bytes
+    }
+
+    fn plain<'v>(
+        &self,
+        feeds: &'v [Value],
+        batch: usize,
+    ) -> Result<Vec<std::borrow::Cow<'v, [f32]>>, InferError> {
+        let plain: Vec<_> = feeds
+            .iter()
+            .map(|(_, data)| plain_f32(data))
+            .collect::<Option<_>>()
+            .ok_or_else(|| InferError::Runtime { why: "text can't be fed to a model".into() })?;
+        match plain.iter().zip(&self.feeds).find(|(got, want)| got.len() != **want * batch) {
+            Some((got, want)) => {
+                let why = format!("an input has {} elements, {} are needed", got.len(), want * batch);
+                Err(InferError::Runtime { why })
+            }
+            None => Ok(plain),
+        }
+    }
+
+    fn take(&self, batch: usize) -> State {
+        self.idle.take(batch).unwrap_or_else(|| {
+            let outputs: Vec<FloatId> = self.outputs.iter().map(|(id, _)| *id).collect();
+            State::new(&self.values, &self.steps, &outputs, batch)
+        })
+    }
+}
+
+struct Run<'r> {
+    state: &'r mut State,
+    values: &'r Values,
+    feeds: &'r [&'r [f32]],
+}
+
+impl Run<'_> {
+    fn float(&self, id: FloatId) -> &[f32] {
+        match self.values.float(id).feed {
+            Some(feed) => self.feeds[feed],
+            None => &self.state.values[self.state.place(id)],
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), InferError> {
+        match step {
+            Step::Constant { values, to } => self.constant(values, *to),
+            Step::Quantize { from, to } => self.quantize(*from, *to),
+            Step::DynamicQuantize { from, to } => {
+                let (scale, zero_point) = min_max(self.float(*from)).scale_and_zero_point();
+                self.state.layouts[to.0].zero_point = zero_point;
+                self.state.scales[to.0] = scale;
+                self.quantize(*from, *to);
+            }
+            Step::Dequantize { from, to } => {
+                let (place, scale) = (self.state.place(*to), self.state.scales[from.0]);
+                let (act, values, _) = self.state.read(*from);
+                kernel::dequantize(&act, scale, &mut values[place]);
+            }
+            Step::LinearFloat { .. } => self.linear_float(step),
+            Step::Float { op, from, to } => self.float_op(op, from, *to),
+            Step::Island { plan, from, to } => self.island(plan, from, to)?,
+            Step::Linear { .. }
+            | Step::LinearAdd { .. }
+            | Step::Add { .. }
+            | Step::Mul { .. }
+            | Step::Concat { .. }
+            | Step::Lookup { .. }
+            | Step::AveragePool { .. }
+            | Step::MaxPool { .. }
+            | Step::Resize { .. }
+            | Step::Shuffle { .. } => self.bytes(step),
+        }
+        Ok(())
+    }
+
+    /// The steps from u8 to u8.
+    fn bytes(&mut self, step: &Step) {
+        let Some(to) = step.writes() else { return };
+        let (mut to, acts, work) = self.state.write(to);
+        match step {
+            Step::Linear { conv, from, .. } => conv.run(&acts.get(*from), &mut to, &mut work.scratch),
+            Step::LinearAdd { conv, from, other, add, .. } => {
+                conv.run_add(&acts.get(*from), &acts.get(*other), add, &mut to, &mut work.scratch);
+            }
+            Step::Add { a, b, spec, .. } => kernel::add(&acts.get(*a), &acts.get(*b), spec, &mut to),
+            Step::Mul { a, b, spec, .. } => kernel::mul(&acts.get(*a), &acts.get(*b), spec, &mut to),
+            Step::Concat { parts, .. } => {
+                let parts: Vec<_> =
+                    parts.iter().map(|(id, table)| (acts.get(*id), table.as_deref())).collect();
+                kernel::concat(&parts, &mut to);
+            }
+            Step::Lookup { from, table, .. } => kernel::lookup(&acts.get(*from), table, &mut to),
+            Step::AveragePool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
+            Step::MaxPool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
+            Step::Resize { rows, columns, from, .. } => resize(&acts.get(*from), (rows, columns), &mut to),
+            Step::Shuffle { from, shuffle, .. } => {
+                let from = acts.get(*from);
+                work.plain.resize(from.layout().elements(), 0);
+                kernel::to_plain(&from, &mut work.plain);
+                let zero = from.layout().zero_point;
+                let turned = turn(shuffle, &work.plain, zero, to.layout(), &mut work.turned);
+                kernel::from_plain(turned, &mut to);
+            }
+            _ => {}
+        }
+    }
+
+    fn constant(&mut self, values: &[u8], to: ActId) {
+        let (mut to, _, work) = self.state.write(to);
+        let rows = to.layout().elements() / values.len().max(1);
+        work.plain.clear();
+        for _ in 0..rows {
+            work.plain.extend_from_slice(values);
+        }
+        kernel::from_plain(&work.plain, &mut to);
+    }
+
+    fn quantize(&mut self, from: FloatId, to: ActId) {
+        let (feed, place) = (self.values.float(from).feed, self.state.place(from));
+        let scale = self.state.scales[to.0];
+        let (mut act, values) = self.state.quantized(to);
+        let values = feed.map_or_else(|| &values[place], |feed| self.feeds[feed]);
+        kernel::quantize(values, scale, &mut act);
+    }
+
+    fn linear_float(&mut self, step: &Step) {
+        let Step::LinearFloat { conv, from, scales, bias, bounds, to } = step else { return };
+        let (place, scale) = (self.state.place(*to), self.state.scales[from.0]);
+        let (act, values, work) = self.state.read(*from);
+        let values = &mut values[place];
+        let Some(shape) = conv.spec().output_layout(act.layout(), 0) else { return };
+        work.sums.resize(shape.elements(), 0);
+        conv.run_sums(&act, &mut work.sums, &mut work.scratch);
+        let scales: Vec<f32> = scales.iter().map(|of_weights| scale * of_weights).collect();
+        kernel::sums_to_f32(&work.sums, &shape, &scales, bias, values);
+        if !bounds.is_none() {
+            for value in values {
+                *value = bounds.apply(*value);
+            }
+        }
+    }
+
+    fn float_op(&mut self, op: &super::floats::FloatOp, from: &[FloatId], to: FloatId) {
+        let places: Vec<_> =
+            from.iter().map(|id| (self.values.float(*id).feed, self.state.place(*id))).collect();
+        let place = self.state.place(to);
+        let (out, rest) = super::memory::split(&mut self.state.values, &place);
+        let inputs: Vec<&[f32]> = places
+            .iter()
+            .map(|(feed, place)| feed.map_or_else(|| rest.get(place), |feed| self.feeds[feed]))
+            .collect();
+        op.run(&inputs, out);
+    }
+
+    fn island(
+        &mut self,
+        plan: &crate::engine::Plan,
+        from: &[(FloatId, Vec<usize>)],
+        to: &[FloatId],
+    ) -> Result<(), InferError> {
+        let batch = self.state.batch();
+        let feed = |(id, shape): &(FloatId, Vec<usize>)| {
+            let mut shape = shape.clone();
+            if let Some(first) = shape.first_mut() {
+                *first *= batch;
+            }
+            (shape, Data::Fp32(self.float(*id).to_vec()))
+        };
+        let feeds: Vec<Value> = from.iter().map(feed).collect();
+        for ((shape, data), id) in plan.run(&feeds, batch)?.into_iter().zip(to) {
+            let place = self.state.place(*id);
+            let values = match &data {
+                Data::Fp32(values) if values.len() == place.len() => values,
+                _ => {
+                    let why = format!(
+                        "an island gave {} {shape:?}, {} FP32 are needed",
+                        data.datatype(),
+                        place.len()
+                    );
+                    return Err(InferError::Runtime { why });
+                }
+            };
+            self.state.values[place].copy_from_slice(values);
+        }
+        Ok(())
+    }
+}
+
+/// The bytes in the order that a shuffle wants, all rows.
+fn turn<'w>(shuffle: &Shuffle, plain: &'w [u8], zero: u8, to: &Layout, turned: &'w mut Vec<u8>) -> &'w [u8] {
+    let Shuffle::Map(map) = shuffle else { return plain };
+    let rows = to.elements() / map.len().max(1);
+    let from_row = plain.len() / rows.max(1);
+    turned.clear();
+    for row in plain.chunks_exact(from_row.max(1)).take(rows) {
+        let byte = |index: &u32| usize::try_from(*index).ok().and_then(|index| row.get(index)).copied();
+        turned.extend(map.iter().map(|index| byte(index).unwrap_or(zero)));
+    }
+    turned
+}
+
+fn resize(from: &kernel::Act<'_>, (rows, columns): (&[usize], &[usize]), to: &mut kernel::ActMut<'_>) {
+    let layout = *to.layout();
+    let pixel = layout.pixel_bytes().min(from.layout().pixel_bytes());
+    if !layout.is_dense() {
+        to.data_mut().fill(layout.zero_point);
+    }
+    for n in 0..layout.batch {
+        for (y, row) in rows.iter().enumerate() {
+            for (x, column) in columns.iter().enumerate() {
+                let source = &from.data()[from.layout().pixel(n, *row, *column)..][..pixel];
+                to.data_mut()[layout.pixel(n, y, x)..][..pixel].copy_from_slice(source);
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The steps of a program: what each reads and writes.
+
+use super::floats::FloatOp;
+use super::values::{ActId, FloatId};
+use crate::engine::Plan;
+use crate::int8::kernel::{AddSpec, AvgPool, Conv, MaxPool, MulSpec, Table};
+
+/// Lowest and highest f32 of a result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Bounds {
+    /// Lowest.
+    pub(crate) lo: f32,
+    /// Highest.
+    pub(crate) hi: f32,
+}
+
+impl Bounds {
+    /// No bounds.
+    pub(crate) const NONE: Self = Self { lo: f32::NEG_INFINITY, hi: f32::INFINITY };
+
+    /// Whether it lets everything pass.
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+
+    /// A value within them.
+    pub(crate) fn apply(self, value: f32) -> f32 {
+        value.max(self.lo).min(self.hi)
+    }
+}
+
+/// Another order of a row's bytes, in ONNX's own order of the elements.
+#[derive(Debug)]
+pub(crate) enum Shuffle {
+    /// The same order, another shape.
+    Same,
+    /// For each byte of the result the one that it is; `u32::MAX` stands for zero.
+    Map(Vec<u32>),
+}
+
+/// One step.
+pub(crate) enum Step {
+    /// Writes a constant, given in ONNX's order for one row.
+    Constant { values: Vec<u8>, to: ActId },
+    /// QuantizeLinear.
+    Quantize { from: FloatId, to: ActId },
+    /// DynamicQuantizeLinear: scale and zero point are found now.
+    DynamicQuantize { from: FloatId, to: ActId },
+    /// DequantizeLinear.
+    Dequantize { from: ActId, to: FloatId },
+    /// Convolution or matrix product, u8 to u8.
+    Linear { conv: Box<Conv>, from: ActId, to: ActId },
+    /// The same and the addition that follows.
+    LinearAdd { conv: Box<Conv>, from: ActId, other: ActId, add: AddSpec, to: ActId },
+    /// Convolution or matrix product, u8 to f32: sum * (scale of the input * scales) + bias, within bounds.
+    LinearFloat {
+        conv: Box<Conv>,
+        from: ActId,
+        scales: Vec<f32>,
+        bias: Vec<f32>,
+        bounds: Bounds,
+        to: FloatId,
+    },
+    /// Addition.
+    Add { a: ActId, b: ActId, spec: AddSpec, to: ActId },
+    /// Multiplication.
+    Mul { a: ActId, b: ActId, spec: MulSpec, to: ActId },
+    /// Concatenation along the channels.
+    Concat { parts: Vec<(ActId, Option<Box<Table>>)>, to: ActId },
+    /// Any function of one value.
+    Lookup { from: ActId, table: Box<Table>, to: ActId },
+    /// Average pooling.
+    AveragePool { pool: AvgPool, from: ActId, to: ActId },
+    /// Maximum pooling.
+    MaxPool { pool: MaxPool, from: ActId, to: ActId },
+    /// Each output pixel is an input pixel: for each axis, which.
+    Resize { rows: Vec<usize>, columns: Vec<usize>, from: ActId, to: ActId },
+    /// Another shape or order.
+    Shuffle { from: ActId, shuffle: Shuffle, to: ActId },
+    /// Something in f32.
+    Float { op: FloatOp, from: Vec<FloatId>, to: FloatId },
+    /// Nodes that tract runs.
+    Island { plan: Box<Plan>, from: Vec<(FloatId, Vec<usize>)>, to: Vec<FloatId> },
+}
+
+impl Step {
+    /// Activations that are read.
+    pub(crate) fn reads(&self) -> Vec<ActId> {
+        match self {
+            Self::Dequantize { from, .. }
+            | Self::Linear { from, .. }
+            | Self::LinearFloat { from, .. }
+            | Self::Lookup { from, .. }
+            | Self::AveragePool { from, .. }
+            | Self::MaxPool { from, .. }
+            | Self::Resize { from, .. }
+            | Self::Shuffle { from, .. } => vec![*from],
+            Self::LinearAdd { from, other, .. } => vec![*from, *other],
+            Self::Add { a, b, .. } | Self::Mul { a, b, .. } => vec![*a, *b],
+            Self::Concat { parts, .. } => parts.iter().map(|(part, _)| *part).collect(),
+            Self::Constant { .. }
+            | Self::Quantize { .. }
+            | Self::DynamicQuantize { .. }
+            | Self::Float { .. }
+            | Self::Island { .. } => Vec::new(),
+        }
+    }
+
+    /// The activation that is written.
+    pub(crate) fn writes(&self) -> Option<ActId> {
+        match self {
+            Self::Constant { to, .. }
+            | Self::Quantize { to, .. }
+            | Self::DynamicQuantize { to, .. }
+            | Self::Linear { to, .. }
+            | Self::LinearAdd { to, .. }
+            | Self::Add { to, .. }
+            | Self::Mul { to, .. }
+            | Self::Concat { to, .. }
+            | Self::Lookup { to, .. }
+            | Self::AveragePool { to, .. }
+            | Self::MaxPool { to, .. }
+            | Self::Resize { to, .. }
+            | Self::Shuffle { to, .. } => Some(*to),
+            Self::Dequantize { .. } | Self::LinearFloat { .. } | Self::Float { .. } | Self::Island { .. } => {
+                None
+            }
+        }
+    }
+
+    /// Plain tensors that are read or written.
+    pub(crate) fn floats(&self) -> Vec<FloatId> {
+        match self {
+            Self::Quantize { from, .. } | Self::DynamicQuantize { from, .. } => vec![*from],
+            Self::Dequantize { to, .. } | Self::LinearFloat { to, .. } => vec![*to],
+            Self::Float { from, to, .. } => from.iter().chain([to]).copied().collect(),
+            Self::Island { from, to, .. } => from.iter().map(|(id, _)| id).chain(to).copied().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it computes on 8-bit values, not only to or from them.
+    pub(crate) fn is_int8(&self) -> bool {
+        match self {
+            Self::Constant { .. }
+            | Self::Quantize { .. }
+            | Self::DynamicQuantize { .. }
+            | Self::Dequantize { .. }
+            | Self::Float { .. }
+            | Self::Island { .. } => false,
+            Self::Linear { .. }
+            | Self::LinearAdd { .. }
+            | Self::LinearFloat { .. }
+            | Self::Add { .. }
+            | Self::Mul { .. }
+            | Self::Concat { .. }
+            | Self::Lookup { .. }
+            | Self::AveragePool { .. }
+            | Self::MaxPool { .. }
+            | Self::Resize { .. }
+            | Self::Shuffle { .. } => true,
+        }
+    }
+
+    /// The convolution or matrix product in it.
+    pub(crate) fn conv(&self) -> Option<&Conv> {
+        match self {
+            Self::Linear { conv, .. } | Self::LinearAdd { conv, .. } | Self::LinearFloat { conv, .. } => {
+                Some(conv)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Which nodes of a model run how, and what that costs.
+
+use std::fmt;
+
+use super::kernel::Level;
+
+/// How one node runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runs {
+    /// In int8, or folded into a neighbour that does.
+    Int8,
+    /// In f32 between int8 nodes, by this crate.
+    Float,
+    /// As tract runs it.
+    Tract {
+        /// Why it isn't lowered.
+        why: String,
+    },
+}
+
+/// One node of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Its name, or that of its first output where it has none.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// How it runs.
+    pub runs: Runs,
+    /// Multiply-accumulates for one row, where int8 kernels do them.
+    pub macs: usize,
+    /// The level of the kernels that do them.
+    pub level: Option<Level>,
+}
+
+/// What became of a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// All nodes but constants, in the file's order; empty where tract runs the whole model.
+    pub nodes: Vec<NodeReport>,
+    /// Bytes of the packed weights.
+    pub weight_bytes: usize,
+    /// Bytes of one run's memory for one row.
+    pub activation_bytes: usize,
+    /// Why the whole model is tract's, where it is.
+    pub why_not: Option<String>,
+}
+
+impl Report {
+    /// The report of a model that tract runs as a whole.
+    pub(crate) fn of_tract(why: impl Into<String>) -> Self {
+        Self { why_not: Some(why.into()), ..Self::default() }
+    }
+
+    /// Whether anything runs in int8.
+    pub fn is_int8(&self) -> bool {
+        self.nodes.iter().any(|node| node.runs == Runs::Int8)
+    }
+
+    /// Nodes that tract runs.
+    pub fn fallbacks(&self) -> impl Iterator<Item = &NodeReport> {
+        self.nodes.iter().filter(|node| matches!(node.runs, Runs::Tract { .. }))
+    }
+
+    /// Multiply-accumulates of one row that int8 kernels do.
+    pub fn macs(&self) -> usize {
+        self.nodes.iter().map(|node| node.macs).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.why_not {
+            return write!(f, "tract runs the whole model: {why}");
+        }
+        let int8 = self.nodes.iter().filter(|node| node.runs == Runs::Int8).count();
+        write!(f, "{int8} of {} nodes in int8, {} MACs", self.nodes.len(), self.macs())?;
+        write!(f, ", {} bytes of weights, {} of activations", self.weight_bytes, self.activation_bytes)?;
+        for node in self.fallbacks() {
+            if let Runs::Tract { why } = &node.runs {
+                write!(f, "\n{} {:?} runs in f32: {why}", node.op, node.name)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+"""The small models: each a few nodes, one for each operator and form that the lowering knows or must leave alone.
+
+A case is a function that fills a graph and gives (shape of the input, output, steps, nodes left to tract). `steps` is how
+far an output may be from ONNX Runtime's: one step of its quantization, or a little where it isn't quantized.
+"""
+
+import numpy as np
+from onnx import TensorProto
+
+CASES = {}
+IMAGE, SIGNAL, ROWS = (8, 6, 6), (6, 24), (5, 24)
+IN, OUT = (0.02, 121), (0.03, 133)
+CLOSE = 1e-5
+
+
+def case(opset=17, **forms):
+    def keep(make):
+        for name, arguments in forms.items() if forms else [("", {})]:
+            arguments = dict(arguments)
+            own = arguments.pop("opset", opset)
+            label = "_".join(part for part in (make.__name__, name) if part)
+            CASES[label] = (make, own, arguments)
+        return make
+
+    return keep
+
+
+def entry(g, kind=np.uint8):
+    """The input quantized: 8-bit values and their parameters."""
+    params = g.params(IN[0], IN[1] if kind == np.uint8 else -3, kind)
+    return g.quantize("input", params), params
+
+
+def exit_params(g, kind=np.uint8, scale=OUT[0]):
+    return g.params(scale, OUT[1] if kind == np.uint8 else 5, kind)
+
+
+def qdq(g, result, kind=np.uint8, scale=OUT[0]):
+    return g.qdq(result, exit_params(g, kind, scale)), scale
+
+
+def view(g, kind=np.uint8):
+    return g.dequantize(*entry(g, kind))
+
+
+@case(
+    u8s8_channel={"scales": 12},
+    u8s8_tensor={"opset": 10},
+    s8s8={"acts": np.int8, "scales": 12, "opset": 21},
+    u8u8={"kind": np.uint8},
+    grouped={"shape": (12, 4, 3, 3), "scales": 12, "more": {"group": 2}},
+    depthwise={"shape": (8, 1, 3, 3), "scales": 8, "more": {"group": 8}},
+    depthwise_u8={"shape": (8, 1, 3, 3), "kind": np.uint8, "more": {"group": 8}},
+    depthwise_strided={"shape": (8, 1, 3, 3), "more": {"group": 8, "strides": [2, 2]}},
+    multiplied={"shape": (16, 1, 3, 3), "scales": 16, "more": {"group": 8}},
+    pointwise={"shape": (20, 8, 1, 1), "scales": 20, "more": {"pads": [0] * 4}},
+    dilated={"more": {"dilations": [2, 2], "pads": [2, 2, 2, 2]}},
+    odd={"shape": (12, 8, 2, 5), "more": {"strides": [2, 1], "pads": [1, 0, 0, 2]}},
+    same={"more": {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, "opset": 11},
+)
+def qdq_conv(g, shape=(12, 8, 3, 3), kind=np.int8, acts=np.uint8, scales=1, more=None):
+    more = dict(more or {})
+    if "auto_pad" not in more:
+        more.setdefault("pads", [1] * 4)
+    weights = g.dequantized_weights(*shape, kind=kind, scales=scales)
+    bias = g.bias(shape[0], IN[0], acts == np.int8)
+    made = g.op("Relu", [g.op("Conv", [view(g, acts), weights, bias], kernel_shape=list(shape[2:]), **more)])
+    return (IMAGE, *qdq(g, made, acts), [])
+
+
+@case(u8s8={"scales": 12}, s8s8={"acts": np.int8, "scales": 12}, u8u8={"kind": np.uint8}, no_bias={"bias": False, "opset": 10})
+def qlinear_conv(g, kind=np.int8, acts=np.uint8, scales=1, bias=True):
+    value, params = entry(g, acts)
+    to = exit_params(g, acts)
+    inputs = [value, *params, *g.weights(12, 8, 3, 3, kind=kind, scales=scales), *to]
+    if bias:
+        inputs.append(g.constant(g.random.integers(-5000, 5000, 12).astype(np.int32), "b"))
+    return IMAGE, g.dequantize(g.op("QLinearConv", inputs, pads=[1] * 4, kernel_shape=[3, 3]), to), OUT[0], []
+
+
+@case(plain={}, strided={"more": {"strides": [2], "dilations": [2]}})
+def qdq_conv_1d(g, more=None):
+    weights = g.dequantized_weights(10, 6, 5, scales=10)
+    return (SIGNAL, *qdq(g, g.op("Conv", [view(g), weights], kernel_shape=[5], pads=[2, 2], **(more or {}))), [])
+
+
+@case(two={"shape": (24,)}, turned={"shape": (24,), "turned": 1}, u8={"shape": (24,), "kind": np.uint8}, old={"shape": (24,), "opset": 10})
+def qdq_gemm(g, shape, turned=0, kind=np.int8):
+    size = (18, 24) if turned else (24, 18)
+    weights = g.dequantized_weights(*size, kind=kind)
+    made = g.op("Gemm", [view(g), weights, g.bias(18, IN[0])], transB=turned)
+    return (shape, *qdq(g, made, scale=0.05), [])
+
+
+@case(vectors={"shape": (24,)}, sequences={"shape": ROWS}, biased={"shape": ROWS, "bias": True})
+def qdq_matmul(g, shape, bias=False):
+    made = g.op("MatMul", [view(g), g.dequantized_weights(24, 18, scales=18, axis=1)])
+    if bias:
+        made = g.op("Add", [made, g.constant(g.floats(18), "b")])
+    return (shape, *qdq(g, made, scale=0.05), [])
+
+
+@case()
+def qdq_gemm_to_f32(g):
+    """The last layer's result isn't quantized again."""
+    return (24,), g.op("Gemm", [view(g), g.dequantized_weights(24, 18), g.bias(18, IN[0])]), CLOSE, []
+
+
+@case(tensor={}, s8={"acts": np.int8}, to_f32={"is_float": True})
+def qgemm(g, acts=np.uint8, is_float=False):
+    value, params = entry(g, acts)
+    to = [] if is_float else exit_params(g, acts, 0.05)
+    bias = g.constant(g.random.integers(-5000, 5000, 18).astype(np.int32), "b")
+    made = g.op("QGemm", [value, *params, *g.weights(24, 18), bias, *to], transB=0)
+    return ((24,), made, CLOSE, []) if is_float else ((24,), g.dequantize(made, to), 0.05, [])
+
+
+@case(u8s8={}, u8u8={"kind": np.uint8, "opset": 10})
+def qlinear_matmul(g, kind=np.int8):
+    value, params = entry(g)
+    to = exit_params(g, scale=0.05)
+    return ROWS, g.dequantize(g.op("QLinearMatMul", [value, *params, *g.weights(24, 18, kind=kind), *to]), to), 0.05, []
+
+
+@case(add={"kind": "Add"}, mul={"kind": "Mul"}, add_s8={"kind": "Add", "acts": np.int8}, add_old={"kind": "Add", "opset": 10})
+def qdq_pair(g, kind, acts=np.uint8):
+    a = view(g, acts)
+    b = g.qdq(g.op("Neg", ["input"]), g.params(0.03, 7 if acts == np.int8 else 100, acts))
+    return (IMAGE, *qdq(g, g.op("Relu", [g.op(kind, [a, b])]), acts), ["Neg"])
+
+
+@case(add={"kind": "QLinearAdd"}, mul={"kind": "QLinearMul"}, mul_s8={"kind": "QLinearMul", "acts": np.int8})
+def qlinear_pair(g, kind, acts=np.uint8):
+    value, params = entry(g, acts)
+    other = g.params(0.01, 9, acts)
+    to = exit_params(g, acts)
+    b = g.quantize("input", other)
+    return IMAGE, g.dequantize(g.op(kind, [value, *params, b, *other, *to]), to), OUT[0], []
+
+
+@case(channel={"shape": (1, 8, 1, 1)}, whole={"shape": (1, 8, 6, 6)})
+def qlinear_constant(g, shape):
+    """A constant as the second operand."""
+    value, params = entry(g)
+    other, to = g.params(0.01, 120), exit_params(g)
+    b = g.constant(g.integers(np.uint8, *shape))
+    return IMAGE, g.dequantize(g.op("QLinearMul", [value, *params, b, *other, *to]), to), OUT[0], []
+
+
+@case()
+def qdq_gate(g):
+    """Squeeze and excitation: an image times one value for each channel."""
+    image = view(g)
+    pooled, _ = qdq(g, g.op("GlobalAveragePool", [image]), scale=0.01)
+    gate, _ = qdq(g, g.op("Sigmoid", [pooled]), scale=0.004)
+    return (IMAGE, *qdq(g, g.op("Mul", [image, gate])), [])
+
+
+@case(channels={"axis": 1}, rows={"axis": -1, "shape": ROWS})
+def qdq_concat(g, axis, shape=IMAGE):
+    parts = [view(g), g.qdq("input", g.params(0.05, 100)), view(g)]
+    return (shape, *qdq(g, g.op("Concat", parts, axis=axis)), [])
+
+
+@case()
+def qlinear_concat(g):
+    to = exit_params(g)
+    a, other = entry(g), g.params(0.05, 100)
+    made = g.op("QLinearConcat", [*to, a[0], *a[1], g.quantize("input", other), *other], axis=1)
+    return IMAGE, g.dequantize(made, to), OUT[0], []
+
+
+@case(global_={"kind": "QLinearGlobalAveragePool"}, window={"kind": "QLinearAveragePool"}, global_s8={"kind": "QLinearGlobalAveragePool", "acts": np.int8})
+def qlinear_pool(g, kind, acts=np.uint8):
+    value, params = entry(g, acts)
+    to = exit_params(g, acts, 0.01)
+    more = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4} if kind == "QLinearAveragePool" else {}
+    return IMAGE, g.dequantize(g.op(kind, [value, *params, *to], **more), to), 0.01, []
+
+
+@case(
+    average={"kind": "AveragePool", "more": {"pads": [1] * 4, "count_include_pad": 1}},
+    average_1d={"kind": "AveragePool", "shape": SIGNAL, "more": {"kernel_shape": [4], "strides": [3]}},
+    max={"kind": "MaxPool", "more": {"ceil_mode": 1, "strides": [2, 2]}},
+    max_old={"kind": "MaxPool", "opset": 10},
+    max_s8={"kind": "MaxPool", "acts": np.int8, "more": {"pads": [1] * 4}},
+    global_={"kind": "GlobalAveragePool", "more": {"kernel_shape": None}},
+)
+def qdq_pool(g, kind, shape=IMAGE, acts=np.uint8, more=None):
+    more = {"kernel_shape": [3, 3], **(more or {})}
+    made = g.op(kind, [view(g, acts)], **{key: value for key, value in more.items() if value is not None})
+    return (shape, *qdq(g, made, acts, 0.01), [])
+
+
+@case(leaky={"kind": "QLinearLeakyRelu", "more": {"alpha": 0.2}}, sigmoid={"kind": "QLinearSigmoid"})
+def qlinear_unary(g, kind, more=None):
+    value, params = entry(g)
+    to = g.params(1 / 64, 60)
+    return IMAGE, g.dequantize(g.op(kind, [value, *params, *to], **(more or {})), to), 1 / 64, []
+
+
+@case(
+    sigmoid={"kind": "Sigmoid"}, hard_swish={"kind": "HardSwish"}, hard_sigmoid={"kind": "HardSigmoid"}, tanh={"kind": "Tanh"},
+    leaky={"kind": "LeakyRelu"}, clip={"kind": "Clip"}, relu_s8={"kind": "Relu", "acts": np.int8}, elu={"kind": "Elu", "opset": 10},
+)  # fmt: skip
+def qdq_unary(g, kind, acts=np.uint8):
+    bounds = [g.constant(np.float32(0)), g.constant(np.float32(0.7))] if kind == "Clip" else []
+    return (IMAGE, *qdq(g, g.op(kind, [view(g, acts), *bounds]), acts, 0.015), [])
+
+
+@case()
+def qdq_softmax(g):
+    scores, _ = qdq(g, g.op("Gemm", [view(g), g.dequantized_weights(24, 18)]), scale=0.05)
+    return (24,), g.op("Softmax", [scores], axis=-1), 0.01, []
+
+
+@case(
+    reshape={"kind": "Reshape", "ints": [0, 4, -1]}, transpose={"kind": "Transpose", "more": {"perm": [0, 2, 3, 1]}},
+    slice={"kind": "Slice", "ints": None}, flatten={"kind": "Flatten"}, squeeze={"kind": "Unsqueeze", "ints": [1]},
+)  # fmt: skip
+def qdq_move(g, kind, ints=(), more=None):
+    """Operators that move values; a layer before and one after them."""
+    image, _ = qdq(g, g.op("Conv", [view(g), g.dequantized_weights(8, 8, 1, 1)]))
+    if kind == "Slice":
+        lists = [[2, 1], [6, 5], [1, 3]]
+    else:
+        lists = [ints] if ints else []
+    extra = [g.constant(np.array(values, np.int64)) for values in lists]
+    moved = g.qdq(g.op(kind, [image, *extra], **(more or {})), exit_params(g))
+    return (IMAGE, *qdq(g, g.op("Relu", [moved])), [])
+
+
+@case(twice={"scales": [1, 1, 2, 2]}, wide={"scales": [1, 1, 1, 3], "opset": 11})
+def qdq_resize(g, scales):
+    extra = [g.constant(np.zeros(0, np.float32)), g.constant(np.array(scales, np.float32))]  # no region of interest
+    made = g.op("Resize", [view(g), *extra], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    return (IMAGE, *qdq(g, made), [])
+
+
+@case(conv={"kind": "ConvInteger"}, conv_u8={"kind": "ConvInteger", "weights": np.uint8}, matmul={"kind": "MatMulInteger"}, old={"kind": "MatMulInteger", "opset": 11})
+def dynamic(g, kind, weights=np.uint8):
+    is_conv = kind == "ConvInteger"
+    value, scale, zero = g.op("DynamicQuantizeLinear", ["input"], 3)
+    bytes_, own_scale, own_zero = g.weights(*((12, 8, 3, 3) if is_conv else (24, 18)), kind=weights)
+    more = {"pads": [1] * 4, "kernel_shape": [3, 3]} if is_conv else {}
+    sums = g.op("Cast", [g.op(kind, [value, bytes_, zero, own_zero], **more)], to=TensorProto.FLOAT)
+    made = g.op("Mul", [sums, g.op("Mul", [scale, own_scale])])
+    bias = g.floats(1, 12, 1, 1) if is_conv else g.floats(18)
+    return (IMAGE if is_conv else ROWS), g.op("Relu", [g.op("Add", [made, g.constant(bias)])]), CLOSE, []
+
+
+@case(s8={}, u8={"kind": np.uint8})
+def dynamic_quantize_matmul(g, kind=np.int8):
+    weights = g.weights(24, 18, kind=kind)
+    return ROWS, g.op("DynamicQuantizeMatMul", ["input", *weights, g.constant(g.floats(18))]), CLOSE, []
+
+
+@case(plain={}, old={"opset": 10})
+def half(g):
+    """Weights in f16 that are cast where they are read; tract's whole."""
+    weights = g.op("Cast", [g.constant(g.floats(12, 8, 3, 3).astype(np.float16))], to=TensorProto.FLOAT)
+    return IMAGE, g.op("Conv", ["input", weights], pads=[1] * 4, kernel_shape=[3, 3]), 1e-3, None
+
+
+@case()
+def island(g):
+    """A layer in f32 that int8 doesn't know between two that it does."""
+    first, _ = qdq(g, g.op("Conv", [view(g), g.dequantized_weights(8, 8, 3, 3)], pads=[1] * 4))
+    middle = g.op("Erf", [g.op("InstanceNormalization", [first, g.constant(g.floats(8)), g.constant(g.floats(8))])])
+    second = g.qdq(middle, g.params(0.008, 128))
+    made = g.op("Conv", [second, g.dequantized_weights(8, 8, 3, 3)], pads=[1] * 4)
+    return (IMAGE, *qdq(g, made), ["InstanceNormalization", "Erf"])
+
+
+@case()
+def island_at_both_ends(g):
+    """Layers in f32 before the first and after the last quantized one, with weights of their own."""
+    first = g.op("Conv", ["input", g.constant(0.3 * g.floats(8, 8, 3, 3))], pads=[1] * 4)
+    middle = g.op("Conv", [g.qdq(first, g.params(0.03, 128)), g.dequantized_weights(8, 8, 1, 1)])
+    last, _ = qdq(g, middle)
+    return IMAGE, g.op("Conv", [last, g.constant(0.1 * g.floats(4, 8, 1, 1))]), OUT[0], ["Conv", "Conv", "Identity"]

@@ -1,0 +1,176 @@
+//! The small models of `tests/models`: every format and operator that the lowering knows, against the answers of
+//! ONNX Runtime, and what it must leave alone.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use inference::int8::Int8;
+use inference::int8::report::Runs;
+use inference::{Data, Datatype, LoadError, Model, Spec, Tensor, TensorSpec};
+use serde::Deserialize;
+
+use crate::support::fp32;
+
+/// A line of `models.json`.
+#[derive(Deserialize)]
+struct Case {
+    input: Vec<usize>,
+    output: Vec<usize>,
+    /// How far an answer may be from ONNX Runtime's.
+    step: f32,
+    /// Operators that tract runs.
+    tract: Left,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Left {
+    Nodes(Vec<String>),
+    /// The whole model.
+    Whole(#[expect(dead_code, reason = "its presence says it")] String),
+}
+
+fn file(name: &str) -> Vec<u8> {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/made"));
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+fn cases() -> BTreeMap<String, Case> {
+    serde_json::from_slice(&file("models.json")).unwrap()
+}
+
+impl Case {
+    fn spec(&self) -> Spec {
+        let of = |name: &str, shape: &[usize]| TensorSpec {
+            name: name.into(),
+            datatype: Datatype::Fp32,
+            shape: [-1]
+                .into_iter()
+                .chain(shape[1..].iter().map(|size| i64::try_from(*size).unwrap()))
+                .collect(),
+        };
+        let (inputs, outputs) = (vec![of("input", &self.input)], vec![of("output", &self.output)]);
+        Spec { inputs, outputs, pre: vec![], post: vec![], labels: vec![] }
+    }
+
+    fn load(&self, name: &str, int8: Int8) -> Result<Model, LoadError> {
+        Model::load_with(&file(&format!("{name}.onnx")), self.spec(), int8)
+    }
+
+    /// The rows that are fed and the answers to them.
+    fn values(&self, name: &str) -> (Vec<f32>, Vec<f32>) {
+        let raw = file(&format!("{name}.f32"));
+        let mut values: Vec<f32> = raw.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        let answers = values.split_off(self.input.iter().product());
+        assert_eq!(answers.len(), self.output.iter().product::<usize>(), "{name}");
+        (values, answers)
+    }
+
+    fn ask(&self, model: &Model, rows: &[f32]) -> Vec<f32> {
+        let mut shape = self.input.clone();
+        shape[0] = rows.len() / shape[1..].iter().product::<usize>();
+        let input = Tensor::new("input", shape, Data::Fp32(rows.to_vec())).unwrap();
+        fp32(&model.infer([input]).unwrap()[0]).to_vec()
+    }
+}
+
+fn furthest(got: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn answers_are_within_one_step_of_onnx_runtimes() {
+    let mut wrong = Vec::new();
+    for (name, case) in cases() {
+        let (rows, want) = case.values(&name);
+        match case.load(&name, Int8::On) {
+            Ok(model) => {
+                let off = furthest(&case.ask(&model, &rows), &want);
+                if off > case.step * 1.001 {
+                    wrong.push(format!("{name}: {off} off, {} allowed\n{}", case.step, model.report()));
+                }
+            }
+            Err(error) => wrong.push(format!("{name}: {error}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_what_is_not_understood_is_left_to_tract() {
+    let mut wrong = Vec::new();
+    for (name, case) in cases() {
+        let model = case.load(&name, Int8::On).unwrap();
+        let report = model.report();
+        let is_right = match &case.tract {
+            Left::Whole(_) => report.why_not.is_some() && !report.is_int8(),
+            Left::Nodes(nodes) => {
+                let left: Vec<&str> = report.fallbacks().map(|node| node.op.as_str()).collect();
+                report.is_int8() && left == *nodes
+            }
+        };
+        if !is_right {
+            wrong.push(format!("{name}: {report}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_row_gets_the_same_answer_alone_and_in_a_batch() {
+    for (name, case) in cases() {
+        let (rows, _) = case.values(&name);
+        let model = case.load(&name, Int8::On).unwrap();
+        let together = case.ask(&model, &rows);
+        let alone: Vec<f32> =
+            rows.chunks(rows.len() / case.input[0]).flat_map(|row| case.ask(&model, row)).collect();
+        // What tract runs in f32 adds in another order for a batch.
+        let most =
+            if matches!(case.tract, Left::Nodes(ref nodes) if nodes.is_empty()) { 0.0 } else { case.step };
+        assert!(furthest(&together, &alone) <= most, "{name}");
+    }
+}
+
+#[test]
+fn the_switch_leaves_everything_to_tract() {
+    let case = &cases()["qdq_conv_u8s8_channel"];
+    let model = case.load("qdq_conv_u8s8_channel", Int8::Off).unwrap();
+    assert!(model.report().why_not.as_deref().unwrap().contains("switch"));
+    assert!(!model.report().is_int8());
+}
+
+#[test]
+fn an_island_stands_in_the_report_with_its_reason() {
+    let case = &cases()["island"];
+    let model = case.load("island", Int8::On).unwrap();
+    let report = model.report();
+    assert!(report.macs() > 0 && report.weight_bytes > 0 && report.activation_bytes > 0, "{report}");
+    for node in report.fallbacks() {
+        let Runs::Tract { why } = &node.runs else { panic!("{node:?}") };
+        assert!(!why.is_empty() && report.to_string().contains(&node.name), "{report}");
+    }
+}
+
+#[test]
+fn changed_bytes_never_crash_the_lowering() {
+    let mut state = 11_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    for (name, case) in cases() {
+        let whole = file(&format!("{name}.onnx"));
+        for _ in 0..12 {
+            let mut changed = whole.clone();
+            for _ in 0..2 {
+                let place = random(changed.len());
+                changed[place] = random(256).to_le_bytes()[0];
+            }
+            if let Ok(model) = Model::load_with(&changed, case.spec(), Int8::On) {
+                let why = model.report().why_not.clone().unwrap_or_default();
+                assert!(!why.contains("panicked"), "{name}: {why}");
+            }
+        }
+    }
+}
