@@ -98,7 +98,7 @@ fn spool(page: &mut Page, status: &Value) {
 /// What candidates that run beside have said.
 fn shadow(page: &mut Page, api: &Api) {
     let tallies = api.monitor.shadow().tallies();
-    let families: [(&str, &str, fn(&ShadowTally) -> u64); 4] = [
+    let families: [(&str, &str, ReadShadow); 4] = [
         ("flotilla_shadow_compared_total", "Answers of a candidate that were compared.", |t| t.compared),
         ("flotilla_shadow_agreed_total", "Those that agree with what was answered.", |t| t.agreed),
         ("flotilla_shadow_failed_total", "Requests that a candidate failed.", |t| t.failed),
@@ -114,6 +114,8 @@ fn shadow(page: &mut Page, api: &Api) {
 
 /// Takes one figure out of the totals.
 type Read = fn(&Totals) -> u64;
+/// The same for what a candidate has said.
+type ReadShadow = fn(&ShadowTally) -> u64;
 
 /// A page under construction.
 #[derive(Default)]

@@ -100,7 +100,7 @@ impl World {
         let last = ended["last"].as_u64().context("no last number")?;
         let losses = ended["dropped"].as_array().context("no losses")?;
         let dropped: u64 = losses.iter().filter_map(|loss| loss["count"].as_u64()).sum();
-        let stored = self.stored(folder)?;
+        let stored = Self::stored(folder)?;
         let texts: BTreeSet<&String> = stored.values().collect();
         ensure!(texts.len() == stored.len(), "{} records are stored twice", stored.len() - texts.len());
         let durable = self.durable.lock().map_err(|_| anyhow::anyhow!("a reader panicked"))?;
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// Numbers and texts on the server.
-    fn stored(&self, folder: &Path) -> Result<BTreeMap<u64, String>> {
+    fn stored(folder: &Path) -> Result<BTreeMap<u64, String>> {
         let rest = Rest::open(folder)?;
         let mut events = Vec::new();
         wait_until("the server's list of events", PATIENCE, || {
