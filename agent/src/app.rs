@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use crate::config::{self, Config};
 use crate::durable::{self, DurableError};
 use crate::health::{self, Breaker, Clock, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
+use crate::inputs;
 use crate::link::{self, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
 use crate::monitor::{Monitor, Shadow};
 use crate::serve;
@@ -314,6 +315,12 @@ impl Parts {
             now,
             status,
         );
+        if let Some(folder) = self.config.folder.clone() {
+            supervisor.once("folder", inputs::watch(folder, api.clone(), stop.clone()));
+        }
+        if let Some(mqtt) = self.config.mqtt.clone() {
+            supervisor.once("local broker", inputs::listen(mqtt, api.clone(), stop.clone()));
+        }
         let stop_api = stop.clone();
         supervisor.once("api", listener.run(api, stop_api));
 

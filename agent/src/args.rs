@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use protocol::DeviceId;
+use protocol::{DeviceId, ModelName};
 
 use crate::config::{Config, ConfigErrors, RawConfig};
 
@@ -65,8 +65,30 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run a model over a CSV file, a JSONL file or a folder of pictures, without a server
+    RunBatch(Batch),
     /// Check the configuration and say where each problem is
     CheckConfig,
+}
+
+/// What `run-batch` is asked.
+#[derive(Debug, Args)]
+pub struct Batch {
+    /// The model; may be left out when this device holds one
+    #[arg(long)]
+    pub model: Option<ModelName>,
+    /// A .csv file with a head, a .jsonl file of requests, or a folder of PNG and JPEG pictures
+    #[arg(long, value_name = "PATH")]
+    pub input: PathBuf,
+    /// A .csv or .jsonl file; - prints JSONL
+    #[arg(long, value_name = "PATH", default_value = "-")]
+    pub output: PathBuf,
+    /// The column of the CSV file that holds the true class: it is not fed, and right answers are counted
+    #[arg(long, value_name = "COLUMN")]
+    pub label: Option<String>,
+    /// Draw no progress bar
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 impl Settings {

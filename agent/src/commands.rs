@@ -2,6 +2,8 @@
 
 use protocol::DeviceId;
 
+use crate::args::Batch;
+use crate::batch::{self, BatchError};
 use crate::config::{Config, ConfigErrors};
 use crate::doctor;
 use crate::exit::Exit;
@@ -65,4 +67,41 @@ pub fn show_status(config: &Config, is_json: bool) -> Exit {
         }
     }
     Exit::Ok
+}
+
+/// `run-batch`: the release that serves, over files.
+pub fn run_batch(config: &Config, asked: Batch) -> Exit {
+    let Batch { model, input, output, label, quiet } = asked;
+    let options = batch::Options { model, input, output, label, is_quiet: quiet };
+    match batch::run(&config.state_dir, &options) {
+        Ok(summary) => {
+            eprintln!(
+                "{} {}: {} answered, {} refused",
+                summary.model, summary.version, summary.answered, summary.refused
+            );
+            if summary.labelled > 0 {
+                let percent = summary.right as f64 / summary.labelled as f64 * 100.0;
+                eprintln!("{} of {} labels right ({percent:.1} %)", summary.right, summary.labelled);
+            }
+            if summary.refused > 0 { Exit::Data } else { Exit::Ok }
+        }
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            exit_of_batch(&error)
+        }
+    }
+}
+
+fn exit_of_batch(error: &BatchError) -> Exit {
+    match error {
+        BatchError::Read { .. }
+        | BatchError::Kind { .. }
+        | BatchError::Inputs { .. }
+        | BatchError::NoColumn { .. }
+        | BatchError::TooMany { .. }
+        | BatchError::NoRelease { .. } => Exit::Usage,
+        BatchError::Line { .. } => Exit::Data,
+        BatchError::Write { .. } => Exit::Unavailable,
+        BatchError::Boot(_) | BatchError::Load { .. } => Exit::Config,
+    }
 }

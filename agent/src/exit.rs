@@ -11,6 +11,8 @@ pub enum Exit {
     Internal,
     /// The command line is wrong.
     Usage,
+    /// `run-batch` has written its output, but some items were refused; each says why there.
+    Data,
     /// The server, or the agent that `status` asks, does not answer; or another agent runs on the same state
     /// directory, the local port is busy, or the disk takes no writes at the first start. Trying again may help.
     Unavailable,
@@ -27,6 +29,7 @@ impl Exit {
             Self::Ok => 0,
             Self::Internal => 1,
             Self::Usage => 64,
+            Self::Data => 65,
             Self::Unavailable => 69,
             Self::NoPermission => 77,
             Self::Config => 78,
@@ -46,8 +49,15 @@ mod tests {
 
     #[test]
     fn numbers_are_fixed() {
-        let all =
-            [Exit::Ok, Exit::Internal, Exit::Usage, Exit::Unavailable, Exit::NoPermission, Exit::Config];
-        assert_eq!(all.map(Exit::code), [0, 1, 64, 69, 77, 78]);
+        let all = [
+            Exit::Ok,
+            Exit::Internal,
+            Exit::Usage,
+            Exit::Data,
+            Exit::Unavailable,
+            Exit::NoPermission,
+            Exit::Config,
+        ];
+        assert_eq!(all.map(Exit::code), [0, 1, 64, 65, 69, 77, 78]);
     }
 }

@@ -5,14 +5,17 @@
 
 pub mod app;
 pub mod args;
+pub mod batch;
 pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod durable;
 pub mod exit;
 pub mod health;
+pub mod inputs;
 pub mod link;
 pub mod monitor;
+pub mod picture;
 pub mod retry;
 pub mod serve;
 pub mod slots;

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         },
         Command::Doctor { json } => commands::doctor(&Ok(config), json),
         Command::Status { json } => commands::show_status(&config, json),
+        Command::RunBatch(asked) => commands::run_batch(&config, asked),
         Command::CheckConfig => {
             println!("the configuration is valid");
             Exit::Ok

@@ -26,6 +26,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What the local API adds to an inference of digits, and what it carries.
+    Api {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Durable records a second, memory over a million of them, disk per byte of them.
     Spool {
         /// Print one JSON object.
@@ -40,6 +46,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     match args.bench {
         Bench::Footprint { json } => footprint::main(json),
         Bench::Swap { json } => parts::main("swap", json),
+        Bench::Api { json } => parts::main("api", json),
         Bench::Spool { json } => parts::main("spool", json),
     }
 }

@@ -9,7 +9,8 @@ use clap::ValueEnum;
 use crate::builds;
 use crate::demo;
 use crate::package::{self, Profile};
-use crate::run::{cargo, check, output, program, target_folder};
+use crate::run::{cargo, check, output, program, root, target_folder};
+use crate::serving::Serving;
 use crate::tools;
 
 #[derive(clap::Args)]
@@ -39,6 +40,10 @@ enum Step {
     Unit,
     /// Our TUF client and python-tuf's, each against the other's repositories.
     Interop,
+    /// The unmodified `tritonclient` from PyPI against a real agent.
+    Client,
+    /// A watched folder, a local broker (Debian's mosquitto) and batches of files, on a real agent.
+    Local,
     /// The demo's story with its outcomes asserted, then the browser tests against that very fleet.
     Demo,
     /// The cross-built agent on an emulated device against the real server, then faults around a real fleet.
@@ -87,6 +92,8 @@ impl Step {
             Self::Deny => deny(),
             Self::Unit => unit(),
             Self::Interop => crate::interop::main(),
+            Self::Client => client(),
+            Self::Local => crate::local::main(),
             Self::Demo => story_and_browser(),
             Self::Firmware => firmware(),
         }
@@ -141,6 +148,20 @@ fn is_unreachable(error: &str) -> bool {
 fn unit() -> Result<()> {
     tools::ensure_postgresql()?;
     check(cargo().args(["test", "--workspace", "--locked", "--quiet", "--no-fail-fast"]))
+}
+
+fn client() -> Result<()> {
+    let folder = root().join("agent/tests/tritonclient");
+    let packages = std::fs::read_to_string(folder.join("requirements.txt"))?;
+    let python = tools::python_env("tritonclient", &packages.lines().collect::<Vec<_>>())?;
+    let serving = Serving::start(&builds::binaries()?, "client-test", Vec::new())?;
+    let address = serving.agent.url();
+    check(
+        program(&python.join("python").to_string_lossy())
+            .arg(folder.join("check.py"))
+            .arg(address.trim_start_matches("http://"))
+            .arg(demo::example("data/held_out.csv")),
+    )
 }
 
 fn story_and_browser() -> Result<()> {

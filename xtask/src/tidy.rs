@@ -23,7 +23,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("flotilla", &["protocol", "trust", "profile", "release", "inference"]),
     ("testkit", &["protocol", "trust", "release"]),
     ("tuf-client", &["protocol", "trust"]),
-    ("firmware-tests", &["protocol", "trust", "release", "testkit", "flotilla-agent"]),
+    ("firmware-tests", &["protocol", "trust", "release", "inference", "testkit", "flotilla-agent"]),
     ("xtask", &["testkit"]),
 ];
 

@@ -27,6 +27,13 @@ pub(crate) const QEMU_AARCH64: Tool =
 pub(crate) const STORAGE_DAEMON: Tool =
     Tool { program: "qemu-storage-daemon", package: "qemu-utils", needed_for: "crash states" };
 
+/// A broker as it runs beside applications on a device.
+pub(crate) const MOSQUITTO: Tool =
+    Tool { program: "mosquitto", package: "mosquitto", needed_for: "the local broker's test" };
+/// Its command lines to publish and to listen.
+pub(crate) const MOSQUITTO_CLIENTS: Tool =
+    Tool { program: "mosquitto_pub", package: "mosquitto-clients", needed_for: "the local broker's test" };
+
 /// A library that gives a program another clock; it lies in a folder named by the machine's architecture.
 pub(crate) const LIBFAKETIME: Tool = Tool {
     program: "faketime/libfaketimeMT.so.1",

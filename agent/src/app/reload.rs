@@ -68,6 +68,8 @@ fn restarts(old: &Config, new: &Config) -> Vec<&'static str> {
     let differs = [
         ("state_dir", old.state_dir != new.state_dir),
         ("device", old.device != new.device),
+        ("folder", old.folder != new.folder),
+        ("mqtt", old.mqtt != new.mqtt),
         ("serve", old.serve != new.serve),
         ("monitor", old.monitor != new.monitor),
         ("health", old.health != new.health),

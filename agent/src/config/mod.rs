@@ -4,10 +4,12 @@
 //! reported together with file, key, value and what was expected; unknown keys are errors. Each part of the
 //! agent owns one section struct; nobody but `app` receives the whole.
 
+mod inputs;
 mod raw;
 mod reader;
 mod sections;
 
+pub use inputs::{Folder, Mqtt};
 pub use raw::{Origin, RawConfig};
 pub use reader::{ConfigErrors, Problem};
 pub use sections::{Config, Device, Health, Link, Log, Monitor, Serve, Spool, Update};

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::inputs::{self, Folder, Mqtt};
 use super::raw::RawConfig;
 use super::reader::{ConfigErrors, Reader};
 use crate::retry::Policy;
 
-const SECTIONS: [&str; 8] = ["device", "health", "link", "log", "monitor", "serve", "spool", "update"];
+const SECTIONS: [&str; 10] =
+    ["device", "folder", "health", "link", "log", "monitor", "mqtt", "serve", "spool", "update"];
 const TOP_LEVEL: [&str; 1] = ["state_dir"];
 
 /// The whole configuration, valid by type.
@@ -25,6 +27,10 @@ pub struct Config {
     pub update: Update,
     /// `[serve]`
     pub serve: Serve,
+    /// `[folder]`: none watched without `folder.watch`.
+    pub folder: Option<Folder>,
+    /// `[mqtt]`: none used without `mqtt.broker`.
+    pub mqtt: Option<Mqtt>,
     /// `[monitor]`
     pub monitor: Monitor,
     /// `[spool]`
@@ -200,6 +206,8 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
         link: link(&mut r),
         update: update(&mut r),
         serve: serve(&mut r),
+        folder: inputs::folder(&mut r),
+        mqtt: inputs::mqtt(&mut r),
         monitor: Monitor {
             pane_window: r.seconds("monitor.pane_window_s", 300, 1..=DAY_S),
             resources_every: r.seconds("monitor.resources_every_s", 60, 1..=DAY_S),

@@ -90,3 +90,26 @@ fn labels_are_a_table_of_texts() {
 fn a_flag_without_value_is_named() {
     assert!(RawConfig::default().with_flags(["verbose"].into_iter()).check().is_err());
 }
+
+#[test]
+fn declared_inputs_need_their_model_and_a_place_for_answers() {
+    let none = from_file("").unwrap();
+    assert!(none.folder.is_none() && none.mqtt.is_none());
+    let both = "[folder]\nwatch = \"/in\"\nmodel = \"digits\"\n\
+        [mqtt]\nbroker = \"[::1]:1883\"\nmodel = \"digits\"\ntopic_in = \"a/+\"\ntopic_out = \"b\"\n";
+    let config = from_file(both).unwrap();
+    assert_eq!(config.folder.unwrap().out, std::path::Path::new("/in/out"));
+    let mqtt = config.mqtt.unwrap();
+    assert_eq!((mqtt.host.as_str(), mqtt.port), ("::1", 1883));
+    for (wrong, words) in [
+        ("[folder]\nwatch = \"/in\"\n", "folder.model beside it"),
+        ("[folder]\nwatch = \"/in\"\nmodel = \"m\"\nout = \"/in\"\n", "another folder"),
+        ("[mqtt]\nbroker = \"h:1\"\nmodel = \"m\"\ntopic_in = \"a\"\n", "mqtt.topic_out beside it"),
+        ("[mqtt]\nbroker = \"h\"\nmodel = \"m\"\ntopic_in = \"a\"\ntopic_out = \"b\"\n", "a host and a port"),
+        ("[mqtt]\nbroker = \"h:1\"\nmodel = \"m\"\ntopic_in = \"a\"\ntopic_out = \"b/#\"\n", "wildcards"),
+        ("[mqtt]\nbroker = \"h:1\"\nmodel = \"m\"\ntopic_in = \"a\"\ntopic_out = \"a\"\n", "another topic"),
+    ] {
+        let text = from_file(wrong).unwrap_err().to_string();
+        assert!(text.contains(words), "{words:?} is missing in {text}");
+    }
+}

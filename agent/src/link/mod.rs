@@ -2,12 +2,13 @@
 //!
 //! Nothing that comes in here is believed: Desired, metadata and blobs go on to `trust` as bytes. Nothing that
 //! must arrive is kept here either: the spool and the boot record hold it until the server has it. The MQTT client
-//! library appears only in [`mqtt`].
+//! library appears only in [`mqtt`] and in [`local`], which speaks to a broker of the device's own, not to the server.
 
 pub mod enroll;
 pub mod http;
 pub mod identity;
 
+mod local;
 mod mqtt;
 mod pump;
 mod renew;
@@ -16,6 +17,7 @@ mod session;
 mod tls;
 
 pub use identity::{Identity, IdentityError, Validity};
+pub use local::{LocalBroker, Said};
 pub use renew::{Links, RenewError, Renewal};
 pub use report::{ReportError, Reporter};
 pub use session::{Downlink, Inputs, LinkState, Session, host_and_port};

@@ -59,7 +59,7 @@ pub(super) enum Happening {
     Down(String),
 }
 
-type Poll = Pin<Box<dyn Future<Output = (EventLoop, Result<Event, ConnectionError>)> + Send>>;
+pub(super) type Poll = Pin<Box<dyn Future<Output = (EventLoop, Result<Event, ConnectionError>)> + Send>>;
 
 struct Connection {
     client: AsyncClient,
@@ -233,7 +233,7 @@ impl Mqtt {
     }
 }
 
-fn poll(mut event_loop: EventLoop) -> Poll {
+pub(super) fn poll(mut event_loop: EventLoop) -> Poll {
     Box::pin(async move {
         let result = event_loop.poll().await;
         (event_loop, result)

@@ -135,6 +135,19 @@ fn classified(tensor: &Tensor, classes: usize, labels: &[String]) -> Result<Tens
     Tensor::new(tensor.name(), shape, Data::Bytes(texts)).map_err(|error| refused(&error.to_string()))
 }
 
+impl Answer {
+    /// The answer as one JSON text.
+    ///
+    /// # Errors
+    /// When outputs were asked in binary form, which only HTTP carries.
+    pub(super) fn into_json(self) -> Result<Vec<u8>, ApiError> {
+        match self.json_len {
+            None => Ok(self.bytes),
+            Some(_) => Err(ApiError::Field("binary outputs are answered over HTTP only".into())),
+        }
+    }
+}
+
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let kind = if self.json_len.is_some() { "application/octet-stream" } else { "application/json" };

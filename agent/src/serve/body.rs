@@ -74,6 +74,20 @@ pub(super) async fn receive(api: &Api, request: Request<Body>) -> Result<Receive
     Ok(Received { pieces, json_len, _memory: memory })
 }
 
+/// A body that came another way than over HTTP: JSON, and what stands behind it.
+///
+/// # Errors
+/// When it is too large, or no memory for it is left.
+pub(super) fn taken(api: &Api, json: Bytes, behind: Bytes) -> Result<Received, ApiError> {
+    let max = api.limits.max_body_bytes;
+    let len = json.len().saturating_add(behind.len());
+    let lent = u32::try_from(len.div_ceil(UNIT_BYTES)).ok().filter(|_| len <= max);
+    let lent = lent.ok_or(ApiError::BodyTooLarge { max })?;
+    let memory =
+        Arc::clone(&api.bodies).try_acquire_many_owned(lent).map_err(|_| api.overloaded(Full::Bodies))?;
+    Ok(Received { json_len: json.len(), pieces: vec![json, behind], _memory: memory })
+}
+
 async fn collect(mut body: Body, max: usize) -> Result<(Vec<Bytes>, usize), ApiError> {
     let (mut pieces, mut len) = (Vec::new(), 0_usize);
     while let Some(frame) = body.frame().await {

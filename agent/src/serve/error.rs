@@ -73,6 +73,12 @@ fn because(error: &TensorJsonError) -> String {
 }
 
 impl ApiError {
+    /// Whether the same request may be answered later.
+    pub(super) fn is_later(&self) -> bool {
+        // A model that isn't here may still come; one that is overloaded will be free.
+        self.status() == StatusCode::SERVICE_UNAVAILABLE || matches!(self, Self::UnknownModel { .. })
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::UnknownPath(_) => {

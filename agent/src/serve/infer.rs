@@ -28,6 +28,13 @@ pub(super) async fn infer(
     api.run(move |waited| work(worker, loaded, body, waited)).await?
 }
 
+/// The same for a request that came another way than over HTTP.
+pub(super) async fn answer(api: &Api, model: &str, body: Received) -> Result<Answer, ApiError> {
+    let loaded = api.serving(model, None)?;
+    let worker = api.clone();
+    api.run(move |waited| work(worker, loaded, body, waited)).await?
+}
+
 /// Everything that takes time, on a blocking thread.
 fn work(api: Api, loaded: Arc<Loaded>, body: Received, queue: Duration) -> (Result<Answer, ApiError>, After) {
     let mut job = Job { api, loaded, inputs: Vec::new(), times: Times { queue, ..Times::default() } };

@@ -1,6 +1,7 @@
 //! Where the API listens, and what a connection may cost: it is bounded in number, and in the time that a request's
 //! head takes.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,9 +72,14 @@ impl Listening {
 
     /// Address and path for people.
     pub fn places(&self) -> String {
-        let tcp = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| address.to_string());
+        let tcp = self.address().map(|address| address.to_string());
         let unix = self.unix.as_ref().map(|(_, path)| path.display().to_string());
         tcp.into_iter().chain(unix).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// The TCP address, with the port that the system chose for port 0.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
     /// Serves until `stop`, then lets requests in flight finish.

@@ -12,6 +12,7 @@ mod body;
 mod error;
 mod feedback;
 mod infer;
+mod inner;
 mod listen;
 mod metrics;
 mod models;
@@ -22,5 +23,6 @@ mod routes;
 mod stats;
 mod work;
 
+pub use inner::Refused;
 pub use listen::{ListenError, Listening, run};
 pub use work::{Api, StatusSource};

@@ -48,6 +48,20 @@ pub struct BootStore {
 }
 
 impl BootStore {
+    /// Looks at the boot record without changing anything; none before the first start. For commands beside the
+    /// running agent.
+    ///
+    /// # Errors
+    /// [`DurableError`] when it can't be read or is damaged.
+    pub fn read(state_dir: &Path) -> Result<Option<BootRecord>, DurableError> {
+        let path = state_dir.join("boot");
+        let (_, found) = TwoCopies::open(&path)?;
+        let Some(found) = found else { return Ok(None) };
+        let record = serde_json::from_slice::<BootRecord>(&found.body).ok();
+        let known = record.filter(|record| record.format == FORMAT);
+        known.map(Some).ok_or(DurableError::Corrupt { path })
+    }
+
     /// Reads the boot record. The second place of the marks (in `trusted_dir`) can only raise them.
     ///
     /// # Errors

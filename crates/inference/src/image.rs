@@ -1,6 +1,8 @@
 //! Arithmetic on images and feature rows before the model: layout, resize, per-channel standardisation.
 //! Plain functions on flat f32 values, so that device, publisher and tests compute the same thing.
 
+use std::ops::Range;
+
 /// Where the channels stand in a batch of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -76,6 +78,8 @@ pub(crate) enum Method {
     Nearest,
     /// Weighted mean of four source pixels; pixel centres at half positions, edges repeated.
     Bilinear,
+    /// The same, but weighted over as many source pixels as a target pixel covers.
+    Antialias,
 }
 
 /// Resizes a batch of images to `height` x `width`.
@@ -86,6 +90,9 @@ pub(crate) fn resize(
     (height, width): (usize, usize),
     method: Method,
 ) -> Vec<f32> {
+    if method == Method::Antialias {
+        return shrink(values, dims, order, (height, width));
+    }
     let target = Dims { h: height, w: width, ..dims };
     let (from, to) = (order.strides(dims), order.strides(target));
     let rows = taps(dims.h, height, method);
@@ -140,6 +147,91 @@ fn taps(source: usize, target: usize, method: Method) -> Vec<Tap> {
     (0..target).map(tap).collect()
 }
 
+/// Resizes along the columns, then along the rows.
+fn shrink(values: &[f32], dims: Dims, order: Order, (height, width): (usize, usize)) -> Vec<f32> {
+    let Dims { n, c, h, w } = dims;
+    let (across, down) = (weights(w, width), weights(h, height));
+    match order {
+        Order::ChannelsLast => weigh(&weigh(values, n * h, w, c, &across), n, h, width * c, &down),
+        Order::ChannelsFirst => weigh(&weigh(values, n * c * h, w, 1, &across), n * c, h, width, &down),
+    }
+}
+
+/// Source positions from the first one on that make one target position; the weights sum up to 1.
+struct Weights {
+    first: usize,
+    weights: Vec<f64>,
+}
+
+/// A triangle around each target's centre, as wide as the target is in the source, and never narrower than between
+/// two source pixels.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positions are not negative, floored and bounded by the source size"
+)]
+fn weights(source: usize, target: usize) -> Vec<Weights> {
+    let ratio = source as f64 / target.max(1) as f64;
+    let reach = ratio.max(1.0);
+    let of = |place: usize| {
+        let centre = (place as f64 + 0.5) * ratio;
+        let first = (centre - reach + 0.5).max(0.0) as usize;
+        let end = ((centre + reach + 0.5) as usize).min(source);
+        let distance = |at: usize| (at as f64 + 0.5 - centre).abs() / reach;
+        let raw: Vec<f64> = (first..end).map(|at| (1.0 - distance(at)).max(0.0)).collect();
+        let sum: f64 = raw.iter().sum();
+        Weights { first, weights: raw.into_iter().map(|weight| weight / sum).collect() }
+    };
+    (0..target).map(of).collect()
+}
+
+/// Makes `[outer, len, inner]` into `[outer, targets, inner]`.
+#[expect(clippy::cast_possible_truncation, reason = "arithmetic is in f64 and rounded once")]
+fn weigh(values: &[f32], outer: usize, len: usize, inner: usize, targets: &[Weights]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(outer * targets.len() * inner);
+    for block in values.chunks_exact((len * inner).max(1)).take(outer) {
+        for Weights { first, weights } in targets {
+            out.extend((0..inner).map(|i| {
+                let at = |k: usize| f64::from(block[(first + k) * inner + i]);
+                weights.iter().enumerate().map(|(k, weight)| at(k) * weight).sum::<f64>() as f32
+            }));
+        }
+    }
+    out
+}
+
+/// The part of each image within these rows and columns.
+pub(crate) fn crop<T: Copy>(
+    values: &[T],
+    dims: Dims,
+    order: Order,
+    rows: Range<usize>,
+    columns: Range<usize>,
+) -> Vec<T> {
+    let Dims { c, h, w, .. } = dims;
+    // A plane is an image with all channels or one channel; a pixel has all channels or one.
+    let (plane, pixel) = match order {
+        Order::ChannelsLast => (h * w * c, c),
+        Order::ChannelsFirst => (h * w, 1),
+    };
+    let lines = values
+        .chunks_exact(plane.max(1))
+        .flat_map(|plane| plane.chunks_exact((w * pixel).max(1)).skip(rows.start).take(rows.len()));
+    lines.flat_map(|line| &line[columns.start * pixel..columns.end * pixel]).copied().collect()
+}
+
+/// The channels with these numbers, in this order.
+pub(crate) fn choose<T: Copy>(values: &[T], dims: Dims, order: Order, channels: &[usize]) -> Vec<T> {
+    let Dims { c, h, w, .. } = dims;
+    // A run is what stands together of one channel.
+    let run = if order == Order::ChannelsLast { 1 } else { h * w };
+    let groups = values.chunks_exact((c * run).max(1));
+    groups
+        .flat_map(|group| channels.iter().flat_map(move |at| &group[at * run..(at + 1) * run]))
+        .copied()
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,10 +258,36 @@ mod tests {
     #[test]
     fn resizing_to_the_same_size_changes_nothing() {
         let values: Vec<f32> = (0..24_u8).map(f32::from).collect();
-        for method in [Method::Nearest, Method::Bilinear] {
+        for method in [Method::Nearest, Method::Bilinear, Method::Antialias] {
             for order in [Order::ChannelsFirst, Order::ChannelsLast] {
                 assert_eq!(resize(&values, DIMS, order, (2, 2), method), values);
             }
         }
+    }
+
+    #[test]
+    fn cropping_and_choosing_channels_are_the_same_in_both_orders() {
+        let last: Vec<u8> = (0..24).collect();
+        let first = reorder(&last, DIMS, Order::ChannelsLast, Order::ChannelsFirst);
+        let (rows, columns) = (1..2, 0..1);
+        let cropped = crop(&last, DIMS, Order::ChannelsLast, rows.clone(), columns.clone());
+        assert_eq!(cropped, [6, 7, 8, 18, 19, 20]);
+        assert_eq!(
+            crop(&first, DIMS, Order::ChannelsFirst, rows, columns),
+            cropped,
+            "one pixel has no order"
+        );
+        let chosen = choose(&last, DIMS, Order::ChannelsLast, &[2, 0]);
+        assert_eq!(chosen[..4], [2, 0, 5, 3]);
+        let two = Dims { c: 2, ..DIMS };
+        let other = choose(&first, DIMS, Order::ChannelsFirst, &[2, 0]);
+        assert_eq!(reorder(&other, two, Order::ChannelsFirst, Order::ChannelsLast), chosen);
+    }
+
+    #[test]
+    fn shrinking_weighs_all_pixels_that_are_covered() {
+        let dims = Dims { n: 1, c: 1, h: 1, w: 4 };
+        let out = resize(&[0.0, 8.0, 8.0, 0.0], dims, Order::ChannelsFirst, (1, 1), Method::Antialias);
+        assert_eq!(out, [4.666_666_5], "weights 5, 7, 7, 5 of 24 by a triangle of 4 pixels to each side");
     }
 }

@@ -5,6 +5,7 @@
 //! Tests stand in each module; `tests/` runs the real artifacts of `examples/digits` and hostile models.
 
 mod binary;
+mod columns;
 mod engine;
 mod error;
 pub mod features;
@@ -13,6 +14,8 @@ mod image;
 pub mod int8;
 mod model;
 mod oip;
+#[cfg(test)]
+mod parity;
 mod post;
 mod pre;
 pub mod reference;

@@ -5,7 +5,7 @@ use crate::error::{InferError, LoadError};
 use crate::int8::Int8;
 use crate::int8::report::Report;
 use crate::spec::{Spec, TensorSpec};
-use crate::tensor::{Data, Datatype, Tensor, volume};
+use crate::tensor::{Data, Tensor, volume};
 use crate::{post, pre};
 
 /// Most rows in one request; larger ones are split by the caller.
@@ -173,8 +173,8 @@ fn feed(spec: &Spec, example: &Tensor) -> Result<Feed, LoadError> {
 /// One row of zeros of the signature's type and shape.
 fn zeros(spec: &TensorSpec) -> Result<Tensor, LoadError> {
     let free = spec.shape.iter().skip(1).any(|dim| *dim < 0);
-    if free || spec.datatype == Datatype::Bytes {
-        let why = format!("input {:?}: only the first dimension may be -1, and text can't be fed", spec.name);
+    if free {
+        let why = format!("input {:?}: only the first dimension may be -1", spec.name);
         return Err(LoadError::Signature { why });
     }
     let shape: Vec<usize> = spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use release::{ImageLayout, PreStep, Resampling};
 
+use crate::columns;
 use crate::engine::Value;
 use crate::error::InferError;
 use crate::image::{self, Method, Order};
@@ -15,7 +16,7 @@ pub(crate) fn apply(steps: &[PreStep], input: &Tensor) -> Result<Value, InferErr
     let mut value = (input.shape().to_vec(), Cow::Borrowed(input.data()));
     for step in steps {
         let (shape, data) = apply_one(step, value).map_err(|why| InferError::Pre {
-            step: spec::pre_name(step),
+            step: step.name(),
             name: input.name().to_owned(),
             why,
         })?;
@@ -34,15 +35,35 @@ fn apply_one(step: &PreStep, (shape, data): Input<'_>) -> Result<Value, String> 
         PreStep::Standardise { mean, std } => standardise((shape, data), mean, std),
         PreStep::Layout { from, to } => layout((shape, data), order(*from), order(*to)),
         PreStep::Resize { height, width, layout, method } => {
-            let size =
-                |pixels: u32| usize::try_from(pixels).map_err(|_| format!("can't make {pixels} pixels"));
-            resize((shape, data), (size(*height)?, size(*width)?), order(*layout), *method)
+            resize((shape, data), (place(*height), place(*width)), order(*layout), *method)
         }
         PreStep::Cast { datatype } => {
             let known = spec::datatype(*datatype).ok_or_else(|| format!("can't make {}", datatype.name()))?;
             Ok((shape, cast(data, known)?))
         }
+        PreStep::Crop { top, left, height, width, layout } => {
+            let part = [(*top, *height), (*left, *width)].map(|(from, count)| (place(from), place(count)));
+            crop((shape, data), part, order(*layout))
+        }
+        PreStep::Channels { order: channels, layout } => {
+            let channels: Vec<usize> = channels.iter().map(|channel| place(*channel)).collect();
+            choose((shape, data), &channels, order(*layout))
+        }
+        PreStep::Impute { values } => {
+            columns::impute(&shape, floats(data)?, values).map(|data| (shape, data))
+        }
+        PreStep::Vocabulary { columns } => {
+            columns::vocabulary(&shape, &data, columns).map(|data| (shape, data))
+        }
+        PreStep::OneHot { column, size } => {
+            columns::one_hot(&shape, &floats(data)?, place(*column), place(*size))
+        }
     }
+}
+
+/// A number of the manifest as one of this machine's; one that is too large is no place of any tensor.
+fn place(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn order(layout: ImageLayout) -> Order {
@@ -115,9 +136,37 @@ fn resize(
     let method = match method {
         Resampling::Nearest => Method::Nearest,
         Resampling::Bilinear => Method::Bilinear,
+        Resampling::BilinearAntialias => Method::Antialias,
     };
     let values = image::resize(&floats(data)?, dims, order, size, method);
     Ok((order.shape(image::Dims { h: size.0, w: size.1, ..dims }), Data::Fp32(values)))
+}
+
+/// Rows and columns: where the part begins, and how many.
+fn crop((shape, data): Input<'_>, part: [(usize, usize); 2], order: Order) -> Result<Value, String> {
+    let dims = order.dims(&shape).ok_or_else(|| four(&shape))?;
+    let [rows, columns] = part.map(|(from, count)| from..from.saturating_add(count));
+    if rows.end > dims.h || columns.end > dims.w {
+        return Err(format!("needs images of at least {} rows and {} columns", rows.end, columns.end));
+    }
+    let target = image::Dims { h: rows.len(), w: columns.len(), ..dims };
+    let data = match data.as_ref() {
+        Data::Uint8(values) => Data::Uint8(image::crop(values, dims, order, rows, columns)),
+        _ => Data::Fp32(image::crop(&floats(data)?, dims, order, rows, columns)),
+    };
+    Ok((order.shape(target), data))
+}
+
+fn choose((shape, data): Input<'_>, channels: &[usize], order: Order) -> Result<Value, String> {
+    let dims = order.dims(&shape).ok_or_else(|| four(&shape))?;
+    if let Some(channel) = channels.iter().find(|channel| **channel >= dims.c) {
+        return Err(format!("needs images with a channel {channel}, they have {}", dims.c));
+    }
+    let data = match data.as_ref() {
+        Data::Uint8(values) => Data::Uint8(image::choose(values, dims, order, channels)),
+        _ => Data::Fp32(image::choose(&floats(data)?, dims, order, channels)),
+    };
+    Ok((order.shape(image::Dims { c: channels.len(), ..dims }), data))
 }
 
 fn four(shape: &[usize]) -> String {

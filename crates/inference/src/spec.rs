@@ -93,18 +93,6 @@ pub(crate) fn datatype(datatype: release::Datatype) -> Option<Datatype> {
 }
 
 /// A step's name in the manifest.
-pub(crate) fn pre_name(step: &PreStep) -> &'static str {
-    match step {
-        PreStep::Scale { .. } => "scale",
-        PreStep::Standardise { .. } => "standardise",
-        PreStep::Clip { .. } => "clip",
-        PreStep::Layout { .. } => "layout",
-        PreStep::Resize { .. } => "resize",
-        PreStep::Cast { .. } => "cast",
-    }
-}
-
-/// A step's name in the manifest.
 pub(crate) fn post_name(step: &PostStep) -> &'static str {
     match step {
         PostStep::Softmax => "softmax",

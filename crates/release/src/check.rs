@@ -6,9 +6,10 @@ use protocol::{Digest, ReleaseRef};
 use trust::json::JsonError;
 
 use crate::blob::BlobRef;
+use crate::flow;
 use crate::manifest::{Hardware, Manifest, TensorSpec};
 use crate::monitor::Monitor;
-use crate::steps::{PostStep, PreStep};
+use crate::steps::{PostStep, PreStep, Words};
 
 /// Why bytes are not an acceptable manifest.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +149,7 @@ impl Bounds {
         self.tensors("inputs", &m.inputs)?;
         self.tensors("outputs", &m.outputs)?;
         self.pre(&m.pre)?;
+        flow::check(&m.pre, &m.inputs, self.elements)?;
         self.post(&m.post)?;
         self.variants(m)?;
         count("labels", m.labels.len(), 0, self.labels)?;
@@ -207,8 +209,32 @@ impl Bounds {
                     side("pre.resize.height", *height)?;
                     side("pre.resize.width", *width)?;
                 }
+                PreStep::Crop { height, width, .. } => {
+                    side("pre.crop.height", *height)?;
+                    side("pre.crop.width", *width)?;
+                }
+                PreStep::Channels { order, .. } => count("pre.channels.order", order.len(), 1, 16)?,
+                PreStep::Impute { values } => {
+                    count("pre.impute.values", values.len(), 1, self.labels)?;
+                    values.iter().try_for_each(|value| finite("pre.impute.values", *value))?;
+                }
+                PreStep::Vocabulary { columns } => self.vocabulary(columns)?,
+                PreStep::OneHot { size, .. } => {
+                    count("pre.one_hot.size", usize::try_from(*size).unwrap_or(usize::MAX), 1, self.labels)?;
+                }
                 PreStep::Layout { .. } | PreStep::Cast { .. } => {}
             }
+        }
+        Ok(())
+    }
+
+    fn vocabulary(&self, columns: &[Words]) -> Checked {
+        count("pre.vocabulary.columns", columns.len(), 0, self.names)?;
+        distinct("pre.vocabulary.columns", columns.iter().map(|words| words.column))?;
+        for Words { words, .. } in columns {
+            count("pre.vocabulary.words", words.len(), 1, self.labels)?;
+            distinct("pre.vocabulary.words", words)?;
+            words.iter().try_for_each(|word| self.name("pre.vocabulary.words", word))?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ mod check;
 mod compatibility;
 mod draft;
 mod fallback;
+mod flow;
 mod manifest;
 mod monitor;
 mod steps;
@@ -26,7 +27,7 @@ pub use manifest::{
     Budgets, Datatype, Hardware, Manifest, Precision, Privacy, Probation, Runtime, TensorSpec, Variant,
 };
 pub use monitor::Monitor;
-pub use steps::{ImageLayout, PostStep, PreStep, Resampling};
+pub use steps::{ImageLayout, PostStep, PreStep, Resampling, Words};
 
 /// The version of the manifest's format that this build reads and writes.
 pub const FORMAT: u32 = 1;

@@ -1,7 +1,10 @@
-//! Figures of the agent's own parts, measured by the parts themselves: `cargo xtask bench swap | spool`.
+//! Figures of the agent's own parts, measured by the parts themselves: `cargo xtask bench swap | spool | api`.
 //!
 //! Each prints one JSON object on stdout and fails when what it measures is wrong, so that it is a test too.
 
+mod api;
+mod device;
+mod http;
 mod spool;
 mod swap;
 
@@ -18,6 +21,8 @@ pub(crate) struct Args {
 enum Bench {
     /// Clients without pause while one release replaces the other again and again.
     Swap(swap::Args),
+    /// What the local API adds to an inference, and what it carries.
+    Api(api::Args),
     /// Records made durable, what they take in memory and on disk.
     Spool(spool::Args),
 }
@@ -25,6 +30,7 @@ enum Bench {
 pub(crate) fn main(args: &Args) -> Result<()> {
     match &args.bench {
         Bench::Swap(args) => swap::main(args),
+        Bench::Api(args) => api::main(args),
         Bench::Spool(args) => spool::main(args),
     }
 }

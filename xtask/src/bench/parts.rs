@@ -1,4 +1,4 @@
-//! `cargo xtask bench swap | spool`: the agent's parts under load, built as they ship but for this machine.
+//! `cargo xtask bench swap | spool | api`: the agent's parts under load, built as they ship but for this machine.
 
 use anyhow::Result;
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub(crate) fn main(name: &str, is_json: bool) -> Result<()> {
 pub(crate) fn run(binaries: &std::path::Path, name: &str) -> Result<Value> {
     let mut bench = program(&binaries.join("firmware-tests").to_string_lossy());
     bench.args(["bench", name]).arg("--folder").arg(target_folder()?.join(format!("bench-{name}")));
-    if name == "swap" {
+    if name != "spool" {
         bench.arg("--example").arg(example(""));
     }
     Ok(serde_json::from_str(&output(&mut bench)?)?)

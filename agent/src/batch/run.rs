@@ -1,0 +1,212 @@
+//! One batch from its first item to its last.
+
+use std::path::{Path, PathBuf};
+
+use inference::features::{self, Answer};
+use inference::{Model, Tensor};
+use profile::Reference;
+use protocol::{ModelName, Version};
+
+use super::progress::Progress;
+use super::sink::{Row, Sink};
+use super::source::Source;
+use crate::durable::DurableError;
+use crate::slots::{self, BootStore, LoadReleaseError, Loaded, Shelf};
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which model; may be left out when the device holds one.
+    pub model: Option<ModelName>,
+    /// A `.csv` or `.jsonl` file, or a folder of pictures.
+    pub input: PathBuf,
+    /// A `.csv` or `.jsonl` file, or `-`.
+    pub output: PathBuf,
+    /// The column of a CSV file with the true class.
+    pub label: Option<String>,
+    /// Draw no progress bar.
+    pub is_quiet: bool,
+}
+
+/// Why a batch did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// What the device holds.
+    #[error("the boot record can't be read")]
+    Boot(#[source] DurableError),
+    /// No such release here.
+    #[error("{wanted}; this device holds {held}")]
+    NoRelease {
+        /// What was asked.
+        wanted: String,
+        /// What is here.
+        held: String,
+    },
+    /// The release can't be loaded.
+    #[error("release {version} of {model} can't be loaded")]
+    Load {
+        /// Which model.
+        model: ModelName,
+        /// Which release.
+        version: Version,
+        /// Why.
+        source: Box<LoadReleaseError>,
+    },
+    /// The input can't be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// File or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The input is of no known kind.
+    #[error("{path} is neither a .csv nor a .jsonl file nor a folder of pictures", path = path.display())]
+    Kind {
+        /// File.
+        path: PathBuf,
+    },
+    /// The model has several inputs.
+    #[error("{path} has values for one input, the model has {count}; use a .jsonl file", path = path.display())]
+    Inputs {
+        /// File or folder.
+        path: PathBuf,
+        /// The model's inputs.
+        count: usize,
+    },
+    /// The file breaks off or is none of its kind.
+    #[error("line {line} of {path} must be {expected}", path = path.display())]
+    Line {
+        /// File.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: u64,
+        /// What is needed.
+        expected: &'static str,
+    },
+    /// No such column.
+    #[error("{path} has no column {column:?}; it has {columns}", path = path.display())]
+    NoColumn {
+        /// File.
+        path: PathBuf,
+        /// What was asked.
+        column: String,
+        /// What is there.
+        columns: String,
+    },
+    /// Too many files.
+    #[error("{path} holds more than {max} pictures", path = path.display())]
+    TooMany {
+        /// Folder.
+        path: PathBuf,
+        /// The bound.
+        max: usize,
+    },
+    /// The output can't be written.
+    #[error("cannot write {path}", path = path.display())]
+    Write {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// How a batch went.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Summary {
+    /// Which model.
+    pub model: ModelName,
+    /// Which release.
+    pub version: Version,
+    /// Items with an answer.
+    pub answered: u64,
+    /// Items that could not be asked or that the model refused; each says why in the output.
+    pub refused: u64,
+    /// Answered items whose true class was known.
+    pub labelled: u64,
+    /// Those that the model got right.
+    pub right: u64,
+}
+
+/// Runs the committed release over all items.
+///
+/// # Errors
+/// [`BatchError`]; the output doesn't have its name then.
+pub fn run(state_dir: &Path, options: &Options) -> Result<Summary, BatchError> {
+    let loaded = committed(state_dir, options.model.as_ref())?;
+    let spec = loaded.runtime.spec();
+    let mut source = Source::open(&options.input, &loaded.manifest, &spec.inputs, options.label.as_deref())?;
+    let write_error = |source| BatchError::Write { path: options.output.clone(), source };
+    let mut sink = Sink::open(&options.output, &spec.outputs).map_err(write_error)?;
+    let mut progress = Progress::new(options.is_quiet);
+    let classes = Reference::parse(&loaded.reference).map_or(0, |reference| reference.schema.classes());
+    let (model, version) = (loaded.model.clone(), loaded.release.version.clone());
+    let mut summary = Summary { model, version, answered: 0, refused: 0, labelled: 0, right: 0 };
+    while let Some(item) = source.next()? {
+        let outputs = item.inputs.and_then(|inputs| infer(&loaded.runtime, &inputs));
+        let class = outputs.as_ref().ok().and_then(|outputs| class(outputs, classes));
+        let class = class.and_then(|class| loaded.manifest.labels.get(class)).map(String::as_str);
+        summary.count(outputs.is_ok(), class, item.label.as_deref());
+        let outputs = outputs.as_deref().map_err(String::as_str);
+        let row = Row { name: &item.name, class, label: item.label.as_deref(), outputs };
+        sink.write(&row).map_err(write_error)?;
+        let (done, of) = source.place();
+        progress.at(done, of, summary.answered + summary.refused);
+    }
+    sink.finish().map_err(write_error)?;
+    progress.finish(summary.answered + summary.refused);
+    Ok(summary)
+}
+
+impl Summary {
+    fn count(&mut self, is_answered: bool, class: Option<&str>, label: Option<&str>) {
+        if !is_answered {
+            self.refused += 1;
+            return;
+        }
+        self.answered += 1;
+        if let Some((class, label)) = class.zip(label) {
+            self.labelled += 1;
+            self.right += u64::from(class == label);
+        }
+    }
+}
+
+fn infer(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+    model.infer(inputs).map_err(|error| crate::chain(&error))
+}
+
+/// The class that the model says; none for several rows at once, or without classes.
+fn class(outputs: &[Tensor], classes: usize) -> Option<usize> {
+    match features::answers(outputs, classes).as_slice() {
+        [answer] => Answer::class(answer),
+        _ => None,
+    }
+}
+
+/// The release that this device has committed, read anew and hashed.
+fn committed(state_dir: &Path, wanted: Option<&ModelName>) -> Result<Loaded, BatchError> {
+    let record = BootStore::read(state_dir).map_err(BatchError::Boot)?.unwrap_or_default();
+    let mut held: Vec<_> =
+        record.models.into_iter().filter_map(|(model, record)| Some((model, record.active?))).collect();
+    let names: Vec<&str> = held.iter().map(|(model, _)| model.as_str()).collect();
+    let names = if names.is_empty() { "no committed release".to_owned() } else { names.join(", ") };
+    let no_release = |wanted: String| BatchError::NoRelease { wanted, held: names.clone() };
+    let place = match wanted {
+        Some(wanted) => held.iter().position(|(model, _)| model == wanted),
+        None if held.len() == 1 => Some(0),
+        None => return Err(no_release("name one model with --model".into())),
+    };
+    let Some(place) = place else {
+        let model = wanted.map(ModelName::as_str).unwrap_or_default();
+        return Err(no_release(format!("no release of {model} is committed here")));
+    };
+    let (model, held) = held.swap_remove(place);
+    let shelf = Shelf::open(state_dir).map_err(BatchError::Boot)?;
+    slots::load(&shelf, &model, &held).map_err(|source| BatchError::Load {
+        model,
+        version: held.release.version,
+        source: source.into(),
+    })
+}

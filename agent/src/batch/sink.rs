@@ -1,0 +1,164 @@
+//! Where the answers of a batch go: JSONL, or CSV by the file's ending. The file takes its name when it is complete.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use inference::{Data, Tensor, TensorSpec};
+use serde_json::{Map, Value, json};
+
+/// One item's outcome.
+pub(super) struct Row<'a> {
+    /// The item.
+    pub(super) name: &'a str,
+    /// Its class, if the model has some.
+    pub(super) class: Option<&'a str>,
+    /// Its true class, if the batch said it.
+    pub(super) label: Option<&'a str>,
+    /// The model's outputs, or why there are none.
+    pub(super) outputs: Result<&'a [Tensor], &'a str>,
+}
+
+/// The file, or stdout.
+pub(super) struct Sink {
+    out: Box<dyn Write>,
+    /// Where it is written, and the name that it gets.
+    file: Option<(PathBuf, PathBuf)>,
+    /// Values of each output in a row of CSV; none for JSONL.
+    csv: Option<Vec<(String, usize)>>,
+}
+
+impl Sink {
+    /// `-` is stdout, as JSONL. `outputs` are the model's.
+    pub(super) fn open(path: &Path, outputs: &[TensorSpec]) -> io::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self { out: Box::new(BufWriter::new(io::stdout())), file: None, csv: None });
+        }
+        let mut part = OsString::from(path);
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let out = Box::new(BufWriter::new(File::create(&part)?));
+        let is_csv = path.extension().is_some_and(|extension| extension == "csv");
+        let csv = is_csv.then(|| outputs.iter().map(|spec| (spec.name.clone(), row_values(spec))).collect());
+        let mut sink = Self { out, file: Some((part, path.to_owned())), csv };
+        sink.write_head()?;
+        Ok(sink)
+    }
+
+    /// Writes one outcome.
+    pub(super) fn write(&mut self, row: &Row<'_>) -> io::Result<()> {
+        match &self.csv {
+            Some(outputs) => {
+                let count = outputs.iter().map(|(_, count)| count).sum();
+                self.write_csv(row, count)
+            }
+            None => self.write_json(row),
+        }
+    }
+
+    /// Gives the file its name.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.out.flush()?;
+        let Some((part, path)) = self.file else { return Ok(()) };
+        File::open(&part)?.sync_all()?;
+        std::fs::rename(part, path)
+    }
+
+    fn write_json(&mut self, row: &Row<'_>) -> io::Result<()> {
+        let mut line = Map::new();
+        line.insert("item".into(), row.name.into());
+        let texts = [("class", row.class), ("label", row.label), ("error", row.outputs.err())];
+        for (key, text) in texts {
+            if let Some(text) = text {
+                line.insert(key.into(), text.into());
+            }
+        }
+        if let Ok(outputs) = row.outputs {
+            line.insert("outputs".into(), json!(outputs));
+        }
+        serde_json::to_writer(&mut self.out, &Value::Object(line))?;
+        self.out.write_all(b"\n")
+    }
+
+    fn write_head(&mut self) -> io::Result<()> {
+        let Some(outputs) = &self.csv else { return Ok(()) };
+        let places = |(name, count): &(String, usize)| {
+            (0..*count).map(|place| format!("{name}_{place}")).collect::<Vec<_>>()
+        };
+        let head: Vec<String> = outputs.iter().flat_map(places).collect();
+        self.write_fields(["item", "class", "label", "error"].into_iter().map(str::to_owned).chain(head))
+    }
+
+    fn write_csv(&mut self, row: &Row<'_>, count: usize) -> io::Result<()> {
+        let mut error = row.outputs.err().unwrap_or_default();
+        let mut values: Vec<String> = row.outputs.unwrap_or_default().iter().flat_map(values).collect();
+        if row.outputs.is_ok() && values.len() != count {
+            error = "an item of several rows fits only into a .jsonl file";
+            values.clear();
+        }
+        values.resize(count, String::new());
+        let texts = [row.name, row.class.unwrap_or_default(), row.label.unwrap_or_default(), error];
+        self.write_fields(texts.into_iter().map(str::to_owned).chain(values))
+    }
+
+    fn write_fields(&mut self, fields: impl Iterator<Item = String>) -> io::Result<()> {
+        let quoted: Vec<String> = fields.map(quoted).collect();
+        writeln!(self.out, "{}", quoted.join(","))
+    }
+}
+
+/// Values that one row of the batch has in this output.
+fn row_values(spec: &TensorSpec) -> usize {
+    spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).product()
+}
+
+fn quoted(field: String) -> String {
+    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+}
+
+fn values(output: &Tensor) -> Vec<String> {
+    match output.data() {
+        Data::Bytes(texts) => texts.clone(),
+        Data::Fp32(numbers) => numbers.iter().map(ToString::to_string).collect(),
+        Data::Int64(numbers) => numbers.iter().map(ToString::to_string).collect(),
+        Data::Uint64(numbers) => numbers.iter().map(ToString::to_string).collect(),
+        other => other.to_f64().iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inference::Datatype;
+
+    #[test]
+    fn a_file_appears_when_it_is_complete_and_holds_every_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let scores = [Tensor::new("scores", vec![1, 2], Data::Fp32(vec![0.25, 0.75])).unwrap()];
+        let spec = TensorSpec { name: "scores".into(), datatype: Datatype::Fp32, shape: vec![-1, 2] };
+        let rows = [
+            Row { name: "a,b", class: Some("cat"), label: None, outputs: Ok(&scores) },
+            Row { name: "2", class: None, label: Some("dog"), outputs: Err("too \"large\"") },
+        ];
+        for (name, expected) in [
+            (
+                "out.csv",
+                "item,class,label,error,scores_0,scores_1\n\"a,b\",cat,,,0.25,0.75\n2,,dog,\"too \"\"large\"\"\",,\n",
+            ),
+            (
+                "out.jsonl",
+                "{\"class\":\"cat\",\"item\":\"a,b\",\"outputs\":[{\"data\":[0.25,0.75],\"datatype\":\"FP32\",\"name\":\"scores\",\"shape\":[1,2]}]}\n{\"error\":\"too \\\"large\\\"\",\"item\":\"2\",\"label\":\"dog\"}\n",
+            ),
+        ] {
+            let path = dir.path().join(name);
+            let mut sink = Sink::open(&path, std::slice::from_ref(&spec)).unwrap();
+            for row in &rows {
+                sink.write(row).unwrap();
+            }
+            assert!(!path.exists());
+            sink.finish().unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+        }
+    }
+}

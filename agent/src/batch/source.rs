@@ -1,0 +1,298 @@
+//! Where the items of a batch come from: one row of a CSV file, one line of a JSONL file, or one picture each.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use inference::{Data, Datatype, Pieces, Tensor, TensorJson, TensorSpec};
+use release::{ImageLayout, Manifest};
+use serde::Deserialize;
+
+use super::run::BatchError;
+use crate::picture::{Picture, layout_of};
+
+/// Longest line and largest picture, in bytes.
+const MAX_ITEM_BYTES: u64 = 64 * 1024 * 1024;
+/// Pictures in one folder.
+const MAX_PICTURES: usize = 1_000_000;
+
+/// One item, or why it is none.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// `2` for a file's second line, a picture's name.
+    pub(super) name: String,
+    /// What the model is asked; else why this item can't be asked.
+    pub(super) inputs: Result<Vec<Tensor>, String>,
+    /// Its true class, if the batch says it.
+    pub(super) label: Option<String>,
+}
+
+/// Items in the order of the batch.
+pub(super) enum Source {
+    Csv(Csv),
+    Jsonl(Lines),
+    Pictures(Pictures),
+}
+
+impl Source {
+    /// Opens a file by its ending, or a folder of pictures.
+    pub(super) fn open(
+        path: &Path,
+        manifest: &Manifest,
+        inputs: &[TensorSpec],
+        label: Option<&str>,
+    ) -> Result<Self, BatchError> {
+        let failed = |source| BatchError::Read { path: path.to_owned(), source };
+        if std::fs::metadata(path).map_err(failed)?.is_dir() {
+            return Pictures::open(path, manifest, one_input(path, inputs)?).map(Self::Pictures);
+        }
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("csv") => Csv::open(path, one_input(path, inputs)?, label).map(Self::Csv),
+            Some("jsonl" | "ndjson") => Lines::open(path).map(Self::Jsonl).map_err(failed),
+            _ => Err(BatchError::Kind { path: path.to_owned() }),
+        }
+    }
+
+    /// How far it is: bytes or pictures, of how many.
+    pub(super) fn place(&self) -> (u64, u64) {
+        match self {
+            Self::Csv(csv) => (csv.lines.read, csv.lines.size),
+            Self::Jsonl(lines) => (lines.read, lines.size),
+            Self::Pictures(pictures) => (pictures.next as u64, pictures.names.len() as u64),
+        }
+    }
+
+    /// The next item.
+    pub(super) fn next(&mut self) -> Result<Option<Item>, BatchError> {
+        match self {
+            Self::Csv(csv) => csv.next(),
+            Self::Jsonl(lines) => {
+                let Some(line) = lines.next()? else { return Ok(None) };
+                let inputs = request(&line);
+                Ok(Some(Item { name: lines.number.to_string(), inputs, label: None }))
+            }
+            Self::Pictures(pictures) => Ok(pictures.next()),
+        }
+    }
+}
+
+fn one_input(path: &Path, inputs: &[TensorSpec]) -> Result<TensorSpec, BatchError> {
+    match inputs {
+        [input] => Ok(input.clone()),
+        several => Err(BatchError::Inputs { path: path.to_owned(), count: several.len() }),
+    }
+}
+
+/// Lines of a file, each of a bounded length.
+pub(super) struct Lines {
+    path: PathBuf,
+    file: BufReader<File>,
+    number: u64,
+    read: u64,
+    size: u64,
+}
+
+impl Lines {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file: BufReader::new(file), number: 0, read: 0, size })
+    }
+
+    /// The next line that is not empty.
+    fn next(&mut self) -> Result<Option<String>, BatchError> {
+        loop {
+            let mut line = Vec::new();
+            let got = (&mut self.file).take(MAX_ITEM_BYTES).read_until(b'\n', &mut line);
+            let got = got.map_err(|source| BatchError::Read { path: self.path.clone(), source })?;
+            self.number += 1;
+            self.read += got as u64;
+            let line_error =
+                |expected| BatchError::Line { path: self.path.clone(), line: self.number, expected };
+            if got as u64 == MAX_ITEM_BYTES {
+                return Err(line_error("a shorter line"));
+            }
+            let text = String::from_utf8(line).map_err(|_| line_error("UTF-8 text"))?;
+            match text.trim_end_matches(['\n', '\r']) {
+                _ if got == 0 => return Ok(None),
+                "" => {}
+                text => return Ok(Some(text.to_owned())),
+            }
+        }
+    }
+}
+
+/// One line of a JSONL file: a request as the local API takes it.
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    inputs: Vec<TensorJson<'a>>,
+}
+
+fn request(line: &str) -> Result<Vec<Tensor>, String> {
+    let request: Request<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let parse =
+        |input: TensorJson<'_>| input.parse(&mut Pieces::default()).map_err(|error| crate::chain(&error));
+    request.inputs.into_iter().map(parse).collect()
+}
+
+/// Rows of a CSV file with a head; all columns but the label are the input's values, in their order.
+pub(super) struct Csv {
+    lines: Lines,
+    input: TensorSpec,
+    columns: usize,
+    label: Option<usize>,
+}
+
+impl Csv {
+    fn open(path: &Path, input: TensorSpec, label: Option<&str>) -> Result<Self, BatchError> {
+        let failed = |source| BatchError::Read { path: path.to_owned(), source };
+        let mut lines = Lines::open(path).map_err(failed)?;
+        let line_error = |expected| BatchError::Line { path: path.to_owned(), line: 1, expected };
+        let head = lines.next()?.ok_or_else(|| line_error("a head with the columns' names"))?;
+        let head = fields(&head).ok_or_else(|| line_error("quotes that end"))?;
+        let label = match label {
+            None => None,
+            Some(name) => Some(head.iter().position(|column| column == name).ok_or_else(|| {
+                BatchError::NoColumn { path: path.to_owned(), column: name.into(), columns: head.join(", ") }
+            })?),
+        };
+        Ok(Self { lines, input, columns: head.len(), label })
+    }
+
+    fn next(&mut self) -> Result<Option<Item>, BatchError> {
+        let Some(line) = self.lines.next()? else { return Ok(None) };
+        let name = self.lines.number.to_string();
+        let (inputs, label) = match fields(&line) {
+            None => (Err("a quote doesn't end".into()), None),
+            Some(fields) if fields.len() != self.columns => {
+                (Err(format!("it has {} fields, the head has {}", fields.len(), self.columns)), None)
+            }
+            Some(mut fields) => {
+                let label = self.label.map(|place| fields.remove(place));
+                (row(&self.input, fields).map(|tensor| vec![tensor]), label)
+            }
+        };
+        Ok(Some(Item { name, inputs, label }))
+    }
+}
+
+/// Fields of one line: separated by commas, in quotes where they hold some, a quote in quotes doubled. None when a
+/// quote doesn't end.
+fn fields(line: &str) -> Option<Vec<String>> {
+    let (mut fields, mut field, mut is_quoted) = (Vec::new(), String::new(), false);
+    let mut rest = line.chars().peekable();
+    while let Some(letter) = rest.next() {
+        match letter {
+            '"' if is_quoted && rest.peek() == Some(&'"') => {
+                rest.next();
+                field.push('"');
+            }
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => fields.push(std::mem::take(&mut field)),
+            letter => field.push(letter),
+        }
+    }
+    fields.push(field);
+    (!is_quoted).then_some(fields)
+}
+
+fn row(input: &TensorSpec, fields: Vec<String>) -> Result<Tensor, String> {
+    let shape: Vec<usize> = input.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();
+    let data = if input.datatype == Datatype::Bytes {
+        Data::Bytes(fields)
+    } else {
+        let numbers = fields.iter().map(|field| number(field)).collect::<Result<Vec<_>, _>>()?;
+        Data::from_f64(input.datatype, &numbers).ok_or_else(|| format!("can't make {}", input.datatype))?
+    };
+    Tensor::new(input.name.clone(), shape, data).map_err(|error| error.to_string())
+}
+
+/// An empty field is a missing number.
+fn number(field: &str) -> Result<f64, String> {
+    match field.trim() {
+        "" => Ok(f64::NAN),
+        text => {
+            text.parse().map_err(|_| format!("{:?} is no number", text.chars().take(40).collect::<String>()))
+        }
+    }
+}
+
+/// Pictures of a folder, by name.
+pub(super) struct Pictures {
+    folder: PathBuf,
+    names: Vec<PathBuf>,
+    next: usize,
+    input: TensorSpec,
+    layout: ImageLayout,
+}
+
+impl Pictures {
+    fn open(folder: &Path, manifest: &Manifest, input: TensorSpec) -> Result<Self, BatchError> {
+        let failed = |source| BatchError::Read { path: folder.to_owned(), source };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let name = PathBuf::from(entry.map_err(failed)?.file_name());
+            if Picture::is_named(&name) {
+                names.push(name);
+            }
+            if names.len() > MAX_PICTURES {
+                return Err(BatchError::TooMany { path: folder.to_owned(), max: MAX_PICTURES });
+            }
+        }
+        names.sort_unstable();
+        let layout = layout_of(manifest, &input);
+        Ok(Self { folder: folder.to_owned(), names, next: 0, input, layout })
+    }
+
+    fn next(&mut self) -> Option<Item> {
+        let name = self.names.get(self.next)?;
+        self.next += 1;
+        let read = crate::durable::read_bounded(&self.folder.join(name), MAX_ITEM_BYTES);
+        let inputs = match read {
+            Ok(Some(bytes)) => Picture::decode(&bytes)
+                .and_then(|picture| picture.tensor(&self.input, self.layout))
+                .map(|tensor| vec![tensor])
+                .map_err(|error| error.to_string()),
+            Ok(None) => Err("it is gone".into()),
+            Err(error) => Err(crate::chain(&error)),
+        };
+        Some(Item { name: name.display().to_string(), inputs, label: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_may_hold_commas_and_quotes() {
+        assert_eq!(fields("a,,\"b,\"\"c\"\"\"").unwrap(), ["a", "", "b,\"c\""]);
+        assert_eq!(fields("").unwrap(), [""]);
+        assert_eq!(fields("a,\"b"), None);
+    }
+
+    #[test]
+    fn a_row_takes_the_shape_and_the_type_of_the_input() {
+        let spec = |datatype| TensorSpec { name: "x".into(), datatype, shape: vec![-1, 2] };
+        let texts = |texts: [&str; 2]| texts.map(str::to_owned).to_vec();
+        let numbers = row(&spec(Datatype::Fp32), texts([" 1.5", ""])).unwrap();
+        assert_eq!(numbers.shape(), [1, 2]);
+        let Data::Fp32(values) = numbers.data() else { panic!("not FP32") };
+        assert!((values[0] - 1.5).abs() < f32::EPSILON && values[1].is_nan());
+        let kept = row(&spec(Datatype::Bytes), texts(["red", ""])).unwrap();
+        assert_eq!(kept.data(), &Data::Bytes(texts(["red", ""])));
+        assert!(row(&spec(Datatype::Fp32), texts(["1", "red"])).unwrap_err().contains("\"red\""));
+        assert!(row(&spec(Datatype::Fp32), vec!["1".into()]).is_err(), "too few values");
+    }
+
+    #[test]
+    fn a_line_is_a_request_of_the_protocol() {
+        let tensors =
+            request(r#"{"id":"a","inputs":[{"name":"x","datatype":"INT64","shape":[2],"data":[1,2]}]}"#)
+                .unwrap();
+        assert_eq!(tensors[0].data(), &Data::Int64(vec![1, 2]));
+        assert!(request("{}").unwrap_err().contains("inputs"));
+        assert!(request(r#"{"inputs":[{"name":"x","datatype":"X","shape":[1],"data":[1]}]}"#).is_err());
+    }
+}

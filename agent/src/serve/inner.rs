@@ -1,0 +1,48 @@
+//! The API without HTTP: what the watched folder and the local broker ask goes the same way as any application's
+//! request, bounded and counted alike.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::ApiError;
+use super::work::Api;
+use super::{body, infer};
+use crate::slots::Loaded;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The protocol's error, as JSON.
+    pub json: Vec<u8>,
+    /// Whether the same request may be answered later.
+    pub is_later: bool,
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        let is_later = error.is_later();
+        let json = serde_json::json!({ "error": error.to_string() }).to_string().into_bytes();
+        Self { json, is_later }
+    }
+}
+
+impl Api {
+    /// Answers an inference: `json` is the protocol's request, `behind` its binary tensors. Returns the protocol's
+    /// answer as JSON.
+    ///
+    /// # Errors
+    /// [`Refused`] with the protocol's error.
+    pub async fn ask(&self, model: &str, json: Bytes, behind: Bytes) -> Result<Vec<u8>, Refused> {
+        let body = body::taken(self, json, behind)?;
+        Ok(infer::answer(self, model, body).await?.into_json()?)
+    }
+
+    /// The release that serves a model now.
+    ///
+    /// # Errors
+    /// [`Refused`] with the protocol's error.
+    pub fn release(&self, model: &str) -> Result<Arc<Loaded>, Refused> {
+        Ok(self.serving(model, None)?)
+    }
+}

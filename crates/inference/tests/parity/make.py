@@ -1,0 +1,116 @@
+"""Makes vectors.json: inputs, the release's steps, and what the libraries that models are trained with make of them.
+
+`python3 -m venv v && v/bin/pip install -r requirements.txt && v/bin/python make.py`. The test in
+`crates/inference/src/parity.rs` runs the same steps on the device's code and compares.
+"""
+
+import json
+import pathlib
+
+import cv2
+import numpy as np
+from PIL import Image
+from scipy.special import expit, softmax
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+RANDOM = np.random.default_rng(7)
+CASES = []
+
+
+def tensor(array):
+    names = {"float32": "FP32", "uint8": "UINT8", "int64": "INT64", "bool": "BOOL", "object": "BYTES"}
+    array = np.asarray(array)
+    if array.dtype.kind == "U":
+        array = array.astype(object)
+    data = [exact(value) if array.dtype == np.float32 else value for value in array.ravel().tolist()]
+    return {"name": "x", "datatype": names[str(array.dtype)], "shape": list(array.shape), "data": data}
+
+
+def exact(value):
+    """As few digits as name this float32 and no other."""
+    return None if value != value else float(f"{value:.9g}")
+
+
+def case(name, kind, steps, array, outputs, labels=()):
+    outputs = [tensor(output) for output in outputs]
+    CASES.append({"name": name, kind: steps, "labels": list(labels), "input": tensor(array), "outputs": outputs})
+
+
+def floats(array):
+    return np.asarray(array, dtype=np.float32)
+
+
+def pillow(image, height, width, method):
+    """One channel at a time, because only single channels may be float."""
+    planes = [Image.fromarray(image[:, :, c], mode="F") for c in range(image.shape[2])]
+    return np.stack([np.asarray(plane.resize((width, height), method)) for plane in planes], axis=2)
+
+
+def images():
+    image = floats(RANDOM.uniform(0, 255, (9, 13, 3)))
+    for height, width in [(4, 5), (20, 31), (9, 6)]:
+        made = {
+            "bilinear": cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR),
+            "nearest": pillow(image, height, width, Image.Resampling.NEAREST),
+            "bilinear_antialias": pillow(image, height, width, Image.Resampling.BILINEAR),
+        }
+        for method, out in made.items():
+            step = {"kind": "resize", "height": height, "width": width, "layout": "nhwc", "method": method}
+            case(f"resize {method} to {height}x{width}", "pre", [step], image[None], [floats(out)[None]])
+    photo = RANDOM.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    whole = cv2.resize(photo[:, :, ::-1].astype(np.float32), (8, 6), interpolation=cv2.INTER_LINEAR)
+    whole = (whole[1:5, 2:6] / 255 - mean) / std
+    steps = [
+        {"kind": "channels", "order": [2, 1, 0], "layout": "nhwc"},
+        {"kind": "resize", "height": 6, "width": 8, "layout": "nhwc"},
+        {"kind": "crop", "top": 1, "left": 2, "height": 4, "width": 4, "layout": "nhwc"},
+        {"kind": "layout", "from": "nhwc", "to": "nchw"},
+        {"kind": "scale", "factor": 1 / 255},
+        {"kind": "standardise", "mean": mean, "std": std},
+    ]
+    case("a photo in BGR for an ImageNet model", "pre", steps, photo[None], [floats(whole.transpose(2, 0, 1))[None]])
+
+
+def rows():
+    numbers = floats(RANDOM.normal(50, 20, (40, 2)))
+    numbers[RANDOM.uniform(size=numbers.shape) < 0.2] = np.nan
+    imputer = SimpleImputer(strategy="median").fit(numbers)
+    filled = imputer.transform(numbers)
+    scaler = StandardScaler().fit(filled)
+    impute = {"kind": "impute", "values": imputer.statistics_.tolist()}
+    scale = {"kind": "standardise", "mean": scaler.mean_.tolist(), "std": scaler.scale_.tolist()}
+    case("numbers, imputed and standardised", "pre", [impute, scale], numbers, [floats(scaler.transform(filled))])
+    colours = RANDOM.choice(["red", "green", "blue"], (40, 1))
+    ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan).fit(colours)
+    hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(colours)
+    asked = np.array([["blue"], ["red"], ["violet"], ["green"], [""]])
+    texts = [["" if np.isnan(a) else repr(float(a)), c[0], repr(float(b))] for (a, b), c in zip(filled[:5], asked)]
+    vocabulary = {"kind": "vocabulary", "columns": [{"column": 1, "words": ordinal.categories_[0].tolist()}]}
+    one_hot = {"kind": "one_hot", "column": 1, "size": 3}
+    values = floats(np.hstack([filled[:5, :1], ordinal.transform(asked), filled[:5, 1:]]))
+    case("texts by a vocabulary", "pre", [vocabulary], np.array(texts), [values])
+    values = floats(np.hstack([filled[:5, :1], hot.transform(asked), filled[:5, 1:]]))
+    case("texts by a vocabulary, one column per class", "pre", [vocabulary, one_hot], np.array(texts), [values])
+
+
+def scores():
+    raw = floats(RANDOM.normal(0, 4, (6, 5)))
+    labels = ["ant", "bee", "cat", "dog", "eel"]
+    soft = floats(softmax(raw.astype(np.float64), axis=1))
+    order = np.argsort(-soft, axis=1, kind="stable")
+    best = [np.take_along_axis(soft, order[:, :3], axis=1), order[:, :3].astype(np.int64)]
+    steps = [{"kind": "softmax"}, {"kind": "argmax"}, {"kind": "labels"}, {"kind": "top_k", "k": 3}]
+    names = np.array([labels[row[0]] for row in order])
+    case("softmax, best class, label and top 3", "post", steps, raw, [soft, order[:, 0], names, *best], labels)
+    each = floats(expit(raw.astype(np.float64)))
+    case("sigmoid and threshold", "post", [{"kind": "sigmoid"}, {"kind": "threshold", "min": 0.6}], raw, [each, each >= 0.6])
+
+
+images()
+rows()
+scores()
+out = pathlib.Path(__file__).with_name("vectors.json")
+out.write_text("[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in CASES) + "\n]\n")
+print(f"{len(CASES)} cases, {out.stat().st_size} bytes")

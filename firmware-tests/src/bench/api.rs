@@ -1,0 +1,174 @@
+//! What the local API adds to an inference, and what it carries. Latencies are of one image of digits, asked again and
+//! again on one connection, in turns with the same inference in this process, so that all meet the same machine.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use inference::{Data, Tensor};
+use serde_json::json;
+use testkit::feeder::read_images;
+
+use super::device::{Device, VERSIONS};
+use super::http::{Connection, Prepared};
+
+/// Clients at once, each on its own connection to the unix socket.
+const CLIENTS: u32 = 8;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder of examples/digits.
+    #[arg(long, default_value = "examples/digits")]
+    example: PathBuf,
+    /// Folder to work in; cleared first.
+    #[arg(long)]
+    folder: PathBuf,
+    /// Turns; in each every way is asked a hundred times.
+    #[arg(long, default_value_t = 50)]
+    turns: usize,
+    /// Seconds of each load.
+    #[arg(long, default_value_t = 5)]
+    load_s: u64,
+}
+
+/// Inferences of one way in one turn.
+const PER_TURN: usize = 100;
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let folder = crate::fresh(&args.folder)?;
+    let device = Device::start(&folder, &args.example)?;
+    device.swap(VERSIONS[0])?;
+    let loaded = device.serving()?;
+    let images = read_images(&args.example.join("data/held_out.csv"))?;
+    let pixels = images.into_iter().next().context("an image to ask")?.pixels;
+    let input = [Tensor::new("image", vec![1, 1, 8, 8], Data::Fp32(pixels.clone()))?];
+    let scores = scores(&loaded.runtime.infer(&input)?)?;
+    let (in_json, in_binary) = (Prepared::json(&pixels), Prepared::binary(&pixels, &scores));
+    let mut json_tcp = Connection::tcp(device.address)?;
+    let mut binary_tcp = Connection::tcp(device.address)?;
+    let mut binary_unix = Connection::unix(&device.unix)?;
+    let [mut inprocess, mut http_json, mut http_binary, mut unix_binary] =
+        [(); 4].map(|()| Micros::default());
+    // The first turn warms everything up and isn't counted.
+    for turn in 0..=args.turns {
+        inprocess.time(turn, || loaded.runtime.infer(&input).map(drop).map_err(Into::into))?;
+        http_json.time(turn, || json_tcp.ask(&in_json))?;
+        http_binary.time(turn, || binary_tcp.ask(&in_binary))?;
+        unix_binary.time(turn, || binary_unix.ask(&in_binary))?;
+    }
+    let load = Duration::from_secs(args.load_s);
+    let full = under_load(&device.unix, &in_binary, load, None)?;
+    let per_s = full.0.len() as f64 / load.as_secs_f64();
+    let pause = Duration::from_secs_f64(f64::from(CLIENTS) / (per_s / 2.0));
+    let half = under_load(&device.unix, &in_binary, load, Some(pause))?;
+    println!(
+        "{:#}",
+        json!({
+            "inprocess_us": inprocess.percentile(50),
+            "http_json_p50_us": http_json.percentile(50),
+            "http_binary_p50_us": http_binary.percentile(50),
+            "unix_binary_p50_us": unix_binary.percentile(50),
+            "requests_per_s_8_clients": per_s.round(),
+            "p99_us_at_half_load": half.percentile(99),
+        })
+    );
+    Ok(())
+}
+
+fn scores(outputs: &[Tensor]) -> Result<Vec<f32>> {
+    match outputs {
+        [scores] => match scores.data() {
+            Data::Fp32(values) => Ok(values.clone()),
+            other => anyhow::bail!("the scores are {}", other.datatype()),
+        },
+        other => anyhow::bail!("{} outputs where one was expected", other.len()),
+    }
+}
+
+/// Latencies in microseconds.
+#[derive(Default)]
+struct Micros(Vec<f64>);
+
+impl Micros {
+    /// Times one turn; turn 0 is not kept.
+    fn time(&mut self, turn: usize, mut ask: impl FnMut() -> Result<()>) -> Result<()> {
+        for _ in 0..PER_TURN {
+            let begun = Instant::now();
+            ask()?;
+            if turn > 0 {
+                self.add(begun.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, time: Duration) {
+        self.0.push(time.as_secs_f64() * 1e6);
+    }
+
+    /// Rounded to a tenth of a microsecond.
+    fn percentile(&self, percent: usize) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let at = sorted.len().saturating_sub(1) * percent / 100;
+        sorted.get(at).map_or(0.0, |micros| (micros * 10.0).round() / 10.0)
+    }
+}
+
+/// What all clients measure in `load`: without a pause between requests, or each with a request every `pause`.
+fn under_load(unix: &Path, request: &Prepared, load: Duration, pause: Option<Duration>) -> Result<Micros> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let begun = Instant::now();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let (connection, request, is_over) = (Connection::unix(unix)?, request.clone(), is_over.clone());
+            let first = begun + pause.map_or(Duration::ZERO, |pause| pause * client / CLIENTS);
+            Ok(std::thread::spawn(move || ask(connection, &request, &is_over, first, pause)))
+        })
+        .collect::<Result<_>>()?;
+    std::thread::sleep(load);
+    is_over.store(true, Ordering::Relaxed);
+    let mut all = Micros::default();
+    for client in clients {
+        all.0.extend(client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??.0);
+    }
+    ensure!(!all.0.is_empty(), "nothing was answered");
+    Ok(all)
+}
+
+fn ask<S: Read + Write>(
+    mut connection: Connection<S>,
+    request: &Prepared,
+    is_over: &AtomicBool,
+    mut due: Instant,
+    pause: Option<Duration>,
+) -> Result<Micros> {
+    let mut seen = Micros::default();
+    while !is_over.load(Ordering::Relaxed) {
+        let begun = match pause {
+            None => Instant::now(),
+            Some(pause) => {
+                let begun = wait_until(due);
+                due += pause;
+                begun
+            }
+        };
+        connection.ask(request)?;
+        seen.add(begun.elapsed());
+    }
+    Ok(seen)
+}
+
+/// When the request that is due begins. One that was due while the one before was still on its way has waited since
+/// then; one that the system's timer lets begin late has not.
+fn wait_until(due: Instant) -> Instant {
+    let wait = due.saturating_duration_since(Instant::now());
+    if wait.is_zero() {
+        return due;
+    }
+    std::thread::sleep(wait);
+    Instant::now()
+}
