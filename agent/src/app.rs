@@ -61,9 +61,13 @@ pub struct App {
     _lock: std::fs::File,
 }
 
-/// Bounds of requests to the server.
-pub fn http_limits(config: &config::Link) -> link::http::Limits {
-    link::http::Limits { connect: config.connect_timeout, min_rate_bytes_s: config.min_rate_bytes_s }
+/// How requests to the server go.
+pub fn terms(config: &config::Link) -> link::http::Terms {
+    link::http::Terms {
+        connect: config.connect_timeout,
+        min_rate_bytes_s: config.min_rate_bytes_s,
+        proxies: config.proxies.clone(),
+    }
 }
 
 impl App {
@@ -174,7 +178,7 @@ impl Parts {
         let (boot, kept) =
             BootStore::open(state_dir, &metadata::trusted_dir(state_dir)).map_err(AppError::State)?;
         let shelf = Shelf::open(state_dir).map_err(AppError::State)?;
-        let links = Links::new(identity, &run.clock, http_limits(&config.link)).map_err(AppError::Tls)?;
+        let links = Links::new(identity, &run.clock, terms(&config.link)).map_err(AppError::Tls)?;
         let sink = spool.clone();
         let table = Table::default();
         let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
@@ -336,7 +340,7 @@ impl Parts {
             state_dir: self.config.state_dir.clone(),
             links: self.links,
             clock: self.run.clock.clone(),
-            limits: http_limits(&self.config.link),
+            terms: terms(&self.config.link),
         };
         keep(&mut supervisor, "renewal", Arc::new(Mutex::new(renewal)), |renewal, stop| {
             Box::pin(async move { renewal.run(&stop).await })

@@ -18,11 +18,14 @@ pub async fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_
         Ok(clock) => clock,
         Err(error) => {
             eprintln!("error: {}", chain(&error));
+            if error.is_denied() {
+                eprintln!("run it as the agent's user, or name a folder of your own: --state-dir DIR");
+            }
             return Exit::Config;
         }
     };
     let hardware = read_hardware(&config.device.class);
-    let wish = Wish { token, device, hardware: &hardware, is_forced, limits: app::http_limits(&config.link) };
+    let wish = Wish { token, device, hardware: &hardware, is_forced, terms: app::terms(&config.link) };
     match enroll::enroll(&config.state_dir, &wish, &clock).await {
         Ok(identity) => {
             println!("enrolled as {}/{}", identity.project, identity.device);

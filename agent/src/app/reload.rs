@@ -52,6 +52,7 @@ impl Reload {
         let link = config::Link {
             connect_timeout: self.current.link.connect_timeout,
             min_rate_bytes_s: self.current.link.min_rate_bytes_s,
+            proxies: self.current.link.proxies.clone(),
             ..new.link
         };
         if link != self.current.link {
@@ -78,6 +79,7 @@ fn restarts(old: &Config, new: &Config) -> Vec<&'static str> {
         ("spool.key_file", old.spool.key_file != new.spool.key_file),
         ("update.shadow_cpu_percent", old.update.shadow_cpu_percent != new.update.shadow_cpu_percent),
         ("link.connect_timeout_s", old.link.connect_timeout != new.link.connect_timeout),
+        ("link.proxy", old.link.proxies != new.link.proxies),
         ("link.min_rate_bytes_s", old.link.min_rate_bytes_s != new.link.min_rate_bytes_s),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::inputs::{self, Folder, Mqtt};
+use super::proxy::{self, Proxies};
 use super::raw::RawConfig;
 use super::reader::{ConfigErrors, Reader};
 use crate::retry::Policy;
@@ -67,6 +68,8 @@ pub struct Link {
     pub min_rate_bytes_s: u64,
     /// Hello is repeated after so long even when nothing changed. Default 300 s.
     pub hello_every: Duration,
+    /// The proxy and its exceptions (`proxy`, `no_proxy`). Default: what `HTTPS_PROXY` and `NO_PROXY` say, else none.
+    pub proxies: Proxies,
 }
 
 /// The update machine.
@@ -236,6 +239,7 @@ fn link(r: &mut Reader) -> Link {
         ack_timeout: r.seconds("link.ack_timeout_s", 20, 1..=3600),
         min_rate_bytes_s: r.number("link.min_rate_bytes_s", 1024, 1..=1024 * MIB),
         hello_every: r.seconds("link.hello_every_s", 300, 5..=DAY_S),
+        proxies: proxy::proxies(r),
     }
 }
 

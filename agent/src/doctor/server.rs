@@ -14,7 +14,7 @@ use time::macros::format_description;
 
 use super::finding::Report;
 use super::local;
-use crate::config::Config;
+use crate::config::{Config, Proxies, Proxy};
 use crate::health::Clock;
 use crate::link::Identity;
 use crate::status::duration;
@@ -28,11 +28,12 @@ const SKEW_MS: u64 = 5 * 60 * 1000;
 pub(super) fn reach(report: &mut Report, config: &Config, identity: &Identity, clock: &Clock) {
     let Some(tls) = local::tls(report, identity, clock) else { return };
     let bound = config.link.connect_timeout;
-    let device = Way { check: "server", url: &identity.device_url, tls: &tls, bound };
+    let proxies = &config.link.proxies;
+    let device = Way { check: "server", url: &identity.device_url, tls: &tls, bound, proxies };
     if let Some(mut stream) = device.open(report) {
         device.ask(report, &mut stream, identity, clock);
     }
-    let mqtt = Way { check: "mqtt", url: &identity.mqtt_url, tls: &tls, bound };
+    let mqtt = Way { check: "mqtt", url: &identity.mqtt_url, tls: &tls, bound, proxies };
     if let Some(mut stream) = mqtt.open(report) {
         match linger(&mut stream) {
             Ok(()) => report.ok("mqtt", format!("{} accepts this device's certificate", mqtt.url)),
@@ -48,6 +49,7 @@ struct Way<'a> {
     url: &'a str,
     tls: &'a Arc<ClientConfig>,
     bound: Duration,
+    proxies: &'a Proxies,
 }
 
 impl Way<'_> {
@@ -56,15 +58,10 @@ impl Way<'_> {
             report.fail(self.check, format!("{} is no usable address", self.url), "enrol this device again");
             return None;
         };
-        let addresses: Vec<SocketAddr> = match (host.as_str(), port).to_socket_addrs() {
-            Ok(addresses) => addresses.collect(),
-            Err(error) => {
-                let todo = "check the device's DNS, or the name in the server's settings";
-                report.fail(self.check, format!("the name {host} can't be resolved: {error}"), todo);
-                return None;
-            }
+        let tcp = match self.proxies.for_host(&host) {
+            Some(proxy) => self.tunnel(report, proxy, (&host, port))?,
+            None => self.reach(report, (&host, port), self.url)?,
         };
-        let tcp = self.connect(report, &addresses)?;
         let name = ServerName::try_from(host).ok()?;
         let mut session = ClientConnection::new(self.tls.clone(), name).ok()?;
         let mut tcp = tcp;
@@ -77,7 +74,44 @@ impl Way<'_> {
         Some(StreamOwned::new(session, tcp))
     }
 
-    fn connect(&self, report: &mut Report, addresses: &[SocketAddr]) -> Option<TcpStream> {
+    /// Through the proxy: its own name and TCP first, then what it answers.
+    fn tunnel(&self, report: &mut Report, proxy: &Proxy, (host, port): (&str, u16)) -> Option<TcpStream> {
+        let place = (proxy.host.trim_matches(['[', ']']), proxy.port);
+        let mut tcp = self.reach(report, place, &proxy.to_string())?;
+        match ask_for_tunnel(&mut tcp, proxy, host, port) {
+            Ok(200) => Some(tcp),
+            Ok(407) => {
+                let todo = "give user and password: link.proxy = \"http://USER:PASSWORD@HOST:PORT\"";
+                report.fail(self.check, format!("the proxy {proxy} asks who this is (407)"), todo);
+                None
+            }
+            Ok(status) => {
+                let todo = "allow this place in the proxy, or name it in link.no_proxy";
+                let what = format!("the proxy {proxy} answers {status} when asked for {host}:{port}");
+                report.fail(self.check, what, todo);
+                None
+            }
+            Err(error) => {
+                let todo = "is that an HTTP proxy? look at link.proxy and at HTTPS_PROXY";
+                report.fail(self.check, format!("the proxy {proxy} gives no answer: {error}"), todo);
+                None
+            }
+        }
+    }
+
+    fn reach(&self, report: &mut Report, place: (&str, u16), shown: &str) -> Option<TcpStream> {
+        let addresses: Vec<SocketAddr> = match place.to_socket_addrs() {
+            Ok(addresses) => addresses.collect(),
+            Err(error) => {
+                let todo = "check the device's DNS, or the name in the server's settings";
+                report.fail(self.check, format!("the name {} can't be resolved: {error}", place.0), todo);
+                return None;
+            }
+        };
+        self.connect(report, &addresses, shown)
+    }
+
+    fn connect(&self, report: &mut Report, addresses: &[SocketAddr], shown: &str) -> Option<TcpStream> {
         let mut last = None;
         for address in addresses {
             match TcpStream::connect_timeout(address, self.bound) {
@@ -89,8 +123,8 @@ impl Way<'_> {
             }
         }
         let (what, kind) = match last {
-            Some((address, error)) => (format!("{} ({address}): {error}", self.url), error.kind()),
-            None => (format!("{}: its name has no address", self.url), ErrorKind::NotFound),
+            Some((address, error)) => (format!("{shown} ({address}): {error}"), error.kind()),
+            None => (format!("{shown}: its name has no address"), ErrorKind::NotFound),
         };
         let todo = match kind {
             ErrorKind::ConnectionRefused => {
@@ -182,9 +216,23 @@ fn skew(report: &mut Report, clock: &Clock, server: UnixMillis) {
     }
 }
 
+/// Returns the status of the proxy's answer.
+fn ask_for_tunnel(tcp: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) -> std::io::Result<u16> {
+    let authorization = proxy.authorization().map(|text| format!("Proxy-Authorization: {text}\r\n"));
+    let authorization = authorization.unwrap_or_default();
+    write!(tcp, "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{authorization}\r\n")?;
+    let head = read_head(tcp)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    status.ok_or_else(|| std::io::Error::new(ErrorKind::InvalidData, "that is not HTTP"))
+}
+
 /// HTTP/1.0, and only the answer's head is read.
 fn request(stream: &mut Stream, path: &str) -> std::io::Result<String> {
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    read_head(stream)
+}
+
+fn read_head(stream: &mut impl Read) -> std::io::Result<String> {
     let (mut head, mut buffer) = (Vec::new(), [0; 2048]);
     while head.len() < MAX_HEAD_BYTES && !head.windows(4).any(|four| four == b"\r\n\r\n") {
         match stream.read(&mut buffer)? {

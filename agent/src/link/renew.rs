@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::enroll::{EnrollError, certificate_request};
-use super::http::{FetchError, Http, Limits};
+use super::http::{FetchError, Http, Terms};
 use super::identity::{Identity, IdentityError};
 use super::tls::{TlsError, client_config};
 use crate::health::Clock;
@@ -37,9 +37,9 @@ impl Links {
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn new(identity: Identity, clock: &Clock, limits: Limits) -> Result<Self, TlsError> {
+    pub fn new(identity: Identity, clock: &Clock, terms: Terms) -> Result<Self, TlsError> {
         let tls = client_config(&identity, clock)?;
-        let http = Http::new(&identity.device_url, &tls, limits);
+        let http = Http::new(&identity.device_url, &tls, terms);
         Ok(Self { identity, tls, http })
     }
 }
@@ -89,8 +89,8 @@ pub struct Renewal {
     pub links: watch::Sender<Arc<Links>>,
     /// Bounded time.
     pub clock: Clock,
-    /// Bounds of requests.
-    pub limits: Limits,
+    /// How requests go.
+    pub terms: Terms,
 }
 
 impl Renewal {
@@ -139,7 +139,7 @@ impl Renewal {
             .map_err(RenewError::Fetch)?;
         let Answer { certificate, ca } = serde_json::from_slice(&answer).map_err(RenewError::Answer)?;
         let identity = Identity { certificate, ca, key: key.serialize_pem(), ..links.identity.clone() };
-        let renewed = Links::new(identity, &self.clock, self.limits).map_err(RenewError::Tls)?;
+        let renewed = Links::new(identity, &self.clock, self.terms.clone()).map_err(RenewError::Tls)?;
         let path = format!("/tuf/v1/{}/timestamp.json", renewed.identity.project);
         renewed.http.get(&path, 64 * 1024).await.map_err(RenewError::Trial)?;
         renewed.identity.store(&self.state_dir).map_err(RenewError::Keep)?;

@@ -108,6 +108,7 @@ impl Session {
             tls: links.tls.clone(),
             keep_alive: inputs.config.keep_alive,
             connect_timeout: inputs.config.connect_timeout,
+            proxies: inputs.config.proxies.clone(),
             will: encode_json(&offline),
         };
         let mqtt = Mqtt::new(options, Backoff::new(inputs.config.backoff));

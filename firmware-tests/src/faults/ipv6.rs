@@ -11,7 +11,9 @@ pub(super) fn play(world: &World) -> Result<Outcome> {
         return Ok(Outcome::Skipped("this machine has no IPv6 on loopback".into()));
     }
     let folder = world.folder.join("ipv6");
-    let options = ServerOptions { listen_ip: Some("[::1]".into()), ..ServerOptions::default() };
+    let address = Some("[::1]".to_owned());
+    let options =
+        ServerOptions { listen_ip: address.clone(), public_host: address, ..ServerOptions::default() };
     let fleet = Fleet::start(&world.binaries, &folder, &options)?;
     let agent = fleet.add_device(agent_options("six"), &[], None)?;
     fleet.wait_online(1)?;

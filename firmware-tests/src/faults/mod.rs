@@ -11,6 +11,8 @@ mod input;
 mod ipv6;
 mod model;
 mod power;
+mod proxy;
+mod renewal;
 mod server;
 mod shadow;
 mod tampered;
@@ -55,6 +57,10 @@ enum Fault {
     Model,
     /// A server that listens on IPv6 only.
     Ipv6,
+    /// A server that is reached through a proxy only.
+    Proxy,
+    /// Certificates that hold for seconds.
+    Renewal,
     /// A release for other hardware.
     Hardware,
     /// The server is killed in the middle of telemetry and of a rollout.
@@ -107,6 +113,8 @@ impl Fault {
             Self::Input => input::play(world),
             Self::Model => model::play(world),
             Self::Ipv6 => ipv6::play(world),
+            Self::Proxy => proxy::play(world),
+            Self::Renewal => renewal::play(world),
             Self::Hardware => hardware::play(world),
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use flotilla_agent::app;
 use flotilla_agent::config::{self, RawConfig};
 use flotilla_agent::health::{Clock, Pulse, read_hardware};
-use flotilla_agent::link::http::Limits;
 use flotilla_agent::link::{Identity, Inputs, LinkState, Links, Reporter, Session};
 use flotilla_agent::store::{Spool, SpoolHandle};
 use flotilla_agent::update::Reported;
@@ -109,10 +109,9 @@ async fn drained(spool: &SpoolHandle) -> Result<()> {
 
 fn session(state: &Path, spool: SpoolHandle, clock: Clock, link: config::Link) -> Result<Session> {
     let identity = Identity::load(state)?;
-    let limits = Limits { connect: link.connect_timeout, min_rate_bytes_s: link.min_rate_bytes_s };
     let key = identity.report_key()?;
     let reporter = Reporter::open(state, identity.project.clone(), identity.device.clone(), key, &clock)?;
-    let links = watch::Sender::new(Arc::new(Links::new(identity, &clock, limits)?));
+    let links = watch::Sender::new(Arc::new(Links::new(identity, &clock, app::terms(&link))?));
     let (reported_tx, changed) = watch::channel(Reported::default());
     let (tasks_tx, tasks) = watch::channel(std::collections::BTreeMap::new());
     let (reports_tx, reports) = mpsc::channel(1);
