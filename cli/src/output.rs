@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
@@ -36,6 +36,18 @@ impl Format {
 pub(crate) fn print(text: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text).and_then(|()| stdout.write_all(b"\n")).context("cannot write the result")
+}
+
+/// Asks on the terminal whether to go on with what can't be undone; `warning` says what that is.
+///
+/// # Errors
+/// When nobody can be asked: a script has to say `--yes`.
+pub(crate) fn confirmed(warning: &str) -> Result<bool> {
+    ensure!(io::stdin().is_terminal(), "{warning} Say --yes to do it without being asked.");
+    eprint!("{warning} Go on? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Whether an error only says that nobody reads our output any more.

@@ -52,13 +52,14 @@ fn digits_copy(version: &str) -> TempDir {
 #[test]
 fn help_of_every_command_is_as_written() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 12] = [
         &[],
         &["login"],
         &["keys"],
         &["keys", "init"],
         &["release"],
         &["release", "build"],
+        &["release", "inspect"],
         &["reference", "build"],
         &["device"],
         &["device", "token"],
@@ -94,11 +95,61 @@ fn digits_release_is_built_without_a_server_and_inspected() {
     let again: Value = serde_json::from_str(&succeed(home.path(), &build)).unwrap();
     assert_eq!(first["digest"], again["digest"], "the same input makes the same release");
     let seen = succeed(home.path(), &["release", "inspect", &out]);
-    assert!(seen.contains("int8") && seen.contains("not signed"), "{seen}");
+    assert!(seen.contains("int8") && seen.contains("not signed") && seen.contains("Latency"), "{seen}");
     let blob = std::fs::read_dir(Path::new(&out).join("blobs")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(&blob, b"swapped").unwrap();
     let (code, said) = fail(home.path(), &["release", "inspect", &out]);
     assert!(code == 1 && said.contains("was changed after the build"), "{said}");
+}
+
+#[test]
+fn what_was_measured_becomes_part_of_the_card() {
+    let home = digits_copy("1.0.0");
+    let folder = home.path().join("1.0.0");
+    let spec = folder.join("release.toml").display().to_string();
+    let data = digits().join("data/held_out.csv").display().to_string();
+    let class = "cam-7";
+    let inspect = ["release", "inspect", &spec, "--data", &data, "--class", class, "--store", "--json"];
+    let seen: Value = serde_json::from_str(&succeed(home.path(), &inspect)).unwrap();
+    let variants = seen["measured"][class]["variants"].as_array().unwrap();
+    assert_eq!(variants.len(), 3);
+    for variant in variants {
+        assert_eq!(variant["measured_accuracy"]["rows"], 500, "{variant}");
+        assert_eq!(variant["golden"]["passed"], 16, "{variant}");
+        let (claimed, measured) = (&variant["claimed_accuracy"], &variant["measured_accuracy"]["share"]);
+        assert!((claimed.as_f64().unwrap() - measured.as_f64().unwrap()).abs() < 0.0021, "{variant}");
+        assert!(variant["latency_us"]["p50"].as_u64() <= variant["latency_us"]["p99"].as_u64(), "{variant}");
+        assert!(variant["peak_memory_bytes"].as_u64() >= variant["loaded_bytes"].as_u64(), "{variant}");
+    }
+    let f32 = variants.iter().find(|variant| variant["variant"] == "f32").unwrap();
+    // conv 3x3 1->16 and 16->32 on 8x8, depthwise and pointwise 32 on 4x4, 512x10.
+    assert_eq!(f32["macs"], 64 * (9 * 16 + 9 * 16 * 32) + 16 * (9 * 32 + 32 * 32) + 5120);
+    assert_eq!(f32["parameters"], 160 + 4640 + 320 + 1056 + 5130);
+    let out = home.path().join("out").display().to_string();
+    succeed(home.path(), &["release", "build", &spec, "--out", &out]);
+    let blobs = std::fs::read_dir(Path::new(&out).join("blobs")).unwrap();
+    let texts = blobs.filter_map(|blob| std::fs::read_to_string(blob.unwrap().path()).ok());
+    let card = texts.into_iter().find(|text| text.starts_with("# digits 1.0.0")).unwrap();
+    assert!(card.contains("### Latency") && card.contains("| cam-7 | int8 |"), "{card}");
+}
+
+#[test]
+fn inspecting_refuses_what_cannot_load_and_names_the_operator() {
+    let home = digits_copy("1.0.0");
+    let folder = home.path().join("1.0.0");
+    let spec = folder.join("release.toml").display().to_string();
+    let mut onnx = std::fs::read(folder.join("f16.onnx")).unwrap();
+    let place = onnx.windows(7).position(|bytes| bytes == b"MaxPool").unwrap();
+    onnx[place..place + 7].copy_from_slice(b"MaxPoll");
+    std::fs::write(folder.join("f16.onnx"), onnx).unwrap();
+    let (code, said) = fail(home.path(), &["release", "inspect", &spec]);
+    assert!(
+        code == 1 && said.contains("variant f16 can't be released") && said.contains("MaxPoll"),
+        "{said}"
+    );
+    let folder = folder.display().to_string();
+    let (_, said) = fail(home.path(), &["release", "inspect", &folder, "--store"]);
+    assert!(said.contains("--store takes the spec"), "{said}");
 }
 
 #[test]

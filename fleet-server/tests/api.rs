@@ -88,7 +88,10 @@ async fn guessing_passwords_is_slowed_down() {
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     assert!(answer.headers.contains_key(header::RETRY_AFTER));
     server.clock.set(NOW.plus_millis(61_000));
-    server.sign_in("admin", "long enough for tests").await;
+    let who = server.sign_in("admin", "long enough for tests").await;
+    let rows = server.get(&who, "/audit").await.json;
+    let refused = |row: &&Value| row["action"] == "session.refused" && row["object"] == "admin";
+    assert_eq!(rows["items"].as_array().unwrap().iter().filter(refused).count(), 10, "{rows}");
     server.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: figures that the docs quote, measured on the machine that runs it.
 
 mod footprint;
+mod int8;
 mod parts;
 
 use anyhow::Result;
@@ -20,6 +21,8 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Quantized nets: ours, tract, ONNX Runtime and OpenVINO, one thread on one core.
+    Int8(int8::Args),
     /// A hundred swaps of a release under clients without pause: requests, failures, wrong answers, latency.
     Swap {
         /// Print one JSON object.
@@ -43,10 +46,11 @@ enum Bench {
 pub(crate) use parts::run as run_part;
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    match args.bench {
-        Bench::Footprint { json } => footprint::main(json),
-        Bench::Swap { json } => parts::main("swap", json),
-        Bench::Api { json } => parts::main("api", json),
-        Bench::Spool { json } => parts::main("spool", json),
+    match &args.bench {
+        Bench::Footprint { json } => footprint::main(*json),
+        Bench::Int8(args) => int8::main(args),
+        Bench::Swap { json } => parts::main("swap", *json),
+        Bench::Api { json } => parts::main("api", *json),
+        Bench::Spool { json } => parts::main("spool", *json),
     }
 }

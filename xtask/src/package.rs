@@ -52,12 +52,22 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 /// # Errors
 /// When a tool is missing or it doesn't build.
 pub(crate) fn agent(target: &str, profile: Profile) -> Result<PathBuf> {
+    zigbuild(target, profile, &["--package", "flotilla-agent"])?;
+    Ok(target_folder()?.join(target).join(profile.name()).join("flotilla-agent"))
+}
+
+/// Builds what `what` chooses as static programs for a device.
+///
+/// # Errors
+/// When a tool is missing or it doesn't build.
+pub(crate) fn zigbuild(target: &str, profile: Profile, what: &[&str]) -> Result<()> {
     ceiling(target)?;
     ensure_std(target)?;
     let tools = tools::python_env("cross", &CROSS_TOOLS)?;
     let path = std::env::var("PATH").unwrap_or_default();
-    println!(
-        "building flotilla-agent for {target}, profile {} (many minutes the first time)",
+    eprintln!(
+        "building {} for {target}, profile {} (many minutes the first time)",
+        what.last().copied().unwrap_or_default(),
         profile.name()
     );
     // Panic messages name source files: they shall not name folders of the machine that built them.
@@ -66,20 +76,12 @@ pub(crate) fn agent(target: &str, profile: Profile) -> Result<PathBuf> {
         format!("--remap-path-prefix={}=/flotilla --remap-path-prefix={home}=/build", root().display());
     check(
         program(&tools.join("cargo-zigbuild").to_string_lossy())
-            .args([
-                "zigbuild",
-                "--locked",
-                "--package",
-                "flotilla-agent",
-                "--profile",
-                profile.name(),
-                "--target",
-                target,
-            ])
+            .args(["zigbuild", "--locked"])
+            .args(what)
+            .args(["--profile", profile.name(), "--target", target])
             .env("PATH", format!("{}:{path}", tools.display()))
             .env("RUSTFLAGS", remap),
-    )?;
-    Ok(target_folder()?.join(target).join(profile.name()).join("flotilla-agent"))
+    )
 }
 
 fn ceiling(target: &str) -> Result<u64> {
@@ -98,7 +100,7 @@ fn ensure_std(target: &str) -> Result<()> {
     if has_std {
         return Ok(());
     }
-    println!("installing Rust's standard library for {target}: rustup target add {target}");
+    eprintln!("installing Rust's standard library for {target}: rustup target add {target}");
     check(program("rustup").args(["target", "add", target])).with_context(|| {
         format!("Rust's standard library for {target} is missing; with rustup: rustup target add {target}")
     })

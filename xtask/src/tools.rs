@@ -22,6 +22,9 @@ pub(crate) const CHROMIUM: Tool =
 /// User-mode emulation of other CPUs.
 pub(crate) const QEMU_AARCH64: Tool =
     Tool { program: "qemu-aarch64", package: "qemu-user", needed_for: "the emulated device" };
+/// Compiles what emulators load.
+pub(crate) const C_COMPILER: Tool =
+    Tool { program: "cc", package: "gcc", needed_for: "counting instructions under emulation" };
 
 /// Shows a disk whose every write is logged.
 pub(crate) const STORAGE_DAEMON: Tool =
@@ -84,7 +87,7 @@ fn install_debian(packages: &[&str], needed_for: &str) -> Result<()> {
     if !is_root || find("apt-get").is_none() {
         bail!("{needed_for}: missing {list}; install it with: sudo {line}");
     }
-    println!("installing {list} for {needed_for}: {line}");
+    eprintln!("installing {list} for {needed_for}: {line}");
     let apt = |args: &[&str]| check(program("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"));
     apt(&["update", "-qq"])?;
     apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages].concat())
@@ -118,7 +121,7 @@ pub(crate) fn python_env(name: &str, packages: &[&str]) -> Result<PathBuf> {
     if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
         return Ok(folder.join("bin"));
     }
-    println!("installing {} into {}", packages.join(" "), folder.display());
+    eprintln!("installing {} into {}", packages.join(" "), folder.display());
     check(program("python3").args(["-m", "venv", "--clear"]).arg(&folder))
         .context("python3 -m venv failed; on Debian: sudo apt-get install -y python3-venv")?;
     check(program(&folder.join("bin/pip").to_string_lossy()).args(["install", "--quiet"]).args(packages))?;

@@ -1,6 +1,7 @@
 //! Reading a request's body: bounded in size, in time, and in what all bodies together may hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, Request, header};
@@ -17,6 +18,9 @@ pub(super) const JSON_BYTES: &str = "inference-header-content-length";
 pub(super) const BODIES: usize = 4;
 /// Unit in which memory for bodies is lent.
 const UNIT_BYTES: usize = 1024;
+/// How much of a refused body is read, and for how long.
+const DISCARD_BYTES: usize = 4 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Units that all bodies together may hold.
 pub(super) fn units(max_body_bytes: usize) -> usize {
@@ -65,8 +69,10 @@ pub(super) async fn receive(api: &Api, request: Request<Body>) -> Result<Receive
         None => max,
     };
     let lent = u32::try_from(lent.div_ceil(UNIT_BYTES)).map_err(|_| too_large())?;
-    let memory =
-        Arc::clone(&api.bodies).try_acquire_many_owned(lent).map_err(|_| api.overloaded(Full::Bodies))?;
+    let Ok(memory) = Arc::clone(&api.bodies).try_acquire_many_owned(lent) else {
+        discard(body).await;
+        return Err(api.overloaded(Full::Bodies));
+    };
     let collected = tokio::time::timeout(api.limits.timeout, collect(body, max));
     let timeout_ms = api.limits.timeout.as_millis();
     let (pieces, len) = collected.await.map_err(|_| ApiError::BodyTimeout { timeout_ms })??;
@@ -86,6 +92,21 @@ pub(super) fn taken(api: &Api, json: Bytes, behind: Bytes) -> Result<Received, A
     let memory =
         Arc::clone(&api.bodies).try_acquire_many_owned(lent).map_err(|_| api.overloaded(Full::Bodies))?;
     Ok(Received { json_len: json.len(), pieces: vec![json, behind], _memory: memory })
+}
+
+/// Takes what a refused application is still sending: a socket that is closed on unread bytes is reset, and the
+/// answer that says when to come back is lost with it. A body that is too large or too slow for that is cut off.
+async fn discard(mut body: Body) {
+    let all = async {
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, all).await;
 }
 
 async fn collect(mut body: Body, max: usize) -> Result<(Vec<Bytes>, usize), ApiError> {

@@ -51,7 +51,8 @@ async fn a_model_that_is_here_but_not_loaded_is_unavailable_with_the_reason() {
     assert_eq!(agent.post(INFER, &request(&[0.0; 64])).await.status, StatusCode::OK);
 }
 
-/// One batch is answered within the millisecond on a fast machine; the last of many in the queue is not.
+/// One batch is answered within the millisecond on a fast machine; the last of many in the queue is not. A body that
+/// took longer than that itself is cut off, so some connections end without an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_over_its_time_is_given_up() {
     let agent = Arc::new(Agent::start(&["serve.timeout_ms=1", "serve.queue=64"]).await);
@@ -64,7 +65,7 @@ async fn a_request_over_its_time_is_given_up() {
     }
     let mut given_up = 0;
     for asked in asked {
-        let answer = asked.await.unwrap();
+        let Ok(answer) = asked.await else { continue };
         if answer.status == StatusCode::GATEWAY_TIMEOUT {
             given_up += 1;
             assert!(answer.body["error"].as_str().unwrap().contains("not answered within"));

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::Context;
-use crate::output::{facts, items, table, text};
+use crate::output::{confirmed, facts, items, table, text};
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Delete {
         /// Device id.
         device: String,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -89,7 +92,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
             let found = client.get(&format!("/devices/{device}/why?model={model}")).await?;
             context.format.print(&found, |found| text(found, "/message"))
         }
-        Command::Delete { device } => {
+        Command::Delete { device, yes } => {
+            let what = format!("{device} can never connect again without a new token.");
+            ensure!(yes || confirmed(&what)?, "nothing was done");
             let path = client.in_project(&format!("/devices/{device}"));
             let gone = client.json(client.request(Method::DELETE, &path)).await?;
             context.format.print(&gone, |_| format!("{device} is decommissioned"))

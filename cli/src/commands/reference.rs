@@ -94,7 +94,11 @@ fn load(spec: &ReleaseSpec, folder: &Path, wanted: Option<&str>) -> Result<(Stri
     Ok((variant.name.clone(), model))
 }
 
-fn read_rows(path: &Path, spec: &Spec) -> Result<Vec<TrainingRow>> {
+/// Rows of a CSV file: a header, `label` among its columns or not, then the input's values.
+///
+/// # Errors
+/// When it can't be read or a row doesn't fit; the line is named.
+pub(crate) fn read_rows(path: &Path, spec: &Spec) -> Result<Vec<TrainingRow>> {
     let [input] = spec.inputs.as_slice() else {
         bail!("training data as CSV fits a model with one input; this one has {}", spec.inputs.len());
     };

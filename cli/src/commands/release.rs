@@ -27,13 +27,11 @@ pub(crate) enum Command {
         /// The release folder.
         folder: PathBuf,
     },
-    /// Show a release: a folder, or MODEL VERSION on the server.
-    Inspect {
-        /// The release folder, or the model's name.
-        release: String,
-        /// The version on the server.
-        version: Option<String>,
-    },
+    /// Show a release and try each variant on this machine: a spec, a folder, or MODEL VERSION on the server.
+    Inspect(inspect::Args),
+    /// Measure one variant; what `inspect` starts.
+    #[command(hide = true)]
+    Probe(inspect::ProbeArgs),
 }
 
 /// Runs one of them. What needs no server needs no sign-in either.
@@ -49,9 +47,7 @@ pub(crate) async fn run(
         Command::Build(args) => build::run(&args, context, format).await,
         Command::Sign { folder } => sign::run(&context()?, &folder).await,
         Command::Publish { folder } => publish::run(&context()?, &folder).await,
-        Command::Inspect { release, version: None } => inspect::folder(&PathBuf::from(release), format),
-        Command::Inspect { release, version: Some(version) } => {
-            inspect::server(&context()?, &release, &version).await
-        }
+        Command::Inspect(args) => inspect::run(&args, context, format).await,
+        Command::Probe(args) => inspect::probe(&args),
     }
 }

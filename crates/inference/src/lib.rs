@@ -23,6 +23,7 @@ mod spec;
 mod tensor;
 
 pub use binary::{BinaryError, Pieces};
+pub use engine::Makeup;
 pub use error::{InferError, LoadError};
 pub use model::{MAX_BATCH_ROWS, Model};
 pub use oip::{MAX_ELEMENTS, MAX_RANK, TensorJson, TensorJsonError};

@@ -1,9 +1,11 @@
 //! A loaded model with its pre- and post-processing: what the self-test tries and what serves requests.
 
-use crate::engine::{Engine, Feed, Value};
+use std::time::Duration;
+
+use crate::engine::{Engine, Feed, Makeup, Value, count_makeup};
 use crate::error::{InferError, LoadError};
-use crate::int8::Int8;
 use crate::int8::report::Report;
+use crate::int8::{Int8, StepTime};
 use crate::spec::{Spec, TensorSpec};
 use crate::tensor::{Data, Tensor, volume};
 use crate::{post, pre};
@@ -48,6 +50,16 @@ impl Model {
         Ok(model)
     }
 
+    /// Counts what a model file is made of, without loading it to run.
+    ///
+    /// # Errors
+    /// [`LoadError`] when it is no ONNX file, or doesn't fit the signature.
+    pub fn makeup(bytes: &[u8], spec: &Spec) -> Result<Makeup, LoadError> {
+        let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
+        let feeds = example.iter().map(|input| feed(spec, input)).collect::<Result<Vec<_>, _>>()?;
+        count_makeup(bytes, &feeds)
+    }
+
     /// Signature, steps and labels.
     pub fn spec(&self) -> &Spec {
         &self.spec
@@ -61,6 +73,25 @@ impl Model {
     /// Whether larger batches run in one pass; else they run row by row.
     pub fn is_batched(&self) -> bool {
         self.engine.is_batched()
+    }
+
+    /// Runs one row so often and times each step by the caller's clock; nothing where tract runs the whole model.
+    ///
+    /// # Errors
+    /// As [`Model::infer`].
+    pub fn profile(
+        &self,
+        inputs: &[Tensor],
+        runs: usize,
+        clock: &mut dyn FnMut() -> Duration,
+    ) -> Result<Vec<StepTime>, InferError> {
+        let inputs = self.in_order(inputs)?;
+        match self.batch_of(&inputs)? {
+            1 => {}
+            got => return Err(InferError::Batch { got, max: 1 }),
+        }
+        let feeds = inputs.iter().map(|input| pre::apply(&self.spec.pre, input));
+        self.engine.profile(&feeds.collect::<Result<Vec<_>, _>>()?, runs, clock)
     }
 
     /// Answers one request. Inputs may come in any order; they are only read, so that whoever counts them later

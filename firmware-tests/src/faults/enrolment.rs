@@ -60,7 +60,7 @@ fn used_twice(world: &World) -> Result<()> {
         Agent::configure(world.agent_binary(), &world.folder.join("refused/first"), agent_options("first"))?;
     first.try_enroll(&token)?;
     refused(world, "second", &token, "token_used")?;
-    world.fleet.cli.run(&["device", "delete", "first"])?;
+    world.fleet.cli.run(&["device", "delete", "first", "--yes"])?;
     ensure!(world.devices()? == before, "the token's second use has enrolled a device");
     Ok(())
 }

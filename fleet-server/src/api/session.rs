@@ -173,10 +173,21 @@ async fn check_password(state: &AppState, address: Option<IpAddr>, body: &SignIn
         }
         _ => {
             state.sign_in.failed(&body.username, address, now);
-            tracing::warn!("wrong password for {:?}", body.username.chars().take(64).collect::<String>());
+            record_refusal(state, address, &body.username).await?;
             Err(ApiError::unauthenticated("wrong_password", "Name or password is wrong."))
         }
     }
+}
+
+/// A row for names that exist and names that don't, so that the time of the answer tells neither. The limit of
+/// wrong passwords bounds how many rows there can be.
+async fn record_refusal(state: &AppState, address: Option<IpAddr>, username: &str) -> ApiResult<()> {
+    let name: String = username.chars().filter(|c| !c.is_control()).take(64).collect();
+    let actor = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    tracing::warn!("wrong password for {name:?} from {actor}");
+    let mut tx = state.store.begin().await?;
+    audit::record(&mut tx, &Change::new(state.clock.now(), &actor, "session.refused", "user", &name)).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Argon2 takes tens of milliseconds: never on an async thread.

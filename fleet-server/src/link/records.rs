@@ -1,8 +1,9 @@
 //! One telemetry record into its table, or into quarantine: either way it is stored and counts as received.
 
-use protocol::telemetry::{DeviceEvent, Kind, LogLines, Record, Resources};
-use protocol::{DeviceId, ProjectId, StreamId, UnixMillis};
+use protocol::telemetry::{DeviceEvent, Kind, LogLines, Record};
+use protocol::{DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis};
 use serde::de::DeserializeOwned;
+use thiserror::Error;
 
 use crate::store::history::{Event, Reading};
 use crate::store::telemetry::PaneRow;
@@ -27,39 +28,40 @@ pub(super) enum Stored {
 /// Stores a record whose sequence number is new.
 pub(super) async fn store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<Stored, StoreError> {
     let Place { project, device, stream, now } = place;
-    match try_store(conn, place, record).await? {
-        Ok(()) => Ok(Stored::InItsTable),
-        Err(why) => {
-            let kind = kind_text(record.kind);
-            let position = (stream, record.seq);
-            telemetry::quarantine(conn, project, device, position, kind, &why, &record.body, now).await?;
-            Ok(Stored::InQuarantine)
-        }
-    }
+    let why = match try_store(conn, place, record).await {
+        Ok(()) => return Ok(Stored::InItsTable),
+        Err(NotStored::Database(error)) => return Err(error),
+        Err(why) => why.to_string(),
+    };
+    let kind = kind_text(record.kind);
+    let position = (stream, record.seq);
+    telemetry::quarantine(conn, project, device, position, kind, &why, &record.body, now).await?;
+    Ok(Stored::InQuarantine)
 }
 
-/// The inner error says why the record can't be read; the outer one is the database's.
-async fn try_store(
-    conn: &mut Conn,
-    place: Place<'_>,
-    record: &Record,
-) -> Result<Result<(), String>, StoreError> {
+/// Why a record is not in its table. All but the database's own error send it to quarantine.
+#[derive(Debug, Error)]
+enum NotStored {
+    #[error(transparent)]
+    Database(#[from] StoreError),
+    #[error("the record's body is no {kind}: {why}")]
+    Unreadable { kind: &'static str, why: String },
+    #[error("no release of {model} has the manifest {digest}")]
+    UnknownRelease { model: ModelName, digest: Digest },
+    #[error("this server keeps no samples")]
+    Sample,
+}
+
+async fn try_store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<(), NotStored> {
     let Place { project, device, stream, now } = place;
     match record.kind {
         Kind::Pane => return store_pane(conn, place, record).await,
         Kind::Resources => {
-            let resources: Resources = match read(&record.body) {
-                Ok(resources) => resources,
-                Err(why) => return Ok(Err(why)),
-            };
-            let reading = Reading { at: record.at, received_at: now, resources };
+            let reading = Reading { at: record.at, received_at: now, resources: read(record)? };
             history::add_reading(conn, project, device, (stream.as_str(), record.seq), &reading).await?;
         }
         Kind::Event => {
-            let event: DeviceEvent = match read(&record.body) {
-                Ok(event) => event,
-                Err(why) => return Ok(Err(why)),
-            };
+            let event: DeviceEvent = read(record)?;
             let event = Event {
                 event_id: format!("{stream}:{}", record.seq),
                 at: record.at,
@@ -70,30 +72,21 @@ async fn try_store(
             history::add_event(conn, project, device, &event).await?;
         }
         Kind::Log => {
-            let logs: LogLines = match read(&record.body) {
-                Ok(logs) => logs,
-                Err(why) => return Ok(Err(why)),
-            };
+            let logs: LogLines = read(record)?;
             let logs = LogLines { command_id: printable(&logs.command_id, 100), lines: logs.lines };
             telemetry::add_logs(conn, project, device, (stream, record.seq), &logs, now).await?;
         }
-        Kind::Sample => return Ok(Err("this server keeps no samples".into())),
+        Kind::Sample => return Err(NotStored::Sample),
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
-async fn store_pane(
-    conn: &mut Conn,
-    place: Place<'_>,
-    record: &Record,
-) -> Result<Result<(), String>, StoreError> {
-    let pane = match profile::Pane::decode(&record.body) {
-        Ok(pane) => pane,
-        Err(e) => return Ok(Err(e.to_string())),
-    };
+async fn store_pane(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<(), NotStored> {
+    let pane = profile::Pane::decode(&record.body)
+        .map_err(|e| NotStored::Unreadable { kind: kind_text(record.kind), why: e.to_string() })?;
     let key = &pane.key;
     let Some(release) = releases::by_digest(conn, place.project, &key.model, &key.digest).await? else {
-        return Ok(Err(format!("no release of {} has the manifest {}", key.model, key.digest)));
+        return Err(NotStored::UnknownRelease { model: key.model.clone(), digest: key.digest });
     };
     let row = PaneRow {
         device: place.device.clone(),
@@ -110,11 +103,12 @@ async fn store_pane(
         received_at: place.now,
     };
     telemetry::add_pane(conn, place.project, &row).await?;
-    Ok(Ok(()))
+    Ok(())
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    ciborium::de::from_reader_with_recursion_limit(body, 16).map_err(|e| e.to_string())
+fn read<T: DeserializeOwned>(record: &Record) -> Result<T, NotStored> {
+    ciborium::de::from_reader_with_recursion_limit(record.body.as_ref(), 16)
+        .map_err(|e| NotStored::Unreadable { kind: kind_text(record.kind), why: e.to_string() })
 }
 
 /// Text for a column: bounded, and without the zero characters that PostgreSQL refuses.

@@ -12,6 +12,7 @@ use release::{BlobRef, DraftManifest, FORMAT, Manifest, Variant};
 use serde_json::{Value, json};
 
 use super::super::Context;
+use super::inspect;
 use crate::folder::ReleaseFolder;
 use crate::metadata::now;
 use crate::output::{Format, bytes, facts, items, table, text};
@@ -50,7 +51,8 @@ pub(crate) async fn run(
     };
     let folder = ReleaseFolder::at(&out);
     folder.begin()?;
-    let manifest = compose(&spec, base, &folder, fallback, created)?;
+    let tables = inspect::markdown(&inspect::stored(&args.spec)?);
+    let manifest = compose(&spec, base, &folder, fallback, (created, &tables))?;
     let draft = DraftManifest::compose(&manifest).context("the release is not acceptable")?;
     let tried = preflight(&draft, &folder)?;
     folder.write("manifest.json", draft.bytes())?;
@@ -66,7 +68,7 @@ fn compose(
     base: &Path,
     folder: &ReleaseFolder,
     fallback: Vec<ReleaseRef>,
-    created: protocol::UnixMillis,
+    (created, tables): (protocol::UnixMillis, &str),
 ) -> Result<Manifest> {
     let add = |path: &Path, media_type: &str| -> Result<BlobRef> {
         let path = base.join(path);
@@ -90,7 +92,7 @@ fn compose(
         reference: add(&spec.reference, "application/vnd.flotilla.reference+json")
             .context("the reference profile is made by: flotilla reference build")?,
         golden: add(&spec.golden, "application/vnd.flotilla.golden+json")?,
-        card: add(&spec.card, "text/markdown")?,
+        card: card(&base.join(&spec.card), tables, folder)?,
         model: spec.model,
         version: spec.version,
         counter: spec.counter,
@@ -111,6 +113,13 @@ fn compose(
         privacy: spec.privacy,
         lineage: spec.lineage,
     })
+}
+
+/// The card, with what was measured on each hardware class after the publisher's own words.
+fn card(path: &Path, tables: &str, folder: &ReleaseFolder) -> Result<BlobRef> {
+    let mut card = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    card.extend_from_slice(tables.as_bytes());
+    folder.add_blob(&card, "text/markdown")
 }
 
 /// Loads every variant and runs the golden samples, as the device will.

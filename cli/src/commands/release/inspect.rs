@@ -1,25 +1,120 @@
-//! Showing a release, from a folder or from the server.
+//! Showing a release: what a spec or a folder holds and how each variant does on this machine, or what the
+//! server knows.
 
-use std::path::Path;
+mod fleet;
+mod measured;
+mod probe;
+mod subject;
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+
+pub(crate) use measured::{markdown, stored};
+pub(crate) use probe::{Args as ProbeArgs, run as probe};
 
 use super::super::Context;
 use crate::folder::ReleaseFolder;
 use crate::metadata::claims;
 use crate::output::{Format, bytes, facts, items, table, text};
+use subject::Subject;
 
-/// A folder, with who signed it until when.
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The spec (release.toml), the release folder, or the model's name.
+    release: String,
+    /// The version on the server.
+    version: Option<String>,
+    /// Evaluation data as CSV, a column `label` among them: measures each variant's accuracy.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Hardware class that this machine stands for [default: its architecture and int8 level].
+    #[arg(long)]
+    class: Option<String>,
+    /// Keep the tables beside the spec: the next build puts them into the release's card.
+    #[arg(long, conflicts_with = "version")]
+    store: bool,
+}
+
+/// Shows it.
 ///
 /// # Errors
-/// When it is no release folder or a blob was changed.
-pub(crate) fn folder(path: &Path, format: Format) -> Result<()> {
+/// When there is no such release, or one of its variants can't be loaded; the operator is named.
+pub(crate) async fn run(
+    args: &Args,
+    context: impl FnOnce() -> Result<Context>,
+    format: Format,
+) -> Result<()> {
+    if let Some(version) = &args.version {
+        let context = context()?;
+        let path = format!("/models/{}/releases/{version}", args.release);
+        let mut found = context.client.get(&path).await?;
+        found["on_devices"] = fleet::measured(&context.client, &args.release, version).await?;
+        return context.format.print(&found, show);
+    }
+    let path = Path::new(&args.release);
+    if args.store && !path.is_file() {
+        bail!("--store takes the spec: the tables go into the card when the release is built");
+    }
+    let mut said = if path.is_file() { json!({}) } else { folder(path)? };
+    let default = format!("{}-{}", std::env::consts::ARCH, inference::int8::kernel::Level::detect());
+    let class = measured::class_name(args.class.as_deref().unwrap_or(&default))?;
+    let tried = measure(path, args.data.as_deref())?;
+    said["class"] = json!(class);
+    said["warnings"] = tried["warnings"].clone();
+    said["measured"] = json!({ class: { "variants": tried["variants"] } });
+    if args.store {
+        let file = measured::store(path, class, &said["measured"][class])?;
+        eprintln!("kept in {}", file.display());
+    }
+    format.print(&said, show)
+}
+
+/// Tries every variant in a process of its own.
+fn measure(path: &Path, data: Option<&Path>) -> Result<Value> {
+    let subject = Subject::at(path)?;
+    let (mut variants, mut warnings) = (Vec::new(), Vec::new());
+    for variant in &subject.variants {
+        eprintln!("trying variant {}", variant.name);
+        let found = probed(path, &variant.name, data)
+            .with_context(|| format!("variant {} can't be released", variant.name))?;
+        let above = |key: &str, pointer: &str, allowed: u64, whose: &str| {
+            let got = found.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+            (got > allowed).then(|| format!("{}: {key} {got} is over the {whose}'s {allowed}", variant.name))
+        };
+        let p95 = above("p95 in µs", "/latency_us/p95", subject.budgets.latency_p95_us, "budget");
+        let loaded = above("loaded bytes", "/loaded_bytes", subject.budgets.memory_bytes, "budget");
+        let peak = above("peak memory", "/peak_memory_bytes", variant.peak_memory_bytes, "variant");
+        let golden = (found["golden"]["passed"] != found["golden"]["samples"])
+            .then(|| format!("{}: golden {}", variant.name, text(&found, "/golden/first_failure")));
+        warnings.extend([p95, loaded, peak, golden].into_iter().flatten());
+        variants.push(found);
+    }
+    Ok(json!({ "variants": variants, "warnings": warnings }))
+}
+
+fn probed(path: &Path, variant: &str, data: Option<&Path>) -> Result<Value> {
+    let this = std::env::current_exe().context("this program doesn't know its own file")?;
+    let mut command = Command::new(this);
+    command.args(["release", "probe"]).arg(path).args(["--variant", variant]);
+    command.args(data.iter().flat_map(|data| [Path::new("--data"), data]));
+    let output = command.stdin(Stdio::null()).output().context("cannot start this program again")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let why = said.trim().strip_prefix("error: ").unwrap_or(said.trim());
+        bail!("{}", if why.is_empty() { output.status.to_string() } else { why.to_owned() });
+    }
+    serde_json::from_slice(&output.stdout).context("the measuring process gave no JSON")
+}
+
+/// What a folder holds, and who signed it until when.
+fn folder(path: &Path) -> Result<Value> {
     let folder = ReleaseFolder::at(path);
     let manifest = folder.manifest()?;
-    for blob in manifest.all_blobs() {
-        folder.blob(blob)?;
-    }
     let mut signatures = Vec::new();
     for (role, content) in folder.metadata()? {
         let claims = claims(&content)?;
@@ -29,27 +124,36 @@ pub(crate) fn folder(path: &Path, format: Format) -> Result<()> {
                 .push(json!({ "role": role, "version": claims.version, "key_id": key, "expires_at": until }));
         }
     }
-    let said = json!({
+    Ok(json!({
         "model": manifest.model, "version": manifest.version, "counter": manifest.counter,
         "digest": manifest.digest(), "manifest": manifest_json(&manifest), "signatures": signatures,
-    });
-    format.print(&said, show)
+    }))
 }
 
 fn manifest_json(manifest: &release::DraftManifest) -> Value {
     serde_json::from_slice(manifest.bytes()).unwrap_or_default()
 }
 
-/// A release that is published.
-///
-/// # Errors
-/// What the server refused.
-pub(crate) async fn server(context: &Context, model: &str, version: &str) -> Result<()> {
-    let found = context.client.get(&format!("/models/{model}/releases/{version}")).await?;
-    context.format.print(&found, show)
+fn show(said: &Value) -> String {
+    let mut shown = String::new();
+    if said.get("manifest").is_some() {
+        shown += &show_manifest(said);
+        shown += "\n\n";
+    }
+    if let Some(card) = said["card"].as_str() {
+        shown += measured::of_card(card);
+    }
+    shown += &fleet::show(&said["on_devices"]);
+    if let Some(classes) = said["measured"].as_object() {
+        let classes: BTreeMap<String, Value> = classes.clone().into_iter().collect();
+        shown += &measured::show(&classes);
+        shown += &measured::show_runs(&classes);
+    }
+    let warnings = items(&said["warnings"]).iter().filter_map(Value::as_str);
+    shown + &warnings.map(|warning| ["warning: ", warning, "\n"].concat()).collect::<String>()
 }
 
-fn show(said: &Value) -> String {
+fn show_manifest(said: &Value) -> String {
     let manifest = &said["manifest"];
     let fallback: Vec<String> = items(&manifest["fallback"]).iter().map(|f| text(f, "/version")).collect();
     let head = facts(&[

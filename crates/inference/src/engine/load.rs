@@ -1,17 +1,20 @@
 //! From ONNX bytes to what runs: a program in int8 where the graph is quantized, else a plan of tract's.
 
+use std::time::Duration;
+
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::Framework;
 
 use super::check;
 use super::guarded;
 use super::plan::{Feed, Plan, Value, by_rows, text};
+use super::trim::trim;
 use crate::error::{InferError, LoadError};
-use crate::int8::Int8;
 use crate::int8::kernel::Level;
 use crate::int8::lower::{CONTRIB_OPS, lower};
 use crate::int8::program::Program;
 use crate::int8::report::Report;
+use crate::int8::{Int8, StepTime};
 
 /// Largest model in bytes.
 const MAX_MODEL_BYTES: usize = 512 * 1024 * 1024;
@@ -33,8 +36,10 @@ impl Engine {
         if bytes.len() > MAX_MODEL_BYTES {
             return Err(LoadError::TooLarge { got: bytes.len(), max: MAX_MODEL_BYTES });
         }
-        guarded(|| Self::load_unguarded(bytes, feeds, int8))
-            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
+        let engine = guarded(|| Self::load_unguarded(bytes, feeds, int8))
+            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }));
+        trim();
+        engine
     }
 
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
@@ -77,6 +82,20 @@ impl Engine {
         match &self.runs {
             Runs::Tract(plan) => plan.is_batched(),
             Runs::Int8(program) => program.is_batched,
+        }
+    }
+
+    /// Times each step of one row; none where tract runs the whole model.
+    pub(crate) fn profile(
+        &self,
+        feeds: &[Value],
+        runs: usize,
+        clock: &mut dyn FnMut() -> Duration,
+    ) -> Result<Vec<StepTime>, InferError> {
+        match &self.runs {
+            Runs::Tract(_) => Ok(Vec::new()),
+            Runs::Int8(program) => guarded(|| program.profile(feeds, runs, clock))
+                .unwrap_or_else(|why| Err(InferError::Panic { why })),
         }
     }
 

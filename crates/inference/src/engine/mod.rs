@@ -4,9 +4,13 @@
 
 mod check;
 mod load;
+mod makeup;
 mod plan;
+mod trim;
 
 pub(crate) use load::Engine;
+pub use makeup::Makeup;
+pub(crate) use makeup::count as count_makeup;
 pub(crate) use plan::{Feed, Plan, Value, plain_f32};
 
 use std::any::Any;

@@ -159,7 +159,7 @@ impl Plan {
 }
 
 /// For each input of the graph the feed of the same name, or, where both have as many, of the same place.
-fn match_inputs(graph: &InferenceModel, feeds: &[Feed]) -> Result<Vec<usize>, LoadError> {
+pub(super) fn match_inputs(graph: &InferenceModel, feeds: &[Feed]) -> Result<Vec<usize>, LoadError> {
     let names: Vec<&str> = graph
         .input_outlets()
         .map_err(|e| LoadError::Runtime { why: text(&e) })?
@@ -186,7 +186,11 @@ fn output_names(graph: &InferenceModel) -> Vec<String> {
 }
 
 /// The shape to plan for: what the model fixes must equal what it will be fed.
-fn planned_shape(fact: &InferenceFact, feed: &Feed, batch: &TDim) -> Result<TVec<TDim>, LoadError> {
+pub(super) fn planned_shape(
+    fact: &InferenceFact,
+    feed: &Feed,
+    batch: &TDim,
+) -> Result<TVec<TDim>, LoadError> {
     let declared: Vec<DimFact> = fact.shape.dims().cloned().collect();
     let differs = || LoadError::Signature {
         why: format!(

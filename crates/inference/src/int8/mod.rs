@@ -9,6 +9,8 @@ pub(crate) mod lower;
 pub(crate) mod program;
 pub mod report;
 
+pub use program::StepTime;
+
 /// Whether quantized graphs are lowered; [`Int8::On`] unless `FLOTILLA_INT8` says `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Int8 {

@@ -2,11 +2,13 @@
 import { useState } from 'react';
 import { useParams } from 'react-router';
 import { useAudit, type AuditRow } from '../api/audit';
+import { useIsAdmin } from '../api/session';
 import { useI18n } from '../i18n/i18n';
 import { Button } from '../ui/button';
 import { Dialog, DialogBody } from '../ui/dialog';
+import { Select } from '../ui/field';
 import { ObjectLink } from '../ui/object-link';
-import { Page } from '../ui/page';
+import { Filters, Page } from '../ui/page';
 import { Pager } from '../ui/pager';
 import { Empty } from '../ui/states';
 import { Table, type Column } from '../ui/table';
@@ -29,7 +31,9 @@ export default function AuditPage() {
   const { t } = useI18n();
   const { project = '' } = useParams();
   const url = useUrlState();
-  const audit = useAudit(project, url.get('cursor'));
+  const isAdmin = useIsAdmin();
+  const isServer = isAdmin && url.get('where') === 'server';
+  const audit = useAudit(isServer ? null : project, url.get('cursor'));
   const [shown, setShown] = useState<AuditRow | null>(null);
   const columns: readonly Column<AuditRow>[] = [
     { id: 'when', header: t('audit.when'), cell: (row) => <RelativeTime at={row.at} /> },
@@ -64,6 +68,19 @@ export default function AuditPage() {
   ];
   return (
     <Page title={t('audit.title')}>
+      {isAdmin && (
+        <Filters>
+          <Select
+            label={t('audit.where')}
+            options={[
+              { id: '', label: t('audit.thisProject') },
+              { id: 'server', label: t('audit.wholeServer') },
+            ]}
+            value={isServer ? 'server' : ''}
+            onChange={(where) => url.set({ where, cursor: null })}
+          />
+        </Filters>
+      )}
       <Table
         caption={t('audit.title')}
         columns={columns}

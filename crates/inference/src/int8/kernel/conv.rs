@@ -4,6 +4,7 @@ use super::ahead::Sequence;
 use super::depthwise::Depthwise;
 use super::eltwise::{self, AddSpec};
 use super::gemm::Gemm;
+use super::lanes::Lanes;
 use super::layout::{Act, ActMut, Buffer, Layout};
 use super::level::Level;
 use super::requant::Requant;
@@ -16,6 +17,7 @@ use super::tile::{self, Places};
 pub struct Scratch {
     pub(super) bytes: Buffer,
     pub(super) places: Places,
+    pub(super) starts: Places,
     pub(super) sequence: Sequence,
 }
 
@@ -35,6 +37,7 @@ enum Packed {
     Plain(Plain),
     Gemm(Gemm),
     Depthwise(Depthwise),
+    Lanes(Lanes),
 }
 
 impl Scratch {
@@ -77,6 +80,7 @@ impl Conv {
             Some(zero) if spec.is_depthwise() && is_narrow => {
                 Packed::Depthwise(Depthwise::pack(spec, &weights, requant, zero, level))
             }
+            _ if spec.is_depthwise() => Packed::Lanes(Lanes::pack(spec, &weights)),
             _ => Packed::Gemm(Gemm::pack(spec, &weights, requant, in_zero_point, level)),
         };
         let gives_sums = in_zero_point.is_none();
@@ -117,6 +121,7 @@ impl Conv {
             Packed::Plain(plain) => plain.bytes(),
             Packed::Gemm(gemm) => gemm.bytes(),
             Packed::Depthwise(depthwise) => depthwise.bytes(),
+            Packed::Lanes(lanes) => lanes.bytes(),
         };
         weights + self.requant.bias.len() * 8
     }
@@ -137,6 +142,7 @@ impl Conv {
             Packed::Depthwise(depthwise) => {
                 depthwise.run(&self.spec, &self.requant, input, output, scratch);
             }
+            Packed::Lanes(lanes) => lanes.run(&self.spec, &self.requant, input, size, output),
         }
     }
 
@@ -178,6 +184,9 @@ impl Conv {
                 let to = Layout::new(input.layout().batch, count, height, width, 0);
                 gemm.sums(&self.spec, input, &to, sums, scratch);
             }
+            Packed::Lanes(lanes) => lanes.sums(&self.spec, input, [height, width], |[n, y, x], all| {
+                sums[((n * height + y) * width + x) * count..][..count].copy_from_slice(&all[..count]);
+            }),
             Packed::Depthwise(_) => unreachable!("depthwise kernels don't give sums"),
         }
     }

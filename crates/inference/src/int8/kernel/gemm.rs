@@ -1,7 +1,7 @@
 //! Convolutions and matrix products as products of rows and packed weights, on any level but the reference.
 //!
 //! A row is what one output pixel reads: the input's pixel itself for 1x1 convolutions, else the taps copied one
-//! behind the other into scratch memory, some pixels at a time.
+//! behind the other into scratch memory, some pixels at a time, unless the kernel takes them where they lie.
 
 use super::ahead::Region;
 use super::conv::Scratch;
@@ -10,7 +10,7 @@ use super::level::Level;
 use super::panels::{Block, Packing, Panels};
 use super::requant::Requant;
 use super::spec::ConvSpec;
-use super::tile::{self, Finish, Job, Places, Sink};
+use super::tile::{self, Finish, Job, Parts, Places, Sink};
 use std::ops::Range;
 
 /// A convolution's packed weights and how they are multiplied.
@@ -23,11 +23,11 @@ pub(super) struct Gemm {
 /// Bytes of copied rows at a time: they stay in the second-level cache.
 const ROWS_BYTES: usize = 128 << 10;
 
-/// Pixels at a time, at most.
+/// Pixels at a time, about, at most.
 const MAX_PIXELS: usize = 256;
 
 /// Pixels at a time, at least: the weights are read once for them.
-const MIN_PIXELS: usize = 48;
+const MIN_PIXELS: usize = 60;
 
 impl Gemm {
     pub(super) fn pack(
@@ -118,6 +118,7 @@ impl Gemm {
             k: block.k,
             weights: &self.panels.weights.bytes()[block.start..][..block.bytes()],
             bias: &self.panels.bias[block.out..][..block.columns],
+            parts: rows.parts,
         }
     }
 
@@ -131,65 +132,69 @@ impl Gemm {
         mut each: impl FnMut(Rows<'_>, (&Block, Region), Range<usize>, &Places, &mut [u8]),
     ) {
         let stride = self.panels.longest();
-        let step = (ROWS_BYTES / stride.max(1)).clamp(MIN_PIXELS, MAX_PIXELS);
+        let step = step(to.pixels(), stride);
         let is_direct = self.panels.taps.len() == 1 && spec.is_pointwise() && input.layout().is_dense();
-        let copied = if is_direct { 0 } else { step * stride + Layout::SLACK };
+        let is_apart = !is_direct && tile::takes_parts(self.level, stride);
+        let copied = if is_direct || is_apart { 0 } else { step * stride + Layout::SLACK };
         let work = tile::work_bytes(self.level, stride);
         scratch.bytes.reserve(copied + work);
         let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(work);
         let next = scratch.sequence.after(Region::new(self.panels.weights.bytes()));
         let from = input.layout();
-        let outer = Steps::new(to, [1, 1]);
+        let (outer, inner) = (Steps::new(to, [1, 1]), Steps::new(from, spec.stride));
+        let corner =
+            from.pixel(0, 0, 0) - spec.pads.top * from.row_bytes() - spec.pads.left * from.pixel_bytes();
+        let mut runs = (Vec::new(), 0);
         for first in (0..to.pixels()).step_by(step) {
             let pixels = first..(first + step).min(to.pixels());
             scratch.places.fill(to.pixel(0, 0, 0), |put| outer.walk(to, pixels.clone(), put));
+            if !is_direct {
+                scratch.starts.fill(corner, |put| inner.walk(to, pixels.clone(), put));
+            }
             let mut gathered = None;
             let is_last = pixels.end == to.pixels();
             for (index, block) in self.panels.blocks.iter().enumerate() {
                 let ahead = self.ahead(index, [first == 0, is_last], next);
                 let window = (block.window, block.window_bytes);
-                if !is_direct && gathered != Some(window) {
-                    self.gather(spec, input, to, pixels.clone(), block, (&mut *copies, stride));
+                if gathered != Some(window) {
+                    runs = self.runs(spec, from, block);
+                    if !is_direct && !is_apart {
+                        let bytes = &input.data()[block.window..];
+                        tile::gather(bytes, &scratch.starts, (&mut *copies, stride), (&runs.0, runs.1));
+                    }
                     gathered = Some(window);
                 }
                 let rows = if is_direct {
                     let data = &input.data()[first * from.pixel_bytes() + block.window..];
-                    Rows { data, stride: from.pixel_bytes(), count: pixels.len() }
+                    Rows { data, stride: from.pixel_bytes(), count: pixels.len(), parts: None }
+                } else if is_apart {
+                    let parts = Parts { starts: &scratch.starts, offsets: &runs.0, bytes: runs.1 };
+                    let data = &input.data()[block.window..];
+                    Rows { data, stride: 0, count: pixels.len(), parts: Some(parts) }
                 } else {
-                    Rows { data: copies, stride, count: pixels.len() }
+                    Rows { data: copies, stride, count: pixels.len(), parts: None }
                 };
                 each(rows, (block, ahead), pixels.clone(), &scratch.places, work);
             }
         }
     }
 
-    /// Copies the taps of some output pixels into rows.
-    fn gather(
-        &self,
-        spec: &ConvSpec,
-        input: &Act<'_>,
-        to: &Layout,
-        pixels: Range<usize>,
-        block: &Block,
-        (rows, stride): (&mut [u8], usize),
-    ) {
-        let from = input.layout();
-        let corner =
-            from.pixel(0, 0, 0) - spec.pads.top * from.row_bytes() - spec.pads.left * from.pixel_bytes()
-                + block.window;
+    /// What lies one behind the other in the input: from an output pixel's corner to each run, and its bytes.
+    fn runs(&self, spec: &ConvSpec, from: &Layout, block: &Block) -> (Vec<usize>, usize) {
         // Neighbouring taps that take whole pixels lie one behind the other in the input as well.
         let is_whole = block.window_bytes == from.pixel_bytes() && spec.dilation[1] == 1;
         let run = if is_whole { spec.kernel[1] } else { 1 };
-        let bytes = run * block.window_bytes;
         let taps = self.panels.taps.iter().step_by(run).map(|[ky, kx]| {
             ky * spec.dilation[0] * from.row_bytes() + kx * spec.dilation[1] * from.pixel_bytes()
         });
-        let taps: Vec<usize> = taps.collect();
-        let steps = Steps::new(from, spec.stride);
-        tile::gather(self.level, input.data(), (rows, stride), (&taps, bytes), |copy| {
-            steps.walk(to, pixels, |offset| copy(corner + offset));
-        });
+        (taps.collect(), run * block.window_bytes)
     }
+}
+
+/// How many of `pixels` to take at a time, so that no few are left for a turn of their own.
+fn step(pixels: usize, row_bytes: usize) -> usize {
+    let about = (ROWS_BYTES / row_bytes.max(1)).clamp(MIN_PIXELS, MAX_PIXELS);
+    pixels.div_ceil((pixels / about).max(1)).max(1)
 }
 
 /// Distances from one output pixel to the next.
@@ -230,4 +235,5 @@ struct Rows<'a> {
     data: &'a [u8],
     stride: usize,
     count: usize,
+    parts: Option<Parts<'a>>,
 }

@@ -92,8 +92,16 @@ impl Layout {
 
     /// Distance of two neighbouring pixels.
     pub const fn pixel_bytes(&self) -> usize {
-        if self.is_packed { 4 } else { self.channels.next_multiple_of(16) }
+        if self.is_packed {
+            return 4;
+        }
+        // Where pixels lie a multiple of 512 bytes apart, some channels of all of them share few sets of the cache.
+        let bytes = self.channels.next_multiple_of(16);
+        if bytes.is_multiple_of(512) { bytes + Self::APART } else { bytes }
     }
+
+    /// Bytes between pixels that would otherwise be a multiple of 512 bytes.
+    const APART: usize = 64;
 
     /// Distance of two rows.
     pub const fn row_bytes(&self) -> usize {
@@ -119,12 +127,12 @@ impl Layout {
 
     /// As [`bytes`](Self::bytes), or nothing where that is over `limit` or doesn't fit at all.
     pub fn checked_bytes(&self, limit: usize) -> Option<usize> {
-        let channels = self.channels.checked_next_multiple_of(16)?;
+        let channels = self.channels.checked_next_multiple_of(16)?.checked_add(Self::APART)?;
         let rows = self.border.top.checked_add(self.height)?.checked_add(self.border.bottom)?;
         let columns = self.border.left.checked_add(self.width)?.checked_add(self.border.right)?;
         let pixels = rows.checked_mul(columns)?.checked_mul(self.batch)?;
-        let bytes = pixels.checked_mul(channels)?.checked_add(Self::SLACK)?;
-        (bytes <= limit).then(|| self.bytes())
+        pixels.checked_mul(channels)?.checked_add(Self::SLACK)?;
+        Some(self.bytes()).filter(|bytes| *bytes <= limit)
     }
 
     /// `batch * height * width`.

@@ -1,7 +1,7 @@
 //! The int8 kernels: layouts, packed weights and the compute functions of each CPU level, chosen at run time.
 //!
 //! Activations are u8, weights s8, sums i32; every level gives the very bytes of [`Level::Scalar`], which is a
-//! direct reading of the ONNX definitions. Nothing here knows tract or ONNX files, and nothing else in this crate
+//! direct reading of the ONNX definitions. Nothing here knows tract or ONNX files, and nothing else that computes
 //! is `unsafe`: each compute function is entered only after its bounds are asserted. The tests compare all levels
 //! that the machine has over random shapes.
 #![expect(
@@ -21,6 +21,7 @@ mod convert;
 mod depthwise;
 mod eltwise;
 mod gemm;
+mod lanes;
 mod layout;
 mod level;
 mod matmul;

@@ -38,8 +38,29 @@ pub(super) struct Job<'a> {
     pub(super) weights: &'a [u8],
     /// One for each column.
     pub(super) bias: &'a [i32],
+    /// Where the parts of each row lie, if not one behind the other; only for levels with [`takes_parts`].
+    pub(super) parts: Option<Parts<'a>>,
     /// Weights to fetch meanwhile.
     pub(super) ahead: Region,
+}
+
+/// Rows whose parts lie apart, as the rows of a window do in an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts<'a> {
+    /// Where each row starts.
+    pub(super) starts: &'a Places,
+    /// From a row's start to its parts.
+    pub(super) offsets: &'a [usize],
+    /// Length of each part, a multiple of 4.
+    pub(super) bytes: usize,
+}
+
+impl Parts<'_> {
+    /// The end of the furthest part.
+    fn end(&self) -> Option<usize> {
+        let furthest = self.offsets.iter().copied().max().unwrap_or(0);
+        self.starts.last.checked_add(furthest)?.checked_add(self.bytes)
+    }
 }
 
 impl Job<'_> {
@@ -54,8 +75,15 @@ impl Job<'_> {
         assert!(self.k > 0 && self.k.is_multiple_of(4), "length of a row");
         assert_eq!(self.weights.len(), padded * self.columns(), "weights of a block");
         assert!(self.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
-        let last = self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride));
-        let end = last.and_then(|last| last.checked_add(padded));
+        let end = if let Some(parts) = self.parts {
+            assert_eq!(parts.starts.at.len(), self.count, "starts of the rows");
+            assert!(parts.bytes.is_multiple_of(4), "length of a part");
+            assert_eq!(parts.offsets.len() * parts.bytes, self.k, "parts of a row");
+            parts.end()
+        } else {
+            let last = self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride));
+            last.and_then(|last| last.checked_add(padded))
+        };
         assert!(self.count == 0 || end.is_some_and(|end| end <= self.rows.len()), "rows of a product");
     }
 }
@@ -134,6 +162,16 @@ pub(super) const fn order(level: Level) -> Order {
     }
 }
 
+/// Whether a level's kernel multiplies rows of `k` bytes whose parts lie apart.
+pub(super) const fn takes_parts(level: Level, k: usize) -> bool {
+    match level {
+        Level::Avx512Vnni => true,
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => k <= x86::amx::SHORT,
+        _ => false,
+    }
+}
+
 /// What a level's kernels subtract from values before they multiply.
 pub(super) const fn offset(level: Level) -> i32 {
     match level {
@@ -194,34 +232,33 @@ pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
     }
 }
 
-/// Copies, for each start that `walk` gives, `bytes` bytes from each tap into the next row.
+/// Copies `bytes` bytes from each tap behind each start into a row.
 ///
 /// # Panics
 /// If a place lies outside.
 pub(super) fn gather(
-    level: Level,
     input: &[u8],
+    starts: &Places,
     (rows, stride): (&mut [u8], usize),
     (taps, bytes): (&[usize], usize),
-    walk: impl FnOnce(&mut dyn FnMut(usize)),
 ) {
     let reach = taps.iter().copied().max().unwrap_or(0) + bytes.next_multiple_of(16);
     let need = taps.len() * bytes + 16;
     assert!(taps.len() * bytes <= stride, "length of a row");
-    let _ = level;
+    let end = starts.at.len().saturating_sub(1).checked_mul(stride).and_then(|end| end.checked_add(need));
+    assert!(starts.at.is_empty() || end.is_some_and(|end| end <= rows.len()), "copied rows");
+    let furthest = starts.last.checked_add(reach);
+    assert!(starts.at.is_empty() || furthest.is_some_and(|end| end <= input.len()), "rows to copy");
     let copy = match bytes {
         ..=16 => copy::<1>,
         17..=32 => copy::<2>,
         _ => copy::<0>,
     };
-    let mut row = 0;
-    walk(&mut |start| {
-        assert!(start + reach <= input.len() && row + need <= rows.len(), "rows to copy");
+    for (row, start) in starts.at.iter().enumerate() {
         // SAFETY: each tap reads `bytes` rounded up to 16 from `start + tap`, which `reach` covers, and the
         // writes of at most 15 bytes more than `bytes` end within `need`; the slices are distinct.
-        unsafe { copy(input.as_ptr().add(start), rows.as_mut_ptr().add(row), taps, bytes) };
-        row += stride;
-    });
+        unsafe { copy(input.as_ptr().add(*start), rows.as_mut_ptr().add(row * stride), taps, bytes) };
+    }
 }
 
 /// Copies one row, `N` times 16 bytes from each tap, or as many as it takes where `N` is 0.

@@ -104,6 +104,7 @@ fn finish(
     let Lowering { graph, mut values, steps, runs, work, is_batched, .. } = walk;
     let steps = fuse_additions(needed(steps, &outputs), &values);
     widen(&steps, &mut values)?;
+    pack_pixels(&steps, &mut values);
     let nodes = graph.nodes.iter().zip(runs).zip(work).map(|((node, runs), (macs, level))| NodeReport {
         name: if node.0.name.is_empty() { node.output() } else { &node.0.name }.to_owned(),
         op: node.0.op_type.clone(),
@@ -188,6 +189,24 @@ fn fuse_additions(steps: Vec<Step>, values: &Values) -> Vec<Step> {
         fused.push(Some(step));
     }
     fused.into_iter().flatten().collect()
+}
+
+/// Puts what a quantization writes and only whole convolutions read into 4-byte pixels, where four channels
+/// suffice: images are a quarter as large as in 16-byte ones, and so is the first convolution's work.
+fn pack_pixels(steps: &[Step], values: &mut Values) {
+    let is_written = |step: &&Step| matches!(step, Step::Quantize { .. } | Step::DynamicQuantize { .. });
+    let packs = |step: &Step, act: ActId| match step {
+        Step::Linear { conv, .. } | Step::LinearFloat { conv, .. } => conv.spec().groups == 1,
+        Step::LinearAdd { conv, from, other, .. } => conv.spec().groups == 1 && *from == act && *other != act,
+        _ => false,
+    };
+    for act in steps.iter().filter(is_written).filter_map(Step::writes) {
+        let mut readers = steps.iter().filter(|step| step.reads().contains(&act));
+        if readers.all(|step| packs(step, act)) {
+            let layout = &mut values.act_mut(act).layout;
+            *layout = layout.packed();
+        }
+    }
 }
 
 /// Gives each activation the border that its readers need.

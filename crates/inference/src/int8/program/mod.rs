@@ -6,12 +6,14 @@
 
 mod floats;
 mod memory;
+mod profile;
 mod run;
 mod state;
 mod step;
 mod values;
 
 pub(crate) use floats::FloatOp;
+pub use profile::StepTime;
 pub(crate) use run::Program;
 pub(crate) use state::Pool;
 pub(crate) use step::{Bounds, Shuffle, Step};

@@ -27,11 +27,22 @@ pub(crate) struct Program {
 impl Program {
     /// Runs rows; feeds come in the order of the manifest.
     pub(crate) fn run(&self, feeds: &[Value], batch: usize) -> Result<Vec<Value>, InferError> {
+        self.run_watched(feeds, batch, &mut |_| ())
+    }
+
+    /// The same; `done` is told the place of each step after it.
+    pub(super) fn run_watched(
+        &self,
+        feeds: &[Value],
+        batch: usize,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Value>, InferError> {
         let feeds = self.plain(feeds, batch)?;
         let feeds: Vec<&[f32]> = feeds.iter().map(AsRef::as_ref).collect();
         let mut state = self.take(batch);
-        for step in &self.steps {
+        for (index, step) in self.steps.iter().enumerate() {
             Run { state: &mut state, values: &self.values, feeds: &feeds }.step(step)?;
+            done(index);
         }
         let outputs = self.outputs.iter().map(|(id, shape)| {
             let run = Run { state: &mut state, values: &self.values, feeds: &feeds };

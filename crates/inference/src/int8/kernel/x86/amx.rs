@@ -18,7 +18,7 @@ const ROWS: usize = 16;
 const FEW: usize = 5;
 
 /// Rows so short are cheaper without tiles: there is less to multiply than to load and store.
-const SHORT: usize = 48;
+pub(in super::super) const SHORT: usize = 48;
 
 /// All tiles with 16 rows of 64 bytes.
 #[repr(C, align(64))]

@@ -2,7 +2,7 @@
 //! registers; each group of four values is one broadcast.
 #![expect(unsafe_code, reason = "pointers into rows, weights and outputs, whose bounds `tile::run` asserts")]
 
-use super::super::tile::{Job, Sink};
+use super::super::tile::{Job, Parts, Sink};
 use super::finish512::Finisher;
 use std::arch::x86_64::{
     __m512i, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
@@ -70,15 +70,16 @@ unsafe fn tiles<const NR: usize>(job: &Job<'_>, first: usize, store: impl Fn(usi
     let mut row = first;
     while row < job.count {
         let left = job.count - row;
+        let high = match (NR, left) {
+            // Rows whose parts lie apart take a register each for their addresses.
+            (1 | 2, 12..) if job.parts.is_none() => 12,
+            (1..=3, 8..) => 8,
+            (_, 7..=11) => left.div_ceil(2),
+            _ => left.min(6),
+        };
+        job.ahead.fetch(row / high, job.count.div_ceil(high));
         // SAFETY: `row + MR <= count`.
         unsafe {
-            let high = match (NR, left) {
-                (1 | 2, 12..) => 12,
-                (3, 8..) => 8,
-                (_, 7..=11) => left.div_ceil(2),
-                _ => left.min(6),
-            };
-            job.ahead.fetch(row / high, job.count.div_ceil(high));
             match high {
                 12 => tile::<12, NR>(job, row, &store),
                 8 => tile::<8, NR>(job, row, &store),
@@ -89,8 +90,8 @@ unsafe fn tiles<const NR: usize>(job: &Job<'_>, first: usize, store: impl Fn(usi
                 2 => tile::<2, NR>(job, row, &store),
                 _ => tile::<1, NR>(job, row, &store),
             }
-            row += high;
         }
+        row += high;
     }
 }
 
@@ -105,33 +106,91 @@ unsafe fn tile<const MR: usize, const NR: usize>(
         // Never chosen: more sums than registers.
         return;
     }
-    // SAFETY: rows `row..row + MR` have `k` bytes each, the weights `k / 4 * NR` vectors on cache lines, and
-    // there are NR * 16 biases.
+    let mut bias = [_mm512_setzero_si512(); NR];
+    for (j, vector) in bias.iter_mut().enumerate() {
+        // SAFETY: there are NR * 16 biases.
+        *vector = unsafe { _mm512_loadu_si512(job.bias.as_ptr().add(16 * j).cast()) };
+    }
+    let mut sums = [bias; MR];
+    match job.parts {
+        // SAFETY: as this function.
+        None => unsafe { whole(job, row, &mut sums) },
+        // SAFETY: as this function.
+        Some(parts) => unsafe { apart(job, parts, row, &mut sums) },
+    }
+    for (i, line) in sums.iter().enumerate() {
+        store(row + i, line);
+    }
+}
+
+/// Adds the products of rows at equal distances.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn whole<const MR: usize, const NR: usize>(job: &Job<'_>, row: usize, sums: &mut [[__m512i; NR]; MR]) {
+    // SAFETY: rows `row..row + MR` have `k` bytes each, the weights `k / 4 * NR` vectors on cache lines.
     unsafe {
-        let mut bias = [_mm512_setzero_si512(); NR];
-        for (j, vector) in bias.iter_mut().enumerate() {
-            *vector = _mm512_loadu_si512(job.bias.as_ptr().add(16 * j).cast());
-        }
-        let mut sums = [bias; MR];
         let stride = job.stride;
         let mut values = job.rows.as_ptr().add(row * stride);
         let mut weights = job.weights.as_ptr();
         for _ in 0..job.k / 4 {
-            let mut vectors = [_mm512_setzero_si512(); NR];
-            for (j, vector) in vectors.iter_mut().enumerate() {
-                *vector = _mm512_load_si512(weights.add(64 * j).cast());
-            }
-            for (i, line) in sums.iter_mut().enumerate() {
-                let four = _mm512_set1_epi32(values.add(i * stride).cast::<i32>().read_unaligned());
-                for (sum, vector) in line.iter_mut().zip(&vectors) {
-                    *sum = _mm512_dpbusd_epi32(*sum, four, *vector);
-                }
-            }
+            multiply(sums, weights, |i| values.add(i * stride));
             values = values.add(4);
             weights = weights.add(64 * NR);
         }
-        for (i, line) in sums.iter().enumerate() {
-            store(row + i, line);
+    }
+}
+
+/// Adds the products of rows whose parts lie apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn apart<const MR: usize, const NR: usize>(
+    job: &Job<'_>,
+    parts: Parts<'_>,
+    row: usize,
+    sums: &mut [[__m512i; NR]; MR],
+) {
+    // SAFETY: rows `row..row + MR` have starts, behind which each part is readable; together they have `k` bytes,
+    // and the weights `k / 4 * NR` vectors on cache lines.
+    unsafe {
+        let starts = parts.starts.at();
+        let mut rows = [job.rows.as_ptr(); MR];
+        for (i, values) in rows.iter_mut().enumerate() {
+            *values = values.add(*starts.get_unchecked(row + i));
+        }
+        let mut weights = job.weights.as_ptr();
+        for offset in parts.offsets {
+            let end = offset + parts.bytes;
+            let mut at = *offset;
+            while at < end {
+                multiply(sums, weights, |i| rows[i].add(at));
+                at += 4;
+                weights = weights.add(64 * NR);
+            }
+        }
+    }
+}
+
+/// Adds the products of four bytes of each row and a vector of weights for each 16 columns.
+///
+/// # Safety
+/// `values` gives four readable bytes for each row; `weights` are NR vectors on cache lines.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn multiply<const MR: usize, const NR: usize>(
+    sums: &mut [[__m512i; NR]; MR],
+    weights: *const u8,
+    values: impl Fn(usize) -> *const u8,
+) {
+    let mut vectors = [_mm512_setzero_si512(); NR];
+    for (j, vector) in vectors.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        *vector = unsafe { _mm512_load_si512(weights.add(64 * j).cast()) };
+    }
+    for (i, line) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        let four = _mm512_set1_epi32(unsafe { values(i).cast::<i32>().read_unaligned() });
+        for (sum, vector) in line.iter_mut().zip(&vectors) {
+            *sum = _mm512_dpbusd_epi32(*sum, four, *vector);
         }
     }
 }

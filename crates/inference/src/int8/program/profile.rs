@@ -1,0 +1,89 @@
+//! How long each step of a program takes.
+
+use std::time::Duration;
+
+use super::run::Program;
+use super::step::Step;
+use crate::engine::Value;
+use crate::error::InferError;
+
+/// A step and its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepTime {
+    /// What it does, for people: kind, window, channels and pixels of the result.
+    pub what: String,
+    /// Whether tract does it.
+    pub is_tract: bool,
+    /// Multiply-accumulates for one row.
+    pub macs: usize,
+    /// One for each run.
+    pub times: Vec<Duration>,
+}
+
+impl Program {
+    /// Runs one row so often and asks the clock after each step.
+    pub(crate) fn profile(
+        &self,
+        feeds: &[Value],
+        runs: usize,
+        clock: &mut dyn FnMut() -> Duration,
+    ) -> Result<Vec<StepTime>, InferError> {
+        let mut steps: Vec<StepTime> = self.steps.iter().map(|step| self.describe(step)).collect();
+        for _ in 0..runs {
+            let mut last = clock();
+            self.run_watched(feeds, 1, &mut |index| {
+                let now = clock();
+                steps[index].times.push(now.saturating_sub(last));
+                last = now;
+            })?;
+        }
+        Ok(steps)
+    }
+
+    fn describe(&self, step: &Step) -> StepTime {
+        let size = step.writes().map_or_else(String::new, |to| {
+            let layout = self.values.act(to).layout;
+            format!(" -> {}x{}x{}", layout.channels, layout.height, layout.width)
+        });
+        let window = step.conv().map_or_else(String::new, |conv| {
+            let spec = conv.spec();
+            let groups = if spec.groups == 1 { String::new() } else { format!(" in {} groups", spec.groups) };
+            let [height, width] = spec.kernel;
+            let stride = spec.stride[0];
+            format!(" {height}x{width} stride {stride}, {} channels{groups}", spec.in_channels)
+        });
+        StepTime {
+            what: [kind(step), &window, &size].concat(),
+            is_tract: matches!(step, Step::Island { .. }),
+            macs: self.macs(step).unwrap_or(0),
+            times: Vec::new(),
+        }
+    }
+
+    fn macs(&self, step: &Step) -> Option<usize> {
+        let spec = step.conv()?.spec();
+        let from = self.values.act(*step.reads().first()?).layout;
+        let [height, width] = spec.output(from.height, from.width)?;
+        Some(spec.macs(from.batch * height * width))
+    }
+}
+
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::Constant { .. } => "constant",
+        Step::Quantize { .. } | Step::DynamicQuantize { .. } => "quantize",
+        Step::Dequantize { .. } => "dequantize",
+        Step::Linear { .. } | Step::LinearFloat { .. } => "linear",
+        Step::LinearAdd { .. } => "linear and add",
+        Step::Add { .. } => "add",
+        Step::Mul { .. } => "multiply",
+        Step::Concat { .. } => "concatenate",
+        Step::Lookup { .. } => "look up",
+        Step::AveragePool { .. } => "average pool",
+        Step::MaxPool { .. } => "maximum pool",
+        Step::Resize { .. } => "resize",
+        Step::Shuffle { .. } => "shuffle",
+        Step::Float { .. } => "f32",
+        Step::Island { .. } => "tract",
+    }
+}
