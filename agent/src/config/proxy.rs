@@ -7,8 +7,6 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::reader::Reader;
-
 /// Other programs' variables that mean the same, the preferred first; the keys of our own configuration win.
 pub(super) const USUAL: [(&str, &str); 6] = [
     ("https_proxy", PROXY),
@@ -32,6 +30,12 @@ pub struct Proxies {
 }
 
 impl Proxies {
+    /// `except` is a list with commas or spaces between.
+    pub(super) fn new(chosen: Chosen, except: &str) -> Self {
+        let parts = except.split([',', ' ']).filter(|part| !part.is_empty());
+        Self { proxy: chosen.0, except: parts.map(Exception::of).collect() }
+    }
+
     /// The proxy for a host (an IPv6 address without brackets). None for this machine itself, for an exception, and
     /// for an IPv6 address in figures, which not every proxy can tell from its port.
     pub fn for_host(&self, host: &str) -> Option<&Proxy> {
@@ -173,15 +177,9 @@ fn is_in(address: IpAddr, net: IpAddr, bits: u8) -> bool {
     }
 }
 
-pub(super) fn proxies(r: &mut Reader) -> Proxies {
-    let chosen = r.parsed(PROXY, Chosen(None), "http://[USER:PASSWORD@]HOST[:PORT], or off");
-    let except = r.text(NO_PROXY, "");
-    let except = except.split([',', ' ']).filter(|part| !part.is_empty()).map(Exception::of).collect();
-    Proxies { proxy: chosen.0, except }
-}
-
 /// A proxy, or `off`.
-struct Chosen(Option<Proxy>);
+#[derive(Default)]
+pub(super) struct Chosen(Option<Proxy>);
 
 impl FromStr for Chosen {
     type Err = NoProxy;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::inputs::{self, Folder, Mqtt};
-use super::proxy::{self, Proxies};
+use super::proxy::{Chosen, Proxies};
 use super::raw::RawConfig;
 use super::reader::{ConfigErrors, Reader};
 use crate::retry::Policy;
@@ -228,6 +228,7 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
 }
 
 fn link(r: &mut Reader) -> Link {
+    let proxy = r.parsed("link.proxy", Chosen::default(), "http://[USER:PASSWORD@]HOST[:PORT], or off");
     Link {
         keep_alive: r.seconds("link.keep_alive_s", 30, 5..=3600),
         connect_timeout: r.seconds("link.connect_timeout_s", 15, 1..=300),
@@ -239,7 +240,7 @@ fn link(r: &mut Reader) -> Link {
         ack_timeout: r.seconds("link.ack_timeout_s", 20, 1..=3600),
         min_rate_bytes_s: r.number("link.min_rate_bytes_s", 1024, 1..=1024 * MIB),
         hello_every: r.seconds("link.hello_every_s", 300, 5..=DAY_S),
-        proxies: proxy::proxies(r),
+        proxies: Proxies::new(proxy, &r.text("link.no_proxy", "")),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn play(world: &World) -> Result<Outcome> {
     agent.start()?;
     wait_until("the agent's word about its certificate", PATIENCE, || {
         let status = agent.status()?;
-        let problems = status["problems"].as_array().context("no problems")?;
+        let problems = status["attention"].as_array().context("nothing is said")?;
         Ok(problems.iter().any(|problem| problem["kind"] == "certificate_expired").then_some(()))
     })?;
     agent.stop();
