@@ -300,6 +300,24 @@ fn joiners_of_a_dynamic_rollout_enter_its_last_stage() {
 }
 
 #[test]
+fn joiners_never_enter_a_stage_that_was_passed_over() {
+    let mut plan = plan(&["3", "50%"]);
+    plan.is_dynamic = true;
+    plan.control_reserve = "1".parse().unwrap();
+    let mut fleet = Fleet::new(plan, 2);
+    fleet.tick(1);
+    fleet.commit_offered();
+    assert_eq!(
+        fleet.rollout.status().stage(),
+        Some(2),
+        "the second stage is empty: the control group is next"
+    );
+    fleet.feed(Actor::Engine, Event::Devices(vec![facts(2)]));
+    fleet.commit_offered();
+    assert_eq!((fleet.status(), fleet.in_phase(Phase::Committed).len()), ("completed", 3));
+}
+
+#[test]
 fn devices_that_have_it_or_cannot_take_it_are_in_no_stage() {
     let plan = plan(&["1", "100%"]).check().unwrap();
     let mut fleet: Vec<Facts> = (0..4).map(facts).collect();

@@ -38,7 +38,8 @@ impl Run<'_> {
         }
         let seed = core.plan.seed.as_deref().unwrap_or(core.id.as_str());
         let phase = skip_reason(&core.plan, facts).map_or(Phase::Queued, Phase::Skipped);
-        let last = u16::try_from(core.plan.stages.len() - 1).ok();
+        // The stage that runs may be behind the last one of the plan already: the control group's.
+        let last = u16::try_from(core.plan.stages.len() - 1).ok().max(core.status.stage());
         let task = Task {
             device: facts.device.clone(),
             stage: if is_late && phase == Phase::Queued { last } else { None },
