@@ -1,6 +1,7 @@
 //! The composition root: the only place that names every part and ties them together.
 
 mod error;
+mod reload;
 mod words;
 
 use std::collections::BTreeMap;
@@ -15,17 +16,19 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::{self, Config};
 use crate::durable::{self, DurableError};
-use crate::health::{self, Breaker, Clock, LogRing, Pulse, Start, Supervisor};
+use crate::health::{self, Breaker, Clock, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
 use crate::inputs;
-use crate::link::{self, Identity, Inputs, Links, Renewal, Reporter, Session};
-use crate::monitor::Monitor;
+use crate::link::{self, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
+use crate::monitor::{Monitor, Shadow};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
 use crate::store::{Spool, SpoolHandle};
 use crate::update::{Core, CoreParts, Driver, Observer, Reported, Vitals, metadata};
 
 pub use error::AppError;
-use words::{commands, hello, offer, status, watch_over};
+use reload::Reload;
+pub use reload::Reloaded;
+use words::{Facts, LastReading, commands, hello, offer, status, watch_over};
 
 /// Task reports on their way to the link. When full the newest wait as "last report of the model".
 const REPORTS: usize = 64;
@@ -50,6 +53,7 @@ pub struct App {
     monitor: Arc<Monitor>,
     clock: Clock,
     drain: Duration,
+    reload: Reload,
     /// Where the local API listens.
     pub listening: String,
     /// `project/device`
@@ -57,12 +61,13 @@ pub struct App {
     _lock: std::fs::File,
 }
 
-/// Bounds of requests to the server.
-pub fn http_limits(config: &config::Link) -> link::http::Limits {
-    link::http::Limits {
+/// How requests to the server go.
+pub fn terms(config: &config::Link) -> link::http::Terms {
+    link::http::Terms {
         connect: config.connect_timeout,
         min_rate_bytes_s: config.min_rate_bytes_s,
         max_rate_bytes_s: config.max_rate_bytes_s,
+        proxies: config.proxies.clone(),
     }
 }
 
@@ -90,17 +95,26 @@ impl App {
             hardware: health::read_hardware(&config.device.class),
             clock: clock.clone(),
         };
+        let (update, updates) = watch::channel(config.update.clone());
+        let (link, link_changes) = watch::channel(config.link.clone());
+        let reload =
+            Reload { current: config.clone(), update, link, spool: spool.handle(), logs: logs.clone() };
         let mut parts = Parts::new(config, identity, run, spool.handle(), logs, start)?;
         if let Some(error) = uncounted {
             let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
-            parts.event("state_unwritable", detail);
+            parts.event(ProblemKind::StateUnwritable, detail);
         }
         if let Some(detail) = spool_report {
-            parts.event("spool_quarantined", detail);
+            parts.event(ProblemKind::SpoolQuarantined, detail);
         }
         let (monitor, drain) = (parts.monitor.clone(), parts.config.health.drain);
-        let supervisor = parts.spawn(listener, &breaker).await?;
-        Ok(Self { supervisor, spool, breaker, monitor, clock, drain, listening, device, _lock: lock })
+        let supervisor = parts.spawn(listener, &breaker, (updates, link_changes)).await?;
+        Ok(Self { supervisor, spool, breaker, monitor, clock, drain, reload, listening, device, _lock: lock })
+    }
+
+    /// Takes over what may change while the agent serves.
+    pub fn reload(&mut self, config: Config) -> Reloaded {
+        self.reload.apply(config)
     }
 
     /// Ends everything in order. Returns the names of the tasks that had to be cut off.
@@ -146,7 +160,7 @@ struct Parts {
     boot: BootStore,
     trusted: metadata::TrustedStore,
     shelf: Shelf,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
     load_at: tokio::time::Instant,
 }
 
@@ -169,13 +183,19 @@ impl Parts {
         let (boot, kept) =
             BootStore::open(state_dir, &metadata::trusted_dir(state_dir)).map_err(AppError::State)?;
         let shelf = Shelf::open(state_dir).map_err(AppError::State)?;
-        let links = Links::new(identity, &run.clock, http_limits(&config.link)).map_err(AppError::Tls)?;
+        let links = Links::new(identity, &run.clock, terms(&config.link)).map_err(AppError::Tls)?;
         let sink = spool.clone();
-        let monitor =
-            Monitor::new(&config.monitor, run.number, Box::new(move |kind, body| sink.offer(kind, body)));
+        let table = Table::default();
+        let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
+        let monitor = Monitor::new(
+            &config.monitor,
+            run.number,
+            shadow,
+            Box::new(move |kind, body| sink.offer(kind, body)),
+        );
         let mut parts = Self {
             run,
-            table: Table::default(),
+            table,
             monitor: Arc::new(monitor),
             spool,
             logs,
@@ -196,9 +216,9 @@ impl Parts {
     fn note_start(&mut self, kept: Kept, start: Start) {
         match kept {
             Kept::Whole => {}
-            Kept::OlderCopy => self.event("boot_record_repaired", "one copy of the boot record was damaged; the other is used".into()),
+            Kept::OlderCopy => self.event(ProblemKind::BootRecordRepaired, "one copy of the boot record was damaged; the other is used".into()),
             Kept::Lost => self.event(
-                "boot_record_lost",
+                ProblemKind::BootRecordLost,
                 "both copies of the boot record were damaged; nothing serves until the server says what to run".into(),
             ),
         }
@@ -209,32 +229,37 @@ impl Parts {
                 "the last {early_ends} starts ended early; committed models serve, new releases wait {} s",
                 wait.as_secs()
             );
-            self.event("crash_loop", detail);
+            self.event(ProblemKind::CrashLoop, detail);
         }
         if !self.run.clock.is_plausible() {
             self.event(
-                "clock_implausible",
+                ProblemKind::ClockImplausible,
                 "the wall clock stands before a time that is known to have passed; the bound is used".into(),
             );
         }
     }
 
     /// Says it in the log, to the server as a record, and in hello as long as this run lasts.
-    fn event(&mut self, name: &str, detail: String) {
-        tracing::error!(event = name, detail, "something needs attention");
-        let event = DeviceEvent { name: name.into(), detail: detail.clone() };
+    fn event(&mut self, kind: ProblemKind, detail: String) {
+        tracing::error!(event = kind.name(), detail, "something needs attention");
+        let event = DeviceEvent { name: kind.name(), detail: detail.clone() };
         offer(&self.spool, Kind::Event, &event);
-        self.problems.push(detail);
+        self.problems.push(Problem::new(kind, detail));
     }
 
-    async fn spawn(self, listener: serve::Listening, breaker: &Breaker) -> Result<Supervisor, AppError> {
+    async fn spawn(
+        self,
+        listener: serve::Listening,
+        breaker: &Breaker,
+        (updates, link_changes): (watch::Receiver<config::Update>, watch::Receiver<config::Link>),
+    ) -> Result<Supervisor, AppError> {
         let mut supervisor = Supervisor::default();
         let stop = supervisor.stop_signal();
         let (reports_tx, reports) = mpsc::channel::<TaskReport>(REPORTS);
         let (downlink_tx, downlink) = mpsc::channel(DOWNLINK);
         let (tasks_tx, tasks) = watch::channel(BTreeMap::<ModelName, TaskReport>::new());
         let (reported_tx, reported) = watch::channel(Reported::default());
-        let (online_tx, online) = watch::channel(false);
+        let (link_tx, link) = watch::channel(LinkState::default());
 
         let core = Core::new(CoreParts {
             state_dir: self.config.state_dir.clone(),
@@ -255,11 +280,22 @@ impl Parts {
             settled_at: tokio::time::Instant::now() + self.config.health.settled_after,
         });
         let commands = commands(self.spool.clone(), self.monitor.clone(), self.logs, self.run.clock.clone());
-        let driver = Driver { core, downlink, commands, pulse: self.pulse.clone() };
+        let driver = Driver { core, downlink, updates, commands, pulse: self.pulse.clone() };
 
-        let hello =
-            hello(self.run.clone(), self.config.device.labels.clone(), reported.clone(), self.spool.clone());
-        let status = status(&self.run, &self.links, hello.clone(), online);
+        let problems = words::problems(reported.clone(), self.spool.clone());
+        let labels = self.config.device.labels.clone();
+        let hello = hello(self.run.clone(), labels, reported.clone(), self.spool.clone(), problems.clone());
+        let resources = LastReading::default();
+        let facts = Facts {
+            link,
+            reported: reported.clone(),
+            resources: resources.clone(),
+            monitor: self.monitor.clone(),
+            spool: self.spool.clone(),
+            spool_max_bytes: self.config.spool.max_bytes,
+            keep_free_bytes: self.config.update.keep_free_bytes,
+        };
+        let status = status(&self.run, &self.links, hello.clone(), problems, facts);
         let session = Session::new(Inputs {
             links: self.links.subscribe(),
             reporter: self.reporter,
@@ -269,11 +305,12 @@ impl Parts {
             tasks,
             reports,
             downlink: downlink_tx,
-            is_online: online_tx,
+            state: link_tx,
             boot_id: self.run.boot_id.clone(),
             clock: self.run.clock.clone(),
             pulse: self.pulse.clone(),
             config: self.config.link.clone(),
+            config_changes: link_changes,
         })
         .map_err(AppError::Address)?;
 
@@ -308,12 +345,12 @@ impl Parts {
             state_dir: self.config.state_dir.clone(),
             links: self.links,
             clock: self.run.clock.clone(),
-            limits: http_limits(&self.config.link),
+            terms: terms(&self.config.link),
         };
         keep(&mut supervisor, "renewal", Arc::new(Mutex::new(renewal)), |renewal, stop| {
             Box::pin(async move { renewal.run(&stop).await })
         });
-        let resources = (self.config.state_dir, self.config.monitor.resources_every);
+        let resources = (self.config.state_dir, self.config.monitor.resources_every, resources);
         supervisor
             .once("monitor", watch_over(self.monitor, self.spool, self.run.clock, resources, stop.clone()));
         let settled = breaker.settle_after(self.config.health.settled_after);

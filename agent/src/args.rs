@@ -58,8 +58,14 @@ pub enum Command {
         /// The archive
         file: PathBuf,
     },
-    /// Ask the running agent what runs, since when, what waits and what is wrong
+    /// Ask the running agent what runs, since when, what waits, what is wrong and what to do
     Status {
+        /// Print everything as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at everything that the agent stands on, and say what to do where it is not well
+    Doctor {
         /// Print everything as JSON
         #[arg(long)]
         json: bool,

@@ -6,7 +6,8 @@ use protocol::DeviceId;
 
 use crate::args::Batch;
 use crate::batch::{self, BatchError};
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors};
+use crate::doctor;
 use crate::exit::Exit;
 use crate::health::{Clock, read_hardware};
 use crate::link::Identity;
@@ -23,11 +24,14 @@ pub async fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_
         Ok(clock) => clock,
         Err(error) => {
             eprintln!("error: {}", chain(&error));
+            if error.is_denied() {
+                eprintln!("run it as the agent's user, or name a folder of your own: --state-dir DIR");
+            }
             return Exit::Config;
         }
     };
     let hardware = read_hardware(&config.device.class);
-    let wish = Wish { token, device, hardware: &hardware, is_forced, limits: app::http_limits(&config.link) };
+    let wish = Wish { token, device, hardware: &hardware, is_forced, terms: app::terms(&config.link) };
     match enroll::enroll(&config.state_dir, &wish, &clock).await {
         Ok(identity) => {
             println!("enrolled as {}/{}", identity.project, identity.device);
@@ -90,6 +94,17 @@ fn exit_of(error: &EnrollError) -> Exit {
         error if error.is_retryable() => Exit::Unavailable,
         _ => Exit::Internal,
     }
+}
+
+/// `doctor`: looks at everything, also at a configuration that is wrong.
+pub fn doctor(config: &Result<Config, ConfigErrors>, is_json: bool) -> Exit {
+    let report = doctor::examine(config);
+    if is_json {
+        println!("{:#}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    report.exit()
 }
 
 /// `status`: asks the running agent.

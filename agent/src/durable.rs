@@ -48,6 +48,11 @@ impl DurableError {
         let is_read_only = |source: &io::Error| source.kind() == io::ErrorKind::ReadOnlyFilesystem;
         matches!(self, Self::Io { source, .. } if is_disk_full(source) || is_read_only(source))
     }
+
+    /// Whether this user may not do that there.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
 }
 
 /// Whether an error says that the disk, or the quota on it, is full.

@@ -8,6 +8,7 @@ pub mod args;
 pub mod batch;
 pub mod commands;
 pub mod config;
+pub mod doctor;
 pub mod durable;
 pub mod exit;
 pub mod health;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use flotilla_agent::app::App;
+use flotilla_agent::app::{App, Reloaded};
 use flotilla_agent::args::{Cli, Command, Settings};
 use flotilla_agent::config::{Config, Log};
 use flotilla_agent::exit::Exit;
@@ -22,12 +22,15 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
+    if let Command::Doctor { json } = cli.command {
+        return commands::doctor(&cli.settings.load(), json).into();
+    }
     let config = match load(&cli.settings) {
         Ok(config) => config,
         Err(exit) => return exit.into(),
     };
     let exit = match cli.command {
-        Command::Run => run(config),
+        Command::Run => run(config, &cli.settings),
         Command::Enroll { token, device_id, force } => match runtime(1) {
             Some(runtime) => runtime.block_on(commands::enroll(&config, &token, device_id.as_ref(), force)),
             None => Exit::Internal,
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
             Some(runtime) => runtime.block_on(commands::import(&config, &file)),
             None => Exit::Internal,
         },
+        Command::Doctor { json } => commands::doctor(&Ok(config), json),
         Command::Status { json } => commands::show_status(&config, json),
         Command::RunBatch(asked) => commands::run_batch(&config, asked),
         Command::CheckConfig => {
@@ -60,7 +64,9 @@ fn start_log(config: &Log) -> LogRing {
     let filter: Targets = config.filter.parse().unwrap_or_else(|_| everything());
     let layer = tracing_subscriber::fmt::layer().with_writer(ring.clone()).with_ansi(false);
     let layer = if config.has_time { layer.boxed() } else { layer.without_time().boxed() };
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     tracing_subscriber::registry().with(layer).with(filter).init();
+    ring.on_filter(move |filter| handle.reload(filter).is_ok());
     ring
 }
 
@@ -76,7 +82,7 @@ fn runtime(workers: usize) -> Option<tokio::runtime::Runtime> {
     built.map_err(|error| eprintln!("error: cannot start threads: {error}")).ok()
 }
 
-fn run(config: Config) -> Exit {
+fn run(config: Config, settings: &Settings) -> Exit {
     let logs = start_log(&config.log);
     // None without git and without the variable: then the banner has no such field.
     let commit = option_env!("FLOTILLA_COMMIT").filter(|commit| !commit.is_empty());
@@ -95,7 +101,7 @@ fn run(config: Config) -> Exit {
                 return Exit::Internal;
             }
         };
-        let app = match App::start(config, logs).await {
+        let mut app = match App::start(config, logs).await {
             Ok(app) => app,
             Err(error) => {
                 tracing::error!(error = chain(&error), "the agent can't start");
@@ -104,7 +110,12 @@ fn run(config: Config) -> Exit {
         };
         tracing::info!(device = app.device, api = %app.listening, "the agent runs");
         ready(&format!("{} on {}", app.device, app.listening));
-        let signal = signals.next().await;
+        let signal = loop {
+            match signals.next().await {
+                "SIGHUP" => reload(&mut app, settings),
+                signal => break signal,
+            }
+        };
         tracing::info!(signal, "stopping");
         let late = app.shut_down().await;
         if late.is_empty() {
@@ -116,7 +127,19 @@ fn run(config: Config) -> Exit {
     })
 }
 
+/// A configuration that is wrong changes nothing.
+fn reload(app: &mut App, settings: &Settings) {
+    match settings.load() {
+        Ok(config) => {
+            let Reloaded { applied, needs_restart } = app.reload(config);
+            tracing::info!(?applied, ?needs_restart, "the configuration was read again");
+        }
+        Err(errors) => tracing::error!(%errors, "the configuration is wrong; nothing was changed"),
+    }
+}
+
 struct Signals {
+    hang_up: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
@@ -124,10 +147,18 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
-        tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
     }
 }

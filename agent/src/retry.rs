@@ -16,13 +16,14 @@ pub struct Policy {
 #[derive(Debug, Clone)]
 pub struct Backoff {
     policy: Policy,
+    widened: Duration,
     failures: u32,
 }
 
 impl Backoff {
     /// No failure yet.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, failures: 0 }
+        Self { policy, widened: Duration::ZERO, failures: 0 }
     }
 
     /// Failures since the last success.
@@ -40,8 +41,16 @@ impl Backoff {
         self.failures = 32;
     }
 
+    /// Other bounds; what the server has asked to widen stays wide.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let widened = self.widened;
+        self.policy = policy;
+        self.widen(widened);
+    }
+
     /// Spread over at least `max` from now on, on the server's word.
     pub fn widen(&mut self, max: Duration) {
+        self.widened = self.widened.max(max);
         self.policy.max = self.policy.max.max(max);
     }
 
@@ -92,5 +101,7 @@ mod tests {
         assert_eq!(backoff.next_delay(u32::MAX), POLICY.max);
         backoff.widen(Duration::from_mins(10));
         assert_eq!(backoff.next_delay(u32::MAX), Duration::from_mins(10));
+        backoff.set_policy(POLICY);
+        assert_eq!(backoff.next_delay(u32::MAX), Duration::from_mins(10), "the server's word stands");
     }
 }

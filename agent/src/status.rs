@@ -1,15 +1,17 @@
-//! `flotilla-agent status`: asks the running agent over its local API and shows it on one screen.
+//! `flotilla-agent status`: asks the running agent over its local API and shows it on one screen ([`screen`]).
 
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use protocol::message::Hello;
 use serde_json::Value;
 
 use crate::config;
+
+mod screen;
+
+pub use screen::{bytes, duration, instant, screen};
 
 /// Bound of each wait for the agent.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,61 +70,4 @@ fn answer(mut stream: impl Read + Write) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
     Ok(answer)
-}
-
-/// One screen: what runs, since when, what waits, what is wrong.
-pub fn screen(status: &Value) -> String {
-    let text = |key: &str| status[key].as_str().unwrap_or("?").to_owned();
-    let mut out = String::new();
-    let Ok(hello) = serde_json::from_value::<Hello>(status.clone()) else {
-        return format!("{status:#}\n");
-    };
-    let online = if status["is_online"] == true { "connected" } else { "NOT connected" };
-    let _ = writeln!(
-        out,
-        "{}/{}  agent {}  up {} s  {online}",
-        text("project"),
-        text("device"),
-        hello.agent_version,
-        hello.uptime_s
-    );
-    for model in &hello.models {
-        let version = |release: &Option<protocol::ReleaseRef>| {
-            release.as_ref().map_or("-".into(), |r| r.version.to_string())
-        };
-        let _ = writeln!(
-            out,
-            "  model {:16} active {:12} candidate {:12} fallback {:12} {:?}",
-            model.model,
-            version(&model.active),
-            version(&model.candidate),
-            version(&model.fallback),
-            model.phase
-        );
-    }
-    if hello.models.is_empty() {
-        let _ = writeln!(out, "  no model yet: the fleet has not asked for one");
-    }
-    let lost: u64 = hello.spool.dropped.iter().map(|loss| loss.count).sum();
-    let _ = writeln!(
-        out,
-        "  telemetry waiting: {} records, {} bytes; dropped so far: {lost}",
-        hello.spool.depth_records, hello.spool.depth_bytes
-    );
-    match hello.metadata {
-        Some(metadata) => {
-            let _ = writeln!(
-                out,
-                "  signed metadata: version {}, {} s old",
-                metadata.timestamp_version, metadata.age_s
-            );
-        }
-        None => {
-            let _ = writeln!(out, "  signed metadata: none yet");
-        }
-    }
-    for problem in &hello.problems {
-        let _ = writeln!(out, "  PROBLEM: {problem}");
-    }
-    out
 }

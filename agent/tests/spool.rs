@@ -13,11 +13,12 @@ use flotilla_agent::health::Clock;
 use flotilla_agent::store::{Spool, SpoolHandle};
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
+use protocol::{Digest, ModelName, UnixMillis};
 
 const MIB: u64 = 1024 * 1024;
 
 fn config(max_bytes: u64) -> config::Spool {
-    config::Spool { max_bytes, commit_after: Duration::from_millis(5), ttl: Duration::from_hours(1) }
+    config::Spool { max_bytes, commit_after: Duration::from_millis(5), ..config::Spool::default() }
 }
 
 fn open(dir: &Path, max_bytes: u64) -> (Spool, Option<String>) {
@@ -121,6 +122,21 @@ fn acknowledged_records_are_deleted_and_the_sequence_goes_on_after_a_restart() {
     assert_eq!(handle.stream(), stream);
     assert_eq!(rt.block_on(handle.append(Kind::Event, vec![11])).unwrap(), 11);
     assert_eq!(handle.state().depth_bytes, 1);
+}
+
+#[test]
+fn ranges_that_the_server_has_above_a_gap_are_deleted_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    let (spool, _) = open(dir.path(), MIB);
+    let handle = spool.handle();
+    for n in 1..=10 {
+        rt.block_on(handle.append(Kind::Event, vec![n])).unwrap();
+    }
+    handle.acknowledge_ranges(2, vec![(5, 6), (9, 12)]);
+    wait_for("deletion", || handle.state().depth_records == 4);
+    let left: Vec<u64> = all(&handle).into_iter().map(|(seq, _)| seq).collect();
+    assert_eq!((left, handle.state().dropped.len()), (vec![3, 4, 7, 8], 0));
 }
 
 #[test]
@@ -229,4 +245,140 @@ fn after_the_state_went_back_numbers_go_on_above_what_the_server_has() {
     let (spool, problem) = open(dir.path(), 64 * MIB);
     assert_eq!(problem, None);
     assert_eq!(all(&spool.handle()), [(1001, b"after".to_vec())]);
+}
+
+fn pane(minute: i64) -> Vec<u8> {
+    let mut builder =
+        profile::ReferenceBuilder::new(profile::features::Extractor::Nothing, vec!["a".into(), "b".into()]);
+    (0..20).for_each(|_| builder.add_classified(&[], &[0.8, 0.2], Some(0)));
+    let reference = builder.build().unwrap();
+    let key = profile::PaneKey {
+        model: ModelName::new("m").unwrap(),
+        digest: Digest::from_bytes([1; 32]),
+        schema: reference.schema.digest(),
+        segment: String::new(),
+        start: UnixMillis(minute * 60_000),
+        end: UnixMillis((minute + 1) * 60_000),
+        run: 1,
+        revision: 0,
+    };
+    let mut pane = profile::Pane::new(key, &reference.schema);
+    (0..=minute % 7).for_each(|_| pane.counters.observe_answer(5.0));
+    pane.encode()
+}
+
+fn answered(records: &[(u64, Vec<u8>)]) -> u64 {
+    records.iter().map(|(_, body)| profile::Pane::decode(body).unwrap().counters.answered).sum()
+}
+
+#[test]
+fn panes_of_a_full_spool_merge_and_not_one_count_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    let (spool, _) = open(dir.path(), MIB);
+    let handle = spool.handle();
+    let many = i64::try_from(3 * MIB).unwrap() / i64::try_from(pane(0).len()).unwrap();
+    let mut counted = 0;
+    for minute in 0..many {
+        counted += u64::try_from(minute % 7 + 1).unwrap();
+        rt.block_on(handle.append(Kind::Pane, pane(minute))).unwrap();
+    }
+    let (state, figures) = (handle.state(), handle.figures());
+    assert!(state.dropped.is_empty() && state.depth_bytes <= MIB, "{state:?}");
+    assert_eq!(state.depth_records + figures.merged_panes, u64::try_from(many).unwrap());
+    assert!(figures.merged_panes > 0);
+    assert_eq!(answered(&all(&handle)), counted);
+    drop(spool);
+    let (spool, report) = open(dir.path(), MIB);
+    assert_eq!((report, answered(&all(&spool.handle()))), (None, counted), "after a restart too");
+    assert_eq!(spool.handle().state().depth_bytes, state.depth_bytes);
+}
+
+#[test]
+fn panes_that_may_have_been_sent_are_not_merged_but_dropped_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    let (spool, _) = open(dir.path(), MIB);
+    let handle = spool.handle();
+    handle.set_sending(true);
+    let many = i64::try_from(3 * MIB).unwrap() / i64::try_from(pane(0).len()).unwrap();
+    for minute in 0..many {
+        rt.block_on(handle.append(Kind::Pane, pane(minute))).unwrap();
+    }
+    wait_for("the mark", || *handle.sendable_seq().borrow() == u64::try_from(many).unwrap());
+    let state = handle.state();
+    let dropped: u64 = state.dropped.iter().map(|loss| loss.count).sum();
+    assert_eq!(
+        (handle.figures().merged_panes, dropped + state.depth_records),
+        (0, u64::try_from(many).unwrap())
+    );
+}
+
+#[test]
+fn nothing_is_sendable_before_it_is_noted_as_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    {
+        let (spool, _) = open(dir.path(), MIB);
+        let handle = spool.handle();
+        rt.block_on(handle.append(Kind::Pane, vec![1])).unwrap();
+        assert_eq!(*handle.sendable_seq().borrow(), 0);
+        handle.set_sending(true);
+        wait_for("the mark", || *handle.sendable_seq().borrow() == 1);
+        handle.set_sending(false);
+        rt.block_on(handle.append(Kind::Pane, vec![2])).unwrap();
+        assert_eq!((*handle.sendable_seq().borrow(), *handle.durable_seq().borrow()), (1, 2));
+    }
+    let (spool, _) = open(dir.path(), MIB);
+    assert_eq!(*spool.handle().sendable_seq().borrow(), 1, "the mark survives a restart");
+}
+
+#[test]
+fn an_encrypted_spool_reads_only_with_its_key_and_the_disk_tells_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    let sealed = config::Spool { encrypt: true, ..config(MIB) };
+    let clock = Clock::open(dir.path()).unwrap();
+    let open = |config: &config::Spool| Spool::open(dir.path(), config, &clock).unwrap();
+    let secret = b"what the model has seen".repeat(500);
+    {
+        let (spool, _) = open(&config(MIB));
+        rt.block_on(spool.handle().append(Kind::Event, b"plain".to_vec())).unwrap();
+    }
+    {
+        let (spool, report) = open(&sealed);
+        assert_eq!(report, None);
+        rt.block_on(spool.handle().append(Kind::Sample, secret.clone())).unwrap();
+    }
+    let on_disk = std::fs::read(dir.path().join("spool/db")).unwrap();
+    assert!(!on_disk.windows(40).any(|bytes| bytes == &secret[..40]), "the disk tells");
+    assert!(on_disk.windows(5).any(|bytes| bytes == b"plain"), "the search works");
+    let expected = vec![(1, b"plain".to_vec()), (2, secret.clone())];
+    assert_eq!(all(&open(&config(MIB)).0.handle()), expected, "switched off again, the key still opens it");
+    std::fs::remove_file(dir.path().join("spool.key")).unwrap();
+    let (spool, report) = open(&sealed);
+    assert!(report.is_some_and(|text| text.contains("another key")));
+    assert!(all(&spool.handle()).is_empty());
+}
+
+#[test]
+fn records_too_old_for_their_kind_are_dropped_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let rt = runtime();
+    let clock = Clock::open(dir.path()).unwrap();
+    {
+        let (spool, _) = open(dir.path(), MIB);
+        for kind in [Kind::Pane, Kind::Log, Kind::Resources] {
+            rt.block_on(spool.handle().append(kind, vec![1])).unwrap();
+        }
+    }
+    // Ten days pass.
+    clock.raise(clock.now().plus_millis(10 * 24 * 3600 * 1000));
+    let (spool, _) = Spool::open(dir.path(), &config(MIB), &clock).unwrap();
+    let handle = spool.handle();
+    rt.block_on(handle.append(Kind::Event, vec![2])).unwrap();
+    let dropped = handle.state().dropped;
+    let kinds: Vec<Kind> = dropped.iter().map(|loss| loss.kind).collect();
+    assert_eq!(kinds, [Kind::Resources, Kind::Log], "panes are worth more time");
+    assert!(dropped.iter().all(|loss| (loss.cause, loss.count) == (LossCause::Expired, 1)), "{dropped:?}");
 }

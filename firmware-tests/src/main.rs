@@ -6,6 +6,8 @@
 mod bench;
 mod crash;
 mod faults;
+mod kills;
+mod rest;
 mod smoke;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +32,11 @@ enum Command {
     Crash(crash::Args),
     /// Figures of the agent's parts; each is a test too.
     Bench(bench::Args),
+    /// The agent and the server with its broker are killed at random: nothing is missing, nothing is there twice.
+    Kills(kills::Args),
+    /// What `kills` kills beside the server.
+    #[command(hide = true)]
+    KillWork(kills::work::Args),
     /// The work that `crash` records.
     #[command(hide = true)]
     CrashWork(crash::work::Args),
@@ -41,6 +48,8 @@ fn main() -> Result<()> {
         Command::Faults(args) => faults::main(&args),
         Command::Crash(args) => crash::main(&args),
         Command::Bench(args) => bench::main(&args),
+        Command::Kills(args) => kills::main(&args),
+        Command::KillWork(args) => kills::work::main(&args),
         Command::CrashWork(args) => crash::work::main(&args),
     }
 }

@@ -37,7 +37,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let folder = crate::fresh(&args.folder)?;
     let binaries = Binaries::in_folder(&args.binaries);
     let config = "[jobs]\nrollout_tick_s = 1\n".to_owned();
-    let fleet = Fleet::start(&binaries, &folder, &ServerOptions { https_port: None, extra_config: config })?;
+    let fleet = Fleet::start(
+        &binaries,
+        &folder,
+        &ServerOptions { extra_config: config, ..ServerOptions::default() },
+    )?;
     fleet.publish(&args.example.join("1.0.0/release.toml").canonicalize()?)?;
     let runner = args.emulator.split_whitespace().map(str::to_owned).collect();
     let native = fleet.add_device(device("native", Vec::new()), &[], None)?;

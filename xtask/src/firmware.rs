@@ -20,12 +20,17 @@ pub(crate) struct Args {
     /// Crash states to try, at least.
     #[arg(long, default_value_t = 50_000)]
     states: u32,
+    /// Minutes of kills.
+    #[arg(long, default_value_t = 5)]
+    minutes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Floor {
     /// The disk as a power cut would leave it, without a machine.
     Crash,
+    /// Agent and server killed at random; nothing is missing, nothing is there twice.
+    Kills,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -33,6 +38,16 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let folder = binaries.agent.parent().context("a binary lies in a folder")?;
     match args.floor {
         Floor::Crash => crash(&folder.join("firmware-tests"), args.states),
+        Floor::Kills => {
+            let mut kills = program(&folder.join("firmware-tests").to_string_lossy());
+            kills
+                .arg("kills")
+                .arg("--binaries")
+                .arg(folder)
+                .arg("--folder")
+                .arg(target_folder()?.join("kills"));
+            check(kills.args(["--seconds", &(args.minutes * 60).to_string()]))
+        }
     }
 }
 

@@ -29,7 +29,8 @@ impl Serving {
         }
         std::fs::create_dir_all(&folder)?;
         let extra_config = "[jobs]\nrollout_tick_s = 1\n".to_owned();
-        let fleet = Fleet::start(binaries, &folder, &ServerOptions { https_port: None, extra_config })?;
+        let fleet =
+            Fleet::start(binaries, &folder, &ServerOptions { extra_config, ..ServerOptions::default() })?;
         let extra_config = "[update]\nprobation_s = 3\n".to_owned();
         let options = AgentOptions { device: name.into(), extra_config, env, ..AgentOptions::default() };
         let agent = fleet.add_device(options, &[], None)?;

@@ -2,23 +2,30 @@
 //! root hands to the parts.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::UnixMillis;
 use protocol::message::{Clock as ClockState, Command, CommandAction, Hello};
-use protocol::telemetry::{Kind, LogLines};
+use protocol::telemetry::{Kind, LogLines, Resources};
 use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Run;
-use crate::health::{Clock, LogRing};
-use crate::link::Links;
+use crate::health::{Clock, LogRing, Problem, ProblemKind};
+use crate::link::{Identity, LinkState, Links};
 use crate::monitor::{self, Monitor};
 use crate::serve;
 use crate::store::SpoolHandle;
 use crate::update::Reported;
 
+/// Room that the spool and the small files want beside an update.
+const ROOM_FOR_ITSELF_BYTES: u64 = 8 * 1024 * 1024;
+
+pub(super) type Problems = Arc<dyn Fn() -> Vec<Problem> + Send + Sync>;
+/// The newest reading of the device's resources.
+pub(super) type LastReading = Arc<Mutex<Option<Resources>>>;
 pub(super) type MakeHello = Arc<dyn Fn() -> Hello + Send + Sync>;
 
 pub(super) fn hello(
@@ -26,10 +33,10 @@ pub(super) fn hello(
     labels: BTreeMap<String, String>,
     reported: watch::Receiver<Reported>,
     spool: SpoolHandle,
+    problems: Problems,
 ) -> MakeHello {
     Arc::new(move || {
-        let Reported { revision, models, metadata, mut problems } = reported.borrow().clone();
-        problems.extend(spool.problem());
+        let Reported { revision, models, metadata, .. } = reported.borrow().clone();
         Hello {
             at: run.clock.now(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
@@ -43,7 +50,7 @@ pub(super) fn hello(
             models,
             spool: spool.state(),
             metadata: metadata.map(|freshness| freshness.state(run.clock.now())),
-            problems,
+            problems: problems().into_iter().map(|problem| problem.detail).collect(),
         }
     })
 }
@@ -52,20 +59,97 @@ pub(super) fn status(
     run: &Run,
     links: &watch::Sender<Arc<Links>>,
     hello: MakeHello,
-    online: watch::Receiver<bool>,
+    problems: Problems,
+    facts: Facts,
 ) -> serve::StatusSource {
     let links = links.subscribe();
-    let started_at: UnixMillis = run.clock.now();
+    let (started_at, clock) = (run.clock.now(), run.clock.clone());
     Arc::new(move || {
-        let identity = &links.borrow().identity;
-        let mut status = serde_json::to_value(hello()).unwrap_or_default();
-        if let serde_json::Value::Object(fields) = &mut status {
-            fields.insert("project".into(), identity.project.as_str().into());
-            fields.insert("device".into(), identity.device.as_str().into());
-            fields.insert("is_online".into(), (*online.borrow()).into());
-            fields.insert("started_at".into(), started_at.0.into());
+        let links = links.borrow().clone();
+        let state = facts.link.borrow().clone();
+        let resources = *facts.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        let hello = hello();
+        let mut attention = problems();
+        attention.extend(noticed(&hello, &state, resources, &links.identity, &facts, clock.now()));
+        let validity = links.identity.validity().ok();
+        let more = json!({
+            "project": links.identity.project,
+            "device": links.identity.device,
+            "is_online": state.is_online,
+            "link": { "since": state.since, "why": state.why, "server": links.identity.mqtt_url },
+            "started_at": started_at,
+            "active_since": facts.reported.borrow().since,
+            "certificate_expires": validity.map(|validity| validity.not_after),
+            "resources": resources,
+            "shadow": facts.monitor.shadow().tallies(),
+            "spool_max_bytes": facts.spool_max_bytes,
+            "spool_figures": facts.spool.figures(),
+            "attention": attention.iter().map(Problem::shown).collect::<Vec<_>>(),
+        });
+        let mut status = serde_json::to_value(hello).unwrap_or_default();
+        if let (Value::Object(fields), Value::Object(more)) = (&mut status, more) {
+            fields.extend(more);
         }
         status
+    })
+}
+
+/// What `status` tells beside hello.
+pub(super) struct Facts {
+    pub(super) link: watch::Receiver<LinkState>,
+    pub(super) reported: watch::Receiver<Reported>,
+    pub(super) resources: LastReading,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) spool: SpoolHandle,
+    pub(super) spool_max_bytes: u64,
+    pub(super) keep_free_bytes: u64,
+}
+
+/// What is wrong without any part having said so: the connection, expiry, room.
+fn noticed(
+    hello: &Hello,
+    link: &LinkState,
+    resources: Option<Resources>,
+    identity: &Identity,
+    facts: &Facts,
+    now: UnixMillis,
+) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if let (false, Some(why)) = (link.is_online, &link.why) {
+        found.push(Problem::new(ProblemKind::Offline, format!("no connection to the server: {why}")));
+    }
+    found.extend(identity.validity().ok().and_then(|validity| validity.problem(now)));
+    if hello.metadata.is_some_and(|metadata| metadata.expires <= now) {
+        let detail = "the signed metadata has expired; nothing new is accepted";
+        found.push(Problem::new(ProblemKind::MetadataExpired, detail));
+    }
+    let waiting = hello.spool.depth_bytes;
+    if waiting > facts.spool_max_bytes / 10 * 8 {
+        let detail = format!("{waiting} of {} bytes of telemetry wait", facts.spool_max_bytes);
+        found.push(Problem::new(ProblemKind::SpoolFilling, detail));
+    }
+    let least = facts.keep_free_bytes.saturating_add(ROOM_FOR_ITSELF_BYTES);
+    if let Some(free) = resources.map(|r| r.disk_free_bytes).filter(|free| *free < least) {
+        let detail = format!("{free} bytes are free on the disk of the state directory, {least} should be");
+        found.push(Problem::new(ProblemKind::DiskLow, detail));
+    }
+    found
+}
+
+/// What is wrong as the parts say it: in hello and status.
+pub(super) fn problems(reported: watch::Receiver<Reported>, spool: SpoolHandle) -> Problems {
+    Arc::new(move || {
+        let mut all = reported.borrow().problems.clone();
+        all.extend(spool.problem().map(|detail| Problem::new(ProblemKind::SpoolUnwritable, detail)));
+        let figures = spool.figures();
+        if figures.is_over_budget {
+            let detail = format!(
+                "{} of {} bytes of flash writes are used up today; telemetry is committed less often",
+                figures.written_today_bytes, figures.write_bytes_per_day
+            );
+            all.push(Problem::new(ProblemKind::WriteBudget, detail));
+        }
+        all
     })
 }
 
@@ -90,7 +174,7 @@ pub(super) async fn watch_over(
     monitor: Arc<Monitor>,
     spool: SpoolHandle,
     clock: Clock,
-    (state_dir, every): (std::path::PathBuf, Duration),
+    (state_dir, every, last): (std::path::PathBuf, Duration, LastReading),
     stop: tokio_util::sync::CancellationToken,
 ) {
     let mut panes = tokio::time::interval(Duration::from_secs(1));
@@ -102,6 +186,7 @@ pub(super) async fn watch_over(
             _ = resources.tick() => {
                 let dir = state_dir.clone();
                 if let Ok(read) = tokio::task::spawn_blocking(move || monitor::read_resources(&dir)).await {
+                    *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
                     offer(&spool, Kind::Resources, &read);
                 }
             }

@@ -5,11 +5,13 @@
 //! agent owns one section struct; nobody but `app` receives the whole.
 
 mod inputs;
+mod proxy;
 mod raw;
 mod reader;
 mod sections;
 
 pub use inputs::{Folder, Mqtt};
+pub use proxy::{Exception, NoProxy, Proxies, Proxy};
 pub use raw::{Origin, RawConfig};
 pub use reader::{ConfigErrors, Problem};
 pub use sections::{Config, Device, Health, Link, Log, Monitor, Serve, Spool, Update};

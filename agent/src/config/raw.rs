@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
+use super::proxy::USUAL;
 use super::reader::{ConfigErrors, Problem};
 use super::sections;
 
@@ -59,13 +60,25 @@ impl RawConfig {
         self
     }
 
-    /// Takes the variables that begin with `FLOTILLA_` and a section of ours; others belong to other programs.
+    /// Takes the variables that begin with `FLOTILLA_` and a section of ours; others belong to other programs, but
+    /// those that name a proxy stand in where nothing of ours names one.
     #[must_use]
     pub fn with_environment(mut self, variables: impl Iterator<Item = (String, String)>) -> Self {
+        let mut proxies = BTreeMap::new();
         for (name, text) in variables {
+            if USUAL.iter().any(|(usual, _)| *usual == name) && !text.is_empty() {
+                proxies.insert(name, text);
+                continue;
+            }
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
             if let Some(key) = sections::key_of_variable(&rest.to_ascii_lowercase()) {
                 self.values.insert(key, (parse_value(&text), Origin::Environment(name)));
+            }
+        }
+        for (name, key) in USUAL {
+            if let Some(text) = proxies.remove(name) {
+                let value = (Value::String(text), Origin::Environment(name.to_owned()));
+                self.values.entry(key.to_owned()).or_insert(value);
             }
         }
         self

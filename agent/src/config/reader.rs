@@ -26,6 +26,13 @@ pub struct Problem {
     pub why: String,
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, key, value, why } = self;
+        write!(f, "{origin}: {} = {value}: {why}", key.as_deref().unwrap_or("-"))
+    }
+}
+
 /// Everything that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigErrors(
@@ -36,9 +43,8 @@ pub struct ConfigErrors(
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration has {} problem(s)", self.0.len())?;
-        for Problem { origin, key, value, why } in &self.0 {
-            let key = key.as_deref().unwrap_or("-");
-            write!(f, "\n  {origin}: {key} = {value}: {why}")?;
+        for problem in &self.0 {
+            write!(f, "\n  {problem}")?;
         }
         Ok(())
     }
@@ -82,6 +88,10 @@ impl Reader {
     pub(super) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
         let parse = |v: &Value| v.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from);
         self.read(key, "a path that begins with /", parse)
+    }
+
+    pub(super) fn optional_text(&mut self, key: &str) -> Option<String> {
+        self.read(key, "a text", |v| v.as_str().filter(|text| !text.is_empty()).map(str::to_owned))
     }
 
     /// Refuses a value that is valid alone, but not together with another one.

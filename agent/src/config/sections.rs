@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::inputs::{self, Folder, Mqtt};
+use super::proxy::{Chosen, Proxies};
 use super::raw::RawConfig;
 use super::reader::{ConfigErrors, Reader};
 use crate::retry::Policy;
@@ -69,6 +70,8 @@ pub struct Link {
     pub max_rate_bytes_s: u64,
     /// Hello is repeated after so long even when nothing changed. Default 300 s.
     pub hello_every: Duration,
+    /// The proxy and its exceptions (`proxy`, `no_proxy`). Default: what `HTTPS_PROXY` and `NO_PROXY` say, else none.
+    pub proxies: Proxies,
 }
 
 /// The update machine.
@@ -90,6 +93,8 @@ pub struct Update {
     pub start_jitter: Duration,
     /// Memory that applying a delta may take; above it, or with 0, the whole blob is fetched. Default 256 MiB.
     pub delta_max_memory_bytes: u64,
+    /// Share of one core that candidates running beside (shadow) may use, in percent. Default 10.
+    pub shadow_cpu_percent: u32,
 }
 
 /// The local API.
@@ -131,8 +136,38 @@ pub struct Spool {
     pub max_bytes: u64,
     /// Records are made durable together after at most so long. Default 200 ms.
     pub commit_after: Duration,
+    /// Readings and log lines may wait so long for their commit. Default 5 s.
+    pub lazy_commit_after: Duration,
     /// Records older than this are dropped and counted. Default 30 days.
     pub ttl: Duration,
+    /// The same for resource readings. Default 7 days.
+    pub resources_ttl: Duration,
+    /// The same for log lines. Default 7 days.
+    pub log_ttl: Duration,
+    /// Flash writes of the whole agent in a day (UTC); over it records are committed less often, up to a minute
+    /// apart. Default 2 GiB; 0: no bound.
+    pub write_bytes_per_day: u64,
+    /// Whether record bodies are encrypted at rest. Default false.
+    pub encrypt: bool,
+    /// File with the key of 32 bytes (raw or hexadecimal); a name without a path is one of systemd's credentials.
+    /// Default: `spool.key` in the state directory, made there.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 * MIB,
+            commit_after: Duration::from_millis(200),
+            lazy_commit_after: Duration::from_secs(5),
+            ttl: Duration::from_secs(30 * DAY_S),
+            resources_ttl: Duration::from_secs(7 * DAY_S),
+            log_ttl: Duration::from_secs(7 * DAY_S),
+            write_bytes_per_day: 2048 * MIB,
+            encrypt: false,
+            key_file: None,
+        }
+    }
 }
 
 /// Staying up.
@@ -187,11 +222,7 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
             resources_every: r.seconds("monitor.resources_every_s", 60, 1..=DAY_S),
             label_ttl: r.seconds("monitor.label_ttl_s", 3600, 1..=30 * DAY_S),
         },
-        spool: Spool {
-            max_bytes: r.number("spool.max_bytes", 64 * MIB, MIB..=1024 * 1024 * MIB),
-            commit_after: r.millis("spool.commit_after_ms", 200, 1..=60_000),
-            ttl: r.seconds("spool.ttl_s", 30 * DAY_S, 60..=3650 * DAY_S),
-        },
+        spool: spool(&mut r),
         health: Health {
             max_early_ends: u32::try_from(r.number("health.max_early_ends", 5, 1..=1000)).unwrap_or(u32::MAX),
             settled_after: r.seconds("health.settled_after_s", 60, 1..=3600),
@@ -203,6 +234,7 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
 }
 
 fn link(r: &mut Reader) -> Link {
+    let proxy = r.parsed("link.proxy", Chosen::default(), "http://[USER:PASSWORD@]HOST[:PORT], or off");
     let link = Link {
         keep_alive: r.seconds("link.keep_alive_s", 30, 5..=3600),
         connect_timeout: r.seconds("link.connect_timeout_s", 15, 1..=300),
@@ -215,6 +247,7 @@ fn link(r: &mut Reader) -> Link {
         min_rate_bytes_s: r.number("link.min_rate_bytes_s", 1024, 1..=1024 * MIB),
         max_rate_bytes_s: r.number("link.max_rate_bytes_s", 0, 0..=1024 * MIB),
         hello_every: r.seconds("link.hello_every_s", 300, 5..=DAY_S),
+        proxies: Proxies::new(proxy, &r.text("link.no_proxy", "")),
     };
     // Below twice the least rate every transfer could be given up as too slow.
     if link.max_rate_bytes_s != 0 && link.max_rate_bytes_s < link.min_rate_bytes_s.saturating_mul(2) {
@@ -236,6 +269,22 @@ fn update(r: &mut Reader) -> Update {
         memory_budget_bytes: r.number("update.memory_budget_bytes", 0, 0..=1024 * 1024 * MIB),
         start_jitter: r.seconds("update.start_jitter_s", 5, 0..=DAY_S),
         delta_max_memory_bytes: r.number("update.delta_max_memory_bytes", 256 * MIB, 0..=1024 * 1024 * MIB),
+        shadow_cpu_percent: u32::try_from(r.number("update.shadow_cpu_percent", 10, 1..=100)).unwrap_or(10),
+    }
+}
+
+fn spool(r: &mut Reader) -> Spool {
+    let ttl = |r: &mut Reader, key: &str, days: u64| r.seconds(key, days * DAY_S, 60..=3650 * DAY_S);
+    Spool {
+        max_bytes: r.number("spool.max_bytes", 64 * MIB, MIB..=1024 * 1024 * MIB),
+        commit_after: r.millis("spool.commit_after_ms", 200, 1..=60_000),
+        lazy_commit_after: r.millis("spool.lazy_commit_after_ms", 5000, 1..=600_000),
+        ttl: ttl(r, "spool.ttl_s", 30),
+        resources_ttl: ttl(r, "spool.resources_ttl_s", 7),
+        log_ttl: ttl(r, "spool.log_ttl_s", 7),
+        write_bytes_per_day: r.number("spool.write_bytes_per_day", 2048 * MIB, 0..=1024 * 1024 * MIB),
+        encrypt: r.boolean("spool.encrypt", false),
+        key_file: r.optional_text("spool.key_file").map(PathBuf::from),
     }
 }
 

@@ -80,6 +80,22 @@ fn variables_of_other_programs_are_left_alone_and_ours_are_checked() {
 }
 
 #[test]
+fn the_usual_proxy_variables_stand_in_where_nothing_of_ours_is_said() {
+    let variables = [("HTTPS_PROXY", "http://b:2"), ("https_proxy", "http://a:1"), ("NO_PROXY", "x.lan")];
+    let with = |raw: RawConfig| {
+        let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        raw.with_environment(variables).check().unwrap().link.proxies
+    };
+    let proxies = with(RawConfig::default());
+    assert_eq!(proxies.for_host("fleet.example").map(ToString::to_string), Some("http://a:1".into()));
+    assert_eq!(proxies.for_host("x.lan"), None);
+    let ours = with(RawConfig::default().with_flags(["link.proxy=off"].into_iter()));
+    assert_eq!(ours.for_host("fleet.example"), None);
+    let wrong = RawConfig::default().with_flags(["link.proxy=socks5://h:1"].into_iter()).check();
+    assert!(wrong.unwrap_err().to_string().contains("link.proxy"));
+}
+
+#[test]
 fn labels_are_a_table_of_texts() {
     let config = from_file("[device.labels]\nsite = \"north\"\n").unwrap();
     assert_eq!(config.device.labels["site"], "north");

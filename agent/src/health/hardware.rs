@@ -12,7 +12,7 @@ pub fn read_hardware(class: &str) -> Hardware {
         class: class.to_owned(),
         cpu_features: cpu_features(&cpuinfo),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-        memory_bytes: memory_bytes(&meminfo),
+        memory_bytes: memory_bytes(&meminfo).min(cgroup_limit().unwrap_or(u64::MAX)),
     }
 }
 
@@ -40,6 +40,14 @@ fn memory_bytes(meminfo: &str) -> u64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// What the service manager allows this process (cgroup version 2); none without a limit.
+fn cgroup_limit() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limit = std::fs::read_to_string(format!("/sys/fs/cgroup/{group}/memory.max")).ok()?;
+    limit.trim().parse().ok()
 }
 
 #[cfg(test)]

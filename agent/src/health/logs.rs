@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines kept.
@@ -12,12 +13,33 @@ const MAX_LINES: usize = 256;
 const MAX_LINE_BYTES: usize = 512;
 
 /// The ring. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct LogRing {
     lines: Arc<Mutex<VecDeque<String>>>,
+    filter: Arc<OnceLock<SetFilter>>,
+}
+
+/// Changes the filter of a running log.
+type SetFilter = Box<dyn Fn(Targets) -> bool + Send + Sync>;
+
+impl std::fmt::Debug for LogRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogRing")
+    }
 }
 
 impl LogRing {
+    /// Names what changes the running log's filter. Only the first one counts.
+    pub fn on_filter(&self, set: impl Fn(Targets) -> bool + Send + Sync + 'static) {
+        let _named_before = self.filter.set(Box::new(set));
+    }
+
+    /// Changes the running log's filter; false when there is none or `text` is no filter.
+    pub fn set_filter(&self, text: &str) -> bool {
+        let Ok(filter) = text.parse() else { return false };
+        self.filter.get().is_some_and(|set| set(filter))
+    }
+
     /// The newest lines, newest last.
     pub fn newest(&self, max_lines: usize) -> Vec<String> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,6 +84,14 @@ impl Write for Tee<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_is_set_only_when_it_is_one_and_someone_listens() {
+        let ring = LogRing::default();
+        assert!(!ring.set_filter("info"));
+        ring.on_filter(|_| true);
+        assert!(ring.set_filter("info,flotilla_agent::link=debug") && !ring.set_filter("info,flotilla_agent=loud"));
+    }
 
     #[test]
     fn the_newest_lines_stay_within_bounds() {

@@ -8,6 +8,7 @@ mod clock;
 mod hardware;
 mod logs;
 mod notify;
+mod problem;
 mod supervisor;
 
 pub use breaker::{Breaker, LoadLog, Start};
@@ -16,4 +17,5 @@ pub use disk::{free_bytes, used_bytes};
 pub use hardware::read_hardware;
 pub use logs::LogRing;
 pub use notify::{BEAT_EVERY, Pulse, ready, stopping};
+pub use problem::{Problem, ProblemKind, ShownProblem};
 pub use supervisor::Supervisor;

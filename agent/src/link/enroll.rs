@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use trust::Ed25519Signer;
 
-use super::http::{FetchError, Http, Limits};
+use super::http::{FetchError, Http, Terms};
 use super::identity::{Identity, IdentityError, Names};
 use super::report::{self, ReportError};
 use super::tls::{TlsError, enrolment_config};
@@ -140,8 +140,8 @@ pub struct Wish<'a> {
     pub hardware: &'a Hardware,
     /// Whether an existing identity may be replaced.
     pub is_forced: bool,
-    /// Bounds of the request.
-    pub limits: Limits,
+    /// How the request goes.
+    pub terms: Terms,
 }
 
 /// Enrols this device; its identity and first root are durable when it returns.
@@ -164,7 +164,7 @@ pub async fn enroll(state_dir: &Path, wish: &Wish<'_>, clock: &Clock) -> Result<
         hardware: wish.hardware,
     };
     let body = serde_json::to_vec(&request).map_err(|error| EnrollError::Answer(error.to_string()))?;
-    let http = Http::new(&token.url, &tls, wish.limits);
+    let http = Http::new(&token.url, &tls, wish.terms.clone());
     let answer = http.post_json("/enroll/v1", body, MAX_ANSWER_BYTES).await.map_err(refusal)?;
     let answer: Answer =
         serde_json::from_slice(&answer).map_err(|error| EnrollError::Answer(error.to_string()))?;

@@ -15,8 +15,9 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
 use protocol::Digest;
 use release::BlobRef;
@@ -24,6 +25,7 @@ use rustls::ClientConfig;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::config::{Proxies, Proxy};
 use crate::durable::DurableError;
 
 /// The minimum rate is judged over this long.
@@ -90,42 +92,57 @@ pub enum FetchError {
     },
 }
 
-/// Bounds of requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+/// How requests go: their bounds, and the proxy in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
     /// TCP and TLS together, and the wait for the first byte.
     pub connect: Duration,
     /// Least average rate in bytes per second.
     pub min_rate_bytes_s: u64,
     /// Highest average rate of a transfer in bytes per second; 0 for none.
     pub max_rate_bytes_s: u64,
+    /// Which proxy stands before which host.
+    pub proxies: Proxies,
 }
 
 /// A client for one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: AnyClient,
     base: Arc<str>,
-    limits: Limits,
+    terms: Terms,
+}
+
+/// Directly, or through a proxy's tunnel; TLS ends at the server either way.
+#[derive(Clone)]
+enum AnyClient {
+    Direct(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Tunnelled(Client<HttpsConnector<Tunnel<HttpConnector>>, Full<Bytes>>),
+}
+
+impl AnyClient {
+    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        match self {
+            Self::Direct(client) => client.request(request),
+            Self::Tunnelled(client) => client.request(request),
+        }
+    }
 }
 
 impl Http {
     /// For the server at `base` (`https://host:port`).
-    pub fn new(base: &str, tls: &Arc<ClientConfig>, limits: Limits) -> Self {
+    pub fn new(base: &str, tls: &Arc<ClientConfig>, terms: Terms) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(limits.connect));
+        tcp.set_connect_timeout(Some(terms.connect));
         tcp.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(ClientConfig::clone(tls))
-            .https_only()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(10))
-            .pool_max_idle_per_host(1)
-            .build(connector);
-        Self { client, base: base.trim_end_matches('/').into(), limits }
+        let host = super::host_and_port(base).map(|(host, _)| host);
+        let proxy = host.and_then(|host| terms.proxies.for_host(&host));
+        let client = match proxy.and_then(|proxy| tunnel(proxy, tcp.clone())) {
+            Some(tunnel) => AnyClient::Tunnelled(client(tls, tunnel)),
+            None => AnyClient::Direct(client(tls, tcp)),
+        };
+        Self { client, base: base.trim_end_matches('/').into(), terms }
     }
 
     /// The body at `path` (beginning with `/`), or none if the server has no such thing.
@@ -211,10 +228,10 @@ impl Http {
         sink: &mut Sink,
         part: &Path,
     ) -> Result<(), FetchError> {
-        let mut pace = Pace::new(self.limits.max_rate_bytes_s);
+        let mut pace = Pace::new(self.terms.max_rate_bytes_s);
         let mut body = response.into_body();
         let (mut window, mut at_window) = (Instant::now(), sink.length);
-        let least = self.limits.min_rate_bytes_s.saturating_mul(RATE_WINDOW.as_secs());
+        let least = self.terms.min_rate_bytes_s.saturating_mul(RATE_WINDOW.as_secs());
         loop {
             let frame = tokio::time::timeout_at(window + RATE_WINDOW, body.frame()).await;
             if window.elapsed() >= RATE_WINDOW {
@@ -252,7 +269,7 @@ impl Http {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(Full::new(body)).map_err(|_| FetchError::Address { url: url.clone() })?;
-        let bound = self.limits.connect * 2;
+        let bound = self.terms.connect * 2;
         match tokio::time::timeout(bound, self.client.request(request)).await {
             Ok(Ok(response)) => Ok((url, response)),
             Ok(Err(error)) => Err(network(&url, &error)),
@@ -297,6 +314,30 @@ impl Http {
             Ok(result) => result.map(|()| bytes),
             Err(_) => Err(FetchError::TooSlow { url: url.into(), bound_s: bound.as_secs() }),
         }
+    }
+}
+
+fn client<C>(tls: &Arc<ClientConfig>, connector: C) -> Client<HttpsConnector<C>, Full<Bytes>>
+where
+    HttpsConnector<C>: Connect + Clone,
+{
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(ClientConfig::clone(tls))
+        .https_only()
+        .enable_http1()
+        .wrap_connector(connector);
+    Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(Duration::from_secs(10))
+        .pool_max_idle_per_host(1)
+        .build(connector)
+}
+
+/// None only for a proxy whose text a request can't carry; the configuration refuses those.
+fn tunnel(proxy: &Proxy, tcp: HttpConnector) -> Option<Tunnel<HttpConnector>> {
+    let tunnel = Tunnel::new(proxy.to_string().parse().ok()?, tcp);
+    match proxy.authorization() {
+        Some(text) => Some(tunnel.with_auth(text.parse().ok()?)),
+        None => Some(tunnel),
     }
 }
 

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use protocol::{DeviceId, Digest, ProjectId};
+use protocol::{DeviceId, Digest, ProjectId, UnixMillis};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use trust::Ed25519Signer;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use crate::durable::{self, DurableError};
+use crate::health::{Problem, ProblemKind};
 
 const FILE: &str = "identity.json";
 const MAX_BYTES: u64 = 128 * 1024;
@@ -147,6 +149,23 @@ impl Identity {
         certificates(&self.ca).ok_or(IdentityError::Field("CA certificate"))
     }
 
+    /// When the certificate holds.
+    ///
+    /// # Errors
+    /// [`IdentityError::Field`].
+    pub fn validity(&self) -> Result<Validity, IdentityError> {
+        let chain = self.tls_chain()?;
+        validity_of(&chain[0]).ok_or(IdentityError::Field("certificate"))
+    }
+
+    /// When the fleet's CA certificate holds.
+    ///
+    /// # Errors
+    /// [`IdentityError::Field`].
+    pub fn ca_validity(&self) -> Result<Validity, IdentityError> {
+        validity_of(&self.tls_ca()?[0]).ok_or(IdentityError::Field("CA certificate"))
+    }
+
     /// The private key.
     ///
     /// # Errors
@@ -154,6 +173,47 @@ impl Identity {
     pub fn tls_key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|_| IdentityError::Field("private key"))
     }
+}
+
+/// When a certificate holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// Its first instant.
+    pub not_before: UnixMillis,
+    /// Its last.
+    pub not_after: UnixMillis,
+}
+
+impl Validity {
+    /// When it is due for renewal: after two thirds of its lifetime.
+    pub fn due(&self) -> UnixMillis {
+        self.after_sixths(4)
+    }
+
+    /// What is wrong with it at `now`.
+    pub fn problem(&self, now: UnixMillis) -> Option<Problem> {
+        if now > self.not_after {
+            let detail = "the device's certificate has expired; the server doesn't let it in any more";
+            return Some(Problem::new(ProblemKind::CertificateExpired, detail));
+        }
+        (now > self.after_sixths(5)).then(|| {
+            let hours = self.not_after.millis_since(now) / 3_600_000;
+            let detail = format!("the device's certificate expires in {hours} hours and was not renewed");
+            Problem::new(ProblemKind::CertificateNotRenewed, detail)
+        })
+    }
+
+    fn after_sixths(&self, sixths: i64) -> UnixMillis {
+        let lifetime_ms = self.not_after.millis_since(self.not_before).max(0);
+        self.not_before.plus_millis(lifetime_ms / 6 * sixths)
+    }
+}
+
+fn validity_of(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let at = |time: ASN1Time| UnixMillis(time.timestamp().saturating_mul(1000));
+    let validity = certificate.validity();
+    Some(Validity { not_before: at(validity.not_before), not_after: at(validity.not_after) })
 }
 
 fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
@@ -189,6 +249,16 @@ mod tests {
         assert_eq!(loaded.report_key().unwrap().seed(), [3; 32]);
         assert!(loaded.tls_chain().is_err(), "no PEM");
         assert!(!format!("{loaded:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn a_certificate_is_due_after_two_thirds_and_a_problem_when_it_was_not_renewed() {
+        let validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis(6_000_000) };
+        assert_eq!(validity.due(), UnixMillis(4_000_000));
+        assert_eq!(validity.problem(UnixMillis(4_900_000)), None);
+        let kind = |at| validity.problem(UnixMillis(at)).map(|problem| problem.kind);
+        assert_eq!(kind(5_100_000), Some(ProblemKind::CertificateNotRenewed));
+        assert_eq!(kind(6_000_001), Some(ProblemKind::CertificateExpired));
     }
 
     #[test]

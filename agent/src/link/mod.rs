@@ -16,9 +16,9 @@ mod report;
 mod session;
 mod tls;
 
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, Validity};
 pub use local::{LocalBroker, Said};
 pub use renew::{Links, RenewError, Renewal};
 pub use report::{ReportError, Reporter};
-pub use session::{Downlink, Inputs, Session};
+pub use session::{Downlink, Inputs, LinkState, Session, host_and_port};
 pub use tls::{TlsError, client_config};

@@ -6,7 +6,8 @@
 //! - it never backs off and `flush` has no timeout: backoff and a watchdog of 2.5 keep-alives are here;
 //! - `publish().await` deadlocks with `poll`: only `try_` calls, with windows below the channel's capacity;
 //! - its packet limits of 10 KiB poison a device: both are set; 65,535 in flight: bounded;
-//! - a PUBACK can be a refusal: it is looked at.
+//! - a PUBACK can be a refusal: it is looked at;
+//! - a proxy's answer is bounded by the time to connect only: the proxy belongs to whoever configures the device.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,11 +20,12 @@ use protocol::{DeviceId, ProjectId};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{TlsConfiguration, Transport};
+use rumqttc::{Proxy, ProxyAuth, ProxyType, TlsConfiguration, Transport};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use crate::retry::{self, Backoff};
+use crate::config::{self, Proxies};
+use crate::retry::{self, Backoff, Policy};
 
 /// Requests that may wait inside the library. Ours stay far below.
 const CHANNEL: usize = 128;
@@ -42,6 +44,7 @@ pub(super) struct Options {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) keep_alive: Duration,
     pub(super) connect_timeout: Duration,
+    pub(super) proxies: Proxies,
     /// The last will on `status`.
     pub(super) will: Vec<u8>,
 }
@@ -79,6 +82,12 @@ pub(super) struct Mqtt {
 impl Mqtt {
     pub(super) fn new(options: Options, backoff: Backoff) -> Self {
         Self { options, backoff, connection: None, connect_at: Instant::now(), is_connected: false }
+    }
+
+    /// Other bounds from the next connection on.
+    pub(super) fn reconfigure(&mut self, keep_alive: Duration, backoff: Policy) {
+        self.options.keep_alive = keep_alive;
+        self.backoff.set_policy(backoff);
     }
 
     /// Spreads reconnects over at least `max`.
@@ -152,10 +161,14 @@ impl Mqtt {
     }
 
     fn connect(&self) -> Connection {
-        let Options { host, port, project, device, tls, keep_alive, connect_timeout, will } =
+        let Options { host, port, project, device, tls, keep_alive, connect_timeout, proxies, will } =
             self.options.clone();
+        let proxy = proxies.for_host(&host).cloned();
         let mut options = MqttOptions::new(topic::client_id(&project, &device), host, port);
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)));
+        if let Some(proxy) = proxy {
+            options.set_proxy(through(proxy));
+        }
         options.set_keep_alive(keep_alive);
         options.set_connection_timeout(connect_timeout.as_secs().max(1));
         options.set_clean_start(true);
@@ -225,6 +238,14 @@ impl Mqtt {
     fn topic(&self, channel: Channel) -> String {
         Topic::new(self.options.project.clone(), self.options.device.clone(), channel).to_string()
     }
+}
+
+fn through(proxy: config::Proxy) -> Proxy {
+    let auth = match proxy.credentials {
+        Some((username, password)) => ProxyAuth::Basic { username, password },
+        None => ProxyAuth::None,
+    };
+    Proxy { ty: ProxyType::Http, auth, addr: proxy.host, port: proxy.port }
 }
 
 pub(super) fn poll(mut event_loop: EventLoop) -> Poll {

@@ -1,60 +1,122 @@
 //! Which part of the spool is on the way. Pure: it decides what to send next and when to send again; deleting is the
 //! spool's, on the server's cumulative acknowledgement only.
+//!
+//! Live first: what became durable after the connect goes ahead, the backlog follows behind it in the room that is
+//! left. An acknowledgement names the ranges that are stored above the cumulative number, so both lanes move on.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Live batches in a row before the backlog gets a turn: a device that is always busy drains it too.
+const LIVE_RUN: u32 = 3;
+
+/// Numbers to read for one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lane {
+    /// The first one that was not sent yet.
+    pub(super) from: u64,
+    /// None from here on.
+    pub(super) before: u64,
+    is_live: bool,
+}
+
 /// The sending side of the sliding window.
 #[derive(Debug)]
 pub(super) struct Pump {
     window: usize,
     ack_timeout: Duration,
-    cursor: u64,
-    outstanding: VecDeque<u64>,
+    /// Next number of the backlog; it ends before `split`.
+    backlog: u64,
+    split: u64,
+    /// Next number of what is live.
+    live: u64,
+    live_run: u32,
+    /// First and last number of each batch on the way.
+    outstanding: VecDeque<(u64, u64)>,
     last_progress: Instant,
     stalls: u32,
 }
 
 impl Pump {
     pub(super) fn new(window: usize, ack_timeout: Duration, now: Instant) -> Self {
-        Self { window, ack_timeout, cursor: 0, outstanding: VecDeque::new(), last_progress: now, stalls: 0 }
+        Self {
+            window,
+            ack_timeout,
+            backlog: 1,
+            split: 1,
+            live: 1,
+            live_run: 0,
+            outstanding: VecDeque::new(),
+            last_progress: now,
+            stalls: 0,
+        }
     }
 
-    /// A fresh connection: nothing is on the way, everything not acknowledged goes again.
-    pub(super) fn restart(&mut self, now: Instant) {
-        self.cursor = 0;
+    /// Other bounds from now on.
+    pub(super) fn reconfigure(&mut self, window: usize, ack_timeout: Duration) {
+        (self.window, self.ack_timeout) = (window, ack_timeout);
+    }
+
+    /// A fresh connection: nothing is on the way, everything not acknowledged goes again; what comes after `durable`
+    /// is live.
+    pub(super) fn restart(&mut self, durable: u64, now: Instant) {
+        self.split = durable.saturating_add(1);
+        (self.backlog, self.live, self.live_run) = (1, self.split, 0);
         self.outstanding.clear();
         self.last_progress = now;
     }
 
-    /// Where to read from, if the window has room.
-    pub(super) fn read_from(&self) -> Option<u64> {
-        (self.outstanding.len() < self.window).then_some(self.cursor)
+    /// What to read next, if the window has room and there is anything; `sendable` is the highest number to send.
+    pub(super) fn next(&self, sendable: u64) -> Option<Lane> {
+        let has_live = self.live <= sendable;
+        let has_backlog = self.backlog < self.split;
+        let room = self.window.saturating_sub(self.outstanding.len());
+        // One place stays free for what is live.
+        let backlog_room = if self.window > 1 && self.split > 1 { room.saturating_sub(1) } else { room };
+        let is_its_turn = !has_live || self.live_run >= LIVE_RUN;
+        if has_backlog && backlog_room > 0 && is_its_turn {
+            let before = self.split.min(sendable.saturating_add(1));
+            return Some(Lane { from: self.backlog, before, is_live: false })
+                .filter(|lane| lane.from < lane.before);
+        }
+        (has_live && room > 0).then(|| Lane {
+            from: self.live,
+            before: sendable.saturating_add(1),
+            is_live: true,
+        })
     }
 
-    /// Whether a chunk that begins with `first_seq` may go now. A gap before it is only understood by the server
-    /// when nothing is on the way: then the batch's floor is its first record.
-    pub(super) fn may_send(&self, first_seq: u64) -> bool {
-        self.outstanding.is_empty() || first_seq == self.cursor
+    /// Nothing is left in this lane.
+    pub(super) fn exhausted(&mut self, lane: Lane) {
+        self.advance(lane, lane.before);
     }
 
-    /// A chunk up to `last_seq` was handed over.
-    pub(super) fn sent(&mut self, last_seq: u64, now: Instant) {
+    /// A batch of this lane up to `last_seq` was handed over.
+    pub(super) fn sent(&mut self, lane: Lane, last_seq: u64, now: Instant) {
         if self.outstanding.is_empty() {
             self.last_progress = now;
         }
-        self.outstanding.push_back(last_seq);
-        self.cursor = last_seq + 1;
+        self.outstanding.push_back((lane.from, last_seq));
+        self.advance(lane, last_seq.saturating_add(1));
     }
 
-    /// The server has everything up to `upto_seq`.
-    pub(super) fn acknowledged(&mut self, upto_seq: u64, now: Instant) {
-        let before = self.outstanding.len();
-        while self.outstanding.front().is_some_and(|last| *last <= upto_seq) {
-            self.outstanding.pop_front();
+    fn advance(&mut self, lane: Lane, next: u64) {
+        if lane.is_live {
+            (self.live, self.live_run) = (next, self.live_run.saturating_add(1));
+        } else {
+            (self.backlog, self.live_run) = (next, 0);
         }
+    }
+
+    /// The server has everything up to `upto_seq`, and these ranges above it.
+    pub(super) fn acknowledged(&mut self, upto_seq: u64, ahead: &[(u64, u64)], now: Instant) {
+        let before = self.outstanding.len();
+        self.outstanding.retain(|(first, last)| {
+            let is_ahead = ahead.iter().any(|range| range.0 <= *first && *last <= range.1);
+            *last > upto_seq && !is_ahead
+        });
         if self.outstanding.len() < before {
             (self.last_progress, self.stalls) = (now, 0);
         }
@@ -66,10 +128,10 @@ impl Pump {
         (!self.outstanding.is_empty()).then(|| self.last_progress + wait)
     }
 
-    /// The deadline has passed.
+    /// The deadline has passed: all of it goes again, in plain order. A server that names no ranges gets on with that.
     pub(super) fn stalled(&mut self, now: Instant) {
         self.stalls += 1;
-        self.restart(now);
+        self.restart(0, now);
     }
 }
 
@@ -79,45 +141,75 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 
-    fn pump() -> (Pump, Instant) {
+    fn pump(durable: u64) -> (Pump, Instant) {
         let now = Instant::now();
-        (Pump::new(2, TIMEOUT, now), now)
+        let mut pump = Pump::new(3, TIMEOUT, now);
+        pump.restart(durable, now);
+        (pump, now)
+    }
+
+    fn send(pump: &mut Pump, sendable: u64, last: u64) -> u64 {
+        let lane = pump.next(sendable).unwrap();
+        pump.sent(lane, last, Instant::now());
+        lane.from
     }
 
     #[test]
-    fn the_window_fills_and_opens_with_acknowledgements() {
-        let (mut pump, now) = pump();
-        assert_eq!(pump.read_from(), Some(0));
-        pump.sent(10, now);
-        assert_eq!(pump.read_from(), Some(11));
-        pump.sent(20, now);
-        assert_eq!(pump.read_from(), None);
-        pump.acknowledged(9, now);
-        assert_eq!(pump.read_from(), None, "not the whole batch");
-        pump.acknowledged(20, now);
-        assert_eq!((pump.read_from(), pump.deadline()), (Some(21), None));
+    fn the_backlog_goes_in_order_and_leaves_a_place_for_what_is_live() {
+        let (mut pump, now) = pump(100);
+        assert_eq!((send(&mut pump, 100, 10), send(&mut pump, 100, 20)), (1, 11));
+        assert_eq!(pump.next(100), None, "the third place is kept free");
+        assert_eq!(send(&mut pump, 105, 105), 101, "a live record overtakes");
+        assert_eq!(pump.next(110), None, "the window is full");
+        pump.acknowledged(9, &[], now);
+        assert_eq!(pump.next(110), None, "not the whole batch");
+        pump.acknowledged(10, &[(101, 105)], now);
+        assert_eq!(send(&mut pump, 110, 110), 106);
+        pump.acknowledged(20, &[(101, 110)], now);
+        assert_eq!((send(&mut pump, 110, 100), pump.next(110)), (21, None));
     }
 
     #[test]
-    fn without_progress_everything_goes_again_and_each_stall_waits_longer() {
-        let (mut pump, now) = pump();
-        pump.sent(10, now);
+    fn a_device_that_is_always_busy_drains_its_backlog_too() {
+        let (mut pump, now) = pump(1000);
+        let (mut sendable, mut lanes) = (1001, Vec::new());
+        for _ in 0..12 {
+            let lane = pump.next(sendable).unwrap();
+            lanes.push(lane.is_live);
+            let last = if lane.is_live { sendable } else { lane.from + 9 };
+            pump.sent(lane, last, now);
+            pump.acknowledged(u64::MAX, &[], now);
+            sendable += 1;
+        }
+        assert_eq!(lanes.iter().filter(|is_live| !**is_live).count(), 3, "{lanes:?}");
+    }
+
+    #[test]
+    fn without_progress_everything_goes_again_in_order_and_each_stall_waits_longer() {
+        let (mut pump, now) = pump(10);
+        let lane = pump.next(10).unwrap();
+        pump.sent(lane, 10, now);
         assert_eq!(pump.deadline(), Some(now + TIMEOUT));
         pump.stalled(now);
-        assert_eq!((pump.read_from(), pump.deadline()), (Some(0), None));
-        pump.sent(10, now);
+        assert_eq!(pump.deadline(), None);
+        let lane = pump.next(12).unwrap();
+        assert_eq!((lane.from, lane.before), (1, 13), "live ones are no exception now");
+        pump.sent(lane, 10, now);
         assert_eq!(pump.deadline(), Some(now + TIMEOUT * 2));
-        pump.acknowledged(10, now);
-        pump.sent(20, now);
+        pump.acknowledged(10, &[], now);
+        let lane = pump.next(12).unwrap();
+        pump.sent(lane, 12, now);
         assert_eq!(pump.deadline(), Some(now + TIMEOUT));
     }
 
     #[test]
-    fn a_gap_waits_until_nothing_is_on_the_way() {
-        let (mut pump, now) = pump();
-        pump.sent(10, now);
-        assert!(pump.may_send(11) && !pump.may_send(15));
-        pump.acknowledged(10, now);
-        assert!(pump.may_send(15));
+    fn an_empty_lane_is_passed_over_until_something_comes() {
+        let (mut pump, _) = pump(0);
+        let lane = pump.next(0);
+        assert_eq!(lane, None, "nothing was ever stored");
+        let lane = pump.next(5).unwrap();
+        pump.exhausted(lane);
+        assert_eq!(pump.next(5), None);
+        assert_eq!(pump.next(6).map(|lane| lane.from), Some(6));
     }
 }

@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::UnixMillis;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::enroll::{EnrollError, certificate_request};
-use super::http::{FetchError, Http, Limits};
+use super::http::{FetchError, Http, Terms};
 use super::identity::{Identity, IdentityError};
 use super::tls::{TlsError, client_config};
 use crate::health::Clock;
@@ -39,9 +37,9 @@ impl Links {
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn new(identity: Identity, clock: &Clock, limits: Limits) -> Result<Self, TlsError> {
+    pub fn new(identity: Identity, clock: &Clock, terms: Terms) -> Result<Self, TlsError> {
         let tls = client_config(&identity, clock)?;
-        let http = Http::new(&identity.device_url, &tls, limits);
+        let http = Http::new(&identity.device_url, &tls, terms);
         Ok(Self { identity, tls, http })
     }
 }
@@ -91,8 +89,8 @@ pub struct Renewal {
     pub links: watch::Sender<Arc<Links>>,
     /// Bounded time.
     pub clock: Clock,
-    /// Bounds of requests.
-    pub limits: Limits,
+    /// How requests go.
+    pub terms: Terms,
 }
 
 impl Renewal {
@@ -123,11 +121,9 @@ impl Renewal {
     }
 
     fn due_in(&self) -> Result<Duration, RenewError> {
-        let chain = self.links.borrow().identity.tls_chain().map_err(|_| RenewError::Certificate)?;
-        let first = chain.first().ok_or(RenewError::Certificate)?;
-        let (_, certificate) = X509Certificate::from_der(first).map_err(|_| RenewError::Certificate)?;
-        let validity = certificate.validity();
-        Ok(due_in(validity.not_before.timestamp(), validity.not_after.timestamp(), self.clock.now()))
+        let validity = self.links.borrow().identity.validity().map_err(|_| RenewError::Certificate)?;
+        let wait_ms = validity.due().millis_since(self.clock.now());
+        Ok(u64::try_from(wait_ms).map_or(Duration::ZERO, Duration::from_millis))
     }
 
     async fn renew(&self) -> Result<(), RenewError> {
@@ -143,33 +139,12 @@ impl Renewal {
             .map_err(RenewError::Fetch)?;
         let Answer { certificate, ca } = serde_json::from_slice(&answer).map_err(RenewError::Answer)?;
         let identity = Identity { certificate, ca, key: key.serialize_pem(), ..links.identity.clone() };
-        let renewed = Links::new(identity, &self.clock, self.limits).map_err(RenewError::Tls)?;
+        let renewed = Links::new(identity, &self.clock, self.terms.clone()).map_err(RenewError::Tls)?;
         let path = format!("/tuf/v1/{}/timestamp.json", renewed.identity.project);
         renewed.http.get(&path, 64 * 1024).await.map_err(RenewError::Trial)?;
         renewed.identity.store(&self.state_dir).map_err(RenewError::Keep)?;
         tracing::info!("the device's certificate is renewed");
         self.links.send_replace(Arc::new(renewed));
         Ok(())
-    }
-}
-
-/// Time until two thirds of the lifetime have passed; zero when they have.
-fn due_in(not_before_s: i64, not_after_s: i64, now: UnixMillis) -> Duration {
-    let lifetime_s = not_after_s.saturating_sub(not_before_s).max(0);
-    let due_s = not_before_s.saturating_add(lifetime_s / 3 * 2);
-    let wait_ms = due_s.saturating_mul(1000).saturating_sub(now.0);
-    u64::try_from(wait_ms).map_or(Duration::ZERO, Duration::from_millis)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn renewal_is_due_after_two_thirds_of_the_lifetime() {
-        assert_eq!(due_in(0, 300, UnixMillis(0)), Duration::from_secs(200));
-        assert_eq!(due_in(0, 300, UnixMillis(150_000)), Duration::from_secs(50));
-        assert_eq!(due_in(0, 300, UnixMillis(200_000)), Duration::ZERO);
-        assert_eq!(due_in(0, 300, UnixMillis(900_000)), Duration::ZERO);
     }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use protocol::message::{Ack, Command, CommandAction, Hello, Status, TaskReport};
 use protocol::telemetry::{Batch, MAX_BATCH_RECORDS};
 use protocol::topic::Channel;
-use protocol::{ModelName, WIRE_VERSION, decode_json, encode_json};
+use protocol::{ModelName, UnixMillis, WIRE_VERSION, decode_json, encode_json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::mqtt::{Happening, Mqtt, Options};
-use super::pump::Pump;
+use super::pump::{Lane, Pump};
 use super::renew::Links;
 use super::report::{Raised, Reporter};
 use crate::config;
@@ -37,6 +37,17 @@ pub enum Downlink {
     Command(Command),
 }
 
+/// The connection as `status` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkState {
+    /// Whether there is one.
+    pub is_online: bool,
+    /// Since when it is so, by the device's clock; none before the first attempt has ended.
+    pub since: Option<UnixMillis>,
+    /// Why there is none.
+    pub why: Option<String>,
+}
+
 /// What the session draws from and feeds.
 pub struct Inputs {
     /// Identity, TLS and HTTP as they are now.
@@ -56,7 +67,7 @@ pub struct Inputs {
     /// Where Desired and commands go. When full they are dropped: the next hello brings them again.
     pub downlink: mpsc::Sender<Downlink>,
     /// Whether the server is connected, for `status`.
-    pub is_online: watch::Sender<bool>,
+    pub state: watch::Sender<LinkState>,
     /// Random id of this boot.
     pub boot_id: String,
     /// Bounded time.
@@ -65,6 +76,8 @@ pub struct Inputs {
     pub pulse: Pulse,
     /// `[link]`
     pub config: config::Link,
+    /// The same, when the configuration was read again.
+    pub config_changes: watch::Receiver<config::Link>,
 }
 
 /// The running conversation.
@@ -95,6 +108,7 @@ impl Session {
             tls: links.tls.clone(),
             keep_alive: inputs.config.keep_alive,
             connect_timeout: inputs.config.connect_timeout,
+            proxies: inputs.config.proxies.clone(),
             will: encode_json(&offline),
         };
         let mqtt = Mqtt::new(options, Backoff::new(inputs.config.backoff));
@@ -104,7 +118,7 @@ impl Session {
 
     /// Talks until `stop`.
     pub async fn run(&mut self, stop: &CancellationToken) {
-        let mut durable = self.inputs.spool.durable_seq();
+        let mut sendable = self.inputs.spool.sendable_seq();
         let mut beat = tokio::time::interval(crate::health::BEAT_EVERY);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_hello = Instant::now();
@@ -117,7 +131,8 @@ impl Session {
                 Some(report) = self.inputs.reports.recv() => self.report(&report),
                 Ok(()) = self.inputs.changed.changed() => self.hello_soon(),
                 Ok(()) = self.inputs.links.changed() => self.relink(),
-                Ok(()) = durable.changed() => {}
+                Ok(()) = self.inputs.config_changes.changed() => self.reconfigure(),
+                Ok(()) = sendable.changed() => {}
                 () = tokio::time::sleep_until(hello_at) => {
                     self.say_hello();
                     last_hello = Instant::now();
@@ -125,7 +140,8 @@ impl Session {
                 () = tokio::time::sleep_until(resend_at) => self.pump.stalled(Instant::now()),
                 _ = beat.tick() => self.inputs.pulse.beat("link"),
             }
-            self.pump_telemetry().await;
+            let highest = *sendable.borrow_and_update();
+            self.pump_telemetry(highest).await;
         }
         self.say_goodbye().await;
     }
@@ -135,8 +151,9 @@ impl Session {
             Happening::Connected => {
                 tracing::info!("connected to the server");
                 self.is_down_said = false;
-                self.inputs.is_online.send_replace(true);
-                self.pump.restart(Instant::now());
+                self.set_online();
+                self.inputs.spool.set_sending(true);
+                self.pump.restart(*self.inputs.spool.durable_seq().borrow(), Instant::now());
                 let online = Status { is_online: true, boot_id: self.inputs.boot_id.clone() };
                 self.mqtt.publish(Channel::Status, true, encode_json(&online));
                 self.say_everything();
@@ -145,7 +162,7 @@ impl Session {
             Happening::Refused(why) => tracing::warn!(why, "the broker refused"),
             Happening::Down(why) => {
                 // Said once; further attempts are only for who looks closer.
-                if self.inputs.is_online.send_replace(false) || !self.is_down_said {
+                if self.set_offline(&why) || !self.is_down_said {
                     tracing::warn!(why, "no connection to the server; trying again");
                 } else {
                     tracing::debug!(why, "still no connection to the server");
@@ -155,12 +172,31 @@ impl Session {
         }
     }
 
+    fn is_online(&self) -> bool {
+        self.inputs.state.borrow().is_online
+    }
+
+    fn set_online(&self) {
+        let since = Some(self.inputs.clock.now());
+        self.inputs.state.send_replace(LinkState { is_online: true, since, why: None });
+    }
+
+    /// Returns whether there was a connection.
+    fn set_offline(&self, why: &str) -> bool {
+        let before = self.inputs.state.borrow().clone();
+        let since = if before.is_online { None } else { before.since };
+        let since = since.or_else(|| Some(self.inputs.clock.now()));
+        self.inputs.state.send_replace(LinkState { is_online: false, since, why: Some(why.to_owned()) });
+        self.inputs.spool.set_sending(false);
+        before.is_online
+    }
+
     fn heard(&mut self, channel: Channel, payload: &[u8]) {
         match channel {
             Channel::Ack => match decode_json::<Ack>(payload) {
                 Ok(ack) if ack.stream == self.inputs.spool.stream() => {
-                    self.inputs.spool.acknowledge(ack.upto_seq);
-                    self.pump.acknowledged(ack.upto_seq, Instant::now());
+                    self.pump.acknowledged(ack.upto_seq, &ack.ahead, Instant::now());
+                    self.inputs.spool.acknowledge_ranges(ack.upto_seq, ack.ahead);
                 }
                 Ok(ack) => tracing::debug!(stream = %ack.stream, "an acknowledgement of an earlier stream"),
                 Err(error) => tracing::warn!(error = %error, "an acknowledgement can't be read"),
@@ -244,7 +280,7 @@ impl Session {
 
     /// Not connected: nothing is lost, the whole state is said after the next connect.
     fn send_signed(&mut self, channel: Channel, payload: &[u8]) {
-        if !*self.inputs.is_online.borrow() {
+        if !self.is_online() {
             return;
         }
         match self.inputs.reporter.sign(channel, payload) {
@@ -261,74 +297,87 @@ impl Session {
         let links = self.inputs.links.borrow_and_update().clone();
         tracing::info!("reconnecting with the renewed certificate");
         self.mqtt.replace_tls(links.tls.clone());
-        self.inputs.is_online.send_replace(false);
+        self.set_offline("reconnecting with the renewed certificate");
     }
 
-    async fn pump_telemetry(&mut self) {
-        while *self.inputs.is_online.borrow() {
-            let Some(from) = self.pump.read_from() else { return };
+    /// What the next connection needs is used then; the current one stays.
+    fn reconfigure(&mut self) {
+        let config = self.inputs.config_changes.borrow_and_update().clone();
+        self.mqtt.reconfigure(config.keep_alive, config.backoff);
+        self.pump.reconfigure(config.window_batches, config.ack_timeout);
+        self.inputs.config = config;
+    }
+
+    async fn pump_telemetry(&mut self, sendable: u64) {
+        while self.is_online() {
+            let Some(lane) = self.pump.next(sendable) else { return };
             let spool = self.inputs.spool.clone();
-            let packed = tokio::task::spawn_blocking(move || pack(&spool, from)).await;
-            let Ok(Some(packed)) = packed else { return };
-            if !self.pump.may_send(packed.first_seq) {
-                return;
+            match tokio::task::spawn_blocking(move || pack(&spool, lane)).await {
+                Ok(Ok(Some(packed))) => {
+                    if !self.mqtt.publish(Channel::Telemetry, false, packed.bytes) {
+                        return;
+                    }
+                    self.pump.sent(lane, packed.last_seq, Instant::now());
+                }
+                Ok(Ok(None)) => self.pump.exhausted(lane),
+                Ok(Err(Unpackable)) | Err(_) => return,
             }
-            if !self.mqtt.publish(Channel::Telemetry, false, packed.bytes) {
-                return;
-            }
-            self.pump.sent(packed.last_seq, Instant::now());
         }
     }
 
     async fn say_goodbye(&mut self) {
-        if *self.inputs.is_online.borrow() {
+        if self.is_online() {
             let offline = Status { is_online: false, boot_id: self.inputs.boot_id.clone() };
             self.mqtt.publish(Channel::Status, true, encode_json(&offline));
             self.mqtt.disconnect(Duration::from_secs(2)).await;
         }
-        self.inputs.is_online.send_replace(false);
+        self.set_offline("the agent stops");
         self.inputs.pulse.retire("link");
     }
 }
 
 struct Packed {
-    first_seq: u64,
     last_seq: u64,
     bytes: Vec<u8>,
 }
 
-/// The next batch, ready for the wire; none when nothing waits.
-fn pack(spool: &SpoolHandle, from: u64) -> Option<Packed> {
-    let chunk = match spool.read(from, MAX_BATCH_RECORDS, BATCH_BYTES) {
-        Ok(chunk) => chunk,
-        Err(error) => {
-            tracing::error!(error = %error, "the spool can't be read");
-            return None;
-        }
-    };
-    let (first_seq, last_seq) = (chunk.records.first()?.seq, chunk.records.last()?.seq);
+/// The spool can't be read now; said in the log.
+struct Unpackable;
+
+/// The next batch of a lane, ready for the wire; none when nothing waits in it.
+fn pack(spool: &SpoolHandle, lane: Lane) -> Result<Option<Packed>, Unpackable> {
+    let Lane { from, before, .. } = lane;
+    let read = spool.read_before(from, before, MAX_BATCH_RECORDS, BATCH_BYTES);
+    let chunk = read.map_err(|error| {
+        tracing::error!(error = %error, "the spool can't be read");
+        Unpackable
+    })?;
+    let (Some(first), Some(last)) = (chunk.records.first(), chunk.records.last()) else { return Ok(None) };
+    let (first_seq, last_seq) = (first.seq, last.seq);
     // Everything before the first record of a batch that is read from the floor is gone: say so.
-    let floor_seq = if from <= chunk.floor_seq { first_seq } else { chunk.floor_seq };
+    let floor_seq = if from <= chunk.floor_seq { first_seq } else { chunk.floor_seq.min(first_seq) };
     let batch = Batch {
         v: WIRE_VERSION,
         stream: spool.stream(),
         floor_seq,
+        from_seq: from.min(first_seq),
         records: chunk.records,
         dropped: chunk.dropped,
     };
     match zstd::bulk::compress(&batch.encode(), 1) {
-        Ok(bytes) => Some(Packed { first_seq, last_seq, bytes }),
+        Ok(bytes) => Ok(Some(Packed { last_seq, bytes })),
         Err(error) => {
             tracing::error!(error = %error, "a batch can't be compressed");
-            None
+            Err(Unpackable)
         }
     }
 }
 
-/// `mqtts://host:port` in its parts.
-fn host_and_port(url: &str) -> Option<(String, u16)> {
-    let rest = url.strip_prefix("mqtts://")?.trim_end_matches('/');
+/// `mqtts://host:port` or `https://host:port` in its parts; an IPv6 address loses its brackets.
+pub fn host_and_port(url: &str) -> Option<(String, u16)> {
+    let rest = url.strip_prefix("mqtts://").or_else(|| url.strip_prefix("https://"))?.trim_end_matches('/');
     let (host, port) = rest.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
 }
 
@@ -343,6 +392,7 @@ mod tests {
     #[test]
     fn addresses_are_split_and_others_refused() {
         assert_eq!(host_and_port("mqtts://edge.example:8883"), Some(("edge.example".into(), 8883)));
+        assert_eq!(host_and_port("mqtts://[::1]:8883"), Some(("::1".into(), 8883)));
         for bad in ["mqtt://h:1", "mqtts://h", "mqtts://:1", "mqtts://h:99999"] {
             assert_eq!(host_and_port(bad), None, "{bad}");
         }

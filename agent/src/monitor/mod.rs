@@ -9,8 +9,10 @@ mod counting;
 mod labels;
 mod recorder;
 mod resources;
+mod shadow;
 mod watch;
 
 pub use labels::{FeedbackError, Label};
 pub use recorder::{Monitor, Outcome, Request, Sink, Times, Totals};
 pub use resources::read as read_resources;
+pub use shadow::{Shadow, ShadowTally};

@@ -12,6 +12,7 @@ use protocol::{Digest, ModelName, UnixMillis};
 
 use super::counting::Counting;
 use super::labels::{FeedbackError, Label, Recent, Said};
+use super::shadow::Shadow;
 use super::watch::Watch;
 use crate::slots::Loaded;
 use crate::update::Vitals;
@@ -131,6 +132,7 @@ pub struct Monitor {
     sink: Sink,
     window: Duration,
     run: u64,
+    shadow: Shadow,
     state: Mutex<State>,
 }
 
@@ -150,7 +152,7 @@ impl std::fmt::Debug for Monitor {
 
 impl Monitor {
     /// `run` is a random number of this run of the agent; it goes into every pane's key.
-    pub fn new(config: &crate::config::Monitor, run: u64, sink: Sink) -> Self {
+    pub fn new(config: &crate::config::Monitor, run: u64, shadow: Shadow, sink: Sink) -> Self {
         let state = State {
             counting: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -158,7 +160,7 @@ impl Monitor {
             recent: Recent::new(config.label_ttl),
             panes: 0,
         };
-        Self { sink, window: config.pane_window, run, state: Mutex::new(state) }
+        Self { sink, window: config.pane_window, run, shadow, state: Mutex::new(state) }
     }
 
     /// Remembers what an inference said, so that a label finds it. Called before the answer leaves, because an
@@ -187,6 +189,7 @@ impl Monitor {
                     counting.answered(request.at, request.times.infer, &rows, &answers)
                 });
                 self.record_totals(request, &key);
+                self.shadow.answered(request, outputs, reference.schema.classes());
             }
             Outcome::Failed(kind) => {
                 self.count(&key, |counting| counting.failed(request.at, kind));
@@ -261,6 +264,21 @@ impl Monitor {
         for pane in closed {
             self.hand_over(Some(pane));
         }
+        self.tell_agreement(now, self.window);
+    }
+
+    fn tell_agreement(&self, now: UnixMillis, every: Duration) {
+        for event in self.shadow.due(now, every) {
+            let mut body = Vec::new();
+            if ciborium::into_writer(&event, &mut body).is_ok() {
+                (self.sink)(Kind::Event, body);
+            }
+        }
+    }
+
+    /// What candidates that run beside have said so far.
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
     }
 
     /// Closes the open panes now: on request for one model, or of all at shutdown.
@@ -273,6 +291,7 @@ impl Monitor {
         for pane in closed {
             self.hand_over(Some(pane));
         }
+        self.tell_agreement(now, Duration::ZERO);
     }
 
     /// Totals per model since the agent started.

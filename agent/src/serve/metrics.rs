@@ -6,15 +6,18 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
 use super::work::Api;
-use crate::monitor::Totals;
+use crate::monitor::{ShadowTally, Totals};
 
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     let mut page = Page::default();
     page.family("flotilla_agent_info", "gauge", "Version of the agent.");
     page.sample("flotilla_agent_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
     models(&mut page, &api);
+    shadow(&mut page, &api);
+    spool(&mut page, &(api.status)());
     page.family("flotilla_requests_waiting", "gauge", "Inferences that wait or run.");
     page.sample("flotilla_requests_waiting", &[], api.waiting());
     page.family("flotilla_overloads_total", "counter", "Inferences refused because the queue was full.");
@@ -55,8 +58,64 @@ fn models(page: &mut Page, api: &Api) {
     }
 }
 
+/// What the status tells about the telemetry spool.
+fn spool(page: &mut Page, status: &Value) {
+    let number = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let figures: [(&str, &str, &str, &str); 5] = [
+        ("flotilla_spool_records", "gauge", "Records that wait for the server.", "/spool/depth_records"),
+        ("flotilla_spool_bytes", "gauge", "Their size.", "/spool/depth_bytes"),
+        (
+            "flotilla_spool_merged_panes_total",
+            "counter",
+            "Panes merged into wider ones because the spool was full.",
+            "/spool_figures/merged_panes",
+        ),
+        (
+            "flotilla_written_today_bytes",
+            "gauge",
+            "Bytes written to flash today (UTC).",
+            "/spool_figures/written_today_bytes",
+        ),
+        (
+            "flotilla_write_budget_bytes",
+            "gauge",
+            "Bytes that may be written in a day; 0: no bound.",
+            "/spool_figures/write_bytes_per_day",
+        ),
+    ];
+    for (name, kind, help, path) in figures {
+        page.family(name, kind, help);
+        page.sample(name, &[], number(path));
+    }
+    page.family("flotilla_spool_dropped_total", "counter", "Records lost since the stream began.");
+    for loss in status["spool"]["dropped"].as_array().into_iter().flatten() {
+        let (kind, cause) = (loss["kind"].as_str().unwrap_or("?"), loss["cause"].as_str().unwrap_or("?"));
+        let count = loss["count"].as_u64().unwrap_or(0);
+        page.sample("flotilla_spool_dropped_total", &[("kind", &kind), ("cause", &cause)], count);
+    }
+}
+
+/// What candidates that run beside have said.
+fn shadow(page: &mut Page, api: &Api) {
+    let tallies = api.monitor.shadow().tallies();
+    let families: [(&str, &str, ReadShadow); 4] = [
+        ("flotilla_shadow_compared_total", "Answers of a candidate that were compared.", |t| t.compared),
+        ("flotilla_shadow_agreed_total", "Those that agree with what was answered.", |t| t.agreed),
+        ("flotilla_shadow_failed_total", "Requests that a candidate failed.", |t| t.failed),
+        ("flotilla_shadow_skipped_total", "Requests that it did not get for want of CPU.", |t| t.skipped),
+    ];
+    for (name, help, value) in families {
+        page.family(name, "counter", help);
+        for tally in &tallies {
+            page.sample(name, &[("model", &tally.model), ("version", &tally.version)], value(tally));
+        }
+    }
+}
+
 /// Takes one figure out of the totals.
 type Read = fn(&Totals) -> u64;
+/// The same for what a candidate has said.
+type ReadShadow = fn(&ShadowTally) -> u64;
 
 /// A page under construction.
 #[derive(Default)]

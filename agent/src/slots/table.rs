@@ -49,6 +49,11 @@ impl Table {
         self.read(|slots| slots.shadow.get(model).cloned())
     }
 
+    /// All candidates that run beside.
+    pub fn all_shadow(&self) -> Vec<Arc<Loaded>> {
+        self.read(|slots| slots.shadow.values().cloned().collect())
+    }
+
     /// All releases that answer now, by model.
     pub fn all_active(&self) -> Vec<Arc<Loaded>> {
         self.read(|slots| slots.active.values().cloned().collect())

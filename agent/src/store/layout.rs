@@ -1,10 +1,14 @@
 //! Version 1 of the spool's keys and values. Frozen: a later layout gets its own file beside this one.
 //!
+//! Later agents add entries and the flag for sealed bodies; what lies here is read by all of them.
+//!
 //! A record lies in pieces of at most [`PIECE_BYTES`]. sled writes a tree leaf over 128 KiB to a file of its own
 //! that it never syncs; with at most 27 items of 4 KiB in a leaf that can't happen.
 
 use protocol::UnixMillis;
 use protocol::telemetry::{Kind, Record};
+
+use super::seal::{OVERHEAD_BYTES, Seal};
 
 /// Largest value that is ever written.
 pub(super) const PIECE_BYTES: usize = 4096;
@@ -17,7 +21,15 @@ pub(super) const STREAM: &[u8] = b"m/stream";
 pub(super) const NEXT_SEQ: &[u8] = b"m/next";
 /// Key of the loss counters, CBOR of `Vec<Loss>`.
 pub(super) const LOSSES: &[u8] = b"m/losses";
+/// Key of the highest sequence number that may have been handed to the link, big-endian.
+pub(super) const SENT: &[u8] = b"m/sent";
+/// Key of what proves the sealing key.
+pub(super) const SEAL: &[u8] = b"m/seal";
+/// Key of the day's flash writes, CBOR of `(day, bytes)`.
+pub(super) const WRITTEN: &[u8] = b"m/written";
 const RECORD: u8 = b'r';
+/// Set in the kind's byte of a sealed record.
+const SEALED: u8 = 0x80;
 
 /// Key of one piece of one record; keys sort by sequence number, then piece.
 pub(super) fn key(seq: u64, piece: u16) -> [u8; 11] {
@@ -40,7 +52,7 @@ pub(super) fn after(seq: u64) -> [u8; 11] {
     key(seq.saturating_add(1), 0)
 }
 
-fn kind_byte(kind: Kind) -> u8 {
+pub(super) fn kind_byte(kind: Kind) -> u8 {
     match kind {
         Kind::Pane => 1,
         Kind::Resources => 2,
@@ -55,11 +67,11 @@ fn kind_of(byte: u8) -> Option<Kind> {
 }
 
 /// The pieces of a record, in order. `None` when the body is longer than the wire allows.
-pub(super) fn pieces(kind: Kind, at: UnixMillis, body: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let length =
-        u32::try_from(body.len()).ok().filter(|_| body.len() <= protocol::telemetry::MAX_RECORD_BYTES)?;
+pub(super) fn pieces(kind: Kind, at: UnixMillis, body: &[u8], is_sealed: bool) -> Option<Vec<Vec<u8>>> {
+    let most = protocol::telemetry::MAX_RECORD_BYTES + if is_sealed { OVERHEAD_BYTES } else { 0 };
+    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= most)?;
     let mut first = Vec::with_capacity(PIECE_BYTES.min(HEAD_BYTES + body.len()));
-    first.push(kind_byte(kind));
+    first.push(kind_byte(kind) | if is_sealed { SEALED } else { 0 });
     first.extend_from_slice(&at.0.to_be_bytes());
     first.extend_from_slice(&length.to_be_bytes());
     let (head, rest) = body.split_at(body.len().min(PIECE_BYTES - HEAD_BYTES));
@@ -67,12 +79,20 @@ pub(super) fn pieces(kind: Kind, at: UnixMillis, body: &[u8]) -> Option<Vec<Vec<
     Some(std::iter::once(first).chain(rest.chunks(PIECE_BYTES).map(<[u8]>::to_vec)).collect())
 }
 
+/// The keys of a record whose body has this length.
+pub(super) fn keys(seq: u64, length: usize) -> impl Iterator<Item = [u8; 11]> {
+    let rest = length.saturating_sub(PIECE_BYTES - HEAD_BYTES).div_ceil(PIECE_BYTES);
+    (0..=u16::try_from(rest).unwrap_or(u16::MAX)).map(move |piece| key(seq, piece))
+}
+
 /// What piece 0 says about its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) kind: Kind,
     pub(super) at: UnixMillis,
+    /// Of the body as it lies there.
     pub(super) length: usize,
+    pub(super) is_sealed: bool,
 }
 
 /// Reads piece 0.
@@ -82,7 +102,8 @@ pub(super) fn head(first: &[u8]) -> Option<(Head, &[u8])> {
     let (length, body) = rest.split_at_checked(4)?;
     let at = UnixMillis(i64::from_be_bytes(at.try_into().ok()?));
     let length = usize::try_from(u32::from_be_bytes(length.try_into().ok()?)).ok()?;
-    Some((Head { kind: kind_of(*kind)?, at, length }, body))
+    let is_sealed = kind & SEALED != 0;
+    Some((Head { kind: kind_of(kind & !SEALED)?, at, length, is_sealed }, body))
 }
 
 /// A record under assembly from its pieces.
@@ -106,10 +127,18 @@ impl Assembly {
         self.body.extend_from_slice(piece);
     }
 
-    /// The record, if all of it was there.
-    pub(super) fn finish(self) -> Option<Record> {
-        let Head { kind, at, length } = self.head;
-        (self.body.len() == length).then(|| Record { seq: self.seq, kind, at, body: self.body.into() })
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The record as it was offered, if all of it was there and the seal opens.
+    pub(super) fn finish(self, seal: Option<&Seal>) -> Option<Record> {
+        let Head { kind, at, length, is_sealed } = self.head;
+        if self.body.len() != length {
+            return None;
+        }
+        let body = if is_sealed { seal?.open(self.seq, kind, &self.body)? } else { self.body };
+        Some(Record { seq: self.seq, kind, at, body: body.into() })
     }
 }
 
@@ -119,11 +148,12 @@ mod tests {
 
     fn round_trip(length: usize) -> Record {
         let body: Vec<u8> = (0..length).map(|i| u8::try_from(i % 251).unwrap()).collect();
-        let pieces = pieces(Kind::Event, UnixMillis(-7), &body).unwrap();
+        let pieces = pieces(Kind::Event, UnixMillis(-7), &body, false).unwrap();
+        assert_eq!(keys(9, length).count(), pieces.len());
         assert!(pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
         let mut assembly = Assembly::begin(9, &pieces[0]).unwrap();
         pieces[1..].iter().for_each(|piece| assembly.extend(piece));
-        let record = assembly.finish().unwrap();
+        let record = assembly.finish(None).unwrap();
         assert_eq!(*record.body, body);
         record
     }
@@ -135,7 +165,8 @@ mod tests {
             assert_eq!((record.seq, record.kind, record.at), (9, Kind::Event, UnixMillis(-7)));
         }
         assert!(
-            pieces(Kind::Log, UnixMillis(0), &vec![0; protocol::telemetry::MAX_RECORD_BYTES + 1]).is_none()
+            pieces(Kind::Log, UnixMillis(0), &vec![0; protocol::telemetry::MAX_RECORD_BYTES + 1], false)
+                .is_none()
         );
     }
 
@@ -144,14 +175,16 @@ mod tests {
         assert!(key(1, 9) < key(2, 0) && key(255, 0) < key(256, 0));
         assert_eq!(parse_key(&key(7, 3)), Some((7, 3)));
         assert!(
-            [STREAM, NEXT_SEQ, LOSSES].iter().all(|meta| parse_key(meta).is_none() && **meta < key(0, 0)[..])
+            [STREAM, NEXT_SEQ, LOSSES, SENT, SEAL, WRITTEN]
+                .iter()
+                .all(|meta| parse_key(meta).is_none() && **meta < key(0, 0)[..])
         );
     }
 
     #[test]
     fn a_record_with_a_piece_missing_is_none() {
-        let pieces = pieces(Kind::Pane, UnixMillis(0), &[1; 9000]).unwrap();
-        assert!(Assembly::begin(1, &pieces[0]).unwrap().finish().is_none());
+        let pieces = pieces(Kind::Pane, UnixMillis(0), &[1; 9000], false).unwrap();
+        assert!(Assembly::begin(1, &pieces[0]).unwrap().finish(None).is_none());
         assert!(Assembly::begin(1, b"\x00short").is_none());
     }
 }

@@ -2,12 +2,19 @@
 //!
 //! sled is used nowhere else. It holds only what can be lost without harm to trust or booting; everything that is
 //! lost is counted exactly. "Durable" means fsync: see [`sync`]. One thread owns all writes and commits in
-//! groups; readers (the link) iterate without blocking it. Tests: `tests/spool_kill.rs` and in each module.
+//! groups; readers (the link) iterate without blocking it. When full, panes merge before anything is dropped. Tests:
+//! `tests/spool.rs`, `firmware-tests crash` and in each module.
 
+mod budget;
 mod layout;
+mod merge;
 mod opening;
+mod policy;
+mod records;
+mod room;
+mod seal;
 mod spool;
 mod sync;
 mod writer;
 
-pub use spool::{Chunk, Depth, Spool, SpoolError, SpoolHandle};
+pub use spool::{Chunk, Depth, Figures, Spool, SpoolError, SpoolHandle};

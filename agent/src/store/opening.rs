@@ -16,7 +16,7 @@ use super::layout;
 use super::spool::{Depth, SpoolError};
 use super::sync::Durable;
 use super::writer::MIN_ROOM_BYTES;
-use crate::durable;
+use crate::{config, durable};
 
 /// Openings that did not come back before the database is moved aside unopened.
 const MAX_LOST_OPENINGS: u8 = 2;
@@ -28,12 +28,16 @@ pub(super) struct Opened {
     pub(super) depth: Depth,
     pub(super) floor_seq: u64,
     pub(super) losses: BTreeMap<(Kind, LossCause), u64>,
+    /// The highest number that may have been sent.
+    pub(super) sent: u64,
+    /// Day and bytes of flash writes.
+    pub(super) written: (i64, u64),
     /// What happened, as one sentence, if anything did.
     pub(super) report: Option<String>,
 }
 
 /// Opens the database in `dir`, or moves it aside and makes a new one.
-pub(super) fn open(dir: &Path) -> Result<Opened, SpoolError> {
+pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolError> {
     check_room(dir.parent().unwrap_or(dir))?;
     let marker = dir.with_extension("opening");
     let lost = durable::read_bounded(&marker, 8)
@@ -42,21 +46,23 @@ pub(super) fn open(dir: &Path) -> Result<Opened, SpoolError> {
     let lost = lost.unwrap_or(0);
     if lost >= MAX_LOST_OPENINGS {
         let why = format!("{lost} openings in a row ended the process");
-        return quarantine_and_open(dir, &marker, &why);
+        return quarantine_and_open(dir, &marker, &why, config);
     }
     durable::make_dir(dir).map_err(SpoolError::Files)?;
     durable::write_atomic(&marker, &[lost + 1]).map_err(SpoolError::Files)?;
-    match std::panic::catch_unwind(|| open_and_scan(dir)) {
+    match std::panic::catch_unwind(|| open_and_scan(dir, config)) {
         Ok(Ok(opened)) => {
             remove(&marker)?;
             Ok(opened)
         }
-        Ok(Err(error)) if is_damage(&error) => quarantine_and_open(dir, &marker, &with_source(&error)),
+        Ok(Err(error)) if is_damage(&error) => {
+            quarantine_and_open(dir, &marker, &with_source(&error), config)
+        }
         Ok(Err(error)) => {
             remove(&marker)?;
             Err(error)
         }
-        Err(_panic) => quarantine_and_open(dir, &marker, "the database's reader panicked"),
+        Err(_panic) => quarantine_and_open(dir, &marker, "the database's reader panicked", config),
     }
 }
 
@@ -70,7 +76,12 @@ fn check_room(state_dir: &Path) -> Result<(), SpoolError> {
     Err(SpoolError::Files(durable::DurableError::Io { operation: "open the spool in", path, source }))
 }
 
-fn quarantine_and_open(dir: &Path, marker: &Path, why: &str) -> Result<Opened, SpoolError> {
+fn quarantine_and_open(
+    dir: &Path,
+    marker: &Path,
+    why: &str,
+    config: &config::Spool,
+) -> Result<Opened, SpoolError> {
     let aside: PathBuf = dir.with_extension("quarantined");
     let io = |operation, source| {
         SpoolError::Files(durable::DurableError::Io { operation, path: aside.clone(), source })
@@ -85,7 +96,7 @@ fn quarantine_and_open(dir: &Path, marker: &Path, why: &str) -> Result<Opened, S
     }
     durable::make_dir(dir).map_err(SpoolError::Files)?;
     remove(marker)?;
-    let mut opened = open_and_scan(dir)?;
+    let mut opened = open_and_scan(dir, config)?;
     opened.report = Some(format!(
         "the telemetry spool could not be read ({why}); it was moved to {} and a new stream began",
         aside.display()
@@ -111,8 +122,10 @@ fn is_damage(error: &SpoolError) -> bool {
                 ) && !io.to_string().contains("could not acquire lock")
             }
         },
-        SpoolError::Entry(_) => true,
-        SpoolError::Files(_) | SpoolError::TooLarge { .. } | SpoolError::Closed => false,
+        SpoolError::Entry(_) | SpoolError::OtherKey => true,
+        SpoolError::Files(_) | SpoolError::Key { .. } | SpoolError::TooLarge { .. } | SpoolError::Closed => {
+            false
+        }
     }
 }
 
@@ -133,8 +146,9 @@ fn remove(path: &Path) -> Result<(), SpoolError> {
         })
 }
 
-fn open_and_scan(dir: &Path) -> Result<Opened, SpoolError> {
-    let durable = Durable::open(dir)?;
+fn open_and_scan(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolError> {
+    let durable = Durable::open(dir, config)?;
+    check_seal(&durable)?;
     let stream = match get(&durable, layout::STREAM)? {
         Some(bytes) => stream_from(&bytes).ok_or(SpoolError::Entry("stream"))?,
         None => begin_stream(&durable)?,
@@ -147,6 +161,10 @@ fn open_and_scan(dir: &Path) -> Result<Opened, SpoolError> {
         Some(bytes) => ciborium::from_reader(bytes.as_ref()).map_err(|_| SpoolError::Entry("losses"))?,
         None => Vec::new(),
     };
+    let sent = get(&durable, layout::SENT)?
+        .and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)));
+    let written =
+        get(&durable, layout::WRITTEN)?.and_then(|bytes| ciborium::from_reader(bytes.as_ref()).ok());
     let (depth, floor) = scan(&durable)?;
     Ok(Opened {
         durable: Arc::new(durable),
@@ -154,9 +172,27 @@ fn open_and_scan(dir: &Path) -> Result<Opened, SpoolError> {
         next_seq,
         depth,
         floor_seq: floor.unwrap_or(next_seq),
+        // Before the mark was kept, anything may have been sent.
+        sent: sent.unwrap_or(next_seq.saturating_sub(1)),
+        written: written.unwrap_or_default(),
         losses: losses.into_iter().map(|loss| ((loss.kind, loss.cause), loss.count)).collect(),
         report: None,
     })
+}
+
+/// The key must be the one that sealed what lies there. The first use of a key leaves its proof.
+fn check_seal(durable: &Durable) -> Result<(), SpoolError> {
+    match (get(durable, layout::SEAL)?, &durable.seal) {
+        (None, None) => Ok(()),
+        (Some(proof), Some(seal)) if seal.has_made(&proof) => Ok(()),
+        (Some(_), _) => Err(SpoolError::OtherKey),
+        (None, Some(seal)) => {
+            let proof = seal.proof().ok_or(SpoolError::Entry("seal"))?;
+            let written = durable.db.insert(layout::SEAL, proof);
+            written.map_err(|source| SpoolError::Sled { operation: "write", source })?;
+            durable.commit()
+        }
+    }
 }
 
 fn get(durable: &Durable, key: &[u8]) -> Result<Option<sled::IVec>, SpoolError> {

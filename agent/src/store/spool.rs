@@ -1,7 +1,7 @@
 //! The spool as the rest of the agent sees it: offer, append, read, acknowledge.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,10 +12,10 @@ use protocol::telemetry::{Kind, MAX_RECORD_BYTES, Record};
 use protocol::{StreamId, UnixMillis};
 use tokio::sync::{oneshot, watch};
 
-use super::layout::{self, Assembly};
 use super::opening;
+use super::records::{Found, Records};
 use super::sync::Durable;
-use super::writer::{Order, Writer};
+use super::writer::{Heights, Order, Writer};
 use crate::config;
 use crate::durable::DurableError;
 use crate::health::Clock;
@@ -45,6 +45,15 @@ pub enum SpoolError {
         /// Its size.
         got: usize,
     },
+    /// The file that should hold the sealing key does not.
+    #[error("{path} holds no key of 32 bytes", path = path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// What lies in the spool was sealed with another key.
+    #[error("the spool was sealed with another key")]
+    OtherKey,
     /// The writer has ended.
     #[error("the spool is closed")]
     Closed,
@@ -82,6 +91,22 @@ pub(super) struct Visible {
     pub(super) floor_seq: u64,
     pub(super) losses: std::collections::BTreeMap<(Kind, LossCause), u64>,
     pub(super) problem: Option<String>,
+    pub(super) figures: Figures,
+}
+
+/// What the spool counts beside depth and losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Figures {
+    /// Panes that went into wider ones since the start.
+    pub merged_panes: u64,
+    /// Bytes that the agent has written to flash today (UTC), blobs included.
+    pub written_today_bytes: u64,
+    /// What may be written in a day; 0: no bound.
+    pub write_bytes_per_day: u64,
+    /// Whether commits are rarer because of it.
+    pub is_over_budget: bool,
+    /// Whether new records are encrypted at rest.
+    pub is_encrypted: bool,
 }
 
 impl Visible {
@@ -94,6 +119,7 @@ impl Visible {
             floor_seq: 0,
             losses: std::collections::BTreeMap::new(),
             problem: None,
+            figures: Figures::default(),
         })
     }
 }
@@ -103,6 +129,8 @@ pub(super) struct Shared {
     /// The open database; none before it could be opened and while it is being reopened after an error.
     pub(super) durable: Mutex<Option<Arc<Durable>>>,
     pub(super) queued_bytes: AtomicUsize,
+    /// Whether the link may hand records over now.
+    pub(super) is_sending: AtomicBool,
 }
 
 impl Shared {
@@ -127,6 +155,7 @@ pub struct SpoolHandle {
     orders: SyncSender<Order>,
     shared: Arc<Shared>,
     durable_seq: watch::Receiver<u64>,
+    sendable_seq: watch::Receiver<u64>,
     clock: Clock,
 }
 
@@ -147,10 +176,13 @@ impl Spool {
             visible: Mutex::new(Visible::closed()?),
             durable: Mutex::new(None),
             queued_bytes: AtomicUsize::new(0),
+            is_sending: AtomicBool::new(false),
         });
         let (orders, inbox) = mpsc::sync_channel(QUEUE_ORDERS);
         let (durable_tx, durable_seq) = watch::channel(0);
-        let mut writer = Writer::new(dir, config.clone(), clock.clone(), shared.clone(), durable_tx);
+        let (sendable_tx, sendable_seq) = watch::channel(0);
+        let heights = Heights { durable: durable_tx, sendable: sendable_tx };
+        let mut writer = Writer::new(dir, config.clone(), clock.clone(), shared.clone(), heights);
         let report = writer.open();
         let thread = std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&inbox));
         let thread = thread.map_err(|source| {
@@ -160,7 +192,7 @@ impl Spool {
                 source,
             })
         })?;
-        let handle = SpoolHandle { orders, shared, durable_seq, clock: clock.clone() };
+        let handle = SpoolHandle { orders, shared, durable_seq, sendable_seq, clock: clock.clone() };
         Ok((Self { handle, thread: Some(thread) }, report))
     }
 
@@ -239,7 +271,12 @@ impl SpoolHandle {
     /// The server has stored everything up to `upto_seq`: it may be deleted. Idempotent; never waits, because the
     /// next acknowledgement repeats this one.
     pub fn acknowledge(&self, upto_seq: u64) {
-        let _full = self.orders.try_send(Order::Acknowledged(upto_seq));
+        self.acknowledge_ranges(upto_seq, Vec::new());
+    }
+
+    /// The same, and the server has these ranges above it too.
+    pub fn acknowledge_ranges(&self, upto_seq: u64, ahead: Vec<(u64, u64)>) {
+        let _full = self.orders.try_send(Order::Acknowledged(upto_seq, ahead));
     }
 
     /// Up to `max_records` durable records from `from_seq` on, whose bodies have about `max_bytes` in all (at
@@ -248,36 +285,66 @@ impl SpoolHandle {
     /// # Errors
     /// [`SpoolError`]; the records stay.
     pub fn read(&self, from_seq: u64, max_records: usize, max_bytes: usize) -> Result<Chunk, SpoolError> {
+        self.read_before(from_seq, u64::MAX, max_records, max_bytes)
+    }
+
+    /// The same, and none from `before_seq` on. A record that can't be read is left out, deleted and counted as lost.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; the records stay.
+    pub fn read_before(
+        &self,
+        from_seq: u64,
+        before_seq: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Chunk, SpoolError> {
         let (floor_seq, dropped) = self.shared.visible(|v| (v.floor_seq, losses(v)));
         let durable = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut chunk = Chunk { floor_seq, records: Vec::new(), dropped };
         let Some(durable) = durable else { return Ok(chunk) };
-        let (mut bytes, mut open): (usize, Option<Assembly>) = (0, None);
-        let from = layout::key(from_seq.max(floor_seq), 0);
-        let last = layout::after(*self.durable_seq.borrow());
-        for entry in durable.db.range(from..last) {
-            let (key, value) = entry.map_err(|source| SpoolError::Sled { operation: "read", source })?;
-            match (layout::parse_key(&key), &mut open) {
-                (Some((seq, 0)), _) => {
-                    chunk.records.extend(open.take().and_then(Assembly::finish));
-                    if chunk.records.len() >= max_records || (bytes + value.len() > max_bytes && bytes > 0) {
-                        return Ok(chunk);
-                    }
-                    bytes += layout::head(&value).map_or(0, |(head, _)| head.length);
-                    if bytes > max_bytes && !chunk.records.is_empty() {
-                        return Ok(chunk);
-                    }
-                    open = Assembly::begin(seq, &value);
-                }
-                (Some((seq, _)), Some(assembly)) if assembly.seq() == seq => assembly.extend(&value),
-                (Some(_) | None, _) => {}
+        let (mut bytes, last) = (0_usize, before_seq.saturating_sub(1).min(*self.durable_seq.borrow()));
+        for found in Records::new(&durable, from_seq.max(floor_seq), last) {
+            let Found { seq, record, .. } = found?;
+            let Some(record) = record else {
+                let _busy = self.orders.try_send(Order::Unreadable(seq));
+                continue;
+            };
+            bytes += record.body.len();
+            if bytes > max_bytes && !chunk.records.is_empty() {
+                break;
+            }
+            chunk.records.push(record);
+            if chunk.records.len() >= max_records {
+                break;
             }
         }
-        chunk.records.extend(open.and_then(Assembly::finish));
         Ok(chunk)
     }
 
-    /// The highest durable sequence number; changes wake the link.
+    /// Other bounds from now on; whether and with which key records are sealed stays. False when the writer is too busy.
+    pub fn reconfigure(&self, config: config::Spool) -> bool {
+        self.orders.try_send(Order::Configure(Box::new(config))).is_ok()
+    }
+
+    /// The link begins or ends to hand records over. What is durable becomes sendable with the writer's next commit,
+    /// which notes it: what may have been sent is never merged.
+    pub fn set_sending(&self, is_sending: bool) {
+        self.shared.is_sending.store(is_sending, Ordering::Relaxed);
+        let _busy = self.orders.try_send(Order::Look);
+    }
+
+    /// The highest sequence number that may be sent; changes wake the link.
+    pub fn sendable_seq(&self) -> watch::Receiver<u64> {
+        self.sendable_seq.clone()
+    }
+
+    /// Merged panes and flash writes.
+    pub fn figures(&self) -> Figures {
+        self.shared.visible(|v| v.figures)
+    }
+
+    /// The highest durable sequence number.
     pub fn durable_seq(&self) -> watch::Receiver<u64> {
         self.durable_seq.clone()
     }

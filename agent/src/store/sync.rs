@@ -2,12 +2,16 @@
 //! cut, and it never syncs its `conf` file. The remedy, proven by crash states: after creation fsync every file,
 //! the directory and its parent; after every `flush()` call `sync_data` on the `db` file.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use protocol::telemetry::Kind;
+
+use super::seal::Seal;
 use super::spool::SpoolError;
-use crate::durable;
+use crate::{config, durable};
 
 /// Pages of the tree that sled keeps in memory.
 const CACHE_BYTES: u64 = 1024 * 1024;
@@ -15,13 +19,19 @@ const CACHE_BYTES: u64 = 1024 * 1024;
 /// An open database whose commits survive a power cut.
 pub(super) struct Durable {
     pub(super) db: sled::Db,
+    /// Opens sealed records; none when there is no key.
+    pub(super) seal: Option<Seal>,
+    is_sealing: bool,
     file: File,
     flushing: Mutex<()>,
 }
 
 impl Durable {
     /// Opens or creates the database in `dir`; all of its files are durable when this returns.
-    pub(super) fn open(dir: &Path) -> Result<Self, SpoolError> {
+    /// New records are sealed when the configuration says so.
+    pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Self, SpoolError> {
+        let seal = Seal::load(config, dir.parent().unwrap_or(dir), config.encrypt)?;
+        let is_sealing = config.encrypt;
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let db = config.open().map_err(|source| SpoolError::Sled { operation: "open", source })?;
         db.flush().map_err(|source| SpoolError::Sled { operation: "flush", source })?;
@@ -29,7 +39,23 @@ impl Durable {
         durable::sync_dir(dir.parent().unwrap_or(dir)).map_err(SpoolError::Files)?;
         let path = dir.join("db");
         let file = File::open(&path).map_err(|source| io("open", path, source))?;
-        Ok(Self { db, file, flushing: Mutex::new(()) })
+        Ok(Self { db, seal, is_sealing, file, flushing: Mutex::new(()) })
+    }
+
+    /// A record's body as it is to be stored, and whether it is sealed.
+    pub(super) fn stored<'a>(
+        &self,
+        seq: u64,
+        kind: Kind,
+        body: &'a [u8],
+    ) -> Result<(Cow<'a, [u8]>, bool), SpoolError> {
+        match self.seal.as_ref().filter(|_| self.is_sealing) {
+            None => Ok((body.into(), false)),
+            Some(seal) => {
+                let sealed = seal.seal(seq, kind, body).ok_or(SpoolError::Entry("sealed record"))?;
+                Ok((sealed.into(), true))
+            }
+        }
     }
 
     /// Everything applied before is durable when this returns.

@@ -1,8 +1,8 @@
-//! The spool's one writing thread: group commit, deletion of what the server has, bound and age, and recovery
-//! when the disk fails. A group that could not be committed is kept and tried again, so a full disk loses nothing
+//! The spool's one writing thread: group commit and recovery when the disk fails; room is made in [`super::room`].
+//! A group that could not be committed is kept and tried again, so a full disk loses nothing
 //! that was accepted.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,53 +10,76 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::UnixMillis;
-use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 use tokio::sync::{oneshot, watch};
 
+use super::budget::{self, Budget};
 use super::layout;
 use super::opening::{self, Opened};
-use super::spool::{Shared, SpoolError, is_expired, losses};
+use super::policy;
+use super::spool::{Shared, SpoolError, losses};
 use super::sync::Durable;
 use crate::config;
 use crate::health::Clock;
 
 /// Records of one group at most; bounds the memory of a commit.
 const MAX_GROUP: usize = 512;
-/// Records deleted in one batch.
-const DELETE_BATCH: usize = 1000;
 /// No record is committed when the disk has less room than this: sled must not meet a full disk.
 pub(super) const MIN_ROOM_BYTES: u64 = 8 * 1024 * 1024;
 /// No stream comes so far; an acknowledgement above it is a mistake or an attack on the counting.
 const HIGHEST_SEQ: u64 = 1 << 62;
 /// Pause before a failed commit is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Kinds in the order in which they are dropped when the spool is full: last in line is kept longest.
-const DROP_ORDER: [Kind; 5] = [Kind::Log, Kind::Sample, Kind::Resources, Kind::Event, Kind::Pane];
 
 /// What the writer is asked for.
 pub(super) enum Order {
-    Record { kind: Kind, at: UnixMillis, body: Vec<u8>, done: Option<oneshot::Sender<u64>> },
-    Acknowledged(u64),
+    Record {
+        kind: Kind,
+        at: UnixMillis,
+        body: Vec<u8>,
+        done: Option<oneshot::Sender<u64>>,
+    },
+    /// Everything up to the number, and these ranges above it.
+    Acknowledged(u64, Vec<(u64, u64)>),
+    /// A stored record that could not be read.
+    Unreadable(u64),
+    /// Something has changed that the next commit has to note.
+    Look,
+    Configure(Box<config::Spool>),
     Close,
 }
 
-struct Waiting {
-    kind: Kind,
+pub(super) struct Waiting {
+    pub(super) kind: Kind,
     at: UnixMillis,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     done: Option<oneshot::Sender<u64>>,
+}
+
+/// How far the stream has come, for whoever listens.
+pub(super) struct Heights {
+    /// The highest durable number.
+    pub(super) durable: watch::Sender<u64>,
+    /// The highest number that the link may hand over.
+    pub(super) sendable: watch::Sender<u64>,
 }
 
 pub(super) struct Writer {
     dir: PathBuf,
-    config: config::Spool,
-    clock: Clock,
-    shared: Arc<Shared>,
-    next_seq: u64,
-    durable_seq: watch::Sender<u64>,
-    group: Vec<Waiting>,
-    acknowledged: Option<u64>,
+    pub(super) config: config::Spool,
+    pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) next_seq: u64,
+    pub(super) heights: Heights,
+    pub(super) group: Vec<Waiting>,
+    /// When the group is due.
+    commit_at: Option<Instant>,
+    acknowledged: Option<(u64, Vec<(u64, u64)>)>,
+    pub(super) unreadable: BTreeSet<u64>,
+    /// The highest number that may have been sent, as it is noted on disk.
+    pub(super) sent: u64,
+    pub(super) expire_at: Instant,
+    budget: Budget,
     committed_losses: u64,
     /// Whether the database of this run is known: its stream, its next sequence number and what it holds.
     is_opened: bool,
@@ -69,34 +92,41 @@ impl Writer {
         config: config::Spool,
         clock: Clock,
         shared: Arc<Shared>,
-        durable_seq: watch::Sender<u64>,
+        heights: Heights,
     ) -> Self {
         Self {
             dir,
-            config,
             clock,
             shared,
             next_seq: 1,
-            durable_seq,
+            heights,
             group: Vec::new(),
+            commit_at: None,
             acknowledged: None,
+            unreadable: BTreeSet::new(),
+            sent: 0,
+            expire_at: Instant::now(),
+            budget: Budget::new(config.write_bytes_per_day),
             committed_losses: 0,
             is_opened: false,
             is_closing: false,
+            config,
         }
     }
 
     /// Opens the database and takes over what it holds. Where the disk takes none this is said, and tried again
     /// when there is something to store. Returns what there is to report.
     pub(super) fn open(&mut self) -> Option<String> {
-        let Opened { durable, stream, next_seq, depth, floor_seq, losses, report } =
-            match opening::open(&self.dir) {
-                Ok(opened) => opened,
-                Err(error) => {
-                    self.say_problem(&error);
-                    return None;
-                }
-            };
+        let opened = match opening::open(&self.dir, &self.config) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.say_problem(&error);
+                return None;
+            }
+        };
+        let Opened { durable, stream, next_seq, depth, floor_seq, losses, sent, written, report } = opened;
+        self.sent = sent;
+        self.budget.resume(written.0, written.1);
         self.committed_losses = losses.values().sum();
         (self.next_seq, self.is_opened) = (next_seq, true);
         self.shared.visible(|v| {
@@ -107,7 +137,8 @@ impl Writer {
             }
         });
         *self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner) = Some(durable);
-        self.durable_seq.send_replace(next_seq.saturating_sub(1));
+        self.heights.durable.send_replace(next_seq.saturating_sub(1));
+        self.heights.sendable.send_replace(sent);
         report
     }
 
@@ -131,7 +162,8 @@ impl Writer {
         }
     }
 
-    /// Waits for work, then gathers a group: at once when someone waits for durability, else for the commit time.
+    /// Waits for work, then gathers a group until the first of its records is due: at once when someone waits for
+    /// durability, else by kind and by what the budget of flash writes permits.
     fn gather(&mut self, inbox: &Receiver<Order>) {
         if self.group.is_empty() {
             match inbox.recv() {
@@ -139,11 +171,9 @@ impl Writer {
                 Err(_) => self.is_closing = true,
             }
         }
-        let until = Instant::now() + self.config.commit_after;
         while !self.is_closing && self.group.len() < MAX_GROUP {
-            let is_urgent = self.group.iter().any(|w| w.done.is_some()) || self.group.is_empty();
             let wait =
-                if is_urgent { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
+                self.commit_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
             match inbox.recv_timeout(wait) {
                 Ok(order) => self.take(order),
                 Err(RecvTimeoutError::Timeout) => return,
@@ -154,8 +184,34 @@ impl Writer {
 
     fn take(&mut self, order: Order) {
         match order {
-            Order::Record { kind, at, body, done } => self.group.push(Waiting { kind, at, body, done }),
-            Order::Acknowledged(upto) => self.acknowledged = self.acknowledged.max(Some(upto)),
+            Order::Record { kind, at, body, done } => {
+                let wait = match done {
+                    Some(_) => Duration::ZERO,
+                    None => self.budget.stretch(policy::commit_after(&self.config, kind), self.clock.now()),
+                };
+                let due = Instant::now() + wait;
+                self.commit_at = Some(self.commit_at.map_or(due, |at| at.min(due)));
+                self.group.push(Waiting { kind, at, body, done });
+            }
+            Order::Acknowledged(upto, _) if upto > HIGHEST_SEQ => {
+                tracing::warn!(
+                    upto,
+                    "an acknowledgement above every number that a stream can reach is ignored"
+                );
+            }
+            Order::Acknowledged(upto, ahead) => {
+                let before = self.acknowledged.take().map_or(0, |(upto, _)| upto);
+                // The newest ranges stand for all: the server only ever adds to them.
+                self.acknowledged = Some((upto.max(before), ahead));
+            }
+            Order::Unreadable(seq) => {
+                self.unreadable.insert(seq);
+            }
+            Order::Look => self.commit_at = Some(Instant::now()),
+            Order::Configure(config) => {
+                self.budget.per_day = config.write_bytes_per_day;
+                self.config = *config;
+            }
             Order::Close => self.is_closing = true,
         }
     }
@@ -163,8 +219,8 @@ impl Writer {
     fn work(&mut self) -> Result<(), SpoolError> {
         let durable = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(durable) = durable else { return Err(SpoolError::Closed) };
-        if let Some(upto) = self.acknowledged {
-            self.delete_upto(&durable, upto)?;
+        if let Some((upto, ahead)) = self.acknowledged.clone() {
+            self.delete_acknowledged(&durable, upto, &ahead)?;
             self.acknowledged = None;
         }
         self.make_room(&durable)?;
@@ -177,209 +233,88 @@ impl Writer {
     /// Applies the group as one atomic batch and makes it durable; only then anyone hears of it.
     fn commit(&mut self, durable: &Durable) -> Result<(), SpoolError> {
         let mut batch = sled::Batch::default();
-        let mut seq = self.next_seq;
+        let (mut seq, mut stored_bytes) = (self.next_seq, 0_u64);
         for waiting in &self.group {
-            let pieces = layout::pieces(waiting.kind, waiting.at, &waiting.body).unwrap_or_default();
-            for (number, piece) in pieces.into_iter().enumerate() {
-                batch.insert(&layout::key(seq, u16::try_from(number).unwrap_or(u16::MAX)), piece);
+            let (body, is_sealed) = durable.stored(seq, waiting.kind, &waiting.body)?;
+            let pieces = layout::pieces(waiting.kind, waiting.at, &body, is_sealed).unwrap_or_default();
+            for (key, piece) in layout::keys(seq, body.len()).zip(pieces) {
+                batch.insert(&key, piece);
             }
+            stored_bytes += u64::try_from(body.len()).unwrap_or(u64::MAX);
             seq += 1;
         }
-        let is_lossy = self.add_losses(&mut batch);
-        if seq == self.next_seq && !is_lossy {
+        let losses = self.add_losses(&mut batch);
+        let is_sending = self.shared.is_sending.load(Ordering::Relaxed);
+        let sent = Some(seq - 1).filter(|sent| is_sending && *sent > self.sent);
+        if seq == self.next_seq && losses.is_none() && sent.is_none() {
+            self.commit_at = None;
             return Ok(());
         }
         batch.insert(layout::NEXT_SEQ, &seq.to_be_bytes());
+        if let Some(sent) = sent {
+            batch.insert(layout::SENT, &sent.to_be_bytes());
+        }
+        self.count_writes(&mut batch);
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "write", source })?;
         durable.commit()?;
-        self.announce(seq);
+        self.losses_are_durable(losses);
+        self.announce(seq, stored_bytes);
+        if let Some(sent) = sent {
+            self.sent = sent;
+            self.heights.sendable.send_replace(sent);
+        }
         Ok(())
     }
 
-    fn add_losses(&mut self, batch: &mut sled::Batch) -> bool {
+    /// Puts the loss counters into the batch if they have changed; returns their sum then.
+    pub(super) fn add_losses(&self, batch: &mut sled::Batch) -> Option<u64> {
         let (total, losses) = self.shared.visible(|v| (v.losses.values().sum::<u64>(), losses(v)));
         if total == self.committed_losses {
-            return false;
+            return None;
         }
         let mut bytes = Vec::new();
-        if ciborium::into_writer(&losses, &mut bytes).is_ok() {
-            batch.insert(layout::LOSSES, bytes);
-            self.committed_losses = total;
-        }
-        true
+        ciborium::into_writer(&losses, &mut bytes).ok()?;
+        batch.insert(layout::LOSSES, bytes);
+        Some(total)
     }
 
-    fn announce(&mut self, next_seq: u64) {
+    pub(super) fn losses_are_durable(&mut self, total: Option<u64>) {
+        self.committed_losses = total.unwrap_or(self.committed_losses);
+    }
+
+    fn count_writes(&mut self, batch: &mut sled::Batch) {
+        let now = self.clock.now();
+        self.budget.note(now, budget::written_bytes());
+        let mut bytes = Vec::new();
+        if ciborium::into_writer(&(self.budget.day, self.budget.used), &mut bytes).is_ok() {
+            batch.insert(layout::WRITTEN, bytes);
+        }
+        let (budget, is_encrypted) = (self.budget, self.config.encrypt);
+        self.shared.visible(|v| {
+            v.figures.written_today_bytes = budget.used;
+            v.figures.write_bytes_per_day = budget.per_day;
+            v.figures.is_over_budget = budget.is_exceeded(now);
+            v.figures.is_encrypted = is_encrypted;
+        });
+    }
+
+    fn announce(&mut self, next_seq: u64, stored_bytes: u64) {
         let group = std::mem::take(&mut self.group);
+        self.commit_at = None;
         let bytes: usize = group.iter().map(|w| w.body.len()).sum();
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.shared.visible(|v| {
             v.depth.records += next_seq - self.next_seq;
-            v.depth.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+            v.depth.bytes += stored_bytes;
         });
         let first = self.next_seq;
         self.next_seq = next_seq;
-        self.durable_seq.send_replace(next_seq - 1);
+        self.heights.durable.send_replace(next_seq - 1);
         for (seq, waiting) in (first..).zip(group) {
             if let Some(done) = waiting.done {
                 let _gone = done.send(seq);
             }
         }
-    }
-
-    fn delete_upto(&mut self, durable: &Durable, upto: u64) -> Result<(), SpoolError> {
-        self.skip_what_the_server_has(upto);
-        let upto = upto.min(self.next_seq.saturating_sub(1));
-        self.delete(durable, None, |seq, _, _| if seq <= upto { Verdict::Delete } else { Verdict::Stop })?;
-        self.shared.visible(|v| v.floor_seq = v.floor_seq.max(upto + 1));
-        Ok(())
-    }
-
-    /// An acknowledgement of numbers that were never given out here means that the state went back, e.g. to a restored
-    /// image. New records under those numbers would count as repeated, so they get numbers that the server lacks.
-    fn skip_what_the_server_has(&mut self, upto: u64) {
-        if upto < self.next_seq || upto > HIGHEST_SEQ {
-            return;
-        }
-        tracing::warn!(
-            upto,
-            next = self.next_seq,
-            "the server has more telemetry of this stream than its spool ever held: the state went back; numbers go on \
-             above the server's"
-        );
-        self.next_seq = upto + 1;
-        self.durable_seq.send_replace(upto);
-    }
-
-    /// Expires old records, then drops the least important ones while the bound is exceeded.
-    fn make_room(&mut self, durable: &Durable) -> Result<(), SpoolError> {
-        let (now, ttl) = (self.clock.now(), self.config.ttl);
-        let is_old = |at| is_expired(at, now, ttl);
-        self.delete(durable, Some(LossCause::Expired), |_, _, at| {
-            if is_old(at) { Verdict::Delete } else { Verdict::Stop }
-        })?;
-        let coming: u64 = self.group.iter().map(|w| u64::try_from(w.body.len()).unwrap_or(u64::MAX)).sum();
-        let held = |writer: &Self| writer.shared.visible(|v| v.depth.bytes);
-        if held(self) + coming <= self.config.max_bytes {
-            return Ok(());
-        }
-        // A sixteenth more than needed, so that a full spool doesn't scan for every record.
-        let target = (self.config.max_bytes - self.config.max_bytes / 16).saturating_sub(coming);
-        for kind in DROP_ORDER {
-            let mut excess = held(self).saturating_sub(target);
-            if excess == 0 {
-                break;
-            }
-            self.delete_sized(durable, LossCause::Full, |_, head| {
-                if excess == 0 {
-                    return Verdict::Stop;
-                }
-                if head.kind != kind {
-                    return Verdict::Keep;
-                }
-                excess = excess.saturating_sub(u64::try_from(head.length).unwrap_or(u64::MAX).max(1));
-                Verdict::Delete
-            })?;
-        }
-        Ok(())
-    }
-
-    fn delete(
-        &mut self,
-        durable: &Durable,
-        cause: Option<LossCause>,
-        mut judge: impl FnMut(u64, Kind, UnixMillis) -> Verdict,
-    ) -> Result<(), SpoolError> {
-        self.delete_where(durable, cause, |seq, head| judge(seq, head.kind, head.at))
-    }
-
-    fn delete_sized(
-        &mut self,
-        durable: &Durable,
-        cause: LossCause,
-        judge: impl FnMut(u64, layout::Head) -> Verdict,
-    ) -> Result<(), SpoolError> {
-        self.delete_where(durable, Some(cause), judge)
-    }
-
-    /// Deletes records from the oldest on, in bounded atomic batches; each batch carries the loss counters that it
-    /// changes, so that a power cut can't lose a record without counting it.
-    fn delete_where(
-        &mut self,
-        durable: &Durable,
-        cause: Option<LossCause>,
-        mut judge: impl FnMut(u64, layout::Head) -> Verdict,
-    ) -> Result<(), SpoolError> {
-        let mut from = layout::key(0, 0);
-        loop {
-            let mut found = Deletion::default();
-            let mut is_end = true;
-            for entry in durable.db.range(from..) {
-                let (key, value) = entry.map_err(|source| SpoolError::Sled { operation: "read", source })?;
-                let Some((seq, piece)) = layout::parse_key(&key) else { break };
-                if piece == 0 {
-                    if found.records >= DELETE_BATCH {
-                        (from, is_end) = (layout::key(seq, 0), false);
-                        break;
-                    }
-                    let Some((head, _)) = layout::head(&value) else {
-                        return Err(SpoolError::Entry("record"));
-                    };
-                    match judge(seq, head) {
-                        Verdict::Delete => found.count(head),
-                        Verdict::Keep => found.is_deleting = false,
-                        Verdict::Stop => break,
-                    }
-                }
-                if found.is_deleting {
-                    found.batch.remove(key);
-                }
-            }
-            self.apply(durable, cause, found)?;
-            if is_end {
-                return Ok(());
-            }
-        }
-    }
-
-    fn apply(
-        &mut self,
-        durable: &Durable,
-        cause: Option<LossCause>,
-        found: Deletion,
-    ) -> Result<(), SpoolError> {
-        let Deletion { mut batch, records, bytes, by_kind, .. } = found;
-        if records == 0 {
-            return Ok(());
-        }
-        let before = self.shared.visible(|v| v.losses.clone());
-        if let Some(cause) = cause {
-            self.shared.visible(|v| {
-                for (kind, n) in &by_kind {
-                    *v.losses.entry((*kind, cause)).or_default() += n;
-                }
-            });
-        }
-        self.add_losses(&mut batch);
-        let applied =
-            durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "delete", source });
-        if let Err(error) = applied.and_then(|()| durable.commit()) {
-            self.shared.visible(|v| v.losses = before);
-            return Err(error);
-        }
-        self.shared.visible(|v| {
-            v.depth.records = v.depth.records.saturating_sub(u64::try_from(records).unwrap_or(u64::MAX));
-            v.depth.bytes = v.depth.bytes.saturating_sub(bytes);
-        });
-        self.refresh_floor(durable)
-    }
-
-    fn refresh_floor(&self, durable: &Durable) -> Result<(), SpoolError> {
-        let first = durable.db.range(layout::key(0, 0)..).next().transpose();
-        let first = first.map_err(|source| SpoolError::Sled { operation: "read", source })?;
-        let floor = first.and_then(|(key, _)| layout::parse_key(&key)).map_or(self.next_seq, |(seq, _)| seq);
-        self.shared.visible(|v| v.floor_seq = v.floor_seq.max(floor));
-        Ok(())
     }
 
     fn check_disk(&self) -> Result<(), SpoolError> {
@@ -407,13 +342,13 @@ impl Writer {
             }
             return;
         }
-        if matches!(error, SpoolError::Files(_)) {
+        if matches!(error, SpoolError::Files(_) | SpoolError::Key { .. }) {
             return;
         }
         let mut slot = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner);
         // The old handle must be gone before the lock file can be taken again.
         *slot = None;
-        match Durable::open(&self.dir) {
+        match Durable::open(&self.dir, &self.config) {
             Ok(durable) => *slot = Some(Arc::new(durable)),
             Err(error) => tracing::debug!(error = %error, "the spool could not be opened again yet"),
         }
@@ -426,29 +361,5 @@ impl Writer {
         if is_new {
             tracing::error!(why, "the spool can't store records; they wait in memory within bounds");
         }
-    }
-}
-
-enum Verdict {
-    Delete,
-    Keep,
-    Stop,
-}
-
-#[derive(Default)]
-struct Deletion {
-    batch: sled::Batch,
-    records: usize,
-    bytes: u64,
-    by_kind: BTreeMap<Kind, u64>,
-    is_deleting: bool,
-}
-
-impl Deletion {
-    fn count(&mut self, head: layout::Head) {
-        self.is_deleting = true;
-        self.records += 1;
-        self.bytes += u64::try_from(head.length).unwrap_or(u64::MAX);
-        *self.by_kind.entry(head.kind).or_default() += 1;
     }
 }

@@ -13,13 +13,14 @@ use trust::Repository;
 use trust::director::DirectorKeys;
 
 use super::machine::{Action, Event, Held, Phase, Record, Task, step};
+use super::memory;
 use super::metadata::{Freshness, MetadataError, TrustedStore};
 use super::observe::{Observer, Verdict, judge};
 use super::report::{Reported, log_transition};
 use super::selftest::{cause, load_cause};
 use crate::config;
 use crate::durable::DurableError;
-use crate::health::{Clock, LoadLog};
+use crate::health::{Clock, LoadLog, Problem, ProblemKind};
 use crate::link::Links;
 use crate::link::http::Http;
 use crate::retry::{self, Backoff};
@@ -57,7 +58,7 @@ pub struct CoreParts {
     /// For hello and status.
     pub reported: watch::Sender<Reported>,
     /// Problems found at start that stay true.
-    pub lasting_problems: Vec<String>,
+    pub lasting_problems: Vec<Problem>,
     /// When new releases may be loaded: later than now if the crash-loop breaker has opened.
     pub load_at: Instant,
     /// When this start has not ended early.
@@ -80,15 +81,17 @@ pub struct Core {
     pub(super) reports: mpsc::Sender<TaskReport>,
     pub(super) tasks: watch::Sender<BTreeMap<ModelName, TaskReport>>,
     pub(super) reported: watch::Sender<Reported>,
-    pub(super) lasting_problems: Vec<String>,
+    pub(super) lasting_problems: Vec<Problem>,
     load_at: Instant,
     is_held_back: bool,
     settled_at: Option<Instant>,
     pub(super) metadata: Mutex<Option<Freshness>>,
     /// When each model's fetch may begin.
     pub(super) turns: Mutex<BTreeMap<ModelName, (Digest, Instant)>>,
-    pub(super) trouble: Option<String>,
-    pub(super) metadata_trouble: Option<String>,
+    /// Models that run a smaller variant than the publisher prefers, and why.
+    pub(super) smaller: BTreeMap<ModelName, String>,
+    pub(super) trouble: Option<Problem>,
+    pub(super) metadata_trouble: Option<Problem>,
     loads: LoadLog,
     warm: BTreeMap<ModelName, Arc<Loaded>>,
     probation_since: BTreeMap<ModelName, Instant>,
@@ -123,6 +126,7 @@ impl Core {
             settled_at: Some(parts.settled_at),
             metadata,
             turns: Mutex::default(),
+            smaller: BTreeMap::new(),
             trouble: None,
             metadata_trouble: None,
             loads,
@@ -183,8 +187,13 @@ impl Core {
     /// Being offline is no problem of its own: hello says how old the metadata is.
     pub(super) fn refresh_failed(&mut self, error: &MetadataError) {
         let why = error.cause();
-        self.metadata_trouble = (why.kind != CauseKind::Download)
-            .then(|| format!("signed metadata could not be refreshed: {}", why.detail));
+        let kind = match why.kind {
+            CauseKind::MetadataExpired => ProblemKind::MetadataExpired,
+            CauseKind::DiskFull | CauseKind::Storage => ProblemKind::StateUnwritable,
+            _ => ProblemKind::MetadataRefused,
+        };
+        let detail = format!("signed metadata could not be refreshed: {}", why.detail);
+        self.metadata_trouble = (why.kind != CauseKind::Download).then(|| Problem::new(kind, detail));
         self.announce();
     }
 
@@ -221,7 +230,8 @@ impl Core {
     fn storage_trouble(&mut self, error: &DurableError) {
         let text = crate::chain(error);
         tracing::error!(error = text, "the boot record can't be written; the update waits");
-        self.trouble = Some(format!("the boot record can't be written: {text}"));
+        let detail = format!("the boot record can't be written: {text}");
+        self.trouble = Some(Problem::new(ProblemKind::BootRecordUnwritable, detail));
         self.paused_until = Instant::now() + STORAGE_PAUSE;
         self.announce();
     }
@@ -230,7 +240,10 @@ impl Core {
     pub(super) async fn apply(&mut self, model: &ModelName, event: Event) {
         let mut boot = self.record().clone();
         let before = boot.models.remove(model).unwrap_or_default();
-        let (after, actions) = step(before.clone(), event);
+        let (mut after, actions) = step(before.clone(), event);
+        if after.active != before.active {
+            after.since = after.active.as_ref().map(|_| self.clock.now());
+        }
         boot.models.insert(model.clone(), after.clone());
         if after != before && !self.persist(boot) {
             return;
@@ -293,6 +306,10 @@ impl Core {
                 held.release.version
             );
             return self.table.set_absent(model, why);
+        }
+        if let Err(why) = self.still_fits(model, &held) {
+            tracing::error!(model = %model, version = %held.release.version, why, "the active release is not loaded");
+            return self.table.set_absent(model, format!("{}: {why}", held.release.version));
         }
         match self.load_counted(model, held.clone()).await {
             Ok(loaded) => self.serve(loaded),
@@ -364,6 +381,33 @@ impl Core {
             Ok(Err(error)) => Err(load_cause(&error)),
             Err(panic) => Err(cause(CauseKind::Internal, panic.to_string())),
         }
+    }
+
+    /// Memory that the manifests of the other loaded models, and of candidates beside them, allow them.
+    pub(super) fn used_by_others(&self, model: &ModelName) -> u64 {
+        let loaded = self.table.all_active().into_iter().chain(self.table.all_shadow());
+        let others = loaded.filter(|loaded| loaded.model != *model);
+        others.map(|loaded| memory::of(&loaded)).fold(0, u64::saturating_add)
+    }
+
+    /// Remembers, and says in hello, why a model does not run the variant that its publisher prefers.
+    pub(super) fn note_variant(&mut self, model: &ModelName, instead: Option<String>) {
+        match instead {
+            Some(why) => {
+                tracing::warn!(model = %model, why, "a smaller variant was taken");
+                self.smaller.insert(model.clone(), why);
+            }
+            None => {
+                self.smaller.remove(model);
+            }
+        }
+    }
+
+    fn still_fits(&self, model: &ModelName, held: &Held) -> Result<(), String> {
+        // A manifest that can't be read is found out by the load itself.
+        let Ok(manifest) = self.shelf.manifest(held.release.digest) else { return Ok(()) };
+        let Some(variant) = manifest.variant(&held.variant) else { return Ok(()) };
+        memory::still_fits(variant, self.used_by_others(model), self.config.memory_budget_bytes)
     }
 
     /// What passed its self-test waits here for the swap, so that it is loaded once.

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, Command, CommandAction};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use trust::desired::{self, Desired};
 use trust::{TrustError, Verified};
 
 use super::core::Core;
-use super::fetch::fetch;
+use super::fetch::{Chosen, fetch};
 use super::machine::{Event, Held, Task, Work};
 use super::metadata::MetadataError;
 use super::selftest::{self, cause, shelf_cause};
+use crate::config;
 use crate::health::{BEAT_EVERY, Pulse};
 use crate::link::Downlink;
 
@@ -28,6 +29,8 @@ pub struct Driver {
     pub core: Core,
     /// From the server.
     pub downlink: mpsc::Receiver<Downlink>,
+    /// `[update]`, when the configuration was read again.
+    pub updates: watch::Receiver<config::Update>,
     /// Commands that are not about updates go on here.
     pub commands: Box<dyn Fn(Command) + Send + Sync>,
     /// Fed by this loop.
@@ -39,12 +42,14 @@ enum Next {
     Heard(Downlink),
     Worked(Outcome),
     Look,
+    Configured,
 }
 
 enum Outcome {
     Event(Event),
     Tested(Box<(std::sync::Arc<crate::slots::Loaded>, Event)>),
     Warm(std::sync::Arc<crate::slots::Loaded>),
+    Fetched(Chosen),
 }
 
 impl Driver {
@@ -74,6 +79,10 @@ impl Driver {
                     }
                 }
                 Next::Look => self.core.look(Instant::now()).await,
+                Next::Configured => {
+                    self.core.config = self.updates.borrow_and_update().clone();
+                    refresh_at = refresh_at.min(Instant::now() + self.core.config.refresh_every);
+                }
             }
             if Instant::now() >= refresh_at {
                 self.core.clock.keep();
@@ -102,6 +111,7 @@ impl Driver {
             tokio::select! {
                 () = stop.cancelled() => return Next::Stop,
                 Some(heard) = self.downlink.recv() => return Next::Heard(heard),
+                Ok(()) = self.updates.changed() => return Next::Configured,
                 outcome = &mut working => return Next::Worked(outcome),
                 () = tokio::time::sleep_until(look_at) => return Next::Look,
                 _ = beat.tick() => self.pulse.beat("update"),
@@ -112,6 +122,10 @@ impl Driver {
     async fn worked(&mut self, model: &ModelName, outcome: Outcome) {
         match outcome {
             Outcome::Event(event) => self.core.apply(model, event).await,
+            Outcome::Fetched(Chosen { variant, instead }) => {
+                self.core.note_variant(model, instead);
+                self.core.apply(model, Event::Fetched { variant }).await;
+            }
             Outcome::Tested(tested) => {
                 let (loaded, event) = *tested;
                 self.core.keep_warm(loaded);
@@ -228,7 +242,7 @@ async fn perform(core: &Core, model: &ModelName, work: Work) -> Outcome {
     let held = Held { release: task.release.clone(), variant };
     match work {
         Work::Fetch => match fetch(core, model, &record, &task).await {
-            Ok(variant) => Outcome::Event(Event::Fetched { variant }),
+            Ok(chosen) => Outcome::Fetched(chosen),
             Err(cause) => failed(cause),
         },
         Work::Stage => in_time(core, stage(core, held)).await,

@@ -7,13 +7,24 @@ use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, Hardware};
 use release::{AgentVersion, BlobRef, DeviceFacts, Downgrade, HighWater, Manifest, Variant};
 use tokio::time::Instant;
+use trust::desired::Mode;
 
 use super::core::Core;
 use super::machine::{Held, Record, Task};
+use super::memory;
 use super::selftest::{cause, shelf_cause};
 use super::transport;
 use crate::health::disk;
 use crate::retry;
+
+/// The variant that this device takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chosen {
+    /// Its name.
+    pub(super) variant: String,
+    /// Why it is not the preferred one.
+    pub(super) instead: Option<String>,
+}
 
 /// Fetches and verifies everything that `task` needs. Returns the variant for this device.
 ///
@@ -24,7 +35,7 @@ pub(super) async fn fetch(
     model: &ModelName,
     record: &Record,
     task: &Task,
-) -> Result<String, Cause> {
+) -> Result<Chosen, Cause> {
     permitted(record.mark.as_ref(), task)?;
     take_turn(core, model, task).await;
     let manifest = match known_manifest(core, record, task) {
@@ -32,10 +43,16 @@ pub(super) async fn fetch(
         None => fetch_manifest(core, model, task).await?,
     };
     fenced(record.mark.as_ref(), &manifest)?;
-    let variant = select(&core.hardware, &manifest)?;
-    fits_budget(core, model, variant)?;
+    let fitting = fitting(&core.hardware, &manifest)?;
+    // A candidate that runs beside needs its memory beside that of the release that answers.
+    let beside = match task.mode {
+        Mode::Shadow => core.table.active(model).map_or(0, |loaded| memory::of(&loaded)),
+        Mode::Replace | Mode::Ab => 0,
+    };
+    let used = core.used_by_others(model).saturating_add(beside);
+    let (variant, instead) = memory::choose(&fitting, used, core.config.memory_budget_bytes)?;
     fetch_blobs(core, record.active.as_ref(), &manifest, variant).await?;
-    Ok(variant.name.clone())
+    Ok(Chosen { variant: variant.name.clone(), instead })
 }
 
 /// R3 to R5: the counter of what is committed never falls, but to a pair that the signed manifest names.
@@ -87,33 +104,20 @@ async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<M
     Ok(manifest.into_inner())
 }
 
+/// The variant that the publisher prefers of those that fit.
+///
+/// # Errors
+/// The cause, when none fits.
 pub(super) fn select<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<&'a Variant, Cause> {
+    // Never empty: see `fitting_variants`.
+    fitting(hardware, manifest).map(|fitting| fitting[0])
+}
+
+fn fitting<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<Vec<&'a Variant>, Cause> {
     let agent_version = env!("CARGO_PKG_VERSION").parse::<AgentVersion>();
     let agent_version = agent_version.map_err(|error| cause(CauseKind::Internal, error.to_string()))?;
     let facts = DeviceFacts { hardware, agent_version, tract: inference::TRACT_VERSION };
-    manifest.select_variant(&facts).map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
-}
-
-/// All models together stay within the configured memory; refused before anything is loaded.
-fn fits_budget(core: &Core, model: &ModelName, variant: &Variant) -> Result<(), Cause> {
-    let budget = core.config.memory_budget_bytes;
-    let others: u64 = core
-        .table
-        .all_active()
-        .iter()
-        .filter(|loaded| loaded.model != *model)
-        .filter_map(|loaded| {
-            loaded.manifest.variant(&loaded.variant).map(|variant| variant.peak_memory_bytes)
-        })
-        .sum();
-    let needed = others.saturating_add(variant.peak_memory_bytes);
-    if budget == 0 || needed <= budget {
-        return Ok(());
-    }
-    Err(cause(
-        CauseKind::TooBig,
-        format!("all models together would need {needed} bytes, the budget is {budget} bytes"),
-    ))
+    manifest.fitting_variants(&facts).map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
 }
 
 async fn fetch_blobs(

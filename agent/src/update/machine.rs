@@ -16,7 +16,7 @@
 //! stopped by the transition counter. Both are part of the persisted record.
 
 use protocol::message::{Cause, CauseKind, SelfTestResult, TaskPhase};
-use protocol::{ReleaseRef, Revision, RolloutId};
+use protocol::{ReleaseRef, Revision, RolloutId, UnixMillis};
 use release::HighWater;
 use serde::{Deserialize, Serialize};
 use trust::desired::{DesiredModel, Mode};
@@ -163,6 +163,9 @@ pub struct Record {
     pub phase: Phase,
     /// The release that serves.
     pub active: Option<Held>,
+    /// Since when it is the active one, by the device's clock.
+    #[serde(default)]
+    pub since: Option<UnixMillis>,
     /// The release to go back to.
     pub fallback: Option<Held>,
     /// The highest release that was ever committed, with the fallbacks that it permits.

@@ -8,6 +8,7 @@ pub mod trusted_files;
 mod core;
 mod driver;
 mod fetch;
+mod memory;
 mod observe;
 mod report;
 mod selftest;

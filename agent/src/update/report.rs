@@ -1,14 +1,16 @@
 //! What the update machine says: task reports as they happen, the state for hello and status, the log.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use protocol::message::{Cause, CauseKind, ModelState, TaskPhase, TaskReport};
-use protocol::{ModelName, Revision};
+use protocol::{ModelName, Revision, UnixMillis};
 
 use super::core::Core;
 use super::machine::{Phase, Record, Task};
 use super::metadata::Freshness;
 use super::selftest::cause;
+use crate::health::{Problem, ProblemKind};
 
 /// What the device says of its updates.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,8 +21,10 @@ pub struct Reported {
     pub models: Vec<ModelState>,
     /// The trusted metadata.
     pub metadata: Option<Freshness>,
-    /// What is wrong, each as one sentence.
-    pub problems: Vec<String>,
+    /// Since when the active release of each model serves, over restarts.
+    pub since: BTreeMap<ModelName, UnixMillis>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
 }
 
 impl Core {
@@ -71,13 +75,22 @@ impl Core {
         let ends = record.models.iter().filter_map(|(model, record)| {
             let cause = record.phase.cause()?;
             let task = record.phase.task()?;
-            Some(format!("{model} {}: {:?}: {}", task.release.version, record.phase.word(), cause.detail))
+            let word = record.phase.word();
+            let detail = format!("{model} {}: {word:?}: {}", task.release.version, cause.detail);
+            Some(Problem::new(ProblemKind::UpdateEnded(cause.kind), detail))
         });
-        let absent =
-            self.table.all_absent().into_iter().map(|(model, why)| format!("{model} is not loaded: {why}"));
+        let absent = self.table.all_absent().into_iter().map(|(model, why)| {
+            Problem::new(ProblemKind::ModelAbsent, format!("{model} is not loaded: {why}"))
+        });
+        let smaller = self
+            .smaller
+            .iter()
+            .map(|(model, why)| Problem::new(ProblemKind::SmallerVariant, format!("{model}: {why}")));
+        let since = record.models.iter().filter_map(|(model, record)| Some((model.clone(), record.since?)));
         let reported = Reported {
             revision: record.revision,
             models,
+            since: since.collect(),
             metadata: *self.metadata.lock().unwrap_or_else(PoisonError::into_inner),
             problems: self
                 .lasting_problems
@@ -86,6 +99,7 @@ impl Core {
                 .chain(&self.metadata_trouble)
                 .cloned()
                 .chain(absent)
+                .chain(smaller)
                 .chain(ends)
                 .collect(),
         };

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flotilla_agent::config::{self, RawConfig};
-use flotilla_agent::monitor::Monitor;
+use flotilla_agent::monitor::{Monitor, Shadow};
 use flotilla_agent::serve::{Api, Listening};
 use flotilla_agent::slots::Table;
 use http_body_util::{BodyExt, Full};
@@ -70,8 +70,8 @@ impl Agent {
             label_ttl: Duration::from_secs(100),
         };
         let sink = Box::new(move |_, body: Vec<u8>| sink.lock().unwrap().push(Pane::decode(&body).unwrap()));
-        let monitor = Arc::new(Monitor::new(&limits, 7, sink));
         let table = Table::default();
+        let monitor = Arc::new(Monitor::new(&limits, 7, Shadow::new(table.clone(), 10), sink));
         let clock = Arc::new(Mutex::new(UnixMillis(1_000_000)));
         let now = Arc::clone(&clock);
         let limits = serve_config(flags);

@@ -93,7 +93,8 @@ pub struct SpoolState {
     pub depth_records: u64,
     /// Their size in bytes.
     pub depth_bytes: u64,
-    /// Records dropped since the stream began, exactly.
+    /// Records dropped since the stream began, exactly. One that the server had already, without the device knowing
+    /// it when it dropped the record, counts too.
     #[serde(default)]
     pub dropped: Vec<Loss>,
 }
@@ -297,6 +298,9 @@ impl CauseKind {
     }
 }
 
+/// Most ranges in an [`Ack`].
+pub const MAX_ACK_RANGES: usize = 16;
+
 /// Server to device: everything up to and including `upto_seq` is stored. Cumulative; the next one repeats it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
@@ -304,6 +308,9 @@ pub struct Ack {
     pub stream: StreamId,
     /// Highest sequence number without a gap before it.
     pub upto_seq: u64,
+    /// Ranges above it (first and last, both included) that are stored too: the highest [`MAX_ACK_RANGES`] of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ahead: Vec<(u64, u64)>,
 }
 
 /// Retained on `status`; `is_online: false` is the last will.

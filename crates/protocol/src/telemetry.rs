@@ -62,6 +62,10 @@ pub struct Batch {
     /// Sequence number below which the device holds nothing any more: numbers under it that the server
     /// never saw were dropped and stand in `dropped`.
     pub floor_seq: u64,
+    /// From here to its last record the batch is complete: numbers that it lacks were dropped, merged or stored
+    /// before, and never come. 0: nothing is said about them.
+    #[serde(default)]
+    pub from_seq: u64,
     /// Records in rising order of `seq`; gaps are records that were dropped or merged.
     pub records: Vec<Record>,
     /// Totals of dropped records since the stream began.
@@ -113,6 +117,9 @@ impl Batch {
         if self.records.first().is_some_and(|first| first.seq < self.floor_seq) {
             return Err("a record lies below floor_seq".into());
         }
+        if self.records.first().is_some_and(|first| first.seq < self.from_seq) {
+            return Err("a record lies below from_seq".into());
+        }
         Ok(())
     }
 }
@@ -163,6 +170,7 @@ mod tests {
             v: WIRE_VERSION,
             stream: StreamId::new("s").unwrap(),
             floor_seq: 1,
+            from_seq: 0,
             records: seqs.iter().map(record).collect(),
             dropped: vec![],
         }
@@ -178,6 +186,7 @@ mod tests {
     fn bounds_are_checked() {
         assert!(matches!(Batch::decode(&batch(&[2, 2]).encode()), Err(DecodeError::Bound { .. })));
         assert!(matches!(Batch::decode(&batch(&[0]).encode()), Err(DecodeError::Bound { .. })));
+        assert!(Batch::decode(&Batch { from_seq: 2, ..batch(&[1]) }.encode()).is_err());
         let newer = Batch { v: 9, ..batch(&[1]) };
         assert!(matches!(Batch::decode(&newer.encode()), Err(DecodeError::Version { got: 9, .. })));
         assert!(Batch::decode(b"\xff\x00garbage").is_err());

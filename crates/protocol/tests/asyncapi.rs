@@ -128,7 +128,7 @@ fn every_message_has_the_fields_of_the_page() {
     sample(serde_json::to_value(hello()).unwrap(), "Hello");
     sample(serde_json::to_value(task_report()).unwrap(), "TaskReport");
     sample(serde_json::to_value(SignedReport::new(1, b"x", b"y")).unwrap(), "SignedReport");
-    sample(json!(Ack { stream: StreamId::new("s").unwrap(), upto_seq: 1 }), "Ack");
+    sample(json!(Ack { stream: StreamId::new("s").unwrap(), upto_seq: 1, ahead: vec![(3, 4)] }), "Ack");
     sample(json!(Status { is_online: true, boot_id: "b".into() }), "Status");
     let action = CommandAction::Refresh;
     sample(json!(Command { id: "c".into(), at: UnixMillis(1), action }), "Command");
@@ -137,6 +137,7 @@ fn every_message_has_the_fields_of_the_page() {
         v: WIRE_VERSION,
         stream: StreamId::new("s").unwrap(),
         floor_seq: 1,
+        from_seq: 1,
         records: vec![record],
         dropped: spool().dropped,
     };

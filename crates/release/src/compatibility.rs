@@ -49,6 +49,15 @@ impl Manifest {
     /// # Errors
     /// [`Incompatible`] says what does not fit.
     pub fn select_variant(&self, device: &DeviceFacts<'_>) -> Result<&Variant, Incompatible> {
+        // Never empty: see below.
+        self.fitting_variants(device).map(|fitting| fitting[0])
+    }
+
+    /// All variants that fit the device, in the publisher's order; at least one.
+    ///
+    /// # Errors
+    /// [`Incompatible`] says what does not fit.
+    pub fn fitting_variants(&self, device: &DeviceFacts<'_>) -> Result<Vec<&Variant>, Incompatible> {
         if device.agent_version < self.min_agent_version {
             return Err(Incompatible::Agent { needed: self.min_agent_version, got: device.agent_version });
         }
@@ -59,14 +68,14 @@ impl Manifest {
             });
         }
         check(&self.hardware, device.hardware).map_err(Incompatible::Hardware)?;
-        let mut reasons = Vec::new();
+        let (mut fitting, mut reasons) = (Vec::new(), Vec::new());
         for variant in &self.variants {
             match check_variant(variant, device.hardware) {
-                Ok(()) => return Ok(variant),
+                Ok(()) => fitting.push(variant),
                 Err(reason) => reasons.push(format!("{}: {reason}", variant.name)),
             }
         }
-        Err(Incompatible::NoVariant(reasons.join("; ")))
+        if fitting.is_empty() { Err(Incompatible::NoVariant(reasons.join("; "))) } else { Ok(fitting) }
     }
 }
 

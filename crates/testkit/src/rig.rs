@@ -8,12 +8,14 @@ mod cli;
 mod fleet;
 mod process;
 mod server;
+mod tunnel;
 
 pub use agent::{Agent, AgentOptions};
 pub use cli::Cli;
 pub use fleet::Fleet;
 pub use process::{Process, free_port, wait_until};
 pub use server::{Server, ServerOptions};
+pub use tunnel::{CREDENTIALS, TunnelProxy};
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use flotilla_agent::config::RawConfig;
-use flotilla_agent::monitor::Monitor;
+use flotilla_agent::monitor::{Monitor, Shadow};
 use flotilla_agent::serve::{Api, Listening};
 use flotilla_agent::slots::{self, Loaded, Shelf, Table};
 use flotilla_agent::update::machine::Held;
@@ -50,8 +50,9 @@ impl Device {
             .into_iter()
             .map(|version| Ok((version, keep(&shelf, example, version)?)))
             .collect::<Result<_>>()?;
-        let (table, monitor) =
-            (Table::default(), Arc::new(Monitor::new(&config.monitor, 1, Box::new(|_, _| {}))));
+        let table = Table::default();
+        let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
+        let monitor = Arc::new(Monitor::new(&config.monitor, 1, shadow, Box::new(|_, _| {})));
         let status = Arc::new(|| json!({}));
         let now = Arc::new(|| UnixMillis(1_800_000_000_000));
         let api = Api::new(&config.serve, table.clone(), monitor.clone(), 1, now, status);

@@ -34,6 +34,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         max_bytes: u64::MAX / 32,
         commit_after: Duration::from_millis(20),
         ttl: Duration::from_hours(24),
+        write_bytes_per_day: 0,
+        ..config::Spool::default()
     };
     let (spool, report) = Spool::open(&folder, &config, &clock)?;
     ensure!(report.is_none(), "a new spool has something to report: {report:?}");

@@ -103,6 +103,8 @@ pub(super) fn spool_config() -> config::Spool {
         max_bytes: 4 << 20,
         commit_after: Duration::from_millis(1),
         ttl: Duration::from_hours(24 * 365),
+        write_bytes_per_day: 0,
+        ..config::Spool::default()
     }
 }
 

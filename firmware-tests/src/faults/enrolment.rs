@@ -10,6 +10,7 @@ use testkit::rig::{Agent, wait_until};
 
 use super::Outcome;
 use super::world::{World, agent_options};
+use crate::rest::Rest;
 
 pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let before = world.devices()?;
@@ -80,21 +81,6 @@ fn short_lived(world: &World, device: &str) -> Result<String> {
 
 /// One call about enrolment tokens, as the operator who signed in.
 fn call(world: &World, method: &str, body: &Value) -> Result<Value> {
-    let login = world.folder.join("publisher/flotilla/login.json");
-    let login: Value = serde_json::from_slice(&std::fs::read(&login)?).context("the login can't be read")?;
-    let text = |key: &str| login[key].as_str().with_context(|| format!("the login holds no {key}"));
-    let ca = ureq::tls::Certificate::from_pem(text("ca")?.as_bytes())?;
-    let tls = ureq::tls::TlsConfig::builder()
-        .root_certs(ureq::tls::RootCerts::new_with_certs(&[ca]))
-        .unversioned_rustls_crypto_provider(rustls::crypto::ring::default_provider().into())
-        .build();
-    let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).build().into();
-    let url = format!("{}/api/v1/projects/{}/enrollment-tokens", text("server")?, text("project")?);
-    let bearer = format!("Bearer {}", text("token")?);
-    let mut answer = if method == "POST" {
-        agent.post(&url).header("authorization", &bearer).send_json(body)?
-    } else {
-        agent.get(&url).header("authorization", &bearer).call()?
-    };
-    Ok(answer.body_mut().read_json()?)
+    let rest = Rest::open(&world.folder)?;
+    if method == "POST" { rest.post("/enrollment-tokens", body) } else { rest.get("/enrollment-tokens") }
 }

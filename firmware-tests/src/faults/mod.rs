@@ -4,16 +4,21 @@
 mod broker;
 mod clock;
 mod disk;
+mod doctor;
 mod enrolment;
 mod fence;
 mod hardware;
 mod input;
+mod ipv6;
 mod keys;
 mod model;
 mod offline;
 mod power;
+mod proxy;
+mod renewal;
 mod restored;
 mod server;
+mod shadow;
 mod stolen;
 mod tampered;
 mod telemetry;
@@ -49,16 +54,26 @@ pub(crate) struct Args {
 enum Fault {
     /// Wrong, expired and used enrolment tokens.
     Enrolment,
+    /// What the doctor, the status screen and the exit codes say about each of these.
+    Doctor,
     /// Malformed requests at the local API.
     Input,
     /// A model that the runtime can't load.
     Model,
+    /// A server that listens on IPv6 only.
+    Ipv6,
+    /// A server that is reached through a proxy only.
+    Proxy,
+    /// Certificates that hold for seconds.
+    Renewal,
     /// A release for other hardware.
     Hardware,
     /// The server is killed in the middle of telemetry and of a rollout.
     Server,
     /// The broker doesn't answer for a while.
     Broker,
+    /// A candidate that runs beside and is compared.
+    Shadow,
     /// Unsigned and tampered releases.
     Tampered,
     /// Keys of every role are replaced; two people sign together; one leaves.
@@ -109,11 +124,16 @@ impl Fault {
     fn play(self, world: &mut World) -> Result<Outcome> {
         match self {
             Self::Enrolment => enrolment::play(world),
+            Self::Doctor => doctor::play(world),
             Self::Input => input::play(world),
             Self::Model => model::play(world),
+            Self::Ipv6 => ipv6::play(world),
+            Self::Proxy => proxy::play(world),
+            Self::Renewal => renewal::play(world),
             Self::Hardware => hardware::play(world),
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),
+            Self::Shadow => shadow::play(world),
             Self::Tampered => tampered::play(world),
             Self::Keys => keys::play(world),
             Self::Fence => fence::play(world),

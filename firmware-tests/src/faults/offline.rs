@@ -18,7 +18,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let version = world.release()?;
     let archive = world.folder.join("release.tar");
     world.fleet.cli.run(&["export", "digits", &version, "--out", &archive.display().to_string()])?;
-    let running = world.agents[AGENT].run_once(&["import", &archive.display().to_string()])?;
+    let running = world.agents[AGENT].run(&["import", &archive.display().to_string()])?;
     ensure!(running.status.code() == Some(69), "an import beside a running agent was not refused");
     world.fleet.server.kill();
     world.agents[AGENT].stop();
@@ -45,14 +45,14 @@ fn without_a_network(world: &mut World, archive: &Path, before: &str, version: &
     changed[last] ^= 1;
     for (content, words) in [(&changed[..], "not signed"), (&whole[..whole.len() / 2], "cut off")] {
         std::fs::write(&bad, content)?;
-        let refused = world.agents[AGENT].run_once(&["import", &bad.display().to_string()])?;
+        let refused = world.agents[AGENT].run(&["import", &bad.display().to_string()])?;
         let said = String::from_utf8_lossy(&refused.stderr);
         ensure!(refused.status.code() == Some(REFUSED) && said.contains(words), "not refused: {said}");
     }
     world.agents[AGENT].start()?;
     world.serves(AGENT, before)?;
     world.agents[AGENT].stop();
-    let taken = world.agents[AGENT].run_once(&["import", &archive.display().to_string()])?;
+    let taken = world.agents[AGENT].run(&["import", &archive.display().to_string()])?;
     ensure!(taken.status.success(), "refused: {}", String::from_utf8_lossy(&taken.stderr));
     world.agents[AGENT].start()?;
     wait_until("the imported release", PATIENCE, || {

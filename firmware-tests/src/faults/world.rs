@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use testkit::feeder::{Client, Feeder, Image, read_images};
+use testkit::feeder::{Client, Feeder, Image, Tally, read_images};
 use testkit::rig::{Agent, AgentOptions, Binaries, Fleet, ServerOptions, wait_until};
 
 use super::disk::SmallDisk;
@@ -72,7 +72,7 @@ impl World {
         let folder = crate::fresh(folder)?;
         let binaries = Binaries::in_folder(&binaries.canonicalize()?);
         let example = example.canonicalize()?;
-        let options = ServerOptions { https_port: None, extra_config: SERVER_CONFIG.into() };
+        let options = ServerOptions { extra_config: SERVER_CONFIG.into(), ..ServerOptions::default() };
         let fleet = Fleet::start(&binaries, &folder, &options)?;
         let images = Arc::new(read_images(&example.join("data/held_out.csv"))?);
         let disk = SmallDisk::mount(&disk_folder(&folder))?;
@@ -104,18 +104,37 @@ impl World {
 
     /// Starts an application beside each device.
     pub(super) fn feed(&mut self) {
-        let feeder =
-            |agent: &Agent| Feeder::start(&agent.url(), "digits", self.images.clone(), RATE, LABEL_DELAY);
-        self.feeders = self.agents.iter().map(feeder).collect();
+        self.feeders = (0..self.agents.len()).map(|agent| self.feeder(agent)).collect();
+    }
+
+    fn feeder(&self, agent: usize) -> Feeder {
+        Feeder::start(&self.agents[agent].url(), "digits", self.images.clone(), RATE, LABEL_DELAY)
+    }
+
+    /// Ends the application of one device; [`World::feed_one`] starts it again.
+    pub(super) fn rest_one(&mut self, agent: usize) -> Result<()> {
+        let tally = self.feeders.remove(agent).stop();
+        self.count(agent, &tally)
+    }
+
+    /// Starts the application of one device again.
+    pub(super) fn feed_one(&mut self, agent: usize) {
+        let feeder = self.feeder(agent);
+        self.feeders.insert(agent, feeder);
+    }
+
+    fn count(&mut self, agent: usize, tally: &Tally) -> Result<()> {
+        let failed = tally.failed.load(Ordering::Relaxed);
+        ensure!(failed == 0, "{failed} requests to {} were not answered", self.agents[agent].device());
+        self.answered[agent] += tally.answered.load(Ordering::Relaxed);
+        Ok(())
     }
 
     /// Ends the applications, adds up what they were answered and fails if any request was not.
     pub(super) fn stop_feeding(&mut self) -> Result<()> {
         for (at, feeder) in std::mem::take(&mut self.feeders).into_iter().enumerate() {
             let tally = feeder.stop();
-            let failed = tally.failed.load(Ordering::Relaxed);
-            ensure!(failed == 0, "{failed} requests to {} were not answered", self.agents[at].device());
-            self.answered[at] += tally.answered.load(Ordering::Relaxed);
+            self.count(at, &tally)?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::types::{EnrollmentTokenPath, List, ProjectPath, Timestamp};
 use crate::app::AppState;
 use crate::domain::audit::{self, Change};
 use crate::ids::ordered_id;
+use crate::pki::enroll::may_enroll_again;
 use crate::pki::token::{TokenText, secret_hash};
 use crate::store::{devices, enrollment};
 
@@ -130,7 +131,8 @@ async fn create(
     let now = state.clock.now();
     let mut tx = state.store.begin().await?;
     if let Some(device) = &body.device
-        && devices::get(&mut tx, &scope.project, device).await?.is_some()
+        && let Some(known) = devices::get(&mut tx, &scope.project, device).await?
+        && !may_enroll_again(&known, now)
     {
         return Err(ApiError::conflict("device_exists", "There is a device of this name."));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::message::{Hello, Status, TaskReport};
+use protocol::message::{Hello, MAX_ACK_RANGES, Status, TaskReport};
 use protocol::report::SignedReport;
 use protocol::telemetry::Batch;
 use protocol::topic::{Channel, Topic};
@@ -12,7 +12,7 @@ use trust::PublicKey;
 use super::decode::Message;
 use super::records::{self, Place, Stored};
 use super::reject::Rejection;
-use super::sequence::{Insert, Received};
+use super::sequence::{Insert, Range, Received};
 use crate::store::devices::{self, Device};
 use crate::store::tasks::{self, StoredReport};
 use crate::store::telemetry::{self, StreamPosition};
@@ -40,8 +40,8 @@ type Key = (ProjectId, DeviceId);
 /// What to do after the commit.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    /// Highest contiguous number of each stream that sent something.
-    pub(super) acks: BTreeMap<(ProjectId, DeviceId, StreamId), u64>,
+    /// What is stored of each stream that sent something: the highest contiguous number and the ranges above it.
+    pub(super) acks: BTreeMap<(ProjectId, DeviceId, StreamId), (u64, Vec<Range>)>,
     /// Devices whose accepted Desired is not the stored one.
     pub(super) desired: BTreeSet<Key>,
     /// Devices that changed, for the console.
@@ -161,7 +161,13 @@ impl Applier<'_> {
         let (upto, ahead) = position.map_or((0, vec![]), |position| (position.upto_seq, position.ahead));
         let mut received = Received::new(upto, ahead);
         received.raise_floor(batch.floor_seq);
+        let mut next = batch.from_seq;
         for record in &batch.records {
+            // The device says what is complete: the numbers in between never come.
+            if batch.from_seq > 0 && next < record.seq {
+                received.skip(next, record.seq - 1);
+            }
+            next = record.seq.saturating_add(1);
             match received.insert(record.seq) {
                 Insert::Duplicate => self.effects.duplicates += 1,
                 Insert::NoRoom => {}
@@ -175,7 +181,10 @@ impl Applier<'_> {
         let dropped = batch.dropped.clone();
         let position = StreamPosition { upto_seq, ahead: received.ahead().to_vec(), dropped };
         telemetry::set_position(self.conn, project, device, &batch.stream, &position, self.now).await?;
-        self.effects.acks.insert((project.clone(), device.clone(), batch.stream.clone()), upto_seq);
+        let ahead = received.ahead();
+        let newest = ahead[ahead.len().saturating_sub(MAX_ACK_RANGES)..].to_vec();
+        let key = (project.clone(), device.clone(), batch.stream.clone());
+        self.effects.acks.insert(key, (upto_seq, newest));
         Ok(())
     }
 }

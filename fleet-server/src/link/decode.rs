@@ -77,6 +77,7 @@ mod tests {
             stream: StreamId::new("s").unwrap(),
             floor_seq: 1,
             records: vec![record],
+            from_seq: 0,
             dropped: vec![],
         }
     }

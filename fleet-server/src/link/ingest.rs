@@ -167,8 +167,8 @@ impl Ingest {
         self.counters.records.add(effects.records);
         self.counters.duplicates.add(effects.duplicates);
         self.counters.quarantined.add(effects.quarantined);
-        for ((project, device, stream), upto_seq) in effects.acks {
-            let payload = encode_json(&Ack { stream, upto_seq });
+        for ((project, device, stream), (upto_seq, ahead)) in effects.acks {
+            let payload = encode_json(&Ack { stream, upto_seq, ahead });
             let outbound = Outbound { topic: Topic::new(project, device, Channel::Ack), payload };
             if self.outbound.try_send(outbound).is_err() {
                 debug!("an acknowledgement was dropped; the next one repeats it");

@@ -50,6 +50,24 @@ impl Received {
         self.absorb();
     }
 
+    /// Numbers from `first` to `last` never come, unless they are stored already.
+    pub fn skip(&mut self, first: u64, last: u64) {
+        let first = first.max(self.upto.saturating_add(1));
+        if first > last {
+            return;
+        }
+        let begin = self.ahead.partition_point(|range| range.1 < first - 1);
+        let end = self.ahead.partition_point(|range| range.0 <= last.saturating_add(1));
+        let touching = self.ahead.get(begin..end).unwrap_or_default();
+        let is_full = self.ahead.len() >= MAX_RANGES && first != self.upto + 1;
+        if touching.is_empty() && is_full {
+            return;
+        }
+        let joined = touching.iter().fold((first, last), |(a, b), range| (a.min(range.0), b.max(range.1)));
+        self.ahead.splice(begin..end.max(begin), [joined]);
+        self.absorb();
+    }
+
     /// Notes one number.
     pub fn insert(&mut self, seq: u64) -> Insert {
         if seq <= self.upto {
@@ -121,8 +139,35 @@ mod tests {
     }
 
     #[test]
+    fn skipped_numbers_agree_with_a_plain_set_whatever_was_there() {
+        for seed in 0..300u64 {
+            let (mut received, mut model) = (Received::default(), BTreeSet::new());
+            let mut x = seed;
+            for _ in 0..30 {
+                x = (x.wrapping_mul(6_364_136_223_846_793_005)).wrapping_add(1_442_695_040_888_963_407);
+                let (first, length) = ((x >> 33) % 40 + 1, (x >> 50) % 6);
+                if x.is_multiple_of(2) {
+                    received.skip(first, first + length);
+                    model.extend(first..=first + length);
+                } else {
+                    let expected = if model.insert(first) { Insert::New } else { Insert::Duplicate };
+                    assert_eq!(received.insert(first), expected, "seed {seed}");
+                }
+                let held = |n: &u64| {
+                    *n <= received.upto() || received.ahead().iter().any(|r| r.0 <= *n && *n <= r.1)
+                };
+                let found: BTreeSet<u64> = (1..60).filter(held).collect();
+                assert_eq!(found, model, "seed {seed}");
+                let again = Received::new(received.upto(), received.ahead().to_vec());
+                assert_eq!(again, received, "seed {seed}: ranges are joined");
+            }
+        }
+    }
+
+    #[test]
     fn the_end_of_the_numbers_is_no_panic() {
         let mut received = Received::default();
+        received.skip(0, u64::MAX - 1);
         received.insert(u64::MAX);
         received.raise_floor(u64::MAX);
         assert_eq!(received.upto(), u64::MAX);

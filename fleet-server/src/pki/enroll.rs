@@ -174,7 +174,7 @@ async fn enroll_once(state: &AppState, request: EnrollRequest) -> ApiResult<Enro
 }
 
 /// Only a name that can't be in use any more is given anew, and only by a token made for this very name.
-fn may_enroll_again(known: &Device, now: UnixMillis) -> bool {
+pub fn may_enroll_again(known: &Device, now: UnixMillis) -> bool {
     known.decommissioned_at.is_some() || (!known.is_online && known.certificate_expires <= now)
 }
 

@@ -309,7 +309,7 @@ pub(crate) fn batch(floor_seq: u64, seqs: &[u64]) -> Vec<u8> {
         Record { seq: *seq, kind: Kind::Event, at: UnixMillis(0), body: body.into() }
     };
     let records = seqs.iter().map(record).collect();
-    let batch = Batch { v: WIRE_VERSION, stream: stream(), floor_seq, records, dropped: vec![] };
+    let batch = Batch { v: WIRE_VERSION, stream: stream(), floor_seq, from_seq: 0, records, dropped: vec![] };
     zstd::encode_all(batch.encode().as_slice(), 3).unwrap()
 }
 

@@ -90,7 +90,8 @@ async fn records_that_can_not_be_read_are_quarantined_and_count_as_received() {
     let mut connection = device.connect(&server).await;
     let record = |seq, kind| Record { seq, kind, at: UnixMillis(0), body: b"\xff garbage".to_vec().into() };
     let records = Kind::ALL.into_iter().enumerate().map(|(n, kind)| record(1 + n as u64, kind)).collect();
-    let batch = Batch { v: WIRE_VERSION, stream: stream(), floor_seq: 1, records, dropped: vec![] };
+    let batch =
+        Batch { v: WIRE_VERSION, stream: stream(), floor_seq: 1, from_seq: 1, records, dropped: vec![] };
     let payload = zstd::encode_all(batch.encode().as_slice(), 3).unwrap();
     connection.publish(&device.topic(Channel::Telemetry), payload).await;
     connection.acknowledged(&device, 5).await;

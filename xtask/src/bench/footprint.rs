@@ -43,7 +43,8 @@ fn measure(binaries: &Binaries) -> Result<serde_json::Value> {
     }
     std::fs::create_dir_all(&folder)?;
     let config = "[jobs]\nrollout_tick_s = 1\n".to_owned();
-    let fleet = Fleet::start(binaries, &folder, &ServerOptions { https_port: None, extra_config: config })?;
+    let fleet =
+        Fleet::start(binaries, &folder, &ServerOptions { extra_config: config, ..ServerOptions::default() })?;
     let extra_config = "[update]\nprobation_s = 3\n".to_owned();
     let options = AgentOptions { device: "bench".into(), extra_config, ..AgentOptions::default() };
     let mut agent = fleet.add_device(options, &[], None)?;

@@ -50,8 +50,11 @@ impl World {
     /// Starts the server and signs in; devices come with the story.
     pub(crate) fn start(binaries: &Binaries, folder: &Path, devices: usize) -> Result<Self> {
         let is_free = std::net::TcpListener::bind(("127.0.0.1", CONSOLE_PORT)).is_ok();
-        let options =
-            ServerOptions { https_port: is_free.then_some(CONSOLE_PORT), extra_config: SERVER_CONFIG.into() };
+        let options = ServerOptions {
+            https_port: is_free.then_some(CONSOLE_PORT),
+            extra_config: SERVER_CONFIG.into(),
+            ..ServerOptions::default()
+        };
         let fleet = Fleet::start(binaries, folder, &options)?;
         let images = Arc::new(read_images(&example("data/held_out.csv"))?);
         Ok(Self { feeders: Vec::new(), agents: Vec::with_capacity(devices), fleet, images })

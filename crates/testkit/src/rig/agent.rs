@@ -79,16 +79,17 @@ impl Agent {
         Ok(())
     }
 
-    /// Runs one of the agent's other commands to its end.
+    /// Runs another command of its binary with its configuration.
     ///
     /// # Errors
     /// When it can't be started.
-    pub fn run_once(&self, words: &[&str]) -> Result<std::process::Output> {
+    pub fn run(&self, words: &[&str]) -> Result<std::process::Output> {
         let (program, mut args) = self.command();
         args.extend(words.iter().map(|word| (*word).to_owned()));
-        args.extend(["--config".into(), self.folder.join("agent.toml").display().to_string()]);
+        args.extend(["--config".to_owned(), self.folder.join("agent.toml").display().to_string()]);
         let mut command = std::process::Command::new(program);
-        Ok(command.args(args).envs(self.options.env.iter().cloned()).output()?)
+        command.args(args).envs(self.options.env.iter().cloned());
+        command.output().with_context(|| format!("cannot start {}", self.binary.display()))
     }
 
     /// Starts it and returns when its local API answers.

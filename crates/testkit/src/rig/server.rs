@@ -15,6 +15,10 @@ const READY: &str = "console and API on";
 pub struct ServerOptions {
     /// Port of console and REST; a free one if none is given.
     pub https_port: Option<u16>,
+    /// IP address to listen on, in brackets if it has colons; 127.0.0.1 if none is given.
+    pub listen_ip: Option<String>,
+    /// Name by which devices reach it; localhost if none is given.
+    pub public_host: Option<String>,
     /// More lines of TOML, sections included.
     pub extra_config: String,
 }
@@ -25,6 +29,7 @@ pub struct Server {
     binary: PathBuf,
     folder: PathBuf,
     https_port: u16,
+    listen_ip: Option<String>,
     process: Option<Process>,
 }
 
@@ -37,14 +42,33 @@ impl Server {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let https_port = options.https_port.map_or_else(free_port, Ok)?;
         let (device_port, mqtt_port) = (free_port()?, free_port()?);
+        let host = options.public_host.as_deref();
+        let public = |scheme: &str, port: u16| {
+            host.map(|host| format!("public_url = \"{scheme}://{host}:{port}\"\n")).unwrap_or_default()
+        };
+        let names = host.map(|host| {
+            format!("[authority]\nnames = [\"{}\", \"localhost\"]\n\n", host.trim_matches(['[', ']']))
+        });
         let config = format!(
-            "data_dir = {data:?}\n\n[https]\nlisten = \"127.0.0.1:{https_port}\"\n\n[device]\nlisten = \"127.0.0.1:{device_port}\"\n\n\
-             [mqtt]\nlisten = \"127.0.0.1:{mqtt_port}\"\n\n{extra}",
+            "data_dir = {data:?}\n\n[https]\nlisten = \"{ip}:{https_port}\"\n{https}\n\
+             [device]\nlisten = \"{ip}:{device_port}\"\n{device}\n\
+             [mqtt]\nlisten = \"{ip}:{mqtt_port}\"\n{mqtt}\n{names}{extra}",
+            https = public("https", https_port),
+            device = public("https", device_port),
+            mqtt = public("mqtts", mqtt_port),
+            names = names.unwrap_or_default(),
+            ip = options.listen_ip.as_deref().unwrap_or("127.0.0.1"),
             data = folder.join("data").display().to_string(),
             extra = options.extra_config,
         );
         std::fs::write(folder.join("server.toml"), config)?;
-        let mut server = Self { binary: binary.into(), folder: folder.into(), https_port, process: None };
+        let mut server = Self {
+            binary: binary.into(),
+            folder: folder.into(),
+            https_port,
+            listen_ip: options.listen_ip.clone(),
+            process: None,
+        };
         server.restart()?;
         Ok(server)
     }
@@ -79,7 +103,7 @@ impl Server {
 
     /// Address of console and REST.
     pub fn url(&self) -> String {
-        format!("https://localhost:{}", self.https_port)
+        format!("https://{}:{}", self.listen_ip.as_deref().unwrap_or("localhost"), self.https_port)
     }
 
     /// The one-time password of the first admin, as the server left it for its operator.

@@ -1,0 +1,117 @@
+//! SIGHUP: the configuration is read again. What can change while the agent serves changes at once; for the rest it is
+//! said that a restart is needed. A configuration that is wrong changes nothing.
+
+use tokio::sync::watch;
+
+use crate::config::{self, Config};
+use crate::health::LogRing;
+use crate::store::SpoolHandle;
+
+/// What became of a configuration that was read again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reloaded {
+    /// Sections and keys that changed at once.
+    pub applied: Vec<&'static str>,
+    /// Those that wait for a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Hands changed sections to the parts that can take them.
+pub(super) struct Reload {
+    pub(super) current: Config,
+    pub(super) update: watch::Sender<config::Update>,
+    pub(super) link: watch::Sender<config::Link>,
+    pub(super) spool: SpoolHandle,
+    pub(super) logs: LogRing,
+}
+
+impl Reload {
+    /// What waits for a restart stays as it is, and is said again the next time.
+    pub(super) fn apply(&mut self, new: Config) -> Reloaded {
+        let mut told = Reloaded { applied: Vec::new(), needs_restart: restarts(&self.current, &new) };
+        if new.log.filter != self.current.log.filter && self.logs.set_filter(&new.log.filter) {
+            self.current.log.filter = new.log.filter;
+            told.applied.push("log.filter");
+        }
+        let spool = config::Spool {
+            encrypt: self.current.spool.encrypt,
+            key_file: self.current.spool.key_file.clone(),
+            ..new.spool
+        };
+        if spool != self.current.spool && self.spool.reconfigure(spool.clone()) {
+            self.current.spool = spool;
+            told.applied.push("spool");
+        }
+        let update =
+            config::Update { shadow_cpu_percent: self.current.update.shadow_cpu_percent, ..new.update };
+        if update != self.current.update {
+            self.current.update = update.clone();
+            self.update.send_replace(update);
+            told.applied.push("update");
+        }
+        let link = config::Link {
+            connect_timeout: self.current.link.connect_timeout,
+            min_rate_bytes_s: self.current.link.min_rate_bytes_s,
+            proxies: self.current.link.proxies.clone(),
+            ..new.link
+        };
+        if link != self.current.link {
+            self.current.link = link.clone();
+            self.link.send_replace(link);
+            told.applied.push("link");
+        }
+        told
+    }
+}
+
+/// What differs and can't change while the agent runs.
+fn restarts(old: &Config, new: &Config) -> Vec<&'static str> {
+    let differs = [
+        ("state_dir", old.state_dir != new.state_dir),
+        ("device", old.device != new.device),
+        ("folder", old.folder != new.folder),
+        ("mqtt", old.mqtt != new.mqtt),
+        ("serve", old.serve != new.serve),
+        ("monitor", old.monitor != new.monitor),
+        ("health", old.health != new.health),
+        ("log.time", old.log.has_time != new.log.has_time),
+        ("spool.encrypt", old.spool.encrypt != new.spool.encrypt),
+        ("spool.key_file", old.spool.key_file != new.spool.key_file),
+        ("update.shadow_cpu_percent", old.update.shadow_cpu_percent != new.update.shadow_cpu_percent),
+        ("link.connect_timeout_s", old.link.connect_timeout != new.link.connect_timeout),
+        ("link.proxy", old.link.proxies != new.link.proxies),
+        ("link.min_rate_bytes_s", old.link.min_rate_bytes_s != new.link.min_rate_bytes_s),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+    use crate::health::Clock;
+    use crate::store::Spool;
+
+    fn config(flags: &[&str]) -> Config {
+        RawConfig::default().with_flags(flags.iter().copied()).check().unwrap()
+    }
+
+    #[test]
+    fn what_can_change_changes_and_the_rest_is_named_until_the_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let current = config(&[]);
+        let (spool, _) = Spool::open(dir.path(), &current.spool, &Clock::open(dir.path()).unwrap()).unwrap();
+        let (update, updates) = watch::channel(current.update.clone());
+        let (link, links) = watch::channel(current.link.clone());
+        let mut reload = Reload { current, update, link, spool: spool.handle(), logs: LogRing::default() };
+        let new = ["link.hello_every_s=7", "update.refresh_every_s=9", "spool.ttl_s=60", "serve.queue=3"];
+        let told = reload.apply(config(&new));
+        assert_eq!(told.applied, ["spool", "update", "link"]);
+        assert_eq!(told.needs_restart, ["serve"]);
+        assert_eq!(links.borrow().hello_every.as_secs(), 7);
+        assert_eq!(updates.borrow().refresh_every.as_secs(), 9);
+        let again = reload.apply(config(&new));
+        assert_eq!((again.applied.len(), again.needs_restart), (0, vec!["serve"]));
+        assert_eq!(reload.apply(config(&["spool.encrypt=true"])).needs_restart, ["spool.encrypt"]);
+    }
+}

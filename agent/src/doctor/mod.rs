@@ -1,0 +1,64 @@
+//! `flotilla-agent doctor`: looks at everything that the agent stands on, whether it runs or not, and says for each
+//! thing whether it is well and what to do if not. It changes nothing but one probe file that it removes again, and it
+//! never takes the running agent's session: on the MQTT port it only shakes hands.
+
+mod finding;
+mod local;
+mod server;
+mod stored;
+
+pub use finding::{Finding, Level, Report};
+
+use crate::config::{Config, ConfigErrors};
+use crate::health::Clock;
+use crate::link::Identity;
+use crate::status;
+
+/// Looks at everything. Blocks: on the disk, and on the network within its timeouts.
+pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
+    let mut report = Report::default();
+    let config = match config {
+        Ok(config) => {
+            report.ok("config", "valid");
+            config
+        }
+        Err(ConfigErrors(problems)) => {
+            for problem in problems {
+                report.fail(
+                    "config",
+                    problem.to_string(),
+                    "correct it; `flotilla-agent check-config` checks again",
+                );
+            }
+            return report;
+        }
+    };
+    local::hardware(&mut report, config);
+    let is_usable = local::state_dir(&mut report, config);
+    let running = status::ask(&config.serve).ok();
+    local::agent(&mut report, config, running.as_ref());
+    if !is_usable {
+        return report;
+    }
+    local::disk(&mut report, config);
+    let Ok(clock) = Clock::open(&config.state_dir) else {
+        report.fail("clock", "its stored bound can't be read", "check the disk of state_dir");
+        return report;
+    };
+    local::clock(&mut report, &clock);
+    match Identity::load(&config.state_dir) {
+        Ok(identity) => {
+            local::certificates(&mut report, &identity, clock.now());
+            stored::metadata(&mut report, config, &identity, clock.now());
+            stored::models(&mut report, config, running.is_some());
+            stored::telemetry(&mut report, config);
+            server::reach(&mut report, config, &identity, &clock);
+        }
+        Err(error) => report.fail(
+            "identity",
+            crate::chain(&error),
+            "make a token (`flotilla device token --device NAME`) and run `flotilla-agent enroll --token ...`",
+        ),
+    }
+    report
+}

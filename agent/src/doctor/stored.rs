@@ -1,0 +1,79 @@
+//! What the agent has stored: trusted metadata, releases, telemetry.
+
+use protocol::UnixMillis;
+
+use super::finding::Report;
+use crate::config::Config;
+use crate::health::{ProblemKind, used_bytes};
+use crate::link::Identity;
+use crate::slots::{BootStore, Shelf};
+use crate::status::{bytes, duration};
+use crate::update::machine::Held;
+use crate::update::metadata::{TrustedStore, trusted_dir};
+
+pub(super) fn metadata(report: &mut Report, config: &Config, identity: &Identity, now: UnixMillis) {
+    let store = TrustedStore::open(&config.state_dir, identity.project.clone(), identity.root_pin);
+    let freshness = match store {
+        Ok(store) => store.freshness(),
+        Err(error) => {
+            return report.fail("metadata", crate::chain(&error), "check the disk of state_dir");
+        }
+    };
+    let Some(freshness) = freshness else {
+        return report.ok("metadata", "none yet: the fleet has not asked for a model");
+    };
+    let age = duration(now.millis_since(freshness.at));
+    let what = format!("version {}, {age} old", freshness.timestamp_version);
+    if freshness.expires <= now {
+        report.warn("metadata", format!("{what}, expired"), ProblemKind::MetadataExpired.advice());
+    } else {
+        let left = duration(freshness.expires.millis_since(now));
+        report.ok("metadata", format!("{what}, expires in {left}"));
+    }
+}
+
+/// Reads the boot record. A running agent says more itself.
+pub(super) fn models(report: &mut Report, config: &Config, is_running: bool) {
+    if is_running {
+        return;
+    }
+    let opened = BootStore::open(&config.state_dir, &trusted_dir(&config.state_dir));
+    let (boot, shelf) = match (opened, Shelf::open(&config.state_dir)) {
+        (Ok((boot, _)), Ok(shelf)) => (boot, shelf),
+        (Err(error), _) | (_, Err(error)) => {
+            let todo = "the agent does not start like this; restore state_dir or enrol the device anew";
+            return report.fail("models", crate::chain(&error), todo);
+        }
+    };
+    for (model, record) in &boot.record().models {
+        let Some(held) = &record.active else { continue };
+        match is_complete(&shelf, held) {
+            Ok(()) => {
+                report.ok("models", format!("{model} {} {} is complete", held.release.version, held.variant));
+            }
+            Err(why) => report.warn(
+                "models",
+                format!("{model} {}: {why}", held.release.version),
+                "it is fetched again once the agent is connected",
+            ),
+        }
+    }
+}
+
+fn is_complete(shelf: &Shelf, held: &Held) -> Result<(), String> {
+    let manifest = shelf.manifest(held.release.digest).map_err(|error| crate::chain(&error))?;
+    let variant = manifest.variant(&held.variant).ok_or("the manifest lacks its variant")?;
+    let missing = shelf.missing_bytes(manifest.blobs_for(variant));
+    if missing == 0 { Ok(()) } else { Err(format!("{} of its blobs are missing", bytes(missing))) }
+}
+
+pub(super) fn telemetry(report: &mut Report, config: &Config) {
+    let used = used_bytes(&config.state_dir.join("spool"));
+    let what = format!("{} on disk, at most {} may wait", bytes(used), bytes(config.spool.max_bytes));
+    report.ok("telemetry", what);
+    let aside = config.state_dir.join("spool.quarantined");
+    if aside.exists() {
+        let what = format!("a damaged spool lies in {}", aside.display());
+        report.warn("telemetry", what, "keep it if you want it looked at, else remove the folder");
+    }
+}

@@ -1,0 +1,197 @@
+//! What is wrong, of which kind, and what a person can do about it. The kind decides the advice; nobody reads texts.
+
+use protocol::message::CauseKind;
+use serde::Serialize;
+
+/// One thing that is wrong now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Which kind.
+    pub kind: ProblemKind,
+    /// One sentence: what, where, why.
+    pub detail: String,
+}
+
+impl Problem {
+    /// Of `kind`, told in one sentence.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    /// As `status --json` shows it.
+    pub fn shown(&self) -> ShownProblem {
+        ShownProblem { kind: self.kind.name(), what: self.detail.clone(), todo: self.kind.advice().into() }
+    }
+}
+
+/// A problem as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct ShownProblem {
+    /// Stable name, e.g. `offline`.
+    pub kind: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub todo: String,
+}
+
+/// Kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// No connection to the server.
+    Offline,
+    /// The certificate has expired.
+    CertificateExpired,
+    /// The certificate should have been renewed by now.
+    CertificateNotRenewed,
+    /// Signed metadata has expired.
+    MetadataExpired,
+    /// Signed metadata was refused.
+    MetadataRefused,
+    /// The state directory takes no writes.
+    StateUnwritable,
+    /// The boot record can't be written.
+    BootRecordUnwritable,
+    /// One copy of the boot record was damaged.
+    BootRecordRepaired,
+    /// Both copies of the boot record were damaged.
+    BootRecordLost,
+    /// The last starts ended early.
+    CrashLoop,
+    /// The wall clock stands before a time that has passed.
+    ClockImplausible,
+    /// The telemetry spool was damaged and moved aside.
+    SpoolQuarantined,
+    /// Telemetry can't be stored.
+    SpoolUnwritable,
+    /// The spool is nearly full.
+    SpoolFilling,
+    /// The budget of flash writes is used up.
+    WriteBudget,
+    /// Little room on the disk.
+    DiskLow,
+    /// A model that should serve does not.
+    ModelAbsent,
+    /// A model runs a smaller variant than its publisher prefers.
+    SmallerVariant,
+    /// The last update of a model ended badly.
+    UpdateEnded(CauseKind),
+}
+
+impl ProblemKind {
+    /// Its stable name.
+    pub fn name(self) -> String {
+        match self {
+            Self::UpdateEnded(cause) => format!("update_ended_{}", word(&cause)),
+            other => word(&other),
+        }
+    }
+
+    /// What to do, in one sentence.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Offline => {
+                "nothing is lost meanwhile; run `flotilla-agent doctor` to see where the way to the server ends"
+            }
+            Self::CertificateExpired => {
+                "the server lets it in no more: make a token (`flotilla device token --device NAME`), run \
+                 `flotilla-agent enroll --force --token ...` and restart the agent; models and telemetry stay"
+            }
+            Self::CertificateNotRenewed => {
+                "check that the device port of the server can be reached: `flotilla-agent doctor`"
+            }
+            Self::MetadataExpired => {
+                "what is committed serves on, but nothing new is accepted; check the connection, then whether the \
+                 server still signs its timestamp"
+            }
+            Self::MetadataRefused => {
+                "do not force it: the server's metadata does not follow from the trusted root; ask who publishes"
+            }
+            Self::StateUnwritable | Self::BootRecordUnwritable => {
+                "check that the disk is not full or read-only and that state_dir belongs to the agent's user"
+            }
+            Self::BootRecordRepaired => {
+                "nothing to do now; if it comes again, the disk is failing: replace it"
+            }
+            Self::BootRecordLost => {
+                "wait until the server says again what to run; if it comes again, the disk is failing: replace it"
+            }
+            Self::CrashLoop => {
+                "look at the log for the reason of the last ends: `journalctl -u flotilla-agent`"
+            }
+            Self::ClockImplausible => {
+                "set the clock or give the device a time server; certificates are judged by the bound meanwhile"
+            }
+            Self::SpoolQuarantined => {
+                "the records in it are lost and counted by the server; if it comes again, the disk is failing"
+            }
+            Self::SpoolUnwritable => "free room on the disk of state_dir, or make it writable again",
+            Self::SpoolFilling => {
+                "bring the device back online, or raise spool.max_bytes; panes are merged before anything is dropped"
+            }
+            Self::WriteBudget => {
+                "commits are rarer until the day is over; raise spool.write_bytes_per_day if the flash permits it"
+            }
+            Self::DiskLow => "free room on the disk of state_dir; new releases can't be fetched meanwhile",
+            Self::ModelAbsent => {
+                "roll out a release that loads on this device; the reason stands in the problem"
+            }
+            Self::SmallerVariant => {
+                "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or unload another model"
+            }
+            Self::UpdateEnded(cause) => after(cause),
+        }
+    }
+}
+
+fn after(cause: CauseKind) -> &'static str {
+    use CauseKind as C;
+    match cause {
+        C::Untrusted | C::DesiredMismatch | C::Downgrade => {
+            "the device refused what its keys do not permit; check what was published and signed"
+        }
+        C::MetadataExpired | C::Download | C::Timeout => {
+            "it is tried again by itself; check the connection if it stays"
+        }
+        C::Integrity => {
+            "it is fetched again by itself; if it stays, the server's copy of the blob is damaged"
+        }
+        C::Incompatible => "publish a variant for this hardware, or leave this device out of the rollout",
+        C::DiskFull => "free room on the disk; it is tried again by itself",
+        C::Storage => "check the disk; it is tried again by itself",
+        C::Load | C::GoldenMismatch => {
+            "the release does not run on this device as it did in training; try it with `flotilla release check`"
+        }
+        C::TooSlow => "publish a faster variant, or raise the release's latency budget",
+        C::TooBig => {
+            "publish a smaller variant, or raise update.memory_budget_bytes if the device has the memory"
+        }
+        C::ProbationErrors | C::ProbationLatency | C::CrashLoop => {
+            "the earlier release serves again; look at what this one did before it is rolled out anew"
+        }
+        C::Superseded => "nothing: the server asked for another release",
+        C::Internal => "it is tried again by itself; if it stays, report it with the log",
+    }
+}
+
+fn word(kind: &impl Serialize) -> String {
+    match serde_json::to_value(kind) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(_) | Err(_) => "problem".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_stable_and_every_kind_says_what_to_do() {
+        assert_eq!(ProblemKind::Offline.name(), "offline");
+        assert_eq!(ProblemKind::UpdateEnded(CauseKind::TooBig).name(), "update_ended_too_big");
+        let shown = Problem::new(ProblemKind::DiskLow, "1 MB is free").shown();
+        assert_eq!((shown.kind.as_str(), shown.what.as_str()), ("disk_low", "1 MB is free"));
+        assert!(shown.todo.starts_with("free room"));
+    }
+}

@@ -1,0 +1,273 @@
+//! Shadow mode: the candidate gets real inputs beside the active release, within a CPU budget, and never answers.
+//! What it would have said is compared with what was said; only the counts of that leave this file.
+//!
+//! One thread of its own runs the candidate, after the real answer has left. It rests so long after each inference that
+//! it keeps to its share of one core; what comes meanwhile is skipped and counted. An error of the candidate is a count.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use inference::Tensor;
+use inference::features::{self, Answer};
+use protocol::telemetry::DeviceEvent;
+use protocol::{Digest, ModelName, UnixMillis};
+use release::Manifest;
+use serde::{Deserialize, Serialize};
+
+use super::recorder::Request;
+use crate::slots::{Loaded, Table};
+
+/// Two numbers agree when they differ by no more than this part of the larger one.
+const TOLERANCE: f64 = 0.01;
+/// Requests that wait for the candidate. When full: skipped and counted.
+const QUEUE: usize = 1;
+
+/// What was compared of one candidate since it began to run beside.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ShadowTally {
+    /// Which model.
+    pub model: String,
+    /// Version of the candidate.
+    pub version: String,
+    /// Version of the release that answered.
+    pub beside: String,
+    /// Items whose two answers were compared.
+    pub compared: u64,
+    /// Those with the same answer.
+    pub agreed: u64,
+    /// Requests that the candidate failed.
+    pub failed: u64,
+    /// Requests that it did not get: no CPU was left for it.
+    pub skipped: u64,
+    /// Time that the active release spent on the compared requests, in microseconds.
+    pub active_us: u64,
+    /// Time that the candidate spent on them, in microseconds.
+    pub candidate_us: u64,
+}
+
+impl ShadowTally {
+    /// As an event of the device's history.
+    fn event(&self) -> DeviceEvent {
+        let percent = 100.0 * self.agreed as f64 / self.compared.max(1) as f64;
+        let detail = format!(
+            "{} {} beside {}: {} of {} answers agree ({percent:.2} %), {} failed, {} skipped; the candidate took {} µs \
+             where the active release took {} µs",
+            self.model,
+            self.version,
+            self.beside,
+            self.agreed,
+            self.compared,
+            self.failed,
+            self.skipped,
+            self.candidate_us,
+            self.active_us
+        );
+        DeviceEvent { name: "shadow_agreement".into(), detail }
+    }
+}
+
+struct Job {
+    candidate: Arc<Loaded>,
+    inputs: Vec<Tensor>,
+    classes: usize,
+    said: Vec<String>,
+    numbers: Vec<f64>,
+    took: Duration,
+}
+
+/// Runs candidates beside what serves.
+pub struct Shadow {
+    table: Table,
+    cpu_percent: u32,
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    tallies: Arc<Mutex<Tallies>>,
+}
+
+#[derive(Default)]
+struct Tallies {
+    all: BTreeMap<(ModelName, Digest), ShadowTally>,
+    told: BTreeMap<(ModelName, Digest), (UnixMillis, ShadowTally)>,
+}
+
+impl Shadow {
+    /// Candidates come from `table`; they get `cpu_percent` of one core together.
+    pub fn new(table: Table, cpu_percent: u32) -> Self {
+        let cpu_percent = cpu_percent.clamp(1, 100);
+        Self { table, cpu_percent, jobs: Mutex::new(None), tallies: Arc::default() }
+    }
+
+    /// One request was answered: the candidate gets it too, if there is one and it has CPU left. Copies the inputs only
+    /// then.
+    pub(super) fn answered(&self, request: &Request<'_>, outputs: &[Tensor], classes: usize) {
+        let Some(candidate) = self.table.shadow(&request.loaded.model) else { return };
+        let key = (candidate.model.clone(), candidate.release.digest);
+        {
+            let mut tallies = lock(&self.tallies);
+            // A release that is no candidate any more has told its last.
+            tallies.all.retain(|(model, digest), _| *model != key.0 || *digest == key.1);
+            let tally = tallies.all.entry(key.clone()).or_default();
+            tally.model = candidate.model.to_string();
+            tally.version = candidate.release.version.to_string();
+            tally.beside = request.loaded.release.version.to_string();
+        }
+        let answers = features::answers(outputs, classes);
+        let job = Job {
+            said: names(&request.loaded.manifest, &answers),
+            numbers: numbers(&answers),
+            inputs: request.inputs.to_vec(),
+            classes,
+            took: request.times.infer,
+            candidate,
+        };
+        if self.sender().try_send(job).is_err()
+            && let Some(tally) = lock(&self.tallies).all.get_mut(&key)
+        {
+            tally.skipped += 1;
+        }
+    }
+
+    fn sender(&self) -> SyncSender<Job> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.get_or_insert_with(|| {
+            let (sender, receiver) = sync_channel(QUEUE);
+            let (tallies, percent) = (self.tallies.clone(), self.cpu_percent);
+            let thread = std::thread::Builder::new().name("shadow".into());
+            if let Err(error) = thread.spawn(move || work(&receiver, &tallies, percent)) {
+                // The receiver is gone: everything is skipped, and counted as that.
+                tracing::error!(error = %error, "no thread for candidates beside");
+            }
+            sender
+        })
+        .clone()
+    }
+
+    /// What has been compared so far, of every candidate that still runs beside.
+    pub fn tallies(&self) -> Vec<ShadowTally> {
+        lock(&self.tallies).all.values().cloned().collect()
+    }
+
+    /// Events that are due: one per candidate and `every`, if anything was compared since the last one.
+    pub(super) fn due(&self, now: UnixMillis, every: Duration) -> Vec<DeviceEvent> {
+        let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+        let mut tallies = lock(&self.tallies);
+        let Tallies { all, told } = &mut *tallies;
+        told.retain(|key, _| all.contains_key(key));
+        let mut due = Vec::new();
+        for (key, tally) in all {
+            let (at, last) = told.entry(key.clone()).or_insert_with(|| (now, ShadowTally::default()));
+            if now.millis_since(*at) >= every_ms
+                && (tally.compared, tally.failed) != (last.compared, last.failed)
+            {
+                (*at, *last) = (now, tally.clone());
+                due.push(tally.event());
+            }
+        }
+        due
+    }
+}
+
+fn work(jobs: &Receiver<Job>, tallies: &Mutex<Tallies>, cpu_percent: u32) {
+    while let Ok(job) = jobs.recv() {
+        let begun = Instant::now();
+        let outputs = job.candidate.runtime.infer(&job.inputs);
+        let took = begun.elapsed();
+        let key = (job.candidate.model.clone(), job.candidate.release.digest);
+        if let Some(tally) = lock(tallies).all.get_mut(&key) {
+            match outputs {
+                Ok(outputs) => count(tally, &job, &features::answers(&outputs, job.classes), took),
+                Err(_) => tally.failed += 1,
+            }
+        }
+        std::thread::sleep(rest_after(took, cpu_percent));
+    }
+}
+
+fn count(tally: &mut ShadowTally, job: &Job, answers: &[Answer], took: Duration) {
+    let says = names(&job.candidate.manifest, answers);
+    let (compared, agreed) = compare(&job.said, &says, &job.numbers, &numbers(answers));
+    tally.compared += compared;
+    tally.agreed += agreed;
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    tally.active_us = tally.active_us.saturating_add(micros(job.took));
+    tally.candidate_us = tally.candidate_us.saturating_add(micros(took));
+}
+
+/// Items compared, and those that agree: by the label's name, else by number. An answer that is missing disagrees.
+fn compare(said: &[String], says: &[String], numbers: &[f64], others: &[f64]) -> (u64, u64) {
+    let of_names = said.iter().enumerate().map(|(at, name)| says.get(at) == Some(name));
+    let of_numbers = numbers
+        .iter()
+        .enumerate()
+        .map(|(at, number)| others.get(at).is_some_and(|other| is_close(*number, *other)));
+    of_names.chain(of_numbers).fold((0, 0), |(all, same), is_same| (all + 1, same + u64::from(is_same)))
+}
+
+fn is_close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
+}
+
+/// The label of each item; classes without labels go by their number.
+fn names(manifest: &Manifest, answers: &[Answer]) -> Vec<String> {
+    let name = |class: usize| manifest.labels.get(class).cloned().unwrap_or_else(|| class.to_string());
+    answers.iter().filter_map(Answer::class).map(name).collect()
+}
+
+fn numbers(answers: &[Answer]) -> Vec<f64> {
+    let number = |answer: &Answer| match answer {
+        Answer::Value(value) => Some(*value),
+        Answer::Probabilities(_) => None,
+    };
+    answers.iter().filter_map(number).collect()
+}
+
+/// After so much work, so long a rest keeps to the share of one core.
+fn rest_after(took: Duration, cpu_percent: u32) -> Duration {
+    took * (100 - cpu_percent.min(100)) / cpu_percent.max(1)
+}
+
+fn lock(tallies: &Mutex<Tallies>) -> MutexGuard<'_, Tallies> {
+    tallies.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn labels_are_compared_by_name_and_numbers_within_a_tolerance() {
+        assert_eq!(compare(&texts(&["a", "b", "c"]), &texts(&["a", "x"]), &[], &[]), (3, 1));
+        assert_eq!(compare(&[], &[], &[100.0, 0.0, 5.0], &[100.9, 0.0, 6.0]), (3, 2));
+        assert!(!is_close(f64::NAN, f64::NAN));
+    }
+
+    #[test]
+    fn the_rest_keeps_the_candidate_to_its_share_of_a_core() {
+        let took = Duration::from_millis(10);
+        assert_eq!(rest_after(took, 10), Duration::from_millis(90));
+        assert_eq!(rest_after(took, 100), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_event_is_due_once_per_window_and_only_when_something_was_compared() {
+        let shadow = Shadow::new(Table::default(), 10);
+        let key = (ModelName::new("m").unwrap(), Digest::from_bytes([1; 32]));
+        let tally = ShadowTally { compared: 8, agreed: 6, ..ShadowTally::default() };
+        lock(&shadow.tallies).all.insert(key.clone(), tally);
+        let due = |at: i64| shadow.due(UnixMillis(at), Duration::from_secs(1));
+        assert!(due(0).is_empty(), "the window begins");
+        let events = due(1000);
+        assert!(
+            events.len() == 1 && events[0].detail.contains("6 of 8 answers agree (75.00 %)"),
+            "{events:?}"
+        );
+        assert!(due(5000).is_empty(), "nothing new");
+        lock(&shadow.tallies).all.clear();
+        assert!(due(9000).is_empty());
+    }
+}

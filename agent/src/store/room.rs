@@ -1,0 +1,309 @@
+//! Room in the spool: deletes what the server has, what is too old and what can't be read; when it is full, merges
+//! panes into wider windows, then drops the least important records. Whatever is lost is counted in the same atomic
+//! batch that loses it, so that a power cut can't lose a record without counting it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use protocol::message::LossCause;
+use protocol::telemetry::Kind;
+
+use super::layout;
+use super::merge::{Merged, Merger};
+use super::policy;
+use super::records::Records;
+use super::spool::{SpoolError, is_expired};
+use super::sync::Durable;
+use super::writer::Writer;
+
+/// Records deleted in one batch.
+const DELETE_BATCH: usize = 1000;
+/// How often records are looked through for old ones.
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
+const HOUR_MS: i64 = 3600 * 1000;
+/// Widest windows that panes merge into, before anything is dropped and before events and panes are.
+const FIRST_WIDTHS_MS: [i64; 1] = [HOUR_MS];
+const LAST_WIDTHS_MS: [i64; 2] = [6 * HOUR_MS, 24 * HOUR_MS];
+
+impl Writer {
+    /// The server has everything up to `upto`, and these ranges above it.
+    pub(super) fn delete_acknowledged(
+        &mut self,
+        durable: &Durable,
+        upto: u64,
+        ahead: &[(u64, u64)],
+    ) -> Result<(), SpoolError> {
+        self.skip_what_the_server_has(upto);
+        let most = self.next_seq.saturating_sub(1);
+        let last = ahead.iter().map(|range| range.1.min(most)).max().unwrap_or(upto);
+        self.delete_where(durable, None, |seq, _| match seq {
+            seq if seq <= upto || ahead.iter().any(|range| range.0 <= seq && seq <= range.1) => {
+                Verdict::Delete
+            }
+            seq if seq > last => Verdict::Stop,
+            _ => Verdict::Keep,
+        })?;
+        self.shared.visible(|v| v.floor_seq = v.floor_seq.max(upto + 1));
+        Ok(())
+    }
+
+    /// An acknowledgement of numbers that were never given out here means that the state went back, e.g. to a restored
+    /// image. New records under those numbers would count as repeated, so they get numbers that the server lacks.
+    fn skip_what_the_server_has(&mut self, upto: u64) {
+        if upto < self.next_seq {
+            return;
+        }
+        tracing::warn!(
+            upto,
+            next = self.next_seq,
+            "the server has more telemetry of this stream than its spool ever held: the state went back; numbers go on \
+             above the server's"
+        );
+        self.next_seq = upto + 1;
+        self.heights.durable.send_replace(upto);
+    }
+
+    /// Expires old records, then makes room for the group while the bound is exceeded.
+    pub(super) fn make_room(&mut self, durable: &Durable) -> Result<(), SpoolError> {
+        self.delete_unreadable(durable)?;
+        self.expire(durable)?;
+        let coming: u64 = self.group.iter().map(|w| u64::try_from(w.body.len()).unwrap_or(u64::MAX)).sum();
+        if self.held() + coming <= self.config.max_bytes {
+            return Ok(());
+        }
+        // A sixteenth more than needed, so that a full spool doesn't scan for every record.
+        let target = (self.config.max_bytes - self.config.max_bytes / 16).saturating_sub(coming);
+        self.merge_panes(durable, &FIRST_WIDTHS_MS, target)?;
+        for kind in policy::DROP_ORDER {
+            if kind == Kind::Event {
+                self.merge_panes(durable, &LAST_WIDTHS_MS, target)?;
+            }
+            self.drop_kind(durable, kind, target)?;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> u64 {
+        self.shared.visible(|v| v.depth.bytes)
+    }
+
+    fn delete_unreadable(&mut self, durable: &Durable) -> Result<(), SpoolError> {
+        let Some(last) = self.unreadable.last().copied() else { return Ok(()) };
+        let unreadable = self.unreadable.clone();
+        self.delete_where(durable, Some(LossCause::Storage), |seq, _| match seq {
+            seq if unreadable.contains(&seq) => Verdict::Delete,
+            seq if seq > last => Verdict::Stop,
+            _ => Verdict::Keep,
+        })?;
+        self.unreadable.clear();
+        Ok(())
+    }
+
+    fn expire(&mut self, durable: &Durable) -> Result<(), SpoolError> {
+        if self.expire_at > Instant::now() {
+            return Ok(());
+        }
+        let (now, config) = (self.clock.now(), self.config.clone());
+        let least = policy::least_ttl(&config);
+        self.delete_where(durable, Some(LossCause::Expired), |_, head| {
+            if is_expired(head.at, now, policy::ttl(&config, head.kind)) {
+                Verdict::Delete
+            } else if is_expired(head.at, now, least) {
+                Verdict::Keep
+            } else {
+                Verdict::Stop
+            }
+        })?;
+        self.expire_at = Instant::now() + EXPIRE_EVERY.min(least);
+        Ok(())
+    }
+
+    fn drop_kind(&mut self, durable: &Durable, kind: Kind, target: u64) -> Result<(), SpoolError> {
+        let mut excess = self.held().saturating_sub(target);
+        if excess == 0 {
+            return Ok(());
+        }
+        self.delete_where(durable, Some(LossCause::Full), |_, head| {
+            if excess == 0 {
+                return Verdict::Stop;
+            }
+            if head.kind != kind {
+                return Verdict::Keep;
+            }
+            excess = excess.saturating_sub(size(head.length).max(1));
+            Verdict::Delete
+        })
+    }
+
+    /// Merges panes that were never sent, into wider and wider windows until the target is reached.
+    fn merge_panes(&mut self, durable: &Durable, widths_ms: &[i64], target: u64) -> Result<(), SpoolError> {
+        for widest_ms in widths_ms {
+            if self.held() > target {
+                self.merge_within(durable, *widest_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_within(&mut self, durable: &Durable, widest_ms: i64) -> Result<(), SpoolError> {
+        let (mut merger, mut heads) = (Merger::new(widest_ms), BTreeMap::new());
+        let mut merged_any = false;
+        for found in Records::new(durable, self.sent.saturating_add(1), self.next_seq) {
+            let found = found?;
+            let Some(record) = found.record.filter(|record| record.kind == Kind::Pane) else { continue };
+            heads.insert(found.seq, found.head);
+            if let Some(merged) = merger.add(found.seq, &record.body) {
+                self.replace(durable, &merged, &heads)?;
+                merged_any = true;
+            }
+        }
+        for merged in merger.finish() {
+            self.replace(durable, &merged, &heads)?;
+            merged_any = true;
+        }
+        if merged_any {
+            durable.commit()?;
+            self.refresh_floor(durable)?;
+        }
+        Ok(())
+    }
+
+    /// The last record of the group becomes all of it; the others go. One atomic batch: counts are never there twice.
+    fn replace(
+        &mut self,
+        durable: &Durable,
+        merged: &Merged,
+        heads: &BTreeMap<u64, layout::Head>,
+    ) -> Result<(), SpoolError> {
+        let mut batch = sled::Batch::default();
+        let (mut before, mut last) = (0, None);
+        for (seq, head) in merged.seqs.iter().filter_map(|seq| Some((*seq, *heads.get(seq)?))) {
+            layout::keys(seq, head.length).for_each(|key| batch.remove(&key));
+            before += size(head.length);
+            last = Some((seq, head));
+        }
+        let Some((seq, head)) = last else { return Ok(()) };
+        let (body, is_sealed) = durable.stored(seq, head.kind, &merged.body)?;
+        let Some(pieces) = layout::pieces(head.kind, head.at, &body, is_sealed) else { return Ok(()) };
+        for (key, piece) in layout::keys(seq, body.len()).zip(pieces) {
+            batch.insert(&key, piece);
+        }
+        durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "merge", source })?;
+        let gone = u64::try_from(merged.seqs.len()).unwrap_or(1).saturating_sub(1);
+        self.shared.visible(|v| {
+            v.depth.records = v.depth.records.saturating_sub(gone);
+            v.depth.bytes = v.depth.bytes.saturating_sub(before).saturating_add(size(body.len()));
+            v.figures.merged_panes += gone;
+        });
+        Ok(())
+    }
+
+    /// Deletes records from the oldest on, in bounded atomic batches; each batch carries the loss counters that it
+    /// changes.
+    fn delete_where(
+        &mut self,
+        durable: &Durable,
+        cause: Option<LossCause>,
+        mut judge: impl FnMut(u64, layout::Head) -> Verdict,
+    ) -> Result<(), SpoolError> {
+        let mut from = layout::key(0, 0);
+        loop {
+            let mut found = Deletion::default();
+            let mut is_end = true;
+            for entry in durable.db.range(from..) {
+                let (key, value) = entry.map_err(|source| SpoolError::Sled { operation: "read", source })?;
+                let Some((seq, piece)) = layout::parse_key(&key) else { break };
+                if piece == 0 {
+                    if found.records >= DELETE_BATCH {
+                        (from, is_end) = (layout::key(seq, 0), false);
+                        break;
+                    }
+                    let Some((head, _)) = layout::head(&value) else {
+                        return Err(SpoolError::Entry("record"));
+                    };
+                    match judge(seq, head) {
+                        Verdict::Delete => found.count(head),
+                        Verdict::Keep => found.is_deleting = false,
+                        Verdict::Stop => break,
+                    }
+                }
+                if found.is_deleting {
+                    found.batch.remove(key);
+                }
+            }
+            self.apply(durable, cause, found)?;
+            if is_end {
+                return Ok(());
+            }
+        }
+    }
+
+    fn apply(
+        &mut self,
+        durable: &Durable,
+        cause: Option<LossCause>,
+        found: Deletion,
+    ) -> Result<(), SpoolError> {
+        let Deletion { mut batch, records, bytes, by_kind, .. } = found;
+        if records == 0 {
+            return Ok(());
+        }
+        let before = self.shared.visible(|v| v.losses.clone());
+        if let Some(cause) = cause {
+            self.shared.visible(|v| {
+                for (kind, n) in &by_kind {
+                    *v.losses.entry((*kind, cause)).or_default() += n;
+                }
+            });
+        }
+        let losses = self.add_losses(&mut batch);
+        let applied =
+            durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "delete", source });
+        if let Err(error) = applied.and_then(|()| durable.commit()) {
+            self.shared.visible(|v| v.losses = before);
+            return Err(error);
+        }
+        self.losses_are_durable(losses);
+        self.shared.visible(|v| {
+            v.depth.records = v.depth.records.saturating_sub(u64::try_from(records).unwrap_or(u64::MAX));
+            v.depth.bytes = v.depth.bytes.saturating_sub(bytes);
+        });
+        self.refresh_floor(durable)
+    }
+
+    fn refresh_floor(&self, durable: &Durable) -> Result<(), SpoolError> {
+        let first = durable.db.range(layout::key(0, 0)..).next().transpose();
+        let first = first.map_err(|source| SpoolError::Sled { operation: "read", source })?;
+        let floor = first.and_then(|(key, _)| layout::parse_key(&key)).map_or(self.next_seq, |(seq, _)| seq);
+        self.shared.visible(|v| v.floor_seq = v.floor_seq.max(floor));
+        Ok(())
+    }
+}
+
+fn size(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+enum Verdict {
+    Delete,
+    Keep,
+    Stop,
+}
+
+#[derive(Default)]
+struct Deletion {
+    batch: sled::Batch,
+    records: usize,
+    bytes: u64,
+    by_kind: BTreeMap<Kind, u64>,
+    is_deleting: bool,
+}
+
+impl Deletion {
+    fn count(&mut self, head: layout::Head) {
+        self.is_deleting = true;
+        self.records += 1;
+        self.bytes += size(head.length);
+        *self.by_kind.entry(head.kind).or_default() += 1;
+    }
+}

@@ -1,0 +1,150 @@
+//! Optional encryption of record bodies at rest: ChaCha20-Poly1305, a random nonce for each record, bound to the
+//! record's number and kind. It protects what models have seen against someone who reads the disk without the key: a
+//! stolen card, a disk sent in for repair. With the key in the state directory that is only worth the key's removal;
+//! with the key from systemd's credentials or another device it holds for the disk alone. Numbers, kinds, times and
+//! lengths stay readable, and so does everything in a running agent's memory.
+
+use std::path::{Path, PathBuf};
+
+use protocol::telemetry::Kind;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use super::spool::SpoolError;
+use crate::config;
+use crate::durable::{self, DurableError};
+
+const KEY_BYTES: usize = 32;
+/// A key file may hold the key as hexadecimal text with a line end.
+const MAX_FILE_BYTES: u64 = 80;
+const FILE: &str = "spool.key";
+/// What a sealed body is longer by: nonce and tag.
+pub(super) const OVERHEAD_BYTES: usize = NONCE_LEN + 16;
+/// Sealed when the key is first used, so that another key is found out at the next start.
+const PROOF: &[u8] = b"flotilla spool key";
+
+/// A key in use.
+pub(super) struct Seal {
+    key: LessSafeKey,
+}
+
+impl Seal {
+    /// The key that the configuration names; made in the state directory when it names none and `is_wanted`.
+    ///
+    /// # Errors
+    /// [`SpoolError::Files`] and [`SpoolError::Key`].
+    pub(super) fn load(
+        config: &config::Spool,
+        state_dir: &Path,
+        is_wanted: bool,
+    ) -> Result<Option<Self>, SpoolError> {
+        let own = state_dir.join(FILE);
+        let path = config.key_file.as_ref().map_or_else(|| own.clone(), |name| located(name));
+        match durable::read_bounded(&path, MAX_FILE_BYTES).map_err(SpoolError::Files)? {
+            Some(bytes) => parse(&bytes).map(|key| Some(Self::with(key))).ok_or(SpoolError::Key { path }),
+            None if !is_wanted => Ok(None),
+            None if config.key_file.is_some() => Err(SpoolError::Files(DurableError::Io {
+                operation: "read the key in",
+                path,
+                source: std::io::ErrorKind::NotFound.into(),
+            })),
+            None => {
+                let mut key = [0; KEY_BYTES];
+                getrandom::fill(&mut key).map_err(|_| SpoolError::Key { path: own.clone() })?;
+                durable::write_atomic(&own, hex::encode(key).as_bytes()).map_err(SpoolError::Files)?;
+                Ok(Some(Self::with(key)))
+            }
+        }
+    }
+
+    fn with(key: [u8; KEY_BYTES]) -> Self {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &key).expect("the length is the algorithm's");
+        Self { key: LessSafeKey::new(key) }
+    }
+
+    /// The sealed body of one record; none when the system has no randomness.
+    pub(super) fn seal(&self, seq: u64, kind: Kind, body: &[u8]) -> Option<Vec<u8>> {
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce).ok()?;
+        let mut text = body.to_vec();
+        self.key
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), context(seq, kind), &mut text)
+            .ok()?;
+        Some([&nonce[..], &text].concat())
+    }
+
+    /// The body of a sealed record; none when it was sealed with another key, for another place, or was changed.
+    pub(super) fn open(&self, seq: u64, kind: Kind, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, text) = sealed.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut text = text.to_vec();
+        let length = self.key.open_in_place(nonce, context(seq, kind), &mut text).ok()?.len();
+        text.truncate(length);
+        Some(text)
+    }
+
+    /// Something that only this key opens.
+    pub(super) fn proof(&self) -> Option<Vec<u8>> {
+        self.seal(0, Kind::Log, PROOF)
+    }
+
+    /// Whether `proof` was made by this key.
+    pub(super) fn has_made(&self, proof: &[u8]) -> bool {
+        self.open(0, Kind::Log, proof).is_some_and(|text| text == PROOF)
+    }
+}
+
+fn context(seq: u64, kind: Kind) -> Aad<Vec<u8>> {
+    Aad::from(
+        [b"flotilla-spool-1".as_slice(), &seq.to_be_bytes(), &[super::layout::kind_byte(kind)]].concat(),
+    )
+}
+
+/// A bare name is one of systemd's credentials.
+fn located(name: &Path) -> PathBuf {
+    match std::env::var_os("CREDENTIALS_DIRECTORY") {
+        Some(folder) if name.is_relative() => PathBuf::from(folder).join(name),
+        Some(_) | None => name.to_owned(),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<[u8; KEY_BYTES]> {
+    let text = || hex::decode(std::str::from_utf8(bytes).ok()?.trim()).ok();
+    bytes.try_into().ok().or_else(|| text()?.try_into().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_opens_only_with_its_key_at_its_place_and_unchanged() {
+        let seal = Seal::with([7; 32]);
+        let sealed = seal.seal(5, Kind::Pane, b"secret").unwrap();
+        assert_eq!(sealed.len(), 6 + OVERHEAD_BYTES);
+        assert_eq!(seal.open(5, Kind::Pane, &sealed).as_deref(), Some(&b"secret"[..]));
+        assert!(seal.open(6, Kind::Pane, &sealed).is_none() && seal.open(5, Kind::Log, &sealed).is_none());
+        assert!(Seal::with([8; 32]).open(5, Kind::Pane, &sealed).is_none());
+        let mut changed = sealed.clone();
+        changed[20] ^= 1;
+        assert!(seal.open(5, Kind::Pane, &changed).is_none() && seal.open(5, Kind::Pane, b"short").is_none());
+        assert!(seal.has_made(&seal.proof().unwrap()) && !seal.has_made(&sealed));
+    }
+
+    #[test]
+    fn keys_are_made_once_or_read_as_bytes_or_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config::Spool::default();
+        assert!(Seal::load(&config, dir.path(), false).unwrap().is_none());
+        let proof = Seal::load(&config, dir.path(), true).unwrap().unwrap().proof().unwrap();
+        assert!(Seal::load(&config, dir.path(), false).unwrap().unwrap().has_made(&proof));
+        let path = dir.path().join("key");
+        let named = config::Spool { key_file: Some(path.clone()), ..config };
+        assert!(matches!(Seal::load(&named, dir.path(), true), Err(SpoolError::Files(_))));
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(matches!(Seal::load(&named, dir.path(), true), Err(SpoolError::Key { .. })));
+        std::fs::write(&path, [9; 32]).unwrap();
+        let proof = Seal::load(&named, dir.path(), true).unwrap().unwrap().proof().unwrap();
+        std::fs::write(&path, format!("{}\n", hex::encode([9; 32]))).unwrap();
+        assert!(Seal::load(&named, dir.path(), true).unwrap().unwrap().has_made(&proof));
+    }
+}
