@@ -16,9 +16,9 @@ use tokio::sync::{oneshot, watch};
 use super::budget::{self, Budget};
 use super::layout;
 use super::opening::{self, Opened};
-use super::policy;
 use super::spool::{Shared, SpoolError, losses};
 use super::sync::Durable;
+use super::{policy, room};
 use crate::config;
 use crate::health::Clock;
 
@@ -26,8 +26,6 @@ use crate::health::Clock;
 const MAX_GROUP: usize = 512;
 /// No record is committed when the disk has less room than this: sled must not meet a full disk.
 pub(super) const MIN_ROOM_BYTES: u64 = 8 * 1024 * 1024;
-/// No stream comes so far; an acknowledgement above it is a mistake or an attack on the counting.
-const HIGHEST_SEQ: u64 = 1 << 62;
 /// Pause before a failed commit is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -193,13 +191,8 @@ impl Writer {
                 self.commit_at = Some(self.commit_at.map_or(due, |at| at.min(due)));
                 self.group.push(Waiting { kind, at, body, done });
             }
-            Order::Acknowledged(upto, _) if upto > HIGHEST_SEQ => {
-                tracing::warn!(
-                    upto,
-                    "an acknowledgement above every number that a stream can reach is ignored"
-                );
-            }
             Order::Acknowledged(upto, ahead) => {
+                let (upto, ahead) = room::believable(upto, ahead);
                 let before = self.acknowledged.take().map_or(0, |(upto, _)| upto);
                 // The newest ranges stand for all: the server only ever adds to them.
                 self.acknowledged = Some((upto.max(before), ahead));
