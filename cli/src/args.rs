@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{audit, completions, device, drift, keys, login, reference, release, rollout};
+use crate::commands::{
+    audit, completions, device, drift, keys, login, reference, release, rollout, sign, verify,
+};
 
 /// Publish signed model releases, and run them over a fleet.
 #[derive(Debug, Parser)]
@@ -25,10 +27,14 @@ pub(crate) enum Command {
     Login(login::Args),
     /// Forget the server and revoke the token.
     Logout,
-    /// Keys: make a project's, list them.
+    /// Keys: make a project's, rotate them, share roles, list them.
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Releases: build, sign, publish, inspect.
+    /// Add this person's signature to metadata that several people sign.
+    Sign(sign::Args),
+    /// Verify all that the server offers as a device would, and say who signed what until when.
+    Verify(verify::Args),
+    /// Releases: build, renew, sign, publish, inspect.
     #[command(subcommand)]
     Release(release::Command),
     /// Reference profiles: build from training data.

@@ -1,8 +1,9 @@
 //! The publisher's key folder of one project, `keys/{project}` under the settings folder.
 //!
 //! `root.pem`, `targets.pem` and `models/{model}.pem` are PKCS#8, encrypted with one passphrase unless its owner
-//! asked for none; beside each stands its public half. `root.json` is the first root, to which new devices are
-//! pinned; `metadata/` holds what was last published. Nothing private in here ever goes to the server.
+//! asked for none; beside each stands its public half. Keys that take over once they are published wait in `next/`,
+//! those that they replaced lie in `retired/`. `root.json` is the first root, to which new devices are pinned;
+//! `metadata/` holds what was last published. Nothing private in here ever goes to the server.
 
 use std::fs;
 use std::io::Write as _;
@@ -53,6 +54,8 @@ pub(crate) enum KeyringError {
     Mismatch,
 }
 
+/// Where keys wait that are not published yet.
+const NEXT: &str = "next";
 const MIN_PASSPHRASE: usize = 8;
 
 /// Whose key.
@@ -66,7 +69,16 @@ pub(crate) enum Owner<'a> {
     Model(&'a str),
 }
 
-impl Owner<'_> {
+impl<'a> Owner<'a> {
+    /// The role's name.
+    pub(crate) fn role(self) -> &'a str {
+        match self {
+            Self::Root => "root",
+            Self::Targets => "targets",
+            Self::Model(model) => model,
+        }
+    }
+
     fn file(self) -> PathBuf {
         match self {
             Self::Root => "root.pem".into(),
@@ -156,8 +168,90 @@ impl Keyring {
     ///
     /// # Errors
     /// When one is there already, or it can't be written.
-    pub(crate) fn create(&mut self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
+    pub(crate) fn create(&self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
+        Self::create_at(self.folder.join(owner.file()), passphrase)
+    }
+
+    /// Makes the keys of these owners, all or none. A key that is there already stays, but its passphrase must be
+    /// known, so that one folder never ends up with two. Asks at most once; nothing asks again after it.
+    ///
+    /// # Errors
+    /// When the passphrase can't be had or is wrong, or a key can't be written.
+    pub(crate) fn create_missing(&mut self, owners: &[Owner<'_>], without_passphrase: bool) -> Result<()> {
+        let (there, missing): (Vec<_>, Vec<_>) = owners.iter().copied().partition(|owner| self.has(*owner));
+        let passphrase = match there.first() {
+            Some(owner) => self.passphrase_of(*owner)?,
+            None => Passphrase::for_new_keys(without_passphrase)?,
+        };
+        self.passphrase = Some(passphrase.clone());
+        for (at, owner) in missing.iter().enumerate() {
+            if let Err(error) = self.create(*owner, &passphrase) {
+                // Nothing was signed with them yet: half a set would only be in the way of the next try.
+                // One that appeared meanwhile is somebody else's.
+                let is_foreign = matches!(error.downcast_ref(), Some(KeyringError::Exists { .. }));
+                for owner in missing.iter().take(if is_foreign { at } else { at + 1 }) {
+                    self.unmake(*owner);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn unmake(&self, owner: Owner<'_>) {
         let path = self.folder.join(owner.file());
+        for path in [public_file(&path), path] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    eprintln!("cannot remove {}: {error}", path.display());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Makes the key that is to take the place of the present one; it waits in `next/`.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub(crate) fn create_next(&self, owner: Owner<'_>, passphrase: &Passphrase) -> Result<Ed25519Signer> {
+        Self::create_at(self.folder.join(NEXT).join(owner.file()), passphrase)
+    }
+
+    /// Whether such a key waits.
+    pub(crate) fn has_next(&self, owner: Owner<'_>) -> bool {
+        self.folder.join(NEXT).join(owner.file()).exists()
+    }
+
+    /// Opens a key that waits.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_next(&mut self, owner: Owner<'_>) -> Result<Ed25519Signer> {
+        self.open_at(self.folder.join(NEXT).join(owner.file()))
+    }
+
+    /// Every key that waits takes its place; the present ones go to `retired/`, for files that they signed once.
+    ///
+    /// # Errors
+    /// When a file can't be moved.
+    pub(crate) fn promote_next(&self) -> Result<Vec<String>> {
+        let next = Self { folder: self.folder.join(NEXT), passphrase: None };
+        let mut promoted = Vec::new();
+        for key in next.list()? {
+            let place = self.folder.join(format!("{}.pem", key.name));
+            if let Ok(bytes) = fs::read(public_file(&place)) {
+                let old: PublicKey = serde_json::from_slice(&bytes).context("a public half is damaged")?;
+                let id: String = old.id().as_str().chars().take(16).collect();
+                move_key(&place, &self.folder.join("retired").join(format!("{}-{id}.pem", key.name)))?;
+            }
+            move_key(&next.folder.join(format!("{}.pem", key.name)), &place)?;
+            promoted.push(key.name);
+        }
+        Ok(promoted)
+    }
+
+    fn create_at(path: PathBuf, passphrase: &Passphrase) -> Result<Ed25519Signer> {
         if path.exists() {
             return Err(KeyringError::Exists { path }.into());
         }
@@ -178,7 +272,10 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`] when it is missing or stays locked.
     pub(crate) fn open(&mut self, owner: Owner<'_>) -> Result<Ed25519Signer> {
-        let path = self.folder.join(owner.file());
+        self.open_at(self.folder.join(owner.file()))
+    }
+
+    fn open_at(&mut self, path: PathBuf) -> Result<Ed25519Signer> {
         let pem = match fs::read_to_string(&path) {
             Ok(pem) => pem,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -200,12 +297,17 @@ impl Keyring {
     /// # Errors
     /// When the passphrase can't be had.
     pub(crate) fn same_passphrase(&mut self) -> Result<Passphrase> {
-        let path = self.folder.join(Owner::Targets.file());
+        let any = [Owner::Targets, Owner::Root].into_iter().find(|owner| self.has(*owner));
+        self.passphrase_of(any.unwrap_or(Owner::Targets))
+    }
+
+    fn passphrase_of(&mut self, owner: Owner<'_>) -> Result<Passphrase> {
+        let path = self.folder.join(owner.file());
         let pem = fs::read_to_string(&path).map_err(|_| KeyringError::Missing { path })?;
         if !is_encrypted(&pem) {
             return Ok(Passphrase::None);
         }
-        self.open(Owner::Targets)?; // A mistyped passphrase must not lock a new key.
+        self.open(owner)?; // A mistyped passphrase must not lock a new key.
         Ok(Passphrase::Given(self.unlock()?))
     }
 
@@ -230,6 +332,11 @@ impl Keyring {
         let path = public_file(&self.folder.join(owner.file()));
         let bytes = fs::read(&path).map_err(|_| KeyringError::Missing { path: path.clone() })?;
         serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Where a key's public half lies.
+    pub(crate) fn public_path(&self, owner: Owner<'_>) -> PathBuf {
+        public_file(&self.folder.join(owner.file()))
     }
 
     /// Every key in the folder.
@@ -282,6 +389,15 @@ impl Keyring {
 
 fn is_encrypted(pem: &str) -> bool {
     pem.contains("BEGIN ENCRYPTED PRIVATE KEY")
+}
+
+fn move_key(from: &Path, to: &Path) -> Result<()> {
+    let shown = || format!("cannot move {} to {}", from.display(), to.display());
+    let folder = to.parent().with_context(shown)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(shown)?;
+    fs::rename(public_file(from), public_file(to)).with_context(shown)?;
+    fs::rename(from, to).with_context(shown)?;
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(shown)
 }
 
 fn public_file(private: &Path) -> PathBuf {
@@ -349,6 +465,27 @@ mod tests {
         assert_eq!(opened.public_key(), made.public_key());
         let error = unlocked(folder.path(), "wrong horse").open(Owner::Root).unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(KeyringError::Locked { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn keys_are_made_all_or_none_and_never_under_two_passphrases() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keyring = Keyring::at(folder.path());
+        // The folder of models is a file: the second key can't be written.
+        fs::write(folder.path().join("models"), b"in the way").unwrap();
+        let owners = [Owner::Root, Owner::Model("digits")];
+        assert!(keyring.create_missing(&owners, true).is_err());
+        assert!(!keyring.has(Owner::Root) && !folder.path().join("root.pub.json").exists());
+        fs::remove_file(folder.path().join("models")).unwrap();
+        Keyring::at(folder.path()).create(Owner::Root, &Passphrase::Given("correct horse".into())).unwrap();
+        let error = unlocked(folder.path(), "wrong horse").create_missing(&owners, false).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(KeyringError::Locked { .. })), "{error:?}");
+        assert!(!keyring.has(Owner::Model("digits")));
+        let mut right = unlocked(folder.path(), "correct horse");
+        right.create_missing(&owners, false).unwrap();
+        for owner in owners {
+            right.open(owner).unwrap();
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod folder;
 mod keyring;
 mod metadata;
 mod output;
+mod pending;
+mod rotation;
 mod settings;
 mod spec;
 

@@ -1,6 +1,7 @@
 //! The publisher's own view of signed metadata: what to build the next version on.
 //!
-//! A server may be taken over, so nothing of it is signed again unless this publisher's key signed it before.
+//! A server may be taken over, so nothing of it is signed again unless this publisher's key signed it before, or a
+//! threshold of the people who hold the role together.
 
 use anyhow::{Context as _, Result, bail};
 use protocol::UnixMillis;
@@ -49,19 +50,24 @@ pub(crate) async fn fetch(client: &Client, role: &str) -> Result<Option<Vec<u8>>
 }
 
 /// What the next version of a role builds on: the newer one of what the server has and what was last published from
-/// here, each only if `key` signed it.
+/// here; the server's only if one of `accepted` vouches for it: this folder's own key, or all who hold the role.
 ///
 /// # Errors
-/// When the server offers something newer that `key` did not sign.
+/// When the server offers something newer that none of them signed.
 pub(crate) async fn newest(
     client: &Client,
     keyring: &Keyring,
     role: &str,
-    key: &PublicKey,
+    accepted: &[KeySet],
 ) -> Result<Option<Vec<u8>>> {
     let local = keyring.read(&kept_name(role))?;
     let server = fetch(client, role).await?;
-    choose(role, key, local, server)
+    choose(role, accepted, local, server)
+}
+
+/// One key that is enough by itself.
+pub(crate) fn own(key: PublicKey) -> KeySet {
+    KeySet::new([key], 1)
 }
 
 /// Where the last published file of a role is kept.
@@ -71,7 +77,7 @@ pub(crate) fn kept_name(role: &str) -> String {
 
 fn choose(
     role: &str,
-    key: &PublicKey,
+    accepted: &[KeySet],
     local: Option<Vec<u8>>,
     server: Option<Vec<u8>>,
 ) -> Result<Option<Vec<u8>>> {
@@ -85,8 +91,16 @@ fn choose(
     }
     let Some(bytes) = server else { return Ok(local) };
     let envelope = Envelope::parse(&bytes, &Limits::default())?;
-    if let Err(cause) = envelope.verify(&KeySet::new([key.clone()], 1)) {
-        bail!("the server's {role} metadata, version {theirs}, is not signed by this folder's key: {cause}");
+    let verdicts: Vec<_> = accepted.iter().map(|keys| envelope.verify(keys)).collect();
+    if !verdicts.iter().any(Result::is_ok) {
+        let causes: Vec<_> =
+            verdicts.into_iter().filter_map(Result::err).map(|cause| cause.to_string()).collect();
+        bail!(
+            "the server's {role} metadata, version {theirs}, is not signed by this folder's key, nor by enough of \
+             those who hold the role ({}); nothing is built on it. If a colleague rotated keys meanwhile, get the \
+             newest root from them and check it with: flotilla verify --root FILE",
+            causes.join("; ")
+        );
     }
     Ok(Some(bytes))
 }
@@ -117,11 +131,16 @@ mod tests {
         let v1 = TargetsBuilder::new(UnixMillis(0)).sign(&[&ours]).unwrap();
         let next = TargetsBuilder::resume(&v1, UnixMillis(0)).unwrap();
         let (good, forged) = (next.sign(&[&ours]).unwrap(), next.sign(&[&thief]).unwrap());
-        let key = ours.public_key();
-        let pick =
-            |local: &[u8], server: &[u8]| choose("targets", &key, Some(local.into()), Some(server.into()));
+        let accepted = [own(ours.public_key())];
+        let pick = |local: &[u8], server: &[u8]| {
+            choose("targets", &accepted, Some(local.into()), Some(server.into()))
+        };
         assert_eq!(pick(&v1, &good).unwrap().unwrap(), good);
         assert_eq!(pick(&good, &v1).unwrap().unwrap(), good, "a server that went back changes nothing");
+        let group = KeySet::new([thief.public_key(), Ed25519Signer::from_seed(&[3; 32]).public_key()], 2);
+        let error =
+            choose("targets", &[own(ours.public_key()), group], Some(v1.clone()), Some(forged.clone()));
+        assert!(error.is_err(), "one of two is not enough");
         assert!(pick(&v1, &forged).unwrap_err().to_string().contains("not signed by this folder's key"));
     }
 }

@@ -1,6 +1,8 @@
 //! `cargo xtask tidy`: what no compiler checks. Arrows between rooms, fences around libraries, sizes of files,
 //! and nothing committed that belongs to one machine or to nobody.
 
+mod threats;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -49,6 +51,7 @@ pub(crate) fn main() -> Result<()> {
     let files = tracked_files()?;
     let mut faults = arrows(&metadata()?)?;
     faults.extend(settings()?);
+    faults.extend(threats::faults(&files)?);
     for name in &files {
         let Ok(text) = fs::read_to_string(root().join(name)) else { continue };
         faults.extend(fences(name, &text));

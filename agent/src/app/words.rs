@@ -165,7 +165,7 @@ pub(super) fn commands(
             let lines = logs.newest(usize::try_from(max_lines).unwrap_or(usize::MAX));
             offer(&spool, Kind::Log, &LogLines { command_id: command.id, lines });
         }
-        CommandAction::Refresh | CommandAction::WidenJitter { .. } => {}
+        CommandAction::Refresh | CommandAction::ReportFloor { .. } | CommandAction::WidenJitter { .. } => {}
     })
 }
 

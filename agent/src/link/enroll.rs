@@ -15,6 +15,7 @@ use trust::Ed25519Signer;
 
 use super::http::{FetchError, Http, Terms};
 use super::identity::{Identity, IdentityError, Names};
+use super::report::{self, ReportError};
 use super::tls::{TlsError, enrolment_config};
 use crate::health::Clock;
 
@@ -62,6 +63,9 @@ pub enum EnrollError {
     /// The first root could not be kept.
     #[error("the first root of trust could not be kept")]
     Root(#[source] crate::durable::DurableError),
+    /// The report counter could not be kept.
+    #[error("the device's reports can't go on where they ended")]
+    Reports(#[source] ReportError),
 }
 
 impl EnrollError {
@@ -109,6 +113,9 @@ struct Answer {
     device_url: String,
     #[serde(default)]
     root: Option<String>,
+    /// The last report that the server took under this name, from an earlier enrolment.
+    #[serde(default)]
+    report_counter: u64,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +174,7 @@ pub async fn enroll(state_dir: &Path, wish: &Wish<'_>, clock: &Clock) -> Result<
             answer.project, token.project
         )));
     }
+    report::start_above(state_dir, answer.report_counter, clock).map_err(EnrollError::Reports)?;
     keep(state_dir, answer, token.root, &key, &report_key)
 }
 

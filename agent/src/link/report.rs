@@ -15,6 +15,9 @@ use crate::health::Clock;
 
 /// Counters reserved by one write.
 const BLOCK: u64 = 256;
+/// No count of reports and no clock reaches this. A server that names a higher floor would use up the counters, and
+/// with them the device's voice.
+const HIGHEST_FLOOR: u64 = 1 << 62;
 
 /// Why nothing can be reported.
 #[derive(Debug, thiserror::Error)]
@@ -51,25 +54,22 @@ impl Reporter {
         key: Ed25519Signer,
         clock: &Clock,
     ) -> Result<Self, ReportError> {
-        let path = state_dir.join("report-counter");
-        let from_clock = || u64::try_from(clock.now().0).unwrap_or(0);
-        let (record, reserved) = match TwoCopies::open(&path) {
-            Ok((record, None)) => (record, 0),
-            Ok((record, Some(found))) => match <[u8; 8]>::try_from(found.body) {
-                // One write may be missing: skip what it could have reserved.
-                Ok(body) if found.is_other_damaged => {
-                    (record, u64::from_be_bytes(body).saturating_add(BLOCK))
-                }
-                Ok(body) => (record, u64::from_be_bytes(body)),
-                Err(_) => (record, from_clock()),
-            },
-            Err(DurableError::Corrupt { .. }) => {
-                tracing::error!("both copies of the report counter are damaged; it goes on from the clock");
-                (TwoCopies::begin_anew(&path), from_clock())
-            }
-            Err(error) => return Err(ReportError::Counter(error)),
-        };
-        Ok(Self { project, device, key, record, next: reserved + 1, reserved })
+        let (record, reserved) = reserved(state_dir, clock)?;
+        Ok(Self { project, device, key, record, next: reserved.saturating_add(1), reserved })
+    }
+
+    /// Goes on above `floor`, the highest counter that the server has taken; never goes back.
+    pub fn raise(&mut self, floor: u64) -> Raised {
+        if floor < self.next {
+            return Raised::NotNeeded;
+        }
+        if floor > HIGHEST_FLOOR {
+            return Raised::TooHigh;
+        }
+        // Above what is reserved, so the next report writes it down before it is signed.
+        let last = self.next - 1;
+        self.next = floor + 1;
+        Raised::From(last)
     }
 
     /// The bytes to publish on `channel` for this payload.
@@ -87,6 +87,52 @@ impl Reporter {
                 .map_err(ReportError::Sign)?;
         self.next += 1;
         Ok(encode_json(&signed))
+    }
+}
+
+/// What became of a floor that the server named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raised {
+    /// The counter stood here, and goes on above the floor.
+    From(u64),
+    /// The counter is above it already.
+    NotNeeded,
+    /// No honest server has such a floor; nothing changes.
+    TooHigh,
+}
+
+/// Makes the first report after an enrolment rise above `floor`, the last report that the server took under this name,
+/// and above what this state directory has used.
+///
+/// # Errors
+/// [`ReportError::Counter`].
+pub(super) fn start_above(state_dir: &Path, floor: u64, clock: &Clock) -> Result<(), ReportError> {
+    let (mut record, used) = reserved(state_dir, clock)?;
+    if floor <= used || floor > HIGHEST_FLOOR {
+        return Ok(());
+    }
+    record.write(&floor.to_be_bytes()).map_err(ReportError::Counter)
+}
+
+/// Highest counter that may have been used.
+fn reserved(state_dir: &Path, clock: &Clock) -> Result<(TwoCopies, u64), ReportError> {
+    let path = state_dir.join("report-counter");
+    let from_clock = || u64::try_from(clock.now().0).unwrap_or(0);
+    match TwoCopies::open(&path) {
+        Ok((record, None)) => Ok((record, 0)),
+        Ok((record, Some(found))) => match <[u8; 8]>::try_from(found.body) {
+            // One write may be missing: skip what it could have reserved.
+            Ok(body) if found.is_other_damaged => {
+                Ok((record, u64::from_be_bytes(body).saturating_add(BLOCK)))
+            }
+            Ok(body) => Ok((record, u64::from_be_bytes(body))),
+            Err(_) => Ok((record, from_clock())),
+        },
+        Err(DurableError::Corrupt { .. }) => {
+            tracing::error!("both copies of the report counter are damaged; it goes on from the clock");
+            Ok((TwoCopies::begin_anew(&path), from_clock()))
+        }
+        Err(error) => Err(ReportError::Counter(error)),
     }
 }
 
@@ -131,5 +177,33 @@ mod tests {
             std::fs::write(dir.path().join(format!("report-counter.{letter}")), "damaged").unwrap();
         }
         assert!(counter(&mut open(dir.path())) > after_one);
+    }
+
+    #[test]
+    fn v1_the_counter_rises_to_the_servers_floor_and_never_falls() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reporter = open(dir.path());
+        counter(&mut reporter);
+        assert_eq!(reporter.raise(1000), Raised::From(1));
+        assert_eq!(counter(&mut reporter), 1001);
+        for old in [0, 7, 1000, 1001] {
+            assert_eq!(reporter.raise(old), Raised::NotNeeded, "{old}: an order that is replayed");
+        }
+        assert_eq!(reporter.raise(u64::MAX), Raised::TooHigh);
+        assert_eq!(counter(&mut reporter), 1002);
+        assert!(counter(&mut open(dir.path())) > 1002, "over a restart, too");
+    }
+
+    #[test]
+    fn an_enrolment_starts_above_what_the_server_knows_and_above_what_was_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::open(dir.path()).unwrap();
+        start_above(dir.path(), 41, &clock).unwrap();
+        assert_eq!(counter(&mut open(dir.path())), 42);
+        let used = counter(&mut open(dir.path()));
+        for lower in [0, 41, u64::MAX] {
+            start_above(dir.path(), lower, &clock).unwrap();
+        }
+        assert!(counter(&mut open(dir.path())) > used);
     }
 }

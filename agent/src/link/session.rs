@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::mqtt::{Happening, Mqtt, Options};
 use super::pump::{Lane, Pump};
 use super::renew::Links;
-use super::report::Reporter;
+use super::report::{Raised, Reporter};
 use crate::config;
 use crate::health::{Clock, Pulse};
 use crate::retry::Backoff;
@@ -156,11 +156,7 @@ impl Session {
                 self.pump.restart(*self.inputs.spool.durable_seq().borrow(), Instant::now());
                 let online = Status { is_online: true, boot_id: self.inputs.boot_id.clone() };
                 self.mqtt.publish(Channel::Status, true, encode_json(&online));
-                self.say_hello();
-                let tasks: Vec<_> = self.inputs.tasks.borrow_and_update().values().cloned().collect();
-                for task in &tasks {
-                    self.report(task);
-                }
+                self.say_everything();
             }
             Happening::Message { channel, payload } => self.heard(channel, &payload),
             Happening::Refused(why) => tracing::warn!(why, "the broker refused"),
@@ -220,6 +216,7 @@ impl Session {
             CommandAction::WidenJitter { max_s } => {
                 self.mqtt.widen(Duration::from_secs(u64::from(*max_s).min(24 * 3600)));
             }
+            CommandAction::ReportFloor { floor } => self.go_on_from(*floor),
             CommandAction::Refresh => {
                 self.hello_soon();
                 self.pass_on(Downlink::Command(command));
@@ -227,6 +224,34 @@ impl Session {
             CommandAction::CollectLogs { .. } | CommandAction::FlushPanes { .. } => {
                 self.pass_on(Downlink::Command(command));
             }
+        }
+    }
+
+    /// The server refused a report, because it knows a higher counter than this device's state does.
+    fn go_on_from(&mut self, floor: u64) {
+        match self.inputs.reporter.raise(floor) {
+            Raised::From(last) => {
+                tracing::warn!(
+                    last,
+                    floor,
+                    "the server has seen later reports of this device than its state knows: the state went back, \
+                     e.g. to a restored image; reports go on above the server's counter"
+                );
+                self.say_everything();
+            }
+            Raised::NotNeeded => tracing::debug!(floor, "the report counter is above the server's already"),
+            Raised::TooHigh => {
+                tracing::warn!(floor, "the server asks for a report counter that nothing can have reached");
+            }
+        }
+    }
+
+    /// The whole state: nothing that was said before is relied on.
+    fn say_everything(&mut self) {
+        self.say_hello();
+        let tasks: Vec<_> = self.inputs.tasks.borrow_and_update().values().cloned().collect();
+        for task in &tasks {
+            self.report(task);
         }
     }
 

@@ -25,6 +25,15 @@ const HOUR_MS: i64 = 3600 * 1000;
 const FIRST_WIDTHS_MS: [i64; 1] = [HOUR_MS];
 const LAST_WIDTHS_MS: [i64; 2] = [6 * HOUR_MS, 24 * HOUR_MS];
 
+/// No stream comes so far; an acknowledgement above it is a mistake or an attack on the counting.
+const HIGHEST_SEQ: u64 = 1 << 62;
+
+/// What of an acknowledgement can be true.
+pub(super) fn believable(upto: u64, mut ahead: Vec<(u64, u64)>) -> (u64, Vec<(u64, u64)>) {
+    ahead.retain(|(_, last)| *last <= HIGHEST_SEQ);
+    (if upto <= HIGHEST_SEQ { upto } else { 0 }, ahead)
+}
+
 impl Writer {
     /// The server has everything up to `upto`, and these ranges above it.
     pub(super) fn delete_acknowledged(
@@ -33,6 +42,7 @@ impl Writer {
         upto: u64,
         ahead: &[(u64, u64)],
     ) -> Result<(), SpoolError> {
+        self.skip_what_the_server_has(ahead.iter().map(|range| range.1).fold(upto, u64::max));
         let most = self.next_seq.saturating_sub(1);
         let upto = upto.min(most);
         let last = ahead.iter().map(|range| range.1.min(most)).max().unwrap_or(upto);
@@ -45,6 +55,22 @@ impl Writer {
         })?;
         self.shared.visible(|v| v.floor_seq = v.floor_seq.max(upto + 1));
         Ok(())
+    }
+
+    /// An acknowledgement of numbers that were never given out here means that the state went back, e.g. to a restored
+    /// image. New records under those numbers would count as repeated, so they get numbers that the server lacks.
+    fn skip_what_the_server_has(&mut self, highest: u64) {
+        if highest < self.next_seq {
+            return;
+        }
+        tracing::warn!(
+            highest,
+            next = self.next_seq,
+            "the server has more telemetry of this stream than its spool ever held: the state went back; numbers go on \
+             above the server's"
+        );
+        self.next_seq = highest + 1;
+        self.heights.durable.send_replace(highest);
     }
 
     /// Expires old records, then makes room for the group while the bound is exceeded.

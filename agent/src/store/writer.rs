@@ -16,9 +16,9 @@ use tokio::sync::{oneshot, watch};
 use super::budget::{self, Budget};
 use super::layout;
 use super::opening::{self, Opened};
-use super::policy;
 use super::spool::{Shared, SpoolError, losses};
 use super::sync::Durable;
+use super::{policy, room};
 use crate::config;
 use crate::health::Clock;
 
@@ -68,7 +68,7 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
     pub(super) next_seq: u64,
-    heights: Heights,
+    pub(super) heights: Heights,
     pub(super) group: Vec<Waiting>,
     /// When the group is due.
     commit_at: Option<Instant>,
@@ -192,6 +192,7 @@ impl Writer {
                 self.group.push(Waiting { kind, at, body, done });
             }
             Order::Acknowledged(upto, ahead) => {
+                let (upto, ahead) = room::believable(upto, ahead);
                 let before = self.acknowledged.take().map_or(0, |(upto, _)| upto);
                 // The newest ranges stand for all: the server only ever adds to them.
                 self.acknowledged = Some((upto.max(before), ahead));

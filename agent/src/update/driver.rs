@@ -219,6 +219,7 @@ impl Driver {
             CommandAction::Refresh => self.refresh().await,
             CommandAction::CollectLogs { .. }
             | CommandAction::FlushPanes { .. }
+            | CommandAction::ReportFloor { .. }
             | CommandAction::WidenJitter { .. } => {
                 (self.commands)(command);
             }

@@ -1,5 +1,5 @@
 //! The store of trusted metadata, byte for byte as accepted, and the refresh that walks the chain over the network.
-//! All judgement is `trust`'s; nothing is stored before it has accepted it.
+//! All judgement is `trust`'s; nothing is stored before it has accepted it, and what it accepted is stored as a whole.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,12 @@ use protocol::{Digest, ProjectId, UnixMillis};
 use sha2::{Digest as _, Sha256};
 use trust::client::load_stored;
 use trust::director::{self, DirectorKeys};
-use trust::{
-    Fetch, File, Limits, Reply, Repository, Session, Step, Stored, TargetBytes, TrustError, Verified,
-};
+use trust::{Fetch, Limits, Reply, Repository, Session, Step, Stored, TargetBytes, TrustError, Verified};
 
-use crate::durable::{self, DurableError};
+use super::trusted_files::TrustedFiles;
+use crate::durable::DurableError;
 use crate::link::http::{FetchError, Http};
 
-const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 /// Where the director's target lies among the trusted files; no role's file can have this name.
 const DIRECTOR_FILE: &str = "target.director";
 const REFRESHED_FILE: &str = "refreshed";
@@ -65,7 +63,7 @@ impl MetadataError {
 /// The folder of trusted files.
 #[derive(Debug, Clone)]
 pub struct TrustedStore {
-    dir: PathBuf,
+    files: TrustedFiles,
     project: ProjectId,
     root_pin: Option<Digest>,
 }
@@ -117,12 +115,10 @@ pub fn trusted_dir(state_dir: &Path) -> PathBuf {
 /// # Errors
 /// [`DurableError`].
 pub fn keep_first_root(state_dir: &Path, root: &[u8]) -> Result<(), DurableError> {
-    let dir = trusted_dir(state_dir);
-    durable::make_dir(&dir)?;
-    let path = dir.join("root.json");
-    match durable::read_bounded(&path, MAX_FILE_BYTES)? {
+    let files = TrustedFiles::open(trusted_dir(state_dir))?;
+    match files.read("root.json")? {
         Some(_) => Ok(()),
-        None => durable::write_atomic(&path, root),
+        None => files.keep("root.json", root),
     }
 }
 
@@ -136,25 +132,24 @@ impl TrustedStore {
         project: ProjectId,
         root_pin: Option<Digest>,
     ) -> Result<Self, DurableError> {
-        let dir = trusted_dir(state_dir);
-        durable::make_dir(&dir)?;
-        Ok(Self { dir, project, root_pin })
+        let files = TrustedFiles::open(trusted_dir(state_dir))?;
+        Ok(Self { files, project, root_pin })
     }
 
     /// Who may sign Desired, from what is stored; works without a network and with expired metadata.
     pub fn stored_director(&self) -> Option<DirectorKeys> {
-        let stored = self.load().ok()??;
+        let stored = self.files.load().ok()??;
         let repository = load_stored(stored, [director::TARGET], &Limits::default()).ok()?;
-        let bytes = durable::read_bounded(&self.dir.join(DIRECTOR_FILE), MAX_FILE_BYTES).ok()??;
+        let bytes = self.files.read(DIRECTOR_FILE).ok()??;
         let target = repository.find_target(director::TARGET).ok()?.verify(bytes).ok()?;
         DirectorKeys::parse(&target).ok()
     }
 
     /// For hello: what is stored, and when it was refreshed.
     pub fn freshness(&self) -> Option<Freshness> {
-        let stored = self.load().ok()??;
+        let stored = self.files.load().ok()??;
         let repository = load_stored(stored, [director::TARGET], &Limits::default()).ok()?;
-        let at = durable::read_bounded(&self.dir.join(REFRESHED_FILE), 32).ok()??;
+        let at = self.files.read(REFRESHED_FILE).ok()??;
         let at = String::from_utf8(at).ok()?.parse().map(UnixMillis).ok()?;
         Some(Freshness::of(&repository, at))
     }
@@ -169,7 +164,7 @@ impl TrustedStore {
         wanted: Option<&str>,
         now: UnixMillis,
     ) -> Result<Refreshed, MetadataError> {
-        let stored = match self.load().map_err(MetadataError::Disk)? {
+        let stored = match self.files.load().map_err(MetadataError::Disk)? {
             Some(stored) => stored,
             None => self.first_root(http).await?,
         };
@@ -182,14 +177,15 @@ impl TrustedStore {
                     let reply = self.fetch(http, &fetch).await?;
                     session.feed(reply).map_err(MetadataError::Trust)?;
                 }
-                Step::Persist(file) => self.keep(&file).map_err(MetadataError::Disk)?,
-                Step::Forget(name) => self.forget(&name).map_err(MetadataError::Disk)?,
+                Step::Persist(file) => {
+                    self.files.keep(&file.name, &file.bytes).map_err(MetadataError::Disk)?;
+                }
+                Step::Forget(name) => self.files.forget(&name).map_err(MetadataError::Disk)?,
                 Step::Done(accepted) => break accepted,
             }
         };
-        accepted.files.iter().try_for_each(|file| self.keep(file)).map_err(MetadataError::Disk)?;
-        durable::write_atomic(&self.dir.join(REFRESHED_FILE), now.0.to_string().as_bytes())
-            .map_err(MetadataError::Disk)?;
+        self.files.commit(&accepted.files).map_err(MetadataError::Disk)?;
+        self.files.keep(REFRESHED_FILE, now.0.to_string().as_bytes()).map_err(MetadataError::Disk)?;
         let director = self.fetch_director(http, &accepted.repository).await?;
         Ok(Refreshed { repository: accepted.repository, director })
     }
@@ -218,13 +214,12 @@ impl TrustedStore {
         repository: &Repository,
     ) -> Result<Option<DirectorKeys>, MetadataError> {
         let Ok(info) = repository.find_target(director::TARGET) else { return Ok(None) };
-        let path = self.dir.join(DIRECTOR_FILE);
-        let kept = durable::read_bounded(&path, MAX_FILE_BYTES).map_err(MetadataError::Disk)?;
+        let kept = self.files.read(DIRECTOR_FILE).map_err(MetadataError::Disk)?;
         let target = if let Some(target) = kept.and_then(|bytes| info.verify(bytes).ok()) {
             target
         } else {
             let target = self.target(http, repository, director::TARGET).await?;
-            durable::write_atomic(&path, target.bytes()).map_err(MetadataError::Disk)?;
+            self.files.keep(DIRECTOR_FILE, target.bytes()).map_err(MetadataError::Disk)?;
             target
         };
         DirectorKeys::parse(&target).map(Some).map_err(MetadataError::Trust)
@@ -240,9 +235,8 @@ impl TrustedStore {
         // Used only if it is a root at all; the session checks its own signatures before it is kept.
         Session::new(Stored::new(bytes.clone()), [director::TARGET], UnixMillis(0), &Limits::default())
             .map_err(MetadataError::Trust)?;
-        let file = File { name: "root.json".into(), bytes };
-        self.keep(&file).map_err(MetadataError::Disk)?;
-        Ok(Stored::new(file.bytes))
+        self.files.keep("root.json", &bytes).map_err(MetadataError::Disk)?;
+        Ok(Stored::new(bytes))
     }
 
     async fn fetch(&self, http: &Http, fetch: &Fetch) -> Result<Reply, MetadataError> {
@@ -250,36 +244,18 @@ impl TrustedStore {
         let bytes = http.get(&path, fetch.max_bytes).await.map_err(MetadataError::Fetch)?;
         Ok(bytes.map_or(Reply::NotFound, Reply::Bytes))
     }
+}
 
-    fn keep(&self, file: &File) -> Result<(), DurableError> {
-        durable::write_atomic(&self.dir.join(&file.name), &file.bytes)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn forget(&self, name: &str) -> Result<(), DurableError> {
-        let path = self.dir.join(name);
-        match std::fs::remove_file(&path) {
-            Ok(()) => durable::sync_dir(&self.dir),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(DurableError::Io { operation: "remove", path, source }),
+    #[test]
+    fn f2_the_age_of_metadata_is_told_and_grows_while_a_server_serves_the_same() {
+        let fresh = Freshness { timestamp_version: 3, expires: UnixMillis(1), at: UnixMillis(5_000) };
+        for (now, age_s) in [(5_000, 0), (65_000, 60), (86_405_000, 86_400), (0, 0)] {
+            let state = fresh.state(UnixMillis(now));
+            assert_eq!((state.timestamp_version, state.age_s), (3, age_s), "at {now}");
         }
-    }
-
-    fn load(&self) -> Result<Option<Stored>, DurableError> {
-        let Some(root) = durable::read_bounded(&self.dir.join("root.json"), MAX_FILE_BYTES)? else {
-            return Ok(None);
-        };
-        let mut stored = Stored::new(root);
-        let list = |source| DurableError::Io { operation: "list", path: self.dir.clone(), source };
-        for entry in std::fs::read_dir(&self.dir).map_err(list)? {
-            let path = entry.map_err(list)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-            if path.extension().is_some_and(|extension| extension == "json")
-                && name != "root.json"
-                && let Some(bytes) = durable::read_bounded(&path, MAX_FILE_BYTES)?
-            {
-                stored.put(File { name, bytes });
-            }
-        }
-        Ok(Some(stored))
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod machine;
 pub mod metadata;
+pub mod trusted_files;
 
 mod core;
 mod driver;

@@ -62,6 +62,14 @@ pub(crate) enum Command {
         #[arg(long)]
         model: String,
     },
+    /// What happened on a device, newest first.
+    Events {
+        /// Device id.
+        device: String,
+        /// At most so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
     /// Decommission: its certificate is refused from now on.
     Delete {
         /// Device id.
@@ -91,6 +99,16 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
         Command::Why { device, model } => {
             let found = client.get(&format!("/devices/{device}/why?model={model}")).await?;
             context.format.print(&found, |found| text(found, "/message"))
+        }
+        Command::Events { device, limit } => {
+            let page = client.get(&format!("/devices/{device}/events?limit={limit}")).await?;
+            context.format.print(&json!(items(&page)), |events| {
+                let row = |event: &Value| {
+                    ["/received_at", "/name", "/detail"].map(|field| text(event, field)).to_vec()
+                };
+                let rows = items(events).iter().map(row).collect();
+                table(&["received", "event", "what"], rows, "nothing has happened on this device")
+            })
         }
         Command::Delete { device, yes } => {
             let what = format!("{device} can never connect again without a new token.");

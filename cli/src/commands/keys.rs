@@ -1,5 +1,10 @@
 //! `flotilla keys ...`: the publisher's keys of a project and the roles that they hold.
 
+mod delegate;
+mod group;
+mod rotate;
+pub(super) mod send;
+
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,9 +14,11 @@ use trust::repo::{RootBuilder, TargetsBuilder};
 use trust::{PublicKey, Signer as _, director, format_rfc3339};
 
 use super::Context;
-use crate::keyring::{Keyring, Owner, Passphrase};
+use crate::keyring::{Keyring, Owner};
 use crate::metadata::{self, ROOT_DAYS, TARGETS_DAYS, claims, expiry, kept_name, short};
 use crate::output::{facts, items, table, text};
+use crate::pending::Pending;
+use crate::rotation::Current;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -21,7 +28,36 @@ pub(crate) enum Command {
         /// Keep the private keys in the clear.
         #[arg(long)]
         no_passphrase: bool,
+        #[command(flatten)]
+        group: group::Group,
     },
+    /// Make this person's root and targets keys and publish nothing; others name them in `keys init`.
+    New {
+        /// Make the key of this model only, for a colleague to name in `keys delegate`.
+        #[arg(long)]
+        model: Option<protocol::ModelName>,
+        /// Keep the private keys in the clear.
+        #[arg(long)]
+        no_passphrase: bool,
+    },
+    /// Replace a key: `root`, `targets`, a model's, or `server` for the server's own as they are now.
+    Rotate {
+        /// Whose key.
+        role: String,
+    },
+    /// Name the people who hold a role from now on, and how many of them must sign.
+    Delegate {
+        /// `root`, `targets` or a model.
+        role: String,
+        /// Public key of one of them (a `.pub.json` file); repeat it for each, one's own too.
+        #[arg(long = "key", required = true)]
+        keys: Vec<std::path::PathBuf>,
+        /// How many of them must sign.
+        #[arg(long, default_value_t = 1)]
+        threshold: usize,
+    },
+    /// Send what waits for signatures, once there are enough.
+    Publish,
     /// Keys in this machine's folder and the roles that they hold.
     List,
 }
@@ -32,13 +68,17 @@ pub(crate) enum Command {
 /// What could not be done.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     match command {
-        Command::Init { no_passphrase } => init(context, no_passphrase).await,
+        Command::Init { no_passphrase, group } => init(context, no_passphrase, &group).await,
+        Command::New { model, no_passphrase } => group::make_own(context, model.as_ref(), no_passphrase),
+        Command::Rotate { role } => rotate::run(context, &role).await,
+        Command::Delegate { role, keys, threshold } => delegate::run(context, &role, &keys, threshold).await,
+        Command::Publish => send::waiting(context).await,
         Command::List => list(context),
     }
 }
 
 /// May be repeated after a failed upload: keys and files that are there are used again.
-async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
+async fn init(context: &Context, no_passphrase: bool, group: &group::Group) -> Result<()> {
     let client = &context.client;
     let mut keyring = Keyring::of(client.project())?;
     let server_root = metadata::fetch(client, "root").await?;
@@ -51,16 +91,19 @@ async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
         }
     }
     let online = client.get("/online-keys").await?;
+    // What can fail without keys fails before there are any.
+    group.check()?;
     if local_root.is_none() {
-        let passphrase = Passphrase::for_new_keys(no_passphrase)?;
-        for owner in [Owner::Root, Owner::Targets] {
-            if !keyring.has(owner) {
-                keyring.create(owner, &passphrase)?;
-            }
-        }
+        keyring.create_missing(&[Owner::Root, Owner::Targets], no_passphrase)?;
     }
     let targets = first_targets(&mut keyring, &online)?;
-    let root = first_root(&mut keyring, &online)?;
+    let root = first_root(&mut keyring, &online, group)?;
+    if group.is_given() {
+        let metadata = vec![("root".to_owned(), root), ("targets".to_owned(), targets.signed)];
+        let targets = vec![(director::TARGET.to_owned(), targets.director)];
+        return send::publication(context, &keyring, &Pending { metadata, targets }, &Current::default())
+            .await;
+    }
     let body = json!({
         "metadata": [{ "name": "root", "content": STANDARD.encode(&root) },
                      { "name": "targets", "content": STANDARD.encode(&targets.signed) }],
@@ -75,8 +118,8 @@ async fn init(context: &Context, no_passphrase: bool) -> Result<()> {
 
 /// The publication arrived but its answer did not: what the server has is what was sent.
 async fn finish(context: &Context, keyring: &Keyring, root: &[u8]) -> Result<()> {
-    let targets =
-        metadata::newest(&context.client, keyring, "targets", &keyring.public(Owner::Targets)?).await?;
+    let accepted = [metadata::own(keyring.public(Owner::Targets)?)];
+    let targets = metadata::newest(&context.client, keyring, "targets", &accepted).await?;
     keyring.keep(&kept_name("targets"), &targets.context("the server has a root but no targets")?)?;
     told(context, keyring, root)
 }
@@ -107,15 +150,15 @@ fn online_key(online: &Value, role: &str) -> Result<PublicKey> {
     Ok(key)
 }
 
-fn first_root(keyring: &mut Keyring, online: &Value) -> Result<Vec<u8>> {
+fn first_root(keyring: &mut Keyring, online: &Value, group: &group::Group) -> Result<Vec<u8>> {
     let (snapshot, timestamp) = (online_key(online, "snapshot")?, online_key(online, "timestamp")?);
     if let Some(kept) = keyring.read("root.json")? {
         return Ok(kept);
     }
     let root = keyring.open(Owner::Root)?;
     let builder = RootBuilder::new(expiry(ROOT_DAYS)?)
-        .role("root", &[root.public_key()], 1)
-        .role("targets", &[keyring.public(Owner::Targets)?], 1)
+        .role("root", &group.root_keys(root.public_key())?, group.root_threshold)
+        .role("targets", &group.targets_keys(keyring.public(Owner::Targets)?)?, group.targets_threshold)
         .role("snapshot", &[snapshot], 1)
         .role("timestamp", &[timestamp], 1);
     Ok(builder.sign(&[&root])?)

@@ -1,6 +1,6 @@
 //! One file per command. Each takes its arguments, talks to the server and prints one result.
 //!
-//! `keys`, `release` and `reference` are the publisher's; the rest are the operator's.
+//! `keys`, `sign`, `verify`, `release` and `reference` are the publisher's; the rest are the operator's.
 
 pub(crate) mod audit;
 pub(crate) mod completions;
@@ -12,6 +12,8 @@ pub(crate) mod reference;
 pub(crate) mod release;
 pub(crate) mod rollout;
 mod rollout_gate;
+pub(crate) mod sign;
+pub(crate) mod verify;
 
 use anyhow::Result;
 
@@ -44,6 +46,8 @@ async fn dispatch(args: Args) -> Result<()> {
         Command::Logout => login::logout().await,
         Command::Completions(completions) => completions::run(&completions),
         Command::Keys(command) => keys::run(&context()?, command).await,
+        Command::Sign(sign) => sign::run(&sign, args.project.as_deref(), format),
+        Command::Verify(verify) => verify::run(&context()?, &verify).await,
         Command::Release(command) => release::run(context, format, command).await,
         Command::Reference(command) => reference::run(&command, format),
         Command::Device(command) => device::run(&context()?, command).await,

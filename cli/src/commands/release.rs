@@ -1,8 +1,9 @@
-//! `flotilla release ...`: build, sign, publish, inspect.
+//! `flotilla release ...`: build, renew, sign, publish, inspect.
 
 mod build;
 mod inspect;
 mod publish;
+mod renew;
 mod sign;
 
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ use crate::output::Format;
 pub(crate) enum Command {
     /// Make the release folder from a spec and try every variant on its golden samples.
     Build(build::Args),
+    /// Make an old release again under a new version and counter, e.g. to fence off a bad one.
+    Renew(renew::Args),
     /// Sign the release for its model; makes the model's key and delegation if they are missing.
     Sign {
         /// The release folder.
@@ -45,6 +48,7 @@ pub(crate) async fn run(
 ) -> Result<()> {
     match command {
         Command::Build(args) => build::run(&args, context, format).await,
+        Command::Renew(args) => renew::run(&args, format),
         Command::Sign { folder } => sign::run(&context()?, &folder).await,
         Command::Publish { folder } => publish::run(&context()?, &folder).await,
         Command::Inspect(args) => inspect::run(&args, context, format).await,

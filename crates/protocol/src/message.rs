@@ -354,6 +354,12 @@ pub enum CommandAction {
         /// Upper end of the random delay, in seconds.
         max_s: u32,
     },
+    /// Go on with report counters above this one: the server took a report with it before, so the device's state
+    /// went back. A device never lowers its counter, so a repeated or replayed order changes nothing.
+    ReportFloor {
+        /// Highest counter that the server has taken from this device.
+        floor: u64,
+    },
 }
 
 macro_rules! versioned {
@@ -384,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_named_phase_is_success() {
+    fn v2_only_a_named_phase_is_success() {
         assert!(TaskPhase::Committed.is_terminal() && !TaskPhase::Probation.is_terminal());
         assert!(!CauseKind::Untrusted.is_retryable() && CauseKind::Download.is_retryable());
     }

@@ -224,7 +224,7 @@ fn an_ab_share_leaves_the_others_alone() {
 }
 
 #[test]
-fn shadow_counts_as_in_place_but_not_as_committed() {
+fn v2_shadow_counts_as_in_place_but_not_as_committed() {
     let mut plan = plan(&["100%"]);
     plan.mode = Mode::Shadow;
     let mut fleet = Fleet::new(plan, 2);

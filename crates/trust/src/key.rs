@@ -130,7 +130,7 @@ impl PublicKey {
     }
 
     /// Whether both are the same key, however each is written.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         match (self.verifier(), other.verifier()) {
             (Ok(one), Ok(two)) => one == two,
             _ => self == other,

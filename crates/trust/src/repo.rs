@@ -3,6 +3,8 @@
 //! Builders that resume from bytes read them without verifying: they are for whoever holds the keys, and every
 //! reader verifies what they make. Signing is behind [`Signer`].
 
+mod keys;
+
 use std::collections::BTreeMap;
 
 use protocol::UnixMillis;
@@ -17,6 +19,8 @@ use crate::metadata::{
     Timestamp, to_signed,
 };
 use crate::timestamp_text::format_rfc3339;
+
+pub use keys::signed_by;
 
 /// Why metadata could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,14 @@ pub enum BuildError {
     Fraction {
         /// Which role.
         role: &'static str,
+    },
+    /// A key that isn't one of the role's can't be replaced.
+    #[error("key {key} is no key of role {role}")]
+    NotListed {
+        /// Which role.
+        role: String,
+        /// Which key.
+        key: KeyId,
     },
     /// A key could not sign.
     #[error("signing failed")]
@@ -131,7 +143,7 @@ impl TargetsBuilder {
     #[must_use]
     pub fn target(mut self, path: &str, bytes: &[u8], custom: Option<serde_json::Value>) -> Self {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let hashes = BTreeMap::from([("sha256".to_owned(), hex::encode(Sha256::digest(bytes)))]);
+        let hashes = hashes_of(bytes);
         self.0.content.targets.insert(path.into(), TargetEntry { length, hashes, custom });
         self
     }
@@ -146,6 +158,12 @@ impl TargetsBuilder {
     /// Whether a target is listed.
     pub fn has_target(&self, path: &str) -> bool {
         self.0.content.targets.contains_key(path)
+    }
+
+    /// Whether a target is listed with exactly this content.
+    pub fn lists(&self, path: &str, bytes: &[u8]) -> bool {
+        let listed = self.0.content.targets.get(path);
+        listed.is_some_and(|entry| entry.hashes == hashes_of(bytes))
     }
 
     /// Whether a role is delegated.
@@ -326,9 +344,12 @@ pub fn claims(bytes: &[u8]) -> Result<Claims, BuildError> {
     Ok(claims)
 }
 
+fn hashes_of(bytes: &[u8]) -> BTreeMap<String, String> {
+    BTreeMap::from([("sha256".to_owned(), hex::encode(Sha256::digest(bytes)))])
+}
+
 fn meta_file(version: u64, bytes: &[u8]) -> MetaFile {
-    let hashes = BTreeMap::from([("sha256".to_owned(), hex::encode(Sha256::digest(bytes)))]);
-    MetaFile { version, length: u64::try_from(bytes.len()).ok(), hashes: Some(hashes) }
+    MetaFile { version, length: u64::try_from(bytes.len()).ok(), hashes: Some(hashes_of(bytes)) }
 }
 
 fn resume<T: Role>(bytes: &[u8]) -> Result<Signed<T>, BuildError> {

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     #[arg(long, global = true)]
     metadata_url: Option<String>,
     /// Path of a target; may repeat, in this order.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, allow_hyphen_values = true)]
     target_name: Vec<String>,
     /// Address that the repository's targets lie under.
     #[arg(long, global = true)]

@@ -1,6 +1,7 @@
 //! Fetching within bounds: bytes, redirects, and a lowest average rate.
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -22,15 +23,17 @@ pub(crate) struct Base {
 impl Base {
     /// Files below `url`, whether or not it ends with a slash.
     pub(crate) fn new(url: &str) -> Self {
-        let config = ureq::Agent::config_builder()
+        let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(REDIRECTS)
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(ANSWER))
-            .user_agent(concat!("flotilla-tuf-client/", env!("CARGO_PKG_VERSION")))
-            .build();
+            .user_agent(concat!("flotilla-tuf-client/", env!("CARGO_PKG_VERSION")));
+        if is_on_this_machine(url) {
+            config = config.proxy(None);
+        }
         let slash = if url.ends_with('/') { "" } else { "/" };
-        Self { agent: config.into(), url: format!("{url}{slash}") }
+        Self { agent: config.build().into(), url: format!("{url}{slash}") }
     }
 
     /// At most `max_bytes` and one more, by which the judge sees that it was too long; `None` when there is no such
@@ -77,4 +80,11 @@ impl Base {
             take(&piece[..length])?;
         }
     }
+}
+
+/// No proxy could reach what is served on this machine to this machine.
+fn is_on_this_machine(url: &str) -> bool {
+    let Ok(url) = url.parse::<ureq::http::Uri>() else { return false };
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -8,16 +8,18 @@ use flotilla_agent::slots::{BootStore, Kept, Shelf};
 use flotilla_agent::store::{Spool, SpoolHandle};
 use flotilla_agent::update::machine::{Held, Record};
 use flotilla_agent::update::metadata::trusted_dir;
+use flotilla_agent::update::trusted_files::TrustedFiles;
 use protocol::telemetry::Kind;
 
 use super::releases::Release;
-use super::work::{Promise, body, place, spool_config, trusted_file, trusted_text};
+use super::work::{METADATA, Promise, body, metadata_text, place, spool_config};
 
 type Check = fn(&Path, &Promise) -> Result<()>;
 
 /// Starts on `state` and says every promise that is broken.
 pub(super) fn check(state: &Path, promise: &Promise) -> Vec<String> {
-    let checks: [(&str, Check); 3] = [("boot record", boot), ("spool", spool), ("replaced file", file)];
+    let checks: [(&str, Check); 3] =
+        [("boot record", boot), ("spool", spool), ("trusted metadata", metadata)];
     let mut broken = Vec::new();
     for (what, look) in checks {
         match std::panic::catch_unwind(|| look(state, promise)) {
@@ -122,14 +124,24 @@ fn records(handle: &SpoolHandle, promise: &Promise) -> Result<u64> {
     }
 }
 
-fn file(state: &Path, promise: &Promise) -> Result<()> {
-    let text = match std::fs::read_to_string(trusted_file(state)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && promise.file == 0 => return Ok(()),
-        Err(error) => return Err(error).context("it can't be read"),
+/// All files of one refresh are there, whole, of one version and not older than promised.
+fn metadata(state: &Path, promise: &Promise) -> Result<()> {
+    let files = TrustedFiles::open(trusted_dir(state))?;
+    let Some(stored) = files.load()? else {
+        ensure!(promise.metadata == 0, "the root is gone");
+        return Ok(());
     };
-    let n = text.split(' ').next().and_then(|n| n.parse().ok()).context("it has no number")?;
-    ensure!(n >= promise.file, "version {n} is older than the promised {}", promise.file);
-    ensure!(text == trusted_text(n), "version {n} is not whole");
+    let Some(first) = stored.files.get(METADATA[0]) else {
+        ensure!(promise.metadata == 0, "{} is gone", METADATA[0]);
+        ensure!(stored.files.is_empty(), "{} is missing beside others", METADATA[0]);
+        return Ok(());
+    };
+    let n = String::from_utf8_lossy(first).split(' ').next().and_then(|n| n.parse().ok());
+    let n: u64 = n.with_context(|| format!("{} has no number", METADATA[0]))?;
+    ensure!(n >= promise.metadata, "version {n} is older than the promised {}", promise.metadata);
+    for name in METADATA {
+        let bytes = stored.files.get(name).with_context(|| format!("{name} is missing"))?;
+        ensure!(*bytes == metadata_text(n).into_bytes(), "{name} is not that of version {n}, or not whole");
+    }
     Ok(())
 }

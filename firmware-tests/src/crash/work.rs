@@ -1,11 +1,11 @@
-//! The work that is recorded: the agent's own spool, boot record, shelf and files, used as its driver uses them.
-//! After each step that returned as durable, a mark on the same disk says what was promised.
+//! The work that is recorded: the agent's own spool, boot record, shelf and trusted metadata, used as its driver uses
+//! them. After each step that returned as durable, a mark on the same disk says what was promised.
 //!
 //! [`Bug`] makes the same work with a deliberate mistake: a rig that doesn't find it is broken.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +16,7 @@ use flotilla_agent::slots::{BootRecord, BootStore, Shelf};
 use flotilla_agent::store::{Spool, SpoolHandle};
 use flotilla_agent::update::machine::{Event, Task, step};
 use flotilla_agent::update::metadata::trusted_dir;
+use flotilla_agent::update::trusted_files::TrustedFiles;
 use protocol::telemetry::Kind;
 use protocol::{ModelName, Revision};
 use release::HighWater;
@@ -61,8 +62,8 @@ pub(super) struct Promise {
     pub(super) boot: Place,
     /// Counter of the highest committed release.
     pub(super) counter: u64,
-    /// Version of a file that is replaced.
-    pub(super) file: u64,
+    /// Version of the trusted metadata.
+    pub(super) metadata: u64,
 }
 
 impl Promise {
@@ -89,13 +90,11 @@ pub(super) fn body(seq: u64) -> Vec<u8> {
     (0..length).map(|at| seq.wrapping_mul(31).wrapping_add(at).to_le_bytes()[0]).collect()
 }
 
-/// Name of the file that is replaced as trusted metadata is.
-pub(super) fn trusted_file(state: &Path) -> PathBuf {
-    trusted_dir(state).join("timestamp.json")
-}
+/// Names of the trusted metadata that one refresh replaces: all or none.
+pub(super) const METADATA: [&str; 4] = ["digits.json", "snapshot.json", "targets.json", "timestamp.json"];
 
-/// Its content in version `n`.
-pub(super) fn trusted_text(n: u64) -> String {
+/// Content of each of them in version `n`.
+pub(super) fn metadata_text(n: u64) -> String {
     format!("{n} {}", "signed ".repeat(100 + usize::try_from(n % 50).unwrap_or(0)))
 }
 
@@ -145,6 +144,7 @@ struct Work {
     spool: SpoolHandle,
     boot: BootStore,
     shelf: Shelf,
+    trusted: TrustedFiles,
     bug: Option<Bug>,
     runtime: tokio::runtime::Runtime,
 }
@@ -162,15 +162,17 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         spool: spool.handle(),
         boot: BootStore::open(&args.state, &trusted_dir(&args.state))?.0,
         shelf: Shelf::open(&args.state)?,
+        trusted: TrustedFiles::open(trusted_dir(&args.state))?,
         state: args.state.clone(),
         bug: args.bug,
         runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
     };
     let stream = work.spool.stream().to_string();
     work.marks.write(|promise| promise.stream = stream)?;
+    work.trusted.keep("root.json", b"root")?;
     for round in 1..=args.rounds {
         work.telemetry(round)?;
-        work.replace_file(u64::from(round))?;
+        work.metadata(u64::from(round))?;
         if round.is_multiple_of(ROUNDS_PER_UPDATE) {
             work.update(u64::from(round / ROUNDS_PER_UPDATE))?;
         }
@@ -209,16 +211,21 @@ impl Work {
         Ok(())
     }
 
-    fn replace_file(&mut self, n: u64) -> Result<()> {
-        let (path, text) = (trusted_file(&self.state), trusted_text(n));
+    /// As a refresh that was accepted.
+    fn metadata(&mut self, n: u64) -> Result<()> {
+        let text = metadata_text(n);
         if self.bug == Some(Bug::UnsyncedRename) {
-            let temp = path.with_extension("tmp");
-            std::fs::write(&temp, text)?;
-            std::fs::rename(&temp, &path)?;
+            for name in METADATA {
+                let path = trusted_dir(&self.state).join(name);
+                let temp = path.with_extension("tmp");
+                std::fs::write(&temp, &text)?;
+                std::fs::rename(&temp, &path)?;
+            }
         } else {
-            durable::write_atomic(&path, text.as_bytes())?;
+            let file = |name: &str| trust::File { name: name.into(), bytes: text.clone().into_bytes() };
+            self.trusted.commit(&METADATA.map(file))?;
         }
-        self.marks.write(|promise| promise.file = n)
+        self.marks.write(|promise| promise.metadata = n)
     }
 
     /// From a Desired to a committed release, in the order of the agent's driver.

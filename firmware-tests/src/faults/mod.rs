@@ -6,13 +6,16 @@ mod clock;
 mod disk;
 mod doctor;
 mod enrolment;
+mod fence;
 mod hardware;
 mod input;
 mod ipv6;
+mod keys;
 mod model;
 mod power;
 mod proxy;
 mod renewal;
+mod restored;
 mod server;
 mod shadow;
 mod tampered;
@@ -71,12 +74,18 @@ enum Fault {
     Shadow,
     /// Unsigned and tampered releases.
     Tampered,
+    /// Keys of every role are replaced; two people sign together; one leaves.
+    Keys,
+    /// A bad release is fenced off by an older one under a higher counter.
+    Fence,
     /// The device's disk is full.
     Disk,
     /// The device boots in 1970.
     Clock,
     /// The device's power is cut in the middle of updates.
     Power,
+    /// The device's state goes back to an image of yesterday.
+    Restored,
 }
 
 /// How a fault ended.
@@ -120,9 +129,12 @@ impl Fault {
             Self::Broker => broker::play(world),
             Self::Shadow => shadow::play(world),
             Self::Tampered => tampered::play(world),
+            Self::Keys => keys::play(world),
+            Self::Fence => fence::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
             Self::Power => power::play(world),
+            Self::Restored => restored::play(world),
         }
     }
 }

@@ -152,6 +152,17 @@ impl World {
         Ok((version, spec))
     }
 
+    /// Number and version of a release that comes after all others.
+    pub(super) fn next(&mut self) -> (u32, String) {
+        self.releases += 1;
+        (self.releases + 1, format!("1.0.{}", self.releases))
+    }
+
+    /// Where a release was built.
+    pub(super) fn release_folder(&self, version: &str) -> String {
+        self.folder.join("releases").join(version).display().to_string()
+    }
+
     /// The example's 1.0.0 under another version. Its latency budgets are wide: how busy this machine is shall not
     /// decide about faults.
     fn copied_spec(&self, version: &str, edit: impl FnOnce(String) -> String) -> Result<PathBuf> {

@@ -46,6 +46,8 @@ pub(super) struct Effects {
     pub(super) desired: BTreeSet<Key>,
     /// Devices that changed, for the console.
     pub(super) changed: BTreeSet<Key>,
+    /// Devices whose own reports have counters that were taken before, and the highest counter taken.
+    pub(super) floors: BTreeMap<Key, u64>,
     /// Transitions of update machines, in order.
     pub(super) tasks: Vec<(ProjectId, DeviceId, TaskReport)>,
     pub(super) records: u64,
@@ -78,8 +80,11 @@ impl Applier<'_> {
     }
 
     async fn hello(&mut self, row: &Device, report: &SignedReport) -> Result<(), ApplyError> {
-        let payload = verified(row, Channel::Hello, report)?;
+        let payload = self.verified(row, Channel::Hello, report)?;
         let hello: Hello = decode_json(&payload).map_err(Rejection::Decode)?;
+        if report.counter <= row.report_counter {
+            return Err(stale_hello(row, report.counter, &hello).into());
+        }
         self.raise_counter(row, report.counter).await?;
         devices::set_hello(self.conn, &row.project, &row.device, &hello, self.now).await?;
         devices::set_online(self.conn, &row.project, &row.device, true, self.now).await?;
@@ -93,7 +98,10 @@ impl Applier<'_> {
     }
 
     async fn task(&mut self, row: &Device, report: &SignedReport) -> Result<(), ApplyError> {
-        let payload = verified(row, Channel::Task, report)?;
+        let payload = self.verified(row, Channel::Task, report)?;
+        if report.counter <= row.report_counter {
+            return Err(Rejection::Replayed { floor: row.report_counter, got: report.counter }.into());
+        }
         let task: TaskReport = decode_json(&payload).map_err(Rejection::Decode)?;
         self.raise_counter(row, report.counter).await?;
         let stored = StoredReport { counter: report.counter, received_at: self.now, report: task.clone() };
@@ -109,6 +117,28 @@ impl Applier<'_> {
             return Ok(());
         }
         Err(Rejection::Replayed { floor: row.report_counter, got: counter }.into())
+    }
+
+    /// The payload, whose signature is this device's. Its counter may be one that was taken before; then nothing of it
+    /// is believed, but the device is told the floor, which it can only rise to.
+    fn verified(
+        &mut self,
+        row: &Device,
+        channel: Channel,
+        report: &SignedReport,
+    ) -> Result<Vec<u8>, ApplyError> {
+        let key = <[u8; 32]>::try_from(row.report_key.as_slice());
+        let Some(key) = key.ok().and_then(|key| PublicKey::ed25519(&key).ok()) else {
+            let column = "report_key".to_owned();
+            return Err(StoreError::Corrupt { column, why: "not an ed25519 key".into() }.into());
+        };
+        let floor = row.report_counter.min(report.counter.saturating_sub(1));
+        let verified = trust::report::verify(report, &row.project, &row.device, channel, &key, floor);
+        let payload = verified.map_err(Rejection::Untrusted)?;
+        if report.counter <= row.report_counter {
+            self.effects.floors.insert((row.project.clone(), row.device.clone()), row.report_counter);
+        }
+        Ok(payload)
     }
 
     async fn status(&mut self, topic: &Topic, status: &Status) -> Result<(), ApplyError> {
@@ -159,17 +189,12 @@ impl Applier<'_> {
     }
 }
 
-fn verified(row: &Device, channel: Channel, report: &SignedReport) -> Result<Vec<u8>, ApplyError> {
-    if report.counter <= row.report_counter {
-        return Err(Rejection::Replayed { floor: row.report_counter, got: report.counter }.into());
+/// A repeated delivery speaks of a start of the device that is known. One of another start can't be a replay of what
+/// was taken last: the device itself lags behind.
+fn stale_hello(row: &Device, got: u64, hello: &Hello) -> Rejection {
+    let floor = row.report_counter;
+    match &row.hello {
+        Some(known) if known.boot_id != hello.boot_id => Rejection::WentBack { floor, got },
+        Some(_) | None => Rejection::Replayed { floor, got },
     }
-    let key =
-        <[u8; 32]>::try_from(row.report_key.as_slice()).ok().and_then(|key| PublicKey::ed25519(&key).ok());
-    let Some(key) = key else {
-        let column = "report_key".to_owned();
-        return Err(StoreError::Corrupt { column, why: "not an ed25519 key".into() }.into());
-    };
-    let verified =
-        trust::report::verify(report, &row.project, &row.device, channel, &key, row.report_counter);
-    Ok(verified.map_err(Rejection::Untrusted)?)
 }

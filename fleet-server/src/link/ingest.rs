@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use protocol::message::{Ack, TaskReport};
+use protocol::message::{Ack, Command, CommandAction, TaskReport};
 use protocol::topic::{Channel, Topic};
 use protocol::{DeviceId, ProjectId, encode_json};
 use tokio::sync::mpsc;
@@ -174,6 +174,16 @@ impl Ingest {
                 debug!("an acknowledgement was dropped; the next one repeats it");
             }
         }
+        for ((project, device), floor) in effects.floors {
+            let command = Command {
+                id: format!("report-floor-{floor}"),
+                at: self.clock.now(),
+                action: CommandAction::ReportFloor { floor },
+            };
+            if self.downlink.command(project, device, command).is_err() {
+                debug!("a device was not told its floor; its next report asks for it again");
+            }
+        }
         for (project, device) in effects.desired {
             self.downlink.desired_changed(project, device);
         }
@@ -210,8 +220,10 @@ impl Ingest {
 
     async fn note(&self, topic: &Topic, code: &str, why: &str) {
         let now = self.clock.now();
-        let name = format!("refused_{code}");
-        let detail = format!("Message on {} refused: {why}", topic.channel.path());
+        let (name, detail) = match code {
+            "state_went_back" => (code.to_owned(), sentence(why)),
+            _ => (format!("refused_{code}"), format!("Message on {} refused: {why}", topic.channel.path())),
+        };
         let noted = async {
             let mut tx = self.store.begin().await?;
             if devices::get(&mut tx, &topic.project, &topic.device).await?.is_some() {
@@ -223,6 +235,14 @@ impl Ingest {
             warn!("a refused message could not be noted: {}", with_causes(&e));
         }
     }
+}
+
+fn sentence(why: &str) -> String {
+    let mut letters = why.chars();
+    letters
+        .next()
+        .map(|first| first.to_uppercase().collect::<String>() + letters.as_str())
+        .unwrap_or_default()
 }
 
 /// Waits for a message, then a little for more of them. Empty only when the session is gone.
@@ -264,6 +284,7 @@ impl Effects {
         self.acks.extend(other.acks);
         self.desired.extend(other.desired);
         self.changed.extend(other.changed);
+        self.floors.extend(other.floors);
         self.tasks.extend(other.tasks);
         self.records += other.records;
         self.duplicates += other.duplicates;

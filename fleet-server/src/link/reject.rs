@@ -41,6 +41,17 @@ pub enum Rejection {
         /// The report's.
         got: u64,
     },
+    /// A hello of a new start of the device, signed by it, with a counter that was passed before.
+    #[error(
+        "the device started from an earlier state, e.g. a restored image: its report counter is {got}, and {floor} was \
+         taken before; it was told to go on from there"
+    )]
+    WentBack {
+        /// Highest counter taken.
+        floor: u64,
+        /// The report's.
+        got: u64,
+    },
     /// A sequence number that no honest stream reaches.
     #[error("sequence number {0} is out of range")]
     Sequence(u64),
@@ -66,6 +77,7 @@ impl Rejection {
             Self::Bomb { .. } => "zstd_bomb",
             Self::Untrusted(_) => "untrusted_report",
             Self::Replayed { .. } => "replayed_report",
+            Self::WentBack { .. } => "state_went_back",
             Self::Sequence(_) => "bad_sequence",
             Self::UnknownDevice => "unknown_device",
             Self::Decommissioned => "decommissioned",

@@ -266,11 +266,16 @@ impl Device {
     }
 
     pub(crate) fn hello(&mut self, revision: u64) -> Vec<u8> {
+        self.hello_of("b", revision)
+    }
+
+    /// The same of another start of the device.
+    pub(crate) fn hello_of(&mut self, boot_id: &str, revision: u64) -> Vec<u8> {
         let hello = Hello {
             at: UnixMillis(0),
             agent_version: "0.1.0".into(),
             target: "x86_64-unknown-linux-gnu".into(),
-            boot_id: "b".into(),
+            boot_id: boot_id.into(),
             uptime_s: 1,
             clock: DeviceClock { floor: UnixMillis(0), is_plausible: true },
             hardware: Hardware {

@@ -1,6 +1,6 @@
 //! Nothing lost, nothing twice, and nothing that a device sends can stop the ingest.
 
-use protocol::message::{TaskPhase, TaskReport};
+use protocol::message::{Command, CommandAction, TaskPhase, TaskReport};
 use protocol::report::SignedReport;
 use protocol::telemetry::{Batch, Kind, Record};
 use protocol::topic::Channel;
@@ -9,6 +9,7 @@ use protocol::{
 };
 
 use flotilla_server::store::{Window, history, tasks};
+use rumqttc::v5::mqttbytes::QoS;
 
 use crate::support::*;
 
@@ -122,6 +123,47 @@ async fn forged_and_replayed_reports_change_nothing() {
     })
     .await;
     assert_eq!(server.row(&device).await.report_counter, 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v1_device_whose_state_went_back_is_told_its_floor_and_heard_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let mut device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    let (hello, commands) = (device.topic(Channel::Hello), device.topic(Channel::Command));
+    device.counter = 500;
+    connection.publish(&hello, device.hello(0)).await;
+    eventually("the report is taken", || async { server.row(&device).await.report_counter > 500 }).await;
+    let floor = server.row(&device).await.report_counter;
+    // A forged report is told nothing; the next message on the topic is about the device's own.
+    let stranger = protocol::encode_json(&SignedReport::new(3, b"{}", &[0; 64]));
+    connection.publish(&hello, stranger).await;
+    device.counter = 3;
+    let stale = device.hello_of("restored", 0);
+    connection.client.publish(&hello, QoS::AtLeastOnce, false, stale.clone()).await.unwrap();
+    let told: Command = protocol::decode_json(&connection.message(&commands).await.payload).unwrap();
+    assert_eq!(told.action, CommandAction::ReportFloor { floor });
+    assert_eq!(server.row(&device).await.report_counter, floor, "nothing of a stale report is believed");
+    assert_eq!(server.row(&device).await.hello.unwrap().boot_id, "b");
+    eventually("the event is noted", || async {
+        events(&server, &device).await.iter().any(|event| event.name == "state_went_back")
+    })
+    .await;
+    device.counter = floor;
+    connection.publish(&hello, device.hello_of("restored", 0)).await;
+    eventually("the device is heard again", || async {
+        server.row(&device).await.hello.is_some_and(|hello| hello.boot_id == "restored")
+    })
+    .await;
+    // Replayed later, the stale report names the floor once more; to a device that stands above it that is nothing.
+    let floor = server.row(&device).await.report_counter;
+    connection.client.publish(&hello, QoS::AtLeastOnce, false, stale).await.unwrap();
+    let told: Command = protocol::decode_json(&connection.message(&commands).await.payload).unwrap();
+    assert_eq!(told.action, CommandAction::ReportFloor { floor });
+    let noted = events(&server, &device).await;
+    assert_eq!(noted.iter().filter(|event| event.name == "state_went_back").count(), 1);
     server.stop().await;
 }
 

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
-use trust::Signer as _;
 use trust::repo::TargetsBuilder;
+use trust::{PublicKey, Signer as _};
 
 use super::super::Context;
+use super::super::keys::send;
 use crate::folder::ReleaseFolder;
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{TARGETS_DAYS, expiry, newest, short};
+use crate::metadata::{TARGETS_DAYS, expiry, short};
 use crate::output::{facts, text};
+use crate::pending::delegated_keys;
+use crate::rotation::Current;
 
 /// Signs a release folder.
 ///
@@ -27,14 +30,27 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     let mut keyring = Keyring::of(client.project())?;
     let model = manifest.model.as_str();
     let owner = Owner::Model(model);
+    let current = send::current(context, &keyring).await?;
+    let is_delegated = send::is_delegated(&current.targets, model)?;
+    // Only now that nothing else is missing is there a reason to make a key.
     if !keyring.has(owner) {
+        if is_delegated {
+            bail!(
+                "model {model} is delegated to keys that are not in {}; to join its holders make a key with \
+                 flotilla keys new --model {model}, and have it named by: flotilla keys delegate {model}",
+                keyring.folder().display()
+            );
+        }
         let passphrase = keyring.same_passphrase()?;
         keyring.create(owner, &passphrase)?;
         eprintln!("made a key for model {model} in {}", keyring.folder().display());
     }
     let key = keyring.public(owner)?;
-    let is_delegated = delegate(context, &mut keyring, &folder, &manifest.model, &key).await?;
-    let role = match newest(client, &keyring, model, &key).await? {
+    let targets = delegate(&mut keyring, &current, &manifest.model, &key, is_delegated)?;
+    if let Some(targets) = &targets {
+        folder.write("metadata/targets.json", targets)?;
+    }
+    let role = match send::current_model(context, &keyring, &current, model).await? {
         Some(bytes) => TargetsBuilder::resume(&bytes, expiry(TARGETS_DAYS)?)?,
         None => TargetsBuilder::new(expiry(TARGETS_DAYS)?),
     };
@@ -49,9 +65,19 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     let role = role.target(&target, manifest.bytes(), Some(custom));
     let signer = keyring.open(owner)?;
     folder.write(&format!("metadata/{model}.json"), &role.sign(&[&signer])?)?;
+    let delegator = targets.as_deref().unwrap_or(&current.targets);
+    let (_, threshold) = delegated_keys(delegator, model)?;
+    if threshold > 1 {
+        let file = path.join(format!("metadata/{model}.json"));
+        eprintln!(
+            "{threshold} people must sign: before it is published give {} to the others, who run: \
+             flotilla sign --add FILE",
+            file.display()
+        );
+    }
     let said = json!({
         "model": model, "version": manifest.version, "digest": manifest.digest(),
-        "key_id": signer.public_key().id(), "role_version": role.version(), "is_delegation_new": is_delegated,
+        "key_id": signer.public_key().id(), "role_version": role.version(), "is_delegation_new": targets.is_some(), "needed_signatures": threshold,
     });
     context.format.print(&said, |said| {
         facts(&[
@@ -63,27 +89,26 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     })
 }
 
-/// Whether a new delegation had to be signed.
-async fn delegate(
-    context: &Context,
+/// The targets role that delegates the model, if one has to be signed for it.
+fn delegate(
     keyring: &mut Keyring,
-    folder: &ReleaseFolder,
+    current: &Current,
     model: &protocol::ModelName,
-    key: &trust::PublicKey,
-) -> Result<bool> {
-    let targets_key = keyring.public(Owner::Targets)?;
-    let current = newest(&context.client, keyring, "targets", &targets_key).await?;
-    let current = current.context("this project has no targets role yet; begin with: flotilla keys init")?;
-    let claims = crate::metadata::claims(&current)?;
-    if let Some((_, ids, _)) = claims.delegations.iter().find(|(role, _, _)| role == model.as_str()) {
-        if ids.contains(&key.id()) {
-            return Ok(false);
+    key: &PublicKey,
+    is_delegated: bool,
+) -> Result<Option<Vec<u8>>> {
+    if is_delegated {
+        let (keys, _) = delegated_keys(&current.targets, model.as_str())?;
+        if keys.iter().any(|holder| holder.is_same(key)) {
+            return Ok(None);
         }
-        bail!("model {model} is delegated to another key than the one in {}", keyring.folder().display());
+        bail!(
+            "model {model} is delegated to other keys than the one in {}; have yours named by: \
+             flotilla keys delegate {model}",
+            keyring.folder().display()
+        );
     }
-    let next = TargetsBuilder::resume(&current, expiry(TARGETS_DAYS)?)?;
+    let next = TargetsBuilder::resume(&current.targets, expiry(TARGETS_DAYS)?)?;
     let next = next.delegate_model(model, std::slice::from_ref(key), 1);
-    let signer = keyring.open(Owner::Targets)?;
-    folder.write("metadata/targets.json", &next.sign(&[&signer])?)?;
-    Ok(true)
+    Ok(Some(next.sign(&[&keyring.open(Owner::Targets)?])?))
 }

@@ -81,8 +81,30 @@ impl Fleet {
             .context("a spec lies in a folder named by its version")?;
         let out = self.folder.join("releases").join(version).display().to_string();
         self.cli.run(&["release", "build", &spec.display().to_string(), "--out", &out])?;
-        self.cli.run_with(&["release", "sign", &out], &[self.passphrase()])?;
+        self.sign(&["release", "sign", &out])?;
         self.cli.run(&["release", "publish", &out]).map(drop)
+    }
+
+    /// Runs a command of the publisher that needs the keys; returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; what it said is in the error.
+    pub fn sign(&self, args: &[&str]) -> Result<String> {
+        self.cli.run_with(args, &[self.passphrase()])
+    }
+
+    /// A colleague's command line, signed in as the same user but with key folders of their own.
+    ///
+    /// # Errors
+    /// When the server doesn't let them in.
+    pub fn colleague(&self, name: &str) -> Result<Cli> {
+        let home = self.folder.join(name);
+        std::fs::create_dir_all(&home)?;
+        let cli = Cli::new(&self.binaries.cli, &home, &self.folder);
+        let (url, ca) = (self.server.url(), self.server.ca_file().display().to_string());
+        let args = ["login", "--server", &url, "--ca", &ca, "--user", "admin"];
+        cli.run_with(&args, &[("FLOTILLA_PASSWORD", &self.password)])?;
+        Ok(cli)
     }
 
     /// A one-time token for one device.

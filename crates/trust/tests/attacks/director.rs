@@ -10,7 +10,7 @@ use trust::{Limits, Signer, report};
 
 use crate::repo::{NOW, Repo, attack, key, later, publics};
 
-fn director_keys(repo: &mut Repo, keys: &[&trust::Ed25519Signer]) -> DirectorKeys {
+pub(crate) fn director_keys(repo: &mut Repo, keys: &[&trust::Ed25519Signer]) -> DirectorKeys {
     let bytes = director::target_bytes(&publics(keys), 1);
     let targets = TargetsBuilder::resume(&repo.files["targets.json"], later(30)).unwrap();
     let targets = targets.target(director::TARGET, &bytes, None);
@@ -28,7 +28,7 @@ fn ids() -> (ProjectId, DeviceId) {
     (ProjectId::new("p").unwrap(), DeviceId::new("d1").unwrap())
 }
 
-fn desired(revision: u64) -> Desired {
+pub(crate) fn desired(revision: u64) -> Desired {
     let (project, device) = ids();
     let release = ReleaseRef {
         version: Version::new("1.0.0").unwrap(),

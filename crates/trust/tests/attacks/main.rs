@@ -7,4 +7,5 @@ mod freeze;
 mod repo;
 mod rollback;
 mod signatures;
+mod stolen_server;
 mod workflow;

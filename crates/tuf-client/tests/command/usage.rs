@@ -1,95 +1,12 @@
-//! The executable itself against a simulated repository behind a real socket: command line, exit codes, folders.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+//! Command line, exit codes and folders.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use testkit::tuf::{PAST, Served, Sim, key};
+use testkit::tuf::{PAST, key};
 
-/// The simulated repository lives in its own time; the executable asks the system's clock.
-fn served(change: impl FnOnce(&mut Sim)) -> Served {
-    let mut sim = Sim::new();
-    let until = json!("2999-01-01T00:00:00Z");
-    sim.root["expires"] = until.clone();
-    sim.put_root(&[]);
-    sim.role("targets")["expires"] = until.clone();
-    sim.snapshot["expires"] = until.clone();
-    sim.timestamp["expires"] = until;
-    change(&mut sim);
-    sim.publish();
-    Served::begin(sim).unwrap()
-}
-
-struct Client {
-    folder: tempfile::TempDir,
-    address: String,
-}
-
-impl Client {
-    /// Begun with root version 1.
-    fn begin(served: &Served) -> Self {
-        let client = Self { folder: tempfile::tempdir().unwrap(), address: served.address.clone() };
-        let root = client.path("trusted.json");
-        fs::write(&root, &served.sim().files["1.root.json"]).unwrap();
-        let made = client.run(&["init", root.to_str().unwrap()]);
-        assert!(made.status.success(), "{made:?}");
-        assert!(served.asked().is_empty(), "init needs no network");
-        client
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tuf-client"));
-        command.arg("--metadata-dir").arg(self.path("metadata")).args(args).output().unwrap()
-    }
-
-    fn refresh(&self) -> Output {
-        self.run(&["--metadata-url", &format!("{}/metadata", self.address), "refresh"])
-    }
-
-    fn download(&self, names: &[&str]) -> Output {
-        let (metadata, targets) =
-            (format!("{}/metadata/", self.address), format!("{}/targets", self.address));
-        let folder = self.path("targets");
-        let mut args = vec!["--metadata-url", &metadata];
-        for name in names {
-            args.extend(["--target-name", name]);
-        }
-        args.extend(["--target-base-url", &targets, "--target-dir", folder.to_str().unwrap(), "download"]);
-        self.run(&args)
-    }
-
-    fn stored(&self) -> BTreeMap<String, Vec<u8>> {
-        files(&self.path("metadata"))
-    }
-
-    fn targets(&self) -> BTreeMap<String, Vec<u8>> {
-        files(&self.path("targets"))
-    }
-}
-
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(folder).into_iter().flatten().map(Result::unwrap);
-    entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
-}
-
-fn is_refused(output: &Output, step: &str) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(step), "{said}");
-    assert!(output.stdout.is_empty(), "errors go to stderr");
-}
-
-fn is_done(output: &Output) {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
+use crate::client::{Client, is_done, is_refused, served};
 
 #[test]
 fn refresh_stores_each_role_byte_for_byte_under_its_plain_name() {

@@ -1,0 +1,242 @@
+//! The folder of trusted metadata, byte for byte as accepted. What one refresh accepted becomes visible as a whole:
+//! it is written into `staged/`, made durable, renamed to `accepted/` (the commit point), and moved from there into
+//! its place. After a power cut opening finishes a commit that had reached that point and drops one
+//! that had not, so that timestamp, snapshot and targets on disk always belong together.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use trust::{File, Stored};
+
+use crate::durable::{self, DurableError};
+
+/// Longest file that is read back; the longest that trust accepts is shorter.
+const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
+const ROOT: &str = "root.json";
+const STAGED: &str = "staged";
+const ACCEPTED: &str = "accepted";
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct TrustedFiles {
+    dir: PathBuf,
+}
+
+impl TrustedFiles {
+    /// Opens the folder and ends what a power cut interrupted.
+    ///
+    /// # Errors
+    /// [`DurableError`].
+    pub fn open(dir: PathBuf) -> Result<Self, DurableError> {
+        durable::make_dir(&dir)?;
+        let files = Self { dir };
+        files.roll_forward(&mut always_on)?;
+        remove_dir(&files.dir.join(STAGED))?;
+        Ok(files)
+    }
+
+    /// Where a file of this folder lies.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Everything that is trusted; none before there is a root.
+    ///
+    /// # Errors
+    /// [`DurableError`]; a file that can't be read is an error, never "absent".
+    pub fn load(&self) -> Result<Option<Stored>, DurableError> {
+        self.roll_forward(&mut always_on)?;
+        let Some(root) = self.read(ROOT)? else { return Ok(None) };
+        let mut stored = Stored::new(root);
+        for name in names(&self.dir)? {
+            let is_metadata = Path::new(&name).extension().is_some_and(|extension| extension == "json");
+            if is_metadata
+                && name != ROOT
+                && let Some(bytes) = self.read(&name)?
+            {
+                stored.put(File { name, bytes });
+            }
+        }
+        Ok(Some(stored))
+    }
+
+    /// One file; none if it isn't there.
+    ///
+    /// # Errors
+    /// [`DurableError`].
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DurableError> {
+        durable::read_bounded(&self.path(name), MAX_FILE_BYTES)
+    }
+
+    /// Replaces one file that stands for itself, such as a new root.
+    ///
+    /// # Errors
+    /// [`DurableError`].
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), DurableError> {
+        durable::write_atomic(&self.path(name), bytes)
+    }
+
+    /// Deletes a file, if it is there.
+    ///
+    /// # Errors
+    /// [`DurableError`].
+    pub fn forget(&self, name: &str) -> Result<(), DurableError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Ok(()) => durable::sync_dir(&self.dir),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(DurableError::Io { operation: "remove", path, source }),
+        }
+    }
+
+    /// Replaces several files that belong together: all or none.
+    ///
+    /// # Errors
+    /// [`DurableError`]; the earlier files are still there or all new ones will be at the next open.
+    pub fn commit(&self, files: &[File]) -> Result<(), DurableError> {
+        self.commit_while(files, &mut always_on)
+    }
+
+    fn commit_while(&self, files: &[File], power: Power<'_>) -> Result<(), DurableError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        // A commit that failed half-way in this run, e.g. on a full disk, is ended first.
+        self.roll_forward(power)?;
+        let staged = self.path(STAGED);
+        power()?;
+        remove_dir(&staged)?;
+        power()?;
+        durable::make_dir(&staged)?;
+        for file in files {
+            power()?;
+            durable::write_atomic(&staged.join(&file.name), &file.bytes)?;
+        }
+        power()?;
+        durable::rename(&staged, &self.path(ACCEPTED))?;
+        self.roll_forward(power)
+    }
+
+    /// Moves what is committed into its place; may be repeated.
+    fn roll_forward(&self, power: Power<'_>) -> Result<(), DurableError> {
+        let accepted = self.path(ACCEPTED);
+        if !accepted.is_dir() {
+            return Ok(());
+        }
+        for name in names(&accepted)? {
+            power()?;
+            durable::rename(&accepted.join(&name), &self.path(&name))?;
+        }
+        power()?;
+        remove_dir(&accepted)
+    }
+}
+
+/// Asked before every write; a test cuts it off.
+type Power<'a> = &'a mut dyn FnMut() -> Result<(), DurableError>;
+
+/// The power of the real world, as far as it can be asked.
+#[expect(clippy::unnecessary_wraps, reason = "it stands for a power that can fail")]
+fn always_on() -> Result<(), DurableError> {
+    Ok(())
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, DurableError> {
+    let list = |source| DurableError::Io { operation: "list", path: dir.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(list)? {
+        let entry = entry.map_err(list)?;
+        if entry.file_type().map_err(list)?.is_file() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn remove_dir(path: &Path) -> Result<(), DurableError> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => path.parent().map_or(Ok(()), durable::sync_dir),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(DurableError::Io { operation: "remove", path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 4] = ["digits.json", "snapshot.json", "targets.json", "timestamp.json"];
+
+    fn generation(n: &str) -> Vec<File> {
+        NAMES.map(|name| File { name: name.into(), bytes: format!("{name} {n}").into_bytes() }).into()
+    }
+
+    fn on_disk(files: &TrustedFiles) -> Vec<String> {
+        let stored = files.load().unwrap().unwrap();
+        stored.files.into_values().map(|bytes| String::from_utf8(bytes).unwrap()).collect()
+    }
+
+    fn expected(n: &str) -> Vec<String> {
+        NAMES.map(|name| format!("{name} {n}")).into()
+    }
+
+    #[test]
+    fn x1_power_cut_at_every_write_leaves_the_old_files_or_the_new_ones() {
+        let mut seen = std::collections::BTreeSet::new();
+        for cut in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let files = TrustedFiles::open(dir.path().join("trusted")).unwrap();
+            files.keep(ROOT, b"root").unwrap();
+            files.commit(&generation("old")).unwrap();
+            let mut writes = 0;
+            let mut power = || {
+                writes += 1;
+                let source = std::io::Error::other("power cut");
+                let path = dir.path().to_owned();
+                if writes > cut { Err(DurableError::Io { operation: "write", path, source }) } else { Ok(()) }
+            };
+            let is_whole = files.commit_while(&generation("new"), &mut power).is_ok();
+            let files = TrustedFiles::open(dir.path().join("trusted")).unwrap();
+            let found = on_disk(&files);
+            assert!(found == expected("old") || found == expected("new"), "cut {cut}: {found:?}");
+            assert!(!is_whole || found == expected("new"));
+            seen.insert(found);
+            assert_eq!(names(&dir.path().join("trusted")).unwrap().len(), 5, "nothing is left over");
+            files.commit(&generation("later")).unwrap();
+            assert_eq!(on_disk(&files), expected("later"));
+            if is_whole {
+                assert!(cut > 10, "{cut} writes");
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 2, "both ends were reached");
+    }
+
+    #[test]
+    fn full_disk_while_staging_is_no_half_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TrustedFiles::open(dir.path().to_owned()).unwrap();
+        files.keep(ROOT, b"root").unwrap();
+        files.commit(&generation("old")).unwrap();
+        let bad =
+            [generation("new"), vec![File { name: "no/such/folder.json".into(), bytes: vec![] }]].concat();
+        assert!(files.commit(&bad).is_err());
+        assert_eq!(on_disk(&files), expected("old"), "without opening again");
+        files.commit(&generation("new")).unwrap();
+        assert_eq!(on_disk(&files), expected("new"));
+    }
+
+    #[test]
+    fn forgotten_files_are_gone_and_absent_ones_are_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TrustedFiles::open(dir.path().to_owned()).unwrap();
+        assert!(files.load().unwrap().is_none(), "no root yet");
+        files.keep(ROOT, b"root").unwrap();
+        files.commit(&generation("old")).unwrap();
+        files.forget("timestamp.json").unwrap();
+        files.forget("timestamp.json").unwrap();
+        assert_eq!(on_disk(&files).len(), 3);
+    }
+}

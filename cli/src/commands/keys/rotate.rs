@@ -1,0 +1,44 @@
+//! `flotilla keys rotate`: a new key in the place of an old one, and the files that have to be signed again.
+
+use anyhow::{Context as _, Result};
+
+use super::super::Context;
+use super::{online_key, send};
+use crate::keyring::{Keyring, Owner};
+use crate::rotation::{self, Online};
+
+/// Rotates the key of a role.
+///
+/// # Errors
+/// When a key is missing or isn't the role's, or the server refuses.
+pub(super) async fn run(context: &Context, role: &str) -> Result<()> {
+    let mut keyring = Keyring::of(context.client.project())?;
+    let mut current = send::current(context, &keyring).await?;
+    if role == "server" {
+        let online = context.client.get("/online-keys").await?;
+        let [snapshot, timestamp, director] = ["snapshot", "timestamp", "director"];
+        let online = Online {
+            snapshot: online_key(&online, snapshot)?,
+            timestamp: online_key(&online, timestamp)?,
+            director: online_key(&online, director)?,
+        };
+        let pending = rotation::of_server(&mut keyring, &online, &current)?;
+        return send::publication(context, &keyring, &pending, &current).await;
+    }
+    let owner = match role {
+        "root" => Owner::Root,
+        "targets" => Owner::Targets,
+        model => Owner::Model(model),
+    };
+    keyring.public(owner).with_context(|| format!("{role} has no key to rotate here"))?;
+    if let Owner::Model(model) = owner {
+        current.model = send::current_model(context, &keyring, &current, model).await?;
+    }
+    // A key that waits since an earlier try is used, not made again.
+    if !keyring.has_next(owner) {
+        let passphrase = keyring.same_passphrase()?;
+        keyring.create_next(owner, &passphrase)?;
+    }
+    let pending = rotation::of_owner(&mut keyring, owner, &current)?;
+    send::publication(context, &keyring, &pending, &current).await
+}

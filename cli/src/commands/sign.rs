@@ -1,0 +1,106 @@
+//! `flotilla sign --add`: this person's signature on a file that somebody else prepared. Needs no server.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use trust::Signer as _;
+use trust::repo::add_signature;
+
+use crate::keyring::{Keyring, Owner};
+use crate::metadata::{claims, short};
+use crate::output::{Format, items, table, text};
+use crate::settings::Settings;
+
+/// What to sign.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Add a signature to this file; its name says the role: `root.json`, `targets.json` or `{model}.json`.
+    #[arg(long, required = true, value_name = "FILE")]
+    add: Vec<PathBuf>,
+}
+
+/// Signs each file in its place.
+///
+/// # Errors
+/// When a file is no metadata of a role that this folder has a key for.
+pub(crate) fn run(args: &Args, project: Option<&str>, format: Format) -> Result<()> {
+    let project = match project {
+        Some(project) => project.to_owned(),
+        None => Settings::load()?.context("name the project with --project, or sign in")?.project,
+    };
+    let mut keyring = Keyring::of(&project)?;
+    let mut signed = Vec::new();
+    for path in &args.add {
+        signed.push(add(&mut keyring, path)?);
+    }
+    format.print(&Value::Array(signed), |said| {
+        let row = |row: &Value| {
+            let keys: Vec<String> = items(&row["keys"]).iter().map(|key| short(&text(key, ""))).collect();
+            vec![
+                text(row, "/file"),
+                text(row, "/role"),
+                text(row, "/version"),
+                text(row, "/expires_at"),
+                keys.join(", "),
+            ]
+        };
+        table(
+            &["signed", "role", "version", "valid until", "signatures on it"],
+            items(said).iter().map(row).collect(),
+            "nothing",
+        )
+    })
+}
+
+fn add(keyring: &mut Keyring, path: &Path) -> Result<Value> {
+    let mut bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let kind = claims(&bytes).with_context(|| path.display().to_string())?.kind;
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+    let owner = match (kind.as_str(), stem.as_str()) {
+        ("root", _) => Owner::Root,
+        ("targets", "targets") => Owner::Targets,
+        ("targets", model) => Owner::Model(model),
+        _ => bail!("{} is signed by the server, not by people", path.display()),
+    };
+    let signer = keyring.open(owner)?;
+    bytes = add_signature(&bytes, &signer)?;
+    if keyring.has_next(owner) {
+        bytes = add_signature(&bytes, &keyring.open_next(owner)?)?;
+    }
+    std::fs::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    let said = claims(&bytes)?;
+    Ok(json!({
+        "file": path, "role": if kind == "root" { "root" } else { &stem }, "version": said.version,
+        "expires_at": trust::format_rfc3339(said.expires), "keys": said.signers,
+        "own_key": signer.public_key().id(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::UnixMillis;
+    use trust::repo::{TargetsBuilder, signed_by};
+
+    use super::*;
+    use crate::keyring::Passphrase;
+
+    #[test]
+    fn each_person_adds_one_signature_to_the_same_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("targets.json");
+        std::fs::write(&path, TargetsBuilder::new(UnixMillis(0)).sign(&[]).unwrap()).unwrap();
+        let mut keys = Vec::new();
+        for person in ["ada", "bea"] {
+            let mut keyring = Keyring::at(&folder.path().join(person));
+            keys.push(keyring.create(Owner::Targets, &Passphrase::None).unwrap().public_key());
+            add(&mut keyring, &path).unwrap();
+            add(&mut keyring, &path).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(signed_by(&bytes, &keys).unwrap().len(), 2);
+        assert_eq!(claims(&bytes).unwrap().signers.len(), 2, "signing twice replaces");
+        let stranger = &mut Keyring::at(&folder.path().join("nobody"));
+        assert!(add(stranger, &path).is_err());
+    }
+}

@@ -1,0 +1,177 @@
+//! A publication that was signed here and is not on the server yet: it may still need other people's signatures.
+//!
+//! `pending/metadata/{role}.json` and `pending/targets/{name}` in the key folder. It stays until the server has taken
+//! it, so that a lost answer or a missing signature costs nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use trust::PublicKey;
+use trust::repo::{RootBuilder, TargetsBuilder, signed_by};
+
+use crate::keyring::Keyring;
+use crate::metadata::{expiry, short};
+
+/// Name of the folder in the key folder.
+const FOLDER: &str = "pending";
+
+/// The files, by role and by target path.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// Signed metadata by role.
+    pub(crate) metadata: Vec<(String, Vec<u8>)>,
+    /// Targets by path; only top-level ones, which have no folder.
+    pub(crate) targets: Vec<(String, Vec<u8>)>,
+}
+
+impl Pending {
+    /// What waits in this key folder.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(crate) fn read(keyring: &Keyring) -> Result<Self> {
+        let folder = keyring.folder().join(FOLDER);
+        let metadata = files(&folder.join("metadata"))?;
+        let role = |(name, bytes): (String, Vec<u8>)| Some((name.strip_suffix(".json")?.to_owned(), bytes));
+        Ok(Self {
+            metadata: metadata.into_iter().filter_map(role).collect(),
+            targets: files(&folder.join("targets"))?,
+        })
+    }
+
+    /// Keeps it in the key folder, in place of what waited there.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn write(&self, keyring: &Keyring) -> Result<()> {
+        Self::clear(keyring)?;
+        for (role, bytes) in &self.metadata {
+            keyring.keep(&format!("{FOLDER}/metadata/{role}.json"), bytes)?;
+        }
+        for (path, bytes) in &self.targets {
+            keyring.keep(&format!("{FOLDER}/targets/{path}"), bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what waited.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    pub(crate) fn clear(keyring: &Keyring) -> Result<()> {
+        let folder = Self::folder(keyring);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where it lies.
+    pub(crate) fn folder(keyring: &Keyring) -> PathBuf {
+        keyring.folder().join(FOLDER)
+    }
+
+    /// One of its metadata files.
+    pub(crate) fn role(&self, role: &str) -> Option<&[u8]> {
+        self.metadata.iter().find(|(name, _)| name == role).map(|(_, bytes)| bytes.as_slice())
+    }
+
+    /// As the server takes it.
+    pub(crate) fn body(&self) -> Value {
+        let file =
+            |(name, bytes): &(String, Vec<u8>)| json!({ "name": name, "content": STANDARD.encode(bytes) });
+        json!({
+            "metadata": self.metadata.iter().map(file).collect::<Vec<_>>(),
+            "targets": self.targets.iter().map(file).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What is still missing before devices accept it; `root` and `targets` are what is published now.
+    ///
+    /// # Errors
+    /// When a file is no metadata.
+    pub(crate) fn lacking(&self, root: Option<&[u8]>, targets: Option<&[u8]>) -> Result<Vec<Lacking>> {
+        let new_root = self.role("root").or(root).context("there is no root yet")?;
+        let new_targets = self.role("targets").or(targets);
+        let mut lacking = Vec::new();
+        for (role, bytes) in &self.metadata {
+            match role.as_str() {
+                // 5.3.4: a threshold of the old root's keys and a threshold of its own.
+                "root" => {
+                    for root in [root, Some(bytes.as_slice())].into_iter().flatten() {
+                        lacking.extend(Lacking::of(role, bytes, root_keys(root, "root")?)?);
+                    }
+                }
+                "targets" => lacking.extend(Lacking::of(role, bytes, root_keys(new_root, "targets")?)?),
+                model => {
+                    let delegator = new_targets.context("there is no targets role yet")?;
+                    lacking.extend(Lacking::of(model, bytes, delegated_keys(delegator, model)?)?);
+                }
+            }
+        }
+        lacking.dedup();
+        Ok(lacking)
+    }
+}
+
+/// Signatures that a file still needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lacking {
+    /// Which file.
+    pub(crate) role: String,
+    /// How many valid ones it has.
+    pub(crate) have: usize,
+    /// How many it needs.
+    pub(crate) need: usize,
+    /// Keys that have not signed yet.
+    pub(crate) keys: Vec<String>,
+}
+
+impl Lacking {
+    fn of(role: &str, bytes: &[u8], (keys, need): (Vec<PublicKey>, usize)) -> Result<Option<Self>> {
+        let signed = signed_by(bytes, &keys)?;
+        if signed.len() >= need {
+            return Ok(None);
+        }
+        let open = keys.iter().map(PublicKey::id).filter(|id| !signed.contains(id));
+        let keys = open.map(|id| short(id.as_str())).collect();
+        Ok(Some(Self { role: role.to_owned(), have: signed.len(), need, keys }))
+    }
+}
+
+/// Keys and threshold that a root names for a role.
+///
+/// # Errors
+/// When it is no root, or names no such role.
+pub(crate) fn root_keys(root: &[u8], role: &str) -> Result<(Vec<PublicKey>, usize)> {
+    let root = RootBuilder::resume(root, expiry(1)?)?;
+    root.keys_of(role).with_context(|| format!("root names no {role} role"))
+}
+
+/// Keys and threshold that a targets role names for a delegated one.
+///
+/// # Errors
+/// When it is no targets role, or delegates no such role.
+pub(crate) fn delegated_keys(targets: &[u8], role: &str) -> Result<(Vec<PublicKey>, usize)> {
+    let targets = TargetsBuilder::resume(targets, expiry(1)?)?;
+    targets.keys_of(role).with_context(|| format!("model {role} is not delegated"))
+}
+
+fn files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        files.push((name.to_owned(), bytes));
+    }
+    files.sort();
+    Ok(files)
+}

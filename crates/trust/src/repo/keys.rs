@@ -1,0 +1,77 @@
+//! Which keys a role has, and others in their place.
+
+use super::{BuildError, RootBuilder, TargetsBuilder};
+use crate::envelope::{Envelope, KeySet};
+use crate::error::Cause;
+use crate::key::{KeyId, PublicKey};
+use crate::limits::Limits;
+
+impl RootBuilder {
+    /// Keys and threshold of a top-level role; none if root doesn't name it.
+    pub fn keys_of(&self, role: &str) -> Option<(Vec<PublicKey>, usize)> {
+        let (root, listed) = (&self.0.content, self.0.content.roles.get(role)?);
+        let keys = listed.keyids.iter().filter_map(|id| root.keys.get(id).cloned());
+        Some((keys.collect(), listed.threshold))
+    }
+
+    /// Puts `new` into the place of `old`; the other keys and the threshold stay.
+    ///
+    /// # Errors
+    /// [`BuildError::NotListed`] when `old` is no key of the role.
+    pub fn replace_key(self, role: &str, old: &PublicKey, new: &PublicKey) -> Result<Self, BuildError> {
+        let (keys, threshold) = replaced(role, self.keys_of(role), old, new)?;
+        Ok(self.role(role, &keys, threshold))
+    }
+}
+
+impl TargetsBuilder {
+    /// Keys and threshold of a delegated role; none if it isn't delegated here.
+    pub fn keys_of(&self, role: &str) -> Option<(Vec<PublicKey>, usize)> {
+        let delegations = self.0.content.delegations.as_ref()?;
+        let listed = &delegations.roles().iter().find(|delegated| delegated.name == role)?.keys;
+        let keys = listed.keyids.iter().filter_map(|id| delegations.keys.get(id).cloned());
+        Some((keys.collect(), listed.threshold))
+    }
+
+    /// Puts `new` into the place of `old` in a delegation; its paths, other keys and threshold stay.
+    ///
+    /// # Errors
+    /// [`BuildError::NotListed`] when `old` is no key of the role.
+    pub fn replace_key(mut self, role: &str, old: &PublicKey, new: &PublicKey) -> Result<Self, BuildError> {
+        let (keys, _) = replaced(role, self.keys_of(role), old, new)?;
+        let Some(delegations) = &mut self.0.content.delegations else { return Ok(self) };
+        let roles = delegations.roles.get_or_insert_default();
+        if let Some(delegated) = roles.iter_mut().find(|delegated| delegated.name == role) {
+            delegated.keys.keyids = keys.iter().map(PublicKey::id).collect();
+        }
+        delegations.keys.extend(keys.into_iter().map(|key| (key.id(), key)));
+        let used: std::collections::BTreeSet<KeyId> =
+            roles.iter().flat_map(|delegated| delegated.keys.keyids.clone()).collect();
+        delegations.keys.retain(|id, _| used.contains(id));
+        Ok(self)
+    }
+}
+
+fn replaced(
+    role: &str,
+    listed: Option<(Vec<PublicKey>, usize)>,
+    old: &PublicKey,
+    new: &PublicKey,
+) -> Result<(Vec<PublicKey>, usize), BuildError> {
+    let not_listed = || BuildError::NotListed { role: role.into(), key: old.id() };
+    let (mut keys, threshold) = listed.ok_or_else(not_listed)?;
+    let place = keys.iter_mut().find(|key| key.is_same(old)).ok_or_else(not_listed)?;
+    *place = new.clone();
+    Ok((keys, threshold))
+}
+
+/// Which of these keys have signed the bytes.
+///
+/// # Errors
+/// [`BuildError`] when they are no metadata.
+pub fn signed_by(bytes: &[u8], keys: &[PublicKey]) -> Result<Vec<KeyId>, BuildError> {
+    let envelope = Envelope::parse(bytes, &Limits::default())
+        .map_err(|source: Cause| BuildError::Resume { role: "signed", source })?;
+    let has_signed = |key: &&PublicKey| envelope.verify(&KeySet::new([(*key).clone()], 1)).is_ok();
+    Ok(keys.iter().filter(has_signed).map(PublicKey::id).collect())
+}
