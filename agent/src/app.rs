@@ -66,6 +66,7 @@ pub fn terms(config: &config::Link) -> link::http::Terms {
     link::http::Terms {
         connect: config.connect_timeout,
         min_rate_bytes_s: config.min_rate_bytes_s,
+        max_rate_bytes_s: config.max_rate_bytes_s,
         proxies: config.proxies.clone(),
     }
 }
@@ -128,7 +129,11 @@ impl App {
     }
 }
 
-fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
+/// Makes sure that nobody else works on this state directory, until the file is dropped.
+///
+/// # Errors
+/// [`AppError::Locked`], or [`AppError::State`] when the directory can't be opened.
+pub fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
     // The folder itself: locking must need no write.
     let failed = |operation, source| {
         AppError::State(DurableError::Io { operation, path: state_dir.to_owned(), source })

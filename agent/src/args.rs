@@ -53,6 +53,11 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Take a release from an archive made by `flotilla export`, while the agent is stopped
+    Import {
+        /// The archive
+        file: PathBuf,
+    },
     /// Ask the running agent what runs, since when, what waits, what is wrong and what to do
     Status {
         /// Print everything as JSON

@@ -1,5 +1,7 @@
 //! The subcommands beside `run`: short, with their result on stdout and talk on stderr.
 
+use std::path::Path;
+
 use protocol::DeviceId;
 
 use crate::args::Batch;
@@ -8,7 +10,11 @@ use crate::config::{Config, ConfigErrors};
 use crate::doctor;
 use crate::exit::Exit;
 use crate::health::{Clock, read_hardware};
+use crate::link::Identity;
 use crate::link::enroll::{self, EnrollError, Wish};
+use crate::slots::{BootStore, Shelf};
+use crate::update::import::Import;
+use crate::update::metadata::{self, TrustedStore};
 use crate::{app, chain, durable, status};
 
 /// `enroll`: makes this device's identity with a one-time token.
@@ -36,6 +42,48 @@ pub async fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_
             exit_of(&error)
         }
     }
+}
+
+/// `import`: takes a release from an archive. The agent is stopped meanwhile; it goes on with the release at its start.
+pub async fn import(config: &Config, file: &Path) -> Exit {
+    match try_import(config, file).await {
+        Ok(said) => {
+            println!("{said}");
+            Exit::Ok
+        }
+        Err((exit, why)) => {
+            eprintln!("error: {why}");
+            exit
+        }
+    }
+}
+
+async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, String)> {
+    let state_dir = &config.state_dir;
+    let wrong = |error: &dyn std::error::Error| (Exit::Config, chain(error));
+    let _lock = app::lock(state_dir).map_err(|error| (error.exit(), chain(&error)))?;
+    let archive = std::fs::File::open(file)
+        .map_err(|error| (Exit::Usage, format!("cannot open {}: {error}", file.display())))?;
+    let clock = Clock::open(state_dir).map_err(|error| wrong(&error))?;
+    let identity = Identity::load(state_dir).map_err(|error| wrong(&error))?;
+    let trusted = TrustedStore::open(state_dir, identity.project, identity.root_pin);
+    let trusted = trusted.map_err(|error| wrong(&error))?;
+    let boot = BootStore::open(state_dir, &metadata::trusted_dir(state_dir));
+    let (mut boot, _) = boot.map_err(|error| wrong(&error))?;
+    let shelf = Shelf::open(state_dir).map_err(|error| wrong(&error))?;
+    let mut import = Import {
+        state_dir,
+        clock: &clock,
+        trusted: &trusted,
+        shelf: &shelf,
+        boot: &mut boot,
+        hardware: &read_hardware(&config.device.class),
+        keep_free_bytes: config.update.keep_free_bytes,
+    };
+    let taken = import.take(std::io::BufReader::new(archive)).await;
+    let (model, release) = taken.map_err(|error| (Exit::NoPermission, chain(&error)))?;
+    clock.keep();
+    Ok(format!("{model} {} was verified; it is tested and swapped in when the agent starts", release.version))
 }
 
 fn exit_of(error: &EnrollError) -> Exit {

@@ -36,6 +36,10 @@ fn main() -> ExitCode {
             None => Exit::Internal,
         },
         Command::Doctor { json } => commands::doctor(&Ok(config), json),
+        Command::Import { file } => match runtime(1) {
+            Some(runtime) => runtime.block_on(commands::import(&config, &file)),
+            None => Exit::Internal,
+        },
         Command::Status { json } => commands::show_status(&config, json),
         Command::RunBatch(asked) => commands::run_batch(&config, asked),
         Command::CheckConfig => {

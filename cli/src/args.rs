@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, device, drift, keys, login, reference, release, rollout, sign, verify,
+    audit, completions, device, drift, export, keys, login, reference, release, rollout, sign, verify,
 };
 
 /// Publish signed model releases, and run them over a fleet.
@@ -37,6 +37,8 @@ pub(crate) enum Command {
     /// Releases: build, renew, sign, publish, inspect.
     #[command(subcommand)]
     Release(release::Command),
+    /// Write a release and its signed metadata into one file, for devices without a network.
+    Export(export::Args),
     /// Reference profiles: build from training data.
     #[command(subcommand)]
     Reference(reference::Command),

@@ -14,6 +14,7 @@ mod exit;
 mod folder;
 mod keyring;
 mod metadata;
+mod oms;
 mod output;
 mod pending;
 mod rotation;

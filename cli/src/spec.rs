@@ -11,6 +11,8 @@ use release::{
 };
 use serde::Deserialize;
 
+use crate::oms::SignedModel;
+
 /// A release as its publisher describes it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +70,9 @@ pub(crate) struct ReleaseSpec {
     /// Where it comes from.
     #[serde(default)]
     pub(crate) lineage: BTreeMap<String, String>,
+    /// A third party's model that this release comes from, with its OpenSSF model signature.
+    #[serde(default)]
+    pub(crate) signed_model: Option<SignedModel>,
 }
 
 /// One build of the release.

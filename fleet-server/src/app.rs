@@ -9,6 +9,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::blobs::derived::Derived;
 use crate::blobs::{BlobError, Blobs};
 use crate::bus::EventBus;
 use crate::clock::Clock;
@@ -35,6 +36,8 @@ pub struct AppState {
     pub store: Store,
     /// Content-addressed bytes.
     pub blobs: Blobs,
+    /// What travels in their place.
+    pub derived: Derived,
     /// What changed.
     pub bus: EventBus,
     /// The time.
@@ -245,8 +248,10 @@ async fn open(
     let store = open_store(&config).await?;
     let authority = Authority::load_or_create(&config.data_dir.join("ca"), clock.now())?;
     let metrics = Metrics::default();
+    let blobs = Blobs::open(&config.blobs)?;
     Ok(AppState {
-        blobs: Blobs::open(&config.blobs)?,
+        derived: Derived::new(blobs.clone()),
+        blobs,
         bus: EventBus::default(),
         urls: Arc::new(PublicUrls::new(&config, bound)),
         sign_in: Arc::new(users::SignInLimiter::new(config.sessions.failures_per_minute)),

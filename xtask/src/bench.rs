@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: figures that the docs quote, measured on the machine that runs it.
 
+mod delta;
 mod footprint;
 mod int8;
 mod parts;
@@ -35,6 +36,12 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Bytes that the update of a model takes, beside xdelta3 and bsdiff.
+    Delta {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Durable records a second, memory over a million of them, disk per byte of them.
     Spool {
         /// Print one JSON object.
@@ -51,6 +58,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         Bench::Int8(args) => int8::main(args),
         Bench::Swap { json } => parts::main("swap", *json),
         Bench::Api { json } => parts::main("api", *json),
+        Bench::Delta { json } => delta::main(*json),
         Bench::Spool { json } => parts::main("spool", *json),
     }
 }

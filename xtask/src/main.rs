@@ -13,6 +13,7 @@ mod local;
 mod package;
 mod run;
 mod serving;
+mod signed_model;
 mod test;
 mod tidy;
 mod tools;

@@ -38,7 +38,7 @@ enum Step {
     Deny,
     /// Unit and integration tests of every crate, with a real PostgreSQL.
     Unit,
-    /// Our TUF client and python-tuf's, each against the other's repositories.
+    /// Our TUF client and python-tuf's, each against the other's repositories; models signed by model-signing.
     Interop,
     /// The unmodified `tritonclient` from PyPI against a real agent.
     Client,
@@ -91,7 +91,7 @@ impl Step {
             ])),
             Self::Deny => deny(),
             Self::Unit => unit(),
-            Self::Interop => crate::interop::main(),
+            Self::Interop => crate::interop::main().and_then(|()| crate::signed_model::main()),
             Self::Client => client(),
             Self::Local => crate::local::main(),
             Self::Demo => story_and_browser(),

@@ -26,6 +26,13 @@ pub(crate) const QEMU_AARCH64: Tool =
 pub(crate) const C_COMPILER: Tool =
     Tool { program: "cc", package: "gcc", needed_for: "counting instructions under emulation" };
 
+/// Other tools' deltas, to compare with.
+pub(crate) const XDELTA3: Tool =
+    Tool { program: "xdelta3", package: "xdelta3", needed_for: "the comparison of deltas" };
+/// See [`XDELTA3`].
+pub(crate) const BSDIFF: Tool =
+    Tool { program: "bsdiff", package: "bsdiff", needed_for: "the comparison of deltas" };
+
 /// Shows a disk whose every write is logged.
 pub(crate) const STORAGE_DAEMON: Tool =
     Tool { program: "qemu-storage-daemon", package: "qemu-utils", needed_for: "crash states" };

@@ -66,6 +66,8 @@ pub struct Link {
     pub ack_timeout: Duration,
     /// A transfer below this average over 30 s is given up and resumed later. Default 1024 bytes/s.
     pub min_rate_bytes_s: u64,
+    /// A transfer of models keeps below this average; 0 for no cap. Default 0.
+    pub max_rate_bytes_s: u64,
     /// Hello is repeated after so long even when nothing changed. Default 300 s.
     pub hello_every: Duration,
     /// The proxy and its exceptions (`proxy`, `no_proxy`). Default: what `HTTPS_PROXY` and `NO_PROXY` say, else none.
@@ -89,6 +91,10 @@ pub struct Update {
     pub memory_budget_bytes: u64,
     /// Share of one core that candidates running beside (shadow) may use, in percent. Default 10.
     pub shadow_cpu_percent: u32,
+    /// A fetch begins after a random time up to this, so that a fleet does not come at once. Default 5 s.
+    pub start_jitter: Duration,
+    /// Memory that applying a delta may take; above it, or with 0, the whole blob is fetched. Default 256 MiB.
+    pub delta_max_memory_bytes: u64,
 }
 
 /// The local API.
@@ -229,7 +235,7 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
 
 fn link(r: &mut Reader) -> Link {
     let proxy = r.parsed("link.proxy", Chosen::default(), "http://[USER:PASSWORD@]HOST[:PORT], or off");
-    Link {
+    let link = Link {
         keep_alive: r.seconds("link.keep_alive_s", 30, 5..=3600),
         connect_timeout: r.seconds("link.connect_timeout_s", 15, 1..=300),
         backoff: Policy {
@@ -239,9 +245,15 @@ fn link(r: &mut Reader) -> Link {
         window_batches: usize::try_from(r.number("link.window_batches", 4, 1..=16)).unwrap_or(4),
         ack_timeout: r.seconds("link.ack_timeout_s", 20, 1..=3600),
         min_rate_bytes_s: r.number("link.min_rate_bytes_s", 1024, 1..=1024 * MIB),
+        max_rate_bytes_s: r.number("link.max_rate_bytes_s", 0, 0..=1024 * MIB),
         hello_every: r.seconds("link.hello_every_s", 300, 5..=DAY_S),
         proxies: Proxies::new(proxy, &r.text("link.no_proxy", "")),
+    };
+    // Below twice the least rate every transfer could be given up as too slow.
+    if link.max_rate_bytes_s != 0 && link.max_rate_bytes_s < link.min_rate_bytes_s.saturating_mul(2) {
+        r.refuse("link.max_rate_bytes_s", "0, or at least twice link.min_rate_bytes_s");
     }
+    link
 }
 
 fn update(r: &mut Reader) -> Update {
@@ -256,6 +268,8 @@ fn update(r: &mut Reader) -> Update {
         keep_free_bytes: r.number("update.keep_free_bytes", 64 * MIB, 0..=1024 * 1024 * MIB),
         memory_budget_bytes: r.number("update.memory_budget_bytes", 0, 0..=1024 * 1024 * MIB),
         shadow_cpu_percent: u32::try_from(r.number("update.shadow_cpu_percent", 10, 1..=100)).unwrap_or(10),
+        start_jitter: r.seconds("update.start_jitter_s", 5, 0..=DAY_S),
+        delta_max_memory_bytes: r.number("update.delta_max_memory_bytes", 256 * MIB, 0..=1024 * 1024 * MIB),
     }
 }
 

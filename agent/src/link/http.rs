@@ -101,6 +101,8 @@ pub struct Terms {
     pub min_rate_bytes_s: u64,
     /// Which proxy stands before which host.
     pub proxies: Proxies,
+    /// Highest average rate of a transfer in bytes per second; 0 for none.
+    pub max_rate_bytes_s: u64,
 }
 
 /// A client for one server. Cheap to clone.
@@ -166,42 +168,56 @@ impl Http {
         self.collect(&url, response, max_bytes).await
     }
 
-    /// Fetches a blob into `part`, from where an earlier try stopped; synced and verified when it returns.
-    /// `progress` hears the bytes that are there.
+    /// Fetches a blob as it is into `part`, from where an earlier try stopped; synced and verified when it returns.
     ///
     /// # Errors
     /// [`FetchError`]; the part stays for the next try, unless its content is wrong.
-    pub async fn fetch_blob(
-        &self,
-        blob: &BlobRef,
-        part: &Path,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), FetchError> {
+    pub async fn fetch_blob(&self, blob: &BlobRef, part: &Path) -> Result<(), FetchError> {
         let path = format!("/blobs/v1/sha256/{}", blob.digest);
+        let (got_bytes, digest) = self.fetch_part(&path, blob.size_bytes, part).await?;
         let url = format!("{}{path}", self.base);
-        let disk = |operation| disk_error(&url, part, operation);
-        let mut sink = Sink::open(part).map_err(disk("open"))?;
-        if sink.length > blob.size_bytes {
-            sink.restart().map_err(disk("truncate"))?;
-        }
-        if sink.length < blob.size_bytes {
-            let from = (sink.length > 0).then_some(sink.length);
-            let (_, response) = self.send(Method::GET, &path, from, Bytes::new()).await?;
-            let response = self.expect_success(&url, response).await?;
-            if response.status() != StatusCode::PARTIAL_CONTENT {
-                sink.restart().map_err(disk("truncate"))?;
-            }
-            self.stream(&url, response, blob.size_bytes, &mut sink, part, progress).await?;
-        }
-        sink.file.sync_all().map_err(disk("sync"))?;
-        if sink.length < blob.size_bytes {
-            let why = format!("ended after {} of {} bytes", sink.length, blob.size_bytes);
+        if got_bytes < blob.size_bytes {
+            let why = format!("ended after {got_bytes} of {} bytes", blob.size_bytes);
             return Err(FetchError::Network { url, why });
         }
-        blob.verify_digest(sink.digest()).map_err(|source| {
+        blob.verify_digest(digest).map_err(|source| {
             let _ = fs::remove_file(part);
             FetchError::Content { url, source }
         })
+    }
+
+    /// Fetches what lies at `path` into `part`, from where an earlier try stopped; synced when it returns, and
+    /// verified by nobody yet. Returns its length and digest.
+    ///
+    /// # Errors
+    /// [`FetchError`]; the part stays for the next try, unless it is too long.
+    pub async fn fetch_part(
+        &self,
+        path: &str,
+        max_bytes: u64,
+        part: &Path,
+    ) -> Result<(u64, Digest), FetchError> {
+        let url = format!("{}{path}", self.base);
+        let disk = |operation| disk_error(&url, part, operation);
+        let mut sink = Sink::open(part).map_err(disk("open"))?;
+        if sink.length > max_bytes {
+            sink.restart().map_err(disk("truncate"))?;
+        }
+        if sink.length < max_bytes {
+            let from = (sink.length > 0).then_some(sink.length);
+            let (_, response) = self.send(Method::GET, path, from, Bytes::new()).await?;
+            // Nothing is left to come: what is there is the whole, or it will not verify.
+            let is_whole = response.status() == StatusCode::RANGE_NOT_SATISFIABLE && from.is_some();
+            if !is_whole {
+                let response = self.expect_success(&url, response).await?;
+                if response.status() != StatusCode::PARTIAL_CONTENT {
+                    sink.restart().map_err(disk("truncate"))?;
+                }
+                self.stream(&url, response, max_bytes, &mut sink, part).await?;
+            }
+        }
+        sink.file.sync_all().map_err(disk("sync"))?;
+        Ok((sink.length, sink.digest()))
     }
 
     async fn stream(
@@ -211,8 +227,8 @@ impl Http {
         size_bytes: u64,
         sink: &mut Sink,
         part: &Path,
-        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), FetchError> {
+        let mut pace = Pace::new(self.terms.max_rate_bytes_s);
         let mut body = response.into_body();
         let (mut window, mut at_window) = (Instant::now(), sink.length);
         let least = self.terms.min_rate_bytes_s.saturating_mul(RATE_WINDOW.as_secs());
@@ -233,7 +249,7 @@ impl Http {
                 return Err(FetchError::TooLong { url: url.into(), max_bytes: size_bytes });
             }
             sink.write(data).map_err(disk_error(url, part, "write"))?;
-            progress(sink.length);
+            pace.wait(data.len()).await;
         }
     }
 
@@ -344,6 +360,32 @@ fn disk_error(
     move |source| FetchError::Disk { url, source: DurableError::Io { operation, path, source } }
 }
 
+/// Keeps a transfer at or below a rate.
+struct Pace {
+    begun: Instant,
+    got_bytes: u64,
+    max_rate_bytes_s: u64,
+}
+
+impl Pace {
+    fn new(max_rate_bytes_s: u64) -> Self {
+        Self { begun: Instant::now(), got_bytes: 0, max_rate_bytes_s }
+    }
+
+    /// Until so many more bytes may have come. The sender waits too, as soon as the buffers between are full.
+    async fn wait(&mut self, more_bytes: usize) {
+        if let Some(since_begin) = self.due(more_bytes) {
+            tokio::time::sleep_until(self.begun + since_begin).await;
+        }
+    }
+
+    fn due(&mut self, more_bytes: usize) -> Option<Duration> {
+        self.got_bytes = self.got_bytes.saturating_add(u64::try_from(more_bytes).unwrap_or(u64::MAX));
+        let millis = self.got_bytes.saturating_mul(1000).checked_div(self.max_rate_bytes_s);
+        millis.map(Duration::from_millis)
+    }
+}
+
 /// A `.part` file that knows the hash of what it holds.
 struct Sink {
     file: File,
@@ -383,5 +425,18 @@ impl Sink {
 
     fn digest(&self) -> Digest {
         Digest::from_bytes(self.hash.clone().finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_keeps_below_its_rate_and_none_means_none() {
+        let mut pace = Pace::new(1000);
+        let due: Vec<_> = (0..3).map(|_| pace.due(500)).collect();
+        assert_eq!(due, [500, 1000, 1500].map(|millis| Some(Duration::from_millis(millis))));
+        assert_eq!(Pace::new(0).due(usize::MAX), None);
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, Hardware, TaskReport};
+use protocol::{Digest, ModelName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use trust::Repository;
@@ -90,6 +90,8 @@ pub struct Core {
     pub(super) smaller: BTreeMap<ModelName, String>,
     pub(super) trouble: Option<Problem>,
     pub(super) metadata_trouble: Option<Problem>,
+    /// When each model's fetch may begin.
+    pub(super) turns: Mutex<BTreeMap<ModelName, (Digest, Instant)>>,
     loads: LoadLog,
     warm: BTreeMap<ModelName, Arc<Loaded>>,
     probation_since: BTreeMap<ModelName, Instant>,
@@ -124,6 +126,7 @@ impl Core {
             settled_at: Some(parts.settled_at),
             metadata,
             smaller: BTreeMap::new(),
+            turns: Mutex::default(),
             trouble: None,
             metadata_trouble: None,
             loads,

@@ -169,7 +169,13 @@ impl Driver {
         if self.core.director.is_some() {
             match self.check(bytes) {
                 Ok(desired) => return Ok(Some(desired)),
-                Err(TrustError { cause: trust::Cause::NotRising { .. }, .. }) => return Ok(None),
+                Err(TrustError { cause: trust::Cause::NotRising { floor, got, .. }, .. }) => {
+                    // The same one comes with every connection; an older one never should.
+                    if got < floor {
+                        tracing::warn!(revision = got, accepted = floor, "an older Desired was refused");
+                    }
+                    return Ok(None);
+                }
                 Err(error) => tracing::warn!(
                     error = crate::chain(&error),
                     "Desired does not verify; refreshing metadata"

@@ -1,18 +1,21 @@
 //! The fetching step: what must be true before a release may be staged, in order. Repeat-safe: what is here and
 //! verified is not fetched again, and transfers resume.
 
+use std::sync::PoisonError;
+
 use protocol::ModelName;
-use protocol::message::{Cause, CauseKind};
+use protocol::message::{Cause, CauseKind, Hardware};
 use release::{AgentVersion, BlobRef, DeviceFacts, Downgrade, HighWater, Manifest, Variant};
+use tokio::time::Instant;
 use trust::desired::Mode;
 
 use super::core::Core;
-use super::machine::{Record, Task};
+use super::machine::{Held, Record, Task};
 use super::memory;
 use super::selftest::{cause, shelf_cause};
-use crate::durable;
+use super::transport;
 use crate::health::disk;
-use crate::link::http::FetchError;
+use crate::retry;
 
 /// The variant that this device takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +37,13 @@ pub(super) async fn fetch(
     task: &Task,
 ) -> Result<Chosen, Cause> {
     permitted(record.mark.as_ref(), task)?;
+    take_turn(core, model, task).await;
     let manifest = match known_manifest(core, record, task) {
         Some(manifest) => manifest,
         None => fetch_manifest(core, model, task).await?,
     };
     fenced(record.mark.as_ref(), &manifest)?;
-    let fitting = fitting(core, &manifest)?;
+    let fitting = fitting(&core.hardware, &manifest)?;
     // A candidate that runs beside needs its memory beside that of the release that answers.
     let beside = match task.mode {
         Mode::Shadow => core.table.active(model).map_or(0, |loaded| memory::of(&loaded)),
@@ -47,18 +51,18 @@ pub(super) async fn fetch(
     };
     let used = core.used_by_others(model).saturating_add(beside);
     let (variant, instead) = memory::choose(&fitting, used, core.config.memory_budget_bytes)?;
-    fetch_blobs(core, &manifest, variant).await?;
+    fetch_blobs(core, record.active.as_ref(), &manifest, variant).await?;
     Ok(Chosen { variant: variant.name.clone(), instead })
 }
 
 /// R3 to R5: the counter of what is committed never falls, but to a pair that the signed manifest names.
-fn permitted(mark: Option<&HighWater>, task: &Task) -> Result<(), Cause> {
+pub(super) fn permitted(mark: Option<&HighWater>, task: &Task) -> Result<(), Cause> {
     let check = mark.map_or(Ok(()), |mark| mark.permits(task.release.digest, task.release.counter));
     check.map_err(|downgrade: Downgrade| cause(CauseKind::Downgrade, downgrade.to_string()))
 }
 
 /// A release cannot stand below its own fence, or the fence that stands already.
-fn fenced(mark: Option<&HighWater>, manifest: &Manifest) -> Result<(), Cause> {
+pub(super) fn fenced(mark: Option<&HighWater>, manifest: &Manifest) -> Result<(), Cause> {
     let fence = mark.map_or(manifest.min_counter, |mark| mark.min_counter);
     if manifest.counter >= fence {
         return Ok(());
@@ -100,29 +104,70 @@ async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<M
     Ok(manifest.into_inner())
 }
 
-fn fitting<'a>(core: &Core, manifest: &'a Manifest) -> Result<Vec<&'a Variant>, Cause> {
-    let agent_version = env!("CARGO_PKG_VERSION").parse::<AgentVersion>();
-    let agent_version = agent_version.map_err(|error| cause(CauseKind::Internal, error.to_string()))?;
-    let facts = DeviceFacts { hardware: &core.hardware, agent_version, tract: inference::TRACT_VERSION };
-    manifest.fitting_variants(&facts).map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
+fn fitting<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<Vec<&'a Variant>, Cause> {
+    let fitting = manifest.fitting_variants(&facts(hardware)?);
+    fitting.map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
 }
 
-async fn fetch_blobs(core: &Core, manifest: &Manifest, variant: &Variant) -> Result<(), Cause> {
+pub(super) fn select<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<&'a Variant, Cause> {
+    let selected = manifest.select_variant(&facts(hardware)?);
+    selected.map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
+}
+
+fn facts(hardware: &Hardware) -> Result<DeviceFacts<'_>, Cause> {
+    let agent_version = env!("CARGO_PKG_VERSION").parse::<AgentVersion>();
+    let agent_version = agent_version.map_err(|error| cause(CauseKind::Internal, error.to_string()))?;
+    Ok(DeviceFacts { hardware, agent_version, tract: inference::TRACT_VERSION })
+}
+
+async fn fetch_blobs(
+    core: &Core,
+    active: Option<&Held>,
+    manifest: &Manifest,
+    variant: &Variant,
+) -> Result<(), Cause> {
+    has_room(core, manifest, variant)?;
+    let older = active.and_then(|held| Some((core.shelf.manifest(held.release.digest).ok()?, held)));
+    for blob in manifest.blobs_for(variant) {
+        let base = older.as_ref().and_then(|(older, held)| counterpart(older, held, manifest, blob));
+        transport::bring(core, blob, base, part_name(manifest, blob)).await?;
+    }
+    Ok(())
+}
+
+/// Disk preflight: everything that is missing, and once more the largest of it, which may lie here encoded and
+/// plain at the same time.
+fn has_room(core: &Core, manifest: &Manifest, variant: &Variant) -> Result<(), Cause> {
     let missing = core.shelf.missing_bytes(manifest.blobs_for(variant));
     let free =
         disk::free_bytes(&core.state_dir).map_err(|error| cause(CauseKind::Storage, error.to_string()))?;
-    let needed = missing.saturating_add(core.config.keep_free_bytes);
-    if missing > 0 && free < needed {
-        let detail = format!(
-            "{missing} bytes to fetch with {} to stay free, but only {free} are",
-            core.config.keep_free_bytes
-        );
-        return Err(cause(CauseKind::DiskFull, detail));
+    let absent = manifest.blobs_for(variant).filter(|blob| !core.shelf.has_blob(blob));
+    let encoded = absent.map(|blob| blob.size_bytes).max().unwrap_or(0);
+    let needed = missing.saturating_add(encoded).saturating_add(core.config.keep_free_bytes);
+    if missing == 0 || free >= needed {
+        return Ok(());
     }
-    for blob in manifest.blobs_for(variant) {
-        fetch_blob(core, blob, part_name(manifest, blob)).await?;
-    }
-    Ok(())
+    let detail = format!(
+        "{missing} bytes to fetch, up to {encoded} of them in two forms, with {} to stay free, but only {free} are",
+        core.config.keep_free_bytes
+    );
+    Err(cause(CauseKind::DiskFull, detail))
+}
+
+/// What had the same part in the release that serves now.
+fn counterpart<'a>(
+    older: &'a Manifest,
+    held: &Held,
+    manifest: &Manifest,
+    blob: &BlobRef,
+) -> Option<&'a BlobRef> {
+    let parts = [
+        (&manifest.golden, &older.golden),
+        (&manifest.reference, &older.reference),
+        (&manifest.card, &older.card),
+    ];
+    let part = parts.into_iter().find(|(part, _)| *part == blob).map(|(_, older)| older);
+    part.or_else(|| older.variant(&held.variant).map(|variant| &variant.model))
 }
 
 /// What a blob is in its release, for people.
@@ -135,24 +180,17 @@ fn part_name(manifest: &Manifest, blob: &BlobRef) -> &'static str {
     parts.into_iter().find(|(part, _)| *part == blob).map_or("the model", |(_, name)| name)
 }
 
-async fn fetch_blob(core: &Core, blob: &BlobRef, part: &str) -> Result<(), Cause> {
-    if core.shelf.has_blob(blob) {
-        return Ok(());
-    }
-    core.http()
-        .fetch_blob(blob, &core.shelf.part(blob), &|_| {})
-        .await
-        .map_err(|error| fetch_cause(part, &error))?;
-    core.shelf.keep_blob(blob).map_err(|error| shelf_cause(&error))
-}
-
-fn fetch_cause(part: &str, error: &FetchError) -> Cause {
-    let kind = match error {
-        FetchError::Disk { source, .. } if source.is_disk_full() => CauseKind::DiskFull,
-        FetchError::Disk { source: durable::DurableError::Io { .. }, .. } => CauseKind::Storage,
-        // The chain is signed and whole; what the server keeps, or the way from it, is not.
-        FetchError::Content { .. } | FetchError::TooLong { .. } => CauseKind::Integrity,
-        _ => CauseKind::Download,
+/// Waits for this device's turn: a fleet that is asked at once does not come at once. A fetch that was interrupted
+/// or is tried again has had its turn.
+async fn take_turn(core: &Core, model: &ModelName, task: &Task) {
+    let at = {
+        let mut turns = core.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let digest = task.release.digest;
+        let known = turns.get(model).filter(|(release, _)| *release == digest).map(|(_, at)| *at);
+        let part = f64::from(retry::random()) / f64::from(u32::MAX);
+        let at = known.unwrap_or_else(|| Instant::now() + core.config.start_jitter.mul_f64(part));
+        turns.insert(model.clone(), (digest, at));
+        at
     };
-    cause(kind, format!("{part}: {}", crate::chain(error)))
+    tokio::time::sleep_until(at).await;
 }

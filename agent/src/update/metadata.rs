@@ -60,6 +60,22 @@ impl MetadataError {
     }
 }
 
+/// Where a repository's files come from: the server, or an archive. Nothing that comes is trusted.
+pub trait Source: Sync {
+    /// The file at `path` as the server names it, or none if there is no such file.
+    fn get(
+        &self,
+        path: &str,
+        max_bytes: u64,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, FetchError>> + Send;
+}
+
+impl Source for Http {
+    async fn get(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, FetchError> {
+        Self::get(self, path, max_bytes).await
+    }
+}
+
 /// The folder of trusted files.
 #[derive(Debug, Clone)]
 pub struct TrustedStore {
@@ -164,9 +180,33 @@ impl TrustedStore {
         wanted: Option<&str>,
         now: UnixMillis,
     ) -> Result<Refreshed, MetadataError> {
+        let repository = self.walk(http, wanted, now).await?;
+        self.files.keep(REFRESHED_FILE, now.0.to_string().as_bytes()).map_err(MetadataError::Disk)?;
+        let director = self.fetch_director(http, &repository).await?;
+        Ok(Refreshed { repository, director })
+    }
+
+    /// Whether this device trusts a root already.
+    ///
+    /// # Errors
+    /// [`DurableError`] when it can't be read.
+    pub fn has_root(&self) -> Result<bool, DurableError> {
+        Ok(self.files.read("root.json")?.is_some())
+    }
+
+    /// The client workflow over any source; what it accepts is kept.
+    ///
+    /// # Errors
+    /// [`MetadataError`]; what was trusted before still is.
+    pub async fn walk(
+        &self,
+        source: &impl Source,
+        wanted: Option<&str>,
+        now: UnixMillis,
+    ) -> Result<Repository, MetadataError> {
         let stored = match self.files.load().map_err(MetadataError::Disk)? {
             Some(stored) => stored,
-            None => self.first_root(http).await?,
+            None => self.first_root(source).await?,
         };
         let wanted = wanted.into_iter().chain([director::TARGET]);
         let mut session =
@@ -174,7 +214,7 @@ impl TrustedStore {
         let accepted = loop {
             match session.next().map_err(MetadataError::Trust)? {
                 Step::Need(fetch) => {
-                    let reply = self.fetch(http, &fetch).await?;
+                    let reply = self.fetch(source, &fetch).await?;
                     session.feed(reply).map_err(MetadataError::Trust)?;
                 }
                 Step::Persist(file) => {
@@ -185,25 +225,23 @@ impl TrustedStore {
             }
         };
         self.files.commit(&accepted.files).map_err(MetadataError::Disk)?;
-        self.files.keep(REFRESHED_FILE, now.0.to_string().as_bytes()).map_err(MetadataError::Disk)?;
-        let director = self.fetch_director(http, &accepted.repository).await?;
-        Ok(Refreshed { repository: accepted.repository, director })
+        Ok(accepted.repository)
     }
 
-    /// Fetches and verifies a target that [`refresh`](Self::refresh) was asked for.
+    /// Fetches and verifies a target that [`walk`](Self::walk) was asked for.
     ///
     /// # Errors
     /// [`MetadataError`].
     pub async fn target(
         &self,
-        http: &Http,
+        source: &impl Source,
         repository: &Repository,
         path: &str,
     ) -> Result<Verified<TargetBytes>, MetadataError> {
         let info = repository.find_target(path).map_err(MetadataError::Trust)?;
         let bound = info.length().min(Limits::default().target_bytes);
         let url = format!("/tuf/v1/{}/targets/{}", self.project, info.fetch_path());
-        let bytes = http.get(&url, bound).await.map_err(MetadataError::Fetch)?;
+        let bytes = source.get(&url, bound).await.map_err(MetadataError::Fetch)?;
         let bytes = bytes.ok_or_else(|| MetadataError::TargetMissing(path.to_owned()))?;
         info.verify(bytes).map_err(MetadataError::Trust)
     }
@@ -226,9 +264,11 @@ impl TrustedStore {
     }
 
     /// A device that enrolled before the project had a root takes the first one over its mutual TLS.
-    async fn first_root(&self, http: &Http) -> Result<Stored, MetadataError> {
+    async fn first_root(&self, source: &impl Source) -> Result<Stored, MetadataError> {
         let fetch = Fetch { path: "1.root.json".into(), max_bytes: Limits::default().root_bytes };
-        let Reply::Bytes(bytes) = self.fetch(http, &fetch).await? else { return Err(MetadataError::NoRoot) };
+        let Reply::Bytes(bytes) = self.fetch(source, &fetch).await? else {
+            return Err(MetadataError::NoRoot);
+        };
         if self.root_pin.is_some_and(|pin| Digest::from_bytes(Sha256::digest(&bytes).into()) != pin) {
             return Err(MetadataError::RootPin);
         }
@@ -239,9 +279,9 @@ impl TrustedStore {
         Ok(Stored::new(bytes))
     }
 
-    async fn fetch(&self, http: &Http, fetch: &Fetch) -> Result<Reply, MetadataError> {
+    async fn fetch(&self, source: &impl Source, fetch: &Fetch) -> Result<Reply, MetadataError> {
         let path = format!("/tuf/v1/{}/{}", self.project, fetch.path);
-        let bytes = http.get(&path, fetch.max_bytes).await.map_err(MetadataError::Fetch)?;
+        let bytes = source.get(&path, fetch.max_bytes).await.map_err(MetadataError::Fetch)?;
         Ok(bytes.map_or(Reply::NotFound, Reply::Bytes))
     }
 }

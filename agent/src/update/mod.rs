@@ -1,5 +1,6 @@
 //! From a signed Desired to a committed release: the pure machine, and the driver that performs its actions.
 
+pub mod import;
 pub mod machine;
 pub mod metadata;
 pub mod trusted_files;
@@ -11,6 +12,7 @@ mod memory;
 mod observe;
 mod report;
 mod selftest;
+mod transport;
 
 pub use self::core::{Core, CoreParts};
 pub use driver::Driver;

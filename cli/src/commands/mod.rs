@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod device;
 pub(crate) mod drift;
+pub(crate) mod export;
 pub(crate) mod keys;
 pub(crate) mod login;
 pub(crate) mod reference;
@@ -49,6 +50,7 @@ async fn dispatch(args: Args) -> Result<()> {
         Command::Sign(sign) => sign::run(&sign, args.project.as_deref(), format),
         Command::Verify(verify) => verify::run(&context()?, &verify).await,
         Command::Release(command) => release::run(context, format, command).await,
+        Command::Export(args) => export::run(&context()?, &args).await,
         Command::Reference(command) => reference::run(&command, format),
         Command::Device(command) => device::run(&context()?, command).await,
         Command::Rollout(command) => rollout::run(&context()?, command).await,

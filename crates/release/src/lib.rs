@@ -6,9 +6,11 @@
 //! Tests stand in each module; attack tests in `tests/`.
 
 mod agent_version;
+pub mod archive;
 mod blob;
 mod check;
 mod compatibility;
+pub mod delta;
 mod draft;
 mod fallback;
 mod flow;

@@ -36,4 +36,14 @@ fn good_seeds_are_accepted() {
         trust::repo::claims(&seed(&format!("metadata/{role}"))).unwrap();
     }
     trust::json::Json::parse(&seed("canonical_json/escapes"), 32).unwrap();
+    let archive = seed("archive/two_files");
+    let mut reader = release::archive::Reader::new(&*archive, release::archive::Limits::default());
+    assert!(reader.next_file().unwrap().is_some());
+    assert!(reader.next_file().unwrap().is_some());
+    assert!(reader.next_file().unwrap().is_none());
+    for name in ["segments", "plain"] {
+        let delta = seed(&format!("delta/{name}"));
+        let delta = release::delta::Delta::parse(&delta).unwrap();
+        delta.apply(&testkit::fuzz::delta_base(), 4 << 20).unwrap();
+    }
 }

@@ -5,6 +5,8 @@
 
 use protocol::{DeviceId, ProjectId, Revision, UnixMillis};
 use release::DraftManifest;
+use release::archive::{self, Name, Reader, Writer};
+use release::delta::Delta;
 use serde_json::Value;
 use trust::director::{self, DirectorKeys};
 use trust::json::Json;
@@ -16,8 +18,10 @@ use crate::tuf::{NOW, Sim, key, sign};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 7] = [
+    ("archive", archive),
     ("canonical_json", canonical_json),
+    ("delta", delta),
     ("desired", signed_desired),
     ("manifest", manifest),
     ("metadata", metadata),
@@ -103,6 +107,43 @@ pub fn manifest(bytes: &[u8]) {
     let composed = DraftManifest::compose(&draft).expect("what was read can be written");
     let again = DraftManifest::parse_unsigned(composed.bytes()).expect("what was written can be read");
     assert_eq!(*again, *draft);
+}
+
+/// An archive: what is read, written again, is the same bytes.
+///
+/// # Panics
+/// When it is not.
+pub fn archive(bytes: &[u8]) {
+    let mut reader = Reader::new(bytes, archive::Limits::default());
+    let mut writer = Writer::new(Vec::new());
+    loop {
+        let Ok(next) = reader.next_file() else { return };
+        let Some((name, size)) = next else { break };
+        let mut content = Vec::new();
+        if reader.read_to(&mut content).is_err() {
+            return;
+        }
+        assert_eq!(Name::parse(&name.to_string()), Some(name.clone()));
+        writer.add(&name, size, &*content).expect("what was read can be written");
+    }
+    assert_eq!(writer.finish().expect("memory takes everything"), bytes);
+}
+
+/// A delta against a base that both sides know, with little memory.
+///
+/// # Panics
+/// When one is accepted that gives other content than it names.
+pub fn delta(bytes: &[u8]) {
+    let base = delta_base();
+    let Ok(delta) = Delta::parse(bytes) else { return };
+    if let Ok(target) = delta.apply(&base, 4 * 1024 * 1024) {
+        assert_eq!(delta.target, release::BlobRef::of(&target, "").digest);
+    }
+}
+
+/// What the seeds of [`delta`] start from.
+pub fn delta_base() -> Vec<u8> {
+    (0..2000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
 
 /// A Desired, first as it comes, then rightly signed by the director.

@@ -1,8 +1,9 @@
-//! Figures of the agent's own parts, measured by the parts themselves: `cargo xtask bench swap | spool | api`.
+//! Figures of the agent's own parts, measured by the parts themselves: `cargo xtask bench swap | spool | api | delta`.
 //!
 //! Each prints one JSON object on stdout and fails when what it measures is wrong, so that it is a test too.
 
 mod api;
+mod delta;
 mod device;
 mod http;
 mod spool;
@@ -23,6 +24,8 @@ enum Bench {
     Swap(swap::Args),
     /// What the local API adds to an inference, and what it carries.
     Api(api::Args),
+    /// Bytes of updates between pairs of models.
+    Delta(delta::Args),
     /// Records made durable, what they take in memory and on disk.
     Spool(spool::Args),
 }
@@ -31,6 +34,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     match &args.bench {
         Bench::Swap(args) => swap::main(args),
         Bench::Api(args) => api::main(args),
+        Bench::Delta(args) => delta::main(args),
         Bench::Spool(args) => spool::main(args),
     }
 }

@@ -12,12 +12,14 @@ mod input;
 mod ipv6;
 mod keys;
 mod model;
+mod offline;
 mod power;
 mod proxy;
 mod renewal;
 mod restored;
 mod server;
 mod shadow;
+mod stolen;
 mod tampered;
 mod telemetry;
 mod world;
@@ -78,10 +80,14 @@ enum Fault {
     Keys,
     /// A bad release is fenced off by an older one under a higher counter.
     Fence,
+    /// The whole server is in an attacker's hands.
+    Stolen,
     /// The device's disk is full.
     Disk,
     /// The device boots in 1970.
     Clock,
+    /// A release comes by an archive, without a network.
+    Offline,
     /// The device's power is cut in the middle of updates.
     Power,
     /// The device's state goes back to an image of yesterday.
@@ -131,8 +137,10 @@ impl Fault {
             Self::Tampered => tampered::play(world),
             Self::Keys => keys::play(world),
             Self::Fence => fence::play(world),
+            Self::Stolen => stolen::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
+            Self::Offline => offline::play(world),
             Self::Power => power::play(world),
             Self::Restored => restored::play(world),
         }

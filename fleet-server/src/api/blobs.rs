@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::error::{ApiError, ApiResult, ErrorBody};
 use super::extract::{InProject, Path, Publisher, Viewer};
 use crate::app::AppState;
-use crate::blobs::{BlobError, serve};
+use crate::blobs::{BlobError, Name, serve};
 use crate::store::blobs;
 
 /// The routes of this file. The bound on bodies is the blob store's own, which counts while it hashes.
@@ -50,7 +50,8 @@ async fn get(
 ) -> ApiResult<Response> {
     let digest = path.digest()?;
     let size = size(&state, &scope.project, &digest).await?;
-    serve::respond(&state.blobs, &digest, size, &headers).await.map_err(|e| ApiError::internal(&e))
+    let answer = serve::respond(&state.blobs, &Name::Blob(digest), size, &headers).await;
+    answer.map_err(|e| ApiError::internal(&e))
 }
 
 /// Whether the project has a blob, and its size as `Content-Length`.
@@ -104,6 +105,9 @@ fn failed(e: &BlobError) -> ApiError {
         BlobError::Upload { .. } => {
             ApiError::malformed("upload_broken", "The upload broke off; send it again.")
         }
-        BlobError::Open { .. } | BlobError::Store { .. } => ApiError::internal(e),
+        BlobError::Open { .. }
+        | BlobError::Store { .. }
+        | BlobError::Missing { .. }
+        | BlobError::Make { .. } => ApiError::internal(e),
     }
 }

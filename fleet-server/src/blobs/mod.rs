@@ -1,6 +1,7 @@
 //! Content-addressed bytes: a local folder by default, any object store later. What is stored was hashed while it
 //! came in; an upload whose content is not what its name says leaves nothing behind.
 
+pub mod derived;
 pub mod serve;
 
 use std::ops::Range;
@@ -61,6 +62,21 @@ pub enum BlobError {
         /// What it is.
         got: Digest,
     },
+    /// It should be here.
+    #[error("{digest} is not in the blob store")]
+    Missing {
+        /// Which blob.
+        digest: Digest,
+    },
+    /// What should travel in its place could not be made.
+    #[error("cannot compress {digest}")]
+    Make {
+        /// Which blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Over the bound; reading stopped there.
     #[error("{digest} is larger than {max_bytes} bytes")]
     TooLarge {
@@ -69,6 +85,51 @@ pub enum BlobError {
         /// The bound.
         max_bytes: u64,
     },
+}
+
+/// What the store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    /// A blob.
+    Blob(Digest),
+    /// A blob as one zstd frame.
+    Zstd(Digest),
+    /// What turns one blob into another.
+    Delta {
+        /// What a device holds.
+        base: Digest,
+        /// What it gets.
+        target: Digest,
+    },
+}
+
+impl Name {
+    fn digest(&self) -> Digest {
+        match self {
+            Self::Blob(digest) | Self::Zstd(digest) | Self::Delta { target: digest, .. } => *digest,
+        }
+    }
+
+    /// Two levels of folders, so that none holds millions of entries.
+    fn path(&self) -> Path {
+        let hex = self.digest().to_hex();
+        let level = &hex[..2];
+        match self {
+            Self::Blob(_) => Path::from(format!("sha256/{level}/{hex}")),
+            Self::Zstd(_) => Path::from(format!("derived/{level}/{hex}.zst")),
+            Self::Delta { base, .. } => Path::from(format!("derived/{level}/{hex}.from.{}", base.to_hex())),
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Blob(digest) => write!(f, "{digest}"),
+            Self::Zstd(digest) => write!(f, "{digest} as zstd"),
+            Self::Delta { base, target } => write!(f, "{target} from {base}"),
+        }
+    }
 }
 
 /// The blob store. Cheap to clone.
@@ -100,11 +161,21 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Store`] when the store fails.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        match self.store.head(&path(digest)).await {
+        self.object_size(&Name::Blob(*digest)).await
+    }
+
+    async fn object_size(&self, name: &Name) -> Result<Option<u64>, BlobError> {
+        match self.store.head(&name.path()).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(BlobError::Store { what: "look for", digest: *digest, source }),
+            Err(source) => Err(BlobError::Store { what: "look for", digest: name.digest(), source }),
         }
+    }
+
+    async fn put_object(&self, name: &Name, content: Bytes) -> Result<(), BlobError> {
+        let put = self.store.put(&name.path(), PutPayload::from_bytes(content)).await;
+        let fail = |source| BlobError::Store { what: "keep what was made of", digest: name.digest(), source };
+        put.map(drop).map_err(fail)
     }
 
     /// Stores a stream under its digest and returns its size; nothing is visible unless the content fits its name.
@@ -146,14 +217,14 @@ impl Blobs {
     /// [`BlobError::Store`] when the store fails or the range lies outside.
     pub async fn get(
         &self,
-        digest: &Digest,
+        name: &Name,
         range: Option<Range<u64>>,
     ) -> Result<Option<BoxStream<'static, Result<Bytes, object_store::Error>>>, BlobError> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        match self.store.get_opts(&path(digest), options).await {
+        match self.store.get_opts(&name.path(), options).await {
             Ok(found) => Ok(Some(found.into_stream().boxed())),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(BlobError::Store { what: "read", digest: *digest, source }),
+            Err(source) => Err(BlobError::Store { what: "read", digest: name.digest(), source }),
         }
     }
 
@@ -216,10 +287,8 @@ async fn flush(
     })
 }
 
-/// Two levels of folders, so that none holds millions of entries.
 fn path(digest: &Digest) -> Path {
-    let hex = digest.to_hex();
-    Path::from(format!("sha256/{}/{hex}", &hex[..2]))
+    Name::Blob(*digest).path()
 }
 
 #[cfg(test)]
@@ -242,7 +311,7 @@ mod tests {
         assert_eq!(blobs.put_bytes(&name, Bytes::from_static(b"hello")).await.unwrap(), 5);
         assert_eq!(blobs.read(&name, 5).await.unwrap().unwrap(), "hello");
         assert_eq!(blobs.size(&name).await.unwrap(), Some(5));
-        let mut part = blobs.get(&name, Some(1..3)).await.unwrap().unwrap();
+        let mut part = blobs.get(&Name::Blob(name), Some(1..3)).await.unwrap().unwrap();
         assert_eq!(part.next().await.unwrap().unwrap(), "el");
     }
 

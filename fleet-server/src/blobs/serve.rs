@@ -1,11 +1,11 @@
 //! A blob as an HTTP answer: resumable by `Range`, cacheable for ever because its name is its content.
+//! What is derived from it travels by the same rules.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::Digest;
 
-use super::{BlobError, Blobs};
+use super::{BlobError, Blobs, Name};
 
 /// Which bytes are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,11 +21,11 @@ enum Wanted {
 /// [`BlobError`] when the store fails.
 pub async fn respond(
     blobs: &Blobs,
-    digest: &Digest,
+    name: &Name,
     size_bytes: u64,
     headers: &HeaderMap,
 ) -> Result<Response, BlobError> {
-    let etag = format!("\"{digest}\"");
+    let etag = format!("\"{name}\"");
     let (status, range) = match wanted(headers, size_bytes, &etag) {
         Wanted::All => (StatusCode::OK, None),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, Some(range)),
@@ -39,7 +39,7 @@ pub async fn respond(
     let body = if length == 0 {
         Body::empty()
     } else {
-        match blobs.get(digest, range.clone()).await? {
+        match blobs.get(name, range.clone()).await? {
             Some(stream) => Body::from_stream(stream),
             None => return Ok(StatusCode::NOT_FOUND.into_response()),
         }

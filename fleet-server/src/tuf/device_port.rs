@@ -12,7 +12,7 @@ use protocol::{Digest, ProjectId};
 
 use crate::api::error::{ApiError, ApiResult};
 use crate::app::AppState;
-use crate::blobs;
+use crate::blobs::{self, Name};
 use crate::link::{Gate, Refusal};
 use crate::listener::Peer;
 use crate::pki::{DeviceIdentity, enroll};
@@ -23,6 +23,8 @@ pub fn router(state: AppState, gate: Arc<dyn Gate>) -> Router {
     let routes = Router::new()
         .route("/tuf/v1/{project}/{*file}", get(file))
         .route("/blobs/v1/sha256/{digest}", get(blob))
+        .route("/blobs/v1/sha256/{digest}/zstd", get(blob_as_zstd))
+        .route("/blobs/v1/sha256/{digest}/delta/{base}", get(blob_as_delta))
         .merge(enroll::renew_router())
         .with_state(state);
     routes.layer(middleware::from_fn_with_state(gate, identify))
@@ -112,12 +114,48 @@ async fn blob(
     Path(digest): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
+    let (digest, size) = known(&state, &identity, &digest).await?;
+    let answer = blobs::serve::respond(&state.blobs, &Name::Blob(digest), size, &headers).await;
+    answer.map_err(|e| ApiError::internal(&e))
+}
+
+/// The same blob as one zstd frame. 404 when that saves nothing, or is not made yet.
+async fn blob_as_zstd(
+    State(state): State<AppState>,
+    Extension(identity): Extension<DeviceIdentity>,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let (digest, _) = known(&state, &identity, &digest).await?;
+    derived(&state, Name::Zstd(digest), &headers).await
+}
+
+/// What turns a blob that the device holds into another. 404 when that saves nothing over zstd, or is not made yet.
+async fn blob_as_delta(
+    State(state): State<AppState>,
+    Extension(identity): Extension<DeviceIdentity>,
+    Path((digest, base)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    // A delta tells about both blobs.
+    let (target, _) = known(&state, &identity, &digest).await?;
+    let (base, _) = known(&state, &identity, &base).await?;
+    derived(&state, Name::Delta { base, target }, &headers).await
+}
+
+async fn derived(state: &AppState, name: Name, headers: &HeaderMap) -> ApiResult<Response> {
+    let size = state.derived.size(name).await.map_err(|e| ApiError::internal(&e))?;
+    let size = size.ok_or_else(|| ApiError::not_found("encoding"))?;
+    blobs::serve::respond(&state.blobs, &name, size, headers).await.map_err(|e| ApiError::internal(&e))
+}
+
+/// A blob of the device's own project, and its size.
+async fn known(state: &AppState, identity: &DeviceIdentity, digest: &str) -> ApiResult<(Digest, u64)> {
     let not_found = || ApiError::not_found("blob");
     let digest: Digest = digest.parse().map_err(|_| not_found())?;
     let mut conn = state.store.read().await?;
-    let size = blob_rows::size(&mut conn, &identity.project, &digest).await?.ok_or_else(not_found)?;
-    drop(conn);
-    blobs::serve::respond(&state.blobs, &digest, size, &headers).await.map_err(|e| ApiError::internal(&e))
+    let size = blob_rows::size(&mut conn, &identity.project, &digest).await?;
+    Ok((digest, size.ok_or_else(not_found)?))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(crate) fn main(name: &str, is_json: bool) -> Result<()> {
 pub(crate) fn run(binaries: &std::path::Path, name: &str) -> Result<Value> {
     let mut bench = program(&binaries.join("firmware-tests").to_string_lossy());
     bench.args(["bench", name]).arg("--folder").arg(target_folder()?.join(format!("bench-{name}")));
-    if name != "spool" {
+    if !matches!(name, "delta" | "spool") {
         bench.arg("--example").arg(example(""));
     }
     Ok(serde_json::from_str(&output(&mut bench)?)?)

@@ -15,6 +15,7 @@ use super::super::Context;
 use super::inspect;
 use crate::folder::ReleaseFolder;
 use crate::metadata::now;
+use crate::oms;
 use crate::output::{Format, bytes, facts, items, table, text};
 use crate::spec::{Fallback, ReleaseSpec};
 
@@ -85,10 +86,20 @@ fn compose(
             accuracy: v.accuracy,
         })
     };
-    let spec = spec.clone();
+    let mut spec = spec.clone();
+    let variants: Vec<Variant> = spec.variants.iter().map(variant).collect::<Result<_>>()?;
+    if let Some(signed) = &spec.signed_model {
+        let vouched = oms::check(base, signed).context("the third-party model is not acceptable")?;
+        let models: Vec<_> = variants.iter().map(|v| (v.name.clone(), v.model.digest)).collect();
+        for (key, value) in vouched.lineage(&models) {
+            if spec.lineage.insert(key.clone(), value).is_some() {
+                bail!("lineage.{key} is written by the check of signed_model; leave it out of the spec");
+            }
+        }
+    }
     Ok(Manifest {
         format: FORMAT,
-        variants: spec.variants.iter().map(variant).collect::<Result<_>>()?,
+        variants,
         reference: add(&spec.reference, "application/vnd.flotilla.reference+json")
             .context("the reference profile is made by: flotilla reference build")?,
         golden: add(&spec.golden, "application/vnd.flotilla.golden+json")?,
