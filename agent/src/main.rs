@@ -35,11 +35,11 @@ fn main() -> ExitCode {
             Some(runtime) => runtime.block_on(commands::enroll(&config, &token, device_id.as_ref(), force)),
             None => Exit::Internal,
         },
-        Command::Doctor { json } => commands::doctor(&Ok(config), json),
         Command::Import { file } => match runtime(1) {
             Some(runtime) => runtime.block_on(commands::import(&config, &file)),
             None => Exit::Internal,
         },
+        Command::Doctor { json } => commands::doctor(&Ok(config), json),
         Command::Status { json } => commands::show_status(&config, json),
         Command::RunBatch(asked) => commands::run_batch(&config, asked),
         Command::CheckConfig => {

@@ -229,6 +229,24 @@ fn offered_records_are_kept_when_the_spool_closes() {
     assert_eq!(all(&open(dir.path(), 64 * MIB).0.handle()).len(), 100);
 }
 
+#[test]
+fn after_the_state_went_back_numbers_go_on_above_what_the_server_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path(), 64 * MIB);
+    let handle = spool.handle();
+    runtime().block_on(async {
+        assert_eq!(handle.append(Kind::Pane, b"before".to_vec()).await.unwrap(), 1);
+        for upto in [1000, 7, u64::MAX] {
+            handle.acknowledge(upto);
+        }
+        assert_eq!(handle.append(Kind::Pane, b"after".to_vec()).await.unwrap(), 1001);
+    });
+    drop(spool);
+    let (spool, problem) = open(dir.path(), 64 * MIB);
+    assert_eq!(problem, None);
+    assert_eq!(all(&spool.handle()), [(1001, b"after".to_vec())]);
+}
+
 fn pane(minute: i64) -> Vec<u8> {
     let mut builder =
         profile::ReferenceBuilder::new(profile::features::Extractor::Nothing, vec!["a".into(), "b".into()]);
@@ -363,22 +381,4 @@ fn records_too_old_for_their_kind_are_dropped_and_counted() {
     let kinds: Vec<Kind> = dropped.iter().map(|loss| loss.kind).collect();
     assert_eq!(kinds, [Kind::Resources, Kind::Log], "panes are worth more time");
     assert!(dropped.iter().all(|loss| (loss.cause, loss.count) == (LossCause::Expired, 1)), "{dropped:?}");
-}
-
-#[test]
-fn after_the_state_went_back_numbers_go_on_above_what_the_server_has() {
-    let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = open(dir.path(), 64 * MIB);
-    let handle = spool.handle();
-    runtime().block_on(async {
-        assert_eq!(handle.append(Kind::Pane, b"before".to_vec()).await.unwrap(), 1);
-        for upto in [1000, 7, u64::MAX] {
-            handle.acknowledge(upto);
-        }
-        assert_eq!(handle.append(Kind::Pane, b"after".to_vec()).await.unwrap(), 1001);
-    });
-    drop(spool);
-    let (spool, problem) = open(dir.path(), 64 * MIB);
-    assert_eq!(problem, None);
-    assert_eq!(all(&spool.handle()), [(1001, b"after".to_vec())]);
 }

@@ -89,12 +89,12 @@ pub struct Update {
     pub keep_free_bytes: u64,
     /// Memory that all loaded models may use together. Default 0: no bound but each release's own budget.
     pub memory_budget_bytes: u64,
-    /// Share of one core that candidates running beside (shadow) may use, in percent. Default 10.
-    pub shadow_cpu_percent: u32,
     /// A fetch begins after a random time up to this, so that a fleet does not come at once. Default 5 s.
     pub start_jitter: Duration,
     /// Memory that applying a delta may take; above it, or with 0, the whole blob is fetched. Default 256 MiB.
     pub delta_max_memory_bytes: u64,
+    /// Share of one core that candidates running beside (shadow) may use, in percent. Default 10.
+    pub shadow_cpu_percent: u32,
 }
 
 /// The local API.
@@ -267,9 +267,9 @@ fn update(r: &mut Reader) -> Update {
         refresh_every: r.seconds("update.refresh_every_s", 3600, 5..=30 * DAY_S),
         keep_free_bytes: r.number("update.keep_free_bytes", 64 * MIB, 0..=1024 * 1024 * MIB),
         memory_budget_bytes: r.number("update.memory_budget_bytes", 0, 0..=1024 * 1024 * MIB),
-        shadow_cpu_percent: u32::try_from(r.number("update.shadow_cpu_percent", 10, 1..=100)).unwrap_or(10),
         start_jitter: r.seconds("update.start_jitter_s", 5, 0..=DAY_S),
         delta_max_memory_bytes: r.number("update.delta_max_memory_bytes", 256 * MIB, 0..=1024 * 1024 * MIB),
+        shadow_cpu_percent: u32::try_from(r.number("update.shadow_cpu_percent", 10, 1..=100)).unwrap_or(10),
     }
 }
 

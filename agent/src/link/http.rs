@@ -99,10 +99,10 @@ pub struct Terms {
     pub connect: Duration,
     /// Least average rate in bytes per second.
     pub min_rate_bytes_s: u64,
-    /// Which proxy stands before which host.
-    pub proxies: Proxies,
     /// Highest average rate of a transfer in bytes per second; 0 for none.
     pub max_rate_bytes_s: u64,
+    /// Which proxy stands before which host.
+    pub proxies: Proxies,
 }
 
 /// A client for one server. Cheap to clone.

@@ -86,12 +86,12 @@ pub struct Core {
     is_held_back: bool,
     settled_at: Option<Instant>,
     pub(super) metadata: Mutex<Option<Freshness>>,
+    /// When each model's fetch may begin.
+    pub(super) turns: Mutex<BTreeMap<ModelName, (Digest, Instant)>>,
     /// Models that run a smaller variant than the publisher prefers, and why.
     pub(super) smaller: BTreeMap<ModelName, String>,
     pub(super) trouble: Option<Problem>,
     pub(super) metadata_trouble: Option<Problem>,
-    /// When each model's fetch may begin.
-    pub(super) turns: Mutex<BTreeMap<ModelName, (Digest, Instant)>>,
     loads: LoadLog,
     warm: BTreeMap<ModelName, Arc<Loaded>>,
     probation_since: BTreeMap<ModelName, Instant>,
@@ -125,8 +125,8 @@ impl Core {
             is_held_back: parts.load_at > Instant::now(),
             settled_at: Some(parts.settled_at),
             metadata,
-            smaller: BTreeMap::new(),
             turns: Mutex::default(),
+            smaller: BTreeMap::new(),
             trouble: None,
             metadata_trouble: None,
             loads,

@@ -104,20 +104,20 @@ async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<M
     Ok(manifest.into_inner())
 }
 
-fn fitting<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<Vec<&'a Variant>, Cause> {
-    let fitting = manifest.fitting_variants(&facts(hardware)?);
-    fitting.map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
-}
-
+/// The variant that the publisher prefers of those that fit.
+///
+/// # Errors
+/// The cause, when none fits.
 pub(super) fn select<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<&'a Variant, Cause> {
-    let selected = manifest.select_variant(&facts(hardware)?);
-    selected.map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
+    // Never empty: see `fitting_variants`.
+    fitting(hardware, manifest).map(|fitting| fitting[0])
 }
 
-fn facts(hardware: &Hardware) -> Result<DeviceFacts<'_>, Cause> {
+fn fitting<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<Vec<&'a Variant>, Cause> {
     let agent_version = env!("CARGO_PKG_VERSION").parse::<AgentVersion>();
     let agent_version = agent_version.map_err(|error| cause(CauseKind::Internal, error.to_string()))?;
-    Ok(DeviceFacts { hardware, agent_version, tract: inference::TRACT_VERSION })
+    let facts = DeviceFacts { hardware, agent_version, tract: inference::TRACT_VERSION };
+    manifest.fitting_variants(&facts).map_err(|error| cause(CauseKind::Incompatible, error.to_string()))
 }
 
 async fn fetch_blobs(
