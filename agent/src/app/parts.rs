@@ -1,0 +1,356 @@
+//! All parts, made from the configuration, and how they are tied together: one method for each part that needs more
+//! than a line.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use protocol::ModelName;
+use protocol::message::TaskReport;
+use protocol::telemetry::{DeviceEvent, Kind};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::words::{self, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over};
+use super::{AppError, Run, terms};
+use crate::config::{self, Config};
+use crate::health::{Breaker, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
+use crate::inputs;
+use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
+use crate::monitor::{Monitor, Shadow};
+use crate::serve;
+use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
+use crate::store::SpoolHandle;
+use crate::update::{Core, CoreParts, Driver, Observer, Reported, Vitals, metadata};
+
+/// Task reports on their way to the link. When full the newest wait as "last report of the model".
+const REPORTS: usize = 64;
+/// Messages from the server on their way to the driver.
+const DOWNLINK: usize = 16;
+
+/// What most parts use; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) config: Arc<Config>,
+    pub(super) run: Run,
+    pub(super) table: Table,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) spool: SpoolHandle,
+    pub(super) links: watch::Sender<Arc<Links>>,
+    pub(super) pulse: Pulse,
+}
+
+/// Everything between configuration and running tasks.
+pub(super) struct Parts {
+    pub(super) common: Common,
+    logs: LogRing,
+    reporter: Reporter,
+    boot: BootStore,
+    trusted: metadata::TrustedStore,
+    shelf: Shelf,
+    problems: Vec<Problem>,
+    load_at: tokio::time::Instant,
+}
+
+impl Parts {
+    pub(super) fn new(
+        config: Config,
+        identity: Identity,
+        run: Run,
+        spool: SpoolHandle,
+        logs: LogRing,
+        start: Start,
+    ) -> Result<Self, AppError> {
+        let state_dir = &config.state_dir;
+        let (project, device) = (identity.project.clone(), identity.device.clone());
+        let key = identity.report_key().map_err(AppError::Identity)?;
+        let reporter =
+            Reporter::open(state_dir, project.clone(), device, key, &run.clock).map_err(AppError::Report)?;
+        let trusted =
+            metadata::TrustedStore::open(state_dir, project, identity.root_pin).map_err(AppError::State)?;
+        let (boot, kept) =
+            BootStore::open(state_dir, &metadata::trusted_dir(state_dir)).map_err(AppError::State)?;
+        let shelf = Shelf::open(state_dir).map_err(AppError::State)?;
+        let links = Links::new(identity, &run.clock, terms(&config.link)).map_err(AppError::Tls)?;
+        let sink = spool.clone();
+        let table = Table::default();
+        let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
+        let monitor = Monitor::new(
+            &config.monitor,
+            run.number,
+            shadow,
+            Box::new(move |kind, body| sink.offer(kind, body)),
+        );
+        let common = Common {
+            run,
+            table,
+            monitor: Arc::new(monitor),
+            spool,
+            links: watch::Sender::new(Arc::new(links)),
+            pulse: Pulse::default(),
+            config: Arc::new(config),
+        };
+        let mut parts = Self {
+            common,
+            logs,
+            reporter,
+            boot,
+            trusted,
+            shelf,
+            problems: Vec::new(),
+            load_at: tokio::time::Instant::now(),
+        };
+        parts.note_start(kept, start);
+        Ok(parts)
+    }
+
+    fn note_start(&mut self, kept: Kept, start: Start) {
+        match kept {
+            Kept::Whole => {}
+            Kept::OlderCopy => self.event(ProblemKind::BootRecordRepaired, "one copy of the boot record was damaged; the other is used".into()),
+            Kept::Lost => self.event(
+                ProblemKind::BootRecordLost,
+                "both copies of the boot record were damaged; nothing serves until the server says what to run".into(),
+            ),
+        }
+        if let Start::HoldingBack { early_ends } = start {
+            let wait = self.common.config.health.settled_after;
+            self.load_at += wait;
+            let detail = format!(
+                "the last {early_ends} starts ended early; committed models serve, new releases wait {} s",
+                wait.as_secs()
+            );
+            self.event(ProblemKind::CrashLoop, detail);
+        }
+        if !self.common.run.clock.is_plausible() {
+            self.event(
+                ProblemKind::ClockImplausible,
+                "the wall clock stands before a time that is known to have passed; the bound is used".into(),
+            );
+        }
+    }
+
+    /// Says it in the log, to the server as a record, and in hello as long as this run lasts.
+    pub(super) fn event(&mut self, kind: ProblemKind, detail: String) {
+        tracing::error!(event = kind.name(), detail, "something needs attention");
+        let event = DeviceEvent { name: kind.name(), detail: detail.clone() };
+        offer(&self.common.spool, Kind::Event, &event);
+        self.problems.push(Problem::new(kind, detail));
+    }
+
+    /// Ties the parts together and starts their loops.
+    ///
+    /// # Errors
+    /// [`AppError`]; what has started ends with the supervisor.
+    pub(super) async fn spawn(
+        self,
+        listener: serve::Listening,
+        breaker: &Breaker,
+        changes: Changes,
+    ) -> Result<Supervisor, AppError> {
+        let mut supervisor = Supervisor::default();
+        let common = self.common.clone();
+        let (core_ends, session_ends, link) = channels(changes);
+        let reported = session_ends.reported.clone();
+        let problems = words::problems(reported.clone(), common.spool.clone());
+        let labels = common.config.device.labels.clone();
+        let hello =
+            hello(common.run.clone(), labels, reported.clone(), common.spool.clone(), problems.clone());
+        let resources = LastReading::default();
+        let facts = common.facts(link, reported, resources.clone());
+        let status = status(&common.run, &common.links, hello.clone(), problems, facts);
+        let (driver, reporter) = self.driver(core_ends);
+        let session = common.session(reporter, hello, session_ends)?;
+
+        common.serve(&mut supervisor, listener, status);
+        let driver = Arc::new(Mutex::new(driver));
+        driver.lock().await.core.start().await;
+        keep(&mut supervisor, "update", driver, |driver, stop| {
+            Box::pin(async move { driver.run(&stop).await })
+        });
+        keep(&mut supervisor, "link", Arc::new(Mutex::new(session)), |session, stop| {
+            Box::pin(async move { session.run(&stop).await })
+        });
+        keep(&mut supervisor, "renewal", Arc::new(Mutex::new(common.renewal())), |renewal, stop| {
+            Box::pin(async move { renewal.run(&stop).await })
+        });
+        common.look_after(&mut supervisor, resources, breaker);
+        Ok(supervisor)
+    }
+
+    /// The update machine, and what remains of the parts.
+    fn driver(self, ends: CoreEnds) -> (Driver, Reporter) {
+        let common = self.common;
+        let core = Core::new(CoreParts {
+            state_dir: common.config.state_dir.clone(),
+            config: common.config.update.clone(),
+            clock: common.run.clock.clone(),
+            shelf: self.shelf,
+            table: common.table.clone(),
+            trusted: self.trusted,
+            boot: self.boot,
+            links: common.links.subscribe(),
+            hardware: common.run.hardware.clone(),
+            observer: Arc::new(Watching(common.monitor.clone(), common.table.clone())),
+            reports: ends.reports,
+            tasks: ends.tasks,
+            reported: ends.reported,
+            lasting_problems: self.problems,
+            load_at: self.load_at,
+            settled_at: tokio::time::Instant::now() + common.config.health.settled_after,
+        });
+        let commands = commands(common.spool, common.monitor, self.logs, common.run.clock);
+        let (downlink, updates, pulse) = (ends.downlink, ends.updates, common.pulse);
+        (Driver { core, downlink, updates, commands, pulse }, self.reporter)
+    }
+}
+
+impl Common {
+    fn facts(
+        &self,
+        link: watch::Receiver<LinkState>,
+        reported: watch::Receiver<Reported>,
+        resources: LastReading,
+    ) -> Facts {
+        Facts {
+            link,
+            reported,
+            resources,
+            monitor: self.monitor.clone(),
+            spool: self.spool.clone(),
+            spool_max_bytes: self.config.spool.max_bytes,
+            keep_free_bytes: self.config.update.keep_free_bytes,
+        }
+    }
+
+    fn session(&self, reporter: Reporter, hello: MakeHello, ends: SessionEnds) -> Result<Session, AppError> {
+        let inputs = Inputs {
+            links: self.links.subscribe(),
+            reporter,
+            spool: self.spool.clone(),
+            hello: Box::new(move || hello()),
+            changed: ends.reported,
+            tasks: ends.tasks,
+            reports: ends.reports,
+            downlink: ends.downlink,
+            state: ends.state,
+            boot_id: self.run.boot_id.clone(),
+            clock: self.run.clock.clone(),
+            pulse: self.pulse.clone(),
+            config: self.config.link.clone(),
+            config_changes: ends.changes,
+        };
+        Session::new(inputs).map_err(AppError::Address)
+    }
+
+    /// The local API, and the inputs that ask it.
+    fn serve(&self, supervisor: &mut Supervisor, listener: serve::Listening, status: serve::StatusSource) {
+        let clock = self.run.clock.clone();
+        let now = Arc::new(move || clock.now());
+        let (table, monitor) = (self.table.clone(), self.monitor.clone());
+        let api = serve::Api::new(&self.config.serve, table, monitor, self.run.number, now, status);
+        let stop = supervisor.stop_signal();
+        if let Some(folder) = self.config.folder.clone() {
+            supervisor.once("folder", inputs::watch(folder, api.clone(), stop.clone()));
+        }
+        if let Some(mqtt) = self.config.mqtt.clone() {
+            supervisor.once("local broker", inputs::listen(mqtt, api.clone(), stop.clone()));
+        }
+        supervisor.once("api", listener.run(api, stop));
+    }
+
+    fn renewal(&self) -> Renewal {
+        Renewal {
+            state_dir: self.config.state_dir.clone(),
+            links: self.links.clone(),
+            clock: self.run.clock.clone(),
+            terms: terms(&self.config.link),
+        }
+    }
+
+    /// Readings and panes in time, the breaker's settling, the watchdog.
+    fn look_after(&self, supervisor: &mut Supervisor, resources: LastReading, breaker: &Breaker) {
+        let stop = supervisor.stop_signal();
+        let resources = (self.config.state_dir.clone(), self.config.monitor.resources_every, resources);
+        let (monitor, spool) = (self.monitor.clone(), self.spool.clone());
+        supervisor
+            .once("monitor", watch_over(monitor, spool, self.run.clock.clone(), resources, stop.clone()));
+        let settled = breaker.settle_after(self.config.health.settled_after);
+        let (pulse, stop_watchdog) = (self.pulse.clone(), stop.clone());
+        supervisor.once("settling", async move {
+            tokio::select! { () = stop.cancelled() => {}, () = settled => {} }
+        });
+        supervisor.once("watchdog", async move {
+            tokio::select! { () = stop_watchdog.cancelled() => {}, () = pulse.feed_watchdog() => {} }
+        });
+    }
+}
+
+/// Sections of the configuration that may change while their parts run.
+pub(super) struct Changes {
+    pub(super) update: watch::Receiver<config::Update>,
+    pub(super) link: watch::Receiver<config::Link>,
+}
+
+/// The update machine's ends of the channels.
+struct CoreEnds {
+    reports: mpsc::Sender<TaskReport>,
+    tasks: watch::Sender<BTreeMap<ModelName, TaskReport>>,
+    reported: watch::Sender<Reported>,
+    downlink: mpsc::Receiver<Downlink>,
+    updates: watch::Receiver<config::Update>,
+}
+
+/// The session's ends.
+struct SessionEnds {
+    reports: mpsc::Receiver<TaskReport>,
+    tasks: watch::Receiver<BTreeMap<ModelName, TaskReport>>,
+    reported: watch::Receiver<Reported>,
+    downlink: mpsc::Sender<Downlink>,
+    state: watch::Sender<LinkState>,
+    changes: watch::Receiver<config::Link>,
+}
+
+fn channels(changes: Changes) -> (CoreEnds, SessionEnds, watch::Receiver<LinkState>) {
+    let (reports_tx, reports) = mpsc::channel(REPORTS);
+    let (downlink_tx, downlink) = mpsc::channel(DOWNLINK);
+    let (tasks_tx, tasks) = watch::channel(BTreeMap::new());
+    let (reported_tx, reported) = watch::channel(Reported::default());
+    let (state, link) = watch::channel(LinkState::default());
+    let Changes { update, link: changes } = changes;
+    let core =
+        CoreEnds { reports: reports_tx, tasks: tasks_tx, reported: reported_tx, downlink, updates: update };
+    (core, SessionEnds { reports, tasks, reported, downlink: downlink_tx, state, changes }, link)
+}
+
+type Loop<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Keeps one part's loop running; the part itself survives a panic of its loop.
+fn keep<T: Send + 'static>(
+    supervisor: &mut Supervisor,
+    name: &'static str,
+    part: Arc<Mutex<T>>,
+    run: for<'a> fn(&'a mut T, tokio_util::sync::CancellationToken) -> Loop<'a>,
+) {
+    let stop = supervisor.stop_signal();
+    supervisor.keep(name, move || {
+        let (part, stop) = (part.clone(), stop.clone());
+        async move {
+            run(&mut *part.lock().await, stop).await;
+            Ok::<(), std::convert::Infallible>(())
+        }
+    });
+}
+
+/// The monitor as the update machine's observer.
+struct Watching(Arc<Monitor>, Table);
+
+impl Observer for Watching {
+    fn begin(&self, loaded: &Loaded) {
+        self.0.activated(&loaded.model, loaded.release.digest);
+    }
+
+    fn vitals(&self, model: &ModelName) -> Vitals {
+        let Some(loaded) = self.1.active(model) else { return Vitals::default() };
+        let seen = self.0.probation(model, loaded.release.digest);
+        Vitals { requests: seen.requests, errors: seen.errors, p95_us: seen.p95_us }
+    }
+}
