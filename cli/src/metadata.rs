@@ -13,6 +13,10 @@ use trust::{Limits, PublicKey};
 use crate::client::{Client, ClientError};
 use crate::keyring::Keyring;
 
+/// What somebody has to do whose folder doesn't know the project's first root.
+pub(crate) const UNPINNED: &str = "this key folder doesn't know the project's first root. If the project is new, make \
+its keys with: flotilla keys init. Else get root.json from the key folder of somebody who holds the project's keys, by a \
+way that you trust, and run: flotilla verify --root root.json --pin";
 /// How long root stays valid, in days.
 pub(crate) const ROOT_DAYS: u32 = 730;
 /// How long targets and models' roles stay valid, in days.
