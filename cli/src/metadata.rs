@@ -101,8 +101,8 @@ fn choose(
             verdicts.into_iter().filter_map(Result::err).map(|cause| cause.to_string()).collect();
         bail!(
             "the server's {role} metadata, version {theirs}, is not signed by this folder's key, nor by enough of \
-             those who hold the role ({}); nothing is built on it. If a colleague rotated keys meanwhile, get the \
-             newest root from them and check it with: flotilla verify --root FILE",
+             those who hold the role ({}); nothing is built on it. If colleagues changed \
+             keys meanwhile, follow the chain of roots with: flotilla verify",
             causes.join("; ")
         );
     }
