@@ -102,11 +102,10 @@ mod tests {
         keyring.create(Owner::Targets, &Passphrase::None).unwrap();
         keyring.create_next(Owner::Root, &Passphrase::None).unwrap();
         assert_eq!(standing(&rows(&keyring).unwrap()[0]), "-", "no root is known");
-        let first = RootBuilder::new(expiry(1).unwrap()).role("root", &[root.public_key()], 1).role(
-            "targets",
-            &[root.public_key()],
-            1,
-        );
+        let holder = [root.public_key()];
+        let first = ["root", "targets", "snapshot", "timestamp"]
+            .into_iter()
+            .fold(RootBuilder::new(expiry(1).unwrap()), |first, role| first.role(role, &holder, 1));
         let second = RootBuilder::resume(&first.sign(&[&root]).unwrap(), expiry(1).unwrap()).unwrap();
         keyring.keep("root.json", &first.sign(&[&root]).unwrap()).unwrap();
         keyring.keep(&kept_name("root"), &second.sign(&[&root]).unwrap()).unwrap();
