@@ -31,9 +31,10 @@ impl Backoff {
         self.failures
     }
 
-    /// After success: begin anew.
+    /// After success: begin anew; what was asked to widen has been done.
     pub fn reset(&mut self) {
         self.failures = 0;
+        self.widened = Duration::ZERO;
     }
 
     /// After an answer that won't change soon (refused by name): go to the longest delay at once.
@@ -43,20 +44,19 @@ impl Backoff {
 
     /// Other bounds; what the server has asked to widen stays wide.
     pub fn set_policy(&mut self, policy: Policy) {
-        let widened = self.widened;
         self.policy = policy;
-        self.widen(widened);
     }
 
-    /// Spread over at least `max` from now on, on the server's word.
+    /// On the server's word every delay until the next success, the first one too, is spread over at least `max`.
+    /// The newest word counts.
     pub fn widen(&mut self, max: Duration) {
-        self.widened = self.widened.max(max);
-        self.policy.max = self.policy.max.max(max);
+        self.widened = max;
     }
 
     /// Counts a failure and returns the delay; `random` is uniform in 0..=u32::MAX.
     pub fn next_delay(&mut self, random: u32) -> Duration {
         let cap = self.policy.min.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.policy.max);
+        let cap = cap.max(self.widened);
         self.failures = self.failures.saturating_add(1);
         let least = (self.policy.min / 2).min(cap);
         least + cap.saturating_sub(least).mul_f64(f64::from(random) / f64::from(u32::MAX))
@@ -94,14 +94,18 @@ mod tests {
     }
 
     #[test]
-    fn widening_never_narrows() {
+    fn widened_delays_are_spread_from_the_first_on_until_the_next_success() {
         let mut backoff = Backoff::new(POLICY);
-        backoff.widen(Duration::from_secs(1));
-        backoff.jump_to_max();
-        assert_eq!(backoff.next_delay(u32::MAX), POLICY.max);
         backoff.widen(Duration::from_mins(10));
         assert_eq!(backoff.next_delay(u32::MAX), Duration::from_mins(10));
+        assert!(backoff.next_delay(0) >= POLICY.min / 2);
         backoff.set_policy(POLICY);
         assert_eq!(backoff.next_delay(u32::MAX), Duration::from_mins(10), "the server's word stands");
+        backoff.widen(Duration::from_secs(1));
+        backoff.jump_to_max();
+        assert_eq!(backoff.next_delay(u32::MAX), POLICY.max, "never narrower than without the word");
+        backoff.widen(Duration::from_mins(10));
+        backoff.reset();
+        assert_eq!(backoff.next_delay(u32::MAX), POLICY.min);
     }
 }

@@ -90,7 +90,7 @@ impl Mqtt {
         self.backoff.set_policy(backoff);
     }
 
-    /// Spreads reconnects over at least `max`.
+    /// Spreads the next reconnect over at least `max`.
     pub(super) fn widen(&mut self, max: Duration) {
         self.backoff.widen(max);
     }

@@ -214,6 +214,7 @@ impl Session {
         self.inputs.clock.raise(command.at);
         match &command.action {
             CommandAction::WidenJitter { max_s } => {
+                tracing::debug!(max_s, "the server asks to spread the next reconnect");
                 self.mqtt.widen(Duration::from_secs(u64::from(*max_s).min(24 * 3600)));
             }
             CommandAction::ReportFloor { floor } => self.go_on_from(*floor),

@@ -349,7 +349,8 @@ pub enum CommandAction {
         /// Which model.
         model: ModelName,
     },
-    /// Spread reconnects over at least so many seconds from now on.
+    /// Should this connection end, spread the next one over at least so many seconds, from the first attempt on.
+    /// Holds until then; the newest word counts.
     WidenJitter {
         /// Upper end of the random delay, in seconds.
         max_s: u32,

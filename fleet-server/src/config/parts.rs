@@ -62,6 +62,9 @@ pub struct Mqtt {
     pub listen: SocketAddr,
     /// `public_url`, default `mqtts://localhost:{port}`.
     pub public_url: Option<String>,
+    /// `reconnect_gap_ms`: time for each reconnect; the more devices are connected, the longer the time over which
+    /// they are asked to spread, so that all of them together don't come at once. Default 5 ms; none for 0.
+    pub reconnect_gap: Option<Duration>,
 }
 
 /// The fleet's own certificate authority under `data_dir/ca`.
@@ -181,6 +184,7 @@ impl Config {
         let mqtt = Mqtt {
             listen: reader.value("mqtt.listen", SocketAddr::from(([0, 0, 0, 0], 8883)), ADDRESS),
             public_url: url(reader, "mqtt.public_url", "mqtts://"),
+            reconnect_gap: reconnect_gap(reader),
         };
         let database_url = sqlite_url(&data_dir.join("flotilla.db").display().to_string());
         Self {
@@ -280,6 +284,14 @@ impl Log {
 /// A file's name as the path of a URL.
 fn sqlite_url(path: &str) -> String {
     format!("sqlite://{}", path.replace('%', "%25").replace('?', "%3F").replace('#', "%23"))
+}
+
+fn reconnect_gap(reader: &mut Reader) -> Option<Duration> {
+    let expected = "milliseconds from 0 (never) to 60000";
+    let gap_ms = reader.parsed("mqtt.reconnect_gap_ms", 5, expected, |value| {
+        value.parse::<u64>().ok().filter(|gap_ms| *gap_ms <= 60_000)
+    });
+    (gap_ms > 0).then(|| Duration::from_millis(gap_ms))
 }
 
 fn url(reader: &mut Reader, key: &str, scheme: &str) -> Option<String> {

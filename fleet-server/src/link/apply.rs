@@ -44,6 +44,8 @@ pub(super) struct Effects {
     pub(super) acks: BTreeMap<(ProjectId, DeviceId, StreamId), (u64, Vec<Range>)>,
     /// Devices whose accepted Desired is not the stored one.
     pub(super) desired: BTreeSet<Key>,
+    /// Devices that said hello.
+    pub(super) greeted: BTreeSet<Key>,
     /// Devices that changed, for the console.
     pub(super) changed: BTreeSet<Key>,
     /// Devices whose own reports have counters that were taken before, and the highest counter taken.
@@ -93,6 +95,7 @@ impl Applier<'_> {
         if hello.desired_revision != row.desired_revision {
             self.effects.desired.insert(key.clone());
         }
+        self.effects.greeted.insert(key.clone());
         self.effects.changed.insert(key);
         Ok(())
     }

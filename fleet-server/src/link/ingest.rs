@@ -44,6 +44,9 @@ pub type TaskHook = Arc<dyn Fn(ProjectId, DeviceId, TaskReport) -> BoxFuture<'st
 /// Whether the embedded broker holds a connection of a device.
 pub(super) type IsConnected = Arc<dyn Fn(&ProjectId, &DeviceId) -> bool + Send + Sync>;
 
+/// Over how many seconds reconnects should be spread now; none while there are few devices.
+pub(super) type Spread = Arc<dyn Fn() -> Option<u32> + Send + Sync>;
+
 pub(super) struct Ingest {
     pub(super) store: Store,
     pub(super) clock: Clock,
@@ -54,6 +57,7 @@ pub(super) struct Ingest {
     pub(super) outbound: mpsc::Sender<Outbound>,
     pub(super) on_task: TaskHook,
     pub(super) is_connected: IsConnected,
+    pub(super) spread: Spread,
     pub(super) noted: HashMap<(String, &'static str), Noted>,
 }
 
@@ -175,13 +179,16 @@ impl Ingest {
             }
         }
         for ((project, device), floor) in effects.floors {
-            let command = Command {
-                id: format!("report-floor-{floor}"),
-                at: self.clock.now(),
-                action: CommandAction::ReportFloor { floor },
-            };
-            if self.downlink.command(project, device, command).is_err() {
-                debug!("a device was not told its floor; its next report asks for it again");
+            self.command(
+                project,
+                device,
+                format!("report-floor-{floor}"),
+                CommandAction::ReportFloor { floor },
+            );
+        }
+        if let Some(max_s) = (self.spread)() {
+            for (project, device) in effects.greeted {
+                self.command(project, device, "widen-jitter".into(), CommandAction::WidenJitter { max_s });
             }
         }
         for (project, device) in effects.desired {
@@ -192,6 +199,14 @@ impl Ingest {
         }
         for (project, device, report) in effects.tasks {
             (self.on_task)(project, device, report).await;
+        }
+    }
+
+    /// Of the server's own accord: what is lost here is said again after the device's next report.
+    fn command(&self, project: ProjectId, device: DeviceId, id: String, action: CommandAction) {
+        let command = Command { id, at: self.clock.now(), action };
+        if self.downlink.command(project, device, command).is_err() {
+            debug!("a command was dropped: the broker doesn't keep up");
         }
     }
 
@@ -283,6 +298,7 @@ impl Effects {
     fn merge(&mut self, other: Self) {
         self.acks.extend(other.acks);
         self.desired.extend(other.desired);
+        self.greeted.extend(other.greeted);
         self.changed.extend(other.changed);
         self.floors.extend(other.floors);
         self.tasks.extend(other.tasks);

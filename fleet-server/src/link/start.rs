@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -12,7 +13,7 @@ use super::broker::{BrokerError, EmbeddedBroker};
 use super::counters::LinkCounters;
 use super::downlink::DownlinkTask;
 use super::gate::{Gate, Refusal};
-use super::ingest::{Ingest, IsConnected, TaskHook};
+use super::ingest::{Ingest, IsConnected, Spread, TaskHook};
 use super::session::{INBOUND, Session, Upstream};
 use crate::app::AppState;
 use crate::downlink::Request;
@@ -24,6 +25,11 @@ use crate::supervisor::{OnEnd, Supervisor};
 const OUTBOUND: usize = 8192;
 /// Connections that the embedded broker holds at most.
 const MAX_CONNECTIONS: usize = 100_000;
+
+/// Devices that would be back within this anyway are asked for nothing.
+const SHORTEST_SPREAD: Duration = Duration::from_secs(5);
+/// Nobody is kept away longer, however many there are.
+const LONGEST_SPREAD: Duration = Duration::from_hours(1);
 
 /// What the link takes over.
 pub struct LinkIo {
@@ -85,6 +91,7 @@ impl Link {
             outbound: outbound.clone(),
             on_task,
             is_connected: is_connected(broker.clone()),
+            spread: spread(broker.clone(), state.config.mqtt.reconnect_gap),
             noted: HashMap::new(),
         };
         let downlink = DownlinkTask {
@@ -180,6 +187,19 @@ fn is_connected(broker: Option<EmbeddedBroker>) -> IsConnected {
     })
 }
 
+/// With an external broker nobody here knows how many devices are connected: its own admission has to serve.
+fn spread(broker: Option<EmbeddedBroker>, gap: Option<Duration>) -> Spread {
+    Arc::new(move || spread_s(broker.as_ref()?.connected(), gap?))
+}
+
+/// Over how many seconds `connected` devices should come back, with `gap` for each; none where devices' own jitter
+/// does.
+fn spread_s(connected: usize, gap: Duration) -> Option<u32> {
+    let all = gap.saturating_mul(u32::try_from(connected).unwrap_or(u32::MAX));
+    let seconds = all.min(LONGEST_SPREAD).as_secs();
+    u32::try_from(seconds).ok().filter(|_| all >= SHORTEST_SPREAD)
+}
+
 /// The gate that asks the database.
 #[derive(Clone)]
 pub struct StoreGate {
@@ -238,4 +258,17 @@ pub async fn forget_connections(store: &Store) -> Result<(), crate::store::Store
     let mut tx = store.begin().await?;
     devices::set_all_offline(&mut tx).await?;
     tx.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_devices_spread_and_few_come_at_once() {
+        let gap = Duration::from_millis(5);
+        assert_eq!([0, 1, 999].map(|connected| spread_s(connected, gap)), [None; 3]);
+        assert_eq!([1000, 20_000].map(|connected| spread_s(connected, gap)), [Some(5), Some(100)]);
+        assert_eq!(spread_s(usize::MAX, gap), Some(3600));
+    }
 }

@@ -105,6 +105,24 @@ async fn a_device_that_knows_a_higher_revision_is_overtaken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_many_are_connected_hello_is_answered_with_the_time_to_spread_over() {
+    let folder = tempfile::tempdir().unwrap();
+    // One device is as many at ten seconds for each as two thousand at five milliseconds.
+    let server = Server::start_with(folder.path(), 0, &[("mqtt.reconnect_gap_ms", "10000")]).await;
+    server.add_project(&project()).await;
+    server.publish_root(&project()).await;
+    let mut device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    let hello = device.hello(0);
+    let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
+    connection.client.publish(device.topic(Channel::Hello), qos, false, hello).await.unwrap();
+    let sent = connection.message(&device.topic(Channel::Command)).await;
+    let command: protocol::message::Command = protocol::decode_json(&sent.payload).unwrap();
+    assert_eq!(command.action, protocol::message::CommandAction::WidenJitter { max_s: 10 });
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_sees_only_its_own_project() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path()).await;

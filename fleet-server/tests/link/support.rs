@@ -69,13 +69,19 @@ impl Server {
 
     /// A server over `folder`; `mqtt_port` 0 means any.
     pub(crate) async fn start_bare(folder: &Path, mqtt_port: u16) -> Self {
+        Self::start_with(folder, mqtt_port, &[]).await
+    }
+
+    /// The same with further settings.
+    pub(crate) async fn start_with(folder: &Path, mqtt_port: u16, more: &[(&str, &str)]) -> Self {
         let flag = |key: &str, value: String| (key.to_owned(), value);
-        let flags = [
+        let mut flags = vec![
             flag("data_dir", folder.display().to_string()),
             flag("https.listen", "127.0.0.1:0".into()),
             flag("device.listen", "127.0.0.1:0".into()),
             flag("mqtt.listen", format!("127.0.0.1:{mqtt_port}")),
         ];
+        flags.extend(more.iter().map(|(key, value)| flag(key, (*value).to_owned())));
         let config = config::load(None, [], &flags).unwrap();
         let running = app::start(config, Clock::system()).await.unwrap();
         let (state, bound, mut link) = (running.state.clone(), running.bound, running.link.clone());
