@@ -135,6 +135,7 @@ export const en = {
   'device.active': 'Active',
   'device.candidate': 'Candidate',
   'device.fallback': 'Fallback',
+  'device.notLoaded': 'Not loaded',
   'device.inSync': 'As desired',
   'device.notInSync': 'Differs',
   'device.nothingDesired': 'Nothing desired',

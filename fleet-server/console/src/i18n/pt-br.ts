@@ -137,6 +137,7 @@ export const ptBr: Catalogue = {
   'device.active': 'Ativo',
   'device.candidate': 'Candidato',
   'device.fallback': 'Reserva',
+  'device.notLoaded': 'Não carregado',
   'device.inSync': 'Como desejado',
   'device.notInSync': 'Diferente',
   'device.nothingDesired': 'Nada desejado',
