@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::words::{self, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over};
 use super::{AppError, Run, terms};
 use crate::config::{self, Config};
-use crate::health::{Breaker, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
+use crate::health::{Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
 use crate::inputs;
 use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
 use crate::monitor::{Monitor, Shadow};
@@ -36,6 +36,7 @@ pub(super) struct Common {
     pub(super) spool: SpoolHandle,
     pub(super) links: watch::Sender<Arc<Links>>,
     pub(super) pulse: Pulse,
+    pub(super) footprint: Footprint,
 }
 
 /// Everything between configuration and running tasks.
@@ -86,6 +87,7 @@ impl Parts {
             spool,
             links: watch::Sender::new(Arc::new(links)),
             pulse: Pulse::default(),
+            footprint: Footprint::new(config.health.memory),
             config: Arc::new(config),
         };
         let mut parts = Self {
@@ -150,7 +152,7 @@ impl Parts {
         let common = self.common.clone();
         let (core_ends, session_ends, link) = channels(changes);
         let reported = session_ends.reported.clone();
-        let problems = words::problems(reported.clone(), common.spool.clone());
+        let problems = words::problems(reported.clone(), common.spool.clone(), common.footprint.clone());
         let labels = common.config.device.labels.clone();
         let hello =
             hello(common.run.clone(), labels, reported.clone(), common.spool.clone(), problems.clone());
@@ -189,6 +191,7 @@ impl Parts {
             boot: self.boot,
             links: common.links.subscribe(),
             hardware: common.run.hardware.clone(),
+            footprint: common.footprint.clone(),
             observer: Arc::new(Watching(common.monitor.clone(), common.table.clone())),
             reports: ends.reports,
             tasks: ends.tasks,

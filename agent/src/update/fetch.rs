@@ -49,8 +49,12 @@ pub(super) async fn fetch(
         Mode::Shadow => core.table.active(model).map_or(0, |loaded| memory::of(&loaded)),
         Mode::Replace | Mode::Ab => 0,
     };
-    let used = core.used_by_others(model).saturating_add(beside);
-    let (variant, instead) = memory::choose(&fitting, used, core.config.memory_budget_bytes)?;
+    let room = memory::Room {
+        used_by_others: core.used_by_others(model).saturating_add(beside),
+        budget: core.config.memory_budget_bytes,
+        soft: core.footprint.soft(),
+    };
+    let (variant, instead) = memory::choose(&fitting, room)?;
     fetch_blobs(core, record.active.as_ref(), &manifest, variant).await?;
     Ok(Chosen { variant: variant.name.clone(), instead })
 }
