@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::{Engine, Feed, Makeup, Value, count_makeup};
+use crate::engine::{Engine, Feed, Makeup, Value, count_makeup, trim};
 use crate::error::{InferError, LoadError};
 use crate::int8::report::Report;
 use crate::int8::{Int8, StepTime};
@@ -42,6 +42,12 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_with(bytes: &[u8], spec: Spec, int8: Int8) -> Result<Self, LoadError> {
+        let model = Self::warmed_up(bytes, spec, int8);
+        trim();
+        model
+    }
+
+    fn warmed_up(bytes: &[u8], spec: Spec, int8: Int8) -> Result<Self, LoadError> {
         let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
         let feeds = example.iter().map(|input| feed(&spec, input)).collect::<Result<Vec<_>, _>>()?;
         let engine = Engine::load(bytes, &feeds, int8)?;

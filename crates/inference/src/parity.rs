@@ -27,8 +27,8 @@ fn steps_make_what_the_training_libraries_make() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("../tests/parity/vectors.json")).unwrap();
     assert!(cases.len() > 10, "only {} cases", cases.len());
     for case in cases {
-        let between = pre::apply(&case.pre, &case.input).unwrap();
-        let outputs = post::apply(&case.post, &case.labels, vec![between]).unwrap();
+        let (shape, between) = pre::apply(&case.pre, &case.input).unwrap();
+        let outputs = post::apply(&case.post, &case.labels, vec![(shape, between.into_owned())]).unwrap();
         assert_eq!(outputs.len(), case.outputs.len(), "{}", case.name);
         for ((shape, data), expected) in outputs.iter().zip(&case.outputs) {
             assert_eq!(shape, expected.shape(), "{}", case.name);

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use release::{ImageLayout, PreStep, Resampling};
 
 use crate::columns;
-use crate::engine::Value;
+use crate::engine::{Fed, Value};
 use crate::error::InferError;
 use crate::image::{self, Method, Order};
 use crate::spec;
 use crate::tensor::{Data, Datatype, Tensor};
 
-/// Runs all steps on one input, which is copied once: by the first step, or as it is when there is none.
-pub(crate) fn apply(steps: &[PreStep], input: &Tensor) -> Result<Value, InferError> {
+/// Runs all steps on one input, which the first step copies; without one it is fed as it lies.
+pub(crate) fn apply<'a>(steps: &[PreStep], input: &'a Tensor) -> Result<Fed<'a>, InferError> {
     let mut value = (input.shape().to_vec(), Cow::Borrowed(input.data()));
     for step in steps {
         let (shape, data) = apply_one(step, value).map_err(|why| InferError::Pre {
@@ -22,13 +22,10 @@ pub(crate) fn apply(steps: &[PreStep], input: &Tensor) -> Result<Value, InferErr
         })?;
         value = (shape, Cow::Owned(data));
     }
-    Ok((value.0, value.1.into_owned()))
+    Ok(value)
 }
 
-/// What a step works on: the caller's input, or what the step before made of it.
-type Input<'a> = (Vec<usize>, Cow<'a, Data>);
-
-fn apply_one(step: &PreStep, (shape, data): Input<'_>) -> Result<Value, String> {
+fn apply_one(step: &PreStep, (shape, data): Fed<'_>) -> Result<Value, String> {
     match step {
         PreStep::Scale { factor } => Ok((shape, map(data, |x| x * factor)?)),
         PreStep::Clip { min, max } => Ok((shape, map(data, |x| x.clamp(*min, *max))?)),
@@ -99,7 +96,7 @@ fn map(data: Cow<'_, Data>, f: impl Fn(f64) -> f64) -> Result<Data, String> {
     clippy::cast_possible_truncation,
     reason = "arithmetic is in f64 and rounded once, to the model's f32"
 )]
-fn standardise((shape, data): Input<'_>, mean: &[f64], std: &[f64]) -> Result<Value, String> {
+fn standardise((shape, data): Fed<'_>, mean: &[f64], std: &[f64]) -> Result<Value, String> {
     if mean.len() != std.len() || mean.is_empty() {
         return Err(format!("has {} means and {} deviations", mean.len(), std.len()));
     }
@@ -117,7 +114,7 @@ fn standardise((shape, data): Input<'_>, mean: &[f64], std: &[f64]) -> Result<Va
     Ok((shape, Data::Fp32(values)))
 }
 
-fn layout((shape, data): Input<'_>, from: Order, to: Order) -> Result<Value, String> {
+fn layout((shape, data): Fed<'_>, from: Order, to: Order) -> Result<Value, String> {
     let dims = from.dims(&shape).ok_or_else(|| four(&shape))?;
     let data = match data.as_ref() {
         Data::Uint8(values) => Data::Uint8(image::reorder(values, dims, from, to)),
@@ -127,7 +124,7 @@ fn layout((shape, data): Input<'_>, from: Order, to: Order) -> Result<Value, Str
 }
 
 fn resize(
-    (shape, data): Input<'_>,
+    (shape, data): Fed<'_>,
     size: (usize, usize),
     order: Order,
     method: Resampling,
@@ -143,7 +140,7 @@ fn resize(
 }
 
 /// Rows and columns: where the part begins, and how many.
-fn crop((shape, data): Input<'_>, part: [(usize, usize); 2], order: Order) -> Result<Value, String> {
+fn crop((shape, data): Fed<'_>, part: [(usize, usize); 2], order: Order) -> Result<Value, String> {
     let dims = order.dims(&shape).ok_or_else(|| four(&shape))?;
     let [rows, columns] = part.map(|(from, count)| from..from.saturating_add(count));
     if rows.end > dims.h || columns.end > dims.w {
@@ -157,7 +154,7 @@ fn crop((shape, data): Input<'_>, part: [(usize, usize); 2], order: Order) -> Re
     Ok((order.shape(target), data))
 }
 
-fn choose((shape, data): Input<'_>, channels: &[usize], order: Order) -> Result<Value, String> {
+fn choose((shape, data): Fed<'_>, channels: &[usize], order: Order) -> Result<Value, String> {
     let dims = order.dims(&shape).ok_or_else(|| four(&shape))?;
     if let Some(channel) = channels.iter().find(|channel| **channel >= dims.c) {
         return Err(format!("needs images with a channel {channel}, they have {}", dims.c));
@@ -188,7 +185,8 @@ mod tests {
     use super::*;
 
     fn run(steps: &[PreStep], shape: &[usize], values: Vec<f32>) -> Result<Value, InferError> {
-        apply(steps, &Tensor::new("x", shape.to_vec(), Data::Fp32(values)).unwrap())
+        let input = Tensor::new("x", shape.to_vec(), Data::Fp32(values)).unwrap();
+        apply(steps, &input).map(|(shape, data)| (shape, data.into_owned()))
     }
 
     #[test]
@@ -213,7 +211,7 @@ mod tests {
         let steps = [PreStep::Layout { from: ImageLayout::Nhwc, to: ImageLayout::Nchw }];
         let image = Tensor::new("x", vec![1, 1, 2, 3], Data::Uint8(vec![1, 2, 3, 4, 5, 6])).unwrap();
         let (shape, data) = apply(&steps, &image).unwrap();
-        assert_eq!((shape, data), (vec![1, 3, 1, 2], Data::Uint8(vec![1, 4, 2, 5, 3, 6])));
+        assert_eq!((shape, data.into_owned()), (vec![1, 3, 1, 2], Data::Uint8(vec![1, 4, 2, 5, 3, 6])));
     }
 
     #[test]

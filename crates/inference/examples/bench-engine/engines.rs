@@ -46,6 +46,10 @@ impl Job {
         })
     }
 
+    pub(crate) fn first_row(&self) -> Result<Vec<f32>, Fault> {
+        Ok(self.rows.first().ok_or("there is no row")?.clone())
+    }
+
     fn spec(&self) -> Result<Spec, Fault> {
         let fp32 = |name: &str, shape: &[usize]| -> Result<TensorSpec, Fault> {
             let shape = shape.iter().map(|dim| i64::try_from(*dim)).collect::<Result<_, _>>()?;
@@ -61,15 +65,25 @@ impl Job {
     }
 }
 
+/// Models of the tests, with the shapes of their outputs: a first convolution, one of each kind and a pool.
+const TINY: [(&[u8], &[i64]); 4] = [
+    (include_bytes!("../../tests/models/made/qdq_conv_same.onnx"), &[-1, 12, 3, 3]),
+    (include_bytes!("../../tests/models/made/qdq_conv_pointwise.onnx"), &[-1, 20, 6, 6]),
+    (include_bytes!("../../tests/models/made/qdq_conv_depthwise.onnx"), &[-1, 8, 6, 6]),
+    (include_bytes!("../../tests/models/made/qdq_pool_global_.onnx"), &[-1, 8, 1, 1]),
+];
+
 /// What can run a model. Making the input ready isn't measured: every engine takes it in its own type.
 pub(crate) trait Engine {
     fn version(&self) -> String;
     /// The level of the int8 kernels that are in use.
     fn level(&self) -> Option<&'static str>;
     fn load(&mut self, bytes: &[u8], job: &Job) -> Result<(), Fault>;
-    fn prepare(&mut self, row: Vec<f32>) -> Result<(), Fault>;
+    fn prepare(&mut self, row: Vec<f32>, job: &Job) -> Result<(), Fault>;
     /// Times each step of what was made ready, so often.
     fn profile(&mut self, runs: usize) -> Result<Vec<StepTime>, Fault>;
+    /// Loads and runs a tiny model, so that the pages of the program's code are in memory.
+    fn warm(&mut self) -> Result<(), Fault>;
     /// Runs what was made ready and gives the first output.
     fn run(&mut self) -> Result<Vec<f32>, Fault>;
 }
@@ -78,7 +92,6 @@ pub(crate) trait Engine {
 #[derive(Default)]
 pub(crate) struct Ours {
     model: Option<Model>,
-    input: Option<(String, Vec<usize>)>,
     ready: Vec<Tensor>,
 }
 
@@ -93,25 +106,39 @@ impl Engine for Ours {
 
     fn load(&mut self, bytes: &[u8], job: &Job) -> Result<(), Fault> {
         self.model = Some(Model::load(bytes, job.spec()?)?);
-        self.input = Some((job.input.clone(), job.input_shape.clone()));
         Ok(())
     }
 
-    fn prepare(&mut self, row: Vec<f32>) -> Result<(), Fault> {
-        let (name, shape) = self.input.clone().ok_or("nothing is loaded")?;
-        self.ready = vec![Tensor::new(name, shape, Data::Fp32(row))?];
+    fn prepare(&mut self, row: Vec<f32>, job: &Job) -> Result<(), Fault> {
+        self.ready = vec![Tensor::new(job.input.clone(), job.input_shape.clone(), Data::Fp32(row))?];
+        Ok(())
+    }
+
+    fn warm(&mut self) -> Result<(), Fault> {
+        for (bytes, output) in TINY {
+            let spec = |name: &str, shape: &[i64]| TensorSpec {
+                name: name.into(),
+                datatype: Datatype::Fp32,
+                shape: shape.to_vec(),
+            };
+            let (inputs, outputs) = (vec![spec("x", &[-1, 8, 6, 6])], vec![spec("y", output)]);
+            Model::load(
+                bytes,
+                Spec { inputs, outputs, pre: Vec::new(), post: Vec::new(), labels: Vec::new() },
+            )?;
+        }
         Ok(())
     }
 
     fn profile(&mut self, runs: usize) -> Result<Vec<StepTime>, Fault> {
         let model = self.model.as_ref().ok_or("nothing is loaded")?;
         let start = Instant::now();
-        Ok(model.profile(&std::mem::take(&mut self.ready), runs, &mut || start.elapsed())?)
+        Ok(model.profile(&self.ready, runs, &mut || start.elapsed())?)
     }
 
     fn run(&mut self) -> Result<Vec<f32>, Fault> {
         let model = self.model.as_ref().ok_or("nothing is loaded")?;
-        let outputs = model.infer(std::mem::take(&mut self.ready))?;
+        let outputs = model.infer(&self.ready)?;
         match outputs.first().map(Tensor::data) {
             Some(Data::Fp32(values)) => Ok(values.clone()),
             _ => Err("the first output isn't FP32".into()),
@@ -123,7 +150,6 @@ impl Engine for Ours {
 #[derive(Default)]
 pub(crate) struct Tract {
     plan: Option<Arc<TypedRunnableModel>>,
-    shape: Vec<usize>,
     ready: TVec<TValue>,
 }
 
@@ -136,17 +162,20 @@ impl Engine for Tract {
         None
     }
 
-    fn load(&mut self, mut bytes: &[u8], job: &Job) -> Result<(), Fault> {
+    fn load(&mut self, mut bytes: &[u8], _: &Job) -> Result<(), Fault> {
         let fault = |e: tract_onnx::prelude::TractError| format!("{e:#}");
         let model = tract_onnx::onnx().model_for_read(&mut bytes).map_err(fault)?;
         self.plan = Some(model.into_optimized().and_then(IntoRunnable::into_runnable).map_err(fault)?);
-        self.shape.clone_from(&job.input_shape);
         Ok(())
     }
 
-    fn prepare(&mut self, row: Vec<f32>) -> Result<(), Fault> {
-        let input = TractTensor::from_shape(&self.shape, &row).map_err(|e| format!("{e:#}"))?;
+    fn prepare(&mut self, row: Vec<f32>, job: &Job) -> Result<(), Fault> {
+        let input = TractTensor::from_shape(&job.input_shape, &row).map_err(|e| format!("{e:#}"))?;
         self.ready = tvec!(input.into());
+        Ok(())
+    }
+
+    fn warm(&mut self) -> Result<(), Fault> {
         Ok(())
     }
 
@@ -156,7 +185,7 @@ impl Engine for Tract {
 
     fn run(&mut self) -> Result<Vec<f32>, Fault> {
         let plan = self.plan.as_ref().ok_or("nothing is loaded")?;
-        let outputs = plan.run(std::mem::take(&mut self.ready)).map_err(|e| format!("{e:#}"))?;
+        let outputs = plan.run(self.ready.clone()).map_err(|e| format!("{e:#}"))?;
         let output = outputs.first().ok_or("there is no output")?;
         let values = output.try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>());
         Ok(values.map_err(|e| format!("{e:#}"))?.to_vec())

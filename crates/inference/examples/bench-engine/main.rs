@@ -71,6 +71,9 @@ impl Commands {
 
     fn load(&mut self) -> Result<Value, Fault> {
         let job = self.job.as_ref().ok_or("there is no model")?;
+        self.engine.warm()?;
+        // The input is the request's, not the model's.
+        self.engine.prepare(job.first_row()?, job)?;
         let before = memory::pss_mib();
         let cpu = cpu_ms();
         let start = Instant::now();
@@ -79,7 +82,7 @@ impl Commands {
         drop(bytes);
         let load_ms = start.elapsed().as_secs_f64() * 1e3;
         let load_cpu_ms = cpu_ms() - cpu;
-        self.once()?;
+        self.engine.run()?;
         let loaded_mib = memory::pss_mib().zip(before).map(|(after, before)| after - before);
         Ok(json!({ "load_ms": load_ms, "load_cpu_ms": load_cpu_ms, "loaded_mib": loaded_mib }))
     }
@@ -97,8 +100,8 @@ impl Commands {
 
     /// One inference on the first row: milliseconds on the wall and on the CPU.
     fn once(&mut self) -> Result<(f64, f64), Fault> {
-        let row = self.job.as_ref().and_then(|job| job.rows.first()).ok_or("there is no row")?.clone();
-        self.engine.prepare(row)?;
+        let job = self.job.as_ref().ok_or("there is no model")?;
+        self.engine.prepare(job.first_row()?, job)?;
         let cpu = cpu_ms();
         let start = Instant::now();
         self.engine.run()?;
@@ -108,8 +111,8 @@ impl Commands {
 
     /// Each step with the median of its times, in milliseconds.
     fn profile(&mut self, times: u32) -> Result<Value, Fault> {
-        let row = self.job.as_ref().and_then(|job| job.rows.first()).ok_or("there is no row")?.clone();
-        self.engine.prepare(row)?;
+        let job = self.job.as_ref().ok_or("there is no model")?;
+        self.engine.prepare(job.first_row()?, job)?;
         let steps = self.engine.profile(usize::try_from(times)?)?;
         let step = |mut step: StepTime| {
             step.times.sort_unstable();
@@ -123,7 +126,7 @@ impl Commands {
         let job = self.job.as_ref().ok_or("there is no model")?;
         let mut all = Vec::new();
         for row in &job.rows {
-            self.engine.prepare(row.clone())?;
+            self.engine.prepare(row.clone(), job)?;
             all.push(self.engine.run()?);
         }
         Ok(json!({ "outputs": all }))

@@ -1,5 +1,6 @@
 //! From ONNX bytes to what runs: a program in int8 where the graph is quantized, else a plan of tract's.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tract_onnx::pb::ModelProto;
@@ -7,8 +8,7 @@ use tract_onnx::prelude::Framework;
 
 use super::check;
 use super::guarded;
-use super::plan::{Feed, Plan, Value, by_rows, text};
-use super::trim::trim;
+use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
 use crate::error::{InferError, LoadError};
 use crate::int8::kernel::Level;
 use crate::int8::lower::{CONTRIB_OPS, lower};
@@ -36,10 +36,8 @@ impl Engine {
         if bytes.len() > MAX_MODEL_BYTES {
             return Err(LoadError::TooLarge { got: bytes.len(), max: MAX_MODEL_BYTES });
         }
-        let engine = guarded(|| Self::load_unguarded(bytes, feeds, int8))
-            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }));
-        trim();
-        engine
+        guarded(|| Self::load_unguarded(bytes, feeds, int8))
+            .unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
     }
 
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
@@ -51,8 +49,8 @@ impl Engine {
             Int8::On => {
                 check::check(&proto, |op| knows(op) || CONTRIB_OPS.contains(&op))?;
                 match program(&proto, feeds) {
-                    Ok(program) => {
-                        let report = program.report.clone();
+                    Ok(mut program) => {
+                        let report = std::mem::take(&mut program.report);
                         return Ok(Self { runs: Runs::Int8(Box::new(program)), report });
                     }
                     Err(why) => why,
@@ -88,7 +86,7 @@ impl Engine {
     /// Times each step of one row; none where tract runs the whole model.
     pub(crate) fn profile(
         &self,
-        feeds: &[Value],
+        feeds: &[Fed<'_>],
         runs: usize,
         clock: &mut dyn FnMut() -> Duration,
     ) -> Result<Vec<StepTime>, InferError> {
@@ -101,7 +99,7 @@ impl Engine {
 
     /// Runs values in the order of the feeds; their first dimensions are the batch. Outputs come in the
     /// graph's order.
-    pub(crate) fn run(&self, feeds: &[Value], batch: usize) -> Result<Vec<Value>, InferError> {
+    pub(crate) fn run(&self, feeds: &[Fed<'_>], batch: usize) -> Result<Vec<Value>, InferError> {
         let program = match &self.runs {
             Runs::Tract(plan) => return plan.run(feeds, batch),
             Runs::Int8(program) => program,
@@ -120,11 +118,11 @@ impl Engine {
 fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, String> {
     let zeros = |feed: &Feed| {
         let count = crate::tensor::volume(&feed.shape);
-        (feed.shape.clone(), crate::tensor::Data::Fp32(vec![0.0; count]))
+        (feed.shape.clone(), Cow::Owned(crate::tensor::Data::Fp32(vec![0.0; count])))
     };
     let lowered = guarded(|| {
         let program = lower(proto, feeds, Level::detect()).map_err(|reason| reason.to_string())?;
-        let zeros: Vec<Value> = feeds.iter().map(zeros).collect();
+        let zeros: Vec<Fed<'_>> = feeds.iter().map(zeros).collect();
         program.run(&zeros, 1).map_err(|error| error.to_string())?;
         Ok(program)
     });

@@ -11,7 +11,8 @@ mod trim;
 pub(crate) use load::Engine;
 pub use makeup::Makeup;
 pub(crate) use makeup::count as count_makeup;
-pub(crate) use plan::{Feed, Plan, Value, plain_f32};
+pub(crate) use plan::{Fed, Feed, Plan, Value, plain_f32};
+pub(crate) use trim::trim;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -48,6 +48,9 @@ enum Batching {
 /// Values with their shape.
 pub(crate) type Value = (Vec<usize>, Data);
 
+/// What a model is fed: the caller's own values, or those that were made of them.
+pub(crate) type Fed<'a> = (Vec<usize>, Cow<'a, Data>);
+
 impl Plan {
     /// Plans a graph that was checked and warms it up.
     pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
@@ -112,14 +115,14 @@ impl Plan {
 
     /// Runs values in the order of the feeds; their first dimensions are the batch. Outputs come in the
     /// graph's order.
-    pub(crate) fn run(&self, feeds: &[Value], batch: usize) -> Result<Vec<Value>, InferError> {
+    pub(crate) fn run(&self, feeds: &[Fed<'_>], batch: usize) -> Result<Vec<Value>, InferError> {
         if batch == 1 || self.is_batched() {
             return self.run_plan(feeds);
         }
         by_rows(feeds, batch, |feeds| self.run_plan(feeds))
     }
 
-    fn run_plan(&self, feeds: &[Value]) -> Result<Vec<Value>, InferError> {
+    fn run_plan(&self, feeds: &[Fed<'_>]) -> Result<Vec<Value>, InferError> {
         let run = || -> TractResult<Vec<Value>> {
             let inputs = self
                 .inputs
@@ -142,7 +145,7 @@ impl Plan {
                 *first *= batch;
             }
             let count = volume(&shape);
-            (shape, Data::Fp32(vec![0.0; count]))
+            (shape, Cow::Owned(Data::Fp32(vec![0.0; count])))
         };
         self.run_plan(&feeds.iter().map(zeros).collect::<Vec<_>>())
     }
@@ -215,8 +218,8 @@ pub(super) fn planned_shape(
     Ok(shape)
 }
 
-fn to_tract((shape, data): &Value, wanted: DatumType) -> TractResult<TValue> {
-    let tensor = match data {
+fn to_tract((shape, data): &Fed<'_>, wanted: DatumType) -> TractResult<TValue> {
+    let tensor = match data.as_ref() {
         Data::Fp32(v) => Tensor::from_shape(shape, v),
         Data::Fp64(v) => Tensor::from_shape(shape, v),
         Data::Int8(v) => Tensor::from_shape(shape, v),
@@ -259,25 +262,25 @@ fn values<T: Datum + Copy>(tensor: &Tensor) -> TractResult<Vec<T>> {
 
 /// Runs each row of a batch alone.
 pub(super) fn by_rows(
-    feeds: &[Value],
+    feeds: &[Fed<'_>],
     batch: usize,
-    run: impl Fn(&[Value]) -> Result<Vec<Value>, InferError>,
+    run: impl Fn(&[Fed<'_>]) -> Result<Vec<Value>, InferError>,
 ) -> Result<Vec<Value>, InferError> {
     let mut all: Vec<Vec<Value>> = Vec::with_capacity(batch);
     for row in 0..batch {
-        let feeds: Vec<Value> = feeds.iter().map(|feed| row_of(feed, row, batch)).collect();
+        let feeds: Vec<Fed<'_>> = feeds.iter().map(|feed| row_of(feed, row, batch)).collect();
         all.push(run(&feeds)?);
     }
     Ok(join_rows(all))
 }
 
-fn row_of((shape, data): &Value, row: usize, batch: usize) -> Value {
+fn row_of<'a>((shape, data): &Fed<'a>, row: usize, batch: usize) -> Fed<'a> {
     let mut shape = shape.clone();
     if let Some(first) = shape.first_mut() {
         *first = 1;
     }
     let width = data.len() / batch;
-    (shape, data.slice(row * width, width))
+    (shape, Cow::Owned(data.slice(row * width, width)))
 }
 
 /// Puts the outputs of single rows back together along the first dimension.

@@ -4,7 +4,7 @@
 /// size; musl, which device builds have, returns large blocks by itself.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "declares a function of glibc that has no conditions")]
-pub(super) fn trim() {
+pub(crate) fn trim() {
     // SAFETY: this is how glibc declares it (`int malloc_trim(size_t pad)`), free to call at any time.
     unsafe extern "C" {
         safe fn malloc_trim(pad: usize) -> i32;
@@ -14,4 +14,4 @@ pub(super) fn trim() {
 
 /// Nothing to do.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(super) const fn trim() {}
+pub(crate) const fn trim() {}

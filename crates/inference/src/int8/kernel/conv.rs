@@ -85,7 +85,12 @@ impl Conv {
         };
         let gives_sums = in_zero_point.is_none();
         let in_zero_point = in_zero_point.unwrap_or(0);
-        Self { spec: *spec, level, in_zero_point, gives_sums, requant: requant.clone(), packed }
+        // Panels hold their own multipliers and biases, in the order of their columns.
+        let requant = match packed {
+            Packed::Plain(_) | Packed::Lanes(_) => requant.clone(),
+            Packed::Gemm(_) | Packed::Depthwise(_) => requant.without_channels(),
+        };
+        Self { spec: *spec, level, in_zero_point, gives_sums, requant, packed }
     }
 
     /// Packs `weights` for [`run_sums`](Self::run_sums) only (ConvInteger, MatMulInteger).

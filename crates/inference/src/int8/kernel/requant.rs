@@ -21,6 +21,11 @@ impl Requant {
         let value = round(sum as f32 * self.multiplier[channel], self.zero_point);
         value.max(self.lo).min(self.hi)
     }
+
+    /// Without what each channel has of its own: for kernels that hold that in another order.
+    pub(super) fn without_channels(&self) -> Self {
+        Self { multiplier: Vec::new(), bias: Vec::new(), ..*self }
+    }
 }
 
 /// `value` rounded half to even, plus the zero point, saturated to u8.

@@ -30,6 +30,7 @@ pub(super) struct Strip<'a> {
     /// From sums to bytes.
     pub(super) finish: Finish<'a>,
     /// Weights to fetch meanwhile.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only kernels for x86 fetch ahead"))]
     pub(super) ahead: Region,
     /// Output rows.
     pub(super) height: usize,

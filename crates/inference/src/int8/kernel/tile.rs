@@ -14,6 +14,10 @@ use super::portable;
 use super::x86;
 
 /// Memory that a kernel may use while it runs, on a cache line, for rows of so many bytes.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(unused_variables, reason = "only kernels for x86 depend on it")
+)]
 pub(super) const fn work_bytes(level: Level, k: usize) -> usize {
     match level {
         #[cfg(target_arch = "x86_64")]
@@ -163,6 +167,10 @@ pub(super) const fn order(level: Level) -> Order {
 }
 
 /// Whether a level's kernel multiplies rows of `k` bytes whose parts lie apart.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(unused_variables, reason = "only kernels for x86 depend on it")
+)]
 pub(super) const fn takes_parts(level: Level, k: usize) -> bool {
     match level {
         Level::Avx512Vnni => true,

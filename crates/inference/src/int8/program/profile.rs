@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::run::Program;
 use super::step::Step;
-use crate::engine::Value;
+use crate::engine::Fed;
 use crate::error::InferError;
 
 /// A step and its times.
@@ -24,7 +24,7 @@ impl Program {
     /// Runs one row so often and asks the clock after each step.
     pub(crate) fn profile(
         &self,
-        feeds: &[Value],
+        feeds: &[Fed<'_>],
         runs: usize,
         clock: &mut dyn FnMut() -> Duration,
     ) -> Result<Vec<StepTime>, InferError> {

@@ -1,9 +1,11 @@
 //! The run over the steps.
 
+use std::borrow::Cow;
+
 use super::state::{Pool, State};
 use super::step::{Shuffle, Step};
 use super::values::{ActId, FloatId, Values};
-use crate::engine::{Value, plain_f32};
+use crate::engine::{Fed, Value, plain_f32};
 use crate::error::InferError;
 use crate::int8::kernel::{self, Layout, min_max};
 use crate::int8::report::Report;
@@ -26,14 +28,14 @@ pub(crate) struct Program {
 
 impl Program {
     /// Runs rows; feeds come in the order of the manifest.
-    pub(crate) fn run(&self, feeds: &[Value], batch: usize) -> Result<Vec<Value>, InferError> {
+    pub(crate) fn run(&self, feeds: &[Fed<'_>], batch: usize) -> Result<Vec<Value>, InferError> {
         self.run_watched(feeds, batch, &mut |_| ())
     }
 
     /// The same; `done` is told the place of each step after it.
     pub(super) fn run_watched(
         &self,
-        feeds: &[Value],
+        feeds: &[Fed<'_>],
         batch: usize,
         done: &mut dyn FnMut(usize),
     ) -> Result<Vec<Value>, InferError> {
@@ -65,11 +67,7 @@ impl Program {
         bytes
     }
 
-    fn plain<'v>(
-        &self,
-        feeds: &'v [Value],
-        batch: usize,
-    ) -> Result<Vec<std::borrow::Cow<'v, [f32]>>, InferError> {
+    fn plain<'v>(&self, feeds: &'v [Fed<'_>], batch: usize) -> Result<Vec<Cow<'v, [f32]>>, InferError> {
         let plain: Vec<_> = feeds
             .iter()
             .map(|(_, data)| plain_f32(data))
@@ -229,9 +227,9 @@ impl Run<'_> {
             if let Some(first) = shape.first_mut() {
                 *first *= batch;
             }
-            (shape, Data::Fp32(self.float(*id).to_vec()))
+            (shape, Cow::Owned(Data::Fp32(self.float(*id).to_vec())))
         };
-        let feeds: Vec<Value> = from.iter().map(feed).collect();
+        let feeds: Vec<Fed<'_>> = from.iter().map(feed).collect();
         for ((shape, data), id) in plan.run(&feeds, batch)?.into_iter().zip(to) {
             let place = self.state.place(*id);
             let values = match &data {
