@@ -12,8 +12,8 @@ use super::world::{PATIENCE, World, agent_options};
 const DEVICE: &str = "sleeper";
 /// Certificates begin an hour before they are made: these are due for renewal from the start.
 const SERVER_CONFIG: &str = "[authority]\ndevice_certificate_s = 20\n";
-/// The same, but they outlive a second attempt.
-const LONGER_CONFIG: &str = "[authority]\ndevice_certificate_s = 1200\n";
+/// The same, but they outlive a second attempt. Stands in the section that begins with the server's name.
+const LONGER_CONFIG: &str = "device_certificate_s = 1200\n";
 /// A name that only the proxy leads to the server.
 const NAME: &str = "fleet.invalid";
 /// What the server logs before it answers with a new certificate.
