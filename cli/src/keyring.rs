@@ -26,7 +26,7 @@ pub(crate) const PASSPHRASE: &str = "FLOTILLA_PASSPHRASE";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyringError {
     /// No keys.
-    #[error("no key {path}; make the project's keys with: flotilla keys init", path = path.display())]
+    #[error("no key {path}; make one with: {how}", path = path.display(), how = how_to_make(path))]
     Missing {
         /// Which file.
         path: PathBuf,
@@ -54,6 +54,18 @@ pub(crate) enum KeyringError {
     Mismatch,
 }
 
+/// The command that makes a key that is missing.
+fn how_to_make(path: &Path) -> String {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = name.strip_suffix(".pub.json").or_else(|| name.strip_suffix(".pem")).unwrap_or(name);
+    if path.parent().is_some_and(|folder| folder.ends_with(MODELS)) {
+        return format!("flotilla keys new --model {name}");
+    }
+    "flotilla keys init, or to join those who made the project's keys: flotilla keys new".into()
+}
+
+/// Where models' keys lie.
+const MODELS: &str = "models";
 /// Where keys wait that are not published yet.
 const NEXT: &str = "next";
 const MIN_PASSPHRASE: usize = 8;
@@ -79,11 +91,20 @@ impl<'a> Owner<'a> {
         }
     }
 
+    /// The owner of a key in a list.
+    pub(crate) fn named(name: &'a str) -> Self {
+        match name {
+            "root" => Self::Root,
+            "targets" => Self::Targets,
+            model => Self::Model(model.strip_prefix("models/").unwrap_or(model)),
+        }
+    }
+
     fn file(self) -> PathBuf {
         match self {
             Self::Root => "root.pem".into(),
             Self::Targets => "targets.pem".into(),
-            Self::Model(model) => Path::new("models").join(format!("{model}.pem")),
+            Self::Model(model) => Path::new(MODELS).join(format!("{model}.pem")),
         }
     }
 }
@@ -231,21 +252,32 @@ impl Keyring {
         self.open_at(self.folder.join(NEXT).join(owner.file()))
     }
 
-    /// Every key that waits takes its place; the present ones go to `retired/`, for files that they signed once.
+    /// Every key that waits.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub(crate) fn waiting(&self) -> Result<Vec<Listed>> {
+        Self { folder: self.folder.join(NEXT), passphrase: None }.list()
+    }
+
+    /// Every key that waits and holds its role by now takes its place; the present ones go to `retired/`, for files
+    /// that they signed once. One that still waits for signatures goes on waiting.
     ///
     /// # Errors
     /// When a file can't be moved.
-    pub(crate) fn promote_next(&self) -> Result<Vec<String>> {
-        let next = Self { folder: self.folder.join(NEXT), passphrase: None };
+    pub(crate) fn promote_next(&self, holds: impl Fn(Owner<'_>, &PublicKey) -> bool) -> Result<Vec<String>> {
         let mut promoted = Vec::new();
-        for key in next.list()? {
+        for key in self.waiting()? {
+            if !holds(Owner::named(&key.name), &key.public) {
+                continue;
+            }
             let place = self.folder.join(format!("{}.pem", key.name));
             if let Ok(bytes) = fs::read(public_file(&place)) {
                 let old: PublicKey = serde_json::from_slice(&bytes).context("a public half is damaged")?;
                 let id: String = old.id().as_str().chars().take(16).collect();
                 move_key(&place, &self.folder.join("retired").join(format!("{}-{id}.pem", key.name)))?;
             }
-            move_key(&next.folder.join(format!("{}.pem", key.name)), &place)?;
+            move_key(&self.folder.join(NEXT).join(format!("{}.pem", key.name)), &place)?;
             promoted.push(key.name);
         }
         Ok(promoted)
@@ -396,7 +428,11 @@ fn move_key(from: &Path, to: &Path) -> Result<()> {
     let folder = to.parent().with_context(shown)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(shown)?;
     fs::rename(public_file(from), public_file(to)).with_context(shown)?;
-    fs::rename(from, to).with_context(shown)?;
+    // A private half that got lost is replaced like any other.
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(shown),
+        _ => {}
+    }
     fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(shown)
 }
 
@@ -493,6 +529,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut keyring = Keyring::at(folder.path());
         let error = keyring.open(Owner::Model("digits")).unwrap_err();
+        assert!(error.to_string().ends_with("flotilla keys new --model digits"), "{error}");
+        let error = keyring.open(Owner::Root).unwrap_err();
         assert!(error.to_string().contains("flotilla keys init"), "{error}");
         keyring.create(Owner::Targets, &Passphrase::None).unwrap();
         let error = keyring.create(Owner::Targets, &Passphrase::None).unwrap_err();

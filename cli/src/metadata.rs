@@ -13,6 +13,10 @@ use trust::{Limits, PublicKey};
 use crate::client::{Client, ClientError};
 use crate::keyring::Keyring;
 
+/// What somebody has to do whose folder doesn't know the project's first root.
+pub(crate) const UNPINNED: &str = "this key folder doesn't know the project's first root. If the project is new, make \
+its keys with: flotilla keys init. Else get root.json from the key folder of somebody who holds the project's keys, by a \
+way that you trust, and run: flotilla verify --root root.json --pin";
 /// How long root stays valid, in days.
 pub(crate) const ROOT_DAYS: u32 = 730;
 /// How long targets and models' roles stay valid, in days.
@@ -97,8 +101,8 @@ fn choose(
             verdicts.into_iter().filter_map(Result::err).map(|cause| cause.to_string()).collect();
         bail!(
             "the server's {role} metadata, version {theirs}, is not signed by this folder's key, nor by enough of \
-             those who hold the role ({}); nothing is built on it. If a colleague rotated keys meanwhile, get the \
-             newest root from them and check it with: flotilla verify --root FILE",
+             those who hold the role ({}); nothing is built on it. If colleagues changed \
+             keys meanwhile, follow the chain of roots with: flotilla verify",
             causes.join("; ")
         );
     }

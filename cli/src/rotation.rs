@@ -7,7 +7,7 @@ use trust::{PublicKey, Signer, director};
 
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, expiry};
-use crate::pending::Pending;
+use crate::pending::{Pending, delegated_keys, root_keys};
 
 /// What is published now.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,22 @@ pub(crate) struct Online {
     pub(crate) timestamp: PublicKey,
     /// Signs Desired.
     pub(crate) director: PublicKey,
+}
+
+/// The keys that hold a role now, and how many of them must sign.
+///
+/// # Errors
+/// When root or targets can't be read, or name no such role.
+pub(crate) fn holders(owner: Owner<'_>, current: &Current) -> Result<(Vec<PublicKey>, usize)> {
+    match owner {
+        Owner::Root | Owner::Targets => root_keys(&current.root, owner.role()),
+        Owner::Model(model) => delegated_keys(&current.targets, model),
+    }
+}
+
+/// Whether a key holds a role now.
+pub(crate) fn is_holder(owner: Owner<'_>, key: &PublicKey, current: &Current) -> bool {
+    holders(owner, current).is_ok_and(|(keys, _)| keys.iter().any(|holder| holder.is_same(key)))
 }
 
 /// Puts this folder's next key of `owner` in the place of its present one.
@@ -203,13 +219,18 @@ mod tests {
             Ok(seen.root_version())
         }
 
+        /// What the publisher does once the server has taken a publication.
+        fn promote(&self) -> Vec<String> {
+            self.keyring.promote_next(|owner, key| is_holder(owner, key, &self.current)).unwrap()
+        }
+
         fn rotate(&mut self, owner: Owner<'_>) {
             self.keyring.create_next(owner, &Passphrase::None).unwrap();
             let pending = of_owner(&mut self.keyring, owner, &self.current).unwrap();
             let current = self.current.clone();
             assert_eq!(pending.lacking(Some(&current.root), Some(&current.targets)).unwrap(), []);
             self.serve(&pending);
-            self.keyring.promote_next().unwrap();
+            self.promote();
         }
     }
 
@@ -227,6 +248,31 @@ mod tests {
         world.rotate(Owner::Root);
         assert_eq!(world.follow().unwrap(), 5, "each root of the chain is walked");
         assert_eq!(world.keyring.list().unwrap().len(), 3, "retired keys are no keys of the folder");
+    }
+
+    #[test]
+    fn a_key_that_waits_stays_waiting_when_something_else_is_published() {
+        let mut world = World::new();
+        let present = world.keyring.public(Owner::Root).unwrap();
+        world.keyring.create_next(Owner::Root, &Passphrase::None).unwrap();
+        let of_root = of_owner(&mut world.keyring, Owner::Root, &world.current).unwrap();
+        world.rotate(Owner::Model("digits"));
+        assert_eq!(world.keyring.public(Owner::Root).unwrap(), present, "no root names the new key yet");
+        assert!(world.keyring.has_next(Owner::Root));
+        world.serve(&of_root);
+        assert_eq!(world.promote(), ["root"]);
+        assert_ne!(world.keyring.public(Owner::Root).unwrap(), present);
+        assert_eq!(world.follow().unwrap(), 2);
+    }
+
+    #[test]
+    fn a_key_whose_private_half_got_lost_is_replaced() {
+        let mut world = World::new();
+        let lost = world.keyring.folder().join("models/digits.pem");
+        std::fs::remove_file(&lost).unwrap();
+        world.rotate(Owner::Model("digits"));
+        assert!(lost.exists() && world.keyring.waiting().unwrap().is_empty());
+        world.follow().unwrap();
     }
 
     #[test]

@@ -91,6 +91,17 @@ pub(crate) fn folder() -> Result<PathBuf> {
     Ok(base.join("flotilla"))
 }
 
+/// The project to work on without a server: as named, or the one that was signed in to.
+///
+/// # Errors
+/// When neither names one.
+pub(crate) fn project(named: Option<&str>) -> Result<String> {
+    match named {
+        Some(project) => Ok(project.to_owned()),
+        None => Ok(Settings::load()?.context("name the project with --project, or sign in")?.project),
+    }
+}
+
 fn file() -> Result<PathBuf> {
     Ok(folder()?.join("login.json"))
 }

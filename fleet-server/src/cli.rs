@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use flotilla_server::config::{self, Config, ConfigError};
+use protocol::ProjectId;
 
 /// Flotilla's server: keeps machine-learning models on a fleet of edge devices trustworthy.
 #[derive(Debug, Parser)]
@@ -25,6 +26,16 @@ pub(crate) enum Command {
     ResetPassword {
         /// The user's name.
         user: String,
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Forget the server's own signing keys of a project, because somebody may have copied them, and make others;
+    /// devices take nothing new until a publisher has run `flotilla keys rotate server`.
+    ForgetKeys {
+        /// The project.
+        #[arg(long, default_value = "default")]
+        project: ProjectId,
         /// Where the configuration comes from.
         #[command(flatten)]
         options: Options,

@@ -8,7 +8,10 @@ use flotilla_server::clock::Clock;
 use flotilla_server::config::{Config, Log, LogFormat};
 use flotilla_server::domain::users::{self, UserError};
 use flotilla_server::exit::Exit;
+use flotilla_server::store::Store;
 use flotilla_server::supervisor::with_causes;
+use flotilla_server::tuf::keys;
+use protocol::ProjectId;
 use tracing::{error, info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -37,6 +40,9 @@ fn main() -> Exit {
         Command::ResetPassword { user, options } => {
             with_config(options, |config| block_on(reset_password(config, &user)))
         }
+        Command::ForgetKeys { project, options } => {
+            with_config(options, |config| block_on(forget_keys(config, &project)))
+        }
     }
 }
 
@@ -45,18 +51,42 @@ fn block_on(work: impl Future<Output = Exit>) -> Exit {
     runtime.map_or(Exit::Internal, |runtime| runtime.block_on(work))
 }
 
-/// Works beside a running server too: both use the same database.
-async fn reset_password(config: Config, user: &str) -> Exit {
+/// The database of a server that may be running meanwhile.
+async fn store_of(config: &Config) -> Result<Store, Exit> {
     if !config.data_dir.join("ca").is_dir() {
         eprintln!("{} holds no fleet; name its folder with --data", config.data_dir.display());
-        return Exit::Unavailable;
+        return Err(Exit::Unavailable);
     }
-    let store = match app::open_store(&config).await {
+    app::open_store(config).await.map_err(|e| {
+        eprintln!("{}", with_causes(&e));
+        Exit::Unavailable
+    })
+}
+
+async fn forget_keys(config: Config, project: &ProjectId) -> Exit {
+    let store = match store_of(&config).await {
         Ok(store) => store,
+        Err(exit) => return exit,
+    };
+    match keys::forget(&store, project).await {
+        Ok(0) => {
+            eprintln!("project {project} has no signing keys of the server");
+            Exit::Usage
+        }
+        Ok(count) => print(&format!(
+            "forgot {count} keys of project {project}; a publisher now runs: flotilla keys rotate server\n"
+        )),
         Err(e) => {
             eprintln!("{}", with_causes(&e));
-            return Exit::Unavailable;
+            Exit::Unavailable
         }
+    }
+}
+
+async fn reset_password(config: Config, user: &str) -> Exit {
+    let store = match store_of(&config).await {
+        Ok(store) => store,
+        Err(exit) => return exit,
     };
     match users::reset_password(&store, user, Clock::system().now()).await {
         Ok(password) => print(&format!("one-time password of {user}: {password}\n")),

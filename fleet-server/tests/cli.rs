@@ -49,11 +49,13 @@ fn exit_codes_are_the_documented_ones() {
 }
 
 #[test]
-fn a_password_is_only_reset_where_a_fleet_lies() {
+fn passwords_and_keys_are_only_replaced_where_a_fleet_lies() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("fleet");
     let data = data.to_str().unwrap();
-    let output = run(&["reset-password", "admin", "--data", data]);
-    assert_eq!((output.status.code(), stderr(&output).contains("holds no fleet")), (Some(69), true));
+    for command in [&["reset-password", "admin"][..], &["forget-keys"]] {
+        let output = run(&[command, &["--data", data]].concat());
+        assert_eq!((output.status.code(), stderr(&output).contains("holds no fleet")), (Some(69), true));
+    }
     assert!(!std::path::Path::new(data).exists(), "asking must make nothing");
 }

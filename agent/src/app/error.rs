@@ -13,7 +13,7 @@ pub enum AppError {
     #[error("the state directory can't be used")]
     State(#[source] DurableError),
     /// Another agent runs on the same state directory.
-    #[error("another agent runs on {0}")]
+    #[error("another agent runs on {0}; stop it first, a service with: systemctl stop flotilla-agent")]
     Locked(String),
     /// Who this device is.
     #[error("no usable identity")]

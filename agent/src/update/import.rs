@@ -49,7 +49,9 @@ pub enum ImportError {
     #[error("this device has no root of trust yet; enrol it first")]
     NoRoot,
     /// The signed chain.
-    #[error("the archive's signed metadata was refused")]
+    #[error(
+        "the archive is not to be trusted; one that is older than what the device knows has to be exported anew"
+    )]
     Metadata(#[source] MetadataError),
     /// The manifest.
     #[error("the archive's manifest was refused")]

@@ -70,6 +70,13 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
 
 async fn manifest(client: &Client, args: &Args) -> Result<DraftManifest> {
     let answer = client.get(&format!("/models/{}/releases/{}", args.model, args.version)).await?;
+    if answer["state"] == "withdrawn" {
+        bail!(
+            "{} {} was withdrawn: it is fenced off or no longer signed, and devices refuse it; export a newer release",
+            args.model,
+            args.version
+        );
+    }
     let read = DraftManifest::parse_unsigned(&serde_json::to_vec(&answer["manifest"])?);
     let read = read.context("the server's manifest can't be read")?;
     let draft = DraftManifest::compose(&read).context("the server's manifest is not acceptable")?;

@@ -2,23 +2,24 @@
 
 mod delegate;
 mod group;
+mod list;
 mod rotate;
 pub(super) mod send;
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use protocol::UnixMillis;
 use serde_json::{Value, json};
 use trust::repo::{RootBuilder, TargetsBuilder};
 use trust::{PublicKey, Signer as _, director, format_rfc3339};
 
 use super::Context;
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{self, ROOT_DAYS, TARGETS_DAYS, claims, expiry, kept_name, short};
-use crate::output::{facts, items, table, text};
+use crate::metadata::{self, ROOT_DAYS, TARGETS_DAYS, claims, expiry, kept_name};
+use crate::output::{Format, facts, text};
 use crate::pending::Pending;
 use crate::rotation::Current;
+use crate::settings;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -50,7 +51,7 @@ pub(crate) enum Command {
         /// `root`, `targets` or a model.
         role: String,
         /// Public key of one of them (a `.pub.json` file); repeat it for each, one's own too.
-        #[arg(long = "key", required = true)]
+        #[arg(long = "key", required = true, value_name = "FILE")]
         keys: Vec<std::path::PathBuf>,
         /// How many of them must sign.
         #[arg(long, default_value_t = 1)]
@@ -58,7 +59,7 @@ pub(crate) enum Command {
     },
     /// Send what waits for signatures, once there are enough.
     Publish,
-    /// Keys in this machine's folder and the roles that they hold.
+    /// Keys in this machine's folder and the roles that they hold, as far as this folder knows.
     List,
 }
 
@@ -66,14 +67,24 @@ pub(crate) enum Command {
 ///
 /// # Errors
 /// What could not be done.
-pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
+pub(crate) async fn run(
+    context: impl FnOnce() -> Result<Context>,
+    project: Option<&str>,
+    format: Format,
+    command: Command,
+) -> Result<()> {
     match command {
-        Command::Init { no_passphrase, group } => init(context, no_passphrase, &group).await,
-        Command::New { model, no_passphrase } => group::make_own(context, model.as_ref(), no_passphrase),
-        Command::Rotate { role } => rotate::run(context, &role).await,
-        Command::Delegate { role, keys, threshold } => delegate::run(context, &role, &keys, threshold).await,
-        Command::Publish => send::waiting(context).await,
-        Command::List => list(context),
+        Command::Init { no_passphrase, group } => init(&context()?, no_passphrase, &group).await,
+        // Keys may be made on a machine that never sees a server.
+        Command::New { model, no_passphrase } => {
+            group::make_own(&settings::project(project)?, format, model.as_ref(), no_passphrase)
+        }
+        Command::Rotate { role } => rotate::run(&context()?, &role).await,
+        Command::Delegate { role, keys, threshold } => {
+            delegate::run(&context()?, &role, &keys, threshold).await
+        }
+        Command::Publish => send::waiting(&context()?).await,
+        Command::List => list::run(&settings::project(project)?, format),
     }
 }
 
@@ -87,7 +98,11 @@ async fn init(context: &Context, no_passphrase: bool, group: &group::Group) -> R
         (None, _) => {}
         (Some(server), Some(local)) if server == local => return finish(context, &keyring, local).await,
         (Some(_), _) => {
-            bail!("project {} has a root already; its keys are with whoever made them", client.project())
+            bail!(
+                "project {} has a root already; its keys are with whoever made them. To join them, run \
+                 flotilla keys new and give them the .pub.json files that it names",
+                client.project()
+            )
         }
     }
     let online = client.get("/online-keys").await?;
@@ -174,43 +189,4 @@ fn first_targets(keyring: &mut Keyring, online: &Value) -> Result<FirstTargets> 
     let signer = keyring.open(Owner::Targets)?;
     let builder = TargetsBuilder::new(expiry(TARGETS_DAYS)?).target(director::TARGET, &director, None);
     Ok(FirstTargets { signed: builder.sign(&[&signer])?, director })
-}
-
-fn list(context: &Context) -> Result<()> {
-    let keyring = Keyring::of(context.client.project())?;
-    let mut rows = Vec::new();
-    for key in keyring.list()? {
-        let id = key.public.id().as_str().to_owned();
-        let role = key.name.rsplit('/').next().unwrap_or_default().to_owned();
-        let kept = if key.name == "root" { "root.json".to_owned() } else { kept_name(&role) };
-        let signed = keyring.read(&kept)?.map(|bytes| claims(&bytes)).transpose()?;
-        rows.push(json!({
-            "key": key.name, "key_id": id, "keytype": key.public.keytype(), "is_encrypted": key.is_encrypted,
-            "version": signed.as_ref().map(|c| c.version),
-            "expires": signed.map(|c| time_text(c.expires)),
-        }));
-    }
-    context.format.print(&json!(rows), |rows| {
-        let row = |row: &Value| {
-            let lock = if row["is_encrypted"] == true { "encrypted" } else { "in the clear" };
-            vec![
-                text(row, "/key"),
-                text(row, "/keytype"),
-                short(&text(row, "/key_id")),
-                lock.into(),
-                text(row, "/version"),
-                text(row, "/expires"),
-            ]
-        };
-        let headings = ["key", "type", "id", "kept", "signed version", "valid until"];
-        table(
-            &headings,
-            items(rows).iter().map(row).collect(),
-            "no keys here yet; make them with: flotilla keys init",
-        )
-    })
-}
-
-fn time_text(at: UnixMillis) -> String {
-    format_rfc3339(at)
 }

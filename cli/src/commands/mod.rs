@@ -46,7 +46,7 @@ async fn dispatch(args: Args) -> Result<()> {
         Command::Login(login) => login::login(&login, args.project.as_deref(), format).await,
         Command::Logout => login::logout().await,
         Command::Completions(completions) => completions::run(&completions),
-        Command::Keys(command) => keys::run(&context()?, command).await,
+        Command::Keys(command) => keys::run(context, args.project.as_deref(), format, command).await,
         Command::Sign(sign) => sign::run(&sign, args.project.as_deref(), format),
         Command::Verify(verify) => verify::run(&context()?, &verify).await,
         Command::Release(command) => release::run(context, format, command).await,

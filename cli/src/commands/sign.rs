@@ -10,7 +10,7 @@ use trust::repo::add_signature;
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{claims, short};
 use crate::output::{Format, items, table, text};
-use crate::settings::Settings;
+use crate::settings;
 
 /// What to sign.
 #[derive(Debug, clap::Args)]
@@ -25,11 +25,7 @@ pub(crate) struct Args {
 /// # Errors
 /// When a file is no metadata of a role that this folder has a key for.
 pub(crate) fn run(args: &Args, project: Option<&str>, format: Format) -> Result<()> {
-    let project = match project {
-        Some(project) => project.to_owned(),
-        None => Settings::load()?.context("name the project with --project, or sign in")?.project,
-    };
-    let mut keyring = Keyring::of(&project)?;
+    let mut keyring = Keyring::of(&settings::project(project)?)?;
     let mut signed = Vec::new();
     for path in &args.add {
         signed.push(add(&mut keyring, path)?);
@@ -55,7 +51,10 @@ pub(crate) fn run(args: &Args, project: Option<&str>, format: Format) -> Result<
 
 fn add(keyring: &mut Keyring, path: &Path) -> Result<Value> {
     let mut bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let kind = claims(&bytes).with_context(|| path.display().to_string())?.kind;
+    // What the reader of metadata found instead helps nobody who named the wrong file.
+    let Ok(kind) = claims(&bytes).map(|said| said.kind) else {
+        bail!("{} is no signed metadata; of a release, the files in its folder metadata are", path.display())
+    };
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
     let owner = match (kind.as_str(), stem.as_str()) {
         ("root", _) => Owner::Root,

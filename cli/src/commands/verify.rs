@@ -10,7 +10,7 @@ use trust::{Limits, Reply, Repository, Session, Step, Stored, director};
 
 use super::Context;
 use crate::keyring::Keyring;
-use crate::metadata::{claims, fetch, kept_name, now, short};
+use crate::metadata::{UNPINNED, claims, fetch, kept_name, now, short};
 use crate::output::{facts, items, table, text};
 use crate::pending::{delegated_keys, root_keys};
 
@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     let keyring = Keyring::of(context.client.project())?;
     let root = match &args.root {
         Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
-        None => keyring.read("root.json")?.context("no root is pinned here; name one with --root")?,
+        None => keyring.read("root.json")?.context(UNPINNED)?,
     };
     let first = walk(context, &root, &[director::TARGET.to_owned()]).await?;
     let wanted = wanted(context, &first).await?;
@@ -43,6 +43,7 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     }
     // The end of a chain that was walked is what the next change of keys is judged by.
     keyring.keep(&kept_name("root"), chain.file("root")?)?;
+    keyring.keep(&kept_name("targets"), chain.file("targets")?)?;
     let said = json!({
         "project": context.client.project(), "roles": roles(&chain)?, "targets": targets(&chain, &wanted),
     });
@@ -113,11 +114,24 @@ fn roles(chain: &Chain) -> Result<Vec<Value>> {
 
 fn targets(chain: &Chain, wanted: &[String]) -> Vec<Value> {
     let found = wanted.iter().filter_map(|path| chain.repository.find_target(path).ok());
-    let row = |info: &trust::TargetInfo| {
-        let counter = info.custom().and_then(|custom| custom.get("counter")).cloned();
-        json!({ "path": info.path(), "role": info.role(), "digest": info.sha256(), "counter": counter })
+    let number = |info: &trust::TargetInfo, name: &str| {
+        info.custom().and_then(|custom| custom.get(name)).and_then(Value::as_u64)
     };
-    found.map(row).collect()
+    let found: Vec<_> = found.collect();
+    let mut fences: BTreeMap<&str, u64> = BTreeMap::new();
+    for info in &found {
+        let fence = fences.entry(info.role()).or_default();
+        *fence = (*fence).max(number(info, "min_counter").unwrap_or_default());
+    }
+    let row = |info: &&trust::TargetInfo| {
+        let counter = number(info, "counter");
+        let is_fenced_off = counter.is_some_and(|counter| counter < fences[info.role()]);
+        json!({
+            "path": info.path(), "role": info.role(), "digest": info.sha256(), "counter": counter,
+            "is_fenced_off": is_fenced_off,
+        })
+    };
+    found.iter().map(row).collect()
 }
 
 fn show(said: &Value) -> String {
@@ -127,7 +141,9 @@ fn show(said: &Value) -> String {
         vec![text(row, "/role"), text(row, "/version"), text(row, "/expires_at"), threshold, keys.join(", ")]
     };
     let target = |row: &Value| {
-        vec![text(row, "/path"), text(row, "/role"), text(row, "/counter"), short(&text(row, "/digest"))]
+        let fence = if row["is_fenced_off"] == true { ", fenced off" } else { "" };
+        let counter = text(row, "/counter") + fence;
+        vec![text(row, "/path"), text(row, "/role"), counter, short(&text(row, "/digest"))]
     };
     format!(
         "{}\n{}\n\n{}",

@@ -184,6 +184,16 @@ pub async fn insert_online_key(
     Ok(())
 }
 
+/// Removes a project's keys; returns how many there were.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn delete_online_keys(conn: &mut Conn, project: &ProjectId) -> Result<u64, StoreError> {
+    let query = sqlx::query("DELETE FROM online_keys WHERE project = $1").bind(project.as_str());
+    let done = query.execute(conn).await.during("remove the online keys")?;
+    Ok(done.rows_affected())
+}
+
 fn read(row: &AnyRow) -> Result<MetadataFile, StoreError> {
     Ok(MetadataFile {
         name: row.text("name")?,

@@ -82,6 +82,18 @@ pub async fn ensure(
     Ok(public)
 }
 
+/// Forgets a project's keys, because somebody may have copied them; returns how many there were. [`ensure`] makes
+/// others at the next need, which no device trusts before a publisher has named them.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn forget(store: &Store, project: &ProjectId) -> Result<u64, StoreError> {
+    let mut tx = store.begin().await?;
+    let count = metadata::delete_online_keys(&mut tx, project).await?;
+    tx.commit().await?;
+    Ok(count)
+}
+
 /// The signer of a role.
 ///
 /// # Errors

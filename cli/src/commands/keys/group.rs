@@ -7,25 +7,24 @@ use protocol::ModelName;
 use serde_json::{Value, json};
 use trust::PublicKey;
 
-use super::super::Context;
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::short;
-use crate::output::{items, table, text};
+use crate::output::{Format, items, table, text};
 
 /// The other people of a new project, and how many of all must sign.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Group {
     /// Public root key of another person (their `root.pub.json`); repeat it for each.
-    #[arg(long = "root-key")]
+    #[arg(long = "root-key", value_name = "FILE")]
     root: Vec<PathBuf>,
     /// How many root keys must sign.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub(super) root_threshold: usize,
     /// Public targets key of another person (their `targets.pub.json`); repeat it for each.
-    #[arg(long = "targets-key")]
+    #[arg(long = "targets-key", value_name = "FILE")]
     targets: Vec<PathBuf>,
     /// How many targets keys must sign.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub(super) targets_threshold: usize,
 }
 
@@ -102,23 +101,30 @@ fn read(path: &Path) -> Result<PublicKey> {
 ///
 /// # Errors
 /// When such keys are there already, or can't be written.
-pub(super) fn make_own(context: &Context, model: Option<&ModelName>, no_passphrase: bool) -> Result<()> {
-    let mut keyring = Keyring::of(context.client.project())?;
+pub(super) fn make_own(
+    project: &str,
+    format: Format,
+    model: Option<&ModelName>,
+    no_passphrase: bool,
+) -> Result<()> {
+    let mut keyring = Keyring::of(project)?;
     let owners = match model {
         Some(model) => vec![Owner::Model(model.as_str())],
         None => vec![Owner::Root, Owner::Targets],
     };
-    if let Some(owner) = owners.iter().find(|owner| keyring.has(**owner)) {
-        bail!(
-            "{} holds a {} key already; its public half is beside it",
-            keyring.folder().display(),
-            owner.role()
-        );
+    // One of two may have got lost.
+    let owners: Vec<_> = owners.into_iter().filter(|owner| !keyring.has(*owner)).collect();
+    if owners.is_empty() {
+        let folder = keyring.folder().display();
+        bail!("{folder} holds these keys already; to replace one, run: flotilla keys rotate ROLE");
     }
-    keyring.create_missing(&owners, no_passphrase)?;
+    // Those that are there come along, because all of a folder open by the same passphrase.
+    let there = [Owner::Root, Owner::Targets].into_iter().filter(|owner| keyring.has(*owner));
+    let all: Vec<_> = there.chain(owners.iter().copied()).collect();
+    keyring.create_missing(&all, no_passphrase)?;
     let keys: Vec<_> = owners.iter().map(|owner| row(&keyring, *owner)).collect::<Result<_>>()?;
     let said = json!({ "folder": keyring.folder(), "keys": keys });
-    context.format.print(&said, |said| {
+    format.print(&said, |said| {
         let row =
             |row: &Value| vec![text(row, "/role"), short(&text(row, "/key_id")), text(row, "/give_away")];
         table(

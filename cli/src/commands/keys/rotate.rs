@@ -1,6 +1,7 @@
 //! `flotilla keys rotate`: a new key in the place of an old one, and the files that have to be signed again.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use protocol::ModelName;
 
 use super::super::Context;
 use super::{online_key, send};
@@ -28,9 +29,23 @@ pub(super) async fn run(context: &Context, role: &str) -> Result<()> {
     let owner = match role {
         "root" => Owner::Root,
         "targets" => Owner::Targets,
-        model => Owner::Model(model),
+        model => {
+            ModelName::new(model)
+                .with_context(|| format!("{model:?} is neither root, targets, server nor a model's name"))?;
+            Owner::Model(model)
+        }
     };
-    keyring.public(owner).with_context(|| format!("{role} has no key to rotate here"))?;
+    let present = keyring.public(owner).with_context(|| format!("{role} has no key to rotate here"))?;
+    // Before there is a new key, which would wait for nothing.
+    if !rotation::is_holder(owner, &present, &current) {
+        bail!(
+            "the {role} key in {} doesn't hold the role; to have it named, give {} to somebody who holds {}, who \
+             runs: flotilla keys delegate {role}",
+            keyring.folder().display(),
+            keyring.public_path(owner).display(),
+            if matches!(owner, Owner::Model(_)) { "targets" } else { "root" }
+        );
+    }
     if let Owner::Model(model) = owner {
         current.model = send::current_model(context, &keyring, &current, model).await?;
     }

@@ -6,11 +6,12 @@ use trust::PublicKey;
 use trust::envelope::KeySet;
 
 use super::super::Context;
+use crate::client::ClientError;
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{claims, fetch, kept_name, newest, own};
+use crate::metadata::{UNPINNED, claims, fetch, kept_name, newest, own};
 use crate::output::{facts, items, table, text};
 use crate::pending::{Lacking, Pending, delegated_keys, root_keys};
-use crate::rotation::Current;
+use crate::rotation::{Current, is_holder};
 
 /// Root and targets as they are published; each only if this folder's key signed it, or all who hold the role.
 ///
@@ -23,7 +24,12 @@ pub(crate) async fn current(context: &Context, keyring: &Keyring) -> Result<Curr
         None => keyring.read("root.json")?,
     };
     let accepted = accepted(keyring, Owner::Root, known.as_deref().map(|root| root_keys(root, "root")))?;
-    let root = newest(&context.client, keyring, "root", &accepted).await?.or(known).context(begin)?;
+    let root = match newest(&context.client, keyring, "root", &accepted).await {
+        // Nobody could vouch for it, so why each could not is no help.
+        Err(error) if known.is_none() && !error.is::<ClientError>() => bail!(UNPINNED),
+        found => found?,
+    };
+    let root = root.or(known).context(begin)?;
     let accepted = accepted_targets(keyring, &root)?;
     let targets = newest(&context.client, keyring, "targets", &accepted).await?.context(begin)?;
     Ok(Current { root, targets, model: None })
@@ -81,6 +87,7 @@ pub(super) async fn publication(
     pending: &Pending,
     current: &Current,
 ) -> Result<()> {
+    replacing(keyring, pending)?;
     pending.write(keyring)?;
     let given = |bytes: &Vec<u8>| (!bytes.is_empty()).then(|| bytes.clone());
     let (root, targets) = (given(&current.root), given(&current.targets));
@@ -94,11 +101,17 @@ pub(super) async fn publication(
     {
         keyring.keep("root.json", root)?;
     }
-    context.client.post("/publications", &pending.body()).await?;
+    context.client.post("/publications", &pending.body()).await.map_err(advise)?;
     for (role, bytes) in &pending.metadata {
         keyring.keep(&kept_name(role), bytes)?;
     }
-    let promoted = keyring.promote_next()?;
+    let now_published = |role: &str, before: &[u8]| pending.role(role).unwrap_or(before).to_vec();
+    let now_published = Current {
+        root: now_published("root", &current.root),
+        targets: now_published("targets", &current.targets),
+        model: None,
+    };
+    let promoted = keyring.promote_next(|owner, key| is_holder(owner, key, &now_published))?;
     Pending::clear(keyring)?;
     let roles: Vec<_> = pending.metadata.iter().map(|(role, _)| role).collect();
     let said = json!({ "published": roles, "new_keys": promoted, "folder": keyring.folder() });
@@ -112,6 +125,35 @@ pub(super) async fn publication(
             ("keys in", text(said, "/folder")),
         ])
     })
+}
+
+/// Says so when something else waited for signatures until now.
+fn replacing(keyring: &Keyring, pending: &Pending) -> Result<()> {
+    let before = Pending::read(keyring)?;
+    if !before.metadata.is_empty() && before != *pending {
+        let roles: Vec<_> = before.metadata.iter().map(|(role, _)| role.as_str()).collect();
+        eprintln!(
+            "note: this takes the place of what waited for signatures: {}; if that was another change, prepare it \
+             again after this one is published",
+            roles.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// What is to be done when somebody else was faster.
+fn advise(error: ClientError) -> anyhow::Error {
+    let is_late = matches!(
+        &error,
+        ClientError::Refused { code, .. } if matches!(code.as_str(), "version_exists" | "stale_metadata")
+    );
+    let error = anyhow::Error::from(error);
+    if is_late {
+        return error.context(
+            "something else was published since this was prepared; run the command that prepared it once more",
+        );
+    }
+    error
 }
 
 fn wait(context: &Context, keyring: &Keyring, lacking: &[Lacking]) -> Result<()> {

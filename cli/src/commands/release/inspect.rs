@@ -153,6 +153,21 @@ fn show(said: &Value) -> String {
     shown + &warnings.map(|warning| ["warning: ", warning, "\n"].concat()).collect::<String>()
 }
 
+/// Whose signed model the release comes from, as it was checked when the release was built.
+fn third_party(manifest: &Value) -> String {
+    let lineage = |name: &str| text(manifest, &format!("/lineage/{name}"));
+    if lineage("oms_model") == "-" {
+        return String::new();
+    }
+    format!(
+        "{} ({} files), OMS signature by key {}, variants as signed: {}",
+        lineage("oms_model"),
+        lineage("oms_files"),
+        crate::metadata::short(&lineage("oms_public_key")),
+        lineage("oms_unchanged_variants"),
+    )
+}
+
 fn show_manifest(said: &Value) -> String {
     let manifest = &said["manifest"];
     let fallback: Vec<String> = items(&manifest["fallback"]).iter().map(|f| text(f, "/version")).collect();
@@ -169,6 +184,7 @@ fn show_manifest(said: &Value) -> String {
         ),
         ("fence", text(manifest, "/min_counter")),
         ("may go back to", fallback.join(", ")),
+        ("third party", third_party(manifest)),
     ]);
     let variant = |v: &Value| {
         let size = v.pointer("/model/size_bytes").and_then(Value::as_u64).unwrap_or_default();

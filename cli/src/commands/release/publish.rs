@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
         "metadata": metadata.iter().map(|(role, content)| file(role, content)).collect::<Vec<_>>(),
         "targets": [file(&manifest.target_path(), manifest.bytes())],
     });
-    let published = client.post("/publications", &body).await.map_err(advise)?;
+    let published = client.post("/publications", &body).await.map_err(|error| advise(error, path))?;
     let keyring = Keyring::of(client.project())?;
     for (role, content) in &metadata {
         keyring.keep(&kept_name(role), content)?;
@@ -59,12 +59,20 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     })
 }
 
-fn advise(error: ClientError) -> anyhow::Error {
+fn advise(error: ClientError, path: &Path) -> anyhow::Error {
+    let is_untrusted = matches!(&error, ClientError::Refused { code, .. } if code == "untrusted");
     let is_conflict = matches!(
         &error,
         ClientError::Refused { code, .. } if matches!(code.as_str(), "version_exists" | "stale_metadata")
     );
     let error = anyhow::Error::from(error);
+    if is_untrusted {
+        let files = path.join("metadata");
+        return error.context(format!(
+            "not published; where others must sign too, they run: flotilla sign --add FILE for the files in {}",
+            files.display()
+        ));
+    }
     if is_conflict {
         return error
             .context("something else was published since this was signed; sign it again, then publish");

@@ -71,7 +71,12 @@ fn renewed(old: &Manifest, args: &Args) -> Result<Manifest> {
     }
     let min_counter = args.min_counter.map_or(old.min_counter, Counter);
     if min_counter < old.min_counter || min_counter > counter {
-        bail!("a fence of {} is not between {} and {}", min_counter.0, old.min_counter.0, counter.0);
+        bail!(
+            "a fence of {} is not between {}, the old release's, and {}, the new one's counter",
+            min_counter.0,
+            old.min_counter.0,
+            counter.0
+        );
     }
     let mut new = old.clone();
     new.version = args.version.clone();

@@ -13,7 +13,7 @@ use crate::folder::ReleaseFolder;
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{TARGETS_DAYS, expiry, short};
 use crate::output::{facts, text};
-use crate::pending::delegated_keys;
+use crate::pending::{Pending, delegated_keys};
 use crate::rotation::Current;
 
 /// Signs a release folder.
@@ -64,17 +64,24 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     let custom = json!({ "counter": manifest.counter, "min_counter": manifest.min_counter });
     let role = role.target(&target, manifest.bytes(), Some(custom));
     let signer = keyring.open(owner)?;
-    folder.write(&format!("metadata/{model}.json"), &role.sign(&[&signer])?)?;
-    let delegator = targets.as_deref().unwrap_or(&current.targets);
-    let (_, threshold) = delegated_keys(delegator, model)?;
-    if threshold > 1 {
-        let file = path.join(format!("metadata/{model}.json"));
+    let signed = role.sign(&[&signer])?;
+    folder.write(&format!("metadata/{model}.json"), &signed)?;
+    let mut metadata = vec![(model.to_owned(), signed)];
+    metadata.extend(targets.clone().map(|targets| ("targets".to_owned(), targets)));
+    let lacking = Pending { metadata, targets: Vec::new() };
+    let lacking = lacking.lacking(Some(&current.root), Some(&current.targets))?;
+    for lacking in &lacking {
+        let file = path.join(format!("metadata/{}.json", lacking.role));
         eprintln!(
-            "{threshold} people must sign: before it is published give {} to the others, who run: \
-             flotilla sign --add FILE",
+            "{} has {} of {} signatures: before it is published the others (keys {}) run: flotilla sign --add {}",
+            lacking.role,
+            lacking.have,
+            lacking.need,
+            lacking.keys.join(", "),
             file.display()
         );
     }
+    let (_, threshold) = delegated_keys(targets.as_deref().unwrap_or(&current.targets), model)?;
     let said = json!({
         "model": model, "version": manifest.version, "digest": manifest.digest(),
         "key_id": signer.public_key().id(), "role_version": role.version(), "is_delegation_new": targets.is_some(), "needed_signatures": threshold,

@@ -17,7 +17,7 @@ use crate::app::AppState;
 use crate::domain::access::Principal;
 use crate::domain::audit::{self, Change};
 use crate::ids::random_bytes;
-use crate::store::releases::{self, ReleaseState};
+use crate::store::releases::{self, Release, ReleaseState};
 use crate::store::{Conn, rollouts};
 use crate::tuf::keys;
 
@@ -147,7 +147,7 @@ async fn find_release(
     let found = releases::get(conn, project, &new.model, &version).await?;
     let found = found.ok_or_else(|| refuse("it was never published"))?;
     if found.state == ReleaseState::Withdrawn {
-        return Err(refuse("it was withdrawn"));
+        return Err(refuse(why_withdrawn(conn, project, &found).await?));
     }
     let release = ReleaseRef { version: found.version, digest: found.digest, counter: found.counter };
     if new.release.as_ref().is_some_and(|given| *given != release) {
@@ -155,6 +155,23 @@ async fn find_release(
     }
     let manifest = Manifest::reopen(&found.manifest, found.digest);
     Ok((release, manifest.map_err(|_| refuse("its stored manifest can't be read"))?))
+}
+
+/// What its publisher did to a release that is no longer to be had.
+async fn why_withdrawn(
+    conn: &mut Conn,
+    project: &ProjectId,
+    found: &Release,
+) -> Result<&'static str, RolloutError> {
+    let all = releases::list(conn, project, &found.model).await?;
+    let valid = all.iter().filter(|release| release.state == ReleaseState::Published);
+    let manifests = valid.filter_map(|release| Manifest::reopen(&release.manifest, release.digest).ok());
+    let is_fenced = manifests.map(|manifest| manifest.min_counter).any(|fence| found.counter < fence);
+    Ok(if is_fenced {
+        "it was withdrawn: a newer release fenced it off by its min_counter"
+    } else {
+        "it was withdrawn: its publisher's metadata names it no longer"
+    })
 }
 
 /// Fills in what was left out.
