@@ -22,6 +22,16 @@ pub(super) struct Lane {
     is_live: bool,
 }
 
+/// A batch on the way.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    first: u64,
+    last: u64,
+    sent_at: Instant,
+    /// A batch that was sent later has arrived: this one may be lost, whatever else moves on.
+    is_overtaken: bool,
+}
+
 /// The sending side of the sliding window.
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -33,8 +43,8 @@ pub(super) struct Pump {
     /// Next number of what is live.
     live: u64,
     live_run: u32,
-    /// First and last number of each batch on the way.
-    outstanding: VecDeque<(u64, u64)>,
+    /// Batches on the way, as they were sent.
+    outstanding: VecDeque<Flight>,
     last_progress: Instant,
     stalls: u32,
 }
@@ -98,7 +108,8 @@ impl Pump {
         if self.outstanding.is_empty() {
             self.last_progress = now;
         }
-        self.outstanding.push_back((lane.from, last_seq));
+        let flight = Flight { first: lane.from, last: last_seq, sent_at: now, is_overtaken: false };
+        self.outstanding.push_back(flight);
         self.advance(lane, last_seq.saturating_add(1));
     }
 
@@ -112,20 +123,22 @@ impl Pump {
 
     /// The server has everything up to `upto_seq`, and these ranges above it.
     pub(super) fn acknowledged(&mut self, upto_seq: u64, ahead: &[(u64, u64)], now: Instant) {
-        let before = self.outstanding.len();
-        self.outstanding.retain(|(first, last)| {
-            let is_ahead = ahead.iter().any(|range| range.0 <= *first && *last <= range.1);
-            *last > upto_seq && !is_ahead
-        });
-        if self.outstanding.len() < before {
-            (self.last_progress, self.stalls) = (now, 0);
-        }
+        let has_arrived = |flight: &Flight| {
+            let is_ahead = ahead.iter().any(|range| range.0 <= flight.first && flight.last <= range.1);
+            flight.last <= upto_seq || is_ahead
+        };
+        let Some(latest) = self.outstanding.iter().rposition(has_arrived) else { return };
+        self.outstanding.iter_mut().take(latest).for_each(|flight| flight.is_overtaken = true);
+        self.outstanding.retain(|flight| !has_arrived(flight));
+        (self.last_progress, self.stalls) = (now, 0);
     }
 
-    /// When to send again if nothing is acknowledged until then; later after each stall.
+    /// When to send again if nothing is acknowledged until then; later after each stall. Progress of later batches
+    /// gives an overtaken one no more time: live telemetry would hide a lost backlog for ever.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let wait = self.ack_timeout.saturating_mul(2_u32.saturating_pow(self.stalls.min(5)));
-        (!self.outstanding.is_empty()).then(|| self.last_progress + wait)
+        let due = |flight: &Flight| if flight.is_overtaken { flight.sent_at } else { self.last_progress };
+        self.outstanding.iter().map(|flight| due(flight) + wait).min()
     }
 
     /// The deadline has passed: all of it goes again, in plain order. A server that names no ranges gets on with that.
@@ -200,6 +213,22 @@ mod tests {
         let lane = pump.next(12).unwrap();
         pump.sent(lane, 12, now);
         assert_eq!(pump.deadline(), Some(now + TIMEOUT));
+    }
+
+    #[test]
+    fn a_lost_batch_goes_again_though_later_ones_arrive() {
+        let (mut pump, now) = pump(10);
+        let lane = pump.next(10).unwrap();
+        pump.sent(lane, 10, now);
+        for second in 1..=19 {
+            let (now, seq) = (now + Duration::from_secs(second), 10 + second);
+            let lane = pump.next(seq).unwrap();
+            pump.sent(lane, seq, now);
+            pump.acknowledged(0, &[(11, seq)], now);
+        }
+        assert_eq!(pump.deadline(), Some(now + TIMEOUT), "what is live has not moved it");
+        pump.stalled(now + TIMEOUT);
+        assert_eq!(pump.next(29).map(|lane| lane.from), Some(1));
     }
 
     #[test]

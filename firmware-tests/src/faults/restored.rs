@@ -14,7 +14,8 @@ use super::world::{PATIENCE, World};
 const AGENT: usize = 1;
 
 pub(super) fn play(world: &mut World) -> Result<Outcome> {
-    world.stop_feeding()?;
+    // Nothing is counted any more: earlier faults took devices away from under their applications.
+    world.feeders.clear();
     let state = world.agents[AGENT].folder().join("state");
     let image = state.with_file_name("state.image");
     world.agents[AGENT].stop();
