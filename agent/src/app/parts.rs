@@ -12,7 +12,9 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::words::{self, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over};
 use super::{AppError, Run, terms};
 use crate::config::{self, Config};
-use crate::health::{Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
+use crate::health::{
+    Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor, give_back_in_time,
+};
 use crate::inputs;
 use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
 use crate::monitor::{Monitor, Shadow};
@@ -280,6 +282,10 @@ impl Common {
         let (pulse, stop_watchdog) = (self.pulse.clone(), stop.clone());
         supervisor.once("settling", async move {
             tokio::select! { () = stop.cancelled() => {}, () = settled => {} }
+        });
+        let stop_pages = supervisor.stop_signal();
+        supervisor.once("pages", async move {
+            tokio::select! { () = stop_pages.cancelled() => {}, () = give_back_in_time() => {} }
         });
         supervisor.once("watchdog", async move {
             tokio::select! { () = stop_watchdog.cancelled() => {}, () = pulse.feed_watchdog() => {} }

@@ -9,6 +9,7 @@ mod hardware;
 mod logs;
 mod memory;
 mod notify;
+mod pages;
 mod problem;
 mod supervisor;
 
@@ -19,5 +20,6 @@ pub use hardware::read_hardware;
 pub use logs::LogRing;
 pub use memory::{Bounds, Footprint, resident_bytes};
 pub use notify::{BEAT_EVERY, Pulse, ready, stopping};
+pub use pages::give_back_in_time;
 pub use problem::{Problem, ProblemKind, ShownProblem};
 pub use supervisor::Supervisor;
