@@ -12,7 +12,9 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::words::{self, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over};
 use super::{AppError, Run, terms};
 use crate::config::{self, Config};
-use crate::health::{Breaker, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
+use crate::health::{
+    Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor, give_back_in_time,
+};
 use crate::inputs;
 use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
 use crate::monitor::{Monitor, Shadow};
@@ -36,6 +38,7 @@ pub(super) struct Common {
     pub(super) spool: SpoolHandle,
     pub(super) links: watch::Sender<Arc<Links>>,
     pub(super) pulse: Pulse,
+    pub(super) footprint: Footprint,
 }
 
 /// Everything between configuration and running tasks.
@@ -86,6 +89,7 @@ impl Parts {
             spool,
             links: watch::Sender::new(Arc::new(links)),
             pulse: Pulse::default(),
+            footprint: Footprint::new(config.health.memory),
             config: Arc::new(config),
         };
         let mut parts = Self {
@@ -150,7 +154,7 @@ impl Parts {
         let common = self.common.clone();
         let (core_ends, session_ends, link) = channels(changes);
         let reported = session_ends.reported.clone();
-        let problems = words::problems(reported.clone(), common.spool.clone());
+        let problems = words::problems(reported.clone(), common.spool.clone(), common.footprint.clone());
         let labels = common.config.device.labels.clone();
         let hello =
             hello(common.run.clone(), labels, reported.clone(), common.spool.clone(), problems.clone());
@@ -189,6 +193,7 @@ impl Parts {
             boot: self.boot,
             links: common.links.subscribe(),
             hardware: common.run.hardware.clone(),
+            footprint: common.footprint.clone(),
             observer: Arc::new(Watching(common.monitor.clone(), common.table.clone())),
             reports: ends.reports,
             tasks: ends.tasks,
@@ -277,6 +282,10 @@ impl Common {
         let (pulse, stop_watchdog) = (self.pulse.clone(), stop.clone());
         supervisor.once("settling", async move {
             tokio::select! { () = stop.cancelled() => {}, () = settled => {} }
+        });
+        let stop_pages = supervisor.stop_signal();
+        supervisor.once("pages", async move {
+            tokio::select! { () = stop_pages.cancelled() => {}, () = give_back_in_time() => {} }
         });
         supervisor.once("watchdog", async move {
             tokio::select! { () = stop_watchdog.cancelled() => {}, () = pulse.feed_watchdog() => {} }

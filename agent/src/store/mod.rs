@@ -9,6 +9,7 @@ mod budget;
 mod layout;
 mod merge;
 mod opening;
+mod patience;
 mod policy;
 mod records;
 mod room;

@@ -11,6 +11,7 @@ mod hardware;
 mod input;
 mod ipv6;
 mod keys;
+mod limits;
 mod model;
 mod offline;
 mod power;
@@ -66,6 +67,8 @@ enum Fault {
     Proxy,
     /// Certificates that hold for seconds.
     Renewal,
+    /// The agent's own bounds of memory and processor.
+    Limits,
     /// A release for other hardware.
     Hardware,
     /// The server is killed in the middle of telemetry and of a rollout.
@@ -130,6 +133,7 @@ impl Fault {
             Self::Ipv6 => ipv6::play(world),
             Self::Proxy => proxy::play(world),
             Self::Renewal => renewal::play(world),
+            Self::Limits => limits::play(world),
             Self::Hardware => hardware::play(world),
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),

@@ -9,7 +9,7 @@ mod aarch64;
 mod column;
 mod engine;
 mod figures;
-mod models;
+pub(super) mod models;
 mod profile;
 mod table;
 mod userland;
