@@ -299,7 +299,7 @@ export const en = {
   'rollout.taskList': 'Devices',
   'rollout.noTasks': 'No device is part of it yet',
   'rollout.gates': 'Gates and evidence',
-  'rollout.noGates': 'This stage has no gates of its own yet',
+  'rollout.noGates': 'This stage has no gates: it passes once its devices are through',
   'rollout.noEvidence': 'Not judged yet',
   'rollout.journal': 'Journal',
   'rollout.noJournal': 'Nothing happened yet',
@@ -342,6 +342,9 @@ export const en = {
   'gate.verdict': 'Verdict',
   'gate.because': 'Why',
   'gate.arithmetic': 'Arithmetic',
+  'gate.leftOut': 'Not counted, because their inputs alone drift: {devices}',
+  'gate.notJudged':
+    'Not judged in this stage: {gates}. It has gates of its own, or leaves no device to compare with.',
   'gate.window': 'Window',
   'gate.passed': 'Passed',
   'gate.failed': 'Failed',

@@ -301,7 +301,7 @@ export const ptBr: Catalogue = {
   'rollout.taskList': 'Dispositivos',
   'rollout.noTasks': 'Nenhum dispositivo participa ainda',
   'rollout.gates': 'Barreiras e evidências',
-  'rollout.noGates': 'Esta etapa ainda não tem barreiras',
+  'rollout.noGates': 'Esta etapa não tem barreiras: passa assim que seus dispositivos terminam',
   'rollout.noEvidence': 'Ainda não avaliada',
   'rollout.journal': 'Diário',
   'rollout.noJournal': 'Nada aconteceu ainda',
@@ -343,6 +343,9 @@ export const ptBr: Catalogue = {
   'gate.verdict': 'Veredito',
   'gate.because': 'Por quê',
   'gate.arithmetic': 'Aritmética',
+  'gate.leftOut': 'Não contados, porque só as suas entradas se desviam: {devices}',
+  'gate.notJudged':
+    'Não julgado nesta etapa: {gates}. Ela tem barreiras próprias ou não deixa dispositivo para comparar.',
   'gate.window': 'Janela',
   'gate.passed': 'Passou',
   'gate.failed': 'Falhou',
