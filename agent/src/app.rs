@@ -59,6 +59,7 @@ pub fn terms(config: &config::Link) -> link::http::Terms {
     link::http::Terms {
         connect: config.connect_timeout,
         min_rate_bytes_s: config.min_rate_bytes_s,
+        rate_window: link::http::RATE_WINDOW,
         max_rate_bytes_s: config.max_rate_bytes_s,
         proxies: config.proxies.clone(),
     }

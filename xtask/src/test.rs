@@ -173,6 +173,7 @@ fn story_and_browser() -> Result<()> {
 fn firmware() -> Result<()> {
     tools::ensure(&tools::QEMU_AARCH64)?;
     tools::ensure_file(&tools::LIBFAKETIME)?;
+    tools::ensure(&tools::PYTHON)?;
     let binaries = builds::binaries()?;
     let agent = package::agent("aarch64-unknown-linux-musl", Profile::Quick)?;
     let folder = binaries.agent.parent().context("a binary lies in a folder")?;

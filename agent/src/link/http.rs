@@ -28,8 +28,8 @@ use tokio::time::Instant;
 use crate::config::{Proxies, Proxy};
 use crate::durable::DurableError;
 
-/// The minimum rate is judged over this long.
-const RATE_WINDOW: Duration = Duration::from_secs(30);
+/// What the minimum rate is judged over in use.
+pub const RATE_WINDOW: Duration = Duration::from_secs(30);
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,8 @@ pub struct Terms {
     pub connect: Duration,
     /// Least average rate in bytes per second.
     pub min_rate_bytes_s: u64,
+    /// The least rate is judged over this long; a small answer may take twice as long.
+    pub rate_window: Duration,
     /// Highest average rate of a transfer in bytes per second; 0 for none.
     pub max_rate_bytes_s: u64,
     /// Which proxy stands before which host.
@@ -212,6 +214,11 @@ impl Http {
                 let response = self.expect_success(&url, response).await?;
                 if response.status() != StatusCode::PARTIAL_CONTENT {
                     sink.restart().map_err(disk("truncate"))?;
+                } else if !begins_at(&response, sink.length) {
+                    // Joined to what is here it would only fail later, and after all of it had come.
+                    sink.restart().map_err(disk("truncate"))?;
+                    let why = "it answered with another part than was asked for".into();
+                    return Err(FetchError::Network { url, why });
                 }
                 self.stream(&url, response, max_bytes, &mut sink, part).await?;
             }
@@ -228,15 +235,19 @@ impl Http {
         sink: &mut Sink,
         part: &Path,
     ) -> Result<(), FetchError> {
+        let rate_window = self.terms.rate_window;
         let mut pace = Pace::new(self.terms.max_rate_bytes_s);
         let mut body = response.into_body();
         let (mut window, mut at_window) = (Instant::now(), sink.length);
-        let least = self.terms.min_rate_bytes_s.saturating_mul(RATE_WINDOW.as_secs());
+        let least = u64::try_from(self.terms.rate_window.as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(self.terms.min_rate_bytes_s)
+            / 1000;
         loop {
-            let frame = tokio::time::timeout_at(window + RATE_WINDOW, body.frame()).await;
-            if window.elapsed() >= RATE_WINDOW {
+            let frame = tokio::time::timeout_at(window + rate_window, body.frame()).await;
+            if window.elapsed() >= rate_window {
                 if sink.length - at_window < least {
-                    return Err(FetchError::TooSlow { url: url.into(), bound_s: RATE_WINDOW.as_secs() });
+                    return Err(FetchError::TooSlow { url: url.into(), bound_s: rate_window.as_secs() });
                 }
                 (window, at_window) = (Instant::now(), sink.length);
             }
@@ -309,12 +320,18 @@ impl Http {
             }
             Ok(())
         };
-        let bound = RATE_WINDOW * 2;
+        let bound = self.terms.rate_window * 2;
         match tokio::time::timeout(bound, all).await {
             Ok(result) => result.map(|()| bytes),
             Err(_) => Err(FetchError::TooSlow { url: url.into(), bound_s: bound.as_secs() }),
         }
     }
+}
+
+/// Whether a partial answer says that it begins at this byte.
+fn begins_at(response: &Response<Incoming>, from: u64) -> bool {
+    let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()) == Some(from)
 }
 
 fn client<C>(tls: &Arc<ClientConfig>, connector: C) -> Client<HttpsConnector<C>, Full<Bytes>>
@@ -429,14 +446,6 @@ impl Sink {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transfer_keeps_below_its_rate_and_none_means_none() {
-        let mut pace = Pace::new(1000);
-        let due: Vec<_> = (0..3).map(|_| pace.due(500)).collect();
-        assert_eq!(due, [500, 1000, 1500].map(|millis| Some(Duration::from_millis(millis))));
-        assert_eq!(Pace::new(0).due(usize::MAX), None);
-    }
-}
+pub(crate) mod origin;
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::core::Core;
 use super::machine::{Held, Record, Task};
 use super::memory;
 use super::selftest::{cause, shelf_cause};
-use super::transport;
+use super::transport::{self, Carrier};
 use crate::health::disk;
 use crate::retry;
 
@@ -129,9 +129,18 @@ async fn fetch_blobs(
     let older = active.and_then(|held| Some((core.shelf.manifest(held.release.digest).ok()?, held)));
     for blob in manifest.blobs_for(variant) {
         let base = older.as_ref().and_then(|(older, held)| counterpart(older, held, manifest, blob));
-        transport::bring(core, blob, base, part_name(manifest, blob)).await?;
+        transport::bring(&carrier(core), blob, base, part_name(manifest, blob)).await?;
     }
     Ok(())
+}
+
+/// The way to the server may be another one by the next blob.
+fn carrier(core: &Core) -> Carrier {
+    Carrier {
+        http: core.http(),
+        shelf: core.shelf.clone(),
+        delta_max_memory_bytes: core.config.delta_max_memory_bytes,
+    }
 }
 
 /// Disk preflight: everything that is missing, and once more the largest of it, which may lie here encoded and

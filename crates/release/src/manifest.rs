@@ -301,7 +301,7 @@ impl Manifest {
 }
 
 /// The path of a release's target.
-pub(crate) fn target_path(model: &ModelName, version: &Version) -> String {
+pub fn target_path(model: &ModelName, version: &Version) -> String {
     format!("models/{model}/{version}/manifest.json")
 }
 

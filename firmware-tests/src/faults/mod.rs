@@ -19,10 +19,12 @@ mod proxy;
 mod renewal;
 mod restored;
 mod server;
+mod server_keys;
 mod shadow;
 mod stolen;
 mod tampered;
 mod telemetry;
+mod thief;
 mod world;
 
 use std::path::PathBuf;
@@ -85,6 +87,8 @@ enum Fault {
     Fence,
     /// The whole server is in an attacker's hands.
     Stolen,
+    /// The server's own keys, which somebody copied, are replaced while the fleet runs.
+    ServerKeys,
     /// The device's disk is full.
     Disk,
     /// The device boots in 1970.
@@ -142,6 +146,7 @@ impl Fault {
             Self::Keys => keys::play(world),
             Self::Fence => fence::play(world),
             Self::Stolen => stolen::play(world),
+            Self::ServerKeys => server_keys::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
             Self::Offline => offline::play(world),

@@ -66,7 +66,8 @@ impl Fleet {
         self.cli.run_with(&args, &env).map(drop)
     }
 
-    fn passphrase(&self) -> (&'static str, &str) {
+    /// The environment variable that opens the publisher's keys.
+    pub fn passphrase(&self) -> (&'static str, &str) {
         ("FLOTILLA_PASSPHRASE", &self.password)
     }
 
