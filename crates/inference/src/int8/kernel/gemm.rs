@@ -11,7 +11,7 @@ use super::level::Level;
 use super::panels::{Block, Packing, Panels};
 use super::requant::Requant;
 use super::spec::ConvSpec;
-use super::tile::{self, Addend, Finish, Job, Parts, Places, Sink};
+use super::tile::{self, Addend, Finish, Job, Lines, Parts, Places, Sink};
 use std::ops::Range;
 
 /// A convolution's packed weights and how they are multiplied.
@@ -29,6 +29,9 @@ const MAX_PIXELS: usize = 256;
 
 /// Pixels at a time, at least: the weights are read once for them.
 const MIN_PIXELS: usize = 60;
+
+/// Pixels of a line, at least, for the kernels that take 16 of them at once.
+const MIN_WIDTH: usize = 12;
 
 impl Gemm {
     pub(super) fn pack(
@@ -132,6 +135,7 @@ impl Gemm {
             weights: &self.panels.weights.bytes()[block.start..][..block.bytes()],
             bias: &self.panels.bias[block.out..][..block.columns],
             parts: rows.parts,
+            lines: rows.lines,
         }
     }
 
@@ -147,15 +151,15 @@ impl Gemm {
         let stride = self.panels.longest();
         let way = self.way(&from, to);
         let grid = if way == Way::Image { Grid::over(to, layout) } else { Grid::dense(to) };
-        let step = step(grid.pixels(), if way == Way::Image { 0 } else { stride }, self.level);
+        let is_copied = matches!(way, Way::Apart | Way::Copies);
+        let step = step(grid.pixels(), if is_copied { stride } else { 0 }, self.level);
+        let step = if way == Way::Lines { step.next_multiple_of(to.width) } else { step };
         let copied = if way == Way::Copies { step * stride + Layout::SLACK } else { 0 };
         let work = tile::work_bytes(self.level, stride);
         scratch.bytes.reserve(copied + work);
         let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(work);
         let next = scratch.sequence.after(Region::new(self.panels.weights.bytes()));
-        let corner = layout.pixel(0, 0, 0)
-            - spec.pads.top * layout.row_bytes()
-            - spec.pads.left * layout.pixel_bytes();
+        let corner = corner(spec, layout);
         let mut runs = (Vec::new(), 0);
         for first in (0..grid.pixels()).step_by(step) {
             let pixels = first..(first + step).min(grid.pixels());
@@ -164,7 +168,7 @@ impl Gemm {
                 let start = other.pixel(0, 0, 0);
                 grid.places(pixels.clone(), Steps::new(other, [1, 1]), start, &mut scratch.others);
             }
-            if matches!(way, Way::Apart | Way::Copies) {
+            if is_copied {
                 grid.places(pixels.clone(), Steps::new(layout, spec.stride), corner, &mut scratch.starts);
             }
             let mut gathered = None;
@@ -180,15 +184,18 @@ impl Gemm {
                     gathered = Some(window);
                 }
                 let parts = |starts| Some(Parts { starts, offsets: &runs.0, bytes: runs.1 });
-                let pixel = layout.pixel_bytes();
+                let steps = Steps::new(layout, spec.stride);
                 let (data, stride, parts) = match way {
-                    Way::Direct => (&data[first * pixel..], pixel, None),
-                    Way::Image => (&data[corner + first * pixel..], pixel, parts(None)),
+                    Way::Direct => (&data[first * steps.pixel..], steps.pixel, None),
+                    Way::Image => (&data[corner + first * steps.pixel..], steps.pixel, parts(None)),
+                    Way::Lines => (&data[corner + first / to.width * steps.row..], steps.pixel, parts(None)),
                     Way::Apart => (data, 0, parts(Some(&scratch.starts))),
                     Way::Copies => (&*copies, stride, None),
                 };
+                let lines = Lines { width: to.width, step: steps.row };
+                let lines = Some(lines).filter(|_| way == Way::Lines);
                 let turn = Turn {
-                    rows: Rows { data, stride, count: pixels.len(), parts },
+                    rows: Rows { data, stride, count: pixels.len(), parts, lines },
                     block,
                     ahead: self.ahead(index, [first == 0, is_last], next),
                     first,
@@ -206,18 +213,35 @@ impl Gemm {
         if self.panels.taps.len() == 1 && spec.is_pointwise() && layout.is_dense() {
             return Way::Direct;
         }
-        let fits = |block| self.runs(spec, layout, block).1.is_multiple_of(64);
-        // Pixels of the border are multiplied as well: not too many of them.
-        let is_worth = Grid::over(to, layout).pixels() <= 2 * to.pixels();
-        if from.may_leave_gaps
-            && tile::takes_images(self.level)
-            && spec.stride == [1, 1]
-            && is_worth
-            && self.panels.blocks.iter().all(fits)
+        if tile::takes_images(self.level)
+            && let Some(way) = self.image_way(from, to)
         {
-            return Way::Image;
+            return way;
         }
         if tile::takes_parts(self.level, self.panels.longest()) { Way::Apart } else { Way::Copies }
+    }
+
+    /// Whether rows can be taken where they lie in the image, for levels that can.
+    fn image_way(&self, From { spec, input, may_leave_gaps, .. }: &From<'_>, to: &Layout) -> Option<Way> {
+        let layout = input.layout();
+        let steps = Steps::new(layout, spec.stride);
+        let last_row = to.height.saturating_sub(1) * steps.row + (to.width.max(tile::LINE_ROWS) - 1) * steps.pixel;
+        let mut may_be_lines = layout.batch == 1 && to.width >= MIN_WIDTH;
+        for block in &self.panels.blocks {
+            let (offsets, bytes) = self.runs(spec, layout, block);
+            if !bytes.is_multiple_of(64) {
+                return None;
+            }
+            let end = corner(spec, layout) + block.window + last_row;
+            let end = end + offsets.iter().max().copied().unwrap_or(0) + bytes;
+            may_be_lines &= end <= input.data().len();
+        }
+        // Pixels of the border are multiplied as well: not too many of them.
+        let is_worth = Grid::over(to, layout).pixels() <= 2 * to.pixels();
+        if *may_leave_gaps && spec.stride == [1, 1] && is_worth {
+            return Some(Way::Image);
+        }
+        may_be_lines.then_some(Way::Lines)
     }
 
     /// What lies one behind the other in the input: from an output pixel's corner to each run, and its bytes.
@@ -230,6 +254,11 @@ impl Gemm {
         });
         (taps.collect(), run * block.window_bytes)
     }
+}
+
+/// Where the window of the first output pixel starts in the input.
+fn corner(spec: &ConvSpec, from: &Layout) -> usize {
+    from.pixel(0, 0, 0) - spec.pads.top * from.row_bytes() - spec.pads.left * from.pixel_bytes()
 }
 
 /// How many of `pixels` to take at a time, so that no few are left for a turn of their own.
@@ -245,6 +274,8 @@ enum Way {
     Direct,
     /// A row's parts lie apart, at the same places behind each pixel of the input, the border's included.
     Image,
+    /// The same, but behind the pixels of each line of the output.
+    Lines,
     /// A row's parts lie apart.
     Apart,
     /// The parts are copied.
@@ -284,6 +315,7 @@ struct Rows<'a> {
     stride: usize,
     count: usize,
     parts: Option<Parts<'a>>,
+    lines: Option<Lines>,
 }
 
 /// Distances from one output pixel to the next.

@@ -47,8 +47,30 @@ pub(super) struct Job<'a> {
     /// Where the parts of each row lie, if not one behind the other; only for levels with [`takes_parts`] or
     /// [`takes_images`].
     pub(super) parts: Option<Parts<'a>>,
+    /// Rows that lie in lines; only for levels with [`takes_images`].
+    pub(super) lines: Option<Lines>,
     /// Weights to fetch meanwhile.
     pub(super) ahead: Region,
+}
+
+/// Rows in lines that lie further apart than the rows of one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lines {
+    /// Rows of a line.
+    pub(super) width: usize,
+    /// From one line to the next.
+    pub(super) step: usize,
+}
+
+/// Rows that a kernel for lines reads at once, whether or not a line has as many.
+pub(super) const LINE_ROWS: usize = 16;
+
+impl Lines {
+    /// Where the last row that is read starts.
+    fn last(self, count: usize, stride: usize) -> Option<usize> {
+        let down = (count / self.width.max(1)).checked_sub(1)?.checked_mul(self.step)?;
+        down.checked_add((self.width.max(LINE_ROWS) - 1).checked_mul(stride)?)
+    }
 }
 
 /// Rows whose parts lie apart, as the rows of a window do in an image.
@@ -82,7 +104,13 @@ impl Job<'_> {
         assert!(self.k > 0 && self.k.is_multiple_of(4), "length of a row");
         assert_eq!(self.weights.len(), padded * self.columns(), "weights of a block");
         assert!(self.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
-        let last = self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride));
+        let last = match self.lines {
+            Some(lines) => {
+                assert!(self.count.is_multiple_of(lines.width), "rows of lines");
+                lines.last(self.count, self.stride)
+            }
+            None => self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride)),
+        };
         let end = if let Some(parts) = self.parts {
             assert!(parts.bytes.is_multiple_of(4), "length of a part");
             assert_eq!(parts.offsets.len() * parts.bytes, self.k, "parts of a row");
@@ -271,6 +299,8 @@ pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
     let fits = |parts: Parts<'_>| parts.starts.is_none() && parts.bytes.is_multiple_of(64);
     let may_be_apart = |parts| takes_parts(level, job.k) || takes_images(level) && fits(parts);
     assert!(job.parts.is_none_or(may_be_apart), "parts of the rows for this level");
+    let may_be_lines = takes_images(level) && job.parts.is_some_and(fits);
+    assert!(job.lines.is_none() || may_be_lines, "lines of rows for this level");
     assert!(
         work.len() >= work_bytes(level, job.k) && work.as_ptr().addr().is_multiple_of(64),
         "memory of a kernel"

@@ -5,7 +5,7 @@
 //! written here. While the multiplier works on some rows, the vector units requantize the sums of those before.
 #![expect(unsafe_code, reason = "tile instructions, and pointers whose bounds `tile::run` asserts")]
 
-use super::super::tile::{Job, Sink};
+use super::super::tile::{Job, Lines, Sink};
 use super::finish512::Writer;
 use super::gemm512;
 use std::arch::asm;
@@ -46,7 +46,7 @@ static CONFIG: Config = {
 pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
     // SAFETY: as this function; a tile of rows needs 16 of them.
     unsafe {
-        if job.count < ROWS || job.k <= SHORT {
+        if job.lines.is_none() && (job.count < ROWS || job.k <= SHORT) {
             return gemm512::run(job, sink);
         }
         asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
@@ -84,36 +84,62 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8])
     }
 }
 
-/// Rows whose sums wait in memory.
+/// Up to 16 rows at equal distances.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// The first, and where it starts.
+    row: usize,
+    at: usize,
+    /// The first and the last but one that count: others are those of the tile before, or not there.
+    wanted: [usize; 2],
+}
+
+/// All rows, line by line. The last tile of a line overlaps the one before, or leaves rows unused.
+fn all_tiles(job: &Job<'_>) -> impl Iterator<Item = Tile> {
+    let (stride, Lines { width, step }) =
+        (job.stride, job.lines.unwrap_or(Lines { width: job.count, step: 0 }));
+    (0..job.count / width.max(1)).flat_map(move |line| {
+        (0..width).step_by(ROWS).map(move |at| {
+            let x = at.min(width.saturating_sub(ROWS));
+            let wanted = [at - x, ROWS.min(width - x)];
+            Tile { row: line * width + x, at: line * step + x * stride, wanted }
+        })
+    })
+}
+
+/// Tiles whose sums wait in memory.
 #[derive(Clone, Copy)]
 struct Waiting {
     work: *const u8,
-    /// The row that the first sums belong to.
-    row: usize,
-    /// Which of the rows are still to be stored.
+    tiles: [Option<Tile>; 2],
+    /// The row of the 32 that comes next.
     next: usize,
-    end: usize,
 }
 
 impl Waiting {
-    /// Stores at most so many.
+    /// Stores at most so many rows.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn store<const NR: usize>(&mut self, most: usize, store: &impl Fn(usize, &[__m512i; NR])) {
-        let end = self.end.min(self.next + most);
-        while self.next < end {
+        let end = (self.next + most).min(2 * ROWS);
+        for row in self.next..end {
+            let Some(tile) = self.tiles[row / ROWS] else { continue };
+            let [first, last] = tile.wanted;
+            if row % ROWS < first || row % ROWS >= last {
+                continue;
+            }
             let mut sums = [_mm512_setzero_si512(); NR];
             for (j, vector) in sums.iter_mut().enumerate() {
-                // SAFETY: the memory is on a cache line and holds `end * NR` vectors.
-                *vector = unsafe { _mm512_load_si512(self.work.add((self.next * NR + j) * LINE).cast()) };
+                // SAFETY: the memory is on a cache line and holds `32 * NR` vectors.
+                *vector = unsafe { _mm512_load_si512(self.work.add((row * NR + j) * LINE).cast()) };
             }
-            store(self.row + self.next, &sums);
-            self.next += 1;
+            store(tile.row + row % ROWS, &sums);
         }
+        self.next = end;
     }
 }
 
-/// Multiplies 32 rows after 32 rows.
+/// Multiplies two tiles after two tiles.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const NR: usize>(job: &Job<'_>, work: *mut u8, store: impl Fn(usize, &[__m512i; NR])) {
@@ -123,30 +149,28 @@ unsafe fn tiles<const NR: usize>(job: &Job<'_>, work: *mut u8, store: impl Fn(us
     let most = (2 * ROWS).div_ceil(passes);
     let mut ahead = job.ahead.walk(job.count.div_ceil(2 * ROWS) * passes);
     // Sums wait in memory while the next rows are multiplied, so that reading them never waits for the stores.
-    let mut waiting = Waiting { work, row: 0, next: 0, end: 0 };
-    let (mut at, mut turn) = (0, 0);
-    while at < job.count {
-        let is_pair = job.count - at > ROWS && job.count >= 2 * ROWS;
-        let rows = if is_pair { 2 * ROWS } else { ROWS };
-        // The last tiles overlap those before rather than being lower.
-        let row = at.min(job.count - rows);
-        // SAFETY: so many rows from `row` on are there, each readable up to k rounded up to 64; `work` holds twice
-        // 32 * NR vectors.
+    let mut waiting = Waiting { work, tiles: [None; 2], next: 2 * ROWS };
+    let (mut all, mut turn) = (all_tiles(job), 0);
+    while let Some(upper) = all.next() {
+        let lower = all.next();
+        // SAFETY: 16 rows from each tile's place on are readable up to k rounded up to 64, which the job's check
+        // made sure of; `work` holds twice 32 * NR vectors.
         unsafe {
             let to = work.add(turn % 2 * 2 * ROWS * NR * LINE);
             let mut meanwhile = || {
                 ahead.fetch();
                 waiting.store(most, &store);
             };
-            if is_pair {
-                pairs::<NR>(job, depth, row, to, &mut meanwhile);
+            let rows = job.rows.as_ptr();
+            if let Some(lower) = lower {
+                let rows = [rows.add(upper.at), rows.add(lower.at)];
+                pairs::<NR>(job, depth, rows, to, &mut meanwhile);
             } else {
-                single::<NR>(job, depth, row, to, &mut meanwhile);
+                single::<NR>(job, depth, rows.add(upper.at), to, &mut meanwhile);
             }
             waiting.store(2 * ROWS, &store);
-            waiting = Waiting { work: to, row, next: at - row, end: rows };
+            waiting = Waiting { work: to, tiles: [Some(upper), lower], next: 0 };
         }
-        at = row + rows;
         turn += 1;
     }
     // SAFETY: as above.
@@ -205,7 +229,7 @@ macro_rules! keep {
     };
 }
 
-/// Sums of 32 rows, starting from the bias, to memory, `[32][NR * 16]`.
+/// Sums of twice 16 rows, starting from the bias, to memory, `[32][NR * 16]`.
 ///
 /// # Safety
 /// So many rows are there, each readable for 64 bytes at each of the steps; `to` holds the sums.
@@ -214,15 +238,14 @@ macro_rules! keep {
 unsafe fn pairs<const NR: usize>(
     job: &Job<'_>,
     depth: Depth<'_>,
-    row: usize,
+    [rows, below]: [*const u8; 2],
     to: *mut u8,
     meanwhile: &mut impl FnMut(),
 ) {
     // SAFETY: the caller's; weights are as long as the rows, NR * 16 biases are read once for each row (stride 0).
     // Only tile registers change.
     unsafe {
-        let rows = job.rows.as_ptr().add(row * job.stride);
-        let (below, lda, ldb) = (ROWS * job.stride, job.stride, NR * LINE);
+        let (lda, ldb) = (job.stride, NR * LINE);
         let lower = to.add(ROWS * ldb);
         for j in (0..NR).step_by(2) {
             let bias = job.bias.as_ptr().cast::<u8>().add(j * LINE);
@@ -238,7 +261,7 @@ unsafe fn pairs<const NR: usize>(
                     multiply!(0, 4, 6);
                     load!(7, weights.add(LINE), ldb);
                     multiply!(1, 4, 7);
-                    load!(5, rows.add(at + below), lda);
+                    load!(5, below.add(at), lda);
                     multiply!(2, 5, 6);
                     multiply!(3, 5, 7);
                     weights = weights.add(ROWS * ldb);
@@ -251,7 +274,7 @@ unsafe fn pairs<const NR: usize>(
                     load!(4, rows.add(at), lda);
                     load!(6, weights, ldb);
                     multiply!(0, 4, 6);
-                    load!(5, rows.add(at + below), lda);
+                    load!(5, below.add(at), lda);
                     multiply!(2, 5, 6);
                     weights = weights.add(ROWS * ldb);
                     meanwhile();
@@ -272,13 +295,12 @@ unsafe fn pairs<const NR: usize>(
 unsafe fn single<const NR: usize>(
     job: &Job<'_>,
     depth: Depth<'_>,
-    row: usize,
+    rows: *const u8,
     to: *mut u8,
     meanwhile: &mut impl FnMut(),
 ) {
     // SAFETY: as in `pairs`.
     unsafe {
-        let rows = job.rows.as_ptr().add(row * job.stride);
         let (lda, ldb) = (job.stride, NR * LINE);
         let bias = job.bias.as_ptr().cast::<u8>();
         let mut weights = job.weights.as_ptr();
