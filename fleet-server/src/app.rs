@@ -14,6 +14,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::bus::EventBus;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::passwords::PasswordThread;
 use crate::domain::rollouts;
 use crate::domain::users::{self, FirstAdmin};
 use crate::downlink::Downlink;
@@ -58,6 +59,8 @@ pub struct AppState {
     pub enrolment: Arc<FailureLimiter>,
     /// Slows down guessing of passwords.
     pub sign_in: Arc<users::SignInLimiter>,
+    /// Hashes and checks passwords.
+    pub passwords: PasswordThread,
     /// Random name of this process, for leases.
     pub instance: Arc<str>,
     /// Live streams that may still be opened.
@@ -115,6 +118,9 @@ pub enum StartError {
     /// The key file of the server's own signing keys can't be used.
     #[error("the server's own signing keys can't be used")]
     Seal(#[from] SealError),
+    /// The system has no thread left.
+    #[error("a thread can't be started")]
+    Thread(#[source] std::io::Error),
     /// The embedded broker can't be set up.
     #[error("the embedded broker can't be set up")]
     Broker(#[from] BrokerError),
@@ -255,6 +261,7 @@ async fn open(
         bus: EventBus::default(),
         urls: Arc::new(PublicUrls::new(&config, bound)),
         sign_in: Arc::new(users::SignInLimiter::new(config.sessions.failures_per_minute)),
+        passwords: PasswordThread::start().map_err(StartError::Thread)?,
         instance: hex::encode(ids::random_bytes::<8>()).into(),
         seal: Arc::new(SealKey::load_or_create(&config.data_dir.join("online-keys.seal"))?),
         enrolment: Arc::new(FailureLimiter::new(FAILED_ENROLMENTS)),

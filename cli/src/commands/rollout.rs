@@ -12,6 +12,9 @@ use crate::output::{facts, items, table, text};
 /// States that nothing follows.
 const ENDED: [&str; 6] = ["completed", "aborted", "rolled_back", "superseded", "invalidated", "denied"];
 
+/// Why a gate of the plan doesn't hold in a stage.
+const NOT_JUDGED: &str = "the stage has gates of its own, or leaves no device to compare with";
+
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -279,6 +282,10 @@ fn stage_rows(rollout: &Value, stage: &Value) -> Vec<Vec<String>> {
     for gate in gates.into_iter().flatten() {
         let cells = ["/metric", "/verdict", "/because"].map(|pointer| text(gate, pointer));
         rows.push([&[String::new(), String::new()], cells.as_slice()].concat());
+    }
+    for label in stage["not_judged"].as_array().filter(|_| !rows.is_empty()).into_iter().flatten() {
+        let cells = ["", "", label.as_str().unwrap_or_default(), "not judged", NOT_JUDGED];
+        rows.push(cells.map(ToOwned::to_owned).to_vec());
     }
     if rows.is_empty() {
         rows.push(vec![String::new(); 5]);

@@ -130,6 +130,10 @@ fn stage_problems(rollout: &Rollout, i: u16, stage: &DryStage, problems: &mut Ve
             problem(true, format!("{} of {} {why}", gate.label(), stage.name));
         }
     }
+    for gate in rollout.plan().not_judged(i).into_iter().filter(|_| stage.controls == 0) {
+        let why = "no device would still run an old release to compare with";
+        problem(false, format!("{} isn't judged in {}: {why}", gate.label(), stage.name));
+    }
     for gate in rollout.gates(i).iter().filter(|g| g.metric.is_counted()) {
         if gate.min_sample > count(&stage.devices) {
             let why = format!("asks for {} devices, the stage has {}", gate.min_sample, stage.devices.len());

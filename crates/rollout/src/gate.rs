@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use protocol::UnixMillis;
 use protocol::message::CauseKind;
+use protocol::{DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Amount;
@@ -193,6 +193,10 @@ pub struct Evidence {
     /// How it was computed, in one line: formula, bins, devices.
     #[serde(default)]
     pub arithmetic: String,
+    /// Devices of either side that were not counted, because their inputs alone drift: what is wrong with them is
+    /// not the release's doing, nor would it be fair to the other side.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<DeviceId>,
 }
 
 /// What a gate says now.
@@ -361,6 +365,7 @@ mod tests {
             control: Some(sample(0.97)),
             worse: Some(Interval { low, high, confidence: 0.95 }),
             arithmetic: String::new(),
+            left_out: vec![],
         }]
     }
 

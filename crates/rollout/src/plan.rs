@@ -215,6 +215,13 @@ impl StagePlan {
 }
 
 impl Plan {
+    /// The plan's gates that compare with a control group and that this stage (from 0) has left out.
+    pub fn not_judged(&self, stage: u16) -> Vec<&Gate> {
+        let own = self.stages.get(usize::from(stage)).and_then(|stage| stage.gates.as_ref());
+        let is_left_out = |gate: &&Gate| own.is_some_and(|own| !own.contains(gate));
+        self.gates.iter().filter(|gate| gate.needs_control()).filter(is_left_out).collect()
+    }
+
     /// A plan with everything by default but the stages.
     pub fn new(model: ModelName, release: ReleaseRef, stages: Vec<StagePlan>) -> Self {
         Self {

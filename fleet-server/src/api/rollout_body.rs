@@ -96,6 +96,9 @@ pub struct RolloutStage {
     pub decided_at: Option<Timestamp>,
     /// Its gates with their evidence.
     pub gates: Vec<RolloutGate>,
+    /// Gates of the plan that compare with a control group and don't hold here, e.g. because the stage leaves no
+    /// device to compare with.
+    pub not_judged: Vec<String>,
 }
 
 /// A gate with its evidence.
@@ -129,6 +132,8 @@ pub struct GateEvidence {
     pub worse: Option<GateInterval>,
     /// The arithmetic in words.
     pub arithmetic: String,
+    /// Devices of either side that were not counted, because their inputs alone drift.
+    pub left_out: Vec<String>,
     /// Begin of the measured time.
     pub from: Timestamp,
     /// End of the measured time.
@@ -323,6 +328,7 @@ fn stage_body(rollout: &Rollout, i: u16, stage: &rollout::Stage) -> RolloutStage
         measured_at: stage.measured_at.map(Timestamp),
         decided_at: stage.decided_at.map(Timestamp),
         gates: gates.collect(),
+        not_judged: rollout.plan().not_judged(i).into_iter().map(rollout::Gate::label).collect(),
     }
 }
 
@@ -336,6 +342,7 @@ impl From<&Evidence> for GateEvidence {
             control: evidence.control.map(sample),
             worse: evidence.worse.map(interval),
             arithmetic: evidence.arithmetic.clone(),
+            left_out: evidence.left_out.iter().map(ToString::to_string).collect(),
             from: evidence.from.into(),
             to: evidence.to.into(),
         }

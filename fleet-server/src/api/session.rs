@@ -17,6 +17,7 @@ use super::users::GrantBody;
 use crate::app::AppState;
 use crate::domain::access::{Principal, Proof};
 use crate::domain::audit::{self, Change};
+use crate::domain::passwords::Busy;
 use crate::domain::users::{forget_first_password, hash_password, password_problem, verify_password};
 use crate::ids::{secret_hash, secret_text};
 use crate::listener::Peer;
@@ -138,8 +139,7 @@ async fn change_password(
     if let Some(problem) = password_problem(&user.username, &body.new_password) {
         return Err(ApiError::unprocessable("password_weak", problem));
     }
-    user.password_hash =
-        blocking(move || hash_password(&body.new_password)).await?.map_err(|e| ApiError::internal(&e))?;
+    user.password_hash = hash(&state, body.new_password).await?;
     user.must_change_password = false;
     user.updated_at = state.clock.now();
     let (secret, now) = (secret_text(""), state.clock.now());
@@ -158,21 +158,20 @@ async fn change_password(
 
 async fn check_password(state: &AppState, address: Option<IpAddr>, body: &SignIn) -> ApiResult<users::User> {
     let now = state.clock.now();
-    if let Some(wait_s) = state.sign_in.wait_s(&body.username, address, now) {
-        return Err(ApiError::too_many("Too many wrong passwords; wait a little.", wait_s));
-    }
+    let too_many = |wait_s| ApiError::too_many("Too many wrong passwords; wait a little.", wait_s);
+    state.sign_in.begin(&body.username, address, now).map_err(too_many)?;
     let user =
         users::get(&mut *state.store.read().await?, &body.username).await?.filter(|user| !user.is_disabled);
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     let password = body.password.clone();
-    let is_right = blocking(move || verify_password(&password, hash.as_deref())).await?;
+    let is_right =
+        state.passwords.run(move || verify_password(&password, hash.as_deref())).await.map_err(busy)?;
     match user {
         Some(user) if is_right => {
-            state.sign_in.succeeded(&user.username);
+            state.sign_in.succeeded(&user.username, address, now);
             Ok(user)
         }
         _ => {
-            state.sign_in.failed(&body.username, address, now);
             record_refusal(state, address, &body.username).await?;
             Err(ApiError::unauthenticated("wrong_password", "Name or password is wrong."))
         }
@@ -190,9 +189,14 @@ async fn record_refusal(state: &AppState, address: Option<IpAddr>, username: &st
     Ok(tx.commit().await?)
 }
 
-/// Argon2 takes tens of milliseconds: never on an async thread.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| ApiError::internal(&e))
+/// The hash of a new password.
+pub(super) async fn hash(state: &AppState, password: String) -> ApiResult<String> {
+    let hashed = state.passwords.run(move || hash_password(&password)).await.map_err(busy)?;
+    hashed.map_err(|e| ApiError::internal(&e))
+}
+
+fn busy(_: Busy) -> ApiError {
+    ApiError::unavailable("busy", "Too many passwords are being checked; try again in a moment.", 2)
 }
 
 fn address_of(peer: Option<Extension<ConnectInfo<Peer>>>) -> Option<IpAddr> {

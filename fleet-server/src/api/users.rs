@@ -9,12 +9,12 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult, ErrorBody};
 use super::extract::{Admin, Everywhere, Json, Path};
-use super::session::blocking;
+use super::session::hash;
 use super::types::{List, Timestamp, UserPath};
 use crate::app::AppState;
 use crate::domain::access::{Grant, Role, Scope};
 use crate::domain::audit::{self, Change};
-use crate::domain::users::{hash_password, is_username, one_time_password};
+use crate::domain::users::{is_username, one_time_password};
 use crate::store::{Conn, projects, sessions, users};
 
 /// The routes of this file.
@@ -132,7 +132,7 @@ async fn create(
         return Err(ApiError::unprocessable("bad_username", message));
     }
     let (password, now) = (one_time_password(), state.clock.now());
-    let password_hash = hash(&password).await?;
+    let password_hash = hash(&state, password.clone()).await?;
     let mut tx = state.store.begin().await?;
     let user = users::User {
         username: body.username,
@@ -170,7 +170,7 @@ async fn update(
     let now = state.clock.now();
     let password = body.reset_password.then(one_time_password);
     let password_hash = match &password {
-        Some(password) => Some(hash(password).await?),
+        Some(password) => Some(hash(&state, password.clone()).await?),
         None => None,
     };
     let mut tx = state.store.begin().await?;
@@ -214,11 +214,6 @@ async fn delete(
     audit::record(&mut tx, &change).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn hash(password: &str) -> ApiResult<String> {
-    let password = password.to_owned();
-    blocking(move || hash_password(&password)).await?.map_err(|e| ApiError::internal(&e))
 }
 
 /// Refuses what would lock everybody out.

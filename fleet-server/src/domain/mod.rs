@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audit;
 pub mod drift;
+pub mod passwords;
 pub mod rollouts;
 pub mod users;
 pub mod why;

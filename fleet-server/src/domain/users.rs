@@ -202,11 +202,11 @@ pub fn verify_password(password: &str, hash: Option<&str>) -> bool {
     Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok() && hash.is_some()
 }
 
-/// Counts wrong passwords per user and per address in a sliding minute.
+/// Counts tries of passwords per user and per address in a sliding minute, until one is right.
 #[derive(Debug)]
 pub struct SignInLimiter {
     per_minute: u32,
-    failures: Mutex<HashMap<String, Vec<UnixMillis>>>,
+    tries: Mutex<HashMap<String, Vec<UnixMillis>>>,
 }
 
 /// Names and addresses that are remembered; beyond it all are forgotten, which only helps a guesser who already
@@ -215,41 +215,54 @@ const MAX_REMEMBERED: usize = 100_000;
 const WINDOW_MS: i64 = 60_000;
 
 impl SignInLimiter {
-    /// At most so many failures in a minute.
+    /// At most so many wrong passwords in a minute.
     pub fn new(per_minute: u32) -> Self {
-        Self { per_minute: per_minute.max(1), failures: Mutex::default() }
+        Self { per_minute: per_minute.max(1), tries: Mutex::default() }
     }
 
-    /// Seconds to wait before the next try; `None` when one is allowed now.
-    pub fn wait_s(&self, username: &str, address: Option<IpAddr>, now: UnixMillis) -> Option<u64> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let bound = usize::try_from(self.per_minute).unwrap_or(usize::MAX);
-        let waits = keys(username, address).into_iter().filter_map(|key| {
-            let recent: Vec<_> =
-                failures.get(&key)?.iter().filter(|at| now.millis_since(**at) < WINDOW_MS).collect();
-            let oldest_that_counts = recent.len().checked_sub(bound).and_then(|index| recent.get(index))?;
-            Some((WINDOW_MS - now.millis_since(**oldest_that_counts)) / 1000 + 1)
-        });
-        waits.max().and_then(|seconds| u64::try_from(seconds).ok())
-    }
-
-    /// Notes a wrong password.
-    pub fn failed(&self, username: &str, address: Option<IpAddr>, now: UnixMillis) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() > MAX_REMEMBERED {
-            failures.clear();
+    /// Counts a try as wrong before anyone knows: many at once are held back like many in a row.
+    ///
+    /// # Errors
+    /// Seconds to wait before the next try; this one isn't counted then.
+    pub fn begin(&self, username: &str, address: Option<IpAddr>, now: UnixMillis) -> Result<(), u64> {
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        if tries.len() > MAX_REMEMBERED {
+            tries.clear();
         }
-        for key in keys(username, address) {
-            let times = failures.entry(key).or_default();
+        let keys = keys(username, address);
+        let waits = keys.iter().filter_map(|key| self.wait_s(tries.get(key)?, now));
+        if let Some(seconds) = waits.max() {
+            return Err(u64::try_from(seconds).unwrap_or_default());
+        }
+        for key in keys {
+            let times = tries.entry(key).or_default();
             times.retain(|at| now.millis_since(*at) < WINDOW_MS);
             times.push(now);
         }
+        Ok(())
     }
 
-    /// Forgets a user's failures after a good sign-in; those of the address stay.
-    pub fn succeeded(&self, username: &str) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.remove(&format!("user {username}"));
+    fn wait_s(&self, times: &[UnixMillis], now: UnixMillis) -> Option<i64> {
+        let bound = usize::try_from(self.per_minute).unwrap_or(usize::MAX);
+        let recent: Vec<_> = times.iter().filter(|at| now.millis_since(**at) < WINDOW_MS).collect();
+        let oldest_that_counts = recent.len().checked_sub(bound).and_then(|index| recent.get(index))?;
+        Some((WINDOW_MS - now.millis_since(**oldest_that_counts)) / 1000 + 1)
+    }
+
+    /// The try that began at `began` was right: it doesn't count, nor do the user's earlier ones. Those of the
+    /// address stay.
+    pub fn succeeded(&self, username: &str, address: Option<IpAddr>, began: UnixMillis) {
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = keys(username, address).into_iter();
+        if let Some(user) = keys.next() {
+            tries.remove(&user);
+        }
+        for key in keys {
+            let Some(times) = tries.get_mut(&key) else { continue };
+            if let Some(at) = times.iter().rposition(|at| *at == began) {
+                times.remove(at);
+            }
+        }
     }
 }
 
@@ -296,12 +309,22 @@ mod tests {
         let limiter = SignInLimiter::new(3);
         let address = Some(IpAddr::from([10, 0, 0, 1]));
         for second in 0..3 {
-            assert_eq!(limiter.wait_s("ana", address, UnixMillis(second * 1000)), None);
-            limiter.failed("ana", address, UnixMillis(second * 1000));
+            assert_eq!(limiter.begin("ana", address, UnixMillis(second * 1000)), Ok(()));
         }
-        assert_eq!(limiter.wait_s("ana", None, UnixMillis(3000)), Some(58));
-        assert_eq!(limiter.wait_s("bob", address, UnixMillis(3000)), Some(58));
-        assert_eq!(limiter.wait_s("bob", None, UnixMillis(3000)), None);
-        assert_eq!(limiter.wait_s("ana", address, UnixMillis(60_000)), None);
+        assert_eq!(limiter.begin("ana", None, UnixMillis(3000)), Err(58));
+        assert_eq!(limiter.begin("bob", address, UnixMillis(3000)), Err(58));
+        assert_eq!(limiter.begin("bob", None, UnixMillis(3000)), Ok(()));
+        assert_eq!(limiter.begin("ana", address, UnixMillis(60_000)), Ok(()));
+    }
+
+    #[test]
+    fn right_passwords_are_not_counted() {
+        let limiter = SignInLimiter::new(3);
+        let address = Some(IpAddr::from([10, 0, 0, 1]));
+        for second in 0..9 {
+            let now = UnixMillis(second * 1000);
+            assert_eq!(limiter.begin("ana", address, now), Ok(()));
+            limiter.succeeded("ana", address, now);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Alerts: at most one open per key; raising it again only renews it.
 
+use std::collections::BTreeMap;
+
 use protocol::{DeviceId, ModelName, ProjectId, RolloutId, UnixMillis};
 use serde_json::Value;
 use sqlx::any::AnyRow;
@@ -208,6 +210,27 @@ pub async fn list(
     );
     let total = count.bind(project.as_str()).bind(i64::from(only_open)).fetch_one(conn).await;
     Ok(Page { items: all(rows, read)?, total: total.during("count alerts")? })
+}
+
+/// Devices that drifted in a model, each for itself, at any moment of the time `span`, and since when. A drift of many
+/// devices at once is the fleet's alert and names none.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn drifting_alone(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+    span: (UnixMillis, UnixMillis),
+) -> Result<BTreeMap<DeviceId, UnixMillis>, StoreError> {
+    let query = sqlx::query(
+        "SELECT device, opened_at FROM alerts WHERE project = $1 AND model = $2 AND kind = 'drift' \
+         AND device IS NOT NULL AND opened_at <= $3 AND (closed_at IS NULL OR closed_at >= $4) \
+         ORDER BY opened_at DESC",
+    );
+    let query = query.bind(project.as_str()).bind(model.as_str()).bind(span.1.0).bind(span.0.0);
+    let rows = query.fetch_all(conn).await.during("look for devices that drift")?;
+    rows.iter().map(|row| Ok((row.id("device")?, row.millis("opened_at")?))).collect()
 }
 
 fn read(row: &AnyRow) -> Result<Alert, StoreError> {

@@ -70,6 +70,7 @@ pub(crate) fn accuracy(value: f64, n: u64) -> Vec<Evidence> {
         control: Some(sample(0.97)),
         worse: Some(Interval { low: 0.97 - value - 0.02, high: 0.97 - value + 0.02, confidence: 0.95 }),
         arithmetic: "two proportions".into(),
+        left_out: vec![],
     }]
 }
 

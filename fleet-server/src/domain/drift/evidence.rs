@@ -118,7 +118,8 @@ fn compare_all(candidate: &Seen, control: Option<&Seen>) -> Vec<Evidence> {
 fn evidence(metric: Metric, candidate: Sample, control: Option<Sample>, arithmetic: &str) -> Evidence {
     let (from, to) = (UnixMillis(0), UnixMillis(0));
     let arithmetic = arithmetic.to_owned();
-    Evidence { metric, slice: None, from, to, candidate, control, worse: None, arithmetic }
+    let left_out = Vec::new();
+    Evidence { metric, slice: None, from, to, candidate, control, worse: None, arithmetic, left_out }
 }
 
 fn within(shares: Option<Proportions>) -> Option<Interval> {

@@ -199,27 +199,39 @@ fn json<T: Serialize>(value: &T) -> Result<Value, RolloutError> {
 /// Install failures always; errors and latency too once there is an old release to compare with. Gates on accuracy
 /// or drift are for those who know that labels come or that distributions should stay.
 fn default_gates(ground: &Ground) -> Vec<Gate> {
-    let gate = |metric, limit, min_sample, min_control_sample| Gate {
+    let gate = |metric, limit| Gate {
         metric,
         kind: None,
         slice: None,
         limit,
-        min_sample,
-        min_control_sample,
+        min_sample: 100,
+        min_control_sample: 100,
     };
-    let at_most = Amount::Percent(rollout::Percent::whole(5));
-    let mut gates = vec![gate(Metric::InstallFailures, Limit::Tasks { at_most }, 1, 0)];
+    let mut gates = vec![install_failures()];
     if ground.fleet.iter().any(|facts| facts.current.is_some()) {
         let worse = |by_at_most| Limit::WorseThanControl { by_at_most, judged_by: JudgedBy::ShownWorse };
-        gates.push(gate(Metric::ErrorRate, worse(0.01), 100, 100));
+        gates.push(gate(Metric::ErrorRate, worse(0.01)));
         let by_point = Limit::WorseThanControl { by_at_most: 0.5, judged_by: JudgedBy::Point };
-        gates.push(gate(Metric::LatencyP95, by_point, 100, 100));
+        gates.push(gate(Metric::LatencyP95, by_point));
     }
     gates
 }
 
+/// At most 5 % of a stage's devices may fail to take the release.
+fn install_failures() -> Gate {
+    Gate {
+        metric: Metric::InstallFailures,
+        kind: None,
+        slice: None,
+        limit: Limit::Tasks { at_most: Amount::Percent(rollout::Percent::whole(5)) },
+        min_sample: 1,
+        min_control_sample: 0,
+    }
+}
+
 /// The plan's gates that compare with a control group leave those stages out in which no device would be left on an
-/// old release. The stored plan says so; a stage's own gates are kept as they were written.
+/// old release. The stored plan says so, and installs are counted there at least; a stage's own gates are kept as they
+/// were written.
 fn drop_impossible_comparisons(
     plan: &mut Plan,
     ground: &Ground,
@@ -229,7 +241,10 @@ fn drop_impossible_comparisons(
     let tried = rollout::dry_run(id, &plan.clone().check()?, &ground.fleet, now);
     let without: BTreeSet<usize> =
         tried.problems.iter().filter(|p| p.is_blocking).filter_map(|p| p.stage).map(usize::from).collect();
-    let kept: Vec<Gate> = plan.gates.iter().filter(|gate| !gate.needs_control()).cloned().collect();
+    let mut kept: Vec<Gate> = plan.gates.iter().filter(|gate| !gate.needs_control()).cloned().collect();
+    if kept.is_empty() {
+        kept.push(install_failures());
+    }
     for (i, stage) in plan.stages.iter_mut().enumerate() {
         if without.contains(&i) && stage.gates.is_none() {
             stage.gates = Some(kept.clone());

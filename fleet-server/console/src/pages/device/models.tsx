@@ -34,7 +34,7 @@ function Why({ project, device, model }: WhyProps) {
   if (!data) return null;
   const isOn = data.answer === 'on_release';
   return (
-    <Notice tone={isOn ? 'ok' : 'info'} title={`${model}: ${t(isOn ? 'device.whyOn' : 'device.why')}`}>
+    <Notice tone={isOn ? 'ok' : data.answer === 'not_loaded' ? 'bad' : 'info'} title={`${model}: ${t(isOn ? 'device.whyOn' : 'device.why')}`}>
       <p className="break">{data.message}</p>
       {data.cause && (
         <p className="break">
@@ -75,7 +75,8 @@ export function DeviceModels({
     {
       id: 'sync',
       header: t('device.reported'),
-      cell: ({ active, desired }) => {
+      cell: ({ active, absent, desired }) => {
+        if (absent !== null) return <Badge tone="bad">{t('device.notLoaded')}</Badge>;
         if (!desired) return <Badge tone="idle">{t('device.nothingDesired')}</Badge>;
         const isSame = active?.digest === desired.digest;
         return (

@@ -102,20 +102,38 @@ function GateCard({ gate }: { readonly gate: Gate }) {
           </>
         )}
       </dl>
+      {gate.evidence && gate.evidence.left_out.length > 0 && (
+        <p className="small break">{t('gate.leftOut', { devices: gate.evidence.left_out.join(', ') })}</p>
+      )}
       {gate.because !== '' && <p className="small break">{gate.because}</p>}
       <Arithmetic gate={gate} />
     </li>
   );
 }
 
-export function Gates({ gates }: { readonly gates: readonly Gate[] }) {
+interface GatesProps {
+  readonly gates: readonly Gate[];
+  readonly notJudged: readonly string[];
+}
+
+export function Gates({ gates, notJudged }: GatesProps) {
   const { t } = useI18n();
-  if (gates.length === 0) return <p className="muted small">{t('rollout.noGates')}</p>;
   return (
-    <ul className="gates">
-      {gates.map((gate) => (
-        <GateCard key={JSON.stringify(gate.gate)} gate={gate} />
-      ))}
-    </ul>
+    <>
+      {gates.length === 0 ? (
+        <p className="muted small">{t('rollout.noGates')}</p>
+      ) : (
+        <ul className="gates">
+          {gates.map((gate) => (
+            <GateCard key={JSON.stringify(gate.gate)} gate={gate} />
+          ))}
+        </ul>
+      )}
+      {notJudged.length > 0 && (
+        <p className="small">
+          {t('gate.notJudged', { gates: notJudged.map((label) => wordOf(t, 'metric', label)).join(', ') })}
+        </p>
+      )}
+    </>
   );
 }

@@ -105,7 +105,7 @@ export default function RolloutPage() {
       />
       <div className="grid-2">
         <Panel title={`${t('rollout.gates')}: ${stage?.name ?? ''}`}>
-          <Gates gates={stage?.gates ?? []} />
+          <Gates gates={stage?.gates ?? []} notJudged={stage?.not_judged ?? []} />
         </Panel>
         <div className="stack">
           <Panel title={t('rollout.tasks')}>
