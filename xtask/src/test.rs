@@ -38,6 +38,9 @@ enum Step {
     Deny,
     /// Unit and integration tests of every crate, with a real PostgreSQL.
     Unit,
+    /// The inference crate's tests on emulated ARM: aarch64 with and without the dot product, and 32 bits. Installs
+    /// qemu-user and Debian's cross compiler for armhf, and Rust's standard library for both.
+    Emulated,
     /// Our TUF client and python-tuf's, each against the other's repositories; models signed by model-signing.
     Interop,
     /// The unmodified `tritonclient` from PyPI against a real agent.
@@ -91,6 +94,7 @@ impl Step {
             ])),
             Self::Deny => deny(),
             Self::Unit => unit(),
+            Self::Emulated => crate::emulated::main(),
             Self::Interop => crate::interop::main().and_then(|()| crate::signed_model::main()),
             Self::Client => client(),
             Self::Local => crate::local::main(),
