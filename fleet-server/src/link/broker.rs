@@ -21,7 +21,7 @@ use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
 use protocol::{DeviceId, ProjectId};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -182,16 +182,10 @@ impl EmbeddedBroker {
         }
     }
 
-    /// Accepts devices on `listener` until `shutdown`, then ends their connections.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        tls: Arc<ServerConfig>,
-        gate: Arc<dyn Gate>,
-        clock: Clock,
-        shutdown: CancellationToken,
-    ) {
-        let front = Front { broker: self.clone(), acceptor: TlsAcceptor::from(tls), gate, clock };
+    /// Accepts devices at `door` until `shutdown`, then ends their connections.
+    pub async fn serve(&self, door: Door, shutdown: CancellationToken) {
+        let Door { listener, tls, gate, clock, is_heard } = door;
+        let front = Front { broker: self.clone(), acceptor: TlsAcceptor::from(tls), gate, clock, is_heard };
         let front = Arc::new(front);
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -223,18 +217,37 @@ impl EmbeddedBroker {
     }
 }
 
+/// Where devices come in.
+pub struct Door {
+    /// The bound MQTT port.
+    pub listener: TcpListener,
+    /// TLS that asks for a device certificate.
+    pub tls: Arc<ServerConfig>,
+    /// Who may come in.
+    pub gate: Arc<dyn Gate>,
+    /// Certificates end by it.
+    pub clock: Clock,
+    /// Whether the server's own session is subscribed. Devices wait outside until it is: what they say as soon as
+    /// they are in would reach nobody.
+    pub is_heard: watch::Receiver<bool>,
+}
+
 /// What a connection passes before it meets the broker.
 struct Front {
     broker: EmbeddedBroker,
     acceptor: TlsAcceptor,
     gate: Arc<dyn Gate>,
     clock: Clock,
+    is_heard: watch::Receiver<bool>,
 }
 
 impl Front {
     async fn accept_all(self: Arc<Self>, listener: TcpListener) {
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let mut is_heard = self.is_heard.clone();
         while let Ok(permit) = handshakes.clone().acquire_owned().await {
+            // An error means that the session's task is gone, which is shutdown.
+            let _ = is_heard.wait_for(|is_heard| *is_heard).await;
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(e) => {

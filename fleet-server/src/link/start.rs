@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::broker::{BrokerError, EmbeddedBroker};
+use super::broker::{BrokerError, Door, EmbeddedBroker};
 use super::counters::LinkCounters;
 use super::downlink::DownlinkTask;
 use super::gate::{Gate, Refusal};
@@ -70,7 +70,10 @@ impl Link {
         let (upstream, broker) = if let Some(upstream) = external {
             (upstream, None)
         } else {
-            let broker = embed(state, listener, tls, &counters, supervisor).await?;
+            let gate: Arc<dyn Gate> = Arc::new(StoreGate::new(state.store.clone(), counters.clone()));
+            let (clock, is_heard) = (state.clock.clone(), is_ready.clone());
+            let door = listener.map(|listener| Door { listener, tls, gate, clock, is_heard });
+            let broker = embed(door, supervisor).await?;
             let (address, token) = (broker.loopback(), broker.token().to_owned());
             (Upstream::Loopback { address, token }, Some(broker))
         };
@@ -150,13 +153,7 @@ fn spawn<T: Send + 'static>(
     });
 }
 
-async fn embed(
-    state: &AppState,
-    listener: Option<TcpListener>,
-    tls: Arc<ServerConfig>,
-    counters: &LinkCounters,
-    supervisor: &mut Supervisor,
-) -> Result<EmbeddedBroker, BrokerError> {
+async fn embed(door: Option<Door>, supervisor: &mut Supervisor) -> Result<EmbeddedBroker, BrokerError> {
     let (broker, running) = EmbeddedBroker::new(MAX_CONNECTIONS).await?;
     let running = std::sync::Mutex::new(Some(running));
     supervisor.spawn("embedded broker", OnEnd::StopServer, move |shutdown| {
@@ -166,15 +163,12 @@ async fn embed(
             Ok(running.run(shutdown).await?)
         }
     });
-    let gate: Arc<dyn Gate> = Arc::new(StoreGate::new(state.store.clone(), counters.clone()));
-    let (front, clock) = (broker.clone(), state.clock.clone());
-    let listener = std::sync::Mutex::new(listener);
+    let (front, door) = (broker.clone(), std::sync::Mutex::new(door));
     supervisor.spawn("mqtt", OnEnd::StopServer, move |shutdown| {
-        let listener = listener.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let (front, tls, gate, clock) = (front.clone(), Arc::clone(&tls), Arc::clone(&gate), clock.clone());
+        let door = door.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let front = front.clone();
         async move {
-            let listener = listener.ok_or("the MQTT port is closed")?;
-            front.serve(listener, tls, gate, clock, shutdown).await;
+            front.serve(door.ok_or("the MQTT port is closed")?, shutdown).await;
             Ok(())
         }
     });
