@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::capture::{self, Capture};
 use super::inputs::{self, Folder, Mqtt};
 use super::proxy::{Chosen, Proxies};
 use super::raw::RawConfig;
 use super::reader::{ConfigErrors, Reader};
 use crate::retry::Policy;
 
-const SECTIONS: [&str; 10] =
-    ["device", "folder", "health", "link", "log", "monitor", "mqtt", "serve", "spool", "update"];
+const SECTIONS: [&str; 11] =
+    ["capture", "device", "folder", "health", "link", "log", "monitor", "mqtt", "serve", "spool", "update"];
 const TOP_LEVEL: [&str; 1] = ["state_dir"];
 
 /// The whole configuration, valid by type.
@@ -34,6 +35,8 @@ pub struct Config {
     pub mqtt: Option<Mqtt>,
     /// `[monitor]`
     pub monitor: Monitor,
+    /// `[capture]`
+    pub capture: Capture,
     /// `[spool]`
     pub spool: Spool,
     /// `[health]`
@@ -222,6 +225,7 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
             resources_every: r.seconds("monitor.resources_every_s", 60, 1..=DAY_S),
             label_ttl: r.seconds("monitor.label_ttl_s", 3600, 1..=30 * DAY_S),
         },
+        capture: capture::capture(&mut r),
         spool: spool(&mut r),
         health: Health {
             max_early_ends: u32::try_from(r.number("health.max_early_ends", 5, 1..=1000)).unwrap_or(u32::MAX),

@@ -4,5 +4,6 @@ pub mod access;
 pub mod audit;
 pub mod drift;
 pub mod rollouts;
+pub mod samples;
 pub mod users;
 pub mod why;
