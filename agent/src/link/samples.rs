@@ -81,7 +81,8 @@ impl SampleUpload {
             match self.send(&held).await {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
-                    if matches!(error, UploadError::Later { .. }) {
+                    // Its room at the server is used up: that takes days to change.
+                    if matches!(error, UploadError::Later { status: StatusCode::INSUFFICIENT_STORAGE, .. }) {
                         backoff.jump_to_max();
                     }
                     tracing::warn!(error = crate::chain(&error), sample = %held.digest, "a sample could not be sent; trying again");

@@ -108,7 +108,12 @@ impl Agent {
     }
 
     pub(crate) fn activate(&self, version: &str) {
-        let loaded = digits::loaded(version);
+        self.activate_with(version, &json!({}));
+    }
+
+    /// The same with the release's privacy policy.
+    pub(crate) fn activate_with(&self, version: &str, privacy: &Value) {
+        let loaded = digits::loaded_with(version, privacy);
         self.monitor.activated(&loaded.model, loaded.release.digest);
         self.table.swap(loaded);
     }

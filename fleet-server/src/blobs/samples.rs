@@ -46,6 +46,14 @@ impl Blobs {
         self.write_sample(key, &part(key, first), content).await
     }
 
+    /// Removes one part; safe to repeat.
+    ///
+    /// # Errors
+    /// [`BlobError::Store`] when the store fails.
+    pub async fn remove_sample_part(&self, key: &SampleKey, first: u64) -> Result<(), BlobError> {
+        self.unlink_sample(key, &part(key, first)).await
+    }
+
     /// All parts together; `None` when one is missing.
     ///
     /// # Errors

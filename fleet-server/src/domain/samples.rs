@@ -117,8 +117,12 @@ pub async fn take(state: &AppState, key: &SampleKey, part: Part) -> Result<Uploa
     if samples::exists(&mut conn, key).await? {
         return Ok(UploadState { got_bytes: total, is_stored: true });
     }
-    let known = samples::upload(&mut conn, key).await?.filter(|upload| upload.size_bytes == total);
+    let mut known = samples::upload(&mut conn, key).await?;
     drop(conn);
+    // Another size is another sample: what came of the first one must not lie here uncounted.
+    if let Some(other) = known.take_if(|upload| upload.size_bytes != total) {
+        give_up(state, key, other.size_bytes).await?;
+    }
     let due = known.map_or(0, |upload| upload.got_bytes);
     if first != due {
         return Err(SampleError::Place(UploadState { got_bytes: due, is_stored: false }));
@@ -135,7 +139,12 @@ pub async fn take(state: &AppState, key: &SampleKey, part: Part) -> Result<Uploa
     let is_ours = samples::advance_upload(&mut tx, key, first, to, state.clock.now()).await?;
     tx.commit().await?;
     if !is_ours {
-        return Err(SampleError::Place(look(state, key).await?));
+        // Two requests at once. A part that nobody counts goes again; at worst the sample begins anew.
+        let due = look(state, key).await?;
+        if due.got_bytes <= first {
+            state.blobs.remove_sample_part(key, first).await?;
+        }
+        return Err(SampleError::Place(due));
     }
     if to < total {
         return Ok(UploadState { got_bytes: to, is_stored: false });

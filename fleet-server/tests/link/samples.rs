@@ -199,7 +199,7 @@ async fn what_is_no_sample_is_refused_by_name_and_leaves_nothing() {
         let (status, answer) = put(&server, &one, &path(&good), &range, &body).await;
         assert_eq!((status.as_u16(), code(&answer)), (400, "bad_part"), "{range}");
     }
-    let (status, answer) = put(&server, &one, &path(&good), &all, &vec![0; 2 * PART]).await;
+    let (status, answer) = put(&server, &one, &path(&good), &all, &vec![0; PART + 1]).await;
     assert_eq!((status.as_u16(), code(&answer)), (400, "upload_broken"), "more than a part");
     let (status, _) = put(&server, &one, "/device/v1/samples/..%2f..%2fetc", &all, &good).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
@@ -214,7 +214,11 @@ async fn a_forged_end_throws_the_parts_away() {
     let one = server.enroll("one").await;
     let release = publish(&server, "1.0.0", json!({"may_send_samples": true})).await;
     let content = sample("1.0.0", release, PART);
+    let other = format!("bytes 0-{}/{}", PART - 1, 4 * PART);
+    let (status, _) = put(&server, &one, &path(&content), &other, &content[..PART]).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "another size under the same name is given up for this one");
     assert_eq!(put_part(&server, &one, &content, 0).await.0, StatusCode::ACCEPTED);
+    assert_eq!(stored_files(&server), 1);
     let range = format!("bytes {PART}-{}/{}", content.len() - 1, content.len());
     let forged = vec![7; content.len() - PART];
     let (status, answer) = put(&server, &one, &path(&content), &range, &forged).await;

@@ -68,7 +68,7 @@ pub(crate) async fn samples_are_held_filtered_and_paged(store: Store) {
         let page = samples::list(&mut conn, &a, &digits(), &wanted, &Window::first(9)).await.unwrap();
         assert_eq!(
             (page.total, ids(page)),
-            (expected.len() as i64, expected.iter().map(ToString::to_string).collect())
+            (i64::try_from(expected.len()).unwrap(), expected.iter().map(ToString::to_string).collect())
         );
     }
     let foreign =
