@@ -92,9 +92,9 @@ impl App {
         let (update, update_changes) = watch::channel(config.update.clone());
         let (link, link_changes) = watch::channel(config.link.clone());
         let changes = Changes { update: update_changes, link: link_changes };
-        let reload =
-            Reload { current: config.clone(), update, link, spool: spool.handle(), logs: logs.clone() };
-        let mut parts = Parts::new(config, identity, run, spool.handle(), logs, start)?;
+        let mut parts = Parts::new(config.clone(), identity, run, spool.handle(), logs.clone(), start)?;
+        let capture = parts.common.monitor.capture().clone();
+        let reload = Reload { current: config, update, link, spool: spool.handle(), logs, capture };
         if let Some(error) = uncounted {
             let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
             parts.event(ProblemKind::StateUnwritable, detail);

@@ -16,11 +16,11 @@ use crate::health::{
     Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor, give_back_in_time,
 };
 use crate::inputs;
-use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
-use crate::monitor::{Monitor, Shadow};
+use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, SampleUpload, Session};
+use crate::monitor::{Capture, Monitor, Shadow};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
-use crate::store::SpoolHandle;
+use crate::store::{Samples, SpoolHandle};
 use crate::update::{Core, CoreParts, Driver, Observer, Reported, Vitals, metadata};
 
 /// Task reports on their way to the link. When full the newest wait as "last report of the model".
@@ -76,10 +76,13 @@ impl Parts {
         let sink = spool.clone();
         let table = Table::default();
         let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
+        let samples = Samples::open(state_dir, &config.spool, run.clock.now()).map_err(AppError::Spool)?;
+        let capture = Arc::new(Capture::new(config.capture.clone(), samples, run.number));
         let monitor = Monitor::new(
             &config.monitor,
             run.number,
             shadow,
+            capture,
             Box::new(move |kind, body| sink.offer(kind, body)),
         );
         let common = Common {
@@ -159,6 +162,7 @@ impl Parts {
         let hello =
             hello(common.run.clone(), labels, reported.clone(), common.spool.clone(), problems.clone());
         let resources = LastReading::default();
+        let samples = common.samples(link.clone());
         let facts = common.facts(link, reported, resources.clone());
         let status = status(&common.run, &common.links, hello.clone(), problems, facts);
         let (driver, reporter) = self.driver(core_ends);
@@ -176,6 +180,8 @@ impl Parts {
         keep(&mut supervisor, "renewal", Arc::new(Mutex::new(common.renewal())), |renewal, stop| {
             Box::pin(async move { renewal.run(&stop).await })
         });
+        let stop = supervisor.stop_signal();
+        supervisor.once("samples", samples.run(stop));
         common.look_after(&mut supervisor, resources, breaker);
         Ok(supervisor)
     }
@@ -260,6 +266,11 @@ impl Common {
             supervisor.once("local broker", inputs::listen(mqtt, api.clone(), stop.clone()));
         }
         supervisor.once("api", listener.run(api, stop));
+    }
+
+    fn samples(&self, link: watch::Receiver<LinkState>) -> SampleUpload {
+        let capture = self.monitor.capture().clone();
+        SampleUpload { capture, links: self.links.subscribe(), link, retry: self.config.update.retry }
     }
 
     fn renewal(&self) -> Renewal {

@@ -82,6 +82,7 @@ pub(super) fn status(
             "certificate_expires": validity.map(|validity| validity.not_after),
             "resources": resources,
             "shadow": facts.monitor.shadow().tallies(),
+            "capture": facts.monitor.capture().figures(),
             "spool_max_bytes": facts.spool_max_bytes,
             "spool_figures": facts.spool.figures(),
             "attention": attention.iter().map(Problem::shown).collect::<Vec<_>>(),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::capture::{self, Capture};
 use super::inputs::{self, Folder, Mqtt};
 use super::proxy::{Chosen, Proxies};
 use super::raw::RawConfig;
@@ -12,8 +13,8 @@ use super::reader::{ConfigErrors, Reader};
 use crate::health::Bounds;
 use crate::retry::Policy;
 
-const SECTIONS: [&str; 10] =
-    ["device", "folder", "health", "link", "log", "monitor", "mqtt", "serve", "spool", "update"];
+const SECTIONS: [&str; 11] =
+    ["capture", "device", "folder", "health", "link", "log", "monitor", "mqtt", "serve", "spool", "update"];
 const TOP_LEVEL: [&str; 1] = ["state_dir"];
 
 /// The whole configuration, valid by type.
@@ -35,6 +36,8 @@ pub struct Config {
     pub mqtt: Option<Mqtt>,
     /// `[monitor]`
     pub monitor: Monitor,
+    /// `[capture]`
+    pub capture: Capture,
     /// `[spool]`
     pub spool: Spool,
     /// `[health]`
@@ -230,6 +233,7 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
             resources_every: r.seconds("monitor.resources_every_s", 60, 1..=DAY_S),
             label_ttl: r.seconds("monitor.label_ttl_s", 3600, 1..=30 * DAY_S),
         },
+        capture: capture::capture(&mut r),
         spool: spool(&mut r),
         health: health(&mut r),
         log: Log { filter: r.text("log.filter", "info"), has_time: r.boolean("log.time", true) },

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -115,6 +115,17 @@ pub struct Http {
     terms: Terms,
 }
 
+/// Some bytes of something larger. Never empty.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Where it begins.
+    pub first: u64,
+    /// Bytes of the whole.
+    pub total: u64,
+    /// The part.
+    pub bytes: Bytes,
+}
+
 /// Directly, or through a proxy's tunnel; TLS ends at the server either way.
 #[derive(Clone)]
 enum AnyClient {
@@ -152,7 +163,7 @@ impl Http {
     /// # Errors
     /// [`FetchError`].
     pub async fn get(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, FetchError> {
-        let (url, response) = self.send(Method::GET, path, None, Bytes::new()).await?;
+        let (url, response) = self.send(Method::GET, path, &[], Bytes::new()).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -165,9 +176,36 @@ impl Http {
     /// # Errors
     /// [`FetchError`].
     pub async fn post_json(&self, path: &str, body: Vec<u8>, max_bytes: u64) -> Result<Vec<u8>, FetchError> {
-        let (url, response) = self.send(Method::POST, path, None, body.into()).await?;
+        let (url, response) = self
+            .send(Method::POST, path, &[(header::CONTENT_TYPE, "application/json".to_owned())], body.into())
+            .await?;
         let response = self.expect_success(&url, response).await?;
         self.collect(&url, response, max_bytes).await
+    }
+
+    /// Sends a part of something and returns the answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn put_part(
+        &self,
+        path: &str,
+        part: Part,
+        max_bytes: u64,
+    ) -> Result<(StatusCode, Vec<u8>), FetchError> {
+        let Part { first, total, bytes } = part;
+        let last = first + u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_sub(1);
+        let headers = [
+            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (header::CONTENT_RANGE, format!("bytes {first}-{last}/{total}")),
+        ];
+        let mut pace = Pace::new(self.terms.max_rate_bytes_s);
+        let length = bytes.len();
+        let (url, response) = self.send(Method::PUT, path, &headers, bytes).await?;
+        let status = response.status();
+        let answer = self.collect(&url, response, max_bytes).await?;
+        pace.wait(length).await;
+        Ok((status, answer))
     }
 
     /// Fetches a blob as it is into `part`, from where an earlier try stopped; synced and verified when it returns.
@@ -207,7 +245,8 @@ impl Http {
         }
         if sink.length < max_bytes {
             let from = (sink.length > 0).then_some(sink.length);
-            let (_, response) = self.send(Method::GET, path, from, Bytes::new()).await?;
+            let range = from.map(|from| (header::RANGE, format!("bytes={from}-")));
+            let (_, response) = self.send(Method::GET, path, range.as_slice(), Bytes::new()).await?;
             // Nothing is left to come: what is there is the whole, or it will not verify.
             let is_whole = response.status() == StatusCode::RANGE_NOT_SATISFIABLE && from.is_some();
             if !is_whole {
@@ -268,19 +307,18 @@ impl Http {
         &self,
         method: Method,
         path: &str,
-        from: Option<u64>,
+        headers: &[(HeaderName, String)],
         body: Bytes,
     ) -> Result<(String, Response<Incoming>), FetchError> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method).uri(&url);
-        if let Some(from) = from {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
+        // The body may take as long as the least rate allows.
+        let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let bound = self.terms.connect * 2 + Duration::from_secs(length / self.terms.min_rate_bytes_s.max(1));
         let request = request.body(Full::new(body)).map_err(|_| FetchError::Address { url: url.clone() })?;
-        let bound = self.terms.connect * 2;
         match tokio::time::timeout(bound, self.client.request(request)).await {
             Ok(Ok(response)) => Ok((url, response)),
             Ok(Err(error)) => Err(network(&url, &error)),

@@ -2,6 +2,7 @@
 //! tells it in one line; a fault that can't be made on this machine is skipped by name.
 
 mod broker;
+mod capture;
 mod clock;
 mod disk;
 mod doctor;
@@ -95,6 +96,8 @@ enum Fault {
     Clock,
     /// A release comes by an archive, without a network.
     Offline,
+    /// Samples for retraining, with and without consent, over a dead server and a power cut.
+    Capture,
     /// The device's power is cut in the middle of updates.
     Power,
     /// The device's state goes back to an image of yesterday.
@@ -150,6 +153,7 @@ impl Fault {
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
             Self::Offline => offline::play(world),
+            Self::Capture => capture::play(world),
             Self::Power => power::play(world),
             Self::Restored => restored::play(world),
         }

@@ -33,6 +33,8 @@ pub mod projects;
 pub mod publications;
 pub mod rollout_body;
 pub mod rollouts;
+pub mod sample_uploads;
+pub mod samples;
 pub mod session;
 pub mod stream;
 pub mod tokens;
@@ -71,6 +73,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .merge(publications::router())
         .merge(rollouts::router())
         .merge(drift::router())
+        .merge(samples::router())
         .merge(alerts::router())
         .merge(audit::router())
         .merge(stream::router());

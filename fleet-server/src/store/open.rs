@@ -13,12 +13,20 @@ use super::error::During;
 use super::{Conn, StoreError};
 
 /// Schema steps, in order: number, name, SQL for SQLite, SQL for PostgreSQL.
-const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
-    1,
-    "init",
-    include_str!("../../migrations/sqlite/0001_init.sql"),
-    include_str!("../../migrations/postgres/0001_init.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
+    (
+        1,
+        "init",
+        include_str!("../../migrations/sqlite/0001_init.sql"),
+        include_str!("../../migrations/postgres/0001_init.sql"),
+    ),
+    (
+        2,
+        "samples",
+        include_str!("../../migrations/sqlite/0002_samples.sql"),
+        include_str!("../../migrations/postgres/0002_samples.sql"),
+    ),
+];
 
 /// SQLite: readers never wait for the writer, and a commit survives a power cut.
 const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
