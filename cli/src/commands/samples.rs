@@ -133,7 +133,7 @@ async fn download(context: &Context, wanted: &Wanted, out: &Path) -> Result<()> 
         }
     }
     let index = out.join("samples.jsonl");
-    let all: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let all = lines.iter().fold(String::new(), |all, line| all + &line.to_string() + "\n");
     replace(&index, all.as_bytes())?;
     let said = json!({ "samples": lines.len(), "size_bytes": size_bytes, "index": index });
     context.format.print(&said, |_| {
@@ -196,7 +196,7 @@ fn npy(input: &SampleInput, value: &[u8]) -> Option<Vec<u8>> {
         _ => return None,
     };
     // A tuple of one has its comma.
-    let shape: String = input.shape.iter().map(|dim| format!("{dim},")).collect();
+    let shape = input.shape.iter().fold(String::new(), |shape, dim| shape + &dim.to_string() + ",");
     let mut head = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     // Mark, version, length, head and line end together fill whole lines of 64 bytes.
     let padding = 63 - (10 + head.len()) % 64;

@@ -297,7 +297,8 @@ mod tests {
 
     #[test]
     fn every_bound_of_the_head_is_held() {
-        let broken: [(&str, fn(&mut SampleHead)); 8] = [
+        type Break = fn(&mut SampleHead);
+        let broken: [(&str, Break); 8] = [
             ("probability", |h| h.probability = 0.0),
             ("probability", |h| h.probability = 1.1),
             ("inputs", |h| h.inputs.clear()),

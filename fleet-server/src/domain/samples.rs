@@ -149,13 +149,11 @@ pub async fn take(state: &AppState, key: &SampleKey, part: Part) -> Result<Uploa
     if to < total {
         return Ok(UploadState { got_bytes: to, is_stored: false });
     }
-    match state.blobs.join_sample_parts(key, total).await? {
-        Some(content) => finish(state, key, total, content).await,
-        None => {
-            give_up(state, key, total).await?;
-            Err(SampleError::Place(UploadState { got_bytes: 0, is_stored: false }))
-        }
+    if let Some(content) = state.blobs.join_sample_parts(key, total).await? {
+        return finish(state, key, total, content).await;
     }
+    give_up(state, key, total).await?;
+    Err(SampleError::Place(UploadState { got_bytes: 0, is_stored: false }))
 }
 
 fn check_part(first: u64, total: u64, content: &Bytes, max: u64) -> Result<(), SampleError> {

@@ -225,7 +225,8 @@ impl Gemm {
     fn image_way(&self, From { spec, input, may_leave_gaps, .. }: &From<'_>, to: &Layout) -> Option<Way> {
         let layout = input.layout();
         let steps = Steps::new(layout, spec.stride);
-        let last_row = to.height.saturating_sub(1) * steps.row + (to.width.max(tile::LINE_ROWS) - 1) * steps.pixel;
+        let last_row =
+            to.height.saturating_sub(1) * steps.row + (to.width.max(tile::LINE_ROWS) - 1) * steps.pixel;
         let mut may_be_lines = layout.batch == 1 && to.width >= MIN_WIDTH;
         for block in &self.panels.blocks {
             let (offsets, bytes) = self.runs(spec, layout, block);
