@@ -1,4 +1,5 @@
 /** Brazilian Portuguese. Loaded when chosen. */
+import { ptBrServer } from './pt-br-server';
 import type { Catalogue } from './types';
 
 export const ptBr: Catalogue = {
@@ -306,6 +307,37 @@ export const ptBr: Catalogue = {
   'rollout.noEvidence': 'Ainda não avaliada',
   'rollout.journal': 'Diário',
   'rollout.noJournal': 'Nada aconteceu ainda',
+  'journal.change': '{from} → {to}',
+  'journal.stage': 'Etapa {stage}: {from} → {to}',
+  'journal.inStage': '{state}, etapa {stage}',
+  'journal.joined': { one: '{n} dispositivo entrou', other: '{n} dispositivos entraram' },
+  'journal.filled': {
+    one: 'A etapa {stage} recebeu {n} dispositivo',
+    other: 'A etapa {stage} recebeu {n} dispositivos',
+  },
+  'journal.inNone': {
+    one: '{n} dispositivo está fora das etapas',
+    other: '{n} dispositivos estão fora das etapas',
+  },
+  'journal.task': '{device}: {from} → {to}',
+  'journal.waits': '{device} espera até {until}',
+  'journal.waitsNoLonger': '{device} não espera mais',
+  'journal.restore': '{device} deve voltar à versão anterior',
+  'journal.late': '{device} relatou com atraso: {phase}',
+  'journal.measured': {
+    one: 'Etapa {stage}: {n} métrica medida',
+    other: 'Etapa {stage}: {n} métricas medidas',
+  },
+  'journal.unmeasured': 'Etapa {stage}: medida, mas nenhuma métrica tem dados ainda',
+  'journal.accepted': 'Dispositivos aceitos: {failures} com falha, {unreachable} inalcançáveis',
+  'actor.engine': 'motor de rollouts',
+  'actor.user': 'usuário {name}',
+  'actor.device': 'dispositivo {name}',
+  'stageIs.pending': 'ainda não começou',
+  'stageIs.offering': 'está recebendo a versão',
+  'stageIs.soaking': 'está em observação',
+  'stageIs.gate_passed': 'passou',
+  'stageIs.gate_failed': 'falhou',
   'rollout.seq': 'Nº',
   'rollout.actor': 'Autor',
   'rollout.what': 'O quê',
@@ -339,7 +371,8 @@ export const ptBr: Catalogue = {
   'gate.candidate': 'Versão nova',
   'gate.control': 'Grupo de controle',
   'gate.difference': 'Piora',
-  'gate.interval': 'intervalo de {confidence}: {low} a {high}',
+  'gate.interval': 'intervalo de {confidence}: {range}',
+  'gate.range': '{low} a {high}',
   'gate.sample': 'n = {n}, dispositivos: {devices}',
   'gate.verdict': 'Veredito',
   'gate.because': 'Por quê',
@@ -356,7 +389,7 @@ export const ptBr: Catalogue = {
   'gate.atLeast': 'ao menos {amount}',
   'gate.worse': 'no máximo {amount} pior que o controle',
   'gate.minSample': 'ao menos n = {n}',
-  'gate.percentPoints': '{amount} pontos',
+  'gate.percentPoints': '{amount} pontos percentuais',
 
   'metric.install_failures': 'Falhas de instalação',
   'metric.timeouts': 'Tempos esgotados',
@@ -610,4 +643,7 @@ export const ptBr: Catalogue = {
   'pattern.fleet': 'metade da frota ou mais',
   'rollout.approveText': 'O rollout começa como planejado. Quem o criou não pode aprová-lo.',
   'rollout.denyText': 'O rollout termina antes de começar. Não há volta.',
+
+  // What the server writes
+  ...ptBrServer,
 };
