@@ -38,6 +38,9 @@ enum Step {
     Deny,
     /// Unit and integration tests of every crate, with a real PostgreSQL.
     Unit,
+    /// The inference crate's tests on emulated ARM: aarch64 with and without the dot product, and 32 bits. Installs
+    /// qemu-user and Debian's cross compiler for armhf, and Rust's standard library for both.
+    Emulated,
     /// Our TUF client and python-tuf's, each against the other's repositories; models signed by model-signing.
     Interop,
     /// The unmodified `tritonclient` from PyPI against a real agent.
@@ -91,6 +94,7 @@ impl Step {
             ])),
             Self::Deny => deny(),
             Self::Unit => unit(),
+            Self::Emulated => crate::emulated::main(),
             Self::Interop => crate::interop::main().and_then(|()| crate::signed_model::main()),
             Self::Client => client(),
             Self::Local => crate::local::main(),
@@ -173,6 +177,7 @@ fn story_and_browser() -> Result<()> {
 fn firmware() -> Result<()> {
     tools::ensure(&tools::QEMU_AARCH64)?;
     tools::ensure_file(&tools::LIBFAKETIME)?;
+    tools::ensure(&tools::PYTHON)?;
     let binaries = builds::binaries()?;
     let agent = package::agent("aarch64-unknown-linux-musl", Profile::Quick)?;
     let folder = binaries.agent.parent().context("a binary lies in a folder")?;
