@@ -107,6 +107,16 @@ const REAL: readonly (readonly [string, string])[] = [
     'install_failures asks for 5 devices, the stage has 2: all of them count',
     'falhas de instalação: pede 5 dispositivos, a etapa tem 2: todos contam',
   ],
+  [
+    'No device can take digits 1.1.0: 3 of 4: it runs the release already; 1 of 4: it stays on the old release for comparison.',
+    'Nenhum dispositivo pode receber digits 1.1.0: 3 de 4: já tem a versão; 1 de 4: fica na versão antiga para comparação.',
+  ],
+  [
+    "A rollout that is completed can't be rolled back.",
+    'Não é possível reverter um rollout neste estado: concluído.',
+  ],
+  ['There is no such rollout.', 'Não encontrado: rollout.'],
+  ['A password needs at least 10 characters.', 'A senha precisa de ao menos 10 caracteres.'],
   ['attempt 2 of 3 may succeed', 'a tentativa 2 de 3 pode dar certo'],
 ];
 
@@ -133,6 +143,8 @@ describe("the server's sentences", () => {
       stage: 'stage 2',
       why: 'it runs 1.1.0',
       words: 'as they are',
+      verb: 'rolled back',
+      what: 'rollout',
       amount: '5%',
     };
     for (const [key, template] of Object.entries(enServer)) {
@@ -175,7 +187,7 @@ describe("the server's words", () => {
   const sources = import.meta.glob<string>(
     [
       '../../../../crates/rollout/src/**/*.rs',
-      '../../../../fleet-server/src/api/*.rs',
+      '../../../../fleet-server/src/api/**/*.rs',
       '../../../../fleet-server/src/domain/**/*.rs',
     ],
     { query: '?raw', import: 'default', eager: true },
@@ -190,13 +202,14 @@ describe("the server's words", () => {
 
   it('are still those of its source', () => {
     expect(Object.keys(sources)).toContain(`${folder}crates/rollout/src/gate.rs`);
+    const all = rust.toLowerCase();
     const lost = Object.entries(enServer).flatMap(([key, template]) =>
       template
         .split(/\{\w+\}/)
         .map((part) => part.replace(/^[^a-z]+|[^a-z]+$/gi, ''))
         .filter((part) => part.length > 3)
         .flatMap((part) => PIECES[part] ?? [part])
-        .filter((part) => !rust.includes(part))
+        .filter((part) => !all.includes(part.toLowerCase()))
         .map((part) => `${key}: ${part}`),
     );
     expect(lost).toEqual([]);

@@ -53,6 +53,25 @@ const STAGE_STATES: Readonly<Record<string, MessageKey>> = {
   failed: 'stageIs.gate_failed',
 };
 
+const VERBS: Readonly<Record<string, MessageKey>> = {
+  approved: 'rollout.approve',
+  denied: 'rollout.deny',
+  paused: 'rollout.pause',
+  resumed: 'rollout.resume',
+  ended: 'rollout.abort',
+  'rolled back': 'rollout.rollback',
+};
+
+const THINGS: Readonly<Record<string, MessageKey>> = {
+  device: 'device.name',
+  model: 'devices.model',
+  project: 'nav.project',
+  release: 'rollouts.release',
+  rollout: 'rollouts.rollout',
+  user: 'users.user',
+  token: 'enrol.text',
+};
+
 const GATE = `(?:${oneOf(names('metric'))})(?:\\([a-z]+\\))?(?:\\[[^\\]]+\\])?`;
 
 const asIs = (text: string): Value => text;
@@ -62,6 +81,14 @@ const number: Reader = {
   shape: '-?[\\d.]+',
   read: (text, { format }) => format.number(Number(text), 6),
 };
+
+function keyed(keys: Readonly<Record<string, MessageKey>>): Reader {
+  const read: Reader['read'] = (text, { t }) => {
+    const key = keys[text];
+    return key ? inside(plain(t, key)) : text;
+  };
+  return { shape: oneOf(Object.keys(keys)), read };
+}
 
 /** What may stand for a parameter, by its name: a name that is not here does not compile. */
 const READERS: Readonly<Record<Param, Reader>> = {
@@ -96,13 +123,9 @@ const READERS: Readonly<Record<Param, Reader>> = {
     shape: oneOf(names('rolloutState')),
     read: (text, { t }) => inside(wordOf(t, 'rolloutState', text)),
   },
-  stageState: {
-    shape: oneOf(Object.keys(STAGE_STATES)),
-    read: (text, { t }) => {
-      const key = STAGE_STATES[text];
-      return key ? plain(t, key) : text;
-    },
-  },
+  stageState: keyed(STAGE_STATES),
+  verb: keyed(VERBS),
+  what: keyed(THINGS),
   gate: { shape: GATE, read: (text, { server }) => inside(server.gate(text)) },
   stage: {
     shape: '.+?',
@@ -160,6 +183,7 @@ function oneSentence(text: string, language: Language): string | null {
 /** How the server joins sentences: what gates say with semicolons, what devices do with commas. */
 const JOINTS: readonly (readonly [RegExp, string])[] = [
   [new RegExp(`; (?=${GATE}: )`), '; '],
+  [/; (?=\d+ of \d+: )/, '; '],
   [/, /, ', '],
 ];
 

@@ -1,7 +1,6 @@
 /** What needs a person, newest first. */
 import { useParams } from 'react-router';
 import { useAcknowledge, useAlerts, type Alert } from '../api/alerts';
-import { messageOf } from '../api/errors';
 import { useCan } from '../api/session';
 import { useI18n } from '../i18n/i18n';
 import { useServerText } from '../i18n/server-sentences';
@@ -11,7 +10,7 @@ import { Select } from '../ui/field';
 import { ObjectLink } from '../ui/object-link';
 import { Filters, Page } from '../ui/page';
 import { Pager } from '../ui/pager';
-import { Empty, Notice } from '../ui/states';
+import { Empty, ErrorText, Notice } from '../ui/states';
 import { Table, type Column } from '../ui/table';
 import { RelativeTime } from '../ui/time';
 import { toneOf, wordOf } from '../ui/tones';
@@ -97,7 +96,11 @@ export default function AlertsPage() {
           onChange={(show) => url.set({ show: show === 'all' ? 'all' : null })}
         />
       </Filters>
-      {acknowledge.error && <Notice tone="bad">{messageOf(acknowledge.error)}</Notice>}
+      {acknowledge.error && (
+        <Notice tone="bad">
+          <ErrorText error={acknowledge.error} />
+        </Notice>
+      )}
       <Table
         caption={t('alerts.title')}
         columns={columns}
