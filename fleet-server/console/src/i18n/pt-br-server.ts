@@ -159,7 +159,7 @@ export const ptBrServer: Readonly<Record<keyof typeof enServer, Message>> = {
   'server.dryNoControl':
     '{gate}, {stage}: compara com um grupo de controle, mas nenhum dispositivo ficaria numa versão antiga',
   'server.dryNotJudged':
-    '{gate}, {stage}: não é julgada; nenhum dispositivo ficaria numa versão antiga para comparar',
+    '{gate}, {stage}: não é avaliada; nenhum dispositivo ficaria numa versão antiga para comparar',
   'server.drySample': '{gate}: pede {least} dispositivos, a etapa tem {total}: todos contam',
 
   // Refusals

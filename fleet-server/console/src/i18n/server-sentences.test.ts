@@ -101,7 +101,7 @@ const REAL: readonly (readonly [string, string])[] = [
   ['stage 3 has no device and is passed over', 'etapa 3 não tem dispositivo e é pulada'],
   [
     "latency_p95 isn't judged in stage 3: no device would still run an old release to compare with",
-    'latência (p95), etapa 3: não é julgada; nenhum dispositivo ficaria numa versão antiga para comparar',
+    'latência (p95), etapa 3: não é avaliada; nenhum dispositivo ficaria numa versão antiga para comparar',
   ],
   [
     'install_failures asks for 5 devices, the stage has 2: all of them count',
