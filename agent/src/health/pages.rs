@@ -1,4 +1,4 @@
-//! Gives back pages of the program that nobody has used for a while.
+//! Gives back the pages of the program; those in use come back by themselves.
 //!
 //! The kernel maps sixteen pages around each one that is touched, and keeps them mapped. A start touches most of the
 //! program (configuration, TLS, the spool's recovery, loading of models), an agent at work a small part. What is given
