@@ -151,7 +151,7 @@ fn answer(mut stream: Stream, shared: &Mutex<Shared>) -> std::io::Result<()> {
             stream.write_all(&[head.as_bytes(), &body[..limit(most)]].concat())?;
             drip(&mut stream, &body[limit(most)..])
         }
-        Manner::DripAll => drip(&mut stream, head.as_bytes()),
+        Manner::DripAll => drip(&mut stream, &[head.as_bytes(), body].concat()),
     }
 }
 
