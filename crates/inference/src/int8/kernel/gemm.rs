@@ -154,15 +154,18 @@ impl Gemm {
         let is_copied = matches!(way, Way::Apart | Way::Copies);
         let step = step(grid.pixels(), if is_copied { stride } else { 0 }, self.level);
         let step = if way == Way::Lines { step.next_multiple_of(to.width) } else { step };
-        let copied = if way == Way::Copies { step * stride + Layout::SLACK } else { 0 };
+        let copied = if way == Way::Copies { (step + tile::LINE_ROWS) * stride + Layout::SLACK } else { 0 };
         let work = tile::work_bytes(self.level, stride);
         scratch.bytes.reserve(copied + work);
         let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(work);
         let next = scratch.sequence.after(Region::new(self.panels.weights.bytes()));
         let corner = corner(spec, layout);
         let mut runs = (Vec::new(), 0);
-        for first in (0..grid.pixels()).step_by(step) {
-            let pixels = first..(first + step).min(grid.pixels());
+        let mut first = 0;
+        while first < grid.pixels() {
+            // No few are left for a turn of their own.
+            let is_rest = grid.pixels() - first < step + tile::LINE_ROWS;
+            let pixels = first..if is_rest { grid.pixels() } else { first + step };
             grid.places(pixels.clone(), Steps::new(to, [1, 1]), to.pixel(0, 0, 0), &mut scratch.places);
             if let Some(other) = from.other {
                 let start = other.pixel(0, 0, 0);
@@ -204,6 +207,7 @@ impl Gemm {
                 };
                 each(turn, work);
             }
+            first = pixels.end;
         }
     }
 
@@ -238,7 +242,8 @@ impl Gemm {
             may_be_lines &= end <= input.data().len();
         }
         // Pixels of the border are multiplied as well: not too many of them.
-        let is_worth = Grid::over(to, layout).pixels() <= 2 * to.pixels();
+        let pixels = Grid::over(to, layout).pixels();
+        let is_worth = (tile::LINE_ROWS..=2 * to.pixels()).contains(&pixels);
         if *may_leave_gaps && spec.stride == [1, 1] && is_worth {
             return Some(Way::Image);
         }

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "tile instructions, and pointers whose bounds `tile::run` asserts")]
 
 use super::super::tile::{Job, Lines, Sink};
-use super::finish512::Writer;
+use super::finish512::{Adder, Writer};
 use super::gemm512;
 use std::arch::asm;
 use std::arch::x86_64::{__m512i, _mm512_load_si512, _mm512_setzero_si512, _mm512_storeu_si512};
@@ -66,9 +66,27 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8])
     match sink {
         Sink::Bytes { finish, data, places, addend } => {
             // SAFETY: the sink's columns are the job's.
-            let writer = unsafe { Writer::<NR>::new(&finish, addend.as_ref(), data, places) };
-            // SAFETY: as this function; the sink has each of the job's rows.
-            unsafe { tiles(job, work, |row, sums| writer.store(row, sums)) }
+            let writer = unsafe { Writer::<NR>::new(&finish, data, places) };
+            if let Some(addend) = addend {
+                let adder = Adder::new(&addend, &finish);
+                // SAFETY: the sink has each of the job's rows.
+                let store = |row: usize, sums: &[__m512i; NR]| unsafe {
+                    if writer.has_place(row) {
+                        writer.store_sum(&adder, row, sums);
+                    }
+                };
+                // SAFETY: as this function.
+                unsafe { tiles(job, work, store) }
+            } else {
+                // SAFETY: the sink has each of the job's rows.
+                let store = |row: usize, sums: &[__m512i; NR]| unsafe {
+                    if writer.has_place(row) {
+                        writer.store(row, sums);
+                    }
+                };
+                // SAFETY: as this function.
+                unsafe { tiles(job, work, store) }
+            }
         }
         Sink::Sums(sums) => {
             let to = sums.as_mut_ptr();

@@ -172,7 +172,7 @@ impl Finisher<4> {
 }
 
 /// What is added to each result: another activation's values, and the constants in registers.
-struct Adder<'a> {
+pub(super) struct Adder<'a> {
     data: *const u8,
     places: &'a [usize],
     /// The own values less their zero point lie within these.
@@ -185,7 +185,7 @@ struct Adder<'a> {
 impl<'a> Adder<'a> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    fn new(addend: &Addend<'a>, finish: &Finish<'_>) -> Self {
+    pub(super) fn new(addend: &Addend<'a>, finish: &Finish<'_>) -> Self {
         let own =
             finish.limits.map(|limit| _mm512_set1_epi32(i32::from(limit) - i32::from(finish.zero_point)));
         let [other_zero, zero_point] = addend.zero_points;
@@ -222,7 +222,6 @@ impl<'a> Adder<'a> {
 /// Writes the rows of one block.
 pub(super) struct Writer<'a, const NR: usize> {
     finisher: Finisher<NR>,
-    adder: Option<Adder<'a>>,
     data: *mut u8,
     places: &'a [usize],
 }
@@ -232,40 +231,50 @@ impl<'a, const NR: usize> Writer<'a, NR> {
     /// AVX-512 F and BW; the sink passed the checks of `tile::run`, with `NR * 16` columns.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) unsafe fn new(
-        finish: &Finish<'_>,
-        addend: Option<&Addend<'a>>,
-        data: &mut [u8],
-        places: &'a Places,
-    ) -> Self {
+    pub(super) unsafe fn new(finish: &Finish<'_>, data: &mut [u8], places: &'a Places) -> Self {
         Self {
             // SAFETY: there are as many multipliers as columns.
             finisher: unsafe { Finisher::new(finish) },
-            adder: addend.map(|addend| Adder::new(addend, finish)),
             data: data.as_mut_ptr(),
             places: places.at(),
         }
     }
 
-    /// Writes one row, if it has a place.
+    /// Whether a row has a place; where kernels take gaps, they must ask before they write.
     ///
     /// # Safety
-    /// AVX-512 F and BW; the sink has this row.
+    /// The sink has this row.
+    #[inline]
+    pub(super) unsafe fn has_place(&self, row: usize) -> bool {
+        // SAFETY: the caller's.
+        unsafe { *self.places.get_unchecked(row) != NOWHERE }
+    }
+
+    /// Writes one row.
+    ///
+    /// # Safety
+    /// AVX-512 F and BW; the sink has this row, and a place for it.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     pub(super) unsafe fn store(&self, row: usize, sums: &[__m512i; NR]) {
+        // SAFETY: each place has room for a block's columns.
+        unsafe {
+            let to = self.data.add(*self.places.get_unchecked(row));
+            self.finisher.narrow.store(&self.finisher.scaled(sums), to);
+        }
+    }
+
+    /// Writes the sum of one row and its addend.
+    ///
+    /// # Safety
+    /// As [`store`](Self::store); the addend belongs to the sink.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(super) unsafe fn store_sum(&self, adder: &Adder<'_>, row: usize, sums: &[__m512i; NR]) {
         // SAFETY: each place has room for a block's columns, and so has that of the addend.
         unsafe {
-            let place = *self.places.get_unchecked(row);
-            if place == NOWHERE {
-                return;
-            }
-            let values = self.finisher.scaled(sums);
-            let to = self.data.add(place);
-            match &self.adder {
-                None => self.finisher.narrow.store(&values, to),
-                Some(adder) => adder.narrow.store(&adder.add(row, values), to),
-            }
+            let to = self.data.add(*self.places.get_unchecked(row));
+            adder.narrow.store(&adder.add(row, self.finisher.scaled(sums)), to);
         }
     }
 }

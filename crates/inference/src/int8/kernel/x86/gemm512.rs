@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "pointers into rows, weights and outputs, whose bounds `tile::run` asserts")]
 
 use super::super::tile::{Job, Parts, Sink};
-use super::finish512::Writer;
+use super::finish512::{Adder, Writer};
 use std::arch::x86_64::{
     __m512i, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
     _mm512_setzero_si512, _mm512_storeu_si512,
@@ -30,9 +30,16 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>) {
     match sink {
         Sink::Bytes { finish, data, places, addend } => {
             // SAFETY: the sink's columns are the job's.
-            let writer = unsafe { Writer::<NR>::new(&finish, addend.as_ref(), data, places) };
-            // SAFETY: as this function; the sink has each of the job's rows.
-            unsafe { tiles(job, |row, sums| writer.store(row, sums)) }
+            let writer = unsafe { Writer::<NR>::new(&finish, data, places) };
+            // Two copies of the code: the one without an addition has more registers left.
+            if let Some(addend) = addend {
+                let adder = Adder::new(&addend, &finish);
+                // SAFETY: as this function; the sink has each of the job's rows.
+                unsafe { tiles(job, |row, sums| writer.store_sum(&adder, row, sums)) }
+            } else {
+                // SAFETY: as above.
+                unsafe { tiles(job, |row, sums| writer.store(row, sums)) }
+            }
         }
         Sink::Sums(sums) => {
             let data = sums.as_mut_ptr();
