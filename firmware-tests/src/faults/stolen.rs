@@ -160,6 +160,11 @@ fn mount(world: &mut World, attack: &Attack, place: &Place<'_>) -> Result<()> {
     thief.put_back(&before)?;
     world.fleet.server.restart()?;
     world.fleet.wait_online(world.agents.len())?;
+    // The next attack asks for the same again: before it, the device must have heard that it was taken back.
+    wait_until("the true wish again", PATIENCE, || {
+        let status = world.agents[VICTIM].status()?;
+        Ok(status.pointer("/models/0/phase").is_some_and(|phase| phase == "committed").then_some(()))
+    })?;
     ensure!(world.active(VICTIM)? == place.current, "another release is active");
     Ok(())
 }
