@@ -17,6 +17,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     };
     let env = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let before = world.active(AGENT)?;
+    world.rest_one(AGENT)?;
     world.agents[AGENT].stop();
     world.agents[AGENT].set_env(vec![
         env("LD_PRELOAD", &library.display().to_string()),
@@ -28,6 +29,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     world.agents[AGENT].stop();
     world.agents[AGENT].set_env(Vec::new());
     world.agents[AGENT].start()?;
+    world.feed_one(AGENT);
     outcome
 }
 

@@ -27,6 +27,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let running = world.agents[AGENT].run(&["import", &archive.display().to_string()])?;
     ensure!(running.status.code() == Some(69), "an import beside a running agent was not refused");
     world.fleet.server.kill();
+    world.rest_one(AGENT)?;
     world.agents[AGENT].stop();
     without_a_network(world, &archive, &before, &version)?;
     world.fleet.server.restart()?;
@@ -36,6 +37,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let rollout = world.roll_out(&next, &[AGENT])?;
     world.completed(&rollout)?;
     world.serves(AGENT, &next)?;
+    world.feed_one(AGENT);
     Ok(Outcome::Ok(format!(
         "an archive of {size} bytes brought {version} to a device without a network, in a smaller variant for a \
          budget of memory; damaged and cut ones and too small a budget were refused, {before} served on; back on \

@@ -14,7 +14,7 @@ use super::world::{PATIENCE, World};
 const AGENT: usize = 1;
 
 pub(super) fn play(world: &mut World) -> Result<Outcome> {
-    // Nothing is counted any more: earlier faults took devices away from under their applications.
+    // Nothing is counted any more: the power cuts took a device away from under its application.
     world.feeders.clear();
     let state = world.agents[AGENT].folder().join("state");
     let image = state.with_file_name("state.image");
