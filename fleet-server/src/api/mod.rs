@@ -34,6 +34,7 @@ pub mod rollout_body;
 pub mod rollouts;
 pub mod session;
 pub mod stream;
+pub mod stream_places;
 pub mod tokens;
 pub mod types;
 pub mod users;
