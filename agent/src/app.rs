@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::message::Hardware;
+use protocol::telemetry::{DeviceEvent, Kind};
 use tokio::sync::watch;
 
 use crate::config::{self, Config};
 use crate::durable::{self, DurableError};
-use crate::health::{self, Breaker, Clock, LogRing, ProblemKind, Supervisor};
+use crate::health::{self, Breaker, Clock, Footprint, LogRing, ProblemKind, Supervisor};
 use crate::link::{self, Identity};
 use crate::monitor::Monitor;
 use crate::serve;
@@ -44,6 +45,8 @@ pub struct App {
     clock: Clock,
     drain: Duration,
     reload: Reload,
+    footprint: Footprint,
+    is_too_big: bool,
     /// Where the local API listens.
     pub listening: String,
     /// `project/device`
@@ -56,6 +59,7 @@ pub fn terms(config: &config::Link) -> link::http::Terms {
     link::http::Terms {
         connect: config.connect_timeout,
         min_rate_bytes_s: config.min_rate_bytes_s,
+        rate_window: link::http::RATE_WINDOW,
         max_rate_bytes_s: config.max_rate_bytes_s,
         proxies: config.proxies.clone(),
     }
@@ -88,9 +92,9 @@ impl App {
         let (update, update_changes) = watch::channel(config.update.clone());
         let (link, link_changes) = watch::channel(config.link.clone());
         let changes = Changes { update: update_changes, link: link_changes };
-        let reload =
-            Reload { current: config.clone(), update, link, spool: spool.handle(), logs: logs.clone() };
-        let mut parts = Parts::new(config, identity, run, spool.handle(), logs, start)?;
+        let mut parts = Parts::new(config.clone(), identity, run, spool.handle(), logs.clone(), start)?;
+        let capture = parts.common.monitor.capture().clone();
+        let reload = Reload { current: config, update, link, spool: spool.handle(), logs, capture };
         if let Some(error) = uncounted {
             let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
             parts.event(ProblemKind::StateUnwritable, detail);
@@ -98,14 +102,37 @@ impl App {
         if let Some(detail) = spool_report {
             parts.event(ProblemKind::SpoolQuarantined, detail);
         }
+        let footprint = parts.common.footprint.clone();
         let (monitor, drain) = (parts.common.monitor.clone(), parts.common.config.health.drain);
         let supervisor = parts.spawn(listener, &breaker, changes).await?;
-        Ok(Self { supervisor, spool, breaker, monitor, clock, drain, reload, listening, device, _lock: lock })
+        Ok(Self {
+            supervisor,
+            spool,
+            breaker,
+            monitor,
+            clock,
+            drain,
+            reload,
+            footprint,
+            is_too_big: false,
+            listening,
+            device,
+            _lock: lock,
+        })
     }
 
     /// Takes over what may change while the agent serves.
     pub fn reload(&mut self, config: Config) -> Reloaded {
         self.reload.apply(config)
+    }
+
+    /// Returns once the agent's memory stays above its hard bound, after saying so; end it then.
+    pub async fn outgrown(&mut self) {
+        let detail = self.footprint.stays_over_hard().await;
+        let kind = ProblemKind::MemoryRestart;
+        tracing::error!(event = kind.name(), detail, "something needs attention");
+        words::offer(&self.reload.spool, Kind::Event, &DeviceEvent { name: kind.name(), detail });
+        self.is_too_big = true;
     }
 
     /// Ends everything in order. Returns the names of the tasks that had to be cut off.
@@ -115,7 +142,10 @@ impl App {
         let late = self.supervisor.shut_down(self.drain).await;
         // Committing what was offered blocks; the runtime is about to end anyway.
         drop(self.spool);
-        self.breaker.settled();
+        // An end for want of memory right after the start counts as an early one: it would come again and again.
+        if !self.is_too_big {
+            self.breaker.settled();
+        }
         late
     }
 }

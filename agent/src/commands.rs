@@ -13,7 +13,7 @@ use crate::health::{Clock, read_hardware};
 use crate::link::Identity;
 use crate::link::enroll::{self, EnrollError, Wish};
 use crate::slots::{BootStore, Shelf};
-use crate::update::import::Import;
+use crate::update::import::{Import, Taken};
 use crate::update::metadata::{self, TrustedStore};
 use crate::{app, chain, durable, status};
 
@@ -79,11 +79,19 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
         boot: &mut boot,
         hardware: &read_hardware(&config.device.class),
         keep_free_bytes: config.update.keep_free_bytes,
+        memory_budget_bytes: config.update.memory_budget_bytes,
     };
     let taken = import.take(std::io::BufReader::new(archive)).await;
-    let (model, release) = taken.map_err(|error| (Exit::NoPermission, chain(&error)))?;
+    let Taken { model, release, instead } = taken.map_err(|error| (Exit::NoPermission, chain(&error)))?;
     clock.keep();
-    Ok(format!("{model} {} was verified; it is tested and swapped in when the agent starts", release.version))
+    let version = &release.version;
+    let mut said =
+        format!("{model} {version} was verified; it is tested and swapped in when the agent starts");
+    if let Some(instead) = instead {
+        said += "\n";
+        said += &instead;
+    }
+    Ok(said)
 }
 
 fn exit_of(error: &EnrollError) -> Exit {

@@ -16,6 +16,8 @@ pub enum Exit {
     /// The server, or the agent that `status` asks, does not answer; or another agent runs on the same state
     /// directory, the local port is busy, or the disk takes no writes at the first start. Trying again may help.
     Unavailable,
+    /// Memory stayed above the hard bound: start it anew.
+    Memory,
     /// The server refused: a token that is unknown, used or expired.
     NoPermission,
     /// The configuration or the state directory is wrong; trying again can't help.
@@ -31,6 +33,7 @@ impl Exit {
             Self::Usage => 64,
             Self::Data => 65,
             Self::Unavailable => 69,
+            Self::Memory => 75,
             Self::NoPermission => 77,
             Self::Config => 78,
         }
@@ -55,9 +58,10 @@ mod tests {
             Exit::Usage,
             Exit::Data,
             Exit::Unavailable,
+            Exit::Memory,
             Exit::NoPermission,
             Exit::Config,
         ];
-        assert_eq!(all.map(Exit::code), [0, 1, 64, 65, 69, 77, 78]);
+        assert_eq!(all.map(Exit::code), [0, 1, 64, 65, 69, 75, 77, 78]);
     }
 }

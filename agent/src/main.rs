@@ -92,7 +92,9 @@ fn run(config: Config, settings: &Settings) -> Exit {
         target = env!("FLOTILLA_TARGET"),
         "flotilla-agent starts"
     );
-    let Some(runtime) = runtime(2) else { return Exit::Internal };
+    be_nice(config.health.nice);
+    let workers = if config.serve.threads == 1 { 1 } else { 2 };
+    let Some(runtime) = runtime(workers) else { return Exit::Internal };
     runtime.block_on(async {
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
@@ -110,21 +112,37 @@ fn run(config: Config, settings: &Settings) -> Exit {
         };
         tracing::info!(device = app.device, api = %app.listening, "the agent runs");
         ready(&format!("{} on {}", app.device, app.listening));
-        let signal = loop {
-            match signals.next().await {
-                "SIGHUP" => reload(&mut app, settings),
-                signal => break signal,
+        let (exit, reason) = loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    "SIGHUP" => reload(&mut app, settings),
+                    signal => break (Exit::Ok, signal),
+                },
+                () = app.outgrown() => break (Exit::Memory, "memory"),
             }
         };
-        tracing::info!(signal, "stopping");
+        tracing::info!(reason, "stopping");
         let late = app.shut_down().await;
         if late.is_empty() {
             tracing::info!("stopped in order");
         } else {
             tracing::warn!(tasks = ?late, "stopped; some tasks were cut off");
         }
-        Exit::Ok
+        exit
     })
+}
+
+/// Threads inherit it, so it comes before the first one. Never raises the priority that the agent was started with.
+fn be_nice(nice: u32) {
+    let set = || {
+        let (now, wanted) = (rustix::process::getpriority_process(None)?, i32::try_from(nice).unwrap_or(0));
+        if wanted > now { rustix::process::setpriority_process(None, wanted) } else { Ok(()) }
+    };
+    if nice > 0
+        && let Err(error) = set()
+    {
+        tracing::warn!(nice, error = %error, "health.nice can't be set");
+    }
 }
 
 /// A configuration that is wrong changes nothing.

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, device, drift, export, keys, login, reference, release, rollout, sign, verify,
+    audit, completions, device, drift, export, keys, login, reference, release, rollout, samples, sign,
+    verify,
 };
 
 /// Publish signed model releases, and run them over a fleet.
@@ -51,6 +52,9 @@ pub(crate) enum Command {
     /// Drift of a model over the fleet.
     #[command(subcommand)]
     Drift(drift::Command),
+    /// Samples that devices kept for retraining: list, download.
+    #[command(subcommand)]
+    Samples(samples::Command),
     /// Who changed what, when.
     #[command(subcommand)]
     Audit(audit::Command),

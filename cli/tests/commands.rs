@@ -52,7 +52,7 @@ fn digits_copy(version: &str) -> TempDir {
 #[test]
 fn help_of_every_command_is_as_written() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &[],
         &["login"],
         &["keys"],
@@ -65,6 +65,7 @@ fn help_of_every_command_is_as_written() {
         &["device", "token"],
         &["rollout"],
         &["rollout", "create"],
+        &["samples", "download"],
     ];
     let mut all = String::new();
     for command in commands {

@@ -62,6 +62,8 @@ const LEAST: &[(&str, Least)] = &[
     ("listAlerts", InProject("viewer")),
     ("acknowledgeAlert", InProject("operator")),
     ("listAudit", InProject("viewer")),
+    ("listSamples", InProject("viewer")),
+    ("downloadSamples", InProject("publisher")),
     ("stream", InProject("viewer")),
 ];
 

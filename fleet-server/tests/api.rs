@@ -391,3 +391,69 @@ async fn a_live_stream_ends_with_the_server_and_shutdown_is_graceful() {
     assert!(!seen.contains("secret-1"), "another project's event leaked");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn samples_are_listed_for_viewers_and_each_download_is_written_down() {
+    use flotilla_server::store::samples::{Sample, SampleKey, insert};
+    use protocol::sample::{Said, SampleHead, SampleInput, Strategy};
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    add_device(&server, "cam-1").await;
+    let state = &server.running.state;
+    for number in 1..=3_u8 {
+        let input =
+            SampleInput { name: "x".into(), datatype: "UINT8".into(), shape: vec![1, 1], size_bytes: 1 };
+        let head = SampleHead {
+            id: number.to_string(),
+            model: "digits".parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            release: protocol::Digest::from_bytes([1; 32]),
+            at: NOW,
+            strategy: if number == 3 { Strategy::Contradiction } else { Strategy::Uncertainty },
+            probability: 0.1,
+            answer: Said { label: Some("a".into()), confidence: Some(0.5), value: None },
+            beside: None,
+            feature: None,
+            label: None,
+            inputs: vec![input],
+        };
+        let (project, device) = (ProjectId::new("default").unwrap(), DeviceId::new("cam-1").unwrap());
+        let key = SampleKey { project, device, digest: protocol::Digest::from_bytes([number; 32]) };
+        state.blobs.put_sample(&key, head.join(&[vec![number]]).into()).await.unwrap();
+        // The last one does not fit into a page with another one.
+        let size_bytes = if number == 1 { 8 << 20 } else { 200 };
+        let (sample_id, received_at) = (number.to_string(), NOW);
+        let sample = Sample { sample_id, key, head, size_bytes, received_at, expires_at: NOW.plus_millis(1) };
+        let mut tx = state.store.begin().await.unwrap();
+        insert(&mut tx, &sample).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let viewer = server.token(&admin, "default", "viewer").await;
+    let path = format!("{DEFAULT}/models/digits/samples");
+    let list = server.get(&viewer, &format!("{path}?strategy=uncertainty")).await.json;
+    assert_eq!((&list["total"], &list["items"][0]["inference"]), (&json!(2), &json!("2")));
+    assert!(list["items"][0].get("content").is_none());
+    let refused = server.get(&viewer, &format!("{path}?strategy=boredom")).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::BAD_REQUEST, "bad_query"));
+    let download = format!("{path}/download");
+    assert_eq!(server.post(&viewer, &download, json!({})).await.status, StatusCode::FORBIDDEN);
+    let publisher = server.token(&admin, "default", "publisher").await;
+    let mut ids = Vec::new();
+    let mut uri = download.clone();
+    loop {
+        let page = server.post(&publisher, &uri, json!({})).await.json;
+        for item in page["items"].as_array().unwrap() {
+            use base64::Engine;
+            let content = item["content"].as_str().unwrap();
+            let content = base64::engine::general_purpose::STANDARD.decode(content).unwrap();
+            ids.push(SampleHead::split(&content).unwrap().0.id);
+        }
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        uri = format!("{download}?cursor={cursor}");
+    }
+    assert_eq!(ids, ["3", "2", "1"]);
+    let rows = server.get(&admin, &format!("{DEFAULT}/audit")).await.json;
+    let rows = rows["items"].as_array().unwrap();
+    let told: Vec<_> = rows.iter().filter(|row| row["action"] == "sample.download").collect();
+    assert_eq!((told.len(), &told[1]["after"]["samples"]), (2, &json!(2)));
+}

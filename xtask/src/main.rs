@@ -6,6 +6,7 @@
 mod bench;
 mod builds;
 mod demo;
+mod emulated;
 mod firmware;
 mod fuzz;
 mod interop;

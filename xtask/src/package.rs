@@ -1,6 +1,7 @@
 //! `cargo xtask package --target T`: the static agent for a device, with zig as C compiler and linker.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -61,27 +62,32 @@ pub(crate) fn agent(target: &str, profile: Profile) -> Result<PathBuf> {
 /// # Errors
 /// When a tool is missing or it doesn't build.
 pub(crate) fn zigbuild(target: &str, profile: Profile, what: &[&str]) -> Result<()> {
-    ceiling(target)?;
-    ensure_std(target)?;
-    let tools = tools::python_env("cross", &CROSS_TOOLS)?;
-    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = zig(target, "zigbuild")?;
     eprintln!(
         "building {} for {target}, profile {} (many minutes the first time)",
         what.last().copied().unwrap_or_default(),
         profile.name()
     );
+    command.arg("--locked").args(what);
+    check(command.args(["--profile", profile.name(), "--target", target]))
+}
+
+/// A command of cargo's for a device, with zig as C compiler and linker.
+///
+/// # Errors
+/// When a tool is missing, or the target isn't one of ours.
+pub(crate) fn zig(target: &str, verb: &str) -> Result<Command> {
+    ceiling(target)?;
+    ensure_std(target)?;
+    let tools = tools::python_env("cross", &CROSS_TOOLS)?;
+    let path = std::env::var("PATH").unwrap_or_default();
     // Panic messages name source files: they shall not name folders of the machine that built them.
     let home = std::env::var("HOME").unwrap_or_default();
     let remap =
         format!("--remap-path-prefix={}=/flotilla --remap-path-prefix={home}=/build", root().display());
-    check(
-        program(&tools.join("cargo-zigbuild").to_string_lossy())
-            .args(["zigbuild", "--locked"])
-            .args(what)
-            .args(["--profile", profile.name(), "--target", target])
-            .env("PATH", format!("{}:{path}", tools.display()))
-            .env("RUSTFLAGS", remap),
-    )
+    let mut command = program(&tools.join("cargo-zigbuild").to_string_lossy());
+    command.arg(verb).env("PATH", format!("{}:{path}", tools.display())).env("RUSTFLAGS", remap);
+    Ok(command)
 }
 
 fn ceiling(target: &str) -> Result<u64> {
@@ -94,7 +100,11 @@ fn ceiling(target: &str) -> Result<u64> {
     u64::try_from(bytes.context("no agent_ceiling_bytes in cross/targets.toml")?).context("negative ceiling")
 }
 
-fn ensure_std(target: &str) -> Result<()> {
+/// Makes sure that Rust's standard library is there for a target.
+///
+/// # Errors
+/// When it can't be had.
+pub(crate) fn ensure_std(target: &str) -> Result<()> {
     let libdir = output(program("rustc").args(["--print", "target-libdir", "--target", target]));
     let has_std = libdir.is_ok_and(|path| PathBuf::from(path.trim()).is_dir());
     if has_std {

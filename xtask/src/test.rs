@@ -38,6 +38,10 @@ enum Step {
     Deny,
     /// Unit and integration tests of every crate, with a real PostgreSQL.
     Unit,
+    /// The inference crate's tests on emulated ARM: aarch64 with and without the dot product, and 32 bits. Only when
+    /// asked for, since it compiles the model runtime for two more targets. Installs qemu-user and Debian's cross
+    /// compiler for armhf, and Rust's standard library for both.
+    Emulated,
     /// Our TUF client and python-tuf's, each against the other's repositories; models signed by model-signing.
     Interop,
     /// The unmodified `tritonclient` from PyPI against a real agent.
@@ -51,8 +55,10 @@ enum Step {
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let is_wanted =
-        |step: &Step| (args.only.is_empty() || args.only.contains(step)) && !args.skip.contains(step);
+    let is_wanted = |step: &Step| {
+        let is_chosen = if args.only.is_empty() { step.is_default() } else { args.only.contains(step) };
+        is_chosen && !args.skip.contains(step)
+    };
     let begun = Instant::now();
     let mut times: Vec<(Step, Duration)> = Vec::new();
     for step in Step::value_variants().iter().copied().filter(is_wanted) {
@@ -75,6 +81,10 @@ impl Step {
         format!("{self:?}").to_lowercase()
     }
 
+    fn is_default(self) -> bool {
+        self != Self::Emulated
+    }
+
     fn run(self) -> Result<()> {
         match self {
             Self::Format => check(cargo().args(["fmt", "--all", "--", "--check"])),
@@ -91,6 +101,7 @@ impl Step {
             ])),
             Self::Deny => deny(),
             Self::Unit => unit(),
+            Self::Emulated => crate::emulated::main(),
             Self::Interop => crate::interop::main().and_then(|()| crate::signed_model::main()),
             Self::Client => client(),
             Self::Local => crate::local::main(),
@@ -173,6 +184,7 @@ fn story_and_browser() -> Result<()> {
 fn firmware() -> Result<()> {
     tools::ensure(&tools::QEMU_AARCH64)?;
     tools::ensure_file(&tools::LIBFAKETIME)?;
+    tools::ensure(&tools::PYTHON)?;
     let binaries = builds::binaries()?;
     let agent = package::agent("aarch64-unknown-linux-musl", Profile::Quick)?;
     let folder = binaries.agent.parent().context("a binary lies in a folder")?;

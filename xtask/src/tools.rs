@@ -44,6 +44,10 @@ pub(crate) const MOSQUITTO: Tool =
 pub(crate) const MOSQUITTO_CLIENTS: Tool =
     Tool { program: "mosquitto_pub", package: "mosquitto-clients", needed_for: "the local broker's test" };
 
+/// Changes the database of a server that was stolen; its library has SQLite.
+pub(crate) const PYTHON: Tool =
+    Tool { program: "python3", package: "python3", needed_for: "the fault with a stolen server" };
+
 /// A library that gives a program another clock; it lies in a folder named by the machine's architecture.
 pub(crate) const LIBFAKETIME: Tool = Tool {
     program: "faketime/libfaketimeMT.so.1",
@@ -120,7 +124,7 @@ pub(crate) fn ensure_node() -> Result<()> {
 /// When Python is missing or a package can't be installed.
 pub(crate) fn python_env(name: &str, packages: &[&str]) -> Result<PathBuf> {
     if find("python3").is_none() {
-        bail!("python3 is missing; install it with: sudo apt-get install -y python3 python3-venv");
+        install_debian(&["python3", "python3-venv"], name)?;
     }
     let folder = cache_folder()?.join("python").join(name);
     let stamp = folder.join("packages.txt");

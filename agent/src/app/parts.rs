@@ -12,13 +12,15 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::words::{self, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over};
 use super::{AppError, Run, terms};
 use crate::config::{self, Config};
-use crate::health::{Breaker, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor};
+use crate::health::{
+    Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor, give_back_in_time,
+};
 use crate::inputs;
-use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, Session};
-use crate::monitor::{Monitor, Shadow};
+use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, SampleUpload, Session};
+use crate::monitor::{Capture, Monitor, Shadow};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
-use crate::store::SpoolHandle;
+use crate::store::{Samples, SpoolHandle};
 use crate::update::{Core, CoreParts, Driver, Observer, Reported, Vitals, metadata};
 
 /// Task reports on their way to the link. When full the newest wait as "last report of the model".
@@ -36,6 +38,7 @@ pub(super) struct Common {
     pub(super) spool: SpoolHandle,
     pub(super) links: watch::Sender<Arc<Links>>,
     pub(super) pulse: Pulse,
+    pub(super) footprint: Footprint,
 }
 
 /// Everything between configuration and running tasks.
@@ -73,10 +76,13 @@ impl Parts {
         let sink = spool.clone();
         let table = Table::default();
         let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
+        let samples = Samples::open(state_dir, &config.spool, run.clock.now()).map_err(AppError::Spool)?;
+        let capture = Arc::new(Capture::new(config.capture.clone(), samples, run.number));
         let monitor = Monitor::new(
             &config.monitor,
             run.number,
             shadow,
+            capture,
             Box::new(move |kind, body| sink.offer(kind, body)),
         );
         let common = Common {
@@ -86,6 +92,7 @@ impl Parts {
             spool,
             links: watch::Sender::new(Arc::new(links)),
             pulse: Pulse::default(),
+            footprint: Footprint::new(config.health.memory),
             config: Arc::new(config),
         };
         let mut parts = Self {
@@ -150,11 +157,12 @@ impl Parts {
         let common = self.common.clone();
         let (core_ends, session_ends, link) = channels(changes);
         let reported = session_ends.reported.clone();
-        let problems = words::problems(reported.clone(), common.spool.clone());
+        let problems = words::problems(reported.clone(), common.spool.clone(), common.footprint.clone());
         let labels = common.config.device.labels.clone();
         let hello =
             hello(common.run.clone(), labels, reported.clone(), common.spool.clone(), problems.clone());
         let resources = LastReading::default();
+        let samples = common.samples(link.clone());
         let facts = common.facts(link, reported, resources.clone());
         let status = status(&common.run, &common.links, hello.clone(), problems, facts);
         let (driver, reporter) = self.driver(core_ends);
@@ -172,6 +180,8 @@ impl Parts {
         keep(&mut supervisor, "renewal", Arc::new(Mutex::new(common.renewal())), |renewal, stop| {
             Box::pin(async move { renewal.run(&stop).await })
         });
+        let stop = supervisor.stop_signal();
+        supervisor.once("samples", samples.run(stop));
         common.look_after(&mut supervisor, resources, breaker);
         Ok(supervisor)
     }
@@ -189,6 +199,7 @@ impl Parts {
             boot: self.boot,
             links: common.links.subscribe(),
             hardware: common.run.hardware.clone(),
+            footprint: common.footprint.clone(),
             observer: Arc::new(Watching(common.monitor.clone(), common.table.clone())),
             reports: ends.reports,
             tasks: ends.tasks,
@@ -257,6 +268,11 @@ impl Common {
         supervisor.once("api", listener.run(api, stop));
     }
 
+    fn samples(&self, link: watch::Receiver<LinkState>) -> SampleUpload {
+        let capture = self.monitor.capture().clone();
+        SampleUpload { capture, links: self.links.subscribe(), link, retry: self.config.update.retry }
+    }
+
     fn renewal(&self) -> Renewal {
         Renewal {
             state_dir: self.config.state_dir.clone(),
@@ -277,6 +293,10 @@ impl Common {
         let (pulse, stop_watchdog) = (self.pulse.clone(), stop.clone());
         supervisor.once("settling", async move {
             tokio::select! { () = stop.cancelled() => {}, () = settled => {} }
+        });
+        let stop_pages = supervisor.stop_signal();
+        supervisor.once("pages", async move {
+            tokio::select! { () = stop_pages.cancelled() => {}, () = give_back_in_time() => {} }
         });
         supervisor.once("watchdog", async move {
             tokio::select! { () = stop_watchdog.cancelled() => {}, () = pulse.feed_watchdog() => {} }

@@ -1,10 +1,13 @@
 //! SIGHUP: the configuration is read again. What can change while the agent serves changes at once; for the rest it is
 //! said that a restart is needed. A configuration that is wrong changes nothing.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use crate::config::{self, Config};
 use crate::health::LogRing;
+use crate::monitor::Capture;
 use crate::store::SpoolHandle;
 
 /// What became of a configuration that was read again.
@@ -23,6 +26,7 @@ pub(super) struct Reload {
     pub(super) link: watch::Sender<config::Link>,
     pub(super) spool: SpoolHandle,
     pub(super) logs: LogRing,
+    pub(super) capture: Arc<Capture>,
 }
 
 impl Reload {
@@ -41,6 +45,11 @@ impl Reload {
         if spool != self.current.spool && self.spool.reconfigure(spool.clone()) {
             self.current.spool = spool;
             told.applied.push("spool");
+        }
+        if new.capture != self.current.capture {
+            self.current.capture = new.capture.clone();
+            self.capture.reconfigure(new.capture);
+            told.applied.push("capture");
         }
         let update =
             config::Update { shadow_cpu_percent: self.current.update.shadow_cpu_percent, ..new.update };
@@ -90,7 +99,7 @@ mod tests {
     use super::*;
     use crate::config::RawConfig;
     use crate::health::Clock;
-    use crate::store::Spool;
+    use crate::store::{Samples, Spool};
 
     fn config(flags: &[&str]) -> Config {
         RawConfig::default().with_flags(flags.iter().copied()).check().unwrap()
@@ -100,13 +109,24 @@ mod tests {
     fn what_can_change_changes_and_the_rest_is_named_until_the_restart() {
         let dir = tempfile::tempdir().unwrap();
         let current = config(&[]);
-        let (spool, _) = Spool::open(dir.path(), &current.spool, &Clock::open(dir.path()).unwrap()).unwrap();
+        let clock = Clock::open(dir.path()).unwrap();
+        let (spool, _) = Spool::open(dir.path(), &current.spool, &clock).unwrap();
+        let samples = Samples::open(dir.path(), &current.spool, clock.now()).unwrap();
+        let capture = Arc::new(Capture::new(current.capture.clone(), samples, 1));
         let (update, updates) = watch::channel(current.update.clone());
         let (link, links) = watch::channel(current.link.clone());
-        let mut reload = Reload { current, update, link, spool: spool.handle(), logs: LogRing::default() };
-        let new = ["link.hello_every_s=7", "update.refresh_every_s=9", "spool.ttl_s=60", "serve.queue=3"];
+        let (spool, logs) = (spool.handle(), LogRing::default());
+        let mut reload = Reload { current, update, link, spool, logs, capture: capture.clone() };
+        let new = [
+            "link.hello_every_s=7",
+            "update.refresh_every_s=9",
+            "spool.ttl_s=60",
+            "serve.queue=3",
+            "capture.consent=true",
+        ];
         let told = reload.apply(config(&new));
-        assert_eq!(told.applied, ["spool", "update", "link"]);
+        assert_eq!(told.applied, ["spool", "capture", "update", "link"]);
+        assert!(capture.is_on());
         assert_eq!(told.needs_restart, ["serve"]);
         assert_eq!(links.borrow().hello_every.as_secs(), 7);
         assert_eq!(updates.borrow().refresh_every.as_secs(), 9);

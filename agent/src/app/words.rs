@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Run;
-use crate::health::{Clock, LogRing, Problem, ProblemKind};
+use crate::health::{Clock, Footprint, LogRing, Problem, ProblemKind};
 use crate::link::{Identity, LinkState, Links};
 use crate::monitor::{self, Monitor};
 use crate::serve;
@@ -82,6 +82,7 @@ pub(super) fn status(
             "certificate_expires": validity.map(|validity| validity.not_after),
             "resources": resources,
             "shadow": facts.monitor.shadow().tallies(),
+            "capture": facts.monitor.capture().figures(),
             "spool_max_bytes": facts.spool_max_bytes,
             "spool_figures": facts.spool.figures(),
             "attention": attention.iter().map(Problem::shown).collect::<Vec<_>>(),
@@ -137,7 +138,11 @@ fn noticed(
 }
 
 /// What is wrong as the parts say it: in hello and status.
-pub(super) fn problems(reported: watch::Receiver<Reported>, spool: SpoolHandle) -> Problems {
+pub(super) fn problems(
+    reported: watch::Receiver<Reported>,
+    spool: SpoolHandle,
+    footprint: Footprint,
+) -> Problems {
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
         all.extend(spool.problem().map(|detail| Problem::new(ProblemKind::SpoolUnwritable, detail)));
@@ -149,6 +154,7 @@ pub(super) fn problems(reported: watch::Receiver<Reported>, spool: SpoolHandle) 
             );
             all.push(Problem::new(ProblemKind::WriteBudget, detail));
         }
+        all.extend(footprint.problem());
         all
     })
 }

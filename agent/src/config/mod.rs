@@ -4,12 +4,14 @@
 //! reported together with file, key, value and what was expected; unknown keys are errors. Each part of the
 //! agent owns one section struct; nobody but `app` receives the whole.
 
+mod capture;
 mod inputs;
 mod proxy;
 mod raw;
 mod reader;
 mod sections;
 
+pub use capture::{Capture, Rate};
 pub use inputs::{Folder, Mqtt};
 pub use proxy::{Exception, NoProxy, Proxies, Proxy};
 pub use raw::{Origin, RawConfig};

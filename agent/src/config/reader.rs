@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::Value;
 
+use super::capture::Rate;
 use super::raw::{Origin, RawConfig};
 
 /// A known key so many edits away is suggested in an unknown one's place.
@@ -124,6 +125,11 @@ impl Reader {
 
     pub(super) fn boolean(&mut self, key: &str, default: bool) -> bool {
         self.read(key, "true or false", Value::as_bool).unwrap_or(default)
+    }
+
+    pub(super) fn rate(&mut self, key: &str, default: Rate) -> Rate {
+        let number = |v: &Value| v.as_float().or_else(|| v.as_integer()?.to_string().parse().ok());
+        self.read(key, "a number from 0 to 1", |v| Rate::new(number(v)?)).unwrap_or(default)
     }
 
     pub(super) fn texts(&mut self, key: &str) -> BTreeMap<String, String> {

@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::capture::{self, Capture};
 use super::inputs::{self, Folder, Mqtt};
 use super::proxy::{Chosen, Proxies};
 use super::raw::RawConfig;
 use super::reader::{ConfigErrors, Reader};
+use crate::health::Bounds;
 use crate::retry::Policy;
 
-const SECTIONS: [&str; 10] =
-    ["device", "folder", "health", "link", "log", "monitor", "mqtt", "serve", "spool", "update"];
+const SECTIONS: [&str; 11] =
+    ["capture", "device", "folder", "health", "link", "log", "monitor", "mqtt", "serve", "spool", "update"];
 const TOP_LEVEL: [&str; 1] = ["state_dir"];
 
 /// The whole configuration, valid by type.
@@ -34,6 +36,8 @@ pub struct Config {
     pub mqtt: Option<Mqtt>,
     /// `[monitor]`
     pub monitor: Monitor,
+    /// `[capture]`
+    pub capture: Capture,
     /// `[spool]`
     pub spool: Spool,
     /// `[health]`
@@ -108,6 +112,8 @@ pub struct Serve {
     pub max_body_bytes: usize,
     /// Inferences that may wait or run at once; one more is answered 503. Default 64.
     pub queue: usize,
+    /// Inferences that run at once. Default 0: one for each core.
+    pub threads: usize,
     /// An inference that has waited so long for its turn is answered 503. Default 500 ms.
     pub max_wait: Duration,
     /// Bound of one request, and of reading its body. Default 10 s.
@@ -179,6 +185,11 @@ pub struct Health {
     pub settled_after: Duration,
     /// Bound of the orderly end. Default 10 s.
     pub drain: Duration,
+    /// Resident memory of the agent: above `memory_soft_bytes` no candidate is loaded, above `memory_hard_bytes` the
+    /// agent starts anew. Default 0 for both: no bound.
+    pub memory: Bounds,
+    /// Niceness of all its threads, 0 to 19. Default 0: as it was started.
+    pub nice: u32,
 }
 
 /// Logging to stderr.
@@ -222,12 +233,9 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
             resources_every: r.seconds("monitor.resources_every_s", 60, 1..=DAY_S),
             label_ttl: r.seconds("monitor.label_ttl_s", 3600, 1..=30 * DAY_S),
         },
+        capture: capture::capture(&mut r),
         spool: spool(&mut r),
-        health: Health {
-            max_early_ends: u32::try_from(r.number("health.max_early_ends", 5, 1..=1000)).unwrap_or(u32::MAX),
-            settled_after: r.seconds("health.settled_after_s", 60, 1..=3600),
-            drain: r.seconds("health.drain_s", 10, 1..=600),
-        },
+        health: health(&mut r),
         log: Log { filter: r.text("log.filter", "info"), has_time: r.boolean("log.time", true) },
     };
     r.finish().map(|()| config)
@@ -288,6 +296,31 @@ fn spool(r: &mut Reader) -> Spool {
     }
 }
 
+fn health(r: &mut Reader) -> Health {
+    let (max_bytes, least_bytes) = (1024 * 1024 * MIB, 4 * MIB);
+    let memory = Bounds {
+        soft: r.number("health.memory_soft_bytes", 0, 0..=max_bytes),
+        hard: r.number("health.memory_hard_bytes", 0, 0..=max_bytes),
+    };
+    for (key, bound) in [("health.memory_soft_bytes", memory.soft), ("health.memory_hard_bytes", memory.hard)]
+    {
+        // Less than an agent without models needs: it would never load one, or never stay up.
+        if bound != 0 && bound < least_bytes {
+            r.refuse(key, "0, or at least 4194304 (4 MiB)");
+        }
+    }
+    if memory.hard != 0 && memory.hard < memory.soft {
+        r.refuse("health.memory_hard_bytes", "0, or at least health.memory_soft_bytes");
+    }
+    Health {
+        max_early_ends: u32::try_from(r.number("health.max_early_ends", 5, 1..=1000)).unwrap_or(u32::MAX),
+        settled_after: r.seconds("health.settled_after_s", 60, 1..=3600),
+        drain: r.seconds("health.drain_s", 10, 1..=600),
+        memory,
+        nice: u32::try_from(r.number("health.nice", 0, 0..=19)).unwrap_or(0),
+    }
+}
+
 fn serve(r: &mut Reader) -> Serve {
     let serve = Serve {
         listen: r.parsed("serve.listen", Listen::default(), "an address such as 127.0.0.1:8500, or off").0,
@@ -295,6 +328,7 @@ fn serve(r: &mut Reader) -> Serve {
         max_body_bytes: usize::try_from(r.number("serve.max_body_bytes", 16 * MIB, 1024..=1024 * MIB))
             .unwrap_or(usize::MAX),
         queue: usize::try_from(r.number("serve.queue", 64, 1..=100_000)).unwrap_or(64),
+        threads: usize::try_from(r.number("serve.threads", 0, 0..=1024)).unwrap_or(0),
         max_wait: r.millis("serve.max_wait_ms", 500, 1..=600_000),
         timeout: r.millis("serve.timeout_ms", 10_000, 1..=600_000),
         header_timeout: r.millis("serve.header_timeout_ms", 30_000, 100..=3_600_000),

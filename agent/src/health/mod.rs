@@ -7,7 +7,9 @@ mod breaker;
 mod clock;
 mod hardware;
 mod logs;
+mod memory;
 mod notify;
+mod pages;
 mod problem;
 mod supervisor;
 
@@ -16,6 +18,8 @@ pub use clock::{Clock, built_at};
 pub use disk::{free_bytes, used_bytes};
 pub use hardware::read_hardware;
 pub use logs::LogRing;
+pub use memory::{Bounds, Footprint, resident_bytes};
 pub use notify::{BEAT_EVERY, Pulse, ready, stopping};
+pub use pages::give_back_in_time;
 pub use problem::{Problem, ProblemKind, ShownProblem};
 pub use supervisor::Supervisor;

@@ -71,6 +71,10 @@ pub enum ProblemKind {
     WriteBudget,
     /// Little room on the disk.
     DiskLow,
+    /// The agent's memory is above its soft bound.
+    MemoryHigh,
+    /// The agent's memory stayed above its hard bound: it started anew.
+    MemoryRestart,
     /// A model that should serve does not.
     ModelAbsent,
     /// A model runs a smaller variant than its publisher prefers.
@@ -134,6 +138,13 @@ impl ProblemKind {
                 "commits are rarer until the day is over; raise spool.write_bytes_per_day if the flash permits it"
             }
             Self::DiskLow => "free room on the disk of state_dir; new releases can't be fetched meanwhile",
+            Self::MemoryHigh => {
+                "what serves goes on; unload a model or raise health.memory_soft_bytes if the device has the memory"
+            }
+            Self::MemoryRestart => {
+                "unload a model or raise health.memory_hard_bytes; if memory grows without new models, report it with \
+                 the log"
+            }
             Self::ModelAbsent => {
                 "roll out a release that loads on this device; the reason stands in the problem"
             }

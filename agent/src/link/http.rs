@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -28,8 +28,8 @@ use tokio::time::Instant;
 use crate::config::{Proxies, Proxy};
 use crate::durable::DurableError;
 
-/// The minimum rate is judged over this long.
-const RATE_WINDOW: Duration = Duration::from_secs(30);
+/// What the minimum rate is judged over in use.
+pub const RATE_WINDOW: Duration = Duration::from_secs(30);
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,8 @@ pub struct Terms {
     pub connect: Duration,
     /// Least average rate in bytes per second.
     pub min_rate_bytes_s: u64,
+    /// The least rate is judged over this long; a small answer may take twice as long.
+    pub rate_window: Duration,
     /// Highest average rate of a transfer in bytes per second; 0 for none.
     pub max_rate_bytes_s: u64,
     /// Which proxy stands before which host.
@@ -111,6 +113,17 @@ pub struct Http {
     client: AnyClient,
     base: Arc<str>,
     terms: Terms,
+}
+
+/// Some bytes of something larger. Never empty.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Where it begins.
+    pub first: u64,
+    /// Bytes of the whole.
+    pub total: u64,
+    /// The part.
+    pub bytes: Bytes,
 }
 
 /// Directly, or through a proxy's tunnel; TLS ends at the server either way.
@@ -150,7 +163,7 @@ impl Http {
     /// # Errors
     /// [`FetchError`].
     pub async fn get(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, FetchError> {
-        let (url, response) = self.send(Method::GET, path, None, Bytes::new()).await?;
+        let (url, response) = self.send(Method::GET, path, &[], Bytes::new()).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -163,9 +176,36 @@ impl Http {
     /// # Errors
     /// [`FetchError`].
     pub async fn post_json(&self, path: &str, body: Vec<u8>, max_bytes: u64) -> Result<Vec<u8>, FetchError> {
-        let (url, response) = self.send(Method::POST, path, None, body.into()).await?;
+        let (url, response) = self
+            .send(Method::POST, path, &[(header::CONTENT_TYPE, "application/json".to_owned())], body.into())
+            .await?;
         let response = self.expect_success(&url, response).await?;
         self.collect(&url, response, max_bytes).await
+    }
+
+    /// Sends a part of something and returns the answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn put_part(
+        &self,
+        path: &str,
+        part: Part,
+        max_bytes: u64,
+    ) -> Result<(StatusCode, Vec<u8>), FetchError> {
+        let Part { first, total, bytes } = part;
+        let last = first + u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_sub(1);
+        let headers = [
+            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (header::CONTENT_RANGE, format!("bytes {first}-{last}/{total}")),
+        ];
+        let mut pace = Pace::new(self.terms.max_rate_bytes_s);
+        let length = bytes.len();
+        let (url, response) = self.send(Method::PUT, path, &headers, bytes).await?;
+        let status = response.status();
+        let answer = self.collect(&url, response, max_bytes).await?;
+        pace.wait(length).await;
+        Ok((status, answer))
     }
 
     /// Fetches a blob as it is into `part`, from where an earlier try stopped; synced and verified when it returns.
@@ -205,13 +245,19 @@ impl Http {
         }
         if sink.length < max_bytes {
             let from = (sink.length > 0).then_some(sink.length);
-            let (_, response) = self.send(Method::GET, path, from, Bytes::new()).await?;
+            let range = from.map(|from| (header::RANGE, format!("bytes={from}-")));
+            let (_, response) = self.send(Method::GET, path, range.as_slice(), Bytes::new()).await?;
             // Nothing is left to come: what is there is the whole, or it will not verify.
             let is_whole = response.status() == StatusCode::RANGE_NOT_SATISFIABLE && from.is_some();
             if !is_whole {
                 let response = self.expect_success(&url, response).await?;
                 if response.status() != StatusCode::PARTIAL_CONTENT {
                     sink.restart().map_err(disk("truncate"))?;
+                } else if !begins_at(&response, sink.length) {
+                    // Joined to what is here it would only fail later, and after all of it had come.
+                    sink.restart().map_err(disk("truncate"))?;
+                    let why = "it answered with another part than was asked for".into();
+                    return Err(FetchError::Network { url, why });
                 }
                 self.stream(&url, response, max_bytes, &mut sink, part).await?;
             }
@@ -228,15 +274,19 @@ impl Http {
         sink: &mut Sink,
         part: &Path,
     ) -> Result<(), FetchError> {
+        let rate_window = self.terms.rate_window;
         let mut pace = Pace::new(self.terms.max_rate_bytes_s);
         let mut body = response.into_body();
         let (mut window, mut at_window) = (Instant::now(), sink.length);
-        let least = self.terms.min_rate_bytes_s.saturating_mul(RATE_WINDOW.as_secs());
+        let least = u64::try_from(self.terms.rate_window.as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(self.terms.min_rate_bytes_s)
+            / 1000;
         loop {
-            let frame = tokio::time::timeout_at(window + RATE_WINDOW, body.frame()).await;
-            if window.elapsed() >= RATE_WINDOW {
+            let frame = tokio::time::timeout_at(window + rate_window, body.frame()).await;
+            if window.elapsed() >= rate_window {
                 if sink.length - at_window < least {
-                    return Err(FetchError::TooSlow { url: url.into(), bound_s: RATE_WINDOW.as_secs() });
+                    return Err(FetchError::TooSlow { url: url.into(), bound_s: rate_window.as_secs() });
                 }
                 (window, at_window) = (Instant::now(), sink.length);
             }
@@ -257,19 +307,18 @@ impl Http {
         &self,
         method: Method,
         path: &str,
-        from: Option<u64>,
+        headers: &[(HeaderName, String)],
         body: Bytes,
     ) -> Result<(String, Response<Incoming>), FetchError> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method).uri(&url);
-        if let Some(from) = from {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
+        // The body may take as long as the least rate allows.
+        let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let bound = self.terms.connect * 2 + Duration::from_secs(length / self.terms.min_rate_bytes_s.max(1));
         let request = request.body(Full::new(body)).map_err(|_| FetchError::Address { url: url.clone() })?;
-        let bound = self.terms.connect * 2;
         match tokio::time::timeout(bound, self.client.request(request)).await {
             Ok(Ok(response)) => Ok((url, response)),
             Ok(Err(error)) => Err(network(&url, &error)),
@@ -309,12 +358,18 @@ impl Http {
             }
             Ok(())
         };
-        let bound = RATE_WINDOW * 2;
+        let bound = self.terms.rate_window * 2;
         match tokio::time::timeout(bound, all).await {
             Ok(result) => result.map(|()| bytes),
             Err(_) => Err(FetchError::TooSlow { url: url.into(), bound_s: bound.as_secs() }),
         }
     }
+}
+
+/// Whether a partial answer says that it begins at this byte.
+fn begins_at(response: &Response<Incoming>, from: u64) -> bool {
+    let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()) == Some(from)
 }
 
 fn client<C>(tls: &Arc<ClientConfig>, connector: C) -> Client<HttpsConnector<C>, Full<Bytes>>
@@ -429,14 +484,6 @@ impl Sink {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transfer_keeps_below_its_rate_and_none_means_none() {
-        let mut pace = Pace::new(1000);
-        let due: Vec<_> = (0..3).map(|_| pace.due(500)).collect();
-        assert_eq!(due, [500, 1000, 1500].map(|millis| Some(Duration::from_millis(millis))));
-        assert_eq!(Pace::new(0).due(usize::MAX), None);
-    }
-}
+pub(crate) mod origin;
+#[cfg(test)]
+mod tests;

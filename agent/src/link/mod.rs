@@ -13,6 +13,7 @@ mod mqtt;
 mod pump;
 mod renew;
 mod report;
+mod samples;
 mod session;
 mod tls;
 
@@ -20,5 +21,6 @@ pub use identity::{Identity, IdentityError, Validity};
 pub use local::{LocalBroker, Said};
 pub use renew::{Links, RenewError, Renewal};
 pub use report::{ReportError, Reporter};
+pub use samples::SampleUpload;
 pub use session::{Downlink, Inputs, LinkState, Session, host_and_port};
 pub use tls::{TlsError, client_config};

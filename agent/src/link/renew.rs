@@ -12,14 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::enroll::{EnrollError, certificate_request};
 use super::http::{FetchError, Http, Terms};
-use super::identity::{Identity, IdentityError};
+use super::identity::{Identity, IdentityError, Validity};
 use super::tls::{TlsError, client_config};
 use crate::health::Clock;
 use crate::retry::{self, Backoff, Policy};
+use protocol::UnixMillis;
 
 const RETRY: Policy = Policy { min: Duration::from_secs(30), max: Duration::from_hours(6) };
 /// The clock is looked at this often at least: a device may sleep, and its clock may jump.
 const LOOK_EVERY: Duration = Duration::from_hours(1);
+/// The least rest, however short certificates hold.
+const REST: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: u64 = 256 * 1024;
 
 /// Identity, TLS and HTTP that belong together.
@@ -97,21 +100,10 @@ impl Renewal {
     /// Watches and renews until `stop`.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut backoff = Backoff::new(RETRY);
-        loop {
-            let wait = match self.due_in() {
-                Ok(wait) if !wait.is_zero() => wait.min(LOOK_EVERY),
-                Ok(_) | Err(_) => match self.renew().await {
-                    Ok(()) => {
-                        backoff.reset();
-                        LOOK_EVERY
-                    }
-                    Err(error) => {
-                        let why =
-                            std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                        tracing::warn!(error = %error, why, "the certificate is not renewed; trying again");
-                        backoff.next_delay(retry::random())
-                    }
-                },
+        while !stop.is_cancelled() {
+            let wait = match self.until_due() {
+                Some(wait) => wait,
+                None => self.try_once(&mut backoff).await,
             };
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -120,10 +112,31 @@ impl Renewal {
         }
     }
 
-    fn due_in(&self) -> Result<Duration, RenewError> {
-        let validity = self.links.borrow().identity.validity().map_err(|_| RenewError::Certificate)?;
-        let wait_ms = validity.due().millis_since(self.clock.now());
-        Ok(u64::try_from(wait_ms).map_or(Duration::ZERO, Duration::from_millis))
+    /// None when it is due, or can't be read.
+    fn until_due(&self) -> Option<Duration> {
+        let wait_ms = self.validity().ok()?.due().millis_since(self.clock.now());
+        u64::try_from(wait_ms).ok().filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms).min(LOOK_EVERY))
+    }
+
+    fn validity(&self) -> Result<Validity, RenewError> {
+        self.links.borrow().identity.validity().map_err(|_| RenewError::Certificate)
+    }
+
+    /// Renews; returns how long to rest then.
+    async fn try_once(&self, backoff: &mut Backoff) -> Duration {
+        let renewed = self.renew().await;
+        let left = self.validity().map_or(Duration::ZERO, |validity| left(validity, self.clock.now()));
+        match renewed {
+            Ok(()) => {
+                backoff.reset();
+                rest_after_success(left)
+            }
+            Err(error) => {
+                let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(error = %error, why, "the certificate is not renewed; trying again");
+                rest_after_failure(left, backoff.next_delay(retry::random()))
+            }
+        }
     }
 
     async fn renew(&self) -> Result<(), RenewError> {
@@ -146,5 +159,45 @@ impl Renewal {
         tracing::info!("the device's certificate is renewed");
         self.links.send_replace(Arc::new(renewed));
         Ok(())
+    }
+}
+
+fn left(validity: Validity, now: UnixMillis) -> Duration {
+    u64::try_from(validity.not_after.millis_since(now)).map_or(Duration::ZERO, Duration::from_millis)
+}
+
+/// A server dates certificates back, so that one that holds for less than that is due from the start: it is renewed
+/// after a third of what it has left.
+fn rest_after_success(left: Duration) -> Duration {
+    (left / 3).clamp(REST, LOOK_EVERY)
+}
+
+/// A certificate that still holds gets four more attempts at least, however long the delays have grown.
+fn rest_after_failure(left: Duration, delay: Duration) -> Duration {
+    if left.is_zero() { delay } else { delay.min((left / 4).max(REST)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[test]
+    fn short_certificates_are_looked_at_again_before_they_end() {
+        assert_eq!(rest_after_success(HOUR * 24 * 90), LOOK_EVERY);
+        assert_eq!(rest_after_success(HOUR), HOUR / 3);
+        assert_eq!(rest_after_success(Duration::ZERO), REST, "no hot loop, whatever the server answers");
+        let validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis(60_000) };
+        assert_eq!(left(validity, UnixMillis(20_000)), Duration::from_secs(40));
+        assert_eq!(left(validity, UnixMillis(70_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_tried_more_often_and_an_ended_one_is_not() {
+        assert_eq!(rest_after_failure(HOUR * 8, HOUR * 6), HOUR * 2);
+        assert_eq!(rest_after_failure(HOUR * 720, HOUR * 6), HOUR * 6);
+        assert_eq!(rest_after_failure(Duration::from_secs(1), HOUR), REST);
+        assert_eq!(rest_after_failure(Duration::ZERO, HOUR * 6), HOUR * 6);
     }
 }

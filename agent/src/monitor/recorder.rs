@@ -10,6 +10,7 @@ use profile::{Pane, Reference};
 use protocol::telemetry::Kind;
 use protocol::{Digest, ModelName, UnixMillis};
 
+use super::capture::Capture;
 use super::counting::Counting;
 use super::labels::{FeedbackError, Label, Recent, Said};
 use super::shadow::Shadow;
@@ -28,6 +29,8 @@ pub type Sink = Box<dyn Fn(Kind, Vec<u8>) + Send + Sync>;
 /// One request that the model has seen.
 #[derive(Debug)]
 pub struct Request<'a> {
+    /// The inference's id as the application knows it; empty when nothing was answered.
+    pub id: &'a str,
     /// The release that answered or failed.
     pub loaded: &'a Loaded,
     /// What was asked.
@@ -42,7 +45,7 @@ pub struct Request<'a> {
 
 impl Request<'_> {
     /// Items of the batch; 1 for a model without batches.
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         let batched = self.loaded.runtime.spec().inputs.iter().find(|spec| spec.is_batched());
         let input = batched.and_then(|spec| self.inputs.iter().find(|input| input.name() == spec.name));
         input.and_then(|input| input.shape().first().copied()).unwrap_or(1)
@@ -133,6 +136,7 @@ pub struct Monitor {
     window: Duration,
     run: u64,
     shadow: Shadow,
+    capture: Arc<Capture>,
     state: Mutex<State>,
 }
 
@@ -152,7 +156,13 @@ impl std::fmt::Debug for Monitor {
 
 impl Monitor {
     /// `run` is a random number of this run of the agent; it goes into every pane's key.
-    pub fn new(config: &crate::config::Monitor, run: u64, shadow: Shadow, sink: Sink) -> Self {
+    pub fn new(
+        config: &crate::config::Monitor,
+        run: u64,
+        shadow: Shadow,
+        capture: Arc<Capture>,
+        sink: Sink,
+    ) -> Self {
         let state = State {
             counting: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -160,7 +170,7 @@ impl Monitor {
             recent: Recent::new(config.label_ttl),
             panes: 0,
         };
-        Self { sink, window: config.pane_window, run, shadow, state: Mutex::new(state) }
+        Self { sink, window: config.pane_window, run, shadow, capture, state: Mutex::new(state) }
     }
 
     /// Remembers what an inference said, so that a label finds it. Called before the answer leaves, because an
@@ -189,7 +199,8 @@ impl Monitor {
                     counting.answered(request.at, request.times.infer, &rows, &answers)
                 });
                 self.record_totals(request, &key);
-                self.shadow.answered(request, outputs, reference.schema.classes());
+                self.capture.answered(request, &reference.schema, &rows, &answers);
+                self.shadow.answered(request, outputs, reference.schema.classes(), &self.capture);
             }
             Outcome::Failed(kind) => {
                 self.count(&key, |counting| counting.failed(request.at, kind));
@@ -229,6 +240,10 @@ impl Monitor {
         let pairs: Vec<_> =
             said.classes.iter().zip(labels).map(|(p, label)| (*p, label.class(names))).collect();
         let right = pairs.iter().filter(|(predicted, actual)| Some(*predicted) == *actual).count();
+        let truth = |(predicted, actual): &(usize, Option<usize>)| {
+            actual.filter(|actual| actual != predicted).and_then(|actual| names.get(actual).cloned())
+        };
+        let truths = pairs.iter().map(truth).collect();
         let delay = u64::try_from(now.millis_since(said.at)).unwrap_or(0);
         let closed = counting.labelled(now, pairs.into_iter(), Duration::from_millis(delay));
         let totals = state.totals.entry(model.clone()).or_default();
@@ -236,6 +251,7 @@ impl Monitor {
         totals.right += right as u64;
         drop(state);
         self.hand_over(closed);
+        self.capture.labelled(model, id, truths);
         Ok(right)
     }
 
@@ -279,6 +295,11 @@ impl Monitor {
     /// What candidates that run beside have said so far.
     pub fn shadow(&self) -> &Shadow {
         &self.shadow
+    }
+
+    /// Samples for retraining.
+    pub fn capture(&self) -> &Arc<Capture> {
+        &self.capture
     }
 
     /// Closes the open panes now: on request for one model, or of all at shutdown.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use protocol::telemetry::Resources;
 
-use crate::health::{free_bytes, used_bytes};
+use crate::health::{free_bytes, resident_bytes, used_bytes};
 
 /// Milliseconds per clock tick of /proc: USER_HZ is 100 on every architecture that Linux has today.
 const TICK_MS: u64 = 10;
@@ -14,7 +14,7 @@ const TICK_MS: u64 = 10;
 /// the state directory.
 pub fn read(state_dir: &Path) -> Resources {
     Resources {
-        rss_bytes: rss_bytes(&text("/proc/self/status")).unwrap_or(0),
+        rss_bytes: resident_bytes().unwrap_or(0),
         cpu_ms: cpu_ticks(&text("/proc/self/stat")).unwrap_or(0).saturating_mul(TICK_MS),
         disk_free_bytes: free_bytes(state_dir).unwrap_or(0),
         disk_used_bytes: used_bytes(state_dir),
@@ -25,11 +25,6 @@ pub fn read(state_dir: &Path) -> Resources {
 
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
-}
-
-fn rss_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
 }
 
 /// User and system time; the fields are counted after the command's name, which may hold spaces.
@@ -61,7 +56,6 @@ mod tests {
         let read = read(dir.path());
         assert!(read.rss_bytes > 100_000 && read.disk_free_bytes > 0, "{read:?}");
         assert_eq!(cpu_ticks("1 (a ) b) S 1 1 1 0 -1 0 1 2 3 4 70 30 0 0"), Some(100));
-        assert_eq!(rss_bytes("Name:\tx\nVmRSS:\t    12 kB\n"), Some(12 * 1024));
     }
 
     #[test]

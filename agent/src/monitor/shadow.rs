@@ -1,5 +1,6 @@
 //! Shadow mode: the candidate gets real inputs beside the active release, within a CPU budget, and never answers.
-//! What it would have said is compared with what was said; only the counts of that leave this file.
+//! What it would have said is compared with what was said; only the counts of that leave this file, and items that it
+//! answered otherwise where they may be captured.
 //!
 //! One thread of its own runs the candidate, after the real answer has left. It rests so long after each inference that
 //! it keeps to its share of one core; what comes meanwhile is skipped and counted. An error of the candidate is a count.
@@ -16,7 +17,9 @@ use protocol::{Digest, ModelName, UnixMillis};
 use release::Manifest;
 use serde::{Deserialize, Serialize};
 
+use super::capture::{Capture, Origin, label_of, said};
 use super::recorder::Request;
+use crate::config;
 use crate::slots::{Loaded, Table};
 
 /// Two numbers agree when they differ by no more than this part of the larger one.
@@ -75,6 +78,16 @@ struct Job {
     said: Vec<String>,
     numbers: Vec<f64>,
     took: Duration,
+    capture: Option<Capturing>,
+}
+
+/// What is needed to keep items that the candidate answers otherwise; only where that is allowed.
+struct Capturing {
+    capture: Arc<Capture>,
+    rules: Arc<config::Capture>,
+    origin: Origin,
+    answers: Vec<Answer>,
+    manifest: Arc<Manifest>,
 }
 
 /// Runs candidates beside what serves.
@@ -100,7 +113,13 @@ impl Shadow {
 
     /// One request was answered: the candidate gets it too, if there is one and it has CPU left. Copies the inputs only
     /// then.
-    pub(super) fn answered(&self, request: &Request<'_>, outputs: &[Tensor], classes: usize) {
+    pub(super) fn answered(
+        &self,
+        request: &Request<'_>,
+        outputs: &[Tensor],
+        classes: usize,
+        capture: &Arc<Capture>,
+    ) {
         let Some(candidate) = self.table.shadow(&request.loaded.model) else { return };
         let key = (candidate.model.clone(), candidate.release.digest);
         {
@@ -119,6 +138,13 @@ impl Shadow {
             inputs: request.inputs.to_vec(),
             classes,
             took: request.times.infer,
+            capture: capture.rules_for(request.loaded).map(|rules| Capturing {
+                capture: capture.clone(),
+                rules,
+                origin: Origin::new(request.loaded, request.id, request.at, request.rows()),
+                answers,
+                manifest: request.loaded.manifest.clone(),
+            }),
             candidate,
         };
         if self.sender().try_send(job).is_err()
@@ -174,13 +200,40 @@ fn work(jobs: &Receiver<Job>, tallies: &Mutex<Tallies>, cpu_percent: u32) {
         let outputs = job.candidate.runtime.infer(&job.inputs);
         let took = begun.elapsed();
         let key = (job.candidate.model.clone(), job.candidate.release.digest);
+        let mut others = Vec::new();
         if let Some(tally) = lock(tallies).all.get_mut(&key) {
             match outputs {
-                Ok(outputs) => count(tally, &job, &features::answers(&outputs, job.classes), took),
+                Ok(outputs) => {
+                    let answers = features::answers(&outputs, job.classes);
+                    count(tally, &job, &answers, took);
+                    others = answers;
+                }
                 Err(_) => tally.failed += 1,
             }
         }
+        if let Some(capturing) = &job.capture {
+            capturing.keep(&job, &others);
+        }
         std::thread::sleep(rest_after(took, cpu_percent));
+    }
+}
+
+impl Capturing {
+    /// Hands over items that the candidate answered otherwise. What it failed to answer tells nothing of the items.
+    fn keep(&self, job: &Job, others: &[Answer]) {
+        if others.len() != self.answers.len() || others.len() != self.origin.rows() {
+            return;
+        }
+        for (row, (answer, other)) in self.answers.iter().zip(others).enumerate() {
+            let (answer, other) = (said(&self.manifest, answer), said(&job.candidate.manifest, other));
+            let differs = match (answer.value, other.value) {
+                (Some(a), Some(b)) => !is_close(a, b),
+                _ => answer.label != other.label,
+            };
+            if differs {
+                self.capture.disagreed(&self.rules, &self.origin, &job.inputs, row, (answer, other));
+            }
+        }
     }
 }
 
@@ -210,8 +263,7 @@ fn is_close(a: f64, b: f64) -> bool {
 
 /// The label of each item; classes without labels go by their number.
 fn names(manifest: &Manifest, answers: &[Answer]) -> Vec<String> {
-    let name = |class: usize| manifest.labels.get(class).cloned().unwrap_or_else(|| class.to_string());
-    answers.iter().filter_map(Answer::class).map(name).collect()
+    answers.iter().filter_map(Answer::class).map(|class| label_of(manifest, class)).collect()
 }
 
 fn numbers(answers: &[Answer]) -> Vec<f64> {

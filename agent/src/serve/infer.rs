@@ -37,7 +37,13 @@ pub(super) async fn answer(api: &Api, model: &str, body: Received) -> Result<Ans
 
 /// Everything that takes time, on a blocking thread.
 fn work(api: Api, loaded: Arc<Loaded>, body: Received, queue: Duration) -> (Result<Answer, ApiError>, After) {
-    let mut job = Job { api, loaded, inputs: Vec::new(), times: Times { queue, ..Times::default() } };
+    let mut job = Job {
+        api,
+        loaded,
+        id: String::new(),
+        inputs: Vec::new(),
+        times: Times { queue, ..Times::default() },
+    };
     let begun = Instant::now();
     let parsed = Asked::parse(&body);
     drop(body);
@@ -68,6 +74,7 @@ fn work(api: Api, loaded: Arc<Loaded>, body: Received, queue: Duration) -> (Resu
 struct Job {
     api: Api,
     loaded: Arc<Loaded>,
+    id: String,
     inputs: Vec<Tensor>,
     times: Times,
 }
@@ -81,14 +88,13 @@ enum Ended {
 impl Job {
     fn answered(&mut self, asked: &Asked, outputs: Vec<Tensor>) -> (Result<Answer, ApiError>, Ended) {
         let begun = Instant::now();
-        let given = asked.id.as_deref();
-        let made = if given.is_none() { self.api.new_id() } else { String::new() };
-        let id = given.unwrap_or(&made);
-        let answer = match Answer::write(&self.loaded, id, &outputs, asked) {
+        let id = asked.id.clone().unwrap_or_else(|| self.api.new_id());
+        let answer = match Answer::write(&self.loaded, &id, &outputs, asked) {
             Ok(answer) => answer,
             Err(error) => return (Err(error), Ended::Refused),
         };
-        self.api.monitor.remember(&self.loaded, id, &outputs, (self.api.now)());
+        self.api.monitor.remember(&self.loaded, &id, &outputs, (self.api.now)());
+        self.id = id;
         self.times.output = begun.elapsed();
         (Ok(answer), Ended::Answered(outputs))
     }
@@ -101,9 +107,9 @@ impl Job {
                 Ended::Failed(kind) => Outcome::Failed(kind),
                 Ended::Refused => Outcome::Refused,
             };
-            let Self { api, loaded, inputs, times } = &self;
+            let Self { api, loaded, id, inputs, times } = &self;
             let at = (api.now)();
-            api.monitor.record(&Request { loaded, inputs, at, times: *times, outcome });
+            api.monitor.record(&Request { id, loaded, inputs, at, times: *times, outcome });
         })
     }
 }

@@ -17,6 +17,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     page.sample("flotilla_agent_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
     models(&mut page, &api);
     shadow(&mut page, &api);
+    capture(&mut page, &api);
     spool(&mut page, &(api.status)());
     page.family("flotilla_requests_waiting", "gauge", "Inferences that wait or run.");
     page.sample("flotilla_requests_waiting", &[], api.waiting());
@@ -109,6 +110,33 @@ fn shadow(page: &mut Page, api: &Api) {
         for tally in &tallies {
             page.sample(name, &[("model", &tally.model), ("version", &tally.version)], value(tally));
         }
+    }
+}
+
+/// What became of samples for retraining.
+fn capture(page: &mut Page, api: &Api) {
+    let figures = api.monitor.capture().figures();
+    page.family("flotilla_samples_taken_total", "counter", "Samples kept for retraining.");
+    for (strategy, count) in &figures.taken {
+        page.sample("flotilla_samples_taken_total", &[("strategy", strategy)], count);
+    }
+    page.family("flotilla_samples_dropped_total", "counter", "Samples that will not get to the server.");
+    for (cause, count) in &figures.dropped {
+        page.sample("flotilla_samples_dropped_total", &[("cause", &cause.as_str())], count);
+    }
+    let rest = [
+        (
+            "flotilla_samples_uploaded_total",
+            "counter",
+            "Samples that the server has stored.",
+            figures.uploaded,
+        ),
+        ("flotilla_samples_waiting", "gauge", "Samples that wait for the server.", figures.waiting),
+        ("flotilla_samples_bytes", "gauge", "Their size on disk.", figures.waiting_bytes),
+    ];
+    for (name, kind, help, value) in rest {
+        page.family(name, kind, help);
+        page.sample(name, &[], value);
     }
 }
 

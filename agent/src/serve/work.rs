@@ -58,7 +58,10 @@ impl Api {
         now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
         status: StatusSource,
     ) -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
         Self(Arc::new(Shared {
             table,
             monitor,

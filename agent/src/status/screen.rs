@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::health::ShownProblem;
-use crate::monitor::ShadowTally;
+use crate::monitor::{CaptureFigures, ShadowTally};
 use crate::store::Figures;
 
 /// What `/status` says beside hello. Everything may be missing: the agent may be an older one.
@@ -29,6 +29,7 @@ struct More {
     attention: Vec<ShownProblem>,
     serving: Vec<Value>,
     shadow: Vec<ShadowTally>,
+    capture: CaptureFigures,
 }
 
 #[derive(Deserialize, Default)]
@@ -54,6 +55,7 @@ pub fn screen(status: &Value) -> String {
         screen.line("models", "none yet: the fleet has not asked for one");
     }
     screen.telemetry(&hello, &more);
+    screen.samples(&more.capture);
     screen.trust(&hello, &more);
     if let Some(resources) = more.resources {
         screen.device(&resources, &hello);
@@ -152,6 +154,28 @@ impl Screen {
             "",
             &format!("{} written to flash today{bound}{merged}{sealed}", bytes(figures.written_today_bytes)),
         );
+    }
+
+    fn samples(&mut self, figures: &CaptureFigures) {
+        if !figures.is_worth_telling() {
+            return;
+        }
+        let all = |counts: &mut dyn Iterator<Item = (&str, u64)>| {
+            counts.map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+        };
+        let taken = all(&mut figures.taken.iter().map(|(strategy, count)| (strategy.as_str(), *count)));
+        let dropped = all(&mut figures.dropped.iter().map(|(cause, count)| (cause.as_str(), *count)));
+        let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+        let consent = if figures.is_on { "" } else { "no consent; " };
+        self.line("samples", &format!("{consent}taken: {}; dropped: {}", or_none(taken), or_none(dropped)));
+        let text = format!(
+            "{} at the server, {} wait, {} of {}",
+            figures.uploaded,
+            figures.waiting,
+            bytes(figures.waiting_bytes),
+            bytes(figures.quota_bytes)
+        );
+        self.line("", &text);
     }
 
     fn trust(&mut self, hello: &Hello, more: &More) {

@@ -1,4 +1,5 @@
-//! The telemetry spool: records wait here, through any outage, until the server has stored them.
+//! The telemetry spool: records wait here, through any outage, until the server has stored them; beside it the samples
+//! that were captured for retraining.
 //!
 //! sled is used nowhere else. It holds only what can be lost without harm to trust or booting; everything that is
 //! lost is counted exactly. "Durable" means fsync: see [`sync`]. One thread owns all writes and commits in
@@ -9,12 +10,15 @@ mod budget;
 mod layout;
 mod merge;
 mod opening;
+mod patience;
 mod policy;
 mod records;
 mod room;
+mod samples;
 mod seal;
 mod spool;
 mod sync;
 mod writer;
 
+pub use samples::{Bounds, Held, Put, Samples};
 pub use spool::{Chunk, Depth, Figures, Spool, SpoolError, SpoolHandle};

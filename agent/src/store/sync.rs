@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use protocol::telemetry::Kind;
 
+use super::patience::PatientChildren;
 use super::seal::Seal;
 use super::spool::SpoolError;
 use crate::{config, durable};
@@ -33,8 +34,10 @@ impl Durable {
         let seal = Seal::load(config, dir.parent().unwrap_or(dir), config.encrypt)?;
         let is_sealing = config.encrypt;
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let patient = PatientChildren::begin();
         let db = config.open().map_err(|source| SpoolError::Sled { operation: "open", source })?;
         db.flush().map_err(|source| SpoolError::Sled { operation: "flush", source })?;
+        drop(patient);
         sync_tree(dir)?;
         durable::sync_dir(dir.parent().unwrap_or(dir)).map_err(SpoolError::Files)?;
         let path = dir.join("db");

@@ -20,7 +20,7 @@ use super::report::{Reported, log_transition};
 use super::selftest::{cause, load_cause};
 use crate::config;
 use crate::durable::DurableError;
-use crate::health::{Clock, LoadLog, Problem, ProblemKind};
+use crate::health::{Clock, Footprint, LoadLog, Problem, ProblemKind};
 use crate::link::Links;
 use crate::link::http::Http;
 use crate::retry::{self, Backoff};
@@ -49,6 +49,8 @@ pub struct CoreParts {
     pub links: watch::Receiver<Arc<Links>>,
     /// What the hardware is.
     pub hardware: Hardware,
+    /// The agent's own memory.
+    pub footprint: Footprint,
     /// Watches what serves.
     pub observer: Arc<dyn Observer>,
     /// Task reports as they happen. When full they are dropped: the last one of each model is said again.
@@ -75,6 +77,7 @@ pub struct Core {
     pub(super) trusted: TrustedStore,
     pub(super) links: watch::Receiver<Arc<Links>>,
     pub(super) hardware: Hardware,
+    pub(super) footprint: Footprint,
     pub(super) director: Option<DirectorKeys>,
     boot: BootStore,
     observer: Arc<dyn Observer>,
@@ -114,6 +117,7 @@ impl Core {
             trusted: parts.trusted,
             links: parts.links,
             hardware: parts.hardware,
+            footprint: parts.footprint,
             director,
             boot: parts.boot,
             observer: parts.observer,

@@ -13,7 +13,7 @@ use super::core::Core;
 use super::machine::{Held, Record, Task};
 use super::memory;
 use super::selftest::{cause, shelf_cause};
-use super::transport;
+use super::transport::{self, Carrier};
 use crate::health::disk;
 use crate::retry;
 
@@ -49,8 +49,12 @@ pub(super) async fn fetch(
         Mode::Shadow => core.table.active(model).map_or(0, |loaded| memory::of(&loaded)),
         Mode::Replace | Mode::Ab => 0,
     };
-    let used = core.used_by_others(model).saturating_add(beside);
-    let (variant, instead) = memory::choose(&fitting, used, core.config.memory_budget_bytes)?;
+    let room = memory::Room {
+        used_by_others: core.used_by_others(model).saturating_add(beside),
+        budget: core.config.memory_budget_bytes,
+        soft: core.footprint.soft(),
+    };
+    let (variant, instead) = memory::choose(&fitting, room)?;
     fetch_blobs(core, record.active.as_ref(), &manifest, variant).await?;
     Ok(Chosen { variant: variant.name.clone(), instead })
 }
@@ -104,16 +108,11 @@ async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<M
     Ok(manifest.into_inner())
 }
 
-/// The variant that the publisher prefers of those that fit.
+/// The variants that fit the hardware and this agent, in the publisher's order; never empty.
 ///
 /// # Errors
 /// The cause, when none fits.
-pub(super) fn select<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<&'a Variant, Cause> {
-    // Never empty: see `fitting_variants`.
-    fitting(hardware, manifest).map(|fitting| fitting[0])
-}
-
-fn fitting<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<Vec<&'a Variant>, Cause> {
+pub(super) fn fitting<'a>(hardware: &Hardware, manifest: &'a Manifest) -> Result<Vec<&'a Variant>, Cause> {
     let agent_version = env!("CARGO_PKG_VERSION").parse::<AgentVersion>();
     let agent_version = agent_version.map_err(|error| cause(CauseKind::Internal, error.to_string()))?;
     let facts = DeviceFacts { hardware, agent_version, tract: inference::TRACT_VERSION };
@@ -130,9 +129,18 @@ async fn fetch_blobs(
     let older = active.and_then(|held| Some((core.shelf.manifest(held.release.digest).ok()?, held)));
     for blob in manifest.blobs_for(variant) {
         let base = older.as_ref().and_then(|(older, held)| counterpart(older, held, manifest, blob));
-        transport::bring(core, blob, base, part_name(manifest, blob)).await?;
+        transport::bring(&carrier(core), blob, base, part_name(manifest, blob)).await?;
     }
     Ok(())
+}
+
+/// The way to the server may be another one by the next blob.
+fn carrier(core: &Core) -> Carrier {
+    Carrier {
+        http: core.http(),
+        shelf: core.shelf.clone(),
+        delta_max_memory_bytes: core.config.delta_max_memory_bytes,
+    }
 }
 
 /// Disk preflight: everything that is missing, and once more the largest of it, which may lie here encoded and

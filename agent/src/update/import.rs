@@ -18,6 +18,7 @@ use trust::desired::{DesiredModel, Mode};
 
 use super::fetch;
 use super::machine::{Event, Phase, Task, step};
+use super::memory::{self, Room};
 use super::metadata::{MetadataError, Source, TrustedStore};
 use crate::durable::DurableError;
 use crate::health::{Clock, disk};
@@ -92,6 +93,19 @@ pub struct Import<'a> {
     pub hardware: &'a Hardware,
     /// Disk space that must stay free.
     pub keep_free_bytes: u64,
+    /// Memory that all models together may take; 0 is no budget.
+    pub memory_budget_bytes: u64,
+}
+
+/// What an archive brought.
+#[derive(Debug)]
+pub struct Taken {
+    /// Which model.
+    pub model: ModelName,
+    /// Which release.
+    pub release: ReleaseRef,
+    /// Why it is not the variant that the publisher prefers, if it is not.
+    pub instead: Option<String>,
 }
 
 /// The small files of an archive, as a repository.
@@ -120,10 +134,11 @@ impl Source for Files {
 
 impl Import<'_> {
     /// Takes the release of an archive; it is tested and swapped in when the agent starts. Returns what it is.
+    /// Like a release over the network it comes in the first variant that fits the hardware and the memory budget.
     ///
     /// # Errors
     /// [`ImportError`]; the boot record is as it was then.
-    pub async fn take(&mut self, archive: impl Read) -> Result<(ModelName, ReleaseRef), ImportError> {
+    pub async fn take(&mut self, archive: impl Read) -> Result<Taken, ImportError> {
         let mut reader = Reader::new(archive, Limits::default());
         let (files, mut next) = read_small(&mut reader)?;
         let manifest = self.verify(&files).await?;
@@ -140,7 +155,7 @@ impl Import<'_> {
         let task = Task::of(&wanted, self.boot.record().revision);
         fetch::permitted(record.mark.as_ref(), &task).map_err(ImportError::Refused)?;
         fetch::fenced(record.mark.as_ref(), &manifest).map_err(ImportError::Refused)?;
-        let variant = fetch::select(self.hardware, &manifest).map_err(ImportError::Refused)?;
+        let (variant, instead) = self.choose(&manifest)?;
         self.has_room(&manifest, variant)?;
         while let Some((name, size)) = next {
             self.take_blob(&mut reader, &name, size, &manifest, variant)?;
@@ -152,7 +167,25 @@ impl Import<'_> {
         let bytes = only_manifest(&files)?.1;
         self.shelf.keep_manifest(digest, bytes).map_err(ImportError::Shelf)?;
         self.persist(&wanted, task, &variant.name)?;
-        Ok((model, release))
+        Ok(Taken { model, release, instead })
+    }
+
+    fn choose<'a>(&self, manifest: &'a Manifest) -> Result<(&'a Variant, Option<String>), ImportError> {
+        let fitting = fetch::fitting(self.hardware, manifest).map_err(ImportError::Refused)?;
+        let used_by_others = self.used_by_others(&manifest.model);
+        let room = Room { used_by_others, budget: self.memory_budget_bytes, soft: None };
+        memory::choose(&fitting, room).map_err(ImportError::Refused)
+    }
+
+    /// What the manifests of the other models that will serve allow them. One that can't be read won't serve.
+    fn used_by_others(&self, model: &ModelName) -> u64 {
+        let others = self.boot.record().models.iter().filter(|(other, _)| *other != model);
+        let held = others.filter_map(|(_, record)| record.active.as_ref());
+        let peaks = held.filter_map(|held| {
+            let manifest = self.shelf.manifest(held.release.digest).ok()?;
+            Some(manifest.variant(&held.variant)?.peak_memory_bytes)
+        });
+        peaks.fold(0, u64::saturating_add)
     }
 
     /// The signed chain, then the manifest, as [`fetch`] does.

@@ -12,35 +12,53 @@ pub(super) fn of(loaded: &Loaded) -> u64 {
     loaded.manifest.variant(&loaded.variant).map_or(0, |variant| variant.peak_memory_bytes)
 }
 
-/// The first of the fitting variants, in the publisher's order, that stays within the budget beside what the other
-/// models use; 0 is no budget. A second text says why it is not the preferred one.
+/// The room that a candidate may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    /// What the manifests of the other models allow them.
+    pub(super) used_by_others: u64,
+    /// What all manifests together may allow; 0 is no budget.
+    pub(super) budget: u64,
+    /// The agent's soft bound, and what is resident now.
+    pub(super) soft: Option<(u64, u64)>,
+}
+
+impl Room {
+    /// Why a variant of this size finds none.
+    fn lacks(&self, peak: u64) -> Option<String> {
+        let needed = self.used_by_others.saturating_add(peak);
+        if self.budget != 0 && needed > self.budget {
+            return Some(format!("{needed} bytes of all models together, the budget is {}", self.budget));
+        }
+        let (soft, resident) = self.soft?;
+        let needed = resident.saturating_add(peak);
+        (needed > soft)
+            .then(|| format!("{needed} bytes of the agent with it, health.memory_soft_bytes is {soft}"))
+    }
+}
+
+/// The first of the fitting variants, in the publisher's order, that finds room beside what runs. A second text
+/// says why it is not the preferred one.
 ///
 /// # Errors
 /// [`CauseKind::TooBig`] with what each variant would need.
 pub(super) fn choose<'a>(
     fitting: &[&'a Variant],
-    used_by_others: u64,
-    budget: u64,
+    room: Room,
 ) -> Result<(&'a Variant, Option<String>), Cause> {
     let mut too_big = Vec::new();
     for variant in fitting {
-        let needed = used_by_others.saturating_add(variant.peak_memory_bytes);
-        if budget == 0 || needed <= budget {
-            let instead = (!too_big.is_empty()).then(|| {
-                format!(
-                    "variant {} was taken: with {} the models would exceed {budget} bytes",
-                    variant.name,
-                    too_big.join(", ")
-                )
-            });
+        let Some(why) = room.lacks(variant.peak_memory_bytes) else {
+            let instead = (!too_big.is_empty())
+                .then(|| format!("variant {} was taken; too big: {}", variant.name, too_big.join(", ")));
             return Ok((variant, instead));
-        }
-        too_big.push(format!("{} ({needed} bytes)", variant.name));
+        };
+        too_big.push(format!("{} ({why})", variant.name));
     }
     let detail = format!(
-        "all models together would need more than the budget of {budget} bytes with every variant: {}; other models \
-         use {used_by_others}",
-        too_big.join(", ")
+        "every variant needs too much memory: {}; other models use {}",
+        too_big.join(", "),
+        room.used_by_others
     );
     Err(cause(CauseKind::TooBig, detail))
 }
@@ -80,15 +98,21 @@ mod tests {
     fn a_smaller_variant_is_taken_when_the_preferred_one_exceeds_the_budget_and_it_is_said() {
         let (big, small) = (variant("f32", 100), variant("int8", 30));
         let fitting = [&big, &small];
-        let name =
-            |others, budget| choose(&fitting, others, budget).map(|(chosen, why)| (chosen.name.clone(), why));
-        assert_eq!(name(50, 0), Ok(("f32".into(), None)), "no budget");
-        assert_eq!(name(50, 150), Ok(("f32".into(), None)));
-        let (taken, why) = name(50, 149).unwrap();
-        assert!(taken == "int8" && why.is_some_and(|why| why.contains("f32 (150 bytes)")));
-        let refused = name(50, 79).unwrap_err();
+        let name = |used_by_others, budget, soft| {
+            let chosen = choose(&fitting, Room { used_by_others, budget, soft });
+            chosen.map(|(chosen, why)| (chosen.name.clone(), why))
+        };
+        assert_eq!(name(50, 0, None), Ok(("f32".into(), None)), "no budget");
+        assert_eq!(name(50, 150, None), Ok(("f32".into(), None)));
+        let (taken, why) = name(50, 149, None).unwrap();
+        assert!(taken == "int8" && why.is_some_and(|why| why.contains("f32 (150 bytes")));
+        let refused = name(50, 79, None).unwrap_err();
         assert_eq!(refused.kind, CauseKind::TooBig);
-        assert!(refused.detail.contains("int8 (80 bytes)") && refused.detail.contains("other models use 50"));
+        assert!(refused.detail.contains("int8 (80 bytes") && refused.detail.contains("other models use 50"));
+        assert_eq!(name(0, 0, Some((200, 100))), Ok(("f32".into(), None)));
+        assert_eq!(name(0, 0, Some((199, 100))).unwrap().0, "int8");
+        let refused = name(0, 0, Some((129, 100))).unwrap_err();
+        assert!(refused.detail.contains("130 bytes of the agent with it, health.memory_soft_bytes is 129"));
     }
 
     #[test]

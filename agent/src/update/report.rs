@@ -71,7 +71,9 @@ impl Core {
     /// Says the state to hello and status.
     pub(super) fn announce(&self) {
         let record = self.record();
-        let models = record.models.iter().map(|(model, record)| model_state(model, record)).collect();
+        let absent: BTreeMap<ModelName, String> = self.table.all_absent().into_iter().collect();
+        let state = |(model, record)| model_state(model, record, absent.get(model).cloned());
+        let models = record.models.iter().map(state).collect();
         let ends = record.models.iter().filter_map(|(model, record)| {
             let cause = record.phase.cause()?;
             let task = record.phase.task()?;
@@ -79,7 +81,7 @@ impl Core {
             let detail = format!("{model} {}: {word:?}: {}", task.release.version, cause.detail);
             Some(Problem::new(ProblemKind::UpdateEnded(cause.kind), detail))
         });
-        let absent = self.table.all_absent().into_iter().map(|(model, why)| {
+        let not_loaded = absent.iter().map(|(model, why)| {
             Problem::new(ProblemKind::ModelAbsent, format!("{model} is not loaded: {why}"))
         });
         let smaller = self
@@ -98,7 +100,7 @@ impl Core {
                 .chain(&self.trouble)
                 .chain(&self.metadata_trouble)
                 .cloned()
-                .chain(absent)
+                .chain(not_loaded)
                 .chain(smaller)
                 .chain(ends)
                 .collect(),
@@ -111,7 +113,7 @@ impl Core {
     }
 }
 
-fn model_state(model: &ModelName, record: &Record) -> ModelState {
+fn model_state(model: &ModelName, record: &Record, absent: Option<String>) -> ModelState {
     let candidate = record.phase.task().filter(|_| {
         let word = record.phase.word();
         !word.is_terminal() && word != TaskPhase::Idle
@@ -122,6 +124,7 @@ fn model_state(model: &ModelName, record: &Record) -> ModelState {
         candidate: candidate.map(|task| task.release.clone()),
         fallback: record.fallback.as_ref().map(|held| held.release.clone()),
         phase: record.phase.word(),
+        absent,
     }
 }
 

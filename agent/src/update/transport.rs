@@ -14,10 +14,9 @@ use release::BlobRef;
 use release::delta::{Delta, DeltaError, WINDOW_LOG};
 use sha2::{Digest as _, Sha256};
 
-use super::core::Core;
 use super::selftest::{cause, shelf_cause};
 use crate::durable::DurableError;
-use crate::link::http::FetchError;
+use crate::link::http::{FetchError, Http};
 use crate::slots::Shelf;
 
 /// Smaller blobs travel as they are: asking would cost more than it saves.
@@ -39,68 +38,83 @@ enum DecodeError {
     Disk(#[source] DurableError),
 }
 
+/// What a transfer needs.
+pub(super) struct Carrier {
+    /// The way to the server, as it is now.
+    pub(super) http: Http,
+    /// Where blobs lie and arrive.
+    pub(super) shelf: Shelf,
+    /// Deltas that need more memory are not asked for.
+    pub(super) delta_max_memory_bytes: u64,
+}
+
 /// Brings a blob to the shelf; `base` lies there and is likely to be similar. `part` is its name for people.
 ///
 /// # Errors
 /// The cause that the task ends with; transfers resume.
 pub(super) async fn bring(
-    core: &Core,
+    carrier: &Carrier,
     blob: &BlobRef,
     base: Option<&BlobRef>,
     part: &str,
 ) -> Result<(), Cause> {
-    if core.shelf.has_blob(blob) {
+    if carrier.shelf.has_blob(blob) {
         return Ok(());
     }
-    let is_encoded = match base.filter(|base| is_delta_possible(core, base, blob)) {
-        Some(base) => by_delta(core, blob, base).await,
+    let is_encoded = match base.filter(|base| is_delta_possible(carrier, base, blob)) {
+        Some(base) => by_delta(carrier, blob, base).await,
         None => Ok(false),
     };
     let is_here = match is_encoded {
-        Ok(false) if blob.size_bytes >= MIN_ZSTD_BYTES => by_zstd(core, blob).await,
+        Ok(false) if blob.size_bytes >= MIN_ZSTD_BYTES => by_zstd(carrier, blob).await,
         tried => tried,
     };
     let named = |error| fetch_cause(part, &error);
     if !is_here.map_err(named)? {
-        core.http().fetch_blob(blob, &core.shelf.part(blob)).await.map_err(named)?;
+        carrier.http.fetch_blob(blob, &carrier.shelf.part(blob)).await.map_err(named)?;
     }
-    core.shelf.keep_blob(blob).map_err(|error| shelf_cause(&error))
+    carrier.shelf.keep_blob(blob).map_err(|error| shelf_cause(&error))
 }
 
-fn is_delta_possible(core: &Core, base: &BlobRef, blob: &BlobRef) -> bool {
+fn is_delta_possible(carrier: &Carrier, base: &BlobRef, blob: &BlobRef) -> bool {
     let needed = release::delta::memory_bytes(base.size_bytes, blob.size_bytes);
     // The delta itself is in memory too, and is smaller than the blob.
     let needed = needed.saturating_add(blob.size_bytes);
     base != blob
         && blob.size_bytes >= MIN_DELTA_BYTES
-        && needed <= core.config.delta_max_memory_bytes
-        && core.shelf.has_blob(base)
+        && needed <= carrier.delta_max_memory_bytes
+        && carrier.shelf.has_blob(base)
 }
 
-async fn by_delta(core: &Core, blob: &BlobRef, base: &BlobRef) -> Result<bool, FetchError> {
+async fn by_delta(carrier: &Carrier, blob: &BlobRef, base: &BlobRef) -> Result<bool, FetchError> {
     let path = format!("/blobs/v1/sha256/{}/delta/{}", blob.digest, base.digest);
-    let encoded = core.shelf.part(blob).with_extension(format!("{}.delta", base.digest));
-    if !fetch_encoded(core, &path, blob, &encoded).await? {
+    let encoded = carrier.shelf.part(blob).with_extension(format!("{}.delta", base.digest));
+    if !fetch_encoded(carrier, &path, blob, &encoded).await? {
         return Ok(false);
     }
-    let (shelf, blob, base) = (core.shelf.clone(), blob.clone(), base.clone());
-    let max_bytes = core.config.delta_max_memory_bytes;
+    let (shelf, blob, base) = (carrier.shelf.clone(), blob.clone(), base.clone());
+    let max_bytes = carrier.delta_max_memory_bytes;
     decoded(encoded, "delta", move |encoded| apply(&shelf, &base, &blob, encoded, max_bytes)).await
 }
 
-async fn by_zstd(core: &Core, blob: &BlobRef) -> Result<bool, FetchError> {
+async fn by_zstd(carrier: &Carrier, blob: &BlobRef) -> Result<bool, FetchError> {
     let path = format!("/blobs/v1/sha256/{}/zstd", blob.digest);
-    let encoded = core.shelf.part(blob).with_extension("zst");
-    if !fetch_encoded(core, &path, blob, &encoded).await? {
+    let encoded = carrier.shelf.part(blob).with_extension("zst");
+    if !fetch_encoded(carrier, &path, blob, &encoded).await? {
         return Ok(false);
     }
-    let (part, blob) = (core.shelf.part(blob), blob.clone());
+    let (part, blob) = (carrier.shelf.part(blob), blob.clone());
     decoded(encoded, "zstd", move |encoded| decompress(encoded, &part, &blob)).await
 }
 
 /// False when the server has nothing better than the blob itself.
-async fn fetch_encoded(core: &Core, path: &str, blob: &BlobRef, part: &Path) -> Result<bool, FetchError> {
-    match core.http().fetch_part(path, blob.size_bytes, part).await {
+async fn fetch_encoded(
+    carrier: &Carrier,
+    path: &str,
+    blob: &BlobRef,
+    part: &Path,
+) -> Result<bool, FetchError> {
+    match carrier.http.fetch_part(path, blob.size_bytes, part).await {
         Ok((got_bytes, _)) => {
             tracing::info!(blob = %blob.digest, size_bytes = blob.size_bytes, got_bytes, path, "fetched in another form");
             Ok(true)
@@ -221,47 +235,4 @@ fn fetch_cause(part: &str, error: &FetchError) -> Cause {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shelf_with(content: &[u8]) -> (tempfile::TempDir, Shelf, BlobRef) {
-        let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path()).unwrap();
-        let blob = BlobRef::of(content, "x");
-        fs::write(shelf.part(&blob), content).unwrap();
-        shelf.keep_blob(&blob).unwrap();
-        (dir, shelf, blob)
-    }
-
-    #[test]
-    fn d4_a_frame_that_decodes_to_more_than_signed_is_stopped_and_leaves_nothing() {
-        let (dir, shelf, _) = shelf_with(b"x");
-        let (blob, encoded) = (BlobRef::of(&[7; 5000], "x"), dir.path().join("encoded"));
-        let part = shelf.part(&blob);
-        fs::write(&encoded, release::delta::compress(&[7; 5000]).unwrap()).unwrap();
-        decompress(&encoded, &part, &blob).unwrap();
-        assert_eq!(fs::read(&part).unwrap(), [7; 5000]);
-        for other in [vec![7; 50_000_000], vec![7; 4999], vec![8; 5000]] {
-            fs::write(&encoded, release::delta::compress(&other).unwrap()).unwrap();
-            assert!(matches!(decompress(&encoded, &part, &blob), Err(DecodeError::Content(_))));
-            assert!(!part.exists());
-        }
-        fs::write(&encoded, b"no frame").unwrap();
-        assert!(matches!(decompress(&encoded, &part, &blob), Err(DecodeError::Zstd(_))));
-    }
-
-    #[test]
-    fn a5_a_delta_that_gives_other_content_is_refused() {
-        let (old, new) = (vec![1; 20_000], vec![2; 20_000]);
-        let (dir, shelf, base) = shelf_with(&old);
-        let encoded = dir.path().join("encoded");
-        fs::write(&encoded, release::delta::make(&old, &new, 1 << 30).unwrap()).unwrap();
-        let good = BlobRef::of(&new, "x");
-        apply(&shelf, &base, &good, &encoded, 1 << 30).unwrap();
-        assert_eq!(fs::read(shelf.part(&good)).unwrap(), new);
-        let other = BlobRef::of(&vec![3; 20_000], "x");
-        assert!(matches!(apply(&shelf, &base, &other, &encoded, 1 << 30), Err(DecodeError::Delta(_))));
-        assert!(matches!(apply(&shelf, &base, &good, &encoded, 1000), Err(DecodeError::Delta(_))));
-        assert!(!shelf.part(&other).exists());
-    }
-}
+mod tests;

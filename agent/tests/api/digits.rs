@@ -7,7 +7,7 @@ use flotilla_agent::slots::Loaded;
 use inference::{Model, Spec};
 use protocol::ReleaseRef;
 use release::{BlobRef, DraftManifest};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn file(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits"));
@@ -26,8 +26,13 @@ pub(crate) fn images(part: &str) -> Vec<(String, Vec<f32>)> {
 
 /// A version of digits, ready to answer, with its own reference profile.
 pub(crate) fn loaded(version: &str) -> Arc<Loaded> {
+    loaded_with(version, &json!({}))
+}
+
+/// The same with a privacy policy.
+pub(crate) fn loaded_with(version: &str, privacy: &Value) -> Arc<Loaded> {
     let onnx = file(&format!("{version}/int8.onnx"));
-    let draft = draft(version, &onnx);
+    let draft = draft(version, &onnx, privacy);
     let runtime = Model::load(&onnx, Spec::of(&draft).unwrap()).unwrap();
     Arc::new(Loaded {
         model: draft.model.clone(),
@@ -43,7 +48,7 @@ pub(crate) fn loaded(version: &str) -> Arc<Loaded> {
     })
 }
 
-fn draft(version: &str, onnx: &[u8]) -> DraftManifest {
+fn draft(version: &str, onnx: &[u8], privacy: &Value) -> DraftManifest {
     let blob = |bytes: &[u8]| serde_json::to_value(BlobRef::of(bytes, "application/octet-stream")).unwrap();
     let manifest = json!({
         "format": 1, "model": "digits", "version": version, "counter": 1, "created": "2026-11-21T00:00:00Z",
@@ -58,6 +63,7 @@ fn draft(version: &str, onnx: &[u8]) -> DraftManifest {
                     "layout": "nchw"},
         "budgets": {"latency_p95_us": 50_000, "memory_bytes": 1_000_000},
         "probation": {"duration_s": 8, "max_error_percent": 5.0, "max_p95_us": 100_000},
+        "privacy": privacy,
     });
     DraftManifest::parse_unsigned(&serde_json::to_vec(&manifest).unwrap()).unwrap()
 }

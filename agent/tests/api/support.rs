@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flotilla_agent::config::{self, RawConfig};
-use flotilla_agent::monitor::{Monitor, Shadow};
+use flotilla_agent::monitor::{Capture, Monitor, Shadow};
 use flotilla_agent::serve::{Api, Listening};
 use flotilla_agent::slots::Table;
+use flotilla_agent::store::Samples;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
@@ -25,6 +26,10 @@ pub(crate) const FEEDBACK: &str = "/v2/models/digits/feedback";
 
 /// The API's limits with small ones for tests; flags as on the command line.
 pub(crate) fn serve_config(flags: &[&str]) -> config::Serve {
+    whole_config(flags).serve
+}
+
+fn whole_config(flags: &[&str]) -> config::Config {
     let ours = [
         "serve.listen=127.0.0.1:0",
         "serve.max_body_bytes=65536",
@@ -32,7 +37,7 @@ pub(crate) fn serve_config(flags: &[&str]) -> config::Serve {
         "serve.max_wait_ms=30000",
     ];
     let flags = ours.iter().chain(flags).copied();
-    RawConfig::default().with_flags(flags).check().unwrap().serve
+    RawConfig::default().with_flags(flags).check().unwrap()
 }
 
 pub(crate) struct Agent {
@@ -42,6 +47,7 @@ pub(crate) struct Agent {
     pub(crate) panes: Arc<Mutex<Vec<Pane>>>,
     pub(crate) clock: Arc<Mutex<UnixMillis>>,
     client: Client<HttpConnector, Full<Bytes>>,
+    _folder: tempfile::TempDir,
     stop: CancellationToken,
 }
 
@@ -71,10 +77,14 @@ impl Agent {
         };
         let sink = Box::new(move |_, body: Vec<u8>| sink.lock().unwrap().push(Pane::decode(&body).unwrap()));
         let table = Table::default();
-        let monitor = Arc::new(Monitor::new(&limits, 7, Shadow::new(table.clone(), 10), sink));
+        let config = whole_config(flags);
+        let folder = tempfile::tempdir().unwrap();
+        let samples = Samples::open(folder.path(), &config.spool, UnixMillis(1_000_000)).unwrap();
+        let capture = Arc::new(Capture::new(config.capture, samples, 7));
+        let monitor = Arc::new(Monitor::new(&limits, 7, Shadow::new(table.clone(), 10), capture, sink));
         let clock = Arc::new(Mutex::new(UnixMillis(1_000_000)));
         let now = Arc::clone(&clock);
-        let limits = serve_config(flags);
+        let limits = config.serve;
         let api = Api::new(
             &limits,
             table.clone(),
@@ -88,7 +98,7 @@ impl Agent {
         let stop = CancellationToken::new();
         tokio::spawn(listening.run(api, stop.clone()));
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, table, monitor, panes, clock, client, stop }
+        Self { address, table, monitor, panes, clock, client, _folder: folder, stop }
     }
 
     pub(crate) async fn serving(version: &str) -> Self {
@@ -98,7 +108,12 @@ impl Agent {
     }
 
     pub(crate) fn activate(&self, version: &str) {
-        let loaded = digits::loaded(version);
+        self.activate_with(version, &json!({}));
+    }
+
+    /// The same with the release's privacy policy.
+    pub(crate) fn activate_with(&self, version: &str, privacy: &Value) {
+        let loaded = digits::loaded_with(version, privacy);
         self.monitor.activated(&loaded.model, loaded.release.digest);
         self.table.swap(loaded);
     }

@@ -148,7 +148,8 @@ fn state(device: &Value) -> &'static str {
 
 fn releases(device: &Value) -> String {
     let one = |model: &Value| {
-        format!("{} {} ({})", text(model, "/model"), text(model, "/active/version"), text(model, "/phase"))
+        let state = if model["absent"].is_null() { text(model, "/phase") } else { "NOT loaded".into() };
+        format!("{} {} ({state})", text(model, "/model"), text(model, "/active/version"))
     };
     device["models"].as_array().into_iter().flatten().map(one).collect::<Vec<_>>().join(", ")
 }

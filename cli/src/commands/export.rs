@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use protocol::{ModelName, Version};
 use release::archive::{Name, Writer};
-use release::{BlobRef, DraftManifest};
+use release::{BlobRef, Manifest};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use trust::{Limits, Reply, Repository, Session, Step, Stored};
+use trust::{Limits, Reply, Repository, Session, Step, Stored, TargetBytes, TargetInfo, Verified};
 
 use super::Context;
 use crate::client::{Client, ClientError};
@@ -40,13 +40,13 @@ pub(crate) struct Args {
 /// When the server lacks something, or what it has is not rightly signed.
 pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     let client = &context.client;
-    let manifest = manifest(client, args).await?;
-    let (metadata, repository) = walk(client, &manifest.target_path()).await?;
-    let target = repository.find_target(&manifest.target_path())?.verify(manifest.bytes().to_vec());
-    target
-        .context("the manifest can't be written as it was signed; use the flotilla version that signed it")?;
+    is_published(client, args).await?;
+    let path = release::target_path(&args.model, &args.version);
+    let (metadata, repository) = walk(client, &path).await?;
+    let target = target(client, repository.find_target(&path)?).await?;
+    let manifest = Manifest::parse(&target).context("devices would not accept this manifest")?;
     let part = args.out.with_extension("part");
-    let written = write(client, &part, &metadata, &manifest).await;
+    let written = write(client, &part, &metadata, &target, &manifest).await;
     if written.is_err() {
         let _ = std::fs::remove_file(&part);
     }
@@ -54,7 +54,7 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     std::fs::rename(&part, &args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
     let fresh_until = trust::format_rfc3339(repository.timestamp_expires());
     let said = json!({
-        "model": manifest.model, "version": manifest.version, "digest": manifest.digest(), "file": args.out,
+        "model": manifest.model, "version": manifest.version, "digest": target.digest(), "file": args.out,
         "size_bytes": size_bytes, "import_until": fresh_until,
     });
     context.format.print(&said, |said: &Value| {
@@ -68,7 +68,8 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     })
 }
 
-async fn manifest(client: &Client, args: &Args) -> Result<DraftManifest> {
+/// Nothing in signed metadata says that a release was withdrawn; a device would refuse it later.
+async fn is_published(client: &Client, args: &Args) -> Result<()> {
     let answer = client.get(&format!("/models/{}/releases/{}", args.model, args.version)).await?;
     if answer["state"] == "withdrawn" {
         bail!(
@@ -77,13 +78,15 @@ async fn manifest(client: &Client, args: &Args) -> Result<DraftManifest> {
             args.version
         );
     }
-    let read = DraftManifest::parse_unsigned(&serde_json::to_vec(&answer["manifest"])?);
-    let read = read.context("the server's manifest can't be read")?;
-    let draft = DraftManifest::compose(&read).context("the server's manifest is not acceptable")?;
-    if (&draft.model, &draft.version) != (&args.model, &args.version) {
-        bail!("the server answered with {} {}", draft.model, draft.version);
-    }
-    Ok(draft)
+    Ok(())
+}
+
+/// The target's very bytes, as they were signed.
+async fn target(client: &Client, info: &TargetInfo) -> Result<Verified<TargetBytes>> {
+    let digest = info.sha256().with_context(|| format!("{} is signed without its SHA-256", info.path()))?;
+    let content = get(client, &format!("/targets/{digest}")).await?;
+    let content = content.with_context(|| format!("the server doesn't have {}", info.path()))?;
+    Ok(info.verify(content)?)
 }
 
 /// Everything that a device with the first root needs to see, and what it would then trust.
@@ -107,9 +110,16 @@ async fn walk(client: &Client, target: &str) -> Result<(BTreeMap<String, Vec<u8>
 }
 
 async fn fetch(client: &Client, file: &str) -> Result<Option<Vec<u8>>> {
-    let path = client.in_project(&format!("/metadata/{file}"));
+    get(client, &format!("/metadata/{file}")).await
+}
+
+async fn get(client: &Client, path: &str) -> Result<Option<Vec<u8>>> {
+    let path = client.in_project(path);
     match client.send(client.request(Method::GET, &path)).await {
-        Ok(response) => Ok(Some(response.bytes().await.context("the metadata broke off")?.to_vec())),
+        Ok(response) => {
+            let bytes = response.bytes().await.with_context(|| format!("{path} broke off"))?;
+            Ok(Some(bytes.to_vec()))
+        }
         Err(ClientError::Refused { status: 404, .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -119,7 +129,8 @@ async fn write(
     client: &Client,
     path: &Path,
     metadata: &BTreeMap<String, Vec<u8>>,
-    manifest: &DraftManifest,
+    target: &TargetBytes,
+    manifest: &Manifest,
 ) -> Result<u64> {
     let cannot = || format!("cannot write {}", path.display());
     let file = File::create(path).with_context(cannot)?;
@@ -130,7 +141,7 @@ async fn write(
             .with_context(|| format!("{name:?} can't be put into an archive"))?;
         writer.add(&name, length(content), &content[..])?;
     }
-    writer.add(&Name::Manifest(manifest.digest()), length(manifest.bytes()), manifest.bytes())?;
+    writer.add(&Name::Manifest(target.digest()), length(target.bytes()), target.bytes())?;
     let mut blobs: Vec<&BlobRef> = Vec::new();
     for blob in manifest.all_blobs() {
         if !blobs.contains(&blob) {

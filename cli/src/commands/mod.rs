@@ -13,6 +13,7 @@ pub(crate) mod reference;
 pub(crate) mod release;
 pub(crate) mod rollout;
 mod rollout_gate;
+pub(crate) mod samples;
 pub(crate) mod sign;
 pub(crate) mod verify;
 
@@ -55,6 +56,7 @@ async fn dispatch(args: Args) -> Result<()> {
         Command::Device(command) => device::run(&context()?, command).await,
         Command::Rollout(command) => rollout::run(&context()?, command).await,
         Command::Drift(command) => drift::run(&context()?, command).await,
+        Command::Samples(command) => samples::run(&context()?, command).await,
         Command::Audit(command) => audit::run(&context()?, command).await,
     }
 }

@@ -1,16 +1,19 @@
 //! `flotilla sign --add`: this person's signature on a file that somebody else prepared. Needs no server.
 
+mod holder;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
-use trust::Signer as _;
-use trust::repo::add_signature;
+use trust::repo::{Claims, add_signature};
+use trust::{KeyId, Signer as _};
 
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{claims, short};
 use crate::output::{Format, items, table, text};
 use crate::settings;
+use holder::Standing;
 
 /// What to sign.
 #[derive(Debug, clap::Args)]
@@ -52,28 +55,69 @@ pub(crate) fn run(args: &Args, project: Option<&str>, format: Format) -> Result<
 fn add(keyring: &mut Keyring, path: &Path) -> Result<Value> {
     let mut bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     // What the reader of metadata found instead helps nobody who named the wrong file.
-    let Ok(kind) = claims(&bytes).map(|said| said.kind) else {
+    let Ok(file) = claims(&bytes) else {
         bail!("{} is no signed metadata; of a release, the files in its folder metadata are", path.display())
     };
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-    let owner = match (kind.as_str(), stem.as_str()) {
+    let owner = match (file.kind.as_str(), stem.as_str()) {
         ("root", _) => Owner::Root,
         ("targets", "targets") => Owner::Targets,
         ("targets", model) => Owner::Model(model),
         _ => bail!("{} is signed by the server, not by people", path.display()),
     };
-    let signer = keyring.open(owner)?;
-    bytes = add_signature(&bytes, &signer)?;
+    let mut signers = vec![keyring.open(owner)?];
     if keyring.has_next(owner) {
-        bytes = add_signature(&bytes, &keyring.open_next(owner)?)?;
+        signers.push(keyring.open_next(owner)?);
+    }
+    let own: Vec<KeyId> = signers.iter().map(|signer| signer.public_key().id()).collect();
+    let holds = holds_role(keyring, path, &file, owner, &own)?;
+    for signer in &signers {
+        bytes = add_signature(&bytes, signer)?;
     }
     std::fs::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
-    let said = claims(&bytes)?;
     Ok(json!({
-        "file": path, "role": if kind == "root" { "root" } else { &stem }, "version": said.version,
-        "expires_at": trust::format_rfc3339(said.expires), "keys": said.signers,
-        "own_key": signer.public_key().id(),
+        "file": path, "role": owner.role(), "version": file.version,
+        "expires_at": trust::format_rfc3339(file.expires), "keys": claims(&bytes)?.signers,
+        "own_key": own[0], "holds_role": holds,
     }))
+}
+
+/// Whether these keys hold the role; nothing when that can't be said here. What is not sure is said on stderr.
+///
+/// # Errors
+/// When none of them does for sure: such a signature would count for nothing.
+fn holds_role(
+    keyring: &Keyring,
+    path: &Path,
+    file: &Claims,
+    owner: Owner<'_>,
+    own: &[KeyId],
+) -> Result<Option<bool>> {
+    let list = |named: &[holder::Named]| named.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let (role, key) = (owner.role(), short(own[0].as_str()));
+    Ok(match holder::standing(keyring, path, file, owner, own)? {
+        Standing::Holds => Some(true),
+        Standing::HoldsNot(named) => bail!(
+            "{} is not signed: your key {key} does not hold the role {role}, so your signature would count for \
+             nothing: {}. Whoever holds the role can name your key with: flotilla keys delegate {role} --key FILE",
+            path.display(),
+            list(&named)
+        ),
+        Standing::HoldsNotSoFar(named) => {
+            eprintln!(
+                "warning: as far as this key folder knows, your key {key} does not hold the role {role}, and your \
+                 signature counts for nothing: {}. If that is old, run: flotilla verify",
+                list(&named)
+            );
+            None
+        }
+        Standing::Unknown => {
+            eprintln!(
+                "warning: nothing here says who holds the role {role}; whether your key {key} does is not checked"
+            );
+            None
+        }
+    })
 }
 
 #[cfg(test)]

@@ -304,6 +304,18 @@ impl Tensor {
         self.data.datatype()
     }
 
+    /// Item `index` of a batch, as a batch of one; none if there is no such item.
+    pub fn item(&self, index: usize) -> Option<Self> {
+        let count = *self.shape.first()?;
+        if index >= count {
+            return None;
+        }
+        let width = self.data.len() / count;
+        let mut shape = self.shape.clone();
+        shape[0] = 1;
+        Some(Self { name: self.name.clone(), shape, data: self.data.slice(index * width, width) })
+    }
+
     /// Takes it apart: name, shape, values.
     pub fn into_parts(self) -> (String, Vec<usize>, Data) {
         (self.name, self.shape, self.data)
@@ -325,6 +337,16 @@ mod tests {
         let error = Tensor::new("x", vec![2, 2], Data::Fp32(vec![0.0; 3])).unwrap_err();
         assert_eq!(error.to_string(), r#"tensor "x" of shape [2, 2] needs 4 values, got 3"#);
         assert!(Tensor::new("x", vec![usize::MAX, usize::MAX], Data::Fp32(vec![])).is_err());
+    }
+
+    #[test]
+    fn an_item_of_a_batch_is_a_batch_of_one() {
+        let batch = Tensor::new("x", vec![2, 2], Data::Int8(vec![1, 2, 3, 4])).unwrap();
+        let item = batch.item(1).unwrap();
+        assert_eq!((item.shape(), item.data()), (&[1, 2][..], &Data::Int8(vec![3, 4])));
+        assert!(batch.item(2).is_none());
+        assert!(Tensor::new("x", vec![], Data::Int8(vec![1])).unwrap().item(0).is_none());
+        assert!(Tensor::new("x", vec![0, 2], Data::Int8(vec![])).unwrap().item(0).is_none());
     }
 
     #[test]

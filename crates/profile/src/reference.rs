@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use protocol::Digest;
 
 use crate::bins::{are_edges, bin_of, doane_edges, quantile_edges};
-use crate::counters::Counters;
+use crate::counters::{Counters, Observed};
 use crate::features::Extractor;
 
 /// Largest reference in bytes; what a device and a server are willing to parse.
@@ -113,6 +113,12 @@ impl NumericSpec {
         Self { doane, fine, exports_extremes }
     }
 
+    /// Whether a number lies between the reference's least and greatest.
+    fn holds(&self, number: f64) -> bool {
+        let ends = self.doane.first().zip(self.doane.last());
+        ends.is_some_and(|(least, greatest)| (*least..=*greatest).contains(&number))
+    }
+
     fn fault(&self) -> Option<&'static str> {
         let is_fine = match &self.fine {
             FineBins::Values { values } => {
@@ -192,6 +198,22 @@ impl Schema {
         }
     }
 
+    /// The first feature of a row that the training data never had: beyond its least or greatest number, not a number
+    /// at all, a category that it did not know. A value that is missing lies nowhere. None when all lie inside.
+    pub fn outside(&self, row: &[Observed<'_>]) -> Option<&str> {
+        let is_outside = |(feature, value): &(&FeatureSpec, &Observed<'_>)| match (&feature.kind, value) {
+            (FeatureKind::Numeric(spec), Observed::Number(number)) => !spec.holds(*number),
+            (FeatureKind::Categorical { categories }, Observed::Text(text)) => {
+                categories.binary_search_by(|known| known.as_str().cmp(text)).is_err()
+            }
+            (FeatureKind::Numeric(_), Observed::Text(_))
+            | (FeatureKind::Categorical { .. }, Observed::Number(_))
+            | (_, Observed::WrongType) => true,
+            (_, Observed::Missing) => false,
+        };
+        self.features.iter().zip(row).find(is_outside).map(|(feature, _)| feature.name.as_str())
+    }
+
     pub(crate) fn fault(&self) -> Option<String> {
         if self.features.len() > MAX_FEATURES || self.classes() > MAX_CLASSES {
             return Some("too many features or classes".into());
@@ -268,5 +290,35 @@ impl Reference {
     /// JSON bytes.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a reference holds only finite numbers and text")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_lies_outside_by_its_first_feature_that_training_never_had() {
+        let numeric = |name: &str| FeatureSpec {
+            name: name.into(),
+            kind: FeatureKind::Numeric(NumericSpec::of(&[1.0, 2.0, 4.0], false)),
+        };
+        let kind = FeatureKind::Categorical { categories: vec!["a".into(), "b".into()] };
+        let features = vec![numeric("x"), numeric("y"), FeatureSpec { name: "c".into(), kind }];
+        let schema = Schema { features, output: OutputSpec::Nothing };
+        let (number, text) = (Observed::Number, Observed::Text);
+        let cases = [
+            ([number(1.0), number(4.0), text("b")], None),
+            ([number(0.9), number(4.1), text("z")], Some("x")),
+            ([number(2.0), number(f64::NAN), text("a")], Some("y")),
+            ([number(2.0), number(f64::INFINITY), text("a")], Some("y")),
+            ([number(2.0), Observed::Missing, text("z")], Some("c")),
+            ([Observed::WrongType, number(2.0), text("a")], Some("x")),
+            ([number(2.0), number(2.0), number(2.0)], Some("c")),
+        ];
+        for (row, outside) in cases {
+            assert_eq!(schema.outside(&row), outside, "{row:?}");
+        }
+        assert_eq!(schema.outside(&[]), None, "nothing of the input is profiled");
     }
 }

@@ -8,6 +8,7 @@
 pub mod ids;
 pub mod message;
 pub mod report;
+pub mod sample;
 pub mod telemetry;
 pub mod time;
 pub mod topic;

@@ -82,6 +82,9 @@ pub struct ModelState {
     pub fallback: Option<ReleaseRef>,
     /// Where the update machine stands.
     pub phase: TaskPhase,
+    /// Why the active release isn't loaded, so that nothing answers; absent when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
 }
 
 /// The spool's size and losses.

@@ -83,6 +83,7 @@ fn hello() -> Hello {
         candidate: Some(release()),
         fallback: Some(release()),
         phase: TaskPhase::Idle,
+        absent: Some("cannot load".into()),
     };
     Hello {
         at: UnixMillis(1),

@@ -293,6 +293,7 @@ impl Bounds {
         at_least_one("budgets.memory_bytes", m.budgets.memory_bytes)?;
         at_least_one("probation.max_p95_us", m.probation.max_p95_us)?;
         at_least_one("privacy.min_pane_rows", u64::from(m.privacy.min_pane_rows))?;
+        at_least_one("privacy.sample_days", m.privacy.sample_days.map_or(1, u64::from))?;
         if m.probation.duration_s > self.probation_s {
             let expected = format!("at most {} s", self.probation_s);
             return Err(ManifestError::bound("probation.duration_s", &expected, m.probation.duration_s));

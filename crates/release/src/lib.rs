@@ -27,6 +27,7 @@ pub use draft::DraftManifest;
 pub use fallback::{Downgrade, HighWater, may_commit};
 pub use manifest::{
     Budgets, Datatype, Hardware, Manifest, Precision, Privacy, Probation, Runtime, TensorSpec, Variant,
+    target_path,
 };
 pub use monitor::Monitor;
 pub use steps::{ImageLayout, PostStep, PreStep, Resampling, Words};

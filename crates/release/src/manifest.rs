@@ -220,11 +220,14 @@ pub struct Privacy {
     pub may_send_samples: bool,
     /// Panes with fewer rows than this stay on the device and merge into later ones.
     pub min_pane_rows: u32,
+    /// Days after which the server deletes samples; it may be set to keep them shorter, never longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_days: Option<u16>,
 }
 
 impl Default for Privacy {
     fn default() -> Self {
-        Self { may_send_samples: false, min_pane_rows: 1 }
+        Self { may_send_samples: false, min_pane_rows: 1, sample_days: None }
     }
 }
 
@@ -301,7 +304,7 @@ impl Manifest {
 }
 
 /// The path of a release's target.
-pub(crate) fn target_path(model: &ModelName, version: &Version) -> String {
+pub fn target_path(model: &ModelName, version: &Version) -> String {
     format!("models/{model}/{version}/manifest.json")
 }
 

@@ -70,6 +70,11 @@ impl Envelope {
         if raw.len() > limits.signatures {
             return Err(Cause::TooMany { what: "signatures", max: limits.signatures });
         }
+        // 4.2: several signatures under one id are not allowed. They could not help (attack A2), only hide.
+        let mut ids = BTreeSet::new();
+        if let Some(twice) = raw.iter().find(|signature| !ids.insert(&signature.keyid)) {
+            return Err(Cause::SignedTwice { key: twice.keyid.clone() });
+        }
         let signatures = raw
             .into_iter()
             // A signature that is no hex is one that doesn't count; others may still be enough.
@@ -85,15 +90,16 @@ impl Envelope {
     /// # Errors
     /// [`Cause::Threshold`] with the reason for each signature that did not count.
     pub fn verify(&self, keys: &KeySet) -> Result<(), Cause> {
-        let mut ids = BTreeSet::new();
         let mut identities = BTreeSet::new();
         let mut reasons = Vec::new();
         for (id, signature) in &self.signatures {
             match self.check_one(keys, id, signature) {
-                Ok(identity) if ids.insert(id) => {
+                Ok(identity) if identities.contains(&identity) => {
+                    reasons.push(format!("key {} signed under another id too", short(id)));
+                }
+                Ok(identity) => {
                     identities.insert(identity);
                 }
-                Ok(_) => reasons.push(format!("key {} signed twice", short(id))),
                 Err(reason) => reasons.push(format!("key {}: {reason}", short(id))),
             }
         }

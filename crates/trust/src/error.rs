@@ -1,6 +1,7 @@
 //! Why something was not trusted.
 
 use crate::json::JsonError;
+use crate::key::KeyId;
 
 /// A refusal: which role, at which step of the specification, and why.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,12 @@ pub enum Cause {
         threshold: usize,
         /// Why the others did not count.
         reasons: String,
+    },
+    /// One key id stands twice among the signatures.
+    #[error("key {key} is listed twice among the signatures")]
+    SignedTwice {
+        /// Its id.
+        key: KeyId,
     },
     /// The version is not the one that must come.
     #[error("version {got}, expected exactly {expected}")]
@@ -156,6 +163,7 @@ impl Cause {
         match self {
             Self::Json(_) => "D6",
             Self::Format(_) | Self::Field(_) | Self::Threshold { .. } => "A1",
+            Self::SignedTwice { .. } => "A2",
             Self::WrongType { .. } => "A4",
             Self::WrongVersion { .. } => "M1",
             Self::Rollback { .. } => "R1",

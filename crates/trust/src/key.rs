@@ -167,7 +167,7 @@ impl Verifier {
             Self::Ed25519(key) => [b"ed25519:", &key.to_bytes()[..]].concat(),
             Self::EcdsaP256(key) => [b"ecdsa-p256:", key.point()].concat(),
             #[cfg(feature = "rsa")]
-            Self::RsaPss(key) => [b"rsa:", key.der()].concat(),
+            Self::RsaPss(key) => [b"rsa:", &key.modulus()[..]].concat(),
         }
     }
 

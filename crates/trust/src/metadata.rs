@@ -146,6 +146,17 @@ pub(crate) struct MetaFile {
     pub(crate) hashes: Option<BTreeMap<String, String>>,
 }
 
+/// One file must be listed, and what is listed has a version above 0 (4.3, 4.4).
+fn check_meta(meta: &BTreeMap<String, MetaFile>, must: &str) -> Result<(), Cause> {
+    if !meta.contains_key(must) {
+        return Err(Cause::Field(format!("{must} is not listed")));
+    }
+    match meta.iter().find(|(_, file)| file.version == 0) {
+        Some((name, _)) => Err(Cause::Field(format!("{name} is listed with version 0"))),
+        None => Ok(()),
+    }
+}
+
 /// Which snapshot is current.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub(crate) struct Timestamp {
@@ -158,10 +169,7 @@ pub(crate) struct Timestamp {
 impl Role for Timestamp {
     const TYPE: &'static str = "timestamp";
     fn check(&self) -> Result<(), Cause> {
-        match self.meta.get("snapshot.json") {
-            Some(_) => Ok(()),
-            None => Err(Cause::Field("snapshot.json is not listed".into())),
-        }
+        check_meta(&self.meta, "snapshot.json")
     }
 }
 
@@ -181,10 +189,7 @@ pub(crate) struct Snapshot {
 impl Role for Snapshot {
     const TYPE: &'static str = "snapshot";
     fn check(&self) -> Result<(), Cause> {
-        match self.meta.get("targets.json") {
-            Some(_) => Ok(()),
-            None => Err(Cause::Field("targets.json is not listed".into())),
-        }
+        check_meta(&self.meta, "targets.json")
     }
 }
 

@@ -6,7 +6,12 @@ from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
-from securesystemslib.signer import CryptoSigner
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ecdsa
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -24,14 +29,34 @@ from tuf.api.metadata import (
 TOP_LEVEL = ["root", "timestamp", "snapshot", "targets"]
 
 
+class LongSaltSigner(CryptoSigner):
+    """RSA-PSS with the longest salt that fits, as other signers than python-tuf's make it."""
+
+    def sign(self, payload):
+        sig = self._private_key.sign(payload, PSS(MGF1(SHA256()), PSS.MAX_LENGTH), SHA256())
+        return Signature(self.public_key.keyid, sig.hex())
+
+
+def old_ecdsa():
+    """A key under the key type that the specification names and newer repositories no longer write."""
+    private = generate_ecdsa(SECP256R1())
+    key = SSlibKey.from_crypto(private.public_key())
+    old = SSlibKey(key.keyid, key.scheme, key.scheme, key.keyval, {"x-owner": "an unknown field"})
+    return CryptoSigner(private, old)
+
+
+MAKE = {
+    "ed25519": CryptoSigner.generate_ed25519,
+    "ecdsa": CryptoSigner.generate_ecdsa,
+    "ecdsa-sha2-nistp256": old_ecdsa,
+    "rsa": CryptoSigner.generate_rsa,
+    "rsa, long salt": lambda: LongSaltSigner(generate_rsa(65537, 3072)),
+}
+
+
 def new_key(keytype):
-    """A new key pair of `ed25519`, `ecdsa` or `rsa`."""
-    make = {
-        "ed25519": CryptoSigner.generate_ed25519,
-        "ecdsa": CryptoSigner.generate_ecdsa,
-        "rsa": CryptoSigner.generate_rsa,
-    }
-    return make[keytype]()
+    """A new key pair of a kind in `MAKE`."""
+    return MAKE[keytype]()
 
 
 class Repository:

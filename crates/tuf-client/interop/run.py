@@ -11,10 +11,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 
-from repository import Repository, Server
+from repository import MAKE, Repository, Server
 from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata
+from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater
 
 CLIENT = None
@@ -61,7 +64,7 @@ class Device:
 
 
 def every_key_type_signs_every_role():
-    for keytype in ["ed25519", "ecdsa", "rsa"]:
+    for keytype in MAKE:
         repository = Repository(keytype=keytype)
         repository.delegate("team", keytype, paths=["team/*"])
         repository.add_target("team/file", b"content", "team")
@@ -84,7 +87,7 @@ def keys_of_other_types_replace_each_other():
     with Server(repository) as address:
         device = Device(repository, address)
         device.expect(0, device.refresh())
-        for keytype in ["ecdsa", "rsa", "ed25519"]:
+        for keytype in ["ecdsa", "rsa, long salt", "ed25519"]:
             for role in ["timestamp", "snapshot", "targets", "root"]:
                 repository.rotate(role, keytype)
                 repository.publish()
@@ -193,6 +196,40 @@ def a_faked_clock_expires_metadata():
         device.expect(0, device.refresh(faketime="+29d"))
 
 
+def a_clock_that_stands_at_another_date_is_believed():
+    repository = Repository()
+    repository.expires = datetime(2021, 2, 15, tzinfo=timezone.utc)
+    for part in [repository.root, repository.timestamp, repository.snapshot, repository.roles["targets"]]:
+        part.signed.expires = repository.expires
+    repository.put_root()
+    repository.add_target("file", b"content")
+    repository.publish()
+    with Server(repository) as address:
+        device = Device(repository, address)
+        device.expect(1, device.refresh())
+        assert "5.3.10" in device.last.stderr, device.last.stderr
+        device.expect(0, device.download("file", faketime="@2021-02-14 23:59:58"))
+        device.expect(1, device.refresh(faketime="@2021-02-15 00:00:01"))
+
+
+def an_id_that_signs_twice_is_refused_as_python_refuses_it():
+    repository = Repository()
+    repository.publish()
+    envelope = json.loads(repository.files["timestamp.json"])
+    envelope["signatures"] *= 2
+    repository.files["timestamp.json"] = json.dumps(envelope).encode()
+    try:
+        Metadata.from_bytes(repository.files["timestamp.json"])
+    except DeserializationError:
+        pass
+    else:
+        raise AssertionError("python-tuf reads it by now")
+    with Server(repository) as address:
+        device = Device(repository, address)
+        device.expect(1, device.refresh())
+        assert "listed twice" in device.last.stderr, device.last.stderr
+
+
 def old_metadata_served_again_is_refused():
     repository = Repository()
     repository.publish()
@@ -257,6 +294,8 @@ SCENARIOS = [
     hash_prefixes_and_bins_lead_to_their_role,
     cached_target_is_not_fetched_again,
     a_faked_clock_expires_metadata,
+    a_clock_that_stands_at_another_date_is_believed,
+    an_id_that_signs_twice_is_refused_as_python_refuses_it,
     old_metadata_served_again_is_refused,
 ]
 

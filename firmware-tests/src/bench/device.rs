@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use flotilla_agent::config::RawConfig;
-use flotilla_agent::monitor::{Monitor, Shadow};
+use flotilla_agent::monitor::{Capture, Monitor, Shadow};
 use flotilla_agent::serve::{Api, Listening};
 use flotilla_agent::slots::{self, Loaded, Shelf, Table};
+use flotilla_agent::store::Samples;
 use flotilla_agent::update::machine::Held;
 use protocol::{ModelName, UnixMillis};
 use release::{BlobRef, DraftManifest};
@@ -52,7 +53,9 @@ impl Device {
             .collect::<Result<_>>()?;
         let table = Table::default();
         let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
-        let monitor = Arc::new(Monitor::new(&config.monitor, 1, shadow, Box::new(|_, _| {})));
+        let samples = Samples::open(folder, &config.spool, UnixMillis(0))?;
+        let capture = Arc::new(Capture::new(config.capture.clone(), samples, 1));
+        let monitor = Arc::new(Monitor::new(&config.monitor, 1, shadow, capture, Box::new(|_, _| {})));
         let status = Arc::new(|| json!({}));
         let now = Arc::new(|| UnixMillis(1_800_000_000_000));
         let api = Api::new(&config.serve, table.clone(), monitor.clone(), 1, now, status);

@@ -2,6 +2,7 @@
 //! tells it in one line; a fault that can't be made on this machine is skipped by name.
 
 mod broker;
+mod capture;
 mod clock;
 mod disk;
 mod doctor;
@@ -11,6 +12,7 @@ mod hardware;
 mod input;
 mod ipv6;
 mod keys;
+mod limits;
 mod model;
 mod offline;
 mod power;
@@ -18,10 +20,12 @@ mod proxy;
 mod renewal;
 mod restored;
 mod server;
+mod server_keys;
 mod shadow;
 mod stolen;
 mod tampered;
 mod telemetry;
+mod thief;
 mod world;
 
 use std::path::PathBuf;
@@ -66,6 +70,8 @@ enum Fault {
     Proxy,
     /// Certificates that hold for seconds.
     Renewal,
+    /// The agent's own bounds of memory and processor.
+    Limits,
     /// A release for other hardware.
     Hardware,
     /// The server is killed in the middle of telemetry and of a rollout.
@@ -82,12 +88,16 @@ enum Fault {
     Fence,
     /// The whole server is in an attacker's hands.
     Stolen,
+    /// The server's own keys, which somebody copied, are replaced while the fleet runs.
+    ServerKeys,
     /// The device's disk is full.
     Disk,
     /// The device boots in 1970.
     Clock,
     /// A release comes by an archive, without a network.
     Offline,
+    /// Samples for retraining, with and without consent, over a dead server and a power cut.
+    Capture,
     /// The device's power is cut in the middle of updates.
     Power,
     /// The device's state goes back to an image of yesterday.
@@ -130,6 +140,7 @@ impl Fault {
             Self::Ipv6 => ipv6::play(world),
             Self::Proxy => proxy::play(world),
             Self::Renewal => renewal::play(world),
+            Self::Limits => limits::play(world),
             Self::Hardware => hardware::play(world),
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),
@@ -138,9 +149,11 @@ impl Fault {
             Self::Keys => keys::play(world),
             Self::Fence => fence::play(world),
             Self::Stolen => stolen::play(world),
+            Self::ServerKeys => server_keys::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
             Self::Offline => offline::play(world),
+            Self::Capture => capture::play(world),
             Self::Power => power::play(world),
             Self::Restored => restored::play(world),
         }

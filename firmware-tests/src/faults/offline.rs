@@ -3,19 +3,25 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use testkit::rig::wait_until;
+use testkit::rig::{Agent, wait_until};
 
 use super::Outcome;
 use super::world::{PATIENCE, World};
 
 /// The device that it happens to.
 const AGENT: usize = 1;
+/// What the example's preferred variant needs, and what the imported one does.
+const SMALL: &str = "peak_memory_bytes = 4_194_304";
+const BIG: &str = "peak_memory_bytes = 40_000_000";
+/// Lets in all variants but that one; none.
+const BUDGETS: [&str; 2] = ["20000000", "1048576"];
 /// Exit code of an import that was refused.
 const REFUSED: i32 = 77;
 
 pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let before = world.active(AGENT)?;
-    let version = world.release()?;
+    let (version, spec) = world.spec(|text| text.replacen(SMALL, BIG, 1))?;
+    world.fleet.publish(&spec)?;
     let archive = world.folder.join("release.tar");
     world.fleet.cli.run(&["export", "digits", &version, "--out", &archive.display().to_string()])?;
     let running = world.agents[AGENT].run(&["import", &archive.display().to_string()])?;
@@ -31,9 +37,30 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     world.completed(&rollout)?;
     world.serves(AGENT, &next)?;
     Ok(Outcome::Ok(format!(
-        "an archive of {size} bytes brought {version} to a device without a network; damaged and cut ones were \
-         refused, {before} served on; back on the network it took {next}"
+        "an archive of {size} bytes brought {version} to a device without a network, in a smaller variant for a \
+         budget of memory; damaged and cut ones and too small a budget were refused, {before} served on; back on \
+         the network it took {next}"
     )))
+}
+
+/// A budget of memory that no variant fits refuses the archive, a wider one takes a smaller variant.
+fn within_a_budget(agent: &mut Agent, archive: &str) -> Result<()> {
+    let mut import = |budget: &str| {
+        agent.set_env(vec![("FLOTILLA_UPDATE_MEMORY_BUDGET_BYTES".into(), budget.into())]);
+        let done = agent.run(&["import", archive]);
+        agent.set_env(Vec::new());
+        done
+    };
+    let [some, none] = BUDGETS;
+    let refused = import(none)?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    let is_named = said.contains("every variant needs too much memory");
+    ensure!(refused.status.code() == Some(REFUSED) && is_named, "not refused for memory: {said}");
+    let taken = import(some)?;
+    let said = String::from_utf8_lossy(&taken.stdout);
+    ensure!(taken.status.success(), "refused: {}", String::from_utf8_lossy(&taken.stderr));
+    ensure!(said.contains("variant f16 was taken; too big: int8"), "no smaller variant: {said}");
+    Ok(())
 }
 
 fn without_a_network(world: &mut World, archive: &Path, before: &str, version: &str) -> Result<()> {
@@ -52,8 +79,7 @@ fn without_a_network(world: &mut World, archive: &Path, before: &str, version: &
     world.agents[AGENT].start()?;
     world.serves(AGENT, before)?;
     world.agents[AGENT].stop();
-    let taken = world.agents[AGENT].run(&["import", &archive.display().to_string()])?;
-    ensure!(taken.status.success(), "refused: {}", String::from_utf8_lossy(&taken.stderr));
+    within_a_budget(&mut world.agents[AGENT], &archive.display().to_string())?;
     world.agents[AGENT].start()?;
     wait_until("the imported release", PATIENCE, || {
         let status = world.agents[AGENT].status()?;

@@ -2,8 +2,6 @@
 //! Each attack is mounted, seen to be refused by name, and undone; nothing that nobody signed ever runs, the agent
 //! answers all the time, and a good update is taken at the end.
 
-mod thief;
-
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,9 +9,9 @@ use protocol::Digest;
 use release::{BlobRef, DraftManifest};
 use serde_json::Value;
 use testkit::rig::wait_until;
-use thief::{Thief, Wish};
 
 use super::Outcome;
+use super::thief::{Thief, Wish};
 use super::world::{PATIENCE, World};
 
 /// The device that is attacked, and another one of the same fleet.
@@ -204,7 +202,7 @@ fn blob_path(world: &World, blob: &BlobRef) -> PathBuf {
 }
 
 /// A published release's manifest, as its publisher built it.
-fn published(world: &World, version: &str) -> Result<DraftManifest> {
+pub(super) fn published(world: &World, version: &str) -> Result<DraftManifest> {
     let path = world.folder.join("releases").join(version).join("manifest.json");
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(DraftManifest::parse_unsigned(&bytes)?)

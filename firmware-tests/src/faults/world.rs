@@ -243,6 +243,11 @@ impl World {
         })
     }
 
+    /// Whether the applications have such an image.
+    pub(super) fn has_image(&self, pixels: &[f32]) -> bool {
+        self.images.iter().any(|image| image.pixels == pixels)
+    }
+
     /// The version that answers an image now.
     pub(super) fn answers(&mut self, agent: usize) -> Result<String> {
         let answer = Client::new(&self.agents[agent].url(), "digits").infer(&self.images[0].pixels)?;

@@ -34,9 +34,12 @@ impl From<&ReleaseRef> for ReleaseName {
 pub struct DeviceModel {
     /// Which model.
     pub model: String,
-    /// The release that serves.
+    /// The release that serves, or would if it could be loaded.
     #[schema(required)]
     pub active: Option<ReleaseName>,
+    /// Why the active release isn't loaded, so that nothing answers; null when it is.
+    #[schema(required)]
+    pub absent: Option<String>,
     /// The release under way.
     #[schema(required)]
     pub candidate: Option<ReleaseName>,
@@ -308,6 +311,7 @@ fn models(device: &Device) -> Vec<DeviceModel> {
             models.push(DeviceModel {
                 model: name.clone(),
                 active: None,
+                absent: None,
                 candidate: None,
                 fallback: None,
                 phase: "idle".into(),
@@ -326,6 +330,7 @@ fn from_state(state: &ModelState) -> DeviceModel {
     DeviceModel {
         model: state.model.to_string(),
         active: state.active.as_ref().map(ReleaseName::from),
+        absent: state.absent.clone(),
         candidate: state.candidate.as_ref().map(ReleaseName::from),
         fallback: state.fallback.as_ref().map(ReleaseName::from),
         phase: phase_text(state.phase),

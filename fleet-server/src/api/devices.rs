@@ -72,7 +72,7 @@ pub struct WhyQuery {
 /// The one answer to "why is this device not on the release?".
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Why {
-    /// Stable name: `on_release`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
+    /// Stable name: `on_release`, `not_loaded`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
     /// `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`; while a rollout is open that hasn't
     /// asked the device: `not_a_target`, `not_started`, `later_stage`, `paused`, `waiting`, `skipped`,
     /// `unreachable`, `brought_back`.

@@ -179,7 +179,7 @@ impl From<DriftError> for ApiError {
             DriftError::Missing { .. } | DriftError::Manifest { .. } | DriftError::Reference { .. } => {
                 Self::conflict("no_reference", format!("There is nothing to compare with: {e}."))
             }
-            DriftError::Blob { .. } => Self::internal(&e),
+            DriftError::Blob { .. } | DriftError::Panicked(_) => Self::internal(&e),
         }
     }
 }

@@ -76,7 +76,7 @@ pub struct NewEnrollmentToken {
 pub struct CreatedEnrollmentToken {
     /// The token.
     pub token: EnrollmentToken,
-    /// Give it to the device: `flotilla-agent enroll <text>`.
+    /// Give it to the device: `flotilla-agent enroll --token <text>`.
     pub text: String,
 }
 

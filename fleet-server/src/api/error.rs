@@ -84,6 +84,11 @@ impl ApiError {
         Self { retry_after_s: Some(retry_after_s), ..error }
     }
 
+    /// 408: the request was not there in time, or its answer wasn't.
+    pub fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long.")
+    }
+
     /// 503: try again later.
     pub fn unavailable(code: &'static str, message: impl Into<String>, retry_after_s: u64) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);

@@ -1,5 +1,7 @@
 //! For load balancers and systemd, without sign-in; and for Prometheus, with a viewer's token over all projects.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -10,6 +12,9 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{Everywhere, Viewer};
 use crate::app::AppState;
 use crate::store::overview;
+
+/// The server's jobs write every few seconds, so that this long without a commit means that it can't.
+const MAX_WITHOUT_WRITING: Duration = Duration::from_mins(1);
 
 /// `/healthz`, `/readyz`, `/metrics`.
 pub fn router() -> Router<AppState> {
@@ -24,7 +29,7 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The server can do its work: the database answers and it is not shutting down.
+/// The server can do its work: the database answers and is written to, and it is not shutting down.
 async fn readyz(State(state): State<AppState>) -> ApiResult<&'static str> {
     if state.closing.is_cancelled() {
         return Err(ApiError::unavailable("closing", "The server is shutting down.", 5));
@@ -33,6 +38,11 @@ async fn readyz(State(state): State<AppState>) -> ApiResult<&'static str> {
         tracing::warn!("not ready: {}", crate::supervisor::with_causes(&e));
         ApiError::unavailable("database_unreachable", "The database does not answer.", 5)
     })?;
+    let silent = state.store.since_last_commit();
+    if silent > MAX_WITHOUT_WRITING {
+        let message = format!("The database has taken nothing for {} s; is its disk full?", silent.as_secs());
+        return Err(ApiError::unavailable("database_not_writable", message, 5));
+    }
     Ok("ready\n")
 }
 

@@ -7,11 +7,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
+use self::error::ApiError;
 use crate::app::AppState;
 
 pub mod alerts;
@@ -32,6 +33,8 @@ pub mod projects;
 pub mod publications;
 pub mod rollout_body;
 pub mod rollouts;
+pub mod sample_uploads;
+pub mod samples;
 pub mod session;
 pub mod stream;
 pub mod stream_places;
@@ -71,6 +74,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .merge(publications::router())
         .merge(rollouts::router())
         .merge(drift::router())
+        .merge(samples::router())
         .merge(alerts::router())
         .merge(audit::router())
         .merge(stream::router());
@@ -105,7 +109,15 @@ async fn around(State(state): State<AppState>, request: Request, next: Next) -> 
     let is_api = request.uri().path().starts_with("/api/");
     let path = request.extensions().get::<MatchedPath>().map_or("console", |path| path.as_str()).to_owned();
     let method = request.method().clone();
-    let mut response = next.run(request).await;
+    // A model may take long on a thin line; everything else is small.
+    let is_upload = method == Method::PUT && path.contains("/blobs/");
+    let answer = next.run(request);
+    let mut response = if is_upload {
+        answer.await
+    } else {
+        let late = |_| ApiError::too_slow().into_response();
+        tokio::time::timeout(state.config.limits.request, answer).await.unwrap_or_else(late)
+    };
     let status = response.status().as_u16().to_string();
     // Anybody can invent a method; only known ones become a series of their own.
     let method = if KNOWN_METHODS.contains(&method) { method.as_str() } else { "other" };

@@ -24,7 +24,11 @@ use crate::tuf::publish::{self, Publication, PublishError};
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(online_keys)).routes(routes!(metadata_file)).routes(routes!(create))
+    OpenApiRouter::new()
+        .routes(routes!(online_keys))
+        .routes(routes!(metadata_file))
+        .routes(routes!(target))
+        .routes(routes!(create))
 }
 
 /// Public keys that the server made; root must name the first two, `director.json` the third. TUF key objects.
@@ -100,6 +104,17 @@ pub struct MetadataPath {
     file: String,
 }
 
+/// Path of a signed target.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct TargetPath {
+    /// Tenant.
+    #[expect(dead_code, reason = "read by the access extractor; named here for the OpenAPI document")]
+    project: String,
+    /// SHA-256 of its bytes, as signed metadata names it.
+    digest: String,
+}
+
 /// Public keys of the server's own roles; made at the first call.
 #[utoipa::path(get, path = "/projects/{project}/online-keys", tag = "releases", operation_id = "getOnlineKeys",
     params(ProjectPath), responses((status = 200, body = OnlineKeys), (status = 403, body = ErrorBody)))]
@@ -139,6 +154,23 @@ async fn metadata_file(
         None => metadata::newest(&mut conn, &scope.project, name).await?,
     };
     let bytes = found.ok_or_else(not_found)?.bytes;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
+}
+
+/// A target that signed metadata names (a release's manifest, `director.json`), byte for byte as it was signed.
+#[utoipa::path(get, path = "/projects/{project}/targets/{digest}", tag = "releases", operation_id = "getTarget",
+    params(TargetPath), responses((status = 200, content_type = "application/json", body = Object),
+        (status = 404, body = ErrorBody)))]
+async fn target(
+    State(state): State<AppState>,
+    scope: InProject<Viewer>,
+    Path(path): Path<TargetPath>,
+) -> ApiResult<Response> {
+    let not_found = || ApiError::not_found("target");
+    let digest = path.digest.parse().map_err(|_| not_found())?;
+    let mut conn = state.store.read().await?;
+    let bytes =
+        metadata::target_by_digest(&mut conn, &scope.project, &digest).await?.ok_or_else(not_found)?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
 }
 

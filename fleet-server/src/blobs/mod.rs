@@ -2,6 +2,7 @@
 //! came in; an upload whose content is not what its name says leaves nothing behind.
 
 pub mod derived;
+mod samples;
 pub mod serve;
 
 use std::ops::Range;

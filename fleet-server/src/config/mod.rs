@@ -7,7 +7,7 @@ mod reader;
 
 pub use parts::{
     Authority, Blobs, Config, Database, DevicePort, Https, Jobs, Limits, Log, LogFormat, Mqtt, Retention,
-    Sessions,
+    Samples, Sessions,
 };
 pub use reader::{Problem, Reader, Source};
 

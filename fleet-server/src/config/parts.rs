@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol::sample::MAX_SAMPLE_BYTES;
+
 use super::Reader;
 
 /// Everything, valid by type.
@@ -23,6 +25,8 @@ pub struct Config {
     pub database: Database,
     /// `[blobs]`.
     pub blobs: Blobs,
+    /// `[samples]`: what devices may send for retraining.
+    pub samples: Samples,
     /// `[sessions]`: sign-in.
     pub sessions: Sessions,
     /// `[jobs]`: pace of background work.
@@ -96,6 +100,15 @@ pub struct Blobs {
     pub max_bytes: u64,
 }
 
+/// Captured samples.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// `device_bytes`: room for the samples of one device, 4 KiB beside the bytes of each; default 256 MiB.
+    pub device_bytes: u64,
+    /// `max_bytes`: largest sample; default and most 16 MiB.
+    pub max_bytes: u64,
+}
+
 /// Sign-in.
 #[derive(Debug, Clone)]
 pub struct Sessions {
@@ -131,6 +144,8 @@ pub struct Retention {
     pub resources: Duration,
     /// `events_s`: devices' events, logs and records that could not be read; default 90 days.
     pub events: Duration,
+    /// `samples_s`: captured samples, default 30 days; a release may say less.
+    pub samples: Duration,
     /// `drift_s`: drift windows, default 400 days.
     pub drift: Duration,
     /// `audit_s`, default 3 years.
@@ -201,6 +216,10 @@ impl Config {
                 dir: reader.value("blobs.dir", data_dir.join("blobs"), "a folder"),
                 max_bytes: reader.value("blobs.max_bytes", 2 << 30, "a number of bytes"),
             },
+            samples: Samples {
+                device_bytes: reader.value("samples.device_bytes", 256 << 20, "a number of bytes"),
+                max_bytes: reader.value("samples.max_bytes", MAX_SAMPLE_BYTES, "a number of bytes"),
+            },
             sessions: Sessions {
                 lifetime: reader.seconds("sessions.lifetime_s", DAY / 2),
                 failures_per_minute: reader.value("sessions.failures_per_minute", 10, "a number"),
@@ -268,6 +287,7 @@ impl Retention {
             panes: reader.seconds("retention.panes_s", DAY * 30),
             resources: reader.seconds("retention.resources_s", DAY * 14),
             events: reader.seconds("retention.events_s", DAY * 90),
+            samples: reader.seconds("retention.samples_s", DAY * 30),
             drift: reader.seconds("retention.drift_s", DAY * 400),
             audit: reader.seconds("retention.audit_s", DAY * 1096),
         }

@@ -5,5 +5,6 @@ pub mod audit;
 pub mod drift;
 pub mod passwords;
 pub mod rollouts;
+pub mod samples;
 pub mod users;
 pub mod why;

@@ -213,6 +213,8 @@ pub struct SignInLimiter {
 /// controls that many addresses.
 const MAX_REMEMBERED: usize = 100_000;
 const WINDOW_MS: i64 = 60_000;
+/// So many times the bound of one address is a user's from all addresses.
+const FROM_EVERYWHERE: u32 = 10;
 
 impl SignInLimiter {
     /// At most so many wrong passwords in a minute.
@@ -230,11 +232,11 @@ impl SignInLimiter {
             tries.clear();
         }
         let keys = keys(username, address);
-        let waits = keys.iter().filter_map(|key| self.wait_s(tries.get(key)?, now));
+        let waits = keys.iter().filter_map(|(key, times)| self.wait_s(tries.get(key)?, *times, now));
         if let Some(seconds) = waits.max() {
             return Err(u64::try_from(seconds).unwrap_or_default());
         }
-        for key in keys {
+        for (key, _) in keys {
             let times = tries.entry(key).or_default();
             times.retain(|at| now.millis_since(*at) < WINDOW_MS);
             times.push(now);
@@ -242,33 +244,38 @@ impl SignInLimiter {
         Ok(())
     }
 
-    fn wait_s(&self, times: &[UnixMillis], now: UnixMillis) -> Option<i64> {
-        let bound = usize::try_from(self.per_minute).unwrap_or(usize::MAX);
-        let recent: Vec<_> = times.iter().filter(|at| now.millis_since(**at) < WINDOW_MS).collect();
+    fn wait_s(&self, tries: &[UnixMillis], times: u32, now: UnixMillis) -> Option<i64> {
+        let bound = usize::try_from(self.per_minute.saturating_mul(times)).unwrap_or(usize::MAX);
+        let recent: Vec<_> = tries.iter().filter(|at| now.millis_since(**at) < WINDOW_MS).collect();
         let oldest_that_counts = recent.len().checked_sub(bound).and_then(|index| recent.get(index))?;
         Some((WINDOW_MS - now.millis_since(**oldest_that_counts)) / 1000 + 1)
     }
 
-    /// The try that began at `began` was right: it doesn't count, nor do the user's earlier ones. Those of the
-    /// address stay.
+    /// The try that began at `began` was right: it doesn't count, nor do the user's earlier ones from this address.
+    /// Other tries of the address stay.
     pub fn succeeded(&self, username: &str, address: Option<IpAddr>, began: UnixMillis) {
         let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut keys = keys(username, address).into_iter();
-        if let Some(user) = keys.next() {
-            tries.remove(&user);
-        }
-        for key in keys {
+        let from_here = address.map(|address| format!("from {address}"));
+        for (key, _) in keys(username, address) {
             let Some(times) = tries.get_mut(&key) else { continue };
-            if let Some(at) = times.iter().rposition(|at| *at == began) {
+            if Some(&key) != from_here.as_ref() && key.ends_with(from_here.as_deref().unwrap_or_default()) {
+                tries.remove(&key);
+            } else if let Some(at) = times.iter().rposition(|at| *at == began) {
                 times.remove(at);
             }
         }
     }
 }
 
-fn keys(username: &str, address: Option<IpAddr>) -> Vec<String> {
+/// What a try counts for, each with its share of the bound: the user from this address, the address, and the user from
+/// everywhere, which is wider so that a stranger can't keep the user out so easily.
+fn keys(username: &str, address: Option<IpAddr>) -> Vec<(String, u32)> {
     let user = format!("user {}", username.chars().take(64).collect::<String>());
-    std::iter::once(user).chain(address.map(|address| format!("from {address}"))).collect()
+    let from = address.map(|address| format!("from {address}"));
+    let both = from.as_ref().map(|from| format!("{user} {from}"));
+    let user_times = if address.is_some() { FROM_EVERYWHERE } else { 1 };
+    let narrow = [both, from].into_iter().flatten().map(|key| (key, 1));
+    std::iter::once((user, user_times)).chain(narrow).collect()
 }
 
 #[cfg(test)]
@@ -311,9 +318,14 @@ mod tests {
         for second in 0..3 {
             assert_eq!(limiter.begin("ana", address, UnixMillis(second * 1000)), Ok(()));
         }
-        assert_eq!(limiter.begin("ana", None, UnixMillis(3000)), Err(58));
+        let elsewhere = Some(IpAddr::from([10, 0, 0, 2]));
+        assert_eq!(limiter.begin("ana", address, UnixMillis(3000)), Err(58));
         assert_eq!(limiter.begin("bob", address, UnixMillis(3000)), Err(58));
-        assert_eq!(limiter.begin("bob", None, UnixMillis(3000)), Ok(()));
+        assert_eq!(
+            limiter.begin("ana", elsewhere, UnixMillis(3000)),
+            Ok(()),
+            "a stranger doesn't keep her out"
+        );
         assert_eq!(limiter.begin("ana", address, UnixMillis(60_000)), Ok(()));
     }
 

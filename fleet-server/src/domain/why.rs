@@ -56,6 +56,10 @@ pub fn explain(device: &Device, model: &ModelName, last: Option<&TaskReport>, op
     };
     let version = &desired.version;
     if base.active.as_ref().is_some_and(|a| a.digest == desired.digest) {
+        if let Some(why) = state.and_then(|state| state.absent.as_ref()) {
+            let message = format!("It has {model} {version}, but can't load it and answers nothing: {why}");
+            return say("not_loaded", message, None);
+        }
         return say("on_release", format!("It serves {model} {version}."), None);
     }
     let about_this = last.filter(|report| report.release.digest == desired.digest);

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::app::AppState;
+use crate::domain::samples;
 use crate::store::{drift, history, sessions, telemetry};
 use crate::supervisor::TaskError;
 
@@ -30,8 +31,9 @@ async fn tick(state: &AppState) -> Result<(), TaskError> {
     let audit = crate::store::audit::delete_before(&mut tx, before(kept.audit)).await?;
     sessions::delete_expired(&mut tx, now).await?;
     tx.commit().await?;
-    if panes + resources + events + quarantine + drift + audit > 0 {
-        info!(panes, resources, events, quarantine, drift, audit, "retention deleted old rows");
+    let samples = samples::delete_old(state).await?;
+    if panes + resources + events + quarantine + drift + audit + samples > 0 {
+        info!(panes, resources, events, quarantine, drift, audit, samples, "retention deleted old rows");
     }
     Ok(())
 }

@@ -264,6 +264,7 @@ async fn renew(
     let after = serde_json::json!({ "certificate_serial": issued.serial });
     audit::record(&mut tx, &change.after(after)).await?;
     tx.commit().await?;
+    tracing::info!(%project, %device, "certificate renewed; the earlier one holds until its first use");
     Ok(Json(RenewResponse { certificate: issued.pem, ca: state.authority.certificate_pem() }))
 }
 

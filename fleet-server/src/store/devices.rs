@@ -325,6 +325,8 @@ pub async fn set_hello(
     let query = query.bind(project.as_str()).bind(device.as_str());
     query.execute(&mut *conn).await.during("replace a device's models")?;
     for state in &hello.models {
+        // What isn't loaded doesn't serve.
+        let active = state.active.clone().filter(|_| state.absent.is_none());
         let version = |r: &Option<protocol::ReleaseRef>| r.as_ref().map(|r| r.version.to_string());
         let digest = |r: &Option<protocol::ReleaseRef>| r.as_ref().map(|r| r.digest.to_hex());
         sqlx::query(
@@ -335,9 +337,9 @@ pub async fn set_hello(
         .bind(project.as_str())
         .bind(device.as_str())
         .bind(state.model.as_str())
-        .bind(version(&state.active))
-        .bind(digest(&state.active))
-        .bind(state.active.as_ref().map(|r| as_int(r.counter.0)))
+        .bind(version(&active))
+        .bind(digest(&active))
+        .bind(active.as_ref().map(|r| as_int(r.counter.0)))
         .bind(version(&state.candidate))
         .bind(digest(&state.candidate))
         .bind(version(&state.fallback))

@@ -45,15 +45,25 @@ impl StoreError {
         self.database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
     }
 
-    /// Whether trying the same again soon can help.
+    /// Whether the database may take the same later: everything but what lies in the statement or its values. A full
+    /// disk, a restart, a lock or a lost connection end some time.
     pub fn is_retryable(&self) -> bool {
-        let Self::Query { source, .. } = self else { return false };
-        match source {
-            sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => true,
-            // SQLite busy and locked; PostgreSQL serialisation failure and deadlock.
-            sqlx::Error::Database(e) => {
-                matches!(e.code().as_deref(), Some("5" | "6" | "517" | "40001" | "40P01"))
+        use sqlx::Error as E;
+        match self {
+            Self::Query { source: E::Database(e), .. } => {
+                !e.code().is_some_and(|code| is_about_values(&code))
             }
+            Self::Query { source, .. } => matches!(
+                source,
+                E::Io(_)
+                    | E::Tls(_)
+                    | E::Protocol(_)
+                    | E::PoolTimedOut
+                    | E::PoolClosed
+                    | E::WorkerCrashed
+                    | E::BeginFailed
+                    | E::InvalidSavePointStatement
+            ),
             _ => false,
         }
     }
@@ -61,6 +71,15 @@ impl StoreError {
     fn database_error(&self) -> Option<&dyn sqlx::error::DatabaseError> {
         let Self::Query { source, .. } = self else { return None };
         source.as_database_error()
+    }
+}
+
+/// SQLite's primary result code lies in the lowest byte: 1 error in the statement, 18 too big, 19 constraint, 20 mismatch,
+/// 25 range. PostgreSQL's classes: 0A, 21, 22, 23, 42 and 44.
+fn is_about_values(code: &str) -> bool {
+    match code.parse::<u32>().ok().filter(|_| code.len() != 5) {
+        Some(sqlite) => [1, 18, 19, 20, 25].contains(&(sqlite & 0xff)),
+        None => ["0A", "21", "22", "23", "42", "44"].iter().any(|class| code.starts_with(class)),
     }
 }
 
@@ -73,5 +92,18 @@ pub(super) trait During<T> {
 impl<T> During<T> for Result<T, sqlx::Error> {
     fn during(self, what: &'static str) -> Result<T, StoreError> {
         self.map_err(|source| StoreError::Query { what, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_about_values;
+
+    #[test]
+    fn what_can_end_some_time_is_not_about_the_values() {
+        let full_locked_io_restart = ["13", "5", "517", "266", "57P01", "53100", "40001", "08006"];
+        assert!(full_locked_io_restart.iter().all(|code| !is_about_values(code)));
+        let constraint_syntax_range = ["19", "1299", "2067", "1", "23505", "22003", "42P01"];
+        assert!(constraint_syntax_range.iter().all(|code| is_about_values(code)));
     }
 }

@@ -145,6 +145,21 @@ pub async fn target(
     row.map(|row| row.bytes("bytes")).transpose()
 }
 
+/// The bytes with this digest, whichever path they are signed under.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn target_by_digest(
+    conn: &mut Conn,
+    project: &ProjectId,
+    digest: &Digest,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let query = sqlx::query("SELECT bytes FROM targets WHERE project = $1 AND digest = $2 LIMIT 1");
+    let query = query.bind(project.as_str()).bind(digest.to_hex());
+    let row = query.fetch_optional(conn).await.during("read a signed target by its digest")?;
+    row.map(|row| row.bytes("bytes")).transpose()
+}
+
 /// The server's key of a role.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ pub mod overview;
 pub mod projects;
 pub mod releases;
 pub mod rollouts;
+pub mod samples;
 pub mod sessions;
 pub mod tasks;
 pub mod telemetry;

@@ -1,23 +1,32 @@
 //! Opening the database, its schema, and transactions.
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, Executor, SqlSafeStr, Transaction};
+use sqlx::{Any, AnyPool, Connection, Executor, SqlSafeStr, Transaction};
 
 use super::error::During;
 use super::{Conn, StoreError};
 
 /// Schema steps, in order: number, name, SQL for SQLite, SQL for PostgreSQL.
-const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
-    1,
-    "init",
-    include_str!("../../migrations/sqlite/0001_init.sql"),
-    include_str!("../../migrations/postgres/0001_init.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
+    (
+        1,
+        "init",
+        include_str!("../../migrations/sqlite/0001_init.sql"),
+        include_str!("../../migrations/postgres/0001_init.sql"),
+    ),
+    (
+        2,
+        "samples",
+        include_str!("../../migrations/sqlite/0002_samples.sql"),
+        include_str!("../../migrations/postgres/0002_samples.sql"),
+    ),
+];
 
 /// SQLite: readers never wait for the writer, and a commit survives a power cut.
 const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
@@ -37,11 +46,15 @@ pub enum Dialect {
 pub struct Store {
     pool: AnyPool,
     dialect: Dialect,
+    last_commit: Arc<Mutex<Instant>>,
 }
 
 /// A transaction; dropping it without [`Tx::commit`] rolls back.
 #[derive(Debug)]
-pub struct Tx(Transaction<'static, Any>);
+pub struct Tx {
+    inner: Transaction<'static, Any>,
+    last_commit: Arc<Mutex<Instant>>,
+}
 
 impl Store {
     /// Opens the database at `url` (`sqlite://path` or `postgres://...`) and brings its schema up to date.
@@ -62,11 +75,14 @@ impl Store {
                     }
                     Ok(())
                 })
-            });
+            })
+            // A transaction that SQLite ended by itself (disk full, input or output error) leaves the library in the
+            // belief that it goes on, and no new one would ever begin on such a connection.
+            .before_acquire(|conn, _| Box::pin(async move { Ok(!conn.is_in_transaction()) }));
         let open = |source| StoreError::Open { url: without_password(url), source };
         let pool = options.connect(&creating(url)).await.map_err(open)?;
         migrator(dialect).run(&pool).await.map_err(StoreError::Migrate)?;
-        Ok(Self { pool, dialect })
+        Ok(Self { pool, dialect, last_commit: Arc::new(Mutex::new(Instant::now())) })
     }
 
     /// Which database it is.
@@ -92,7 +108,13 @@ impl Store {
             Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await,
             Dialect::Postgres => self.pool.begin().await,
         };
-        tx.map(Tx).during("begin a transaction")
+        let inner = tx.during("begin a transaction")?;
+        Ok(Tx { inner, last_commit: Arc::clone(&self.last_commit) })
+    }
+
+    /// How long ago something was written. The server's own jobs write every few seconds.
+    pub fn since_last_commit(&self) -> Duration {
+        self.last_commit.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Whether the database answers.
@@ -116,20 +138,22 @@ impl Tx {
     /// # Errors
     /// [`StoreError`] when the database refuses; nothing is changed then.
     pub async fn commit(self) -> Result<(), StoreError> {
-        self.0.commit().await.during("commit")
+        self.inner.commit().await.during("commit")?;
+        *self.last_commit.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(())
     }
 }
 
 impl Deref for Tx {
     type Target = Conn;
     fn deref(&self) -> &Conn {
-        &self.0
+        &self.inner
     }
 }
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Conn {
-        &mut self.0
+        &mut self.inner
     }
 }
 

@@ -11,6 +11,7 @@ use axum::{Extension, Router};
 use protocol::{Digest, ProjectId};
 
 use crate::api::error::{ApiError, ApiResult};
+use crate::api::sample_uploads;
 use crate::app::AppState;
 use crate::blobs::{self, Name};
 use crate::link::{Gate, Refusal};
@@ -26,6 +27,7 @@ pub fn router(state: AppState, gate: Arc<dyn Gate>) -> Router {
         .route("/blobs/v1/sha256/{digest}/zstd", get(blob_as_zstd))
         .route("/blobs/v1/sha256/{digest}/delta/{base}", get(blob_as_delta))
         .merge(enroll::renew_router())
+        .merge(sample_uploads::router())
         .with_state(state);
     routes.layer(middleware::from_fn_with_state(gate, identify))
 }

@@ -5,5 +5,6 @@ mod access;
 mod desired;
 mod enrolment;
 mod publication;
+mod samples;
 mod support;
 mod telemetry;

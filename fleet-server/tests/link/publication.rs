@@ -3,6 +3,7 @@
 use flotilla_server::store::metadata;
 use flotilla_server::tuf::publish::{self, Publication, PublishError};
 use flotilla_server::tuf::refresh;
+use sha2::Digest as _;
 use trust::repo::{RootBuilder, TargetsBuilder};
 use trust::{Signer, director};
 
@@ -71,6 +72,47 @@ async fn what_a_device_would_refuse_is_refused_and_nothing_is_stored() {
     assert_eq!((again.is_new, again.snapshot_version, again.timestamp_version), (false, 2, 2));
     let older = publish(&server, vec![("targets", targets)]).await;
     assert!(matches!(older, Err(PublishError::Stale { version: 1, served: 2, .. })), "{older:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_handed_out_byte_for_byte_by_its_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_bare(folder.path(), 0).await;
+    server.add_project(&project()).await;
+    let publisher = server.publish_root(&project()).await;
+    let expires = server.state.clock.now().plus_millis(YEAR_MS);
+    // The same statement with other white space is another target.
+    let director: serde_json::Value = {
+        let mut conn = server.state.store.read().await.unwrap();
+        let keys = metadata::newest(&mut conn, &project(), "targets").await.unwrap().unwrap();
+        let listed = trust::repo::claims(&keys.bytes).unwrap().targets;
+        assert_eq!(listed, [director::TARGET]);
+        let root: serde_json::Value = serde_json::from_slice(&keys.bytes).unwrap();
+        root["signed"]["targets"][director::TARGET].clone()
+    };
+    let digest: protocol::Digest = director["hashes"]["sha256"].as_str().unwrap().parse().unwrap();
+    let stored = |digest: protocol::Digest| {
+        let store = &server.state.store;
+        async move {
+            let mut conn = store.read().await.unwrap();
+            metadata::target_by_digest(&mut conn, &project(), &digest).await.unwrap()
+        }
+    };
+    let first = stored(digest).await.unwrap();
+    let spaced = [b" \n".as_slice(), &first, b"\n"].concat();
+    let targets = TargetsBuilder::resume(&newest(&server, "targets").await.unwrap().bytes, expires).unwrap();
+    let targets = targets.target(director::TARGET, &spaced, None).sign(&[&publisher.targets]).unwrap();
+    let publication = Publication {
+        metadata: vec![("targets".into(), targets)],
+        targets: vec![(director::TARGET.into(), spaced.clone())],
+    };
+    publish::publish(&server.state, &project(), "test", publication).await.unwrap();
+    for bytes in [first, spaced] {
+        let digest = protocol::Digest::from_bytes(sha2::Sha256::digest(&bytes).into());
+        assert_eq!(stored(digest).await.unwrap(), bytes);
+    }
+    assert_eq!(stored(protocol::Digest::from_bytes([0; 32])).await, None);
     server.stop().await;
 }
 

@@ -91,8 +91,14 @@ fn release_ref(version: &str) -> ReleaseRef {
 }
 
 fn hello(active: Option<ReleaseRef>) -> Hello {
-    let state =
-        ModelState { model: model(), active, candidate: None, fallback: None, phase: TaskPhase::Idle };
+    let state = ModelState {
+        model: model(),
+        active,
+        candidate: None,
+        fallback: None,
+        phase: TaskPhase::Idle,
+        absent: None,
+    };
     Hello {
         at: T0,
         agent_version: "0.1.0".into(),

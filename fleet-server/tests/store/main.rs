@@ -5,6 +5,7 @@ mod access_cases;
 mod device_cases;
 mod publishing_cases;
 mod record_cases;
+mod sample_cases;
 #[path = "../support/mod.rs"]
 mod support;
 mod upkeep_cases;
@@ -28,6 +29,7 @@ use access_cases::*;
 use device_cases::*;
 use publishing_cases::*;
 use record_cases::*;
+use sample_cases::*;
 use upkeep_cases::*;
 
 type Case = fn(Store) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -58,6 +60,8 @@ cases!(
     blobs_belong_to_projects,
     history_pages_from_newest_to_oldest,
     old_rows_are_deleted,
+    samples_are_held_filtered_and_paged,
+    an_upload_moves_on_one_part_at_a_time,
     writers_wait_for_each_other,
     a_damaged_value_is_a_named_error,
 );

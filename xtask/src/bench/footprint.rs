@@ -1,12 +1,16 @@
 //! `cargo xtask bench footprint`: what the agent costs a device.
 //!
 //! PSS (the process's private memory and its share of what it shares), sampled once a second after a warm-up, as
-//! `/proc/PID/smaps_rollup` tells it; the median is printed. The agent is built as it ships to a device, but for
-//! this machine's CPU and C library.
+//! `/proc/PID/smaps_rollup` tells it; the median is printed. The agent is built as it ships to a device (profile
+//! `size`), but for this machine's CPU and C library. One agent stays idle and then serves digits; a second one serves
+//! MobileNet v2 in int8, so that neither carries what the other has loaded.
 
+mod mobilenet;
+
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use testkit::feeder::{Feeder, read_images};
 use testkit::rig::{Agent, AgentOptions, Binaries, Fleet, ServerOptions};
@@ -23,7 +27,7 @@ const SAMPLES: usize = 20;
 pub(crate) fn main(is_json: bool) -> Result<()> {
     let mut binaries = builds::binaries()?;
     eprintln!("building flotilla-agent as it ships: many minutes the first time");
-    check(cargo().args(["build", "--profile", "size", "-p", "flotilla-agent"]))?;
+    check(cargo().args(["build", "--profile", "size", "--locked", "--package", "flotilla-agent"]))?;
     binaries.agent = target_folder()?.join("size/flotilla-agent");
     let measured = measure(&binaries)?;
     if is_json {
@@ -45,27 +49,52 @@ fn measure(binaries: &Binaries) -> Result<serde_json::Value> {
     let config = "[jobs]\nrollout_tick_s = 1\n".to_owned();
     let fleet =
         Fleet::start(binaries, &folder, &ServerOptions { extra_config: config, ..ServerOptions::default() })?;
-    let extra_config = "[update]\nprobation_s = 3\n".to_owned();
-    let options = AgentOptions { device: "bench".into(), extra_config, ..AgentOptions::default() };
-    let mut agent = fleet.add_device(options, &[], None)?;
+    let mut agent = fleet.add_device(device("idle"), &[], None)?;
     fleet.wait_online(1)?;
     std::thread::sleep(WARM_UP);
     let idle = sample(&mut agent)?;
     fleet.publish(&example("1.0.0/release.toml"))?;
-    let rollout = fleet.rollout("1.0.0", &json!({ "stages": ["100%"] }))?;
-    fleet.wait_ended(&rollout, Duration::from_mins(2), |_| {})?;
+    complete(&fleet, "digits", "1.0.0", "idle")?;
     let images = read_images(&example("data/held_out.csv"))?.into();
     let feeder = Feeder::start(&agent.url(), "digits", images, 20.0, Duration::from_secs(2));
     std::thread::sleep(WARM_UP);
-    let serving = sample(&mut agent)?;
-    drop(feeder);
+    let digits = sample(&mut agent)?;
+    drop((feeder, agent));
+    let mobilenet = serving_mobilenet(&fleet, &folder)?;
     Ok(json!({
         "idle_pss_mib": idle.pss_mib,
-        "digits_pss_mib": serving.pss_mib,
+        "digits_pss_mib": digits.pss_mib,
+        "mobilenet_v2_int8_pss_mib": mobilenet.pss_mib,
         "idle_cpu_percent": idle.cpu_percent,
         "idle_wakeups_per_s": idle.wakeups_per_s,
         "binary_mib": round(binaries.agent.metadata()?.len() as f64 / f64::from(1 << 20)),
     }))
+}
+
+fn serving_mobilenet(fleet: &Fleet, folder: &Path) -> Result<Sample> {
+    let mut agent = fleet.add_device(device("mobilenet"), &[], None)?;
+    let image = mobilenet::publish(fleet, folder)?;
+    complete(fleet, mobilenet::MODEL, mobilenet::VERSION, "mobilenet")?;
+    let asking = mobilenet::Asking::start(&agent.url(), &image);
+    std::thread::sleep(WARM_UP);
+    let before = asking.answered();
+    let serving = sample(&mut agent)?;
+    ensure!(asking.answered() > before, "the agent answered nothing for {}", mobilenet::MODEL);
+    Ok(serving)
+}
+
+fn device(name: &str) -> AgentOptions {
+    let extra_config = "[update]\nprobation_s = 3\n".to_owned();
+    AgentOptions { device: name.into(), extra_config, ..AgentOptions::default() }
+}
+
+/// Rolls a release out to one device and waits until it is committed there.
+fn complete(fleet: &Fleet, model: &str, version: &str, device: &str) -> Result<()> {
+    let plan = json!({ "target": format!("device = \"{device}\""), "stages": ["100%"] });
+    let rollout = fleet.rollout_of(model, version, &plan)?;
+    let ended = fleet.wait_ended(&rollout, Duration::from_mins(2), |_| {})?;
+    ensure!(ended["state"] == "completed", "the rollout of {model} did not complete: {ended:#}");
+    Ok(())
 }
 
 struct Sample {

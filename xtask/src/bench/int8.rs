@@ -9,7 +9,7 @@ mod aarch64;
 mod column;
 mod engine;
 mod figures;
-mod models;
+pub(super) mod models;
 mod profile;
 mod table;
 mod userland;
@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Leave out the instructions under emulation; building for ARM takes many minutes the first time.
     #[arg(long)]
     no_aarch64: bool,
+    /// Only count the instructions under emulation: nothing is timed, so that the machine may be busy.
+    #[arg(long, conflicts_with_all = ["no_aarch64", "profile"])]
+    only_aarch64: bool,
     /// Show where our time goes instead: each step with its share of the core's peak.
     #[arg(long)]
     profile: bool,
@@ -43,6 +46,10 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<()> {
     let python = models::python()?;
     let models = Models::ensure(&python)?;
+    if args.only_aarch64 {
+        println!("{:#}", json!({ "aarch64": aarch64::count(&args.nets, &models, &python)? }));
+        return Ok(());
+    }
     eprintln!("building the runner of our runtime and tract (minutes the first time)");
     let runner = ["build", "--release", "--locked", "--package", "inference", "--example", "bench-engine"];
     check(cargo().args(runner))?;

@@ -279,3 +279,13 @@ def island_at_both_ends(g):
     middle = g.op("Conv", [g.qdq(first, g.params(0.03, 128)), g.dequantized_weights(8, 8, 1, 1)])
     last, _ = qdq(g, middle)
     return IMAGE, g.op("Conv", [last, g.constant(0.1 * g.floats(4, 8, 1, 1))]), OUT[0], ["Conv", "Conv", "Identity"]
+
+
+@case()
+def wide_inverted_residual(g):
+    """An expansion so wide that it and the depthwise convolution behind it run some rows at a time."""
+    first, _ = qdq(g, g.op("Relu", [g.op("Conv", [view(g), g.dequantized_weights(192, 2, 1, 1, scales=192)])]))
+    depthwise = [first, g.dequantized_weights(192, 1, 3, 3, scales=192)]
+    made = g.op("Conv", depthwise, group=192, pads=[1] * 4, strides=[2, 2])
+    second, _ = qdq(g, g.op("Relu", [made]))
+    return ((2, 40, 40), *qdq(g, g.op("Conv", [second, g.dequantized_weights(4, 192, 1, 1)]), scale=0.2), [])

@@ -66,7 +66,8 @@ impl Fleet {
         self.cli.run_with(&args, &env).map(drop)
     }
 
-    fn passphrase(&self) -> (&'static str, &str) {
+    /// The environment variable that opens the publisher's keys.
+    pub fn passphrase(&self) -> (&'static str, &str) {
         ("FLOTILLA_PASSPHRASE", &self.password)
     }
 
@@ -143,24 +144,24 @@ impl Fleet {
         })
     }
 
-    /// Creates a rollout from a plan and returns its id.
+    /// Creates a rollout of digits from a plan and returns its id.
     ///
     /// # Errors
     /// When the server refuses the plan.
     pub fn rollout(&self, version: &str, plan: &Value) -> Result<String> {
+        self.rollout_of("digits", version, plan)
+    }
+
+    /// Creates a rollout of any model.
+    ///
+    /// # Errors
+    /// When the server refuses the plan.
+    pub fn rollout_of(&self, model: &str, version: &str, plan: &Value) -> Result<String> {
         let file = self.folder.join(format!("plan-{version}.json"));
         std::fs::write(&file, serde_json::to_vec_pretty(plan)?)?;
         let file = file.display().to_string();
-        let made = self.cli.json(&[
-            "rollout",
-            "create",
-            "--model",
-            "digits",
-            "--version",
-            version,
-            "--plan",
-            &file,
-        ])?;
+        let made =
+            self.cli.json(&["rollout", "create", "--model", model, "--version", version, "--plan", &file])?;
         made["rollout"].as_str().map(str::to_owned).context("the command line printed no rollout id")
     }
 

@@ -1,9 +1,10 @@
 //! One `flotilla-server` with its folder and ports.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::process::{Process, free_port, wait_until};
 
@@ -99,6 +100,19 @@ impl Server {
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
+    }
+
+    /// Runs another command of the binary on the same configuration, such as `forget-keys`; returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; what it said is in the error.
+    pub fn run(&self, command: &str) -> Result<String> {
+        let config = self.folder.join("server.toml");
+        let output = Command::new(&self.binary).arg(command).arg("--config").arg(&config).output();
+        let output = output.with_context(|| format!("cannot run {}", self.binary.display()))?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(output.status.success(), "flotilla-server {command}: {}", said(&output.stderr));
+        Ok(said(&output.stdout))
     }
 
     /// Address of console and REST.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -22,11 +22,31 @@ pub struct TunnelProxy {
     accepting: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+/// Whether a tunnel to `host:port` is refused.
+type Refuses = dyn Fn(&str) -> bool + Send + Sync;
+
 struct Shared {
     opened: Mutex<Vec<String>>,
-    is_closed: AtomicBool,
+    refuses: Mutex<Arc<Refuses>>,
+    refused: AtomicU64,
     is_ending: AtomicBool,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            opened: Mutex::default(),
+            refuses: Mutex::new(Arc::new(|_| false)),
+            refused: AtomicU64::new(0),
+            is_ending: AtomicBool::new(false),
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("opened", &self.opened).finish_non_exhaustive()
+    }
 }
 
 impl TunnelProxy {
@@ -52,9 +72,14 @@ impl TunnelProxy {
         self.shared.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Refuses new tunnels, or opens them again; those that are open stay.
-    pub fn close(&self, is_closed: bool) {
-        self.shared.is_closed.store(is_closed, Ordering::SeqCst);
+    /// Refuses new tunnels to `host:port` while this says so; those that are open stay.
+    pub fn refuse(&self, judge: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        *self.shared.refuses.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(judge);
+    }
+
+    /// How many tunnels were refused so.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::SeqCst)
     }
 }
 
@@ -87,7 +112,9 @@ fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
             "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n";
         return client.write_all(answer.as_bytes());
     };
-    if shared.is_closed.load(Ordering::SeqCst) {
+    let refuses = shared.refuses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if refuses(&target) {
+        shared.refused.fetch_add(1, Ordering::SeqCst);
         return client.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n");
     }
     let server = TcpStream::connect(("127.0.0.1", port))?;

@@ -48,6 +48,20 @@ fn a2_one_key_signing_twice_counts_once() {
 }
 
 #[test]
+fn a2_a_key_id_twice_among_the_signatures_is_refused_even_when_one_is_enough() {
+    let mut repo = Repo::new();
+    let good = repo.files["timestamp.json"].clone();
+    let mut envelope: serde_json::Value = serde_json::from_slice(&good).unwrap();
+    let list = envelope["signatures"].as_array_mut().unwrap();
+    list.push(json!({"keyid": list[0]["keyid"], "sig": ""}));
+    repo.files.insert("timestamp.json".into(), serde_json::to_vec(&envelope).unwrap());
+    let mut device = repo.device();
+    assert_eq!(attack(repo.refresh(&mut device)), "A2");
+    repo.files.insert("timestamp.json".into(), good);
+    repo.refresh(&mut device).unwrap();
+}
+
+#[test]
 fn a2_one_key_under_two_ids_counts_once() {
     let repo = Repo::new();
     let thief = &repo.root[0];

@@ -39,7 +39,7 @@ fn a2_threshold_counts_keys_and_not_signatures() {
     let table: [(&[&Key], u64, &[&Key], bool); 6] = [
         (&[&a, &b, &c], 2, &[&a, &b], true),
         (&[&a, &b, &c], 2, &[&a, &a], false),
-        (&[&a, &b, &c], 2, &[&a, &a, &b], true),
+        (&[&a, &b, &c], 2, &[&b, &c, &a], true),
         (&[&a, &b, &c], 3, &[&a, &b], false),
         (&[&a, &b], 3, &[&a, &b], false),
         (&[&a, &b], 1, &[&c], false),
@@ -49,6 +49,38 @@ fn a2_threshold_counts_keys_and_not_signatures() {
         let sim = with_timestamp_keys(&owned(keys), threshold, &owned(signers));
         assert_eq!(sim.device().refresh(&sim).is_ok(), is_enough, "{threshold} {}", signers.len());
     }
+}
+
+/// 4.2: the ids in the list of signatures are unique; a list that repeats one is refused, however many signed.
+#[test]
+fn a2_an_id_that_is_listed_twice_among_the_signatures_is_refused() {
+    let (a, b) = (key(40), key(41));
+    for threshold in [1, 2] {
+        let sim = with_timestamp_keys(&[a.clone(), b.clone()], threshold, &[a.clone(), b.clone(), a.clone()]);
+        assert_eq!(refusal(sim.device().refresh(&sim)), is("5.4.2", "A2"));
+    }
+    for (role, step) in [("snapshot", "5.5.3"), ("targets", "5.6.3")] {
+        let mut sim = Sim::new();
+        let signer = sim.signers[role][0].clone();
+        sim.signers.insert(role.into(), vec![signer.clone(), signer]);
+        sim.bump_role("targets");
+        sim.publish();
+        assert_eq!(refusal(sim.device().refresh(&sim)), is(step, "A2"));
+    }
+}
+
+/// 4.3: one key for each id. How an id was made a client can't know, see `key_ids_are_names_that_need_not_be_hashes`.
+#[test]
+fn ids_of_one_file_name_one_key_each() {
+    let mut sim = Sim::new();
+    sim.next_root(|_| {});
+    let text = String::from_utf8(sim.files["2.root.json"].clone()).unwrap();
+    let id = id_of(&key(2));
+    let entry = format!("\"keys\": {{\n      \"{id}\": {},", public(&key(66)));
+    let twice = text.replacen("\"keys\": {", &entry, 1);
+    assert_ne!(twice, text);
+    sim.files.insert("2.root.json".into(), twice.into_bytes());
+    assert_eq!(refusal(sim.device().refresh(&sim)), is("5.3.3", "D6"));
 }
 
 #[test]
@@ -146,10 +178,9 @@ fn signatures_of_strangers_and_broken_ones_do_no_harm() {
     for file in ["timestamp.json", "2.snapshot.json", "1.targets.json"] {
         let mut envelope: Value = serde_json::from_slice(&sim.files[file]).unwrap();
         let list = envelope["signatures"].as_array_mut().unwrap();
-        let id = list[0]["keyid"].clone();
         list.insert(0, json!({"keyid": "stranger", "sig": "00ff", "method": "none"}));
-        list.insert(0, json!({"keyid": id, "sig": ""}));
-        list.push(json!({"keyid": id, "sig": "not hex"}));
+        list.insert(0, json!({"keyid": "other stranger", "sig": ""}));
+        list.push(json!({"keyid": "third stranger", "sig": "not hex"}));
         sim.files.insert(file.into(), serde_json::to_vec(&envelope).unwrap());
     }
     sim.lists_hashes = false;

@@ -153,3 +153,15 @@ fn snapshot_without_targets_is_refused() {
     sim.publish_snapshot(|snapshot| snapshot["meta"] = json!({}));
     assert_eq!(refusal(sim.device().refresh(&sim)), is("5.5.3", "A1"));
 }
+
+#[test]
+fn what_is_listed_has_a_version_above_0() {
+    for version in [json!(0), json!(-1), json!("1"), json!(null)] {
+        let mut sim = Sim::new();
+        sim.publish_snapshot(|snapshot| snapshot["meta"]["unused.json"] = json!({ "version": version }));
+        assert_eq!(refusal(sim.device().refresh(&sim)), is("5.5.3", "A1"), "{version}");
+        sim.publish_snapshot(|_| {});
+        sim.publish_timestamp(|timestamp| timestamp["meta"]["snapshot.json"]["version"] = version.clone());
+        assert_eq!(refusal(sim.device().refresh(&sim)), is("5.4.2", "A1"), "{version}");
+    }
+}

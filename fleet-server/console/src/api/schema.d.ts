@@ -418,6 +418,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/models/{model}/samples": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Captured samples of a model without their inputs, newest first. */
+        get: operations["listSamples"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/models/{model}/samples/download": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Captured samples of a model with their inputs, newest first. A page may be shorter than asked for; the last one is
+         *     that without a `next_cursor`. Each call is written into the audit log before it is answered.
+         */
+        post: operations["downloadSamples"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/online-keys": {
         parameters: {
             query?: never;
@@ -691,6 +728,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/targets/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A target that signed metadata names (a release's manifest, `director.json`), byte for byte as it was signed. */
+        get: operations["getTarget"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -896,7 +950,7 @@ export interface components {
         };
         /** @description A made token with its text, which is shown only here. */
         CreatedEnrollmentToken: {
-            /** @description Give it to the device: `flotilla-agent enroll <text>`. */
+            /** @description Give it to the device: `flotilla-agent enroll --token <text>`. */
             text: string;
             /** @description The token. */
             token: components["schemas"]["EnrollmentToken"];
@@ -1004,6 +1058,8 @@ export interface components {
         };
         /** @description One model's slots on a device. */
         DeviceModel: {
+            /** @description Why the active release isn't loaded, so that nothing answers; null when it is. */
+            absent: string | null;
             active: components["schemas"]["ReleaseName"] | null;
             candidate: components["schemas"]["ReleaseName"] | null;
             desired: components["schemas"]["ReleaseName"] | null;
@@ -1249,6 +1305,8 @@ export interface components {
             control: components["schemas"]["GateSample"] | null;
             /** @description Begin of the measured time. */
             from: components["schemas"]["Timestamp"];
+            /** @description Devices of either side that were not counted, because their inputs alone drift. */
+            left_out: string[];
             /** @description End of the measured time. */
             to: components["schemas"]["Timestamp"];
             worse: components["schemas"]["GateInterval"] | null;
@@ -1821,6 +1879,69 @@ export interface components {
             total: number;
         };
         /** @description One page of a list. */
+        List_Sample: {
+            /** @description The items. */
+            items: {
+                /** @description What the release said. */
+                answer: components["schemas"]["SampleAnswer"];
+                /** @description The device's clock when it answered. */
+                at: components["schemas"]["Timestamp"];
+                beside: components["schemas"]["SampleAnswer"] | null;
+                /** @description Who sent it. */
+                device: string;
+                /** @description SHA-256 of its bytes. */
+                digest: string;
+                /** @description When it is deleted here. */
+                expires_at: components["schemas"]["Timestamp"];
+                /** @description The feature that lies outside, for an item out of the reference. */
+                feature: string | null;
+                /** @description The inference's id on the device. */
+                inference: string;
+                /** @description The true label, for a contradiction. */
+                label: string | null;
+                /**
+                 * Format: double
+                 * @description With which probability an item that the strategy applies to is kept.
+                 */
+                probability: number;
+                /** @description When it was stored here. */
+                received_at: components["schemas"]["Timestamp"];
+                /**
+                 * Format: int64
+                 * @description Its size.
+                 */
+                size_bytes: number;
+                /** @description Why it was kept: random, uncertainty, out_of_reference, disagreement, contradiction. */
+                strategy: string;
+                /** @description Version of the release that answered. */
+                version: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
+        List_SampleContent: {
+            /** @description The items. */
+            items: {
+                /** @description Its bytes in base64, in the form that docs/CAPTURE.md tells of. */
+                content: string;
+                /** @description What it is. */
+                sample: components["schemas"]["Sample"];
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
         List_TaskTransition: {
             /** @description The items. */
             items: {
@@ -2237,6 +2358,11 @@ export interface components {
             measured_at: components["schemas"]["Timestamp"] | null;
             /** @description Its name. */
             name: string;
+            /**
+             * @description Gates of the plan that compare with a control group and don't hold here, e.g. because the stage leaves no
+             *     device to compare with.
+             */
+            not_judged: string[];
             opened_at: components["schemas"]["Timestamp"] | null;
             /** @description Its part of the plan; null for the devices held for comparison. */
             plan: Record<string, never> | null;
@@ -2334,6 +2460,64 @@ export interface components {
             state: string;
             /** @description Which release. */
             version: string;
+        };
+        /** @description One item that a device was asked, kept for retraining. */
+        Sample: {
+            /** @description What the release said. */
+            answer: components["schemas"]["SampleAnswer"];
+            /** @description The device's clock when it answered. */
+            at: components["schemas"]["Timestamp"];
+            beside: components["schemas"]["SampleAnswer"] | null;
+            /** @description Who sent it. */
+            device: string;
+            /** @description SHA-256 of its bytes. */
+            digest: string;
+            /** @description When it is deleted here. */
+            expires_at: components["schemas"]["Timestamp"];
+            /** @description The feature that lies outside, for an item out of the reference. */
+            feature: string | null;
+            /** @description The inference's id on the device. */
+            inference: string;
+            /** @description The true label, for a contradiction. */
+            label: string | null;
+            /**
+             * Format: double
+             * @description With which probability an item that the strategy applies to is kept.
+             */
+            probability: number;
+            /** @description When it was stored here. */
+            received_at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description Its size.
+             */
+            size_bytes: number;
+            /** @description Why it was kept: random, uncertainty, out_of_reference, disagreement, contradiction. */
+            strategy: string;
+            /** @description Version of the release that answered. */
+            version: string;
+        };
+        /** @description What a model said of one item. */
+        SampleAnswer: {
+            /**
+             * Format: double
+             * @description The class's probability.
+             */
+            confidence: number | null;
+            /** @description The class's name, of a classifier. */
+            label: string | null;
+            /**
+             * Format: double
+             * @description The number, of a regression.
+             */
+            value: number | null;
+        };
+        /** @description A sample with its bytes. */
+        SampleContent: {
+            /** @description Its bytes in base64, in the form that docs/CAPTURE.md tells of. */
+            content: string;
+            /** @description What it is. */
+            sample: components["schemas"]["Sample"];
         };
         /** @description What the self-test measured. */
         SelfTestBody: {
@@ -2486,7 +2670,7 @@ export interface components {
         Why: {
             active: components["schemas"]["ReleaseName"] | null;
             /**
-             * @description Stable name: `on_release`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
+             * @description Stable name: `on_release`, `not_loaded`, `decommissioned`, `never_connected`, `nothing_desired`, `offline`,
              *     `not_accepted_yet`, `under_way`, `failed`, `rolled_back`, `rejected`; while a rollout is open that hasn't
              *     asked the device: `not_a_target`, `not_started`, `later_stage`, `paused`, `waiting`, `skipped`,
              *     `unreachable`, `brought_back`.
@@ -3598,6 +3782,92 @@ export interface operations {
             };
         };
     };
+    listSamples: {
+        parameters: {
+            query?: {
+                /** @description Of this version only. */
+                version?: string;
+                /** @description Kept for this reason only. */
+                strategy?: string;
+                /** @description From this device only. */
+                device?: string;
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_Sample"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    downloadSamples: {
+        parameters: {
+            query?: {
+                /** @description Of this version only. */
+                version?: string;
+                /** @description Kept for this reason only. */
+                strategy?: string;
+                /** @description From this device only. */
+                device?: string;
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_SampleContent"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     getOnlineKeys: {
         parameters: {
             query?: never;
@@ -4258,6 +4528,38 @@ export interface operations {
                 };
             };
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getTarget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Tenant. */
+                project: string;
+                /** @description SHA-256 of its bytes, as signed metadata names it. */
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

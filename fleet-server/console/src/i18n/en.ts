@@ -1,4 +1,6 @@
 /** English: the catalogue that types all others. Words are those of the architecture page, one per thing. */
+import { enServer } from './en-server';
+
 export const en = {
   // Names and actions
   'app.name': 'Flotilla',
@@ -135,6 +137,7 @@ export const en = {
   'device.active': 'Active',
   'device.candidate': 'Candidate',
   'device.fallback': 'Fallback',
+  'device.notLoaded': 'Not loaded',
   'device.inSync': 'As desired',
   'device.notInSync': 'Differs',
   'device.nothingDesired': 'Nothing desired',
@@ -303,6 +306,34 @@ export const en = {
   'rollout.noEvidence': 'Not judged yet',
   'rollout.journal': 'Journal',
   'rollout.noJournal': 'Nothing happened yet',
+  'journal.change': '{from} → {to}',
+  'journal.stage': 'Stage {stage}: {from} → {to}',
+  'journal.inStage': '{state}, stage {stage}',
+  'journal.joined': { one: '{n} device joined', other: '{n} devices joined' },
+  'journal.filled': {
+    one: 'Stage {stage} was filled with {n} device',
+    other: 'Stage {stage} was filled with {n} devices',
+  },
+  'journal.inNone': { one: '{n} device is in no stage', other: '{n} devices are in no stage' },
+  'journal.task': '{device}: {from} → {to}',
+  'journal.waits': '{device} waits until {until}',
+  'journal.waitsNoLonger': '{device} waits no longer',
+  'journal.restore': '{device} is asked to go back',
+  'journal.late': '{device} reported late: {phase}',
+  'journal.measured': {
+    one: 'Stage {stage}: {n} metric measured',
+    other: 'Stage {stage}: {n} metrics measured',
+  },
+  'journal.unmeasured': 'Stage {stage}: measured, but no metric has data yet',
+  'journal.accepted': 'Accepted devices: {failures} failed, {unreachable} unreachable',
+  'actor.engine': 'engine',
+  'actor.user': 'user {name}',
+  'actor.device': 'device {name}',
+  'stageIs.pending': 'has not begun',
+  'stageIs.offering': 'is being offered the release',
+  'stageIs.soaking': 'is soaking',
+  'stageIs.gate_passed': 'has passed',
+  'stageIs.gate_failed': 'has failed',
   'rollout.seq': 'No.',
   'rollout.actor': 'Actor',
   'rollout.what': 'What',
@@ -337,7 +368,8 @@ export const en = {
   'gate.candidate': 'New release',
   'gate.control': 'Control group',
   'gate.difference': 'Worse by',
-  'gate.interval': '{confidence} interval: {low} to {high}',
+  'gate.interval': '{confidence} interval: {range}',
+  'gate.range': '{low} to {high}',
   'gate.sample': 'n = {n}, devices: {devices}',
   'gate.verdict': 'Verdict',
   'gate.because': 'Why',
@@ -354,7 +386,7 @@ export const en = {
   'gate.atLeast': 'at least {amount}',
   'gate.worse': 'at most {amount} worse than control',
   'gate.minSample': 'at least n = {n}',
-  'gate.percentPoints': '{amount} points',
+  'gate.percentPoints': '{amount} percentage points',
 
   'metric.install_failures': 'Install failures',
   'metric.timeouts': 'Timeouts',
@@ -608,4 +640,7 @@ export const en = {
   'pattern.fleet': 'half of the fleet or more',
   'rollout.approveText': 'The rollout starts as planned. Its author cannot approve it.',
   'rollout.denyText': 'The rollout ends before it starts. This cannot be undone.',
+
+  // What the server writes
+  ...enServer,
 } as const;

@@ -13,6 +13,8 @@ export interface Format {
   readonly probability: (value: Maybe) => string;
   /** `value` is a share from 0 to 1. */
   readonly percent: (value: Maybe, digits?: number) => string;
+  /** `value` is a difference of shares; percentage points without their unit. */
+  readonly points: (value: Maybe) => string;
   readonly bytes: (value: Maybe) => string;
   readonly microseconds: (value: Maybe) => string;
   readonly seconds: (value: Maybe) => string;
@@ -67,6 +69,7 @@ export function makeFormat(locale: Locale, t: Translate): Format {
       return value < SMALLEST_P ? `< ${fixed(SMALLEST_P, 4)}` : fixed(value, 4);
     },
     percent: (value, digits = 1) => (isNumber(value) ? `${fixed(value * 100, digits, digits)}\u202f%` : NONE),
+    points: (value) => (isNumber(value) ? fixed(value * 100, 2, 2) : NONE),
     bytes: (value) => {
       if (!isNumber(value)) return NONE;
       const rank = value < 1 ? 0 : Math.min(BYTE_UNITS.length - 1, Math.floor(Math.log2(value) / 10));

@@ -1,4 +1,5 @@
 /** Brazilian Portuguese. Loaded when chosen. */
+import { ptBrServer } from './pt-br-server';
 import type { Catalogue } from './types';
 
 export const ptBr: Catalogue = {
@@ -35,7 +36,7 @@ export const ptBr: Catalogue = {
   'error.notFound': 'Não encontrado',
   'error.unreachable': 'Não há contato com o servidor. Verifique a conexão; a página tenta de novo sozinha.',
   'error.crash': 'Algo deu errado nesta página',
-  'error.crashHint': 'Recarregue a página. Se acontecer de novo, informe com o texto abaixo.',
+  'error.crashHint': 'Recarregue a página. Se acontecer de novo, informe o problema com o texto abaixo.',
   yes: 'Sim',
   no: 'Não',
   unknown: 'Desconhecido',
@@ -124,7 +125,7 @@ export const ptBr: Catalogue = {
   'device.release': 'Serve',
   'device.phase': 'Estado',
   'device.labels': 'Rótulos',
-  'device.lastSeen': 'Visto',
+  'device.lastSeen': 'Visto por último',
   'device.problems': 'Problemas',
   'device.spool': 'Registros não enviados',
   'device.online': 'Conectado',
@@ -137,6 +138,7 @@ export const ptBr: Catalogue = {
   'device.active': 'Ativo',
   'device.candidate': 'Candidato',
   'device.fallback': 'Reserva',
+  'device.notLoaded': 'Não carregado',
   'device.inSync': 'Como desejado',
   'device.notInSync': 'Diferente',
   'device.nothingDesired': 'Nada desejado',
@@ -153,7 +155,7 @@ export const ptBr: Catalogue = {
   'device.uptime': 'Agente em execução há',
   'device.clock': 'Relógio',
   'device.clockOk': 'Plausível',
-  'device.clockBad': 'Atrás do tempo provado',
+  'device.clockBad': 'Atrasado em relação ao tempo comprovado',
   'device.certificate': 'Certificado expira',
   'device.created': 'Cadastrado',
   'device.boot': 'Id da inicialização',
@@ -305,6 +307,37 @@ export const ptBr: Catalogue = {
   'rollout.noEvidence': 'Ainda não avaliada',
   'rollout.journal': 'Diário',
   'rollout.noJournal': 'Nada aconteceu ainda',
+  'journal.change': '{from} → {to}',
+  'journal.stage': 'Etapa {stage}: {from} → {to}',
+  'journal.inStage': '{state}, etapa {stage}',
+  'journal.joined': { one: '{n} dispositivo entrou', other: '{n} dispositivos entraram' },
+  'journal.filled': {
+    one: 'A etapa {stage} recebeu {n} dispositivo',
+    other: 'A etapa {stage} recebeu {n} dispositivos',
+  },
+  'journal.inNone': {
+    one: '{n} dispositivo está fora das etapas',
+    other: '{n} dispositivos estão fora das etapas',
+  },
+  'journal.task': '{device}: {from} → {to}',
+  'journal.waits': '{device} espera até {until}',
+  'journal.waitsNoLonger': '{device} não espera mais',
+  'journal.restore': '{device} deve voltar à versão anterior',
+  'journal.late': '{device} relatou com atraso: {phase}',
+  'journal.measured': {
+    one: 'Etapa {stage}: {n} métrica medida',
+    other: 'Etapa {stage}: {n} métricas medidas',
+  },
+  'journal.unmeasured': 'Etapa {stage}: medida, mas nenhuma métrica tem dados ainda',
+  'journal.accepted': 'Dispositivos aceitos: {failures} com falha, {unreachable} inalcançáveis',
+  'actor.engine': 'motor de rollouts',
+  'actor.user': 'usuário {name}',
+  'actor.device': 'dispositivo {name}',
+  'stageIs.pending': 'ainda não começou',
+  'stageIs.offering': 'está recebendo a versão',
+  'stageIs.soaking': 'está em observação',
+  'stageIs.gate_passed': 'passou',
+  'stageIs.gate_failed': 'falhou',
   'rollout.seq': 'Nº',
   'rollout.actor': 'Autor',
   'rollout.what': 'O quê',
@@ -338,14 +371,15 @@ export const ptBr: Catalogue = {
   'gate.candidate': 'Versão nova',
   'gate.control': 'Grupo de controle',
   'gate.difference': 'Piora',
-  'gate.interval': 'intervalo de {confidence}: {low} a {high}',
+  'gate.interval': 'intervalo de {confidence}: {range}',
+  'gate.range': '{low} a {high}',
   'gate.sample': 'n = {n}, dispositivos: {devices}',
   'gate.verdict': 'Veredito',
   'gate.because': 'Por quê',
   'gate.arithmetic': 'Aritmética',
-  'gate.leftOut': 'Não contados, porque só as suas entradas se desviam: {devices}',
+  'gate.leftOut': 'Não contados, porque só eles têm deriva nas entradas: {devices}',
   'gate.notJudged':
-    'Não julgado nesta etapa: {gates}. Ela tem barreiras próprias ou não deixa dispositivo para comparar.',
+    'Não avaliadas nesta etapa: {gates}. Ela tem barreiras próprias ou não deixa dispositivo para comparar.',
   'gate.window': 'Janela',
   'gate.passed': 'Passou',
   'gate.failed': 'Falhou',
@@ -355,7 +389,7 @@ export const ptBr: Catalogue = {
   'gate.atLeast': 'ao menos {amount}',
   'gate.worse': 'no máximo {amount} pior que o controle',
   'gate.minSample': 'ao menos n = {n}',
-  'gate.percentPoints': '{amount} pontos',
+  'gate.percentPoints': '{amount} pontos percentuais',
 
   'metric.install_failures': 'Falhas de instalação',
   'metric.timeouts': 'Tempos esgotados',
@@ -390,7 +424,7 @@ export const ptBr: Catalogue = {
   'rolloutState.invalidated': 'Invalidado',
 
   'stageState.pending': 'Pendente',
-  'stageState.not_needed': 'Dispensado',
+  'stageState.not_needed': 'Dispensada',
   'stageState.offering': 'Oferecendo',
   'stageState.soaking': 'Em observação',
   'stageState.gate_passed': 'Barreira vencida',
@@ -407,7 +441,7 @@ export const ptBr: Catalogue = {
   'phase.self_test': 'Autoteste',
   'phase.shadow': 'Sombra',
   'phase.activating': 'Ativando',
-  'phase.probation': 'Em prova',
+  'phase.probation': 'Em período de prova',
   'phase.committed': 'Confirmado',
   'phase.rolled_back': 'Revertido',
   'phase.failed': 'Falhou',
@@ -507,7 +541,7 @@ export const ptBr: Catalogue = {
   'drift.kind.categorical': 'categórica',
   'drift.kind.prediction': 'predição',
   'drift.summary':
-    '{inputs} de {allInputs} entradas com deriva (a metade faz derivar os dados); {drifted} de {total} colunas ao todo',
+    '{inputs} de {allInputs} entradas com deriva (com a metade, o conjunto tem deriva); {drifted} de {total} colunas ao todo',
   'drift.dataset': 'Deriva do conjunto',
   'drift.none': 'Nenhuma janela neste período',
   'drift.noneHint':
@@ -609,4 +643,7 @@ export const ptBr: Catalogue = {
   'pattern.fleet': 'metade da frota ou mais',
   'rollout.approveText': 'O rollout começa como planejado. Quem o criou não pode aprová-lo.',
   'rollout.denyText': 'O rollout termina antes de começar. Não há volta.',
+
+  // What the server writes
+  ...ptBrServer,
 };

@@ -1,16 +1,16 @@
 /** What needs a person, newest first. */
 import { useParams } from 'react-router';
 import { useAcknowledge, useAlerts, type Alert } from '../api/alerts';
-import { messageOf } from '../api/errors';
 import { useCan } from '../api/session';
 import { useI18n } from '../i18n/i18n';
+import { useServerText } from '../i18n/server-sentences';
 import { Badge } from '../ui/badge';
 import { Button } from '../ui/button';
 import { Select } from '../ui/field';
 import { ObjectLink } from '../ui/object-link';
 import { Filters, Page } from '../ui/page';
 import { Pager } from '../ui/pager';
-import { Empty, Notice } from '../ui/states';
+import { Empty, ErrorText, Notice } from '../ui/states';
 import { Table, type Column } from '../ui/table';
 import { RelativeTime } from '../ui/time';
 import { toneOf, wordOf } from '../ui/tones';
@@ -40,6 +40,7 @@ function AlertLinks({ project, alert }: { readonly project: string; readonly ale
 
 export default function AlertsPage() {
   const { t } = useI18n();
+  const server = useServerText();
   const { project = '' } = useParams();
   const url = useUrlState();
   const can = useCan(project);
@@ -52,7 +53,11 @@ export default function AlertsPage() {
       header: t('alerts.severity'),
       cell: (row) => <Badge tone={toneOf(row.severity)}>{wordOf(t, 'severity', row.severity)}</Badge>,
     },
-    { id: 'what', header: t('alerts.what'), cell: (row) => <span className="break">{row.message}</span> },
+    {
+      id: 'what',
+      header: t('alerts.what'),
+      cell: (row) => <span className="break">{server.sentence(row.message)}</span>,
+    },
     {
       id: 'about',
       header: t('alerts.about'),
@@ -69,7 +74,7 @@ export default function AlertsPage() {
         can('operator') && !row.acknowledged_at && !row.closed_at ? (
           <Button
             size="small"
-            aria-label={`${t('action.acknowledge')}: ${row.message}`}
+            aria-label={`${t('action.acknowledge')}: ${server.sentence(row.message)}`}
             isPending={acknowledge.isPending && acknowledge.variables === row.id}
             onPress={() => acknowledge.mutate(row.id)}
           >
@@ -91,7 +96,11 @@ export default function AlertsPage() {
           onChange={(show) => url.set({ show: show === 'all' ? 'all' : null })}
         />
       </Filters>
-      {acknowledge.error && <Notice tone="bad">{messageOf(acknowledge.error)}</Notice>}
+      {acknowledge.error && (
+        <Notice tone="bad">
+          <ErrorText error={acknowledge.error} />
+        </Notice>
+      )}
       <Table
         caption={t('alerts.title')}
         columns={columns}

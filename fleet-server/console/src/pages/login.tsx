@@ -1,13 +1,13 @@
 /** Sign-in, and the change of a one-time password before anything else. */
 import { useEffect, useState, type ReactNode, type SubmitEvent } from 'react';
 import { useLocation, useNavigate } from 'react-router';
-import { ApiError, messageOf } from '../api/errors';
+import { ApiError } from '../api/errors';
 import { useChangePassword, useSession, useSignIn } from '../api/session';
 import { useI18n } from '../i18n/i18n';
 import { LocaleMenu, ThemeMenu } from '../layout/menus';
 import { Button } from '../ui/button';
 import { TextField } from '../ui/field';
-import { Notice } from '../ui/states';
+import { ErrorText, Notice } from '../ui/states';
 import './login.css';
 
 const SHORTEST_PASSWORD = 10;
@@ -86,7 +86,7 @@ export function LoginPage() {
         />
         {signIn.error && (
           <p className="field-error" role="alert">
-            {isWrong ? t('login.wrong') : messageOf(signIn.error)}
+            {isWrong ? t('login.wrong') : <ErrorText error={signIn.error} />}
           </p>
         )}
         <Button type="submit" look="primary" isPending={signIn.isPending}>
@@ -156,7 +156,7 @@ export function PasswordPage() {
         />
         {change.error && (
           <p className="field-error" role="alert">
-            {messageOf(change.error)}
+            <ErrorText error={change.error} />
           </p>
         )}
         <Button type="submit" look="primary" isPending={change.isPending}>

@@ -3,6 +3,7 @@ import { Link, useParams } from 'react-router';
 import { useAlerts } from '../api/alerts';
 import { useOverview, type ModelMix } from '../api/overview';
 import { useI18n } from '../i18n/i18n';
+import { useServerText } from '../i18n/server-sentences';
 import { StackBar } from '../charts/stack-bar';
 import { Badge } from '../ui/badge';
 import { Page } from '../ui/page';
@@ -37,6 +38,7 @@ function Mix({ project, mix }: { readonly project: string; readonly mix: ModelMi
 
 function OpenAlerts({ project }: { readonly project: string }) {
   const { t } = useI18n();
+  const server = useServerText();
   const alerts = useAlerts(project, { isOpenOnly: true, limit: 6 });
   if (alerts.error && !alerts.data)
     return <Failure error={alerts.error} onRetry={() => void alerts.refetch()} />;
@@ -49,7 +51,7 @@ function OpenAlerts({ project }: { readonly project: string }) {
         <li key={alert.id} className="alert-line">
           <Badge tone={toneOf(alert.severity)}>{wordOf(t, 'severity', alert.severity)}</Badge>
           <Link to={`/p/${project}/alerts`} className="break">
-            {alert.message}
+            {server.sentence(alert.message)}
           </Link>
           <span className="muted small">
             <RelativeTime at={alert.opened_at} />

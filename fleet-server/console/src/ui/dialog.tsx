@@ -2,6 +2,7 @@
 import type { ReactNode } from 'react';
 import { Dialog as AriaDialog, Heading, Modal, ModalOverlay } from 'react-aria-components';
 import { useI18n } from '../i18n/i18n';
+import { useServerText } from '../i18n/server-sentences';
 import { Button } from './button';
 import { Icon } from './icons';
 import './dialog.css';
@@ -75,6 +76,7 @@ export function FormDialog({
   children,
 }: FormDialogProps) {
   const { t } = useI18n();
+  const server = useServerText();
   return (
     <Dialog title={title} isOpen onClose={onClose}>
       <form
@@ -87,7 +89,7 @@ export function FormDialog({
           {children}
           {error !== null && (
             <p className="field-error" role="alert">
-              {error}
+              {server.sentence(error)}
             </p>
           )}
         </DialogBody>
@@ -125,13 +127,14 @@ export function Confirm({
   onClose,
 }: ConfirmProps) {
   const { t } = useI18n();
+  const server = useServerText();
   return (
     <Dialog title={title} isOpen onClose={onClose} role="alertdialog">
       <DialogBody>
         <p>{text}</p>
         {error !== null && (
           <p className="field-error" role="alert">
-            {error}
+            {server.sentence(error)}
           </p>
         )}
       </DialogBody>

@@ -1,7 +1,8 @@
 /** What a view shows while it loads, when it holds nothing and when it failed: each says what to do next. */
 import type { ReactNode } from 'react';
-import { ApiError } from '../api/errors';
+import { ApiError, messageOf } from '../api/errors';
 import { useI18n } from '../i18n/i18n';
+import { useServerText } from '../i18n/server-sentences';
 import { Button } from './button';
 import './states.css';
 
@@ -25,11 +26,12 @@ export function Empty({
 
 export function Failure({ error, onRetry }: { readonly error: unknown; readonly onRetry?: () => void }) {
   const { t } = useI18n();
+  const server = useServerText();
   const known = error instanceof ApiError ? error : null;
   return (
     <div className="state state-bad" role="alert">
       <p className="strong">{known?.status === 404 ? t('error.notFound') : t('error.title')}</p>
-      <p className="muted">{known?.message ?? t('error.unreachable')}</p>
+      <p className="muted">{known ? server.sentence(known.message) : t('error.unreachable')}</p>
       {known && <code className="muted small">{`${known.status} ${known.code}`}</code>}
       {onRetry && (
         <Button size="small" onPress={onRetry}>
@@ -38,6 +40,12 @@ export function Failure({ error, onRetry }: { readonly error: unknown; readonly 
       )}
     </div>
   );
+}
+
+/** What went wrong, in the person's language. */
+export function ErrorText({ error }: { readonly error: unknown }) {
+  const server = useServerText();
+  return server.sentence(messageOf(error) ?? '');
 }
 
 /** Grey lines of the height of the text that will come, so that nothing jumps. */

@@ -30,8 +30,14 @@ struct Seen {
     schema: Schema,
     reference: Counters,
     counters: Counters,
+    /// Each device's own counts.
+    by_device: Vec<Counters>,
     devices: u32,
 }
+
+/// A device weighs at most so many times what the one in the middle of its group does: neither a busy nor a lying one
+/// decides alone.
+const MOST_WEIGHT: u64 = 4;
 
 /// Evidence for every behaviour metric that the panes of this time window can tell about.
 /// `slice`: a segment, or `None` for all data. Panes count if their window lies wholly in the time window.
@@ -72,6 +78,7 @@ pub fn compare_groups(
         schema: schema.clone(),
         reference: reference.clone(),
         counters: counters.clone(),
+        by_device: vec![counters.clone()],
         devices,
     };
     compare_all(&seen(candidate), control.map(seen).as_ref())
@@ -97,10 +104,12 @@ async fn seen(
     let reference = reference_of(&state.blobs, &release).await?;
     let panes = newest(&reference, &rows);
     let devices: BTreeSet<&DeviceId> = panes.iter().map(|(device, _)| device).collect();
+    let own = |device: &DeviceId| sum(panes.iter().filter(|(d, _)| d == device).map(|(_, pane)| pane));
+    let by_device = devices.iter().filter_map(|device| Some(own(device)?.counters)).collect();
     let devices = u32::try_from(devices.len()).unwrap_or(u32::MAX);
     let Some(sum): Option<Pane> = sum(panes.iter().map(|(_, pane)| pane)) else { return Ok(None) };
     let (schema, counted) = (reference.schema, reference.counters);
-    Ok(Some(Seen { schema, reference: counted, counters: sum.counters, devices }))
+    Ok(Some(Seen { schema, reference: counted, counters: sum.counters, by_device, devices }))
 }
 
 fn compare_all(candidate: &Seen, control: Option<&Seen>) -> Vec<Evidence> {
@@ -129,6 +138,26 @@ fn within(shares: Option<Proportions>) -> Option<Interval> {
 /// Hits and tries of a side.
 type Tries = (u64, u64);
 
+impl Seen {
+    /// Adds up each device's hits and tries, with no device above its weight.
+    fn tries(&self, of_one: impl Fn(&Counters) -> Tries) -> Tries {
+        weighed(self.by_device.iter().map(of_one).filter(|(_, n)| *n > 0).collect())
+    }
+}
+
+fn weighed(mut all: Vec<Tries>) -> Tries {
+    all.sort_unstable_by_key(|(_, n)| *n);
+    // Of two the smaller one is the middle.
+    let middle = all.get(all.len().saturating_sub(1) / 2).map_or(0, |(_, n)| *n);
+    let most = middle.saturating_mul(MOST_WEIGHT);
+    all.into_iter().fold((0, 0), |sum, (hits, n)| {
+        let counted = n.min(most);
+        let share = u128::from(hits) * u128::from(counted) / u128::from(n.max(1));
+        let hits = u64::try_from(share).unwrap_or(u64::MAX);
+        (u64::saturating_add(sum.0, hits), u64::saturating_add(sum.1, counted))
+    })
+}
+
 /// `is_more_worse`: a larger share is worse.
 fn shares(
     metric: Metric,
@@ -152,8 +181,10 @@ fn shares(
 
 fn accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
     let tries = |seen: &Seen| {
-        let quality = quality(&seen.schema, &seen.counters);
-        (quality.correct, quality.labelled)
+        seen.tries(|own| {
+            let quality = quality(&seen.schema, own);
+            (quality.correct, quality.labelled)
+        })
     };
     let sides = (tries(candidate), control.map(tries));
     let devices = (candidate.devices, control.map(|c| c.devices));
@@ -163,12 +194,18 @@ fn accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
 
 fn estimated_accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
     let tries = |seen: &Seen| {
-        let quality = quality(&seen.schema, &seen.counters);
-        let n = quality.predictions;
-        let expected = quality.estimated_accuracy.unwrap_or(0.0).clamp(0.0, 1.0) * n as f64;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to n, by the clamp")]
-        let hits = expected.round() as u64;
-        (hits.min(n), n)
+        seen.tries(|own| {
+            let quality = quality(&seen.schema, own);
+            let n = quality.predictions;
+            let expected = quality.estimated_accuracy.unwrap_or(0.0).clamp(0.0, 1.0) * n as f64;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "0 to n, by the clamp"
+            )]
+            let hits = expected.round() as u64;
+            (hits.min(n), n)
+        })
     };
     let sides = (tries(candidate), control.map(tries));
     let devices = (candidate.devices, control.map(|c| c.devices));
@@ -179,8 +216,10 @@ fn estimated_accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Eviden
 
 fn error_rate(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
     let tries = |seen: &Seen| {
-        let service = service(&seen.counters);
-        (service.failed, service.failed.saturating_add(service.answered))
+        seen.tries(|own| {
+            let service = service(own);
+            (service.failed, service.failed.saturating_add(service.answered))
+        })
     };
     let sides = (tries(candidate), control.map(tries));
     let devices = (candidate.devices, control.map(|c| c.devices));
@@ -302,6 +341,14 @@ mod tests {
         assert!(find(&all, Metric::EstimatedAccuracy).worse.unwrap().low < 0.0);
         assert!(find(&all, Metric::InputDrift).candidate.value < 1e-9);
         assert!(find(&all, Metric::ErrorRate).worse.unwrap().low <= 0.0);
+    }
+
+    #[test]
+    fn no_device_weighs_more_than_four_of_the_middle_one() {
+        assert_eq!(weighed(vec![(90, 100), (95, 100), (0, 1_000_000_000_000)]), (185, 600));
+        assert_eq!(weighed(vec![(50, 100), (100, 200)]), (150, 300));
+        assert_eq!(weighed(vec![(7, 10)]), (7, 10));
+        assert_eq!(weighed(vec![]), (0, 0));
     }
 
     #[test]

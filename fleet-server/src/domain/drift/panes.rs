@@ -18,6 +18,9 @@ pub enum DriftError {
     /// The database refused.
     #[error("the database refused")]
     Store(#[from] StoreError),
+    /// The computation ended in a panic, which the log tells.
+    #[error("the computation of a window failed")]
+    Panicked(#[source] tokio::task::JoinError),
     /// The reference can't be fetched.
     #[error("cannot fetch the reference of {release}")]
     Blob {

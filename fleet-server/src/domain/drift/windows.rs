@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use profile::Pane;
 use profile::drift::{Thresholds, compare_counters};
+use profile::{Pane, Reference};
 use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis};
 
 use super::panes::{DriftError, newest, sum, usable_release};
 use crate::app::AppState;
 use crate::store::drift::{self, DriftWindow};
+use crate::store::releases::Release;
 use crate::store::telemetry;
 use crate::store::telemetry::PaneRow;
 
@@ -48,48 +49,64 @@ pub async fn refresh(
     rules: WindowRules,
 ) -> Result<Vec<DriftWindow>, DriftError> {
     let end = slot.plus_millis(rules.length_ms);
-    let mut tx = state.store.begin().await?;
-    let rows = telemetry::panes(&mut tx, project, model, slot, end).await?;
+    let mut conn = state.store.read().await?;
+    let rows = telemetry::panes(&mut conn, project, model, slot, end).await?;
     let mut by_release: BTreeMap<Digest, Vec<PaneRow>> = BTreeMap::new();
     // A pane longer than a window (merged on a full device) counts where it starts.
     for row in rows.into_iter().filter(|row| rules.slot(row.window_start) == slot) {
         by_release.entry(row.digest).or_default().push(row);
     }
     let mut written = Vec::new();
-    for rows in by_release.values() {
+    for rows in by_release.into_values() {
         let Some(first) = rows.first() else { continue };
-        let Some((release, reference)) = usable_release(&mut tx, &state.blobs, project, first).await? else {
-            continue;
-        };
-        let panes = newest(&reference, rows);
-        for ((device, segment), pane) in merged(&panes) {
-            let report = compare_counters(
-                &reference.schema,
-                &reference.counters,
-                &pane.counters,
-                &reference.noise,
-                &Thresholds::default(),
-            );
-            let window = DriftWindow {
-                model: model.clone(),
-                version: release.version.clone(),
-                digest: release.digest,
-                device,
-                segment,
-                window_start: slot,
-                window_end: pane.key.end.max(end),
-                n: pane.counters.answered,
-                is_drifting: report.verdict.drifted > 0,
-                report,
-                pane: Some(pane.encode()),
-                updated_at: state.clock.now(),
-            };
-            drift::put(&mut tx, project, &window).await?;
-            written.push(window);
-        }
+        let usable = usable_release(&mut conn, &state.blobs, project, first).await?;
+        let Some((release, reference)) = usable else { continue };
+        let of = Of { release, reference, slot, end, now: state.clock.now() };
+        // Long work for a large fleet: away from the async threads, and before the write lock is taken.
+        let computed = tokio::task::spawn_blocking(move || compute(&of, &rows)).await;
+        written.extend(computed.map_err(DriftError::Panicked)?);
+    }
+    drop(conn);
+    let mut tx = state.store.begin().await?;
+    for window in &written {
+        drift::put(&mut tx, project, window).await?;
     }
     tx.commit().await?;
     Ok(written)
+}
+
+/// What the windows of one release have in common.
+struct Of {
+    release: Release,
+    reference: Reference,
+    slot: UnixMillis,
+    end: UnixMillis,
+    now: UnixMillis,
+}
+
+fn compute(of: &Of, rows: &[PaneRow]) -> Vec<DriftWindow> {
+    let Of { release, reference, slot, end, now } = of;
+    let (schema, counted) = (&reference.schema, &reference.counters);
+    let panes = newest(reference, rows);
+    let window = |((device, segment), pane): ((Option<DeviceId>, String), Pane)| {
+        let report =
+            compare_counters(schema, counted, &pane.counters, &reference.noise, &Thresholds::default());
+        DriftWindow {
+            model: release.model.clone(),
+            version: release.version.clone(),
+            digest: release.digest,
+            device,
+            segment,
+            window_start: *slot,
+            window_end: pane.key.end.max(*end),
+            n: pane.counters.answered,
+            is_drifting: report.verdict.drifted > 0,
+            report,
+            pane: Some(pane.encode()),
+            updated_at: *now,
+        }
+    };
+    merged(&panes).into_iter().map(window).collect()
 }
 
 /// Per device and segment, and for the fleet (`None`) per segment.

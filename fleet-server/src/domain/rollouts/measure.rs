@@ -48,7 +48,9 @@ pub(super) async fn measure(
         let found = drift::behaviour(state, project, &plan.model, groups, span, slice.as_deref()).await?;
         all.extend(found.into_iter().filter(|e| wanted.contains(&(e.slice.clone(), e.metric))));
     }
-    all.iter_mut().for_each(|evidence| evidence.left_out.clone_from(&left_out));
+    for evidence in &mut all {
+        evidence.left_out.clone_from(&left_out);
+    }
     Ok(all)
 }
 

@@ -26,7 +26,7 @@ pub(super) fn scripts() -> PathBuf {
 ///
 /// # Errors
 /// When one can't be installed.
-pub(super) fn python() -> Result<PathBuf> {
+pub(in crate::bench) fn python() -> Result<PathBuf> {
     let packages = requirements()?;
     let all: Vec<&str> = packages.iter().map(String::as_str).collect();
     let needed: Vec<&str> = all.iter().filter(|line| !line.starts_with(OPTIONAL)).copied().collect();
@@ -49,8 +49,8 @@ pub(super) fn requirements() -> Result<Vec<String>> {
 }
 
 /// The folder that the script filled.
-pub(super) struct Models {
-    pub(super) folder: PathBuf,
+pub(in crate::bench) struct Models {
+    pub(in crate::bench) folder: PathBuf,
     index: Value,
 }
 
@@ -59,7 +59,7 @@ impl Models {
     ///
     /// # Errors
     /// When the script fails.
-    pub(super) fn ensure(python: &Path) -> Result<Self> {
+    pub(in crate::bench) fn ensure(python: &Path) -> Result<Self> {
         let folder = tools::cache_folder()?.join("bench-models");
         let stamp = folder.join("made-by.txt");
         let wanted = script_text()?;

@@ -36,6 +36,12 @@ impl Region {
         Self { at, end: (at + step).min(self.end) }
     }
 
+    /// To be asked for in so many bits.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only a kernel for x86 fetches so"))]
+    pub(super) fn walk(self, bits: usize) -> Walk {
+        Walk { rest: self, step: (self.end - self.at).div_ceil(bits.max(1)).next_multiple_of(LINE) }
+    }
+
     /// Asks for the part with this index of `parts` equal ones.
     #[inline]
     pub(super) fn fetch(self, index: usize, parts: usize) {
@@ -45,6 +51,25 @@ impl Region {
         let Self { at, end } = self.part(index, parts);
         for address in (at..end).step_by(LINE) {
             hint(address);
+        }
+    }
+}
+
+/// A region that is fetched bit by bit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Walk {
+    rest: Region,
+    step: usize,
+}
+
+impl Walk {
+    /// Asks for the next bit.
+    #[inline]
+    pub(super) fn fetch(&mut self) {
+        let end = self.rest.end.min(self.rest.at + self.step);
+        while self.rest.at < end {
+            hint(self.rest.at);
+            self.rest.at += LINE;
         }
     }
 }

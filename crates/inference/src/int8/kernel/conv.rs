@@ -17,8 +17,11 @@ use super::tile::{self, Places};
 pub struct Scratch {
     pub(super) bytes: Buffer,
     pub(super) places: Places,
+    pub(super) others: Places,
     pub(super) starts: Places,
     pub(super) sequence: Sequence,
+    /// Rows between two convolutions.
+    pub(super) middle: Buffer,
 }
 
 /// A convolution with packed weights.
@@ -43,7 +46,7 @@ enum Packed {
 impl Scratch {
     /// How much it has grown to.
     pub fn bytes(&self) -> usize {
-        self.bytes.bytes().len()
+        self.bytes.bytes().len() + self.middle.bytes().len()
     }
 }
 
@@ -143,7 +146,7 @@ impl Conv {
                 let value = self.requant.apply(c, sum.wrapping_add(self.requant.bias[c]));
                 output.set(n, c, y, x, value);
             }),
-            Packed::Gemm(gemm) => gemm.run(&self.spec, &self.requant, input, output, scratch),
+            Packed::Gemm(gemm) => gemm.run(&self.spec, &self.requant, (input, None), output, scratch),
             Packed::Depthwise(depthwise) => {
                 depthwise.run(&self.spec, &self.requant, input, output, scratch);
             }
@@ -165,6 +168,14 @@ impl Conv {
         scratch: &mut Scratch,
     ) {
         assert!(other.layout().same_shape(output.layout()), "the operands of an addition differ in shape");
+        if let Packed::Gemm(gemm) = &self.packed
+            && tile::adds(self.level)
+            && add.fits()
+        {
+            self.check_run(input, output.layout());
+            output.fill_border();
+            return gemm.run(&self.spec, &self.requant, (input, Some((other, add))), output, scratch);
+        }
         self.run(input, output, scratch);
         eltwise::add_to(output, self.requant.zero_point, other, add);
     }

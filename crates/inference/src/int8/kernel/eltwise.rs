@@ -25,6 +25,11 @@ impl AddSpec {
         let b = (i32::from(b) - i32::from(zb)) as f32 * self.b_multiplier;
         round(a + b, z).max(self.lo).min(self.hi)
     }
+
+    /// Whether no sum leaves i32, which the vector units' conversion would get wrong.
+    pub(super) fn fits(&self) -> bool {
+        255.0 * (self.a_multiplier.abs() + self.b_multiplier.abs()) < (1 << 30) as f32
+    }
 }
 
 /// QLinearMul: round((a - za) * (b - zb) * m) + z, within `lo..=hi`.

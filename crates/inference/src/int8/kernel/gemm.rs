@@ -5,12 +5,13 @@
 
 use super::ahead::Region;
 use super::conv::Scratch;
-use super::layout::{Act, ActMut, Layout};
+use super::eltwise::AddSpec;
+use super::layout::{Act, ActMut, Border, Layout};
 use super::level::Level;
 use super::panels::{Block, Packing, Panels};
 use super::requant::Requant;
 use super::spec::ConvSpec;
-use super::tile::{self, Finish, Job, Parts, Places, Sink};
+use super::tile::{self, Addend, Finish, Job, Lines, Parts, Places, Sink};
 use std::ops::Range;
 
 /// A convolution's packed weights and how they are multiplied.
@@ -28,6 +29,9 @@ const MAX_PIXELS: usize = 256;
 
 /// Pixels at a time, at least: the weights are read once for them.
 const MIN_PIXELS: usize = 60;
+
+/// Pixels of a line, at least, for the kernels that take 16 of them at once.
+const MIN_WIDTH: usize = 12;
 
 impl Gemm {
     pub(super) fn pack(
@@ -48,24 +52,33 @@ impl Gemm {
         self.panels.bytes()
     }
 
-    /// The whole convolution, requantized.
+    /// The whole convolution, requantized; with `other` an addition follows, as `Conv::run_add` says.
     pub(super) fn run(
         &self,
         spec: &ConvSpec,
         requant: &Requant,
-        input: &Act<'_>,
+        (input, other): (&Act<'_>, Option<(&Act<'_>, &AddSpec)>),
         output: &mut ActMut<'_>,
         scratch: &mut Scratch,
     ) {
         let to = *output.layout();
-        self.for_blocks(spec, input, &to, scratch, |rows, (block, ahead), _, places, work| {
+        let from = From { spec, input, other: other.map(|(other, _)| other.layout()), may_leave_gaps: true };
+        self.for_blocks(from, &to, scratch, |turn, work| {
+            let block = turn.block;
             let finish = Finish {
                 multiplier: &self.panels.multiplier[block.out..][..block.columns],
                 zero_point: requant.zero_point,
                 limits: [requant.lo, requant.hi],
             };
-            let sink = Sink::Bytes { finish, data: &mut output.data_mut()[block.out..], places };
-            tile::run(self.level, self.job(rows, block, ahead), sink, work);
+            let addend = other.map(|(other, spec)| Addend {
+                data: &other.data()[block.out..],
+                places: turn.others,
+                spec,
+                zero_points: [other.layout().zero_point, to.zero_point],
+            });
+            let data = &mut output.data_mut()[block.out..];
+            let sink = Sink::Bytes { finish, data, places: turn.places, addend };
+            tile::run(self.level, self.job(&turn), sink, work);
         });
     }
 
@@ -80,11 +93,13 @@ impl Gemm {
     ) {
         let zero = i32::from(input.layout().zero_point) - tile::offset(self.level);
         let mut raw = Vec::new();
-        self.for_blocks(spec, input, to, scratch, |rows, (block, ahead), pixels, _, work| {
+        let from = From { spec, input, other: None, may_leave_gaps: false };
+        self.for_blocks(from, to, scratch, |turn, work| {
+            let block = turn.block;
             raw.clear();
-            raw.resize(pixels.len() * block.columns, 0);
-            tile::run(self.level, self.job(rows, block, ahead), Sink::Sums(&mut raw), work);
-            for (row, pixel) in raw.chunks_exact(block.columns).zip(pixels) {
+            raw.resize(turn.rows.count * block.columns, 0);
+            tile::run(self.level, self.job(&turn), Sink::Sums(&mut raw), work);
+            for (row, pixel) in raw.chunks_exact(block.columns).zip(turn.first..) {
                 for (column, sum) in row.iter().enumerate() {
                     let channel = block.out + self.panels.order.channel(block.columns, column);
                     if channel < spec.out_channels {
@@ -109,9 +124,10 @@ impl Gemm {
         }
     }
 
-    fn job<'a>(&'a self, rows: Rows<'a>, block: &Block, ahead: Region) -> Job<'a> {
+    fn job<'a>(&'a self, turn: &Turn<'a>) -> Job<'a> {
+        let (rows, block) = (turn.rows, turn.block);
         Job {
-            ahead,
+            ahead: turn.ahead,
             rows: rows.data,
             stride: rows.stride,
             count: rows.count,
@@ -119,64 +135,119 @@ impl Gemm {
             weights: &self.panels.weights.bytes()[block.start..][..block.bytes()],
             bias: &self.panels.bias[block.out..][..block.columns],
             parts: rows.parts,
+            lines: rows.lines,
         }
     }
 
-    /// Calls `each(rows, (block, weights to fetch meanwhile), output pixels, their places, memory for the kernel)` over all pixels and blocks.
+    /// Calls `each` with memory for the kernel over all pixels and blocks.
     fn for_blocks(
         &self,
-        spec: &ConvSpec,
-        input: &Act<'_>,
+        from: From<'_>,
         to: &Layout,
         scratch: &mut Scratch,
-        mut each: impl FnMut(Rows<'_>, (&Block, Region), Range<usize>, &Places, &mut [u8]),
+        mut each: impl FnMut(Turn<'_>, &mut [u8]),
     ) {
+        let (spec, layout) = (from.spec, from.input.layout());
         let stride = self.panels.longest();
-        let step = step(to.pixels(), stride);
-        let is_direct = self.panels.taps.len() == 1 && spec.is_pointwise() && input.layout().is_dense();
-        let is_apart = !is_direct && tile::takes_parts(self.level, stride);
-        let copied = if is_direct || is_apart { 0 } else { step * stride + Layout::SLACK };
+        let way = self.way(&from, to);
+        let grid = if way == Way::Image { Grid::over(to, layout) } else { Grid::dense(to) };
+        let is_copied = matches!(way, Way::Apart | Way::Copies);
+        let step = step(grid.pixels(), if is_copied { stride } else { 0 }, self.level);
+        let step = if way == Way::Lines { step.next_multiple_of(to.width) } else { step };
+        let copied = if way == Way::Copies { (step + tile::LINE_ROWS) * stride + Layout::SLACK } else { 0 };
         let work = tile::work_bytes(self.level, stride);
         scratch.bytes.reserve(copied + work);
         let (work, copies) = scratch.bytes.bytes_mut().split_at_mut(work);
         let next = scratch.sequence.after(Region::new(self.panels.weights.bytes()));
-        let from = input.layout();
-        let (outer, inner) = (Steps::new(to, [1, 1]), Steps::new(from, spec.stride));
-        let corner =
-            from.pixel(0, 0, 0) - spec.pads.top * from.row_bytes() - spec.pads.left * from.pixel_bytes();
+        let corner = corner(spec, layout);
         let mut runs = (Vec::new(), 0);
-        for first in (0..to.pixels()).step_by(step) {
-            let pixels = first..(first + step).min(to.pixels());
-            scratch.places.fill(to.pixel(0, 0, 0), |put| outer.walk(to, pixels.clone(), put));
-            if !is_direct {
-                scratch.starts.fill(corner, |put| inner.walk(to, pixels.clone(), put));
+        let mut first = 0;
+        while first < grid.pixels() {
+            // No few are left for a turn of their own.
+            let is_rest = grid.pixels() - first < step + tile::LINE_ROWS;
+            let pixels = first..if is_rest { grid.pixels() } else { first + step };
+            grid.places(pixels.clone(), Steps::new(to, [1, 1]), to.pixel(0, 0, 0), &mut scratch.places);
+            if let Some(other) = from.other {
+                let start = other.pixel(0, 0, 0);
+                grid.places(pixels.clone(), Steps::new(other, [1, 1]), start, &mut scratch.others);
+            }
+            if is_copied {
+                grid.places(pixels.clone(), Steps::new(layout, spec.stride), corner, &mut scratch.starts);
             }
             let mut gathered = None;
-            let is_last = pixels.end == to.pixels();
+            let is_last = pixels.end == grid.pixels();
             for (index, block) in self.panels.blocks.iter().enumerate() {
-                let ahead = self.ahead(index, [first == 0, is_last], next);
                 let window = (block.window, block.window_bytes);
+                let data = &from.input.data()[block.window..];
                 if gathered != Some(window) {
-                    runs = self.runs(spec, from, block);
-                    if !is_direct && !is_apart {
-                        let bytes = &input.data()[block.window..];
-                        tile::gather(bytes, &scratch.starts, (&mut *copies, stride), (&runs.0, runs.1));
+                    runs = self.runs(spec, layout, block);
+                    if way == Way::Copies {
+                        tile::gather(data, &scratch.starts, (&mut *copies, stride), (&runs.0, runs.1));
                     }
                     gathered = Some(window);
                 }
-                let rows = if is_direct {
-                    let data = &input.data()[first * from.pixel_bytes() + block.window..];
-                    Rows { data, stride: from.pixel_bytes(), count: pixels.len(), parts: None }
-                } else if is_apart {
-                    let parts = Parts { starts: &scratch.starts, offsets: &runs.0, bytes: runs.1 };
-                    let data = &input.data()[block.window..];
-                    Rows { data, stride: 0, count: pixels.len(), parts: Some(parts) }
-                } else {
-                    Rows { data: copies, stride, count: pixels.len(), parts: None }
+                let parts = |starts| Some(Parts { starts, offsets: &runs.0, bytes: runs.1 });
+                let steps = Steps::new(layout, spec.stride);
+                let (data, stride, parts) = match way {
+                    Way::Direct => (&data[first * steps.pixel..], steps.pixel, None),
+                    Way::Image => (&data[corner + first * steps.pixel..], steps.pixel, parts(None)),
+                    Way::Lines => (&data[corner + first / to.width * steps.row..], steps.pixel, parts(None)),
+                    Way::Apart => (data, 0, parts(Some(&scratch.starts))),
+                    Way::Copies => (&*copies, stride, None),
                 };
-                each(rows, (block, ahead), pixels.clone(), &scratch.places, work);
+                let lines = Lines { width: to.width, step: steps.row };
+                let lines = Some(lines).filter(|_| way == Way::Lines);
+                let turn = Turn {
+                    rows: Rows { data, stride, count: pixels.len(), parts, lines },
+                    block,
+                    ahead: self.ahead(index, [first == 0, is_last], next),
+                    first,
+                    places: &scratch.places,
+                    others: &scratch.others,
+                };
+                each(turn, work);
             }
+            first = pixels.end;
         }
+    }
+
+    /// How to take the rows.
+    fn way(&self, from: &From<'_>, to: &Layout) -> Way {
+        let (spec, layout) = (from.spec, from.input.layout());
+        if self.panels.taps.len() == 1 && spec.is_pointwise() && layout.is_dense() {
+            return Way::Direct;
+        }
+        if tile::takes_images(self.level)
+            && let Some(way) = self.image_way(from, to)
+        {
+            return way;
+        }
+        if tile::takes_parts(self.level, self.panels.longest()) { Way::Apart } else { Way::Copies }
+    }
+
+    /// Whether rows can be taken where they lie in the image, for levels that can.
+    fn image_way(&self, From { spec, input, may_leave_gaps, .. }: &From<'_>, to: &Layout) -> Option<Way> {
+        let layout = input.layout();
+        let steps = Steps::new(layout, spec.stride);
+        let last_row =
+            to.height.saturating_sub(1) * steps.row + (to.width.max(tile::LINE_ROWS) - 1) * steps.pixel;
+        let mut may_be_lines = layout.batch == 1 && to.width >= MIN_WIDTH;
+        for block in &self.panels.blocks {
+            let (offsets, bytes) = self.runs(spec, layout, block);
+            if !bytes.is_multiple_of(64) {
+                return None;
+            }
+            let end = corner(spec, layout) + block.window + last_row;
+            let end = end + offsets.iter().max().copied().unwrap_or(0) + bytes;
+            may_be_lines &= end <= input.data().len();
+        }
+        // Pixels of the border are multiplied as well: not too many of them.
+        let pixels = Grid::over(to, layout).pixels();
+        let is_worth = (tile::LINE_ROWS..=2 * to.pixels()).contains(&pixels);
+        if *may_leave_gaps && spec.stride == [1, 1] && is_worth {
+            return Some(Way::Image);
+        }
+        may_be_lines.then_some(Way::Lines)
     }
 
     /// What lies one behind the other in the input: from an output pixel's corner to each run, and its bytes.
@@ -191,10 +262,66 @@ impl Gemm {
     }
 }
 
+/// Where the window of the first output pixel starts in the input.
+fn corner(spec: &ConvSpec, from: &Layout) -> usize {
+    from.pixel(0, 0, 0) - spec.pads.top * from.row_bytes() - spec.pads.left * from.pixel_bytes()
+}
+
 /// How many of `pixels` to take at a time, so that no few are left for a turn of their own.
-fn step(pixels: usize, row_bytes: usize) -> usize {
+fn step(pixels: usize, row_bytes: usize, level: Level) -> usize {
     let about = (ROWS_BYTES / row_bytes.max(1)).clamp(MIN_PIXELS, MAX_PIXELS);
-    pixels.div_ceil((pixels / about).max(1)).max(1)
+    pixels.div_ceil((pixels / about).max(1)).next_multiple_of(tile::rows(level)).max(1)
+}
+
+/// How rows are taken from the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A row is a pixel, all of them one behind the other.
+    Direct,
+    /// A row's parts lie apart, at the same places behind each pixel of the input, the border's included.
+    Image,
+    /// The same, but behind the pixels of each line of the output.
+    Lines,
+    /// A row's parts lie apart.
+    Apart,
+    /// The parts are copied.
+    Copies,
+}
+
+/// What is multiplied.
+#[derive(Debug, Clone, Copy)]
+struct From<'a> {
+    spec: &'a ConvSpec,
+    input: &'a Act<'a>,
+    /// An activation of the output's shape whose places are needed too.
+    other: Option<&'a Layout>,
+    /// Whether some rows may have no place in the output.
+    may_leave_gaps: bool,
+}
+
+/// Some pixels and one block.
+#[derive(Debug)]
+struct Turn<'a> {
+    rows: Rows<'a>,
+    block: &'a Block,
+    /// Weights to fetch meanwhile.
+    ahead: Region,
+    /// The first pixel.
+    first: usize,
+    /// Where the results belong.
+    places: &'a Places,
+    /// The same in the other activation.
+    others: &'a Places,
+}
+
+/// Rows to multiply.
+#[derive(Debug, Clone, Copy)]
+struct Rows<'a> {
+    data: &'a [u8],
+    stride: usize,
+    count: usize,
+    parts: Option<Parts<'a>>,
+    lines: Option<Lines>,
 }
 
 /// Distances from one output pixel to the next.
@@ -213,27 +340,53 @@ impl Steps {
             pixel: layout.pixel_bytes() * stride[1],
         }
     }
-
-    /// Calls `each` with the place of each of `pixels`, counted over the images and rows of `to`.
-    fn walk(self, to: &Layout, pixels: Range<usize>, mut each: impl FnMut(usize)) {
-        let mut at = pixels.start;
-        while at < pixels.end {
-            let (line, x) = (at / to.width, at % to.width);
-            let run = (to.width - x).min(pixels.end - at);
-            let start = line / to.height * self.image + line % to.height * self.row + x * self.pixel;
-            for index in 0..run {
-                each(start + index * self.pixel);
-            }
-            at += run;
-        }
-    }
 }
 
-/// Rows to multiply.
+/// The output's pixels, counted in lines that may be longer, and images that may be higher, than the output's.
 #[derive(Debug, Clone, Copy)]
-struct Rows<'a> {
-    data: &'a [u8],
-    stride: usize,
-    count: usize,
-    parts: Option<Parts<'a>>,
+struct Grid {
+    batch: usize,
+    size: [usize; 2],
+    whole: [usize; 2],
+}
+
+impl Grid {
+    /// The output's pixels alone.
+    fn dense(to: &Layout) -> Self {
+        let size = [to.height, to.width];
+        Self { batch: to.batch, size, whole: size }
+    }
+
+    /// With lines and images as long as those of the input, border included.
+    fn over(to: &Layout, from: &Layout) -> Self {
+        let Border { top, left, bottom, right } = from.border;
+        Self { whole: [top + from.height + bottom, left + from.width + right], ..Self::dense(to) }
+    }
+
+    /// From the first pixel to the last, those between that aren't the output's included.
+    fn pixels(self) -> usize {
+        let last = |count: usize| count.saturating_sub(1);
+        let [height, width] = self.size;
+        ((last(self.batch) * self.whole[0] + last(height)) * self.whole[1]) + width
+    }
+
+    /// Where these pixels lie.
+    fn places(self, pixels: Range<usize>, steps: Steps, start: usize, places: &mut Places) {
+        places.clear();
+        let mut at = pixels.start;
+        while at < pixels.end {
+            let (line, x) = (at / self.whole[1], at % self.whole[1]);
+            let (image, y) = (line / self.whole[0], line % self.whole[0]);
+            let is_wanted = y < self.size[0] && x < self.size[1];
+            let end = if is_wanted { self.size[1] } else { self.whole[1] };
+            let count = (end - x).min(pixels.end - at);
+            if is_wanted {
+                let first = start + image * steps.image + y * steps.row + x * steps.pixel;
+                places.push(first, steps.pixel, count);
+            } else {
+                places.push_gap(count);
+            }
+            at += count;
+        }
+    }
 }

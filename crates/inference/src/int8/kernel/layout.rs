@@ -187,6 +187,16 @@ impl<'a> Act<'a> {
         self.data
     }
 
+    /// Some rows of one image for a window that is padded with `above` and `below` rows: those become the border,
+    /// though they may be rows of the image. `first` counts from the first row of the padding.
+    pub(super) fn rows(&self, image: usize, first: usize, [above, height, below]: [usize; 3]) -> Act<'a> {
+        let whole = self.layout.border;
+        let border = Border { top: above, bottom: below, ..whole };
+        let layout = Layout { batch: 1, height, border, ..self.layout };
+        let start = image * self.layout.image_bytes() + (whole.top - above + first) * layout.row_bytes();
+        Act::new(layout, &self.data[start..])
+    }
+
     /// One value.
     pub fn get(&self, n: usize, c: usize, y: usize, x: usize) -> u8 {
         self.data[self.layout.pixel(n, y, x) + c]
@@ -229,6 +239,14 @@ impl<'a> ActMut<'a> {
     /// Sets one value.
     pub fn set(&mut self, n: usize, c: usize, y: usize, x: usize, value: u8) {
         self.data[self.layout.pixel(n, y, x) + c] = value;
+    }
+
+    /// Some rows of one image, with the border on their left and right alone.
+    pub(super) fn rows(&mut self, image: usize, first: usize, height: usize) -> ActMut<'_> {
+        let border = Border { top: 0, bottom: 0, ..self.layout.border };
+        let layout = Layout { batch: 1, height, border, ..self.layout };
+        let start = self.layout.pixel(image, first, 0) - border.left * layout.pixel_bytes();
+        ActMut::new(layout, &mut self.data[start..])
     }
 
     /// Writes the zero point into the border; every operation does so for its result.

@@ -109,6 +109,14 @@ mod tests {
         assert_eq!(Level::available().first(), Some(&Level::Scalar));
     }
 
+    /// Emulators show the CPU that they are told to: the tests there must not quietly leave a level out.
+    #[test]
+    fn the_levels_that_the_test_run_wants_are_found() {
+        let Ok(wanted) = std::env::var("FLOTILLA_TEST_LEVELS") else { return };
+        let found: Vec<_> = Level::available().into_iter().map(Level::name).collect();
+        assert_eq!(found, wanted.split_whitespace().collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_level_can_be_asked_for_by_name() {
         let here = [Level::Scalar, Level::Avx2, Level::Avx512Vnni];

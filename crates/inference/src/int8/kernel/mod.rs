@@ -16,6 +16,7 @@
 mod ahead;
 #[cfg(target_arch = "aarch64")]
 mod arm;
+mod chain;
 mod conv;
 mod convert;
 mod depthwise;
@@ -39,6 +40,7 @@ mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use chain::Chain;
 pub use conv::{Conv, Scratch};
 pub use convert::{Range, dequantize, from_plain, min_max, quantize, sums_to_f32, to_plain};
 pub use eltwise::{AddSpec, MulSpec, Table, add, concat, copy, lookup, mul};

@@ -11,7 +11,7 @@ const LANES: usize = 16;
 /// Rows times a block of weights.
 pub(super) fn multiply(job: &Job<'_>, sink: Sink<'_>) {
     match sink {
-        Sink::Bytes { finish, data, places } => each_sum(job, |row, first, sums| {
+        Sink::Bytes { finish, data, places, .. } => each_sum(job, |row, first, sums| {
             let to = &mut data[places.at()[row] + first..][..LANES];
             finish_lanes(&finish, first, sums, to);
         }),

@@ -7,6 +7,7 @@
 use super::ahead::Region;
 #[cfg(target_arch = "aarch64")]
 use super::arm;
+use super::eltwise::AddSpec;
 use super::level::Level;
 use super::panels::Order;
 use super::portable;
@@ -22,8 +23,9 @@ pub(super) const fn work_bytes(level: Level, k: usize) -> usize {
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => x86::gemm_avx2::ROWS * k.next_multiple_of(64) * 2,
-        // Two tiles of 16 rows and 64 sums.
-        _ => 8 << 10,
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => x86::amx::WORK,
+        _ => 64,
     }
 }
 
@@ -42,17 +44,40 @@ pub(super) struct Job<'a> {
     pub(super) weights: &'a [u8],
     /// One for each column.
     pub(super) bias: &'a [i32],
-    /// Where the parts of each row lie, if not one behind the other; only for levels with [`takes_parts`].
+    /// Where the parts of each row lie, if not one behind the other; only for levels with [`takes_parts`] or
+    /// [`takes_images`].
     pub(super) parts: Option<Parts<'a>>,
+    /// Rows that lie in lines; only for levels with [`takes_images`].
+    pub(super) lines: Option<Lines>,
     /// Weights to fetch meanwhile.
     pub(super) ahead: Region,
+}
+
+/// Rows in lines that lie further apart than the rows of one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lines {
+    /// Rows of a line.
+    pub(super) width: usize,
+    /// From one line to the next.
+    pub(super) step: usize,
+}
+
+/// Rows that a kernel for lines reads at once, whether or not a line has as many.
+pub(super) const LINE_ROWS: usize = 16;
+
+impl Lines {
+    /// Where the last row that is read starts.
+    fn last(self, count: usize, stride: usize) -> Option<usize> {
+        let down = (count / self.width.max(1)).checked_sub(1)?.checked_mul(self.step)?;
+        down.checked_add((self.width.max(LINE_ROWS) - 1).checked_mul(stride)?)
+    }
 }
 
 /// Rows whose parts lie apart, as the rows of a window do in an image.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parts<'a> {
-    /// Where each row starts.
-    pub(super) starts: &'a Places,
+    /// Where each row starts, if not at the job's equal distances.
+    pub(super) starts: Option<&'a Places>,
     /// From a row's start to its parts.
     pub(super) offsets: &'a [usize],
     /// Length of each part, a multiple of 4.
@@ -60,10 +85,10 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The end of the furthest part.
-    fn end(&self) -> Option<usize> {
+    /// The end of the furthest part of rows of which the last starts there.
+    fn end(&self, last: usize) -> Option<usize> {
         let furthest = self.offsets.iter().copied().max().unwrap_or(0);
-        self.starts.last.checked_add(furthest)?.checked_add(self.bytes)
+        last.checked_add(furthest)?.checked_add(self.bytes)
     }
 }
 
@@ -79,13 +104,22 @@ impl Job<'_> {
         assert!(self.k > 0 && self.k.is_multiple_of(4), "length of a row");
         assert_eq!(self.weights.len(), padded * self.columns(), "weights of a block");
         assert!(self.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
+        let last = match self.lines {
+            Some(lines) => {
+                assert!(self.count.is_multiple_of(lines.width), "rows of lines");
+                lines.last(self.count, self.stride)
+            }
+            None => self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride)),
+        };
         let end = if let Some(parts) = self.parts {
-            assert_eq!(parts.starts.at.len(), self.count, "starts of the rows");
             assert!(parts.bytes.is_multiple_of(4), "length of a part");
             assert_eq!(parts.offsets.len() * parts.bytes, self.k, "parts of a row");
-            parts.end()
+            let last = parts.starts.map_or(last, |starts| {
+                assert_eq!(starts.at.len(), self.count, "starts of the rows");
+                Some(starts.last)
+            });
+            last.and_then(|last| parts.end(last))
         } else {
-            let last = self.count.checked_sub(1).and_then(|last| last.checked_mul(self.stride));
             last.and_then(|last| last.checked_add(padded))
         };
         assert!(self.count == 0 || end.is_some_and(|end| end <= self.rows.len()), "rows of a product");
@@ -103,25 +137,51 @@ pub(super) struct Finish<'a> {
     pub(super) limits: [u8; 2],
 }
 
+/// What is added to each result: an activation's values at the same columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addend<'a> {
+    /// The values.
+    pub(super) data: &'a [u8],
+    /// Where each row starts.
+    pub(super) places: &'a Places,
+    /// The factors, and the limits of the sum.
+    pub(super) spec: &'a AddSpec,
+    /// Of the values and of the sum.
+    pub(super) zero_points: [u8; 2],
+}
+
+/// The place of a row whose result nobody wants.
+pub(super) const NOWHERE: usize = usize::MAX;
+
 /// Where the rows' results start.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     at: Vec<usize>,
     last: usize,
+    has_gaps: bool,
 }
 
 impl Places {
-    /// Forgets the places and takes those that `put_all` puts, each `base` further.
-    pub(super) fn fill(&mut self, base: usize, put_all: impl FnOnce(&mut dyn FnMut(usize))) {
+    /// Forgets all places.
+    pub(super) fn clear(&mut self) {
         self.at.clear();
         self.last = 0;
-        put_all(&mut |place| {
-            self.at.push(base + place);
-            self.last = self.last.max(base + place);
-        });
+        self.has_gaps = false;
     }
 
-    /// The places; none is behind the last that was checked.
+    /// Adds `count` places, each `step` behind the one before.
+    pub(super) fn push(&mut self, first: usize, step: usize, count: usize) {
+        self.at.extend((0..count).map(|index| first + index * step));
+        self.last = self.last.max(first + count.saturating_sub(1) * step);
+    }
+
+    /// Adds `count` rows without a place.
+    pub(super) fn push_gap(&mut self, count: usize) {
+        self.at.resize(self.at.len() + count, NOWHERE);
+        self.has_gaps = true;
+    }
+
+    /// The places; none but [`NOWHERE`] is behind the last that was checked.
     pub(super) fn at(&self) -> &[usize] {
         &self.at
     }
@@ -136,21 +196,31 @@ pub(super) enum Sink<'a> {
         finish: Finish<'a>,
         /// The output.
         data: &'a mut [u8],
-        /// One for each row.
+        /// One for each row; [`NOWHERE`] only for levels with [`takes_images`], and a tile's rows or more.
         places: &'a Places,
+        /// Added to each result; only for levels with [`adds`].
+        addend: Option<Addend<'a>>,
     },
     /// `[rows][columns]`.
     Sums(&'a mut [i32]),
 }
 
 impl Sink<'_> {
-    fn check(&self, job: &Job<'_>) {
+    fn check(&self, job: &Job<'_>, level: Level) {
         match self {
-            Self::Bytes { finish, data, places } => {
+            Self::Bytes { finish, data, places, addend } => {
                 assert_eq!(finish.multiplier.len(), job.columns(), "multipliers of a block");
                 assert_eq!(places.at.len(), job.count, "places of the rows");
+                let may_have_gaps = takes_images(level) && job.count >= LINE_ROWS && job.k >= 64;
+                assert!(!places.has_gaps || may_have_gaps, "a place for each row");
                 let end = places.last.checked_add(job.columns());
                 assert!(end.is_some_and(|end| end <= data.len()), "places of the rows in the output");
+                if let Some(addend) = addend {
+                    assert!(adds(level), "an addend for a level that adds");
+                    assert_eq!(addend.places.at.len(), job.count, "places of the addend's rows");
+                    let end = addend.places.last.checked_add(job.columns());
+                    assert!(end.is_some_and(|end| end <= addend.data.len()), "places in the addend");
+                }
             }
             Self::Sums(sums) => assert_eq!(sums.len(), job.count * job.columns(), "length of the sums"),
         }
@@ -178,6 +248,21 @@ pub(super) const fn takes_parts(level: Level, k: usize) -> bool {
         Level::Amx => k <= x86::amx::SHORT,
         _ => false,
     }
+}
+
+/// Whether a level's kernel multiplies the pixels of an image where they lie, a part being a multiple of 64 bytes.
+pub(super) const fn takes_images(level: Level) -> bool {
+    matches!(level, Level::Amx)
+}
+
+/// Of how many rows a level's kernel would have a multiple.
+pub(super) const fn rows(level: Level) -> usize {
+    if takes_images(level) { 32 } else { 1 }
+}
+
+/// Whether a level's kernels add another activation before they write.
+pub(super) const fn adds(level: Level) -> bool {
+    matches!(level, Level::Avx512Vnni | Level::Amx)
 }
 
 /// What a level's kernels subtract from values before they multiply.
@@ -211,7 +296,12 @@ pub(super) const fn lowest_weight(level: Level) -> i16 {
 /// If the job, the sink and the memory don't fit each other.
 pub(super) fn run(level: Level, job: Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
     job.check();
-    sink.check(&job);
+    sink.check(&job, level);
+    let fits = |parts: Parts<'_>| parts.starts.is_none() && parts.bytes.is_multiple_of(64);
+    let may_be_apart = |parts| takes_parts(level, job.k) || takes_images(level) && fits(parts);
+    assert!(job.parts.is_none_or(may_be_apart), "parts of the rows for this level");
+    let may_be_lines = takes_images(level) && job.parts.is_some_and(fits);
+    assert!(job.lines.is_none() || may_be_lines, "lines of rows for this level");
     assert!(
         work.len() >= work_bytes(level, job.k) && work.as_ptr().addr().is_multiple_of(64),
         "memory of a kernel"

@@ -8,13 +8,15 @@ use super::Reason;
 use super::graph::Graph;
 use super::walk::{Kind, Lowering};
 use crate::engine::Feed;
-use crate::int8::kernel::{AddSpec, Conv, Level};
+use crate::int8::kernel::{AddSpec, Chain, Conv, Level};
 use crate::int8::program::{ActId, FloatId, Pool, Program, Step, Values};
 use crate::int8::report::{NodeReport, Report, Runs};
 use crate::tensor::volume;
 
 /// Most values of a program.
 const MAX_VALUES: usize = 8192;
+/// What lies between two convolutions is made as a whole up to so many bytes: they stay in any second-level cache.
+const CHAIN_BYTES: usize = 256 << 10;
 /// Most bytes of one activation with its border, for one row.
 const MAX_ACT_BYTES: usize = 256 << 20;
 
@@ -105,6 +107,7 @@ fn finish(
     let steps = fuse_additions(needed(steps, &outputs), &values);
     widen(&steps, &mut values)?;
     pack_pixels(&steps, &mut values);
+    let steps = chain(steps, &values);
     let nodes = graph.nodes.iter().zip(runs).zip(work).map(|((node, runs), (macs, level))| NodeReport {
         name: if node.0.name.is_empty() { node.output() } else { &node.0.name }.to_owned(),
         op: node.0.op_type.clone(),
@@ -114,7 +117,7 @@ fn finish(
     });
     let report = Report {
         nodes: nodes.collect(),
-        weight_bytes: steps.iter().filter_map(Step::conv).map(Conv::weight_bytes).sum(),
+        weight_bytes: steps.iter().flat_map(Step::convs).map(Conv::weight_bytes).sum(),
         ..Report::default()
     };
     if !steps.iter().any(Step::is_int8) {
@@ -191,6 +194,40 @@ fn fuse_additions(steps: Vec<Step>, values: &Values) -> Vec<Step> {
     fused.into_iter().flatten().collect()
 }
 
+/// Runs a depthwise convolution together with the one that alone it reads, where what is between them is large.
+fn chain(steps: Vec<Step>, values: &Values) -> Vec<Step> {
+    let mut readers: HashMap<ActId, usize> = HashMap::new();
+    steps.iter().flat_map(Step::reads).for_each(|act| *readers.entry(act).or_default() += 1);
+    let mut kept: Vec<Option<Step>> = Vec::with_capacity(steps.len());
+    let mut made: HashMap<ActId, usize> = HashMap::new();
+    for step in steps {
+        let step = match step {
+            Step::Linear { conv: then, from: middle, to } => {
+                let layout = values.act(middle).layout;
+                let is_worth = then.spec().is_depthwise() && layout.bytes() > CHAIN_BYTES;
+                let maker =
+                    made.get(&middle).copied().filter(|_| is_worth && readers.get(&middle) == Some(&1));
+                let fits = |step: &mut Step| match step {
+                    Step::Linear { conv, .. } => Chain::fits(conv.spec(), then.spec()),
+                    _ => false,
+                };
+                match maker.and_then(|index| kept[index].take_if(fits)) {
+                    Some(Step::Linear { conv: first, from, .. }) => {
+                        Step::Chain { chain: Box::new(Chain::new(*first, *then, layout)), from, to }
+                    }
+                    _ => Step::Linear { conv: then, from: middle, to },
+                }
+            }
+            step => step,
+        };
+        if let Some(act) = step.writes() {
+            made.insert(act, kept.len());
+        }
+        kept.push(Some(step));
+    }
+    kept.into_iter().flatten().collect()
+}
+
 /// Puts what a quantization writes and only whole convolutions read into 4-byte pixels, where four channels
 /// suffice: images are a quarter as large as in 16-byte ones, and so is the first convolution's work.
 fn pack_pixels(steps: &[Step], values: &mut Values) {
@@ -212,8 +249,8 @@ fn pack_pixels(steps: &[Step], values: &mut Values) {
 /// Gives each activation the border that its readers need.
 fn widen(steps: &[Step], values: &mut Values) -> Result<(), Reason> {
     for step in steps {
-        let Some(conv) = step.conv() else { continue };
-        let Some(from) = step.reads().first().copied() else { continue };
+        let convs = step.convs();
+        let (Some(conv), Some(from)) = (convs.first(), step.reads().first().copied()) else { continue };
         let layout = &mut values.act_mut(from).layout;
         layout.border = layout.border.union(conv.spec().border());
         if layout.checked_bytes(MAX_ACT_BYTES).is_none() {

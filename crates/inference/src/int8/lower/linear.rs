@@ -122,7 +122,7 @@ impl<'a> Lowering<'a> {
                 (Step::LinearFloat { conv: packed.conv, from, scales, bias, bounds, to }, Kind::Float(to))
             }
         };
-        self.work[index] = (packed.macs, step.conv().map(Conv::level));
+        self.work[index] = (packed.macs, step.convs().first().map(|conv| conv.level()));
         self.steps.push(step);
         self.finish(sink, output, kind);
         Ok(())

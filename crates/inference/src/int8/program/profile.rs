@@ -45,15 +45,16 @@ impl Program {
             let layout = self.values.act(to).layout;
             format!(" -> {}x{}x{}", layout.channels, layout.height, layout.width)
         });
-        let window = step.conv().map_or_else(String::new, |conv| {
+        let windows = step.convs().into_iter().map(|conv| {
             let spec = conv.spec();
             let groups = if spec.groups == 1 { String::new() } else { format!(" in {} groups", spec.groups) };
             let [height, width] = spec.kernel;
             let stride = spec.stride[0];
             format!(" {height}x{width} stride {stride}, {} channels{groups}", spec.in_channels)
         });
+        let windows = windows.collect::<Vec<_>>().join(", then");
         StepTime {
-            what: [kind(step), &window, &size].concat(),
+            what: [kind(step), &windows, &size].concat(),
             is_tract: matches!(step, Step::Island { .. }),
             macs: self.macs(step).unwrap_or(0),
             times: Vec::new(),
@@ -61,10 +62,14 @@ impl Program {
     }
 
     fn macs(&self, step: &Step) -> Option<usize> {
-        let spec = step.conv()?.spec();
         let from = self.values.act(*step.reads().first()?).layout;
-        let [height, width] = spec.output(from.height, from.width)?;
-        Some(spec.macs(from.batch * height * width))
+        let mut size = [from.height, from.width];
+        let mut macs = 0;
+        for conv in step.convs() {
+            size = conv.spec().output(size[0], size[1])?;
+            macs += conv.spec().macs(from.batch * size[0] * size[1]);
+        }
+        Some(macs)
     }
 }
 
@@ -75,6 +80,7 @@ fn kind(step: &Step) -> &'static str {
         Step::Dequantize { .. } => "dequantize",
         Step::Linear { .. } | Step::LinearFloat { .. } => "linear",
         Step::LinearAdd { .. } => "linear and add",
+        Step::Chain { .. } => "chain",
         Step::Add { .. } => "add",
         Step::Mul { .. } => "multiply",
         Step::Concat { .. } => "concatenate",

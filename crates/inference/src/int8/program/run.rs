@@ -124,6 +124,7 @@ impl Run<'_> {
             Step::Island { plan, from, to } => self.island(plan, from, to)?,
             Step::Linear { .. }
             | Step::LinearAdd { .. }
+            | Step::Chain { .. }
             | Step::Add { .. }
             | Step::Mul { .. }
             | Step::Concat { .. }
@@ -145,6 +146,7 @@ impl Run<'_> {
             Step::LinearAdd { conv, from, other, add, .. } => {
                 conv.run_add(&acts.get(*from), &acts.get(*other), add, &mut to, &mut work.scratch);
             }
+            Step::Chain { chain, from, .. } => chain.run(&acts.get(*from), &mut to, &mut work.scratch),
             Step::Add { a, b, spec, .. } => kernel::add(&acts.get(*a), &acts.get(*b), spec, &mut to),
             Step::Mul { a, b, spec, .. } => kernel::mul(&acts.get(*a), &acts.get(*b), spec, &mut to),
             Step::Concat { parts, .. } => {

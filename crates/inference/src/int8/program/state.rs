@@ -85,7 +85,10 @@ impl State {
         let (acts, floats) = lives(values, steps, outputs);
         self.layouts = values.acts.iter().map(|act| batched(&act.layout, self.batch)).collect();
         self.scales = values.acts.iter().map(|act| act.scale).collect();
-        let needs = |(layout, life): (&Layout, &(usize, usize))| Need { size: layout.bytes(), life: *life };
+        let needs = |(layout, life): (&Layout, &(usize, usize))| {
+            let is_used = life.0 <= steps.len();
+            Need { size: if is_used { layout.bytes() } else { 0 }, life: *life }
+        };
         let needs: Vec<Need> = self.layouts.iter().zip(&acts).map(needs).collect();
         let (places, length) = place(&needs, ALIGN_BYTES);
         self.acts = places;

@@ -3,7 +3,7 @@
 use super::floats::FloatOp;
 use super::values::{ActId, FloatId};
 use crate::engine::Plan;
-use crate::int8::kernel::{AddSpec, AvgPool, Conv, MaxPool, MulSpec, Table};
+use crate::int8::kernel::{AddSpec, AvgPool, Chain, Conv, MaxPool, MulSpec, Table};
 
 /// Lowest and highest f32 of a result.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,6 +61,8 @@ pub(crate) enum Step {
         bounds: Bounds,
         to: FloatId,
     },
+    /// Two convolutions, some rows at a time.
+    Chain { chain: Box<Chain>, from: ActId, to: ActId },
     /// Addition.
     Add { a: ActId, b: ActId, spec: AddSpec, to: ActId },
     /// Multiplication.
@@ -89,6 +91,7 @@ impl Step {
         match self {
             Self::Dequantize { from, .. }
             | Self::Linear { from, .. }
+            | Self::Chain { from, .. }
             | Self::LinearFloat { from, .. }
             | Self::Lookup { from, .. }
             | Self::AveragePool { from, .. }
@@ -114,6 +117,7 @@ impl Step {
             | Self::DynamicQuantize { to, .. }
             | Self::Linear { to, .. }
             | Self::LinearAdd { to, .. }
+            | Self::Chain { to, .. }
             | Self::Add { to, .. }
             | Self::Mul { to, .. }
             | Self::Concat { to, .. }
@@ -150,6 +154,7 @@ impl Step {
             | Self::Island { .. } => false,
             Self::Linear { .. }
             | Self::LinearAdd { .. }
+            | Self::Chain { .. }
             | Self::LinearFloat { .. }
             | Self::Add { .. }
             | Self::Mul { .. }
@@ -162,13 +167,14 @@ impl Step {
         }
     }
 
-    /// The convolution or matrix product in it.
-    pub(crate) fn conv(&self) -> Option<&Conv> {
+    /// The convolutions or the matrix product in it, in order.
+    pub(crate) fn convs(&self) -> Vec<&Conv> {
         match self {
             Self::Linear { conv, .. } | Self::LinearAdd { conv, .. } | Self::LinearFloat { conv, .. } => {
-                Some(conv)
+                vec![conv]
             }
-            _ => None,
+            Self::Chain { chain, .. } => chain.convs().to_vec(),
+            _ => Vec::new(),
         }
     }
 }

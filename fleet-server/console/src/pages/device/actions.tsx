@@ -14,6 +14,7 @@ import { Button } from '../../ui/button';
 import { Confirm, Dialog, DialogActions, DialogBody } from '../../ui/dialog';
 import { TextField } from '../../ui/field';
 import { formatLabels, parseLabels } from '../../ui/labels';
+import { ErrorText } from '../../ui/states';
 
 const LOG_LINES = 500;
 
@@ -35,7 +36,11 @@ export function DeviceActions({ project, device }: ActionsProps) {
   return (
     <>
       <span className="small" role="status">
-        {command.error && <span className="field-error">{messageOf(command.error)}</span>}
+        {command.error && (
+          <span className="field-error">
+            <ErrorText error={command.error} />
+          </span>
+        )}
         {command.isSuccess && (
           <span className="muted">{t('device.commandSent', { name: names[command.variables.type] })}</span>
         )}

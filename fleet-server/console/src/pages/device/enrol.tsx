@@ -89,7 +89,7 @@ function TokenOnce({ text, expires, onClose }: OnceProps) {
         </div>
         <div className="stack">
           <p>{t('enrol.onceHint')}</p>
-          <code className="secret">flotilla-agent enroll flt1.…</code>
+          <code className="secret">flotilla-agent enroll --token {text}</code>
         </div>
         <p className="muted small">
           {t('tokens.expires')}: <AbsoluteTime at={expires} />

@@ -3,6 +3,7 @@ import { Link } from 'react-router';
 import { useWhy, type DeviceDetail, type ModelState, type ReleaseName } from '../../api/devices';
 import { NONE } from '../../i18n/format';
 import { useI18n } from '../../i18n/i18n';
+import { useServerText } from '../../i18n/server-sentences';
 import { Badge } from '../../ui/badge';
 import { Digest } from '../../ui/copy';
 import { Empty, Notice } from '../../ui/states';
@@ -30,12 +31,16 @@ interface WhyProps {
 
 function Why({ project, device, model }: WhyProps) {
   const { t } = useI18n();
+  const server = useServerText();
   const { data } = useWhy(project, device, model);
   if (!data) return null;
   const isOn = data.answer === 'on_release';
   return (
-    <Notice tone={isOn ? 'ok' : 'info'} title={`${model}: ${t(isOn ? 'device.whyOn' : 'device.why')}`}>
-      <p className="break">{data.message}</p>
+    <Notice
+      tone={isOn ? 'ok' : data.answer === 'not_loaded' ? 'bad' : 'info'}
+      title={`${model}: ${t(isOn ? 'device.whyOn' : 'device.why')}`}
+    >
+      <p className="break">{server.sentence(data.message)}</p>
       {data.cause && (
         <p className="break">
           <span className="strong">{wordOf(t, 'cause', data.cause.kind)}.</span> {data.cause.detail}
@@ -75,7 +80,8 @@ export function DeviceModels({
     {
       id: 'sync',
       header: t('device.reported'),
-      cell: ({ active, desired }) => {
+      cell: ({ active, absent, desired }) => {
+        if (absent !== null) return <Badge tone="bad">{t('device.notLoaded')}</Badge>;
         if (!desired) return <Badge tone="idle">{t('device.nothingDesired')}</Badge>;
         const isSame = active?.digest === desired.digest;
         return (

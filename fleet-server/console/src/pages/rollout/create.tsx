@@ -1,7 +1,6 @@
 /** New rollout: safe defaults, a dry run that changes nothing, then start. */
 import { useState, type SubmitEvent } from 'react';
 import { useNavigate } from 'react-router';
-import { messageOf } from '../../api/errors';
 import type { OnFailure } from '../../api/plan';
 import { useModels, useReleases } from '../../api/releases';
 import { useCreateRollout, useDryRun } from '../../api/rollouts';
@@ -10,6 +9,7 @@ import { Button } from '../../ui/button';
 import { Dialog, DialogActions, DialogBody } from '../../ui/dialog';
 import { Checkbox, FieldGroup, Select, TextField } from '../../ui/field';
 import { Icon } from '../../ui/icons';
+import { ErrorText } from '../../ui/states';
 import { isAmount } from '../../api/plan';
 import { CHOICES, isValid, newDraft, toPlan, type Choice, type Draft } from './draft';
 import { DryRunResult } from './dry-run';
@@ -187,7 +187,7 @@ export function CreateRolloutDialog({ project, model, version, onClose }: Create
           {dryRun.data && <DryRunResult result={dryRun.data} />}
           {(create.error ?? dryRun.error) && (
             <p className="field-error break" role="alert">
-              {messageOf(create.error ?? dryRun.error)}
+              <ErrorText error={create.error ?? dryRun.error} />
             </p>
           )}
         </DialogBody>

@@ -1,11 +1,13 @@
 /** What a plan would do to the fleet, before it does. */
 import type { DryRun } from '../../api/rollouts';
 import { useI18n } from '../../i18n/i18n';
+import { useServerText } from '../../i18n/server-sentences';
 import { Notice } from '../../ui/states';
 import { wordOf } from '../../ui/tones';
 
 export function DryRunResult({ result }: { readonly result: DryRun }) {
   const { t } = useI18n();
+  const server = useServerText();
   return (
     <Notice
       tone={result.problems.some((each) => each.is_blocking) ? 'warn' : 'info'}
@@ -14,7 +16,8 @@ export function DryRunResult({ result }: { readonly result: DryRun }) {
       <ul>
         {result.stages.map((stage) => (
           <li key={stage.name} className="break">
-            <span className="strong">{stage.name}</span> {t('rollout.devices', { n: stage.devices.length })}:{' '}
+            <span className="strong">{server.stage(stage.name)}</span>{' '}
+            {t('rollout.devices', { n: stage.devices.length })}:{' '}
             <span className="muted">{stage.devices.join(', ')}</span>
           </li>
         ))}
@@ -28,7 +31,7 @@ export function DryRunResult({ result }: { readonly result: DryRun }) {
             <span className="strong">
               {problem.stage === null ? t('rollout.plan') : t('rollout.stage', { n: problem.stage + 1 })}
             </span>
-            : {problem.why}
+            : {server.sentence(problem.why)}
           </li>
         ))}
       </ul>

@@ -23,19 +23,26 @@ export function formatMetric(format: Format, metric: Metric, value: number): str
   }
 }
 
+/** Metrics whose differences are percentage points. */
+const POINTS: readonly Metric[] = ['accuracy', 'estimated_accuracy', 'error_rate'];
+
+function signed(value: number, text: string): string {
+  return value > 0 ? `+${text}` : text;
+}
+
 /** A difference to the control group. Latency compares as a ratio; shares differ by percentage points. */
 export function formatDifference(t: Translate, format: Format, metric: Metric, value: number): string {
-  const sign = value > 0 ? '+' : '';
-  switch (metric) {
-    case 'latency_p95':
-      return `${sign}${format.percent(value)}`;
-    case 'accuracy':
-    case 'estimated_accuracy':
-    case 'error_rate':
-      return t('gate.percentPoints', { amount: `${sign}${format.percent(value, 2)}` });
-    default:
-      return `${sign}${format.score(value)}`;
-  }
+  if (POINTS.includes(metric))
+    return t('gate.percentPoints', { amount: signed(value, format.points(value)) });
+  return signed(value, metric === 'latency_p95' ? format.percent(value) : format.score(value));
+}
+
+/** From one difference to another, with the unit once. */
+export function formatRange(t: Translate, format: Format, metric: Metric, low: number, high: number): string {
+  const from = POINTS.includes(metric)
+    ? signed(low, format.points(low))
+    : formatDifference(t, format, metric, low);
+  return t('gate.range', { low: from, high: formatDifference(t, format, metric, high) });
 }
 
 const HIGHER_IS_BETTER: readonly Metric[] = ['accuracy', 'estimated_accuracy'];

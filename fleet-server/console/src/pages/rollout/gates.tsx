@@ -3,10 +3,11 @@ import { worsening } from '../../api/plan';
 import type { Gate } from '../../api/rollouts';
 import { useI18n } from '../../i18n/i18n';
 import { NONE } from '../../i18n/format';
+import { useServerText } from '../../i18n/server-sentences';
 import { Badge } from '../../ui/badge';
 import { AbsoluteTime } from '../../ui/time';
 import { toneOf, wordOf } from '../../ui/tones';
-import { formatDifference, formatLimit, formatMetric } from './gate-format';
+import { formatDifference, formatLimit, formatMetric, formatRange } from './gate-format';
 import './gates.css';
 
 function SampleText({ gate, side }: { readonly gate: Gate; readonly side: 'candidate' | 'control' }) {
@@ -26,16 +27,16 @@ function Difference({ gate }: { readonly gate: Gate }) {
   const { metric, evidence } = gate;
   if (!evidence?.control) return <span className="muted">{NONE}</span>;
   const { candidate, control, worse } = evidence;
-  const show = (value: number) => formatDifference(t, format, metric, value);
   return (
     <>
-      <span className="gate-value num">{show(worsening(metric, candidate.value, control.value))}</span>
+      <span className="gate-value num">
+        {formatDifference(t, format, metric, worsening(metric, candidate.value, control.value))}
+      </span>
       {worse && (
         <span className="muted small num">
           {t('gate.interval', {
             confidence: format.percent(worse.confidence, 0),
-            low: show(worse.low),
-            high: show(worse.high),
+            range: formatRange(t, format, metric, worse.low, worse.high),
           })}
         </span>
       )}
@@ -60,6 +61,7 @@ function Arithmetic({ gate }: { readonly gate: Gate }) {
 
 function GateCard({ gate }: { readonly gate: Gate }) {
   const { t, format } = useI18n();
+  const server = useServerText();
   const { slice, min_sample: least } = gate.gate;
   return (
     <li className={`gate gate-${gate.verdict}`}>
@@ -105,7 +107,7 @@ function GateCard({ gate }: { readonly gate: Gate }) {
       {gate.evidence && gate.evidence.left_out.length > 0 && (
         <p className="small break">{t('gate.leftOut', { devices: gate.evidence.left_out.join(', ') })}</p>
       )}
-      {gate.because !== '' && <p className="small break">{gate.because}</p>}
+      {gate.because !== '' && <p className="small break">{server.sentence(gate.because)}</p>}
       <Arithmetic gate={gate} />
     </li>
   );
@@ -118,6 +120,7 @@ interface GatesProps {
 
 export function Gates({ gates, notJudged }: GatesProps) {
   const { t } = useI18n();
+  const server = useServerText();
   return (
     <>
       {gates.length === 0 ? (
@@ -130,9 +133,7 @@ export function Gates({ gates, notJudged }: GatesProps) {
         </ul>
       )}
       {notJudged.length > 0 && (
-        <p className="small">
-          {t('gate.notJudged', { gates: notJudged.map((label) => wordOf(t, 'metric', label)).join(', ') })}
-        </p>
+        <p className="small">{t('gate.notJudged', { gates: notJudged.map(server.gate).join(', ') })}</p>
       )}
     </>
   );

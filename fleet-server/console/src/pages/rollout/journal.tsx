@@ -1,13 +1,16 @@
 /** Every transition with number, time, actor and cause; newest first. */
 import { useRolloutJournal } from '../../api/rollouts';
 import { useI18n } from '../../i18n/i18n';
+import { useServerText } from '../../i18n/server-sentences';
 import { Empty, Failure, Skeleton } from '../../ui/states';
 import { RelativeTime } from '../../ui/time';
 import { Pager } from '../../ui/pager';
 import { useUrlState } from '../../ui/url-state';
+import { changeText } from './change-text';
 
 export function Journal({ project, rollout }: { readonly project: string; readonly rollout: string }) {
   const { t, format } = useI18n();
+  const server = useServerText();
   const url = useUrlState();
   const journal = useRolloutJournal(project, rollout, url.get('journal'));
   if (journal.error && !journal.data)
@@ -30,10 +33,10 @@ export function Journal({ project, rollout }: { readonly project: string; readon
               <RelativeTime at={entry.at} />
             </span>
             <span>
-              <span className="strong break">{entry.message}</span>{' '}
+              <span className="strong break">{changeText(t, format, entry)}</span>{' '}
               <span className="muted small break">
-                {entry.actor}
-                {entry.cause !== '' && `: ${entry.cause}`}
+                {server.actor(entry.actor)}
+                {entry.cause !== '' && `: ${server.sentence(entry.cause)}`}
               </span>
             </span>
           </li>

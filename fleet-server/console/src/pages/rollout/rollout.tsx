@@ -4,6 +4,7 @@ import { useRollout, type RolloutDetail } from '../../api/rollouts';
 import { useCan } from '../../api/session';
 import { StackBar } from '../../charts/stack-bar';
 import { useI18n } from '../../i18n/i18n';
+import { useServerText } from '../../i18n/server-sentences';
 import { Badge } from '../../ui/badge';
 import { ButtonAnchor } from '../../ui/button';
 import { Icon } from '../../ui/icons';
@@ -33,18 +34,20 @@ export function interestingStage(rollout: RolloutDetail): number {
 
 function StateNotice({ rollout }: { readonly rollout: RolloutDetail }) {
   const { t } = useI18n();
+  const server = useServerText();
   const why = rollout.reason ?? rollout.waits_for;
   if (why === null) return null;
   const tone = toneOf(rollout.state);
   return (
     <Notice tone={tone === 'idle' ? 'info' : tone} title={wordOf(t, 'rolloutState', rollout.state)}>
-      <p className="break">{why}</p>
+      <p className="break">{server.sentence(why)}</p>
     </Notice>
   );
 }
 
 export default function RolloutPage() {
   const { t } = useI18n();
+  const server = useServerText();
   const { project = '', rollout: id = '' } = useParams();
   const url = useUrlState();
   const can = useCan(project);
@@ -104,7 +107,7 @@ export default function RolloutPage() {
         onChoose={(index) => url.set({ stage: String(index + 1) })}
       />
       <div className="grid-2">
-        <Panel title={`${t('rollout.gates')}: ${stage?.name ?? ''}`}>
+        <Panel title={`${t('rollout.gates')}: ${server.stage(stage?.name ?? '')}`}>
           <Gates gates={stage?.gates ?? []} notJudged={stage?.not_judged ?? []} />
         </Panel>
         <div className="stack">

@@ -3,6 +3,7 @@ import type { RolloutDetail } from '../../api/rollouts';
 import type { Fill } from '../../api/plan';
 import { StackBar } from '../../charts/stack-bar';
 import { useI18n } from '../../i18n/i18n';
+import { useServerText } from '../../i18n/server-sentences';
 import type { Translate } from '../../i18n/types';
 import { Badge } from '../../ui/badge';
 import { RelativeTime } from '../../ui/time';
@@ -30,6 +31,7 @@ interface StageStripProps {
 
 export function StageStrip({ rollout, chosen, onChoose }: StageStripProps) {
   const { t, format } = useI18n();
+  const server = useServerText();
   return (
     <ol className="stages" aria-label={t('rollout.stages')}>
       {rollout.stages.map((stage, index) => {
@@ -44,7 +46,7 @@ export function StageStrip({ rollout, chosen, onChoose }: StageStripProps) {
               onClick={() => onChoose(index)}
             >
               <span className="stage-title">
-                <span className="strong">{`${index + 1}. ${stage.name}`}</span>
+                <span className="strong">{`${index + 1}. ${server.stage(stage.name)}`}</span>
                 <Badge tone={toneOf(stage.state)}>
                   {wordOf(t, 'stageState', shownState(rollout, stage))}
                 </Badge>

@@ -3,6 +3,7 @@ import { Link } from 'react-router';
 import { useRolloutTasks, type RolloutDetail, type RolloutTask } from '../../api/rollouts';
 import { NONE } from '../../i18n/format';
 import { useI18n } from '../../i18n/i18n';
+import { useServerText } from '../../i18n/server-sentences';
 import { Badge } from '../../ui/badge';
 import { Pager } from '../../ui/pager';
 import { Empty } from '../../ui/states';
@@ -13,6 +14,7 @@ import { formatSort, parseSort, useUrlState } from '../../ui/url-state';
 
 export function Tasks({ project, rollout }: { readonly project: string; readonly rollout: RolloutDetail }) {
   const { t, format } = useI18n();
+  const server = useServerText();
   const url = useUrlState();
   const tasks = useRolloutTasks(project, rollout.rollout, url.get('cursor'));
   const columns: readonly Column<RolloutTask>[] = [
@@ -29,7 +31,8 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
     {
       id: 'stage',
       header: t('rollout.stages'),
-      cell: (row) => (row.stage === null ? NONE : (rollout.stages[row.stage]?.name ?? row.stage + 1)),
+      cell: (row) =>
+        row.stage === null ? NONE : server.stage(rollout.stages[row.stage]?.name ?? `stage ${row.stage + 1}`),
       sort: (a, b) => (a.stage ?? Infinity) - (b.stage ?? Infinity),
       isSecondary: true,
     },
@@ -45,7 +48,7 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
       cell: (row) => (
         <span className="break">
           {row.cause !== null && <span>{wordOf(t, 'cause', row.cause)}. </span>}
-          <span className="muted small">{row.why}</span>
+          <span className="muted small">{server.sentence(row.why)}</span>
         </span>
       ),
       isSecondary: true,

@@ -18,7 +18,7 @@ use std::arch::asm;
 #[target_feature(enable = "neon,dotprod")]
 pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
     match sink {
-        Sink::Bytes { finish, data, places } => {
+        Sink::Bytes { finish, data, places, .. } => {
             let (data, at) = (data.as_mut_ptr(), places.at());
             for first in (0..job.columns()).step_by(16) {
                 // SAFETY: there are as many multipliers as columns, and each place has room for the columns.

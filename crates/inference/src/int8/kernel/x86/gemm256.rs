@@ -15,7 +15,7 @@ use std::arch::x86_64::{
 #[target_feature(enable = "avx2")]
 pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
     match sink {
-        Sink::Bytes { finish, data, places } => {
+        Sink::Bytes { finish, data, places, .. } => {
             let (limits, data, at) = (Limits::new(&finish), data.as_mut_ptr(), places.at());
             for first in (0..job.columns()).step_by(16) {
                 // SAFETY: there are as many multipliers as columns, and each place has room for the columns.

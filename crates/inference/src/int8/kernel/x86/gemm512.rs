@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "pointers into rows, weights and outputs, whose bounds `tile::run` asserts")]
 
 use super::super::tile::{Job, Parts, Sink};
-use super::finish512::Finisher;
+use super::finish512::{Adder, Writer};
 use std::arch::x86_64::{
     __m512i, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
     _mm512_setzero_si512, _mm512_storeu_si512,
@@ -15,39 +15,31 @@ use std::arch::x86_64::{
 /// AVX-512 with VNNI; job and sink passed the checks of `tile::run`.
 pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
     // SAFETY: as this function; NR is the number of columns / 16.
-    unsafe { rows(job, sink, 0) }
-}
-
-/// The rows from `first` on.
-///
-/// # Safety
-/// As [`run`].
-pub(super) unsafe fn rows(job: &Job<'_>, sink: Sink<'_>, first: usize) {
-    // SAFETY: NR is the number of columns / 16.
     unsafe {
         match job.columns() {
-            64 => block::<4>(job, sink, first),
-            48 => block::<3>(job, sink, first),
-            32 => block::<2>(job, sink, first),
-            _ => block::<1>(job, sink, first),
+            64 => block::<4>(job, sink),
+            48 => block::<3>(job, sink),
+            32 => block::<2>(job, sink),
+            _ => block::<1>(job, sink),
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, first: usize) {
+unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>) {
     match sink {
-        Sink::Bytes { finish, data, places } => {
-            // SAFETY: there are as many multipliers as columns.
-            let finisher = unsafe { Finisher::<NR>::new(&finish) };
-            let data = data.as_mut_ptr();
-            let at = places.at();
-            // SAFETY: each place has room for a block's columns.
-            let store = |row: usize, sums: &[__m512i; NR]| unsafe {
-                finisher.store(sums, data.add(*at.get_unchecked(row)));
-            };
-            // SAFETY: as this function.
-            unsafe { tiles(job, first, store) }
+        Sink::Bytes { finish, data, places, addend } => {
+            // SAFETY: the sink's columns are the job's.
+            let writer = unsafe { Writer::<NR>::new(&finish, data, places) };
+            // Two copies of the code: the one without an addition has more registers left.
+            if let Some(addend) = addend {
+                let adder = Adder::new(&addend, &finish);
+                // SAFETY: as this function; the sink has each of the job's rows.
+                unsafe { tiles(job, |row, sums| writer.store_sum(&adder, row, sums)) }
+            } else {
+                // SAFETY: as above.
+                unsafe { tiles(job, |row, sums| writer.store(row, sums)) }
+            }
         }
         Sink::Sums(sums) => {
             let data = sums.as_mut_ptr();
@@ -58,7 +50,7 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, first: usize) {
                 }
             };
             // SAFETY: as this function.
-            unsafe { tiles(job, first, store) }
+            unsafe { tiles(job, store) }
         }
     }
 }
@@ -66,8 +58,8 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, first: usize) {
 /// Tiles as high as the registers allow; what is left is divided evenly.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn tiles<const NR: usize>(job: &Job<'_>, first: usize, store: impl Fn(usize, &[__m512i; NR])) {
-    let mut row = first;
+unsafe fn tiles<const NR: usize>(job: &Job<'_>, store: impl Fn(usize, &[__m512i; NR])) {
+    let mut row = 0;
     while row < job.count {
         let left = job.count - row;
         let high = match (NR, left) {
@@ -152,10 +144,12 @@ unsafe fn apart<const MR: usize, const NR: usize>(
     // SAFETY: rows `row..row + MR` have starts, behind which each part is readable; together they have `k` bytes,
     // and the weights `k / 4 * NR` vectors on cache lines.
     unsafe {
-        let starts = parts.starts.at();
         let mut rows = [job.rows.as_ptr(); MR];
         for (i, values) in rows.iter_mut().enumerate() {
-            *values = values.add(*starts.get_unchecked(row + i));
+            *values = values.add(match parts.starts {
+                Some(starts) => *starts.at().get_unchecked(row + i),
+                None => (row + i) * job.stride,
+            });
         }
         let mut weights = job.weights.as_ptr();
         for offset in parts.offsets {

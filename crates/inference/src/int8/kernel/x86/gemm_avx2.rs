@@ -22,7 +22,7 @@ pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8
     #[expect(clippy::cast_ptr_alignment, reason = "work lies on a cache line, as `tile::run` asserts")]
     let work = work.as_mut_ptr().cast::<u16>();
     match sink {
-        Sink::Bytes { finish, data, places } => {
+        Sink::Bytes { finish, data, places, .. } => {
             let (limits, data, at) = (Limits::new(&finish), data.as_mut_ptr(), places.at());
             let store = |row: usize, first: usize, sums: [__m256i; 2]| {
                 // SAFETY: there are as many multipliers as columns, and each place has room for the columns.

@@ -1,0 +1,99 @@
+//! Rates, and slow retrieval against a real socket (attack D4).
+
+use super::origin::{Manner, Origin, SHORT};
+use super::*;
+
+fn content() -> Vec<u8> {
+    (0..100_000_u32).flat_map(u32::to_le_bytes).collect()
+}
+
+/// A blob of a server, where it arrives, and its path there.
+fn blob_of(origin: &Origin) -> (tempfile::TempDir, BlobRef, std::path::PathBuf, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let blob = BlobRef::of(&content(), "x");
+    let path = format!("/blobs/v1/sha256/{}", blob.digest);
+    origin.put(&path, content());
+    let part = folder.path().join("part");
+    (folder, blob, part, path)
+}
+
+#[test]
+fn a_transfer_keeps_below_its_rate_and_none_means_none() {
+    let mut pace = Pace::new(1000);
+    let due: Vec<_> = (0..3).map(|_| pace.due(500)).collect();
+    assert_eq!(due, [500, 1000, 1500].map(|millis| Some(Duration::from_millis(millis))));
+    assert_eq!(Pace::new(0).due(usize::MAX), None);
+}
+
+#[tokio::test]
+async fn d4_a_server_that_drips_is_given_up_and_the_next_try_goes_on_from_there() {
+    let origin = Origin::begin();
+    let (_folder, blob, part, path) = blob_of(&origin);
+    origin.answers([Manner::DripAfter(150_000)]);
+    let given_up = origin.client_with(RATE_WINDOW, SHORT).fetch_blob(&blob, &part).await;
+    assert!(matches!(given_up, Err(FetchError::TooSlow { .. })), "{given_up:?}");
+    let came = fs::read(&part).unwrap();
+    assert!(came.len() >= 150_000 && came.len() < 200_000, "{}", came.len());
+    assert_eq!(came, content()[..came.len()]);
+    // It drips once more, and what came of that stays too.
+    origin.answers([Manner::DripAfter(1000)]);
+    assert!(origin.client_with(RATE_WINDOW, SHORT).fetch_blob(&blob, &part).await.is_err());
+    let more = fs::read(&part).unwrap().len();
+    assert!(more >= came.len() + 1000, "{more}");
+    origin.client().fetch_blob(&blob, &part).await.unwrap();
+    assert_eq!(fs::read(&part).unwrap(), content());
+    assert_eq!(origin.asked(), [(path.clone(), 0), (path.clone(), came.len()), (path, more)]);
+}
+
+#[tokio::test]
+async fn d4_an_answer_whose_head_or_small_body_drips_is_given_up() {
+    let origin = Origin::begin();
+    origin.put("/small", [b'x'; 5000]);
+    for manner in [Manner::DripAll, Manner::DripAfter(10)] {
+        origin.answers([manner]);
+        let given_up = origin.client_with(SHORT, SHORT).get("/small", 10_000).await;
+        assert!(matches!(given_up, Err(FetchError::TooSlow { .. })), "{manner:?}: {given_up:?}");
+    }
+    assert_eq!(origin.client().get("/small", 10_000).await.unwrap().unwrap(), [b'x'; 5000]);
+}
+
+#[tokio::test]
+async fn a_transfer_that_breaks_goes_on_where_it_broke() {
+    let origin = Origin::begin();
+    let (_folder, blob, part, path) = blob_of(&origin);
+    origin.answers([Manner::CutAfter(100_000), Manner::EndAfter(50_000)]);
+    for came in [100_000, 150_000] {
+        let broke = origin.client().fetch_blob(&blob, &part).await;
+        assert!(matches!(broke, Err(FetchError::Network { .. })), "{broke:?}");
+        assert_eq!(fs::read(&part).unwrap(), content()[..came]);
+    }
+    origin.client().fetch_blob(&blob, &part).await.unwrap();
+    assert_eq!(origin.asked(), [(path.clone(), 0), (path.clone(), 100_000), (path, 150_000)]);
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_the_range_or_answers_with_another_one_is_not_mixed_in() {
+    let origin = Origin::begin();
+    let (_folder, blob, part, _) = blob_of(&origin);
+    fs::write(&part, &content()[..70_000]).unwrap();
+    origin.answers([Manner::IgnoreRange]);
+    origin.client().fetch_blob(&blob, &part).await.unwrap();
+    assert_eq!(fs::read(&part).unwrap(), content());
+    fs::write(&part, &content()[..70_000]).unwrap();
+    origin.answers([Manner::OtherRange]);
+    let refused = origin.client().fetch_blob(&blob, &part).await;
+    assert!(matches!(refused, Err(FetchError::Network { .. })), "{refused:?}");
+    origin.asked();
+    origin.client().fetch_blob(&blob, &part).await.unwrap();
+    assert_eq!(origin.asked()[0].1, 0, "it begins again");
+}
+
+#[tokio::test]
+async fn d2_a_blob_longer_than_signed_is_cut_off_and_thrown_away() {
+    let origin = Origin::begin();
+    let (_folder, blob, part, path) = blob_of(&origin);
+    origin.put(path, [content(), vec![0]].concat());
+    let refused = origin.client().fetch_blob(&blob, &part).await;
+    assert!(matches!(refused, Err(FetchError::TooLong { .. })), "{refused:?}");
+    assert!(!part.exists());
+}

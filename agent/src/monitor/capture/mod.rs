@@ -1,0 +1,311 @@
+//! Samples for retraining: which items are kept, and their way to the disk.
+//!
+//! Nothing is looked at, copied or kept without the device's consent and the release's permission. What is chosen goes
+//! to a thread of its own; when that one has too much to do, an item is dropped and counted, and serving never waits.
+//! The samples themselves lie in `store::Samples`; `link` brings them to the server.
+
+mod decide;
+mod draft;
+mod figures;
+mod recent;
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use inference::Tensor;
+use inference::features::Answer;
+use profile::{Observed, Schema};
+use protocol::ModelName;
+use protocol::sample::{MAX_SAMPLE_BYTES, Said, Strategy};
+
+use self::decide::{Draws, Seen};
+use self::draft::{Draft, Reason};
+use self::recent::{Kept, Recent};
+use super::recorder::Request;
+use crate::config;
+use crate::slots::Loaded;
+use crate::store::{Bounds, Put, Samples};
+
+pub(in crate::monitor) use self::draft::{Origin, label_of, said};
+pub use self::figures::{CaptureFigures, Cause};
+
+/// Samples on their way to the disk. Full: dropped and counted.
+const QUEUE: usize = 4;
+
+/// Decides about items and keeps those that are chosen. Share it by `Arc`.
+pub struct Capture {
+    inner: Arc<Inner>,
+    writer: Mutex<Option<SyncSender<Draft>>>,
+}
+
+struct Inner {
+    samples: Samples,
+    state: Mutex<State>,
+}
+
+struct State {
+    rules: Arc<config::Capture>,
+    draws: Draws,
+    recent: Recent,
+    figures: CaptureFigures,
+}
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture").finish_non_exhaustive()
+    }
+}
+
+impl Capture {
+    /// `seed` is a random number of this run. Without consent, what an earlier run has kept is removed.
+    pub fn new(rules: config::Capture, samples: Samples, seed: u64) -> Self {
+        let state = State {
+            rules: Arc::new(rules.clone()),
+            draws: Draws::seeded(seed),
+            recent: Recent::default(),
+            figures: CaptureFigures::default(),
+        };
+        let capture =
+            Self { inner: Arc::new(Inner { samples, state: Mutex::new(state) }), writer: Mutex::new(None) };
+        capture.reconfigure(rules);
+        capture
+    }
+
+    /// Other rules from the next item on. A consent that is withdrawn takes all samples with it that are still here.
+    pub fn reconfigure(&self, rules: config::Capture) {
+        let mut state = self.inner.lock();
+        let is_on = rules.consent;
+        state.rules = Arc::new(rules);
+        if is_on {
+            return;
+        }
+        state.recent.clear();
+        match self.inner.samples.clear() {
+            Ok(count) => state.figures.drop(Cause::Withdrawn, count),
+            Err(error) => tracing::error!(
+                error = crate::chain(&error),
+                "samples without consent could not be removed; they are not sent"
+            ),
+        }
+    }
+
+    /// Whether there is consent now.
+    pub fn is_on(&self) -> bool {
+        self.inner.lock().rules.consent
+    }
+
+    /// The samples that wait for the server.
+    pub fn samples(&self) -> &Samples {
+        &self.inner.samples
+    }
+
+    /// Counts a sample that the server has stored.
+    pub fn count_uploaded(&self) {
+        self.inner.lock().figures.uploaded += 1;
+    }
+
+    /// Counts a sample that is given up.
+    pub fn count_dropped(&self, cause: Cause) {
+        self.inner.lock().figures.drop(cause, 1);
+    }
+
+    /// What was counted so far.
+    pub fn figures(&self) -> CaptureFigures {
+        // First, because it may wait for the disk, and who decides about items must not wait behind it.
+        let (waiting, waiting_bytes) = self.inner.samples.depth();
+        let state = self.inner.lock();
+        CaptureFigures {
+            is_on: state.rules.consent,
+            waiting,
+            waiting_bytes,
+            quota_bytes: state.rules.quota_bytes,
+            ..state.figures.clone()
+        }
+    }
+
+    /// The rules, if items of this release may be kept at all.
+    pub(super) fn rules_for(&self, loaded: &Loaded) -> Option<Arc<config::Capture>> {
+        let is_allowed = loaded.manifest.privacy.may_send_samples;
+        Some(self.inner.lock().rules.clone()).filter(|rules| rules.consent && is_allowed)
+    }
+
+    /// An answer has left: decides about each of its items.
+    pub(super) fn answered(
+        &self,
+        request: &Request<'_>,
+        schema: &Schema,
+        features: &[Vec<Observed<'_>>],
+        answers: &[Answer],
+    ) {
+        let Some(rules) = self.rules_for(request.loaded) else { return };
+        let (manifest, rows) = (&request.loaded.manifest, request.rows());
+        // Where there are not as many answers as items, nobody can say which is whose.
+        let said = |row: usize| match answers.get(row).filter(|_| answers.len() == rows) {
+            Some(answer) => said(manifest, answer),
+            None => Said::default(),
+        };
+        let origin = Origin::new(request.loaded, request.id, request.at, rows);
+        for row in 0..rows {
+            let outside = features.get(row).and_then(|features| schema.outside(features));
+            let confidence = answers.get(row).filter(|_| answers.len() == rows).and_then(confidence);
+            let seen = Seen { confidence, is_outside: outside.is_some() };
+            let Some(strategy) = self.inner.decide(&rules, seen) else { continue };
+            let mut reason = Reason::new(strategy, decide::rate(&rules, strategy).fraction());
+            if strategy == Strategy::OutOfReference {
+                reason.feature = outside.map(protocol::sample::fitting);
+            }
+            self.keep(&rules, &origin, request.inputs, row, said(row), reason);
+        }
+        if rules.contradiction_rate.is_ever() && !request.id.is_empty() {
+            let kept = Kept { origin, inputs: request.inputs.to_vec(), said: (0..rows).map(said).collect() };
+            let labelled = self.inner.lock().recent.remember(kept, rules.recent_bytes);
+            if let Some((kept, truths)) = labelled {
+                self.contradicted(&rules, &kept, truths);
+            }
+        }
+    }
+
+    /// True labels have come; `truths` has one where it is not what was said.
+    pub(super) fn labelled(&self, model: &ModelName, id: &str, truths: Vec<Option<String>>) {
+        let mut state = self.inner.lock();
+        let rules = state.rules.clone();
+        if !rules.consent || truths.iter().all(Option::is_none) {
+            return;
+        }
+        let labelled = state.recent.labelled(model, id, truths);
+        drop(state);
+        if let Some((kept, truths)) = labelled {
+            self.contradicted(&rules, &kept, truths);
+        }
+    }
+
+    fn contradicted(&self, rules: &config::Capture, kept: &Kept, truths: Vec<Option<String>>) {
+        for (row, label) in truths.into_iter().enumerate().filter_map(|(row, truth)| Some((row, truth?))) {
+            let Some(mut reason) = self.later(rules, Strategy::Contradiction) else { continue };
+            reason.label = Some(protocol::sample::fitting(&label));
+            let said = kept.said.get(row).cloned().unwrap_or_default();
+            self.keep(rules, &kept.origin, &kept.inputs, row, said, reason);
+        }
+    }
+
+    /// A candidate beside has said something else about item `row`.
+    pub(super) fn disagreed(
+        &self,
+        rules: &config::Capture,
+        origin: &Origin,
+        inputs: &[Tensor],
+        row: usize,
+        (said, beside): (Said, Said),
+    ) {
+        let Some(mut reason) = self.later(rules, Strategy::Disagreement) else { return };
+        reason.beside = Some(beside);
+        self.keep(rules, origin, inputs, row, said, reason);
+    }
+
+    fn later(&self, rules: &config::Capture, strategy: Strategy) -> Option<Reason> {
+        let rate = decide::rate(rules, strategy);
+        rate.wins(self.inner.lock().draws.next()).then(|| Reason::new(strategy, rate.fraction()))
+    }
+
+    fn keep(
+        &self,
+        rules: &config::Capture,
+        origin: &Origin,
+        inputs: &[Tensor],
+        row: usize,
+        said: Said,
+        reason: Reason,
+    ) {
+        if !self.inner.samples.has_share(reason.strategy, bounds(rules), origin.at) {
+            return self.count_dropped(Cause::Day);
+        }
+        let length: usize = inputs.iter().map(Tensor::binary_len).sum();
+        // Before any copy is made. Of a batch each item has its part.
+        let least = length / origin.rows().max(1);
+        if u64::try_from(least).unwrap_or(u64::MAX) > rules.max_bytes {
+            return self.count_dropped(Cause::TooLarge);
+        }
+        let Some(draft) = Draft::new(origin, inputs, row, said, reason) else { return };
+        if self.writer().try_send(draft).is_err() {
+            self.count_dropped(Cause::Busy);
+        }
+    }
+
+    fn writer(&self) -> SyncSender<Draft> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer
+            .get_or_insert_with(|| {
+                let (sender, receiver) = sync_channel(QUEUE);
+                let inner = self.inner.clone();
+                let thread = std::thread::Builder::new().name("samples".into());
+                if let Err(error) = thread.spawn(move || inner.write_all(&receiver)) {
+                    // The receiver is gone: everything is dropped, and counted as that.
+                    tracing::error!(error = %error, "no thread for samples");
+                }
+                sender
+            })
+            .clone()
+    }
+}
+
+impl Inner {
+    fn decide(&self, rules: &config::Capture, seen: Seen) -> Option<Strategy> {
+        let mut state = self.lock();
+        decide::at_answer(rules, seen, || state.draws.next())
+    }
+
+    fn write_all(&self, drafts: &Receiver<Draft>) {
+        while let Ok(draft) = drafts.recv() {
+            let (head, bytes) = (&draft.head, draft.join());
+            let rules = self.lock().rules.clone();
+            let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            if size > rules.max_bytes.min(MAX_SAMPLE_BYTES) {
+                self.lock().figures.drop(Cause::TooLarge, 1);
+                continue;
+            }
+            if !rules.consent {
+                self.lock().figures.drop(Cause::Withdrawn, 1);
+                continue;
+            }
+            let put = self.samples.put(head.strategy, head.at, &bytes, bounds(&rules));
+            let mut state = self.lock();
+            // Withdrawn while it was being written: it goes with the others.
+            let is_withdrawn = !state.rules.consent;
+            let figures = &mut state.figures;
+            match put {
+                Ok(Put::Kept { displaced }) => {
+                    *figures.taken.entry(head.strategy).or_default() += 1;
+                    figures.drop(Cause::Displaced, displaced);
+                }
+                Ok(Put::DayIsFull) => figures.drop(Cause::Day, 1),
+                Ok(Put::NoRoom) => figures.drop(Cause::NoRoom, 1),
+                Err(error) => {
+                    figures.drop(Cause::Disk, 1);
+                    tracing::warn!(error = crate::chain(&error), "a sample could not be kept");
+                }
+            }
+            if is_withdrawn && let Ok(count) = self.samples.clear() {
+                figures.drop(Cause::Withdrawn, count);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bounds(rules: &config::Capture) -> Bounds {
+    Bounds { quota_bytes: rules.quota_bytes, max_per_day: rules.max_per_day }
+}
+
+/// Probability of the class that was said.
+fn confidence(answer: &Answer) -> Option<f64> {
+    match answer {
+        Answer::Probabilities(probabilities) => probabilities.get(answer.class()?).copied(),
+        Answer::Value(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use std::time::{Duration, Instant};
+
+use protocol::sample::SampleHead;
+
+use super::draft::tests::{inputs, origin};
+use super::*;
+use crate::config::RawConfig;
+
+struct Device {
+    capture: Capture,
+    dir: tempfile::TempDir,
+}
+
+fn rules(flags: &[&str]) -> config::Capture {
+    RawConfig::default().with_flags(flags.iter().copied()).check().unwrap().capture
+}
+
+fn samples(dir: &std::path::Path) -> Samples {
+    Samples::open(dir, &config::Spool::default(), origin("a", 1).at).unwrap()
+}
+
+fn device(flags: &[&str]) -> Device {
+    let dir = tempfile::tempdir().unwrap();
+    let capture = Capture::new(rules(flags), samples(dir.path()), 1);
+    Device { capture, dir }
+}
+
+impl Device {
+    fn rules(&self) -> Arc<config::Capture> {
+        self.capture.inner.lock().rules.clone()
+    }
+
+    fn disagree(&self, id: &str) {
+        let label = |text: &str| Said { label: Some(text.into()), ..Said::default() };
+        self.capture.disagreed(&self.rules(), &origin(id, 1), &inputs(1), 0, (label("a"), label("b")));
+    }
+
+    /// Waits until so many items have been taken or dropped.
+    fn settled(&self, count: u64) -> CaptureFigures {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let figures = self.capture.figures();
+            if figures.taken.values().chain(figures.dropped.values()).sum::<u64>() >= count {
+                return figures;
+            }
+            assert!(Instant::now() < until, "never settled: {figures:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn heads(&self) -> Vec<SampleHead> {
+        let mut heads = Vec::new();
+        while let Some(held) = self.capture.samples().next() {
+            heads.push(SampleHead::split(&self.capture.samples().read(&held).unwrap().unwrap()).unwrap().0);
+            self.capture.samples().remove(&held).unwrap();
+        }
+        heads
+    }
+}
+
+const ON: &str = "capture.consent=true";
+
+#[test]
+fn a_disagreement_is_kept_with_both_answers() {
+    let device = device(&[ON]);
+    device.disagree("q");
+    assert_eq!(device.settled(1).taken, [(Strategy::Disagreement, 1)].into());
+    let [head] = &device.heads()[..] else { panic!("one sample") };
+    let label = |said: &Said| said.label.clone().unwrap();
+    assert_eq!((label(&head.answer), label(head.beside.as_ref().unwrap())), ("a".into(), "b".into()));
+    assert!((head.probability - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_contradicted_item_is_kept_with_its_true_label_whichever_comes_first() {
+    let device = device(&[ON, "capture.contradiction_rate=1"]);
+    let model = origin("a", 1).model;
+    let kept = |id: &str| Kept { origin: origin(id, 2), inputs: inputs(2), said: vec![Said::default(); 2] };
+    assert!(device.capture.inner.lock().recent.remember(kept("a"), 10_000).is_none());
+    device.capture.labelled(&model, "a", vec![None, Some("7".into())]);
+    device.capture.labelled(&model, "b", vec![Some("8".into()), None]);
+    let (kept, truths) = device.capture.inner.lock().recent.remember(kept("b"), 10_000).unwrap();
+    device.capture.contradicted(&device.rules(), &kept, truths);
+    device.capture.labelled(&model, "c", vec![None, None]);
+    device.settled(2);
+    let seen: Vec<_> = device.heads().into_iter().map(|head| (head.id, head.label.unwrap())).collect();
+    assert_eq!(seen, [("a#1".into(), "7".into()), ("b#0".into(), "8".into())]);
+}
+
+#[test]
+fn what_is_not_kept_is_counted_by_its_cause() {
+    let device = device(&[ON, "capture.max_per_day=1", "capture.max_bytes=1024"]);
+    device.disagree("a");
+    device.settled(1);
+    device.disagree("b");
+    let large = vec![Tensor::new("x", vec![1, 2000], inference::Data::Int8(vec![0; 2000])).unwrap()];
+    let reason = Reason::new(Strategy::Random, 1.0);
+    device.capture.keep(&device.rules(), &origin("c", 1), &large, 0, Said::default(), reason);
+    let figures = device.settled(3);
+    assert_eq!(figures.dropped, [(Cause::Day, 1), (Cause::TooLarge, 1)].into());
+    assert_eq!((figures.waiting, figures.taken.len()), (1, 1));
+}
+
+#[test]
+fn a_rate_of_zero_keeps_nothing_and_counts_nothing() {
+    let device = device(&[ON, "capture.disagreement_rate=0"]);
+    device.disagree("a");
+    assert_eq!(device.capture.figures().dropped, [].into());
+}
+
+#[test]
+fn a_withdrawn_consent_takes_what_is_here_with_it() {
+    let device = device(&[ON]);
+    device.disagree("a");
+    device.settled(1);
+    device.capture.reconfigure(rules(&[]));
+    let figures = device.capture.figures();
+    assert_eq!((figures.is_on, figures.waiting, figures.dropped), (false, 0, [(Cause::Withdrawn, 1)].into()));
+    device.capture.labelled(&origin("a", 1).model, "a", vec![Some("b".into())]);
+    assert!(device.capture.inner.lock().recent.labelled(&origin("a", 1).model, "a", vec![]).is_none());
+}
+
+#[test]
+fn a_start_without_consent_removes_what_an_earlier_run_has_kept() {
+    let device = device(&[ON]);
+    device.disagree("a");
+    device.settled(1);
+    let (capture, dir) = (device.capture, device.dir);
+    drop(capture);
+    let capture = Capture::new(rules(&[]), samples(dir.path()), 1);
+    assert_eq!((capture.figures().waiting, samples(dir.path()).depth()), (0, (0, 0)));
+}

@@ -1,0 +1,471 @@
+//! Captured samples beside the spool: one file each until the server has stored it.
+//!
+//! A file appears whole or not at all. The room is bounded: when it is short, the oldest sample of the lowest strategy
+//! goes, and a new one never displaces one of more worth. How many a day has had survives a restart. Where the
+//! spool's records are encrypted at rest, so are the samples.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use protocol::sample::{MAX_SAMPLE_BYTES, Strategy};
+use protocol::telemetry::Kind;
+use protocol::{Digest, UnixMillis};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use super::seal::{OVERHEAD_BYTES, Seal};
+use super::spool::SpoolError;
+use crate::config;
+use crate::durable::{self, DurableError};
+
+const FOLDER: &str = "samples";
+const TODAY: &str = "today";
+const PLAIN: &str = "sample";
+const SEALED: &str = "sealed";
+const DAY_MS: i64 = 24 * 3600 * 1000;
+const MAX_TODAY_BYTES: u64 = 4096;
+
+/// One sample that waits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// Why it was kept; what is worth less goes first.
+    pub strategy: Strategy,
+    /// Its place in time on this device.
+    pub seq: u64,
+    /// SHA-256 of its bytes: its name at the server.
+    pub digest: Digest,
+    is_sealed: bool,
+    file_bytes: u64,
+}
+
+impl Held {
+    fn file(&self) -> String {
+        let end = if self.is_sealed { SEALED } else { PLAIN };
+        format!("{:016x}-{}-{}.{end}", self.seq, self.strategy, self.digest.to_hex())
+    }
+
+    fn parse(name: &str, file_bytes: u64) -> Option<Self> {
+        let (name, end) = name.rsplit_once('.')?;
+        let (seq, rest) = name.split_once('-')?;
+        let (strategy, digest) = rest.split_once('-')?;
+        let held = Self {
+            strategy: strategy.parse().ok()?,
+            seq: u64::from_str_radix(seq, 16).ok()?,
+            digest: digest.parse().ok()?,
+            is_sealed: end == SEALED,
+            file_bytes,
+        };
+        (end == SEALED || end == PLAIN).then_some(held)
+    }
+}
+
+/// What became of a new sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is durable; so many others made room for it.
+    Kept {
+        /// Those that went.
+        displaced: u64,
+    },
+    /// The strategy has had its share of the day.
+    DayIsFull,
+    /// What is here is worth more, or the sample is larger than all of the room.
+    NoRoom,
+}
+
+/// How much the samples may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of all files together.
+    pub quota_bytes: u64,
+    /// Samples of one strategy in one day (UTC).
+    pub max_per_day: u64,
+}
+
+/// What each strategy has kept in one day.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Today {
+    day: i64,
+    kept: BTreeMap<Strategy, u64>,
+}
+
+impl Today {
+    fn kept(&self, strategy: Strategy, day: i64) -> u64 {
+        // A clock that steps back stays in the newest day.
+        if day > self.day { 0 } else { self.kept.get(&strategy).copied().unwrap_or(0) }
+    }
+
+    fn with_one_more(&self, strategy: Strategy, day: i64) -> Self {
+        let mut next = if day > self.day { Self { day, kept: BTreeMap::new() } } else { self.clone() };
+        *next.kept.entry(strategy).or_default() += 1;
+        next
+    }
+}
+
+/// The samples of this device. Cheap to clone; all clones see the same.
+#[derive(Clone)]
+pub struct Samples(Arc<Shared>);
+
+struct Shared {
+    folder: PathBuf,
+    seal: Option<Seal>,
+    seals_new: bool,
+    state: Mutex<State>,
+    added: Notify,
+}
+
+struct State {
+    held: BTreeSet<Held>,
+    next_seq: u64,
+    today: Today,
+}
+
+impl Samples {
+    /// Opens the folder, which the first sample makes; what is not whole is removed.
+    ///
+    /// # Errors
+    /// [`SpoolError::Files`] when the folder can't be used, [`SpoolError::Key`] when the key can't.
+    pub fn open(state_dir: &Path, spool: &config::Spool, now: UnixMillis) -> Result<Self, SpoolError> {
+        let folder = state_dir.join(FOLDER);
+        let seal = Seal::load(spool, state_dir, spool.encrypt)?;
+        let held = scan(&folder).map_err(SpoolError::Files)?;
+        let next_seq = held.iter().map(|held| held.seq + 1).max().unwrap_or(0);
+        let state = State { held, next_seq, today: read_today(&folder, now).map_err(SpoolError::Files)? };
+        let seals_new = spool.encrypt;
+        Ok(Self(Arc::new(Shared { folder, seal, seals_new, state: Mutex::new(state), added: Notify::new() })))
+    }
+
+    /// Whether a strategy may keep another one today, as far as that can be said without waiting for the disk: a look
+    /// before the work of making it.
+    pub fn has_share(&self, strategy: Strategy, bounds: Bounds, at: UnixMillis) -> bool {
+        let Ok(state) = self.0.state.try_lock() else { return true };
+        state.today.kept(strategy, day_of(at)) < bounds.max_per_day
+    }
+
+    /// Keeps a sample. It is durable when this returns [`Put::Kept`]. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`DurableError`]; the sample is not kept then.
+    pub fn put(
+        &self,
+        strategy: Strategy,
+        at: UnixMillis,
+        bytes: &[u8],
+        bounds: Bounds,
+    ) -> Result<Put, DurableError> {
+        let mut state = self.lock();
+        let day = day_of(at);
+        if state.today.kept(strategy, day) >= bounds.max_per_day {
+            return Ok(Put::DayIsFull);
+        }
+        let overhead = if self.0.seals_new { OVERHEAD_BYTES as u64 } else { 0 };
+        let file_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_add(overhead);
+        let Some(victims) = room_for(&state.held, strategy, file_bytes, bounds.quota_bytes) else {
+            return Ok(Put::NoRoom);
+        };
+        let displaced = u64::try_from(victims.len()).unwrap_or(u64::MAX);
+        if !self.0.folder.exists() {
+            durable::make_dir(&self.0.folder)?;
+        }
+        for victim in victims {
+            self.forget(&mut state, &victim)?;
+        }
+        // Counted first: after a power cut in between the day has one less to give, never one more.
+        let today = state.today.with_one_more(strategy, day);
+        self.write_today(&today)?;
+        state.today = today;
+        let digest = Digest::from_bytes(Sha256::digest(bytes).into());
+        let held = Held { strategy, seq: state.next_seq, digest, is_sealed: self.0.seals_new, file_bytes };
+        let path = self.0.folder.join(held.file());
+        match self.sealed(&held, bytes)? {
+            Some(sealed) => durable::write_atomic(&path, &sealed)?,
+            None => durable::write_atomic(&path, bytes)?,
+        }
+        state.next_seq += 1;
+        state.held.insert(held);
+        drop(state);
+        self.0.added.notify_one();
+        Ok(Put::Kept { displaced })
+    }
+
+    /// The sample to send next: of the highest worth, the oldest.
+    pub fn next(&self) -> Option<Held> {
+        let state = self.lock();
+        let best = state.held.last()?.strategy;
+        state.held.iter().find(|held| held.strategy == best).cloned()
+    }
+
+    /// Waits until a sample was kept since the last time that somebody waited.
+    pub async fn added(&self) {
+        self.0.added.notified().await;
+    }
+
+    /// The bytes of a sample; none when they are not what was kept: damaged, or sealed with another key.
+    ///
+    /// # Errors
+    /// [`DurableError`] when the disk gives nothing.
+    pub fn read(&self, held: &Held) -> Result<Option<Vec<u8>>, DurableError> {
+        let max = MAX_SAMPLE_BYTES + OVERHEAD_BYTES as u64;
+        let Some(bytes) = durable::read_bounded(&self.0.folder.join(held.file()), max)? else {
+            return Ok(None);
+        };
+        let plain = if held.is_sealed {
+            self.0.seal.as_ref().and_then(|seal| seal.open(held.seq, Kind::Sample, &bytes))
+        } else {
+            Some(bytes)
+        };
+        Ok(plain.filter(|bytes| Digest::from_bytes(Sha256::digest(bytes).into()) == held.digest))
+    }
+
+    /// Removes a sample.
+    ///
+    /// # Errors
+    /// [`DurableError`]; it is still here then.
+    pub fn remove(&self, held: &Held) -> Result<(), DurableError> {
+        self.forget(&mut self.lock(), held)
+    }
+
+    /// Removes all samples; returns how many there were.
+    ///
+    /// # Errors
+    /// [`DurableError`]; the rest is still here then.
+    pub fn clear(&self) -> Result<u64, DurableError> {
+        let mut state = self.lock();
+        let all: Vec<Held> = state.held.iter().cloned().collect();
+        all.iter().try_for_each(|held| self.forget(&mut state, held))?;
+        Ok(u64::try_from(all.len()).unwrap_or(u64::MAX))
+    }
+
+    /// How many wait, and their bytes on disk.
+    pub fn depth(&self) -> (u64, u64) {
+        let state = self.lock();
+        (u64::try_from(state.held.len()).unwrap_or(u64::MAX), total(&state.held))
+    }
+
+    fn sealed(&self, held: &Held, bytes: &[u8]) -> Result<Option<Vec<u8>>, DurableError> {
+        let Some(seal) = self.0.seal.as_ref().filter(|_| held.is_sealed) else { return Ok(None) };
+        let no_randomness = || DurableError::Io {
+            operation: "seal",
+            path: self.0.folder.join(held.file()),
+            source: std::io::Error::other("the system has no randomness"),
+        };
+        seal.seal(held.seq, Kind::Sample, bytes).map(Some).ok_or_else(no_randomness)
+    }
+
+    fn forget(&self, state: &mut State, held: &Held) -> Result<(), DurableError> {
+        let path = self.0.folder.join(held.file());
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(DurableError::Io { operation: "remove", path, source })
+            }
+            _ => {
+                state.held.remove(held);
+                Ok(())
+            }
+        }
+    }
+
+    fn write_today(&self, today: &Today) -> Result<(), DurableError> {
+        let path = self.0.folder.join(TODAY);
+        let text = serde_json::to_vec(today).unwrap_or_default();
+        durable::write_atomic(&path, &text)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those that must go for a new one; none when it has to stay out. The set's order is that of worth and age.
+fn room_for(held: &BTreeSet<Held>, strategy: Strategy, bytes: u64, quota_bytes: u64) -> Option<Vec<Held>> {
+    let mut over = total(held).saturating_add(bytes).saturating_sub(quota_bytes);
+    let mut victims = Vec::new();
+    for one in held.iter().take_while(|one| one.strategy <= strategy) {
+        if over == 0 {
+            break;
+        }
+        over = over.saturating_sub(one.file_bytes);
+        victims.push(one.clone());
+    }
+    (over == 0).then_some(victims)
+}
+
+fn total(held: &BTreeSet<Held>) -> u64 {
+    held.iter().map(|held| held.file_bytes).sum()
+}
+
+fn day_of(at: UnixMillis) -> i64 {
+    at.0.div_euclid(DAY_MS)
+}
+
+/// What is whole; the rest are leftovers of a power cut and go.
+fn scan(folder: &Path) -> Result<BTreeSet<Held>, DurableError> {
+    let failed = |operation| move |source| DurableError::Io { operation, path: folder.to_owned(), source };
+    let mut held = BTreeSet::new();
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(held),
+        entries => entries.map_err(failed("list"))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed("list"))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let file_bytes = entry.metadata().map_err(failed("look into"))?.len();
+        match Held::parse(&name, file_bytes) {
+            Some(one) => drop(held.insert(one)),
+            None if name == TODAY => {}
+            None => fs::remove_file(entry.path()).map_err(failed("clear"))?,
+        }
+    }
+    Ok(held)
+}
+
+/// What today has had. Where that can't be known, today has had its share.
+fn read_today(folder: &Path, now: UnixMillis) -> Result<Today, DurableError> {
+    let Some(text) = durable::read_bounded(&folder.join(TODAY), MAX_TODAY_BYTES)? else {
+        return Ok(Today { day: day_of(now), kept: BTreeMap::new() });
+    };
+    Ok(serde_json::from_slice(&text).unwrap_or_else(|_| {
+        tracing::warn!("the count of today's samples is damaged; none are kept until tomorrow");
+        Today { day: day_of(now), kept: Strategy::ALL.map(|strategy| (strategy, u64::MAX / 2)).into() }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+    const BOUNDS: Bounds = Bounds { quota_bytes: 100, max_per_day: 10 };
+
+    fn open(dir: &Path) -> Samples {
+        Samples::open(dir, &config::Spool::default(), NOW).unwrap()
+    }
+
+    fn put(samples: &Samples, strategy: Strategy, bytes: &[u8]) -> Put {
+        samples.put(strategy, NOW, bytes, BOUNDS).unwrap()
+    }
+
+    fn kept(samples: &Samples) -> Vec<(Strategy, u64)> {
+        samples.lock().held.iter().map(|held| (held.strategy, held.seq)).collect()
+    }
+
+    #[test]
+    fn what_was_kept_is_there_after_a_restart_and_leaves_by_worth_then_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = open(dir.path());
+        for (strategy, byte) in
+            [(Strategy::Random, 1), (Strategy::Contradiction, 2), (Strategy::Contradiction, 3)]
+        {
+            assert_eq!(put(&samples, strategy, &[byte; 20]), Put::Kept { displaced: 0 });
+        }
+        drop(samples);
+        let samples = open(dir.path());
+        let mut sent = Vec::new();
+        while let Some(held) = samples.next() {
+            sent.push(samples.read(&held).unwrap().unwrap()[0]);
+            samples.remove(&held).unwrap();
+        }
+        assert_eq!(sent, [2, 3, 1]);
+        assert_eq!(samples.depth(), (0, 0));
+    }
+
+    #[test]
+    fn the_oldest_of_the_lowest_worth_makes_room_and_nothing_of_more_worth_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = open(dir.path());
+        for (byte, strategy) in
+            [Strategy::Uncertainty, Strategy::Random, Strategy::Random, Strategy::Disagreement]
+                .iter()
+                .enumerate()
+        {
+            put(&samples, *strategy, &[u8::try_from(byte).unwrap(); 25]);
+        }
+        assert_eq!(put(&samples, Strategy::Uncertainty, &[9; 40]), Put::Kept { displaced: 2 });
+        assert_eq!(
+            kept(&samples),
+            [(Strategy::Uncertainty, 0), (Strategy::Uncertainty, 4), (Strategy::Disagreement, 3)]
+        );
+        assert_eq!(put(&samples, Strategy::Random, &[8; 20]), Put::NoRoom, "all that is here is worth more");
+        assert_eq!(
+            put(&samples, Strategy::Uncertainty, &[7; 90]),
+            Put::NoRoom,
+            "one of more worth would have to go"
+        );
+        assert_eq!(
+            put(&samples, Strategy::Contradiction, &[6; 101]),
+            Put::NoRoom,
+            "larger than all of the room"
+        );
+        assert_eq!(samples.depth(), (3, 90), "a refused one displaces nothing");
+    }
+
+    #[test]
+    fn a_day_gives_each_strategy_its_share_and_a_restart_gives_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = Bounds { quota_bytes: 10_000, max_per_day: 2 };
+        let put = |samples: &Samples, at, byte| samples.put(Strategy::Random, at, &[byte], bounds).unwrap();
+        let samples = open(dir.path());
+        assert!(put(&samples, NOW, 1) == put(&samples, NOW, 2));
+        assert_eq!(put(&samples, NOW, 3), Put::DayIsFull);
+        assert!(!samples.has_share(Strategy::Random, bounds, NOW));
+        assert!(samples.has_share(Strategy::Uncertainty, bounds, NOW));
+        let samples = open(dir.path());
+        assert_eq!(put(&samples, NOW, 4), Put::DayIsFull);
+        assert_eq!(put(&samples, NOW.plus_millis(-2 * DAY_MS), 4), Put::DayIsFull, "a clock that steps back");
+        assert_eq!(put(&samples, NOW.plus_millis(DAY_MS), 4), Put::Kept { displaced: 0 });
+        fs::write(dir.path().join(FOLDER).join(TODAY), b"{").unwrap();
+        assert!(
+            !open(dir.path()).has_share(Strategy::Random, bounds, NOW),
+            "what can't be read gives nothing"
+        );
+    }
+
+    #[test]
+    fn leftovers_of_a_power_cut_go_and_a_damaged_sample_is_never_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = open(dir.path());
+        put(&samples, Strategy::Random, b"whole");
+        let held = samples.next().unwrap();
+        let folder = dir.path().join(FOLDER);
+        fs::write(folder.join("0000000000000001-random.tmp"), b"half").unwrap();
+        let samples = open(dir.path());
+        assert_eq!(
+            (samples.depth().0, fs::read_dir(&folder).unwrap().count()),
+            (1, 2),
+            "the sample and the day"
+        );
+        fs::write(folder.join(held.file()), b"whale").unwrap();
+        assert_eq!(samples.read(&held).unwrap(), None);
+    }
+
+    #[test]
+    fn samples_are_sealed_where_the_spool_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = config::Spool { encrypt: true, ..config::Spool::default() };
+        let samples = Samples::open(dir.path(), &spool, NOW).unwrap();
+        put(&samples, Strategy::Random, b"a face at the door");
+        let held = samples.next().unwrap();
+        let stored = fs::read(dir.path().join(FOLDER).join(held.file())).unwrap();
+        assert!(!stored.windows(4).any(|four| four == b"face"));
+        let plain = open(dir.path());
+        assert_eq!(
+            plain.read(&plain.next().unwrap()).unwrap().unwrap(),
+            b"a face at the door",
+            "the key is still here"
+        );
+        assert_eq!(plain.depth().1, u64::try_from(stored.len()).unwrap());
+    }
+
+    #[test]
+    fn clearing_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = open(dir.path());
+        put(&samples, Strategy::Random, b"a");
+        put(&samples, Strategy::Random, b"b");
+        assert_eq!((samples.clear().unwrap(), samples.next()), (2, None));
+        assert_eq!(open(dir.path()).depth(), (0, 0));
+    }
+}
