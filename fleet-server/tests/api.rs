@@ -9,8 +9,8 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode, header};
 use flotilla_server::bus::ChangeKind;
 use flotilla_server::domain::users::{self, UserError};
-use flotilla_server::store::{devices, history};
-use protocol::{DeviceId, ProjectId, UnixMillis};
+use flotilla_server::store::{devices, history, releases};
+use protocol::{Counter, DeviceId, Digest, ModelName, ProjectId, UnixMillis, Version};
 use serde_json::{Value, json};
 use support::{As, NOW, TestServer};
 
@@ -29,6 +29,22 @@ async fn add_device(server: &TestServer, name: &str) {
     let mut tx = server.running.state.store.begin().await.unwrap();
     devices::insert(&mut tx, &new).await.unwrap();
     history::note(&mut tx, &new.project, &new.device, NOW, "enrolled", "by token").await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn add_release(server: &TestServer, model: &str, version: &str) {
+    let release = releases::Release {
+        model: ModelName::new(model).unwrap(),
+        version: Version::new(version).unwrap(),
+        digest: Digest::from_bytes([1; 32]),
+        counter: Counter(1),
+        manifest: b"{}".to_vec(),
+        state: releases::ReleaseState::Published,
+        published_at: NOW,
+        published_by: "test".into(),
+    };
+    let mut tx = server.running.state.store.begin().await.unwrap();
+    releases::insert(&mut tx, &ProjectId::new("default").unwrap(), &release).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -217,6 +233,35 @@ async fn devices_are_listed_labelled_and_decommissioned() {
     assert_eq!(server.get(&admin, &path).await.json["decommissioned_at"], "2026-09-21T14:13:20.000Z");
     let overview = server.get(&admin, &format!("{DEFAULT}/overview")).await;
     assert_eq!(overview.json["devices"], json!({"total": 2, "online": 0, "offline": 2, "with_problems": 0}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_misspelt_model_is_no_empty_answer() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    add_device(&server, "cam-1").await;
+    let unknown = [
+        ("models/digts/drift", "There is no such model."),
+        ("models/digts/drift/devices", "There is no such model."),
+        ("models/digts/drift/distribution?feature=level", "There is no such model."),
+        ("devices?model=digts", "There is no such model."),
+        ("devices?model=digts&version=1.0.0", "There is no such model."),
+        ("devices?version=9.9.9", "There is no such release."),
+    ];
+    for (path, message) in unknown {
+        let answer = server.get(&admin, &format!("{DEFAULT}/{path}")).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}: {}", answer.text);
+        assert_eq!(answer.json["error"]["message"], message, "{path}");
+    }
+    add_release(&server, "digits", "1.0.0").await;
+    for path in ["models/digits/drift/devices", "devices?model=digits&version=1.0.0", "devices?version=1.0.0"]
+    {
+        let answer = server.get(&admin, &format!("{DEFAULT}/{path}")).await;
+        assert_eq!((answer.status, &answer.json["items"]), (StatusCode::OK, &json!([])), "{path}");
+    }
+    let other = server.get(&admin, &format!("{DEFAULT}/devices?model=digits&version=2.0.0")).await;
+    assert_eq!(other.json["error"]["message"], "There is no such release.");
     server.stop().await;
 }
 

@@ -109,7 +109,7 @@ pub(crate) struct Create {
     /// What a failed gate leads to.
     #[arg(long, value_parser = ["pause", "abort", "roll_back_stage", "roll_back_all"])]
     on_failure: Option<String>,
-    /// The rest of the plan as JSON; docs/openapi.json names its fields.
+    /// The rest of the plan as JSON; docs/ROLLOUTS.md lists its fields with types, units and defaults.
     #[arg(long)]
     plan: Option<PathBuf>,
     /// Only say which devices, when, and what would block.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::StatusCode;
 use protocol::message::{Command, CommandAction};
-use protocol::{ModelName, Version};
+use protocol::{ModelName, ProjectId, Version};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -20,7 +20,7 @@ use crate::bus::ChangeKind;
 use crate::domain::audit::{self, Change};
 use crate::domain::why;
 use crate::ids::ordered_id;
-use crate::store::{Conn, Window, devices, history, rollouts, tasks};
+use crate::store::{Conn, Window, devices, history, releases, rollouts, tasks};
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
@@ -143,8 +143,31 @@ async fn list(
         model: query.model,
         version: query.version,
     };
-    let page = devices::list(&mut *state.store.read().await?, &scope.project, &filter, &window).await?;
+    let mut conn = state.store.read().await?;
+    let page = devices::list(&mut conn, &scope.project, &filter, &window).await?;
+    if page.total == 0 {
+        refuse_unknown(&mut conn, &scope.project, &filter).await?;
+    }
+    drop(conn);
     Ok(Json(List::page(page, window.limit, |d| d.device.to_string(), |d| DeviceSummary::from(&d))))
+}
+
+/// "No device" is an answer only about what there is: a model or release that was never published is named.
+async fn refuse_unknown(conn: &mut Conn, project: &ProjectId, filter: &devices::Filter) -> ApiResult<()> {
+    let models = match &filter.model {
+        Some(model) => releases::model(conn, project, model).await?.into_iter().collect(),
+        None => releases::models(conn, project).await?,
+    };
+    if filter.model.is_some() && models.is_empty() {
+        return Err(ApiError::not_found("model"));
+    }
+    let Some(version) = &filter.version else { return Ok(()) };
+    for known in models {
+        if releases::get(conn, project, &known.model, version).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(ApiError::not_found("release"))
 }
 
 /// One device.

@@ -37,6 +37,7 @@ pub mod sample_uploads;
 pub mod samples;
 pub mod session;
 pub mod stream;
+pub mod stream_places;
 pub mod tokens;
 pub mod types;
 pub mod users;
