@@ -9,6 +9,7 @@ pub mod ids;
 pub mod message;
 pub mod report;
 pub mod telemetry;
+pub mod text;
 pub mod time;
 pub mod topic;
 

@@ -137,7 +137,7 @@ pub struct Retention {
     pub audit: Duration,
 }
 
-/// Bounds on requests of the REST port.
+/// Bounds on what others may ask for.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// `json_bytes`: largest JSON body; default 4 MiB. Stops memory exhaustion by one request.
@@ -146,6 +146,9 @@ pub struct Limits {
     pub request: Duration,
     /// `streams`: live streams at once; default 256.
     pub streams: usize,
+    /// `device_bytes_per_hour`: telemetry of a device that is stored in an hour; default 256 MiB, four full spools.
+    /// Stops one device from filling the disk.
+    pub device_bytes_per_hour: u64,
 }
 
 /// How log lines look.
@@ -207,6 +210,11 @@ impl Config {
                 json_bytes: reader.value("limits.json_bytes", 4 << 20, "a number of bytes"),
                 request: reader.seconds("limits.request_s", Duration::from_mins(1)),
                 streams: reader.value("limits.streams", 256, "a number"),
+                device_bytes_per_hour: reader.value(
+                    "limits.device_bytes_per_hour",
+                    256 << 20,
+                    "a number of bytes",
+                ),
             },
             log: Log::read(reader),
             shutdown: reader.seconds("shutdown_s", Duration::from_secs(10)),

@@ -50,11 +50,32 @@ impl StoreError {
         let Self::Query { source, .. } = self else { return false };
         match source {
             sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => true,
-            // SQLite busy and locked; PostgreSQL serialisation failure and deadlock.
-            sqlx::Error::Database(e) => {
-                matches!(e.code().as_deref(), Some("5" | "6" | "517" | "40001" | "40P01"))
-            }
+            sqlx::Error::Database(e) => e.code().is_some_and(|code| match sqlite_code(&code) {
+                // Busy, locked, input/output error, disk full.
+                Some(code) => matches!(code, 5 | 6 | 10 | 13),
+                // Serialisation failure and deadlock, connection lost, resources short, shutdown.
+                None => {
+                    matches!(&*code, "40001" | "40P01")
+                        || ["08", "53", "57P"].iter().any(|class| code.starts_with(class))
+                }
+            }),
             _ => false,
+        }
+    }
+
+    /// Whether it is the value that the database refuses, for good: the same statement with another value goes through.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Query { source: sqlx::Error::Encode(_), .. } => true,
+            Self::Query { source: sqlx::Error::Database(e), .. } => {
+                e.code().is_some_and(|code| match sqlite_code(&code) {
+                    // Too big, constraint, mismatch of types.
+                    Some(code) => matches!(code, 18..=20),
+                    // Unfit data, constraint, a bound of the program.
+                    None => ["22", "23", "54"].iter().any(|class| code.starts_with(class)),
+                })
+            }
+            Self::Open { .. } | Self::Migrate(_) | Self::Query { .. } | Self::Corrupt { .. } => false,
         }
     }
 
@@ -62,6 +83,11 @@ impl StoreError {
         let Self::Query { source, .. } = self else { return None };
         source.as_database_error()
     }
+}
+
+/// SQLite's primary result code, which is the low byte of an extended one. PostgreSQL's codes have five characters.
+fn sqlite_code(code: &str) -> Option<u32> {
+    (code.len() < 5).then(|| code.parse::<u32>().ok()).flatten().map(|code| code & 0xff)
 }
 
 /// Names the operation that a database error belongs to.

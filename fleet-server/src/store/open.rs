@@ -12,12 +12,20 @@ use super::error::During;
 use super::{Conn, StoreError};
 
 /// Schema steps, in order: number, name, SQL for SQLite, SQL for PostgreSQL.
-const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
-    1,
-    "init",
-    include_str!("../../migrations/sqlite/0001_init.sql"),
-    include_str!("../../migrations/postgres/0001_init.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
+    (
+        1,
+        "init",
+        include_str!("../../migrations/sqlite/0001_init.sql"),
+        include_str!("../../migrations/postgres/0001_init.sql"),
+    ),
+    (
+        3,
+        "quarantine",
+        include_str!("../../migrations/sqlite/0003_quarantine.sql"),
+        include_str!("../../migrations/postgres/0003_quarantine.sql"),
+    ),
+];
 
 /// SQLite: readers never wait for the writer, and a commit survives a power cut.
 const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
@@ -118,6 +126,34 @@ impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         self.0.commit().await.during("commit")
     }
+}
+
+/// Marks a point in the transaction that [`undo`] goes back to. Ended by [`undo`] or [`keep`].
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn mark(conn: &mut Conn) -> Result<(), StoreError> {
+    sqlx::query("SAVEPOINT mark").execute(conn).await.during("mark a point in a transaction")?;
+    Ok(())
+}
+
+/// Takes back what happened since [`mark`]; what was done before stays, also on PostgreSQL, where a failed statement
+/// otherwise voids the whole transaction.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn undo(conn: &mut Conn) -> Result<(), StoreError> {
+    sqlx::query("ROLLBACK TO SAVEPOINT mark").execute(&mut *conn).await.during("undo to the mark")?;
+    keep(conn).await
+}
+
+/// Keeps what happened since [`mark`].
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn keep(conn: &mut Conn) -> Result<(), StoreError> {
+    sqlx::query("RELEASE SAVEPOINT mark").execute(conn).await.during("forget the mark")?;
+    Ok(())
 }
 
 impl Deref for Tx {
