@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::{Context, rollout_gate};
-use crate::output::{facts, items, table, text};
+use crate::output::{facts, items, shown, table, text};
 
 /// States that nothing follows.
 const ENDED: [&str; 6] = ["completed", "aborted", "rolled_back", "superseded", "invalidated", "denied"];
@@ -221,7 +221,7 @@ async fn watch(context: &Context, rollout: &str, timeout_s: Option<u64>) -> Resu
         let now = context.client.get(&path(rollout, "")).await?;
         let line = progress(&now);
         if line != said {
-            eprintln!("{line}");
+            eprintln!("{}", shown(&line));
             said = line;
         }
         if ENDED.contains(&text(&now, "/state").as_str()) {

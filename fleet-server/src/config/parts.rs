@@ -152,7 +152,7 @@ pub struct Retention {
     pub audit: Duration,
 }
 
-/// Bounds on requests of the REST port.
+/// Bounds on what others may ask for.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// `json_bytes`: largest JSON body; default 4 MiB. Stops memory exhaustion by one request.
@@ -165,6 +165,9 @@ pub struct Limits {
     pub streams_per_user: usize,
     /// `stream_check_s`: how often a live stream looks whether its reader may still read; default 15.
     pub stream_check: Duration,
+    /// `device_bytes_per_hour`: telemetry of a device that is stored in an hour; default 256 MiB, four full spools.
+    /// Stops one device from filling the disk.
+    pub device_bytes_per_hour: u64,
 }
 
 /// How log lines look.
@@ -232,6 +235,11 @@ impl Config {
                 streams: reader.value("limits.streams", 256, "a number"),
                 streams_per_user: reader.value("limits.streams_per_user", 16, "a number"),
                 stream_check: stream_check(reader),
+                device_bytes_per_hour: reader.value(
+                    "limits.device_bytes_per_hour",
+                    256 << 20,
+                    "a number of bytes",
+                ),
             },
             log: Log::read(reader),
             shutdown: reader.seconds("shutdown_s", Duration::from_secs(10)),

@@ -68,6 +68,22 @@ impl StoreError {
         }
     }
 
+    /// Whether it is the value that the database refuses, for good: the same statement with another value goes through.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Query { source: sqlx::Error::Encode(_), .. } => true,
+            Self::Query { source: sqlx::Error::Database(e), .. } => {
+                e.code().is_some_and(|code| match sqlite_code(&code) {
+                    // Too big, constraint, mismatch of types.
+                    Some(code) => matches!(code, 18..=20),
+                    // Unfit data, constraint, a bound of the program.
+                    None => ["22", "23", "54"].iter().any(|class| code.starts_with(class)),
+                })
+            }
+            Self::Open { .. } | Self::Migrate(_) | Self::Query { .. } | Self::Corrupt { .. } => false,
+        }
+    }
+
     fn database_error(&self) -> Option<&dyn sqlx::error::DatabaseError> {
         let Self::Query { source, .. } = self else { return None };
         source.as_database_error()
