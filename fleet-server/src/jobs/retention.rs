@@ -34,7 +34,10 @@ async fn tick(state: &AppState) -> Result<(), TaskError> {
     tx.commit().await?;
     let samples = samples::delete_old(state).await?;
     if panes + resources + events + quarantine + logs + drift + audit + samples > 0 {
-        info!(panes, resources, events, quarantine, logs, drift, audit, samples, "retention deleted old rows");
+        info!(
+            panes,
+            resources, events, quarantine, logs, drift, audit, samples, "retention deleted old rows"
+        );
     }
     Ok(())
 }
