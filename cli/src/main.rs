@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         // Whoever read our output has read enough, as `head` does.
         Err(error) if output::is_closed(&error) => exit::Code::Ok.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", output::shown(&format!("{error:#}")));
             exit::code_of(&error).into()
         }
     }

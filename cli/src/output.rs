@@ -1,9 +1,12 @@
-//! Results for people and for programs.
+//! Results for people and for programs. Devices and other people wrote parts of what is printed: no character
+//! that a terminal obeys gets through, neither into tables nor into JSON.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result, ensure};
 use comfy_table::{ContentArrangement, Table, presets};
+use protocol::text::{REPLACEMENT, is_acting, one_line};
 use serde_json::Value;
 
 /// How results are printed.
@@ -22,8 +25,8 @@ impl Format {
     /// When stdout can't be written, e.g. a closed pipe.
     pub(crate) fn print(self, value: &Value, human: impl FnOnce(&Value) -> String) -> Result<()> {
         let text = match self {
-            Self::Json => serde_json::to_string_pretty(value)?,
-            Self::Human => human(value),
+            Self::Json => escaped(&serde_json::to_string_pretty(value)?),
+            Self::Human => shown(&human(value)),
         };
         print(text.trim_end().as_bytes())
     }
@@ -36,6 +39,30 @@ impl Format {
 pub(crate) fn print(text: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text).and_then(|()| stdout.write_all(b"\n")).context("cannot write the result")
+}
+
+/// Lines of text fit for a terminal: what it would obey is replaced, but for line ends and tabs.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().map(|c| if !matches!(c, '\n' | '\t') && is_acting(c) { REPLACEMENT } else { c }).collect()
+}
+
+/// JSON with the escapes that its writer leaves out; it says the same.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_acting(c) {
+            // Every acting character takes four digits.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// One cell or value: it can't pretend to be a line of its own.
+fn cell(text: &str) -> String {
+    one_line(text, usize::MAX)
 }
 
 /// Asks on the terminal whether to go on with what can't be undone; `warning` says what that is.
@@ -68,7 +95,7 @@ pub(crate) fn table(headings: &[&str], rows: Vec<Vec<String>>, empty: &str) -> S
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     }
     table.set_header(headings.iter().copied());
-    table.add_rows(rows);
+    table.add_rows(rows.into_iter().map(|row| row.iter().map(|text| cell(text)).collect::<Vec<_>>()));
     table.trim_fmt()
 }
 
@@ -76,14 +103,14 @@ pub(crate) fn table(headings: &[&str], rows: Vec<Vec<String>>, empty: &str) -> S
 pub(crate) fn facts(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = pairs.iter().filter(|(_, value)| !value.is_empty());
-    lines.map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n") + "\n"
+    lines.map(|(name, value)| format!("{name:width$}  {}", cell(value))).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// The text at a JSON pointer: strings bare, `-` for nothing.
 pub(crate) fn text(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         None | Some(Value::Null) => "-".into(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => cell(text),
         Some(other) => other.to_string(),
     }
 }
@@ -118,6 +145,28 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(5 << 30), "5.0 GiB");
+    }
+
+    /// Clears the screen, names the window, writes over the line, turns the writing, starts a forged line.
+    const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;pwned\u{7}\rall is well\u{202e}gnp.exe\u{9b}32m\nforged";
+
+    #[test]
+    fn no_text_of_others_moves_the_terminal() {
+        let value = serde_json::json!({ "detail": HOSTILE });
+        let rows = vec![vec![HOSTILE.to_owned()]];
+        let tidy = |text: &str| {
+            assert!(!text.chars().any(|c| c != '\n' && is_acting(c)), "{text:?}");
+            assert!(!text.lines().any(|line| line.starts_with("forged")), "{text:?}");
+        };
+        for text in [text(&value, "/detail"), table(&["what"], rows, ""), facts(&[("what", HOSTILE.into())])]
+        {
+            tidy(&text);
+            assert!(text.contains("gnp.exe"));
+        }
+        assert_eq!(shown("a\nb\u{1b}[2J\tc"), "a\nb\u{fffd}[2J\tc");
+        let json = escaped(&serde_json::to_string_pretty(&value).unwrap());
+        tidy(&json);
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
     }
 
     #[test]

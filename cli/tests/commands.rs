@@ -184,6 +184,9 @@ fn wrong_golden_answers_and_broken_models_are_named() {
     std::fs::copy(digits().join("1.0.0/golden.json"), folder.join("golden.json")).unwrap();
     let (_, said) = fail(home.path(), &["release", "build", &spec, "--out", &out]);
     assert!(said.contains("variant f16 can't be loaded"), "{said}");
+    std::fs::write(folder.join("reference.json"), b"{}").unwrap();
+    let (_, said) = fail(home.path(), &["release", "build", &spec, "--out", &out]);
+    assert!(said.contains("reference profile is not acceptable"), "{said}");
     assert!(!Path::new(&out).join("manifest.json").exists(), "nothing that failed is called built");
 }
 

@@ -9,6 +9,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::stream_places::StreamPlaces;
 use crate::blobs::derived::Derived;
 use crate::blobs::{BlobError, Blobs};
 use crate::bus::EventBus;
@@ -63,8 +64,8 @@ pub struct AppState {
     pub passwords: PasswordThread,
     /// Random name of this process, for leases.
     pub instance: Arc<str>,
-    /// Live streams that may still be opened.
-    pub streams: Arc<tokio::sync::Semaphore>,
+    /// Places for live streams.
+    pub streams: StreamPlaces,
     /// Cancelled when the server shuts down.
     pub closing: CancellationToken,
 }
@@ -265,7 +266,7 @@ async fn open(
         instance: hex::encode(ids::random_bytes::<8>()).into(),
         seal: Arc::new(SealKey::load_or_create(&config.data_dir.join("online-keys.seal"))?),
         enrolment: Arc::new(FailureLimiter::new(FAILED_ENROLMENTS)),
-        streams: Arc::new(tokio::sync::Semaphore::new(config.limits.streams)),
+        streams: StreamPlaces::new(config.limits.streams, config.limits.streams_per_user),
         config: Arc::new(config),
         authority: Arc::new(authority),
         store,

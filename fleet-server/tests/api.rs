@@ -9,8 +9,9 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode, header};
 use flotilla_server::bus::ChangeKind;
 use flotilla_server::domain::users::{self, UserError};
-use flotilla_server::store::{devices, history};
-use protocol::{DeviceId, ProjectId, UnixMillis};
+use flotilla_server::store::quarantine::{self, Quarantined};
+use flotilla_server::store::{devices, history, releases};
+use protocol::{Counter, DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Version};
 use serde_json::{Value, json};
 use support::{As, NOW, TestServer};
 
@@ -29,6 +30,22 @@ async fn add_device(server: &TestServer, name: &str) {
     let mut tx = server.running.state.store.begin().await.unwrap();
     devices::insert(&mut tx, &new).await.unwrap();
     history::note(&mut tx, &new.project, &new.device, NOW, "enrolled", "by token").await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn add_release(server: &TestServer, model: &str, version: &str) {
+    let release = releases::Release {
+        model: ModelName::new(model).unwrap(),
+        version: Version::new(version).unwrap(),
+        digest: Digest::from_bytes([1; 32]),
+        counter: Counter(1),
+        manifest: b"{}".to_vec(),
+        state: releases::ReleaseState::Published,
+        published_at: NOW,
+        published_by: "test".into(),
+    };
+    let mut tx = server.running.state.store.begin().await.unwrap();
+    releases::insert(&mut tx, &ProjectId::new("default").unwrap(), &release).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -221,6 +238,35 @@ async fn devices_are_listed_labelled_and_decommissioned() {
 }
 
 #[tokio::test]
+async fn a_misspelt_model_is_no_empty_answer() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    add_device(&server, "cam-1").await;
+    let unknown = [
+        ("models/digts/drift", "There is no such model."),
+        ("models/digts/drift/devices", "There is no such model."),
+        ("models/digts/drift/distribution?feature=level", "There is no such model."),
+        ("devices?model=digts", "There is no such model."),
+        ("devices?model=digts&version=1.0.0", "There is no such model."),
+        ("devices?version=9.9.9", "There is no such release."),
+    ];
+    for (path, message) in unknown {
+        let answer = server.get(&admin, &format!("{DEFAULT}/{path}")).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}: {}", answer.text);
+        assert_eq!(answer.json["error"]["message"], message, "{path}");
+    }
+    add_release(&server, "digits", "1.0.0").await;
+    for path in ["models/digits/drift/devices", "devices?model=digits&version=1.0.0", "devices?version=1.0.0"]
+    {
+        let answer = server.get(&admin, &format!("{DEFAULT}/{path}")).await;
+        assert_eq!((answer.status, &answer.json["items"]), (StatusCode::OK, &json!([])), "{path}");
+    }
+    let other = server.get(&admin, &format!("{DEFAULT}/devices?model=digits&version=2.0.0")).await;
+    assert_eq!(other.json["error"]["message"], "There is no such release.");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn enrolment_tokens_are_shown_once() {
     let server = TestServer::start().await;
     let admin = server.admin().await;
@@ -297,6 +343,36 @@ async fn the_console_takes_deep_links_and_says_what_may_run() {
 }
 
 #[tokio::test]
+async fn quarantined_records_can_be_looked_at() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    add_device(&server, "cam-1").await;
+    let (project, cam) = (ProjectId::new("default").unwrap(), DeviceId::new("cam-1").unwrap());
+    let stream = StreamId::new("s1").unwrap();
+    let mut tx = server.running.state.store.begin().await.unwrap();
+    for seq in 1..=3 {
+        let why = "the record's body is no pane".to_owned();
+        let record = Quarantined::new((&stream, seq), "pane", why, b"junk", NOW);
+        quarantine::add(&mut tx, &project, &cam, &record).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let path = format!("{DEFAULT}/devices/cam-1");
+    assert_eq!(server.get(&admin, &path).await.json["quarantined_records"], 3);
+    let viewer = server.token(&admin, "default", "viewer").await;
+    let first = server.get(&viewer, &format!("{path}/quarantine?limit=2")).await.json;
+    let one = &first["items"][0];
+    let shown = json!([one["seq"], one["kind"], one["why"], one["size_bytes"], one["body_start"]]);
+    assert_eq!(shown, json!([3, "pane", "the record's body is no pane", 4, "anVuaw=="]));
+    assert_eq!(one["body_sha256"].as_str().unwrap().len(), 64);
+    let next = first["next_cursor"].as_str().unwrap();
+    let rest = server.get(&viewer, &format!("{path}/quarantine?limit=2&cursor={next}")).await.json;
+    assert_eq!((rest["items"][0]["seq"].clone(), rest["total"].clone()), (json!(1), json!(3)));
+    let unknown = server.get(&viewer, &format!("{DEFAULT}/devices/none/quarantine")).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn health_needs_no_sign_in_and_metrics_a_viewer_of_everything() {
     let server = TestServer::start().await;
     let admin = server.admin().await;
@@ -308,6 +384,8 @@ async fn health_needs_no_sign_in_and_metrics_a_viewer_of_everything() {
     let prometheus = server.token(&admin, "*", "viewer").await;
     let metrics = server.send(support::request(&prometheus, Method::GET, "/metrics", None)).await.text;
     assert!(metrics.contains("\nflotilla_devices 1\n"), "{metrics}");
+    let free = metrics.lines().find_map(|line| line.strip_prefix("flotilla_data_disk_free_bytes ")).unwrap();
+    assert!(free.parse::<u64>().unwrap() > 0, "{free}");
     assert!(
         metrics.contains("flotilla_http_requests_total{method=\"GET\",path=\"/healthz\",status=\"200\"} 1")
     );

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inference::golden::{self, GoldenSet};
+use profile::Reference;
 use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, SelfTestResult};
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +25,11 @@ pub(super) fn run(
     let loaded = slots::load(shelf, model, held).map_err(|error| load_cause(&error))?;
     let memory_bytes = resident_bytes().saturating_sub(before);
     let manifest = loaded.manifest.clone();
+    if let Err(error) = Reference::parse(&loaded.reference) {
+        // It would serve, and nobody would ever see how well.
+        let detail = format!("the release's reference profile can't be used: {}", crate::chain(&error));
+        return Err(cause(CauseKind::Load, detail));
+    }
     let golden = shelf.read_blob(&manifest.golden).map_err(|error| shelf_cause(&error))?;
     let golden =
         GoldenSet::parse(&golden).map_err(|error| cause(CauseKind::GoldenMismatch, crate::chain(&error)))?;

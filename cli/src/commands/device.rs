@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::Context;
-use crate::output::{confirmed, facts, items, table, text};
+use crate::output::{bytes, confirmed, facts, items, table, text};
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -70,6 +70,14 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
+    /// Records of a device that the server could not store, newest first; they are kept to be looked at.
+    Quarantine {
+        /// Device id.
+        device: String,
+        /// At most so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+    },
     /// Decommission: its certificate is refused from now on.
     Delete {
         /// Device id.
@@ -109,6 +117,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
                 let rows = items(events).iter().map(row).collect();
                 table(&["received", "event", "what"], rows, "nothing has happened on this device")
             })
+        }
+        Command::Quarantine { device, limit } => {
+            let page = client.get(&format!("/devices/{device}/quarantine?limit={limit}")).await?;
+            context.format.print(&json!(items(&page)), quarantined)
         }
         Command::Delete { device, yes } => {
             let what = format!("{device} can never connect again without a new token.");
@@ -162,7 +174,19 @@ fn labels(labels: &Value) -> String {
         .join(" ")
 }
 
+fn quarantined(records: &Value) -> String {
+    let row = |record: &Value| {
+        let [received, stream, seq, kind, why] =
+            ["/received_at", "/stream", "/seq", "/kind", "/why"].map(|field| text(record, field));
+        let size = record["size_bytes"].as_u64().map_or_else(String::new, bytes);
+        vec![received, kind, why, size, format!("{stream}:{seq}")]
+    };
+    let rows = items(records).iter().map(row).collect();
+    table(&["received", "kind", "why", "size", "record"], rows, "every record of this device could be stored")
+}
+
 fn show(device: &Value) -> String {
+    let quarantined = device["quarantined_records"].as_u64().unwrap_or(0);
     let problems: Vec<&str> =
         device["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     facts(&[
@@ -173,6 +197,14 @@ fn show(device: &Value) -> String {
         ("labels", labels(&device["labels"])),
         ("certificate until", text(device, "/certificate_expires_at")),
         ("problems", problems.join("; ")),
+        (
+            "quarantined",
+            if quarantined > 0 {
+                format!("{quarantined} records; see `flotilla device quarantine`")
+            } else {
+                String::new()
+            },
+        ),
     ])
 }
 

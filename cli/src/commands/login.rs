@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use crate::client::{Client, ClientError};
-use crate::output::{Format, text};
+use crate::output::{Format, shown, text};
 use crate::settings::Settings;
 
 /// Environment variable with the password, for scripts.
@@ -105,7 +105,7 @@ pub(crate) async fn logout() -> Result<()> {
     let settings = Settings::load()?.ok_or(ClientError::NotSignedIn)?;
     let current = client.request(Method::DELETE, &format!("/tokens/{}", settings.token_id));
     if let Err(error) = client.send(current).await {
-        eprintln!("warning: the token could not be revoked on the server: {error}");
+        eprintln!("warning: the token could not be revoked on the server: {}", shown(&error.to_string()));
     }
     Settings::forget()
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::{Context, rollout_gate};
-use crate::output::{facts, items, table, text};
+use crate::output::{facts, items, shown, table, text};
 
 /// States that nothing follows.
 const ENDED: [&str; 6] = ["completed", "aborted", "rolled_back", "superseded", "invalidated", "denied"];
@@ -109,7 +109,7 @@ pub(crate) struct Create {
     /// What a failed gate leads to.
     #[arg(long, value_parser = ["pause", "abort", "roll_back_stage", "roll_back_all"])]
     on_failure: Option<String>,
-    /// The rest of the plan as JSON; docs/openapi.json names its fields.
+    /// The rest of the plan as JSON; docs/ROLLOUTS.md lists its fields with types, units and defaults.
     #[arg(long)]
     plan: Option<PathBuf>,
     /// Only say which devices, when, and what would block.
@@ -221,7 +221,7 @@ async fn watch(context: &Context, rollout: &str, timeout_s: Option<u64>) -> Resu
         let now = context.client.get(&path(rollout, "")).await?;
         let line = progress(&now);
         if line != said {
-            eprintln!("{line}");
+            eprintln!("{}", shown(&line));
             said = line;
         }
         if ENDED.contains(&text(&now, "/state").as_str()) {

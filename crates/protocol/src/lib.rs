@@ -10,6 +10,7 @@ pub mod message;
 pub mod report;
 pub mod sample;
 pub mod telemetry;
+pub mod text;
 pub mod time;
 pub mod topic;
 

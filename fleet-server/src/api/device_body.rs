@@ -175,6 +175,8 @@ pub struct DeviceDetail {
     /// Revision that the device accepted last.
     #[schema(required)]
     pub reported_revision: Option<u64>,
+    /// Records of it that could not be stored and are kept to be looked at, at most 200.
+    pub quarantined_records: i64,
 }
 
 /// Why a task ended badly.
@@ -279,8 +281,8 @@ impl From<&Device> for DeviceSummary {
 }
 
 impl DeviceDetail {
-    /// One device as of `now`.
-    pub fn new(device: &Device, now: UnixMillis) -> Self {
+    /// One device as of `now`, and how many of its records are in quarantine.
+    pub fn new(device: &Device, quarantined_records: i64, now: UnixMillis) -> Self {
         let hello = device.hello.as_ref();
         Self {
             summary: device.into(),
@@ -297,6 +299,7 @@ impl DeviceDetail {
             metadata: hello.and_then(|h| metadata(h, device.hello_at, now)),
             desired_revision: device.desired_revision.0,
             reported_revision: hello.map(|h| h.desired_revision.0),
+            quarantined_records,
         }
     }
 }

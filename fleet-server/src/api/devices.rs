@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::StatusCode;
 use protocol::message::{Command, CommandAction};
-use protocol::{ModelName, Version};
+use protocol::{ModelName, ProjectId, Version};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -18,9 +18,9 @@ use super::types::{DevicePath, List, ProjectPath, Timestamp};
 use crate::app::AppState;
 use crate::bus::ChangeKind;
 use crate::domain::audit::{self, Change};
-use crate::domain::why;
+use crate::domain::{labels, why};
 use crate::ids::ordered_id;
-use crate::store::{Conn, Window, devices, history, rollouts, tasks};
+use crate::store::{Conn, Window, devices, history, quarantine, releases, rollouts, tasks};
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
@@ -30,9 +30,6 @@ pub fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(explain))
         .routes(routes!(command))
 }
-
-/// Most labels of a device.
-const MAX_LABELS: usize = 64;
 
 /// Which devices are wanted.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -143,8 +140,31 @@ async fn list(
         model: query.model,
         version: query.version,
     };
-    let page = devices::list(&mut *state.store.read().await?, &scope.project, &filter, &window).await?;
+    let mut conn = state.store.read().await?;
+    let page = devices::list(&mut conn, &scope.project, &filter, &window).await?;
+    if page.total == 0 {
+        refuse_unknown(&mut conn, &scope.project, &filter).await?;
+    }
+    drop(conn);
     Ok(Json(List::page(page, window.limit, |d| d.device.to_string(), |d| DeviceSummary::from(&d))))
+}
+
+/// "No device" is an answer only about what there is: a model or release that was never published is named.
+async fn refuse_unknown(conn: &mut Conn, project: &ProjectId, filter: &devices::Filter) -> ApiResult<()> {
+    let models = match &filter.model {
+        Some(model) => releases::model(conn, project, model).await?.into_iter().collect(),
+        None => releases::models(conn, project).await?,
+    };
+    if filter.model.is_some() && models.is_empty() {
+        return Err(ApiError::not_found("model"));
+    }
+    let Some(version) = &filter.version else { return Ok(()) };
+    for known in models {
+        if releases::get(conn, project, &known.model, version).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(ApiError::not_found("release"))
 }
 
 /// One device.
@@ -155,8 +175,10 @@ async fn show(
     scope: InProject<Viewer>,
     Path(path): Path<DevicePath>,
 ) -> ApiResult<Json<DeviceDetail>> {
-    let device = find(&mut *state.store.read().await?, &scope, &path).await?;
-    Ok(Json(DeviceDetail::new(&device, state.clock.now())))
+    let mut conn = state.store.read().await?;
+    let device = find(&mut conn, &scope, &path).await?;
+    let quarantined = quarantine::count(&mut conn, &scope.project, &path.device).await?;
+    Ok(Json(DeviceDetail::new(&device, quarantined, state.clock.now())))
 }
 
 /// Replace a device's labels.
@@ -178,10 +200,11 @@ async fn update(
     let change =
         Change::new(now, &actor, "device.labels", "device", path.device.as_str()).in_project(&scope.project);
     audit::record(&mut tx, &change.before(&device.labels).after(&body.labels)).await?;
+    let quarantined = quarantine::count(&mut tx, &scope.project, &path.device).await?;
     tx.commit().await?;
     state.bus.changed(&scope.project, ChangeKind::Device, path.device.as_str());
     device.labels = body.labels;
-    Ok(Json(DeviceDetail::new(&device, now)))
+    Ok(Json(DeviceDetail::new(&device, quarantined, now)))
 }
 
 /// Take a device out of service: its certificate is no longer honoured, its history stays.
@@ -310,20 +333,15 @@ fn labels_of(text: &str) -> ApiResult<Vec<(String, String)>> {
         .collect()
 }
 
-pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> ApiResult<()> {
-    let is_key = |key: &str| {
-        let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-        (1..=63).contains(&key.len()) && key.chars().all(is_inner)
-    };
-    let is_value = |value: &str| value.len() <= 255 && !value.contains([',', '\n']);
-    if labels.len() > MAX_LABELS {
+pub(super) fn check_labels(wanted: &BTreeMap<String, String>) -> ApiResult<()> {
+    if wanted.len() > labels::MAX_LABELS {
         return Err(ApiError::unprocessable("too_many_labels", "A device has at most 64 labels."));
     }
-    match labels.iter().find(|(key, value)| !is_key(key) || !is_value(value)) {
+    match wanted.iter().find(|(key, value)| !labels::is_key(key) || !labels::is_value(value)) {
         None => Ok(()),
         Some((key, _)) => {
             let message = "A label's key has 1 to 63 of a-z, A-Z, 0-9, - _ . /; its value at most 255 bytes without \
-                           commas and line breaks.";
+                           commas and control characters.";
             Err(ApiError::unprocessable("bad_label", message).with("key", key.as_str()))
         }
     }

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use profile::drift::{Bin, DriftReport};
-use protocol::{DeviceId, UnixMillis, Version};
+use protocol::{DeviceId, ModelName, ProjectId, UnixMillis, Version};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -14,7 +14,7 @@ use super::types::{List, ModelPath, Timestamp};
 use crate::app::AppState;
 use crate::domain::drift::{self as domain, DriftError, WindowRules, WindowSpan};
 use crate::store::drift::{self, WindowFilter};
-use crate::store::releases;
+use crate::store::{Conn, releases};
 
 /// Most windows in one answer: the newest.
 const MAX_WINDOWS: i64 = 500;
@@ -198,6 +198,12 @@ fn span(
     Ok((from, to))
 }
 
+/// Nothing to tell about a model is good news only if there is such a model.
+async fn known_model(conn: &mut Conn, project: &ProjectId, model: &ModelName) -> ApiResult<()> {
+    let found = releases::model(conn, project, model).await?;
+    found.map(|_| ()).ok_or_else(|| ApiError::not_found("model"))
+}
+
 fn rules(state: &AppState) -> WindowRules {
     WindowRules::new(state.config.jobs.window, state.config.jobs.window_late)
 }
@@ -222,9 +228,7 @@ async fn windows(
         limit: MAX_WINDOWS,
     };
     let mut conn = state.store.read().await?;
-    if releases::model(&mut conn, &scope.project, &path.model).await?.is_none() {
-        return Err(ApiError::not_found("model"));
-    }
+    known_model(&mut conn, &scope.project, &path.model).await?;
     let found = drift::list(&mut conn, &scope.project, &path.model, &filter).await?;
     let closed = state.clock.now().plus_millis(-rules(&state).late_ms);
     let shown = |w: drift::DriftWindow| DriftWindow {
@@ -251,6 +255,7 @@ async fn devices(
     scope: InProject<Viewer>,
     Path(path): Path<ModelPath>,
 ) -> ApiResult<Json<List<DriftingDevice>>> {
+    known_model(&mut *state.store.read().await?, &scope.project, &path.model).await?;
     let found = domain::drifting_devices(&state, &scope.project, &path.model, rules(&state)).await?;
     let feature = |f: domain::DriftingFeature| DriftingFeature {
         feature: f.feature,
@@ -282,6 +287,7 @@ async fn distribution(
     Query(query): Query<DistributionQuery>,
 ) -> ApiResult<Json<Distribution>> {
     let (from, to) = span(&state, query.from, query.to)?;
+    known_model(&mut *state.store.read().await?, &scope.project, &path.model).await?;
     let span = WindowSpan { version: query.version.as_ref(), device: query.device.as_ref(), from, to };
     let found = domain::distribution(&state, &scope.project, &path.model, &query.feature, &span).await?;
     let (version, found) =

@@ -60,5 +60,16 @@ async fn metrics(State(state): State<AppState>, _viewer: Everywhere<Viewer>) -> 
     gauge("flotilla_devices_online", "Devices that are connected.", totals.online);
     gauge("flotilla_rollouts_running", "Rollouts that have not ended.", totals.rollouts);
     gauge("flotilla_alerts_open", "Alerts that are open.", totals.alerts);
+    // Asking the disk is one system call that waits for nothing.
+    match rustix::fs::statvfs(&state.config.data_dir) {
+        Ok(disk) => {
+            let (block, all, free) = (disk.f_frsize, disk.f_blocks, disk.f_bavail);
+            let help = "Free on the disk of the data folder, for the server's user.";
+            state.metrics.gauge("flotilla_data_disk_free_bytes", help, &[]).set(free.saturating_mul(block));
+            let help = "Size of the disk of the data folder.";
+            state.metrics.gauge("flotilla_data_disk_size_bytes", help, &[]).set(all.saturating_mul(block));
+        }
+        Err(e) => tracing::warn!("the disk of {} can't be asked: {e}", state.config.data_dir.display()),
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render()).into_response()
 }

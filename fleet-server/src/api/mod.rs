@@ -31,12 +31,14 @@ pub mod models;
 pub mod overview;
 pub mod projects;
 pub mod publications;
+pub mod quarantine;
 pub mod rollout_body;
 pub mod rollouts;
 pub mod sample_uploads;
 pub mod samples;
 pub mod session;
 pub mod stream;
+pub mod stream_places;
 pub mod tokens;
 pub mod types;
 pub mod users;
@@ -68,6 +70,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .merge(overview::router())
         .merge(devices::router())
         .merge(history::router())
+        .merge(quarantine::router())
         .merge(enrollment_tokens::router())
         .merge(models::router())
         .merge(publications::router())

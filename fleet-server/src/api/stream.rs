@@ -1,27 +1,32 @@
 //! Server-sent events: which object changed; the reader fetches it again.
+//!
+//! A stream lasts no longer than the right to it: at each keep-alive its first request is judged again by the same
+//! extractor, and a reader whose session, token, user or grant is gone gets nothing more. Tests: `tests/stream.rs`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::State;
-use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::{Stream, StreamExt};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::response::sse::{Event, Sse};
+use futures_util::{Stream, stream};
 use serde::Serialize;
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult, ErrorBody};
 use super::extract::{InProject, Viewer};
+use super::stream_places::{Full, Place};
 use super::types::ProjectPath;
 use crate::app::AppState;
+use crate::bus::Change;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(stream))
+    OpenApiRouter::new().routes(routes!(open))
 }
 
 /// The data of an event; its name is `device`, `rollout`, `alert` or `release`. An event `missed` says that some
@@ -32,35 +37,83 @@ pub struct ChangeEvent {
     pub id: String,
 }
 
-/// A client that never says anything is noticed by this comment line.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a reader who got no place should wait.
+const RETRY_AFTER_S: u64 = 30;
 
-/// What changes, as it changes.
+/// What changes, as it changes. Ends when the reader's right to it ends.
 #[utoipa::path(get, path = "/projects/{project}/stream", tag = "stream", operation_id = "stream",
     params(ProjectPath),
     responses((status = 200, body = ChangeEvent, content_type = "text/event-stream"),
-        (status = 503, body = ErrorBody)))]
-async fn stream(
+        (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn open(
     State(state): State<AppState>,
     scope: InProject<Viewer>,
+    request: Parts,
 ) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    let permit = Arc::clone(&state.streams).try_acquire_owned();
-    let permit = permit
-        .map_err(|_| ApiError::unavailable("too_many_streams", "Too many live streams are open.", 30))?;
-    let project = scope.project;
-    let changes = BroadcastStream::new(state.bus.subscribe()).filter_map(move |change| {
-        // Held by the stream, so that it is given back when the reader goes away.
-        let _permit = &permit;
-        let event = match change {
-            Ok(change) if change.project == project => Some(named(change.kind.as_str(), change.id)),
-            Ok(_) => None,
-            Err(BroadcastStreamRecvError::Lagged(_)) => Some(named("missed", String::new())),
-        };
-        std::future::ready(event.map(Ok))
-    });
-    // Live streams end with the server; otherwise a graceful shutdown would wait for every console.
-    let changes = changes.take_until(state.closing.clone().cancelled_owned());
-    Ok(Sse::new(changes).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let place = state.streams.take(&scope.who.username)?;
+    let every = state.config.limits.stream_check;
+    let mut checks = interval_at(Instant::now() + every, every);
+    // Whoever didn't read for a while is judged once, not once for each missed time.
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let reader = Reader { changes: state.bus.subscribe(), checks, request, scope, state, _place: place };
+    Ok(Sse::new(stream::unfold(reader, Reader::next)))
+}
+
+/// One open stream.
+struct Reader {
+    changes: Receiver<Change>,
+    checks: Interval,
+    /// The request that opened it, with the proof of who asks.
+    request: Parts,
+    scope: InProject<Viewer>,
+    state: AppState,
+    /// Given back when the reader goes away.
+    _place: Place,
+}
+
+impl Reader {
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        loop {
+            let change = tokio::select! {
+                // In this order: nothing is told to a reader whose check is due.
+                biased;
+                // Otherwise a graceful shutdown would wait for every console.
+                () = self.state.closing.cancelled() => return None,
+                _ = self.checks.tick() => {
+                    // The comment also finds out whether a silent reader is still there.
+                    let comment = Event::default().comment("");
+                    return self.may_read().await.then_some((Ok(comment), self));
+                }
+                change = self.changes.recv() => change,
+            };
+            let event = match change {
+                Ok(change) if change.project == self.scope.project => named(change.kind.as_str(), change.id),
+                Ok(_) => continue,
+                Err(RecvError::Lagged(_)) => named("missed", String::new()),
+                Err(RecvError::Closed) => return None,
+            };
+            return Some((Ok(event), self));
+        }
+    }
+
+    /// Whether the same request would be let in now. When that can't be known the stream ends; the reader comes again.
+    async fn may_read(&mut self) -> bool {
+        InProject::<Viewer>::from_request_parts(&mut self.request, &self.state).await.is_ok()
+    }
+}
+
+impl From<Full> for ApiError {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::OfUser { bound } => {
+                let message = format!("You have {bound} live streams open already; close one first.");
+                Self::too_many(message, RETRY_AFTER_S)
+            }
+            Full::All => {
+                Self::unavailable("too_many_streams", "Too many live streams are open.", RETRY_AFTER_S)
+            }
+        }
+    }
 }
 
 fn named(name: &str, id: String) -> Event {

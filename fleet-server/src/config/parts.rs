@@ -152,7 +152,7 @@ pub struct Retention {
     pub audit: Duration,
 }
 
-/// Bounds on requests of the REST port.
+/// Bounds on what others may ask for.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// `json_bytes`: largest JSON body; default 4 MiB. Stops memory exhaustion by one request.
@@ -161,6 +161,13 @@ pub struct Limits {
     pub request: Duration,
     /// `streams`: live streams at once; default 256.
     pub streams: usize,
+    /// `streams_per_user`: of which one user may have so many; default 16. Stops one viewer from taking all.
+    pub streams_per_user: usize,
+    /// `stream_check_s`: how often a live stream looks whether its reader may still read; default 15.
+    pub stream_check: Duration,
+    /// `device_bytes_per_hour`: telemetry of a device that is stored in an hour; default 256 MiB, four full spools.
+    /// Stops one device from filling the disk.
+    pub device_bytes_per_hour: u64,
 }
 
 /// How log lines look.
@@ -226,6 +233,13 @@ impl Config {
                 json_bytes: reader.value("limits.json_bytes", 4 << 20, "a number of bytes"),
                 request: reader.seconds("limits.request_s", Duration::from_mins(1)),
                 streams: reader.value("limits.streams", 256, "a number"),
+                streams_per_user: reader.value("limits.streams_per_user", 16, "a number"),
+                stream_check: stream_check(reader),
+                device_bytes_per_hour: reader.value(
+                    "limits.device_bytes_per_hour",
+                    256 << 20,
+                    "a number of bytes",
+                ),
             },
             log: Log::read(reader),
             shutdown: reader.seconds("shutdown_s", Duration::from_secs(10)),
@@ -312,6 +326,13 @@ fn reconnect_gap(reader: &mut Reader) -> Option<Duration> {
         value.parse::<u64>().ok().filter(|gap_ms| *gap_ms <= 60_000)
     });
     (gap_ms > 0).then(|| Duration::from_millis(gap_ms))
+}
+
+/// Also the keep-alive of live streams: longer pauses would let proxies cut them, and rights outlive their end.
+fn stream_check(reader: &mut Reader) -> Duration {
+    reader.parsed("limits.stream_check_s", Duration::from_secs(15), "seconds from 1 to 30", |value| {
+        value.parse().ok().filter(|seconds| (1..=30).contains(seconds)).map(Duration::from_secs)
+    })
 }
 
 fn url(reader: &mut Reader, key: &str, scheme: &str) -> Option<String> {

@@ -5,7 +5,7 @@ use tracing::info;
 
 use crate::app::AppState;
 use crate::domain::samples;
-use crate::store::{drift, history, sessions, telemetry};
+use crate::store::{drift, history, quarantine, sessions, telemetry};
 use crate::supervisor::TaskError;
 
 /// Runs until shutdown.
@@ -26,14 +26,18 @@ async fn tick(state: &AppState) -> Result<(), TaskError> {
     let panes = telemetry::delete_panes_before(&mut tx, before(kept.panes)).await?;
     let resources = telemetry::delete_resources_before(&mut tx, before(kept.resources)).await?;
     let events = history::delete_before(&mut tx, before(kept.events)).await?;
-    let quarantine = telemetry::delete_quarantine_before(&mut tx, before(kept.events)).await?;
+    let quarantine = quarantine::delete_before(&mut tx, before(kept.events)).await?;
+    let logs = telemetry::delete_logs_before(&mut tx, before(kept.events)).await?;
     let drift = drift::delete_before(&mut tx, before(kept.drift)).await?;
     let audit = crate::store::audit::delete_before(&mut tx, before(kept.audit)).await?;
     sessions::delete_expired(&mut tx, now).await?;
     tx.commit().await?;
     let samples = samples::delete_old(state).await?;
-    if panes + resources + events + quarantine + drift + audit + samples > 0 {
-        info!(panes, resources, events, quarantine, drift, audit, samples, "retention deleted old rows");
+    if panes + resources + events + quarantine + logs + drift + audit + samples > 0 {
+        info!(
+            panes,
+            resources, events, quarantine, logs, drift, audit, samples, "retention deleted old rows"
+        );
     }
     Ok(())
 }

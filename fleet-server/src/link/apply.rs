@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::message::{Hello, MAX_ACK_RANGES, Status, TaskReport};
 use protocol::report::SignedReport;
-use protocol::telemetry::Batch;
+use protocol::telemetry::{Batch, Kind};
 use protocol::topic::{Channel, Topic};
 use protocol::{DeviceId, ProjectId, StreamId, UnixMillis, decode_json};
 use trust::PublicKey;
@@ -13,10 +13,11 @@ use super::decode::Message;
 use super::records::{self, Place, Stored};
 use super::reject::Rejection;
 use super::sequence::{Insert, Range, Received};
+use super::words;
 use crate::store::devices::{self, Device};
 use crate::store::tasks::{self, StoredReport};
 use crate::store::telemetry::{self, StreamPosition};
-use crate::store::{Conn, StoreError};
+use crate::store::{Conn, StoreError, quarantine};
 
 /// Why a message was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +55,57 @@ pub(super) struct Effects {
     pub(super) tasks: Vec<(ProjectId, DeviceId, TaskReport)>,
     pub(super) records: u64,
     pub(super) duplicates: u64,
-    pub(super) quarantined: u64,
+    /// Devices with records that went into quarantine.
+    pub(super) quarantined: BTreeMap<Key, SetAside>,
+}
+
+/// Records of a device that went into quarantine.
+#[derive(Debug)]
+pub(super) struct SetAside {
+    pub(super) records: u64,
+    /// What the first of them said it was, and why it isn't.
+    pub(super) kind: &'static str,
+    pub(super) why: String,
+}
+
+/// How the records of a batch are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Records {
+    /// One that the database refuses voids the transaction; the usual way.
+    Together,
+    /// One that the database refuses goes into quarantine; slower.
+    Apart,
+}
+
+impl Effects {
+    fn set_aside(&mut self, project: &ProjectId, device: &DeviceId, kind: Kind, why: String) {
+        let first = SetAside { records: 0, kind: records::kind_text(kind), why };
+        self.quarantined.entry((project.clone(), device.clone())).or_insert(first).records += 1;
+    }
+
+    /// Adds what follows from another transaction.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.acks.extend(other.acks);
+        self.desired.extend(other.desired);
+        self.greeted.extend(other.greeted);
+        self.changed.extend(other.changed);
+        self.floors.extend(other.floors);
+        self.tasks.extend(other.tasks);
+        self.records += other.records;
+        self.duplicates += other.duplicates;
+        for (key, more) in other.quarantined {
+            let records = more.records;
+            let known = self.quarantined.entry(key).or_insert(SetAside { records: 0, ..more });
+            known.records += records;
+        }
+    }
 }
 
 /// Applies messages inside one transaction.
 pub(super) struct Applier<'a> {
     pub(super) conn: &'a mut Conn,
     pub(super) now: UnixMillis,
+    pub(super) records: Records,
     pub(super) effects: Effects,
     /// Whether the embedded broker holds a connection of this device.
     pub(super) is_connected: &'a (dyn Fn(&ProjectId, &DeviceId) -> bool + Sync),
@@ -83,7 +128,8 @@ impl Applier<'_> {
 
     async fn hello(&mut self, row: &Device, report: &SignedReport) -> Result<(), ApplyError> {
         let payload = self.verified(row, Channel::Hello, report)?;
-        let hello: Hello = decode_json(&payload).map_err(Rejection::Decode)?;
+        let mut hello: Hello = decode_json(&payload).map_err(Rejection::Decode)?;
+        words::clean_hello(&mut hello);
         if report.counter <= row.report_counter {
             return Err(stale_hello(row, report.counter, &hello).into());
         }
@@ -105,7 +151,8 @@ impl Applier<'_> {
         if report.counter <= row.report_counter {
             return Err(Rejection::Replayed { floor: row.report_counter, got: report.counter }.into());
         }
-        let task: TaskReport = decode_json(&payload).map_err(Rejection::Decode)?;
+        let mut task: TaskReport = decode_json(&payload).map_err(Rejection::Decode)?;
+        words::clean_task(&mut task);
         self.raise_counter(row, report.counter).await?;
         let stored = StoredReport { counter: report.counter, received_at: self.now, report: task.clone() };
         tasks::insert(self.conn, &row.project, &row.device, &stored).await?;
@@ -161,10 +208,13 @@ impl Applier<'_> {
         let place = Place { project, device, stream: &batch.stream, now: self.now };
         telemetry::open_stream(self.conn, project, device, &batch.stream, self.now).await?;
         let position = telemetry::position(self.conn, project, device, &batch.stream).await?;
+        if position.as_ref().is_none_or(StreamPosition::is_new) {
+            telemetry::trim_streams(self.conn, project, device).await?;
+        }
         let (upto, ahead) = position.map_or((0, vec![]), |position| (position.upto_seq, position.ahead));
         let mut received = Received::new(upto, ahead);
         received.raise_floor(batch.floor_seq);
-        let mut next = batch.from_seq;
+        let (mut next, mut set_aside) = (batch.from_seq, 0);
         for record in &batch.records {
             // The device says what is complete: the numbers in between never come.
             if batch.from_seq > 0 && next < record.seq {
@@ -174,11 +224,17 @@ impl Applier<'_> {
             match received.insert(record.seq) {
                 Insert::Duplicate => self.effects.duplicates += 1,
                 Insert::NoRoom => {}
-                Insert::New => match records::store(self.conn, place, record).await? {
+                Insert::New => match records::store(self.conn, place, record, self.records).await? {
                     Stored::InItsTable => self.effects.records += 1,
-                    Stored::InQuarantine => self.effects.quarantined += 1,
+                    Stored::InQuarantine { why } => {
+                        set_aside += 1;
+                        self.effects.set_aside(project, device, record.kind, why);
+                    }
                 },
             }
+        }
+        if set_aside > 0 {
+            quarantine::trim(self.conn, project, device).await?;
         }
         let upto_seq = received.upto();
         let dropped = batch.dropped.clone();

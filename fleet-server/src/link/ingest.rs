@@ -3,20 +3,21 @@
 //! A refused message changes nothing and is named in the log, a counter and the device's events. A database that
 //! fails delays everything and loses nothing: nothing was acknowledged, and the broker holds the rest back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use protocol::message::{Ack, Command, CommandAction, TaskReport};
 use protocol::topic::{Channel, Topic};
-use protocol::{DeviceId, ProjectId, encode_json};
+use protocol::{DeviceId, ProjectId, encode_json, text};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::apply::{Applier, ApplyError, Effects};
+use super::apply::{Applier, ApplyError, Effects, Records, SetAside};
+use super::budget::Budgets;
 use super::counters::LinkCounters;
 use super::decode::{self, Message};
 use super::reject::Rejection;
@@ -59,6 +60,7 @@ pub(super) struct Ingest {
     pub(super) is_connected: IsConnected,
     pub(super) spread: Spread,
     pub(super) noted: HashMap<(String, &'static str), Noted>,
+    pub(super) budgets: Budgets,
 }
 
 /// The last refusal of a kind by a device that was written down.
@@ -94,11 +96,31 @@ impl Ingest {
                 // The messages stay unacknowledged and come again.
                 Err(e) => return error!("decoding a group of messages failed: {e}"),
             };
-        let Some((effects, more)) = self.store_until_done(&readable, shutdown).await else { return };
+        let (readable, over) = self.within_budget(readable);
+        refused.extend(over);
+        let Some((mut effects, more)) = self.store_until_done(&readable, shutdown).await else { return };
         refused.extend(more);
         group.into_iter().for_each(Inbound::ack);
+        let quarantined = std::mem::take(&mut effects.quarantined);
         self.follow_up(effects).await;
+        self.note_set_aside(quarantined).await;
         self.note_refused(refused).await;
+    }
+
+    fn within_budget(&mut self, group: Vec<Readable>) -> (Vec<Readable>, Vec<Refused>) {
+        let (mut readable, mut refused) = (Vec::with_capacity(group.len()), vec![]);
+        let now = self.clock.now();
+        for (topic, message) in group {
+            let taken = match &message {
+                Message::Telemetry(batch) => self.budgets.take(now, &topic.project, &topic.device, batch),
+                Message::Hello(_) | Message::Task(_) | Message::Status(_) => Ok(()),
+            };
+            match taken {
+                Ok(()) => readable.push((topic, message)),
+                Err(rejection) => refused.push((topic, rejection)),
+            }
+        }
+        (readable, refused)
     }
 
     /// Tries until the database takes the group; `None` when the server shuts down before that.
@@ -107,20 +129,45 @@ impl Ingest {
         readable: &[Readable],
         shutdown: &CancellationToken,
     ) -> Option<(Effects, Vec<Refused>)> {
+        match self.store_patiently(readable, Records::Together, shutdown).await? {
+            Ok(done) => Some(done),
+            // One message may be what the database can't take: find it, so that the others go on.
+            Err(_) => self.store_one_by_one(readable, shutdown).await,
+        }
+    }
+
+    /// Each message in its own transaction, and of a batch each record by itself.
+    async fn store_one_by_one(
+        &self,
+        readable: &[Readable],
+        shutdown: &CancellationToken,
+    ) -> Option<(Effects, Vec<Refused>)> {
+        let (mut effects, mut refused) = (Effects::default(), vec![]);
+        for one in readable {
+            match self.store_patiently(std::slice::from_ref(one), Records::Apart, shutdown).await? {
+                Ok((more, also_refused)) => {
+                    effects.merge(more);
+                    refused.extend(also_refused);
+                }
+                Err(e) => refused.push((one.0.clone(), Rejection::Unstorable(e))),
+            }
+        }
+        Some((effects, refused))
+    }
+
+    /// Tries again as long as that can help; `None` when the server shuts down before that.
+    async fn store_patiently(
+        &self,
+        readable: &[Readable],
+        records: Records,
+        shutdown: &CancellationToken,
+    ) -> Option<Result<(Effects, Vec<Refused>), StoreError>> {
         let mut pause = RETRY_MIN;
         loop {
-            let failed = match self.store_group(readable).await {
-                Ok(done) => return Some(done),
-                Err(e) => e,
+            let failed = match self.store_group(readable, records).await {
+                Err(e) if e.is_retryable() => e,
+                done => return Some(done),
             };
-            if !failed.is_retryable() && readable.len() > 1 {
-                // One message may be what the database can't take: find it, so that the others go on.
-                return self.store_one_by_one(readable).await;
-            }
-            if !failed.is_retryable() {
-                error!("a message can't be stored and is dropped: {}", with_causes(&failed));
-                return Some((Effects::default(), vec![]));
-            }
             error!("messages can't be stored now: {}", with_causes(&failed));
             tokio::select! {
                 () = shutdown.cancelled() => return None,
@@ -129,30 +176,16 @@ impl Ingest {
         }
     }
 
-    async fn store_one_by_one(&self, readable: &[Readable]) -> Option<(Effects, Vec<Refused>)> {
-        let (mut effects, mut refused) = (Effects::default(), vec![]);
-        for one in readable {
-            match self.store_group(std::slice::from_ref(one)).await {
-                Ok((more, also_refused)) => {
-                    effects.merge(more);
-                    refused.extend(also_refused);
-                }
-                Err(e) => {
-                    let Topic { project, device, .. } = &one.0;
-                    self.counters.reject("unstorable");
-                    error!(%project, %device, "a message can't be stored: {}", with_causes(&e));
-                }
-            }
-        }
-        Some((effects, refused))
-    }
-
-    async fn store_group(&self, readable: &[Readable]) -> Result<(Effects, Vec<Refused>), StoreError> {
+    async fn store_group(
+        &self,
+        readable: &[Readable],
+        records: Records,
+    ) -> Result<(Effects, Vec<Refused>), StoreError> {
         let mut tx = self.store.begin().await?;
         let is_connected = |project: &ProjectId, device: &DeviceId| (self.is_connected)(project, device);
         let now = self.clock.now();
         let mut applier =
-            Applier { conn: &mut tx, now, effects: Effects::default(), is_connected: &is_connected };
+            Applier { conn: &mut tx, now, records, effects: Effects::default(), is_connected: &is_connected };
         let mut refused = vec![];
         for (topic, message) in readable {
             match applier.apply(topic, message).await {
@@ -170,7 +203,6 @@ impl Ingest {
     async fn follow_up(&self, effects: Effects) {
         self.counters.records.add(effects.records);
         self.counters.duplicates.add(effects.duplicates);
-        self.counters.quarantined.add(effects.quarantined);
         for ((project, device, stream), (upto_seq, ahead)) in effects.acks {
             let payload = encode_json(&Ack { stream, upto_seq, ahead });
             let outbound = Outbound { topic: Topic::new(project, device, Channel::Ack), payload };
@@ -214,40 +246,61 @@ impl Ingest {
         for (topic, rejection) in refused {
             let (code, why) = (rejection.code(), with_causes(&rejection));
             self.counters.reject(code);
-            let key = (format!("{}:{}", topic.project, topic.device), code);
-            if let Some(last) = self.noted.get_mut(&key).filter(|last| last.at.elapsed() < NOTE_EVERY) {
-                last.more += 1;
-                continue;
-            }
-            if self.noted.len() >= NOTED {
-                self.noted.clear();
-            }
-            let before =
-                self.noted.insert(key, Noted { at: Instant::now(), more: 0 }).map_or(0, |last| last.more);
             let (project, device) = (&topic.project, &topic.device);
+            let Some(before) = self.note_is_due(project, device, code) else { continue };
             warn!(%project, %device, code, before, "message on {topic} refused, {before} like it before: {why}");
             // A repeated delivery is no event of the device's life; an unknown device has no events.
             if !matches!(rejection, Rejection::Replayed { .. } | Rejection::UnknownDevice) {
-                self.note(&topic, code, &why).await;
+                let (name, detail) = match code {
+                    "state_went_back" => (code.to_owned(), sentence(&why)),
+                    _ => {
+                        let channel = topic.channel.path();
+                        (format!("refused_{code}"), format!("Message on {channel} refused: {why}"))
+                    }
+                };
+                self.note(project, device, &name, &detail).await;
             }
         }
     }
 
-    async fn note(&self, topic: &Topic, code: &str, why: &str) {
+    async fn note_set_aside(&mut self, quarantined: BTreeMap<(ProjectId, DeviceId), SetAside>) {
+        for ((project, device), SetAside { records, kind, why }) in quarantined {
+            self.counters.quarantined.add(records);
+            let Some(before) = self.note_is_due(&project, &device, "quarantined") else { continue };
+            warn!(%project, %device, records, kind, before, "{records} records quarantined, a {kind} first: {why}");
+            let detail = format!(
+                "Records that can't be stored were set aside: {records} now, and {before} times since the last such \
+                 event. The first is of kind {kind}: {why}"
+            );
+            self.note(&project, &device, "quarantined", &detail).await;
+        }
+    }
+
+    /// Whether one like this of the device is to be noted again, and then how many like it there were meanwhile.
+    fn note_is_due(&mut self, project: &ProjectId, device: &DeviceId, code: &'static str) -> Option<u64> {
+        let key = (format!("{project}:{device}"), code);
+        if let Some(last) = self.noted.get_mut(&key).filter(|last| last.at.elapsed() < NOTE_EVERY) {
+            last.more += 1;
+            return None;
+        }
+        if self.noted.len() >= NOTED {
+            self.noted.clear();
+        }
+        Some(self.noted.insert(key, Noted { at: Instant::now(), more: 0 }).map_or(0, |last| last.more))
+    }
+
+    async fn note(&self, project: &ProjectId, device: &DeviceId, name: &str, detail: &str) {
         let now = self.clock.now();
-        let (name, detail) = match code {
-            "state_went_back" => (code.to_owned(), sentence(why)),
-            _ => (format!("refused_{code}"), format!("Message on {} refused: {why}", topic.channel.path())),
-        };
+        let detail = text::one_line(detail, 4000);
         let noted = async {
             let mut tx = self.store.begin().await?;
-            if devices::get(&mut tx, &topic.project, &topic.device).await?.is_some() {
-                history::note(&mut tx, &topic.project, &topic.device, now, &name, &detail).await?;
+            if devices::get(&mut tx, project, device).await?.is_some() {
+                history::note(&mut tx, project, device, now, name, &detail).await?;
             }
             tx.commit().await
         };
         if let Err(e) = noted.await {
-            warn!("a refused message could not be noted: {}", with_causes(&e));
+            warn!(%project, %device, "the event {name} could not be noted: {}", with_causes(&e));
         }
     }
 }
@@ -292,18 +345,4 @@ fn decode_all(group: Vec<Inbound>) -> (Vec<Inbound>, Vec<Readable>, Vec<Refused>
         }
     }
     (group, readable, refused)
-}
-
-impl Effects {
-    fn merge(&mut self, other: Self) {
-        self.acks.extend(other.acks);
-        self.desired.extend(other.desired);
-        self.greeted.extend(other.greeted);
-        self.changed.extend(other.changed);
-        self.floors.extend(other.floors);
-        self.tasks.extend(other.tasks);
-        self.records += other.records;
-        self.duplicates += other.duplicates;
-        self.quarantined += other.quarantined;
-    }
 }

@@ -6,6 +6,7 @@
 mod access;
 mod apply;
 mod broker;
+mod budget;
 mod counters;
 mod decode;
 mod downlink;
@@ -16,6 +17,7 @@ mod reject;
 mod sequence;
 mod session;
 mod start;
+mod words;
 
 pub use broker::{BrokerError, BrokerLoop, EmbeddedBroker};
 pub use counters::LinkCounters;

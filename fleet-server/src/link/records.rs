@@ -1,13 +1,16 @@
 //! One telemetry record into its table, or into quarantine: either way it is stored and counts as received.
 
-use protocol::telemetry::{DeviceEvent, Kind, LogLines, Record};
-use protocol::{DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis};
+use protocol::telemetry::{DeviceEvent, Kind, LogLines, Record, Resources};
+use protocol::{DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, text};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::apply::Records;
 use crate::store::history::{Event, Reading};
+use crate::store::quarantine::Quarantined;
 use crate::store::telemetry::PaneRow;
-use crate::store::{Conn, StoreError, history, releases, telemetry};
+use crate::store::{Conn, StoreError, history, keep, mark, quarantine, releases, telemetry, undo};
+use crate::supervisor::with_causes;
 
 /// Whose record it is.
 #[derive(Clone, Copy)]
@@ -19,24 +22,49 @@ pub(super) struct Place<'a> {
 }
 
 /// Where a record went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stored {
     InItsTable,
-    InQuarantine,
+    InQuarantine { why: String },
 }
 
 /// Stores a record whose sequence number is new.
-pub(super) async fn store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<Stored, StoreError> {
+pub(super) async fn store(
+    conn: &mut Conn,
+    place: Place<'_>,
+    record: &Record,
+    records: Records,
+) -> Result<Stored, StoreError> {
     let Place { project, device, stream, now } = place;
-    let why = match try_store(conn, place, record).await {
+    let tried = match records {
+        Records::Together => try_store(conn, place, record).await,
+        Records::Apart => try_apart(conn, place, record).await,
+    };
+    let why = match tried {
         Ok(()) => return Ok(Stored::InItsTable),
         Err(NotStored::Database(error)) => return Err(error),
-        Err(why) => why.to_string(),
+        Err(why) => with_causes(&why),
     };
-    let kind = kind_text(record.kind);
-    let position = (stream, record.seq);
-    telemetry::quarantine(conn, project, device, position, kind, &why, &record.body, now).await?;
-    Ok(Stored::InQuarantine)
+    let why = text::one_line(&why, 1000);
+    let kept = Quarantined::new((stream, record.seq), kind_text(record.kind), why, &record.body, now);
+    quarantine::add(conn, project, device, &kept).await?;
+    Ok(Stored::InQuarantine { why: kept.why })
+}
+
+/// A record that the database refuses leaves the transaction as it was before it.
+async fn try_apart(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<(), NotStored> {
+    mark(conn).await?;
+    match try_store(conn, place, record).await {
+        Err(NotStored::Database(error)) if error.is_refusal() => {
+            undo(conn).await?;
+            Err(NotStored::Refused { kind: kind_text(record.kind), source: error })
+        }
+        Err(NotStored::Database(error)) => Err(error.into()),
+        tried => {
+            keep(conn).await?;
+            tried
+        }
+    }
 }
 
 /// Why a record is not in its table. All but the database's own error send it to quarantine.
@@ -46,6 +74,8 @@ enum NotStored {
     Database(#[from] StoreError),
     #[error("the record's body is no {kind}: {why}")]
     Unreadable { kind: &'static str, why: String },
+    #[error("the database refuses the {kind}")]
+    Refused { kind: &'static str, source: StoreError },
     #[error("no release of {model} has the manifest {digest}")]
     UnknownRelease { model: ModelName, digest: Digest },
     #[error("this server keeps no samples")]
@@ -57,7 +87,7 @@ async fn try_store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result
     match record.kind {
         Kind::Pane => return store_pane(conn, place, record).await,
         Kind::Resources => {
-            let reading = Reading { at: record.at, received_at: now, resources: read(record)? };
+            let reading = Reading { at: record.at, received_at: now, resources: finite(read(record)?)? };
             history::add_reading(conn, project, device, (stream.as_str(), record.seq), &reading).await?;
         }
         Kind::Event => {
@@ -66,19 +96,31 @@ async fn try_store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result
                 event_id: format!("{stream}:{}", record.seq),
                 at: record.at,
                 received_at: now,
-                name: printable(&event.name, 100),
-                detail: printable(&event.detail, 4000),
+                name: text::one_line(&event.name, 100),
+                detail: text::one_line(&event.detail, 4000),
             };
             history::add_event(conn, project, device, &event).await?;
         }
         Kind::Log => {
             let logs: LogLines = read(record)?;
-            let logs = LogLines { command_id: printable(&logs.command_id, 100), lines: logs.lines };
+            let logs = LogLines { command_id: text::one_line(&logs.command_id, 100), lines: logs.lines };
             telemetry::add_logs(conn, project, device, (stream, record.seq), &logs, now).await?;
         }
         Kind::Sample => return Err(NotStored::Sample),
     }
     Ok(())
+}
+
+/// The database keeps a number that is none as NULL, and JSON can't say it.
+fn finite(resources: Resources) -> Result<Resources, NotStored> {
+    let mut numbers =
+        [("load1", Some(resources.load1)), ("temperature_c", resources.temperature_c)].into_iter();
+    match numbers.find(|(_, number)| number.is_some_and(|number| !number.is_finite())) {
+        None => Ok(resources),
+        Some((name, _)) => {
+            Err(NotStored::Unreadable { kind: "resources", why: format!("{name} is no finite number") })
+        }
+    }
 }
 
 async fn store_pane(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<(), NotStored> {
@@ -95,7 +137,7 @@ async fn store_pane(conn: &mut Conn, place: Place<'_>, record: &Record) -> Resul
         model: key.model.clone(),
         version: release.version,
         digest: key.digest,
-        segment: printable(&key.segment, usize::MAX),
+        segment: text::one_line(&key.segment, usize::MAX),
         window_start: key.start,
         window_end: key.end,
         n: pane.counters.answered,
@@ -111,12 +153,7 @@ fn read<T: DeserializeOwned>(record: &Record) -> Result<T, NotStored> {
         .map_err(|e| NotStored::Unreadable { kind: kind_text(record.kind), why: e.to_string() })
 }
 
-/// Text for a column: bounded, and without the zero characters that PostgreSQL refuses.
-fn printable(text: &str, max_chars: usize) -> String {
-    text.chars().filter(|c| *c != '\0').take(max_chars).collect()
-}
-
-fn kind_text(kind: Kind) -> &'static str {
+pub(super) fn kind_text(kind: Kind) -> &'static str {
     match kind {
         Kind::Pane => "pane",
         Kind::Resources => "resources",

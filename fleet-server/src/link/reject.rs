@@ -4,6 +4,8 @@ use protocol::DecodeError;
 use protocol::topic::TopicError;
 use trust::TrustError;
 
+use crate::store::StoreError;
+
 /// Why a message was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
@@ -55,6 +57,15 @@ pub enum Rejection {
     /// A sequence number that no honest stream reaches.
     #[error("sequence number {0} is out of range")]
     Sequence(u64),
+    /// The device has had enough stored in this hour.
+    #[error("at most {max_bytes} bytes of a device are stored in an hour; it keeps the rest for later")]
+    OverBudget {
+        /// Bound in bytes.
+        max_bytes: u64,
+    },
+    /// The database refuses what it says, for good.
+    #[error("the message can't be stored")]
+    Unstorable(#[source] StoreError),
     /// No such device is enrolled.
     #[error("the device is not enrolled")]
     UnknownDevice,
@@ -79,6 +90,8 @@ impl Rejection {
             Self::Replayed { .. } => "replayed_report",
             Self::WentBack { .. } => "state_went_back",
             Self::Sequence(_) => "bad_sequence",
+            Self::OverBudget { .. } => "over_budget",
+            Self::Unstorable(_) => "unstorable",
             Self::UnknownDevice => "unknown_device",
             Self::Decommissioned => "decommissioned",
         }

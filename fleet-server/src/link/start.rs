@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::broker::{BrokerError, Door, EmbeddedBroker};
+use super::budget::Budgets;
 use super::counters::LinkCounters;
 use super::downlink::DownlinkTask;
 use super::gate::{Gate, Refusal};
@@ -96,6 +97,7 @@ impl Link {
             is_connected: is_connected(broker.clone()),
             spread: spread(broker.clone(), state.config.mqtt.reconnect_gap),
             noted: HashMap::new(),
+            budgets: Budgets::new(state.config.limits.device_bytes_per_hour),
         };
         let downlink = DownlinkTask {
             store: state.store.clone(),

@@ -68,19 +68,40 @@ impl StoreError {
         }
     }
 
+    /// Whether it is the value that the database refuses, for good: the same statement with another value goes through.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Query { source: sqlx::Error::Encode(_), .. } => true,
+            Self::Query { source: sqlx::Error::Database(e), .. } => {
+                e.code().is_some_and(|code| match sqlite_code(&code) {
+                    // Too big, constraint, mismatch of types.
+                    Some(code) => matches!(code, 18..=20),
+                    // Unfit data, constraint, a bound of the program.
+                    None => ["22", "23", "54"].iter().any(|class| code.starts_with(class)),
+                })
+            }
+            Self::Open { .. } | Self::Migrate(_) | Self::Query { .. } | Self::Corrupt { .. } => false,
+        }
+    }
+
     fn database_error(&self) -> Option<&dyn sqlx::error::DatabaseError> {
         let Self::Query { source, .. } = self else { return None };
         source.as_database_error()
     }
 }
 
-/// SQLite's primary result code lies in the lowest byte: 1 error in the statement, 18 too big, 19 constraint, 20 mismatch,
-/// 25 range. PostgreSQL's classes: 0A, 21, 22, 23, 42 and 44.
+/// SQLite: 1 error in the statement, 18 too big, 19 constraint, 20 mismatch, 25 range. PostgreSQL's classes: 0A, 21, 22, 23,
+/// 42, 44 and 54.
 fn is_about_values(code: &str) -> bool {
-    match code.parse::<u32>().ok().filter(|_| code.len() != 5) {
-        Some(sqlite) => [1, 18, 19, 20, 25].contains(&(sqlite & 0xff)),
-        None => ["0A", "21", "22", "23", "42", "44"].iter().any(|class| code.starts_with(class)),
+    match sqlite_code(code) {
+        Some(sqlite) => [1, 18, 19, 20, 25].contains(&sqlite),
+        None => ["0A", "21", "22", "23", "42", "44", "54"].iter().any(|class| code.starts_with(class)),
     }
+}
+
+/// SQLite's primary result code, which is the low byte of an extended one. PostgreSQL's codes have five characters.
+fn sqlite_code(code: &str) -> Option<u32> {
+    (code.len() < 5).then(|| code.parse::<u32>().ok()).flatten().map(|code| code & 0xff)
 }
 
 /// Names the operation that a database error belongs to.

@@ -16,6 +16,7 @@ pub mod leases;
 pub mod metadata;
 pub mod overview;
 pub mod projects;
+pub mod quarantine;
 pub mod releases;
 pub mod rollouts;
 pub mod samples;
@@ -31,7 +32,7 @@ mod row;
 mod sql;
 
 pub use error::StoreError;
-pub use open::{Dialect, Store, Tx};
+pub use open::{Dialect, Store, Tx, keep, mark, undo};
 
 /// A connection, inside a transaction or not.
 pub type Conn = sqlx::AnyConnection;

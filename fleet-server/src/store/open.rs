@@ -26,6 +26,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0002_samples.sql"),
         include_str!("../../migrations/postgres/0002_samples.sql"),
     ),
+    (
+        3,
+        "quarantine",
+        include_str!("../../migrations/sqlite/0003_quarantine.sql"),
+        include_str!("../../migrations/postgres/0003_quarantine.sql"),
+    ),
 ];
 
 /// SQLite: readers never wait for the writer, and a commit survives a power cut.
@@ -142,6 +148,34 @@ impl Tx {
         *self.last_commit.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Ok(())
     }
+}
+
+/// Marks a point in the transaction that [`undo`] goes back to. Ended by [`undo`] or [`keep`].
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn mark(conn: &mut Conn) -> Result<(), StoreError> {
+    sqlx::query("SAVEPOINT mark").execute(conn).await.during("mark a point in a transaction")?;
+    Ok(())
+}
+
+/// Takes back what happened since [`mark`]; what was done before stays, also on PostgreSQL, where a failed statement
+/// otherwise voids the whole transaction.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn undo(conn: &mut Conn) -> Result<(), StoreError> {
+    sqlx::query("ROLLBACK TO SAVEPOINT mark").execute(&mut *conn).await.during("undo to the mark")?;
+    keep(conn).await
+}
+
+/// Keeps what happened since [`mark`].
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn keep(conn: &mut Conn) -> Result<(), StoreError> {
+    sqlx::query("RELEASE SAVEPOINT mark").execute(conn).await.during("forget the mark")?;
+    Ok(())
 }
 
 impl Deref for Tx {

@@ -1,4 +1,4 @@
-//! Telemetry as it arrives: streams with their acknowledged position, panes, quarantine, log lines. Every insert
+//! Telemetry as it arrives: streams with their acknowledged position, panes, log lines. Every insert
 //! is safe to repeat: the primary key (project, device, stream, seq) makes a record count once.
 
 use protocol::message::Loss;
@@ -9,6 +9,9 @@ use super::error::During;
 use super::row::{Columns, all, as_int, to_json};
 use super::{Conn, StoreError};
 
+/// Most streams of a device that are remembered.
+pub const MAX_STREAMS: i64 = 32;
+
 /// How far a stream is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamPosition {
@@ -18,6 +21,13 @@ pub struct StreamPosition {
     pub ahead: Vec<(u64, u64)>,
     /// Records that the device dropped, in total.
     pub dropped: Vec<Loss>,
+}
+
+impl StreamPosition {
+    /// Whether nothing of the stream was acknowledged yet.
+    pub fn is_new(&self) -> bool {
+        self.upto_seq == 0 && self.ahead.is_empty()
+    }
 }
 
 /// A pane as stored; the body is `profile::Pane` in CBOR.
@@ -94,6 +104,24 @@ pub async fn open_stream(
     let query = query.bind(project.as_str()).bind(device.as_str()).bind(stream.as_str()).bind(now.0);
     query.execute(conn).await.during("open a stream")?;
     Ok(())
+}
+
+/// Forgets all but the [`MAX_STREAMS`] of a device that were heard last. A device has one stream at a time and begins
+/// another when it loses its state. What is stored of a forgotten stream stays, and still counts once.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn trim_streams(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+) -> Result<u64, StoreError> {
+    let query = sqlx::query(
+        "DELETE FROM streams WHERE project = $1 AND device = $2 AND stream NOT IN \
+         (SELECT stream FROM streams WHERE project = $1 AND device = $2 ORDER BY updated_at DESC, stream DESC LIMIT $3)",
+    );
+    let done = query.bind(project.as_str()).bind(device.as_str()).bind(MAX_STREAMS).execute(conn).await;
+    Ok(done.during("forget a device's old streams")?.rows_affected())
 }
 
 /// Raises a stream's position (never lowers it) and replaces its losses.
@@ -175,39 +203,6 @@ pub async fn panes(
     all(query.fetch_all(conn).await.during("list panes")?, read_pane)
 }
 
-/// Keeps a record that could not be read, so that nothing is lost and the stream goes on.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-#[expect(clippy::too_many_arguments, reason = "one column each; a struct would only rename them")]
-pub async fn quarantine(
-    conn: &mut Conn,
-    project: &ProjectId,
-    device: &DeviceId,
-    position: (&StreamId, u64),
-    kind: &str,
-    why: &str,
-    body: &[u8],
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO quarantine (project, device, stream, seq, kind, why, body, received_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
-    )
-    .bind(project.as_str())
-    .bind(device.as_str())
-    .bind(position.0.as_str())
-    .bind(as_int(position.1))
-    .bind(kind)
-    .bind(why)
-    .bind(body.to_vec())
-    .bind(now.0)
-    .execute(conn)
-    .await
-    .during("quarantine a record")?;
-    Ok(())
-}
-
 /// Adds log lines that a command asked for.
 ///
 /// # Errors
@@ -255,19 +250,14 @@ pub async fn delete_resources_before(conn: &mut Conn, before: UnixMillis) -> Res
     Ok(done.during("delete old resource readings")?.rows_affected())
 }
 
-/// Deletes old records that could not be read, and old log lines, by arrival.
+/// Deletes old log lines by arrival.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn delete_quarantine_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let mut deleted = 0;
-    for statement in
-        ["DELETE FROM quarantine WHERE received_at < $1", "DELETE FROM device_logs WHERE received_at < $1"]
-    {
-        let done = sqlx::query(statement).bind(before.0).execute(&mut *conn).await;
-        deleted += done.during("delete old quarantined records and logs")?.rows_affected();
-    }
-    Ok(deleted)
+pub async fn delete_logs_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
+    let done =
+        sqlx::query("DELETE FROM device_logs WHERE received_at < $1").bind(before.0).execute(conn).await;
+    Ok(done.during("delete old log lines")?.rows_affected())
 }
 
 fn read_pane(row: &AnyRow) -> Result<PaneRow, StoreError> {

@@ -1,15 +1,18 @@
 //! Nothing lost, nothing twice, and nothing that a device sends can stop the ingest.
 
-use protocol::message::{Command, CommandAction, TaskPhase, TaskReport};
+use protocol::message::{Command, CommandAction, Hello, TaskPhase, TaskReport};
 use protocol::report::SignedReport;
-use protocol::telemetry::{Batch, Kind, Record};
+use protocol::telemetry::{Batch, DeviceEvent, Kind, Record, Resources};
 use protocol::topic::Channel;
 use protocol::{
-    Counter, Digest, ModelName, ReleaseRef, Revision, UnixMillis, Version, WIRE_VERSION, encode_json,
+    Counter, Digest, ModelName, ReleaseRef, Revision, StreamId, UnixMillis, Version, WIRE_VERSION,
+    encode_json,
 };
 
-use flotilla_server::store::{Window, history, tasks};
+use flotilla_server::store::quarantine::{self, Quarantined};
+use flotilla_server::store::{Window, history, tasks, telemetry};
 use rumqttc::v5::mqttbytes::QoS;
+use sha2::Digest as _;
 
 use crate::support::*;
 
@@ -96,6 +99,189 @@ async fn records_that_can_not_be_read_are_quarantined_and_count_as_received() {
     connection.publish(&device.topic(Channel::Telemetry), payload).await;
     connection.acknowledged(&device, 5).await;
     assert_eq!(counter(&server, "flotilla_link_quarantined_records_total"), 5);
+    server.stop().await;
+}
+
+/// A batch with these bodies from sequence number 1, compressed as on the wire.
+fn batch_of(records: Vec<(Kind, Vec<u8>)>) -> Vec<u8> {
+    let record = |(n, (kind, body)): (usize, (Kind, Vec<u8>))| {
+        let seq = 1 + u64::try_from(n).unwrap();
+        Record { seq, kind, at: UnixMillis(0), body: body.into() }
+    };
+    let records = records.into_iter().enumerate().map(record).collect();
+    let batch =
+        Batch { v: WIRE_VERSION, stream: stream(), floor_seq: 1, from_seq: 1, records, dropped: vec![] };
+    zstd::encode_all(batch.encode().as_slice(), 3).unwrap()
+}
+
+fn cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    let mut body = Vec::new();
+    ciborium::into_writer(value, &mut body).unwrap();
+    body
+}
+
+fn happened(name: &str) -> (Kind, Vec<u8>) {
+    (Kind::Event, cbor(&DeviceEvent { name: name.into(), detail: "it did".into() }))
+}
+
+async fn set_aside(server: &Server, device: &Device) -> Vec<Quarantined> {
+    let mut conn = server.state.store.read().await.unwrap();
+    quarantine::list(&mut conn, &project(), &device.id, &Window::first(500)).await.unwrap().items
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_are_none_are_quarantined_and_the_rest_of_the_batch_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    let reading = |load1, temperature_c| {
+        let (rss_bytes, cpu_ms, disk_free_bytes, disk_used_bytes) = (1, u64::MAX, 3, 4);
+        let said = Resources { rss_bytes, cpu_ms, disk_free_bytes, disk_used_bytes, load1, temperature_c };
+        (Kind::Resources, cbor(&said))
+    };
+    let records = vec![
+        happened("first"),
+        reading(f64::NAN, None),
+        reading(0.5, Some(f64::INFINITY)),
+        reading(0.5, Some(40.0)),
+        happened("last"),
+    ];
+    connection.publish(&device.topic(Channel::Telemetry), batch_of(records)).await;
+    connection.acknowledged(&device, 5).await;
+    let kept = set_aside(&server, &device).await;
+    let why: Vec<_> = kept.iter().map(|record| (record.seq, record.why.as_str())).collect();
+    let unreadable = |name| format!("the record's body is no resources: {name} is no finite number");
+    assert_eq!(why, [(3, &*unreadable("temperature_c")), (2, &*unreadable("load1"))]);
+    eventually("the event is noted", || async {
+        events(&server, &device).await.iter().any(|event| event.name == "quarantined")
+    })
+    .await;
+    let noted = events(&server, &device).await;
+    let noted = noted.iter().find(|event| event.name == "quarantined").unwrap();
+    assert!(noted.detail.contains("2 now") && noted.detail.contains("load1"), "{}", noted.detail);
+    let mut conn = server.state.store.read().await.unwrap();
+    let stored = history::readings(&mut conn, &project(), &device.id, UnixMillis(0), 9).await.unwrap();
+    assert_eq!(stored.len(), 1);
+    drop(conn);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_the_database_refuses_is_quarantined_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let device = server.enroll("one").await;
+    let mut tx = server.state.store.begin().await.unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON device_events WHEN NEW.name = 'poison' \
+                  BEGIN SELECT RAISE(ABORT, 'no poison here'); END";
+    sqlx::query(refuse).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut connection = device.connect(&server).await;
+    let records = vec![happened("first"), happened("poison"), happened("last")];
+    connection.publish(&device.topic(Channel::Telemetry), batch_of(records)).await;
+    connection.acknowledged(&device, 3).await;
+    let kept = set_aside(&server, &device).await;
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].seq == 2 && kept[0].why.contains("no poison here"), "{kept:?}");
+    let stored = events(&server, &device).await;
+    for name in ["first", "last"] {
+        assert_eq!(stored.iter().filter(|event| event.name == name).count(), 1, "{name}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_can_not_fill_the_disk_with_what_nobody_can_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    let telemetry = device.topic(Channel::Telemetry);
+    let zeros = vec![0; protocol::telemetry::MAX_RECORD_BYTES];
+    let fill = (Kind::Pane, zeros.clone());
+    let mut records = vec![fill; 15];
+    let junk = (Kind::Pane, vec![0]);
+    connection.publish(&telemetry, batch_of(records.clone())).await;
+    connection.acknowledged(&device, 15).await;
+    let kept = set_aside(&server, &device).await;
+    assert_eq!(kept.len(), 15);
+    assert_eq!(kept[0].size_bytes, u64::try_from(zeros.len()).unwrap());
+    assert_eq!(kept[0].body.len(), quarantine::MAX_BODY_BYTES);
+    assert_eq!(kept[0].body_sha256, Some(Digest::from_bytes(sha2::Sha256::digest(&zeros).into())));
+    records.extend(vec![junk; 300]);
+    connection.publish(&telemetry, batch_of(records)).await;
+    connection.acknowledged(&device, 315).await;
+    let kept = set_aside(&server, &device).await;
+    assert_eq!(i64::try_from(kept.len()).unwrap(), quarantine::MAX_RECORDS);
+    assert_eq!((kept[0].seq, kept[199].seq), (315, 116), "the newest stay");
+    for n in 0..50 {
+        let stream = StreamId::new(format!("s{n}")).unwrap();
+        let empty =
+            Batch { v: WIRE_VERSION, stream, floor_seq: 1, from_seq: 0, records: vec![], dropped: vec![] };
+        let payload = zstd::encode_all(empty.encode().as_slice(), 3).unwrap();
+        connection.publish(&telemetry, payload).await;
+    }
+    let streams = async || {
+        let mut conn = server.state.store.read().await.unwrap();
+        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM streams").fetch_one(&mut *conn).await.unwrap()
+    };
+    eventually("the last stream is known", || async {
+        let mut conn = server.state.store.read().await.unwrap();
+        let last = StreamId::new("s49").unwrap();
+        telemetry::position(&mut conn, &project(), &device.id, &last).await.unwrap().is_some()
+    })
+    .await;
+    assert!(streams().await <= telemetry::MAX_STREAMS + 1, "{}", streams().await);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_of_a_device_are_bounded_and_move_no_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let mut device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    let evil = "\u{1b}[2J\u{1b}]0;pwned\u{7}\rall is well\u{202e}";
+    let signed: SignedReport = protocol::decode_json(&device.hello(0)).unwrap();
+    let mut hello: Hello = protocol::decode_json(&signed.payload().unwrap()).unwrap();
+    hello.hardware.class = evil.into();
+    hello.labels = [("k\u{1b}[2J".to_owned(), "v".to_owned()), ("site".to_owned(), "s1".to_owned())].into();
+    hello.problems = vec![evil.to_owned(); 500];
+    let signed = device.signed(Channel::Hello, &encode_json(&hello));
+    connection.publish(&device.topic(Channel::Hello), signed).await;
+    let said = (Kind::Event, cbor(&DeviceEvent { name: evil.into(), detail: format!("{evil}\nforged") }));
+    connection.publish(&device.topic(Channel::Telemetry), batch_of(vec![said])).await;
+    connection.acknowledged(&device, 1).await;
+    let known = server.row(&device).await.hello.unwrap();
+    let shown = "\u{fffd}[2J\u{fffd}]0;pwned\u{fffd} all is well\u{fffd}";
+    assert_eq!(known.hardware.class, shown);
+    assert_eq!(known.labels.keys().collect::<Vec<_>>(), ["site"]);
+    assert_eq!((known.problems.len(), known.problems[0].as_str()), (33, shown));
+    let events = events(&server, &device).await;
+    assert!(events.iter().any(|event| event.name == shown && event.detail == format!("{shown} forged")));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_over_its_budget_is_refused_by_name_and_others_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let limit = [("limits.device_bytes_per_hour", "1000000")];
+    let server = Server::start_with(folder.path(), 0, &limit).await;
+    server.add_project(&project()).await;
+    server.publish_root(&project()).await;
+    let (device, other) = (server.enroll("one").await, server.enroll("two").await);
+    let mut connection = device.connect(&server).await;
+    let fill = vec![(Kind::Event, vec![0; 250_000]); 5];
+    connection.publish(&device.topic(Channel::Telemetry), batch_of(fill)).await;
+    eventually("the refusal is noted", || async {
+        events(&server, &device).await.iter().any(|event| event.name == "refused_over_budget")
+    })
+    .await;
+    assert!(set_aside(&server, &device).await.is_empty(), "nothing of it is stored");
+    let mut second = other.connect(&server).await;
+    second.publish(&other.topic(Channel::Telemetry), batch(1, &[1])).await;
+    second.acknowledged(&other, 1).await;
     server.stop().await;
 }
 

@@ -231,6 +231,24 @@ async fn a_dry_run_tells_who_and_what_would_block() {
     assert!(events.is_empty(), "nothing was stored");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plan_in_the_page_on_rollouts_is_one() {
+    let fleet = Fleet::start(4).await;
+    fleet.all_serve("1.0.0").await;
+    let page = include_str!("../../../docs/ROLLOUTS.md");
+    let plan = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let mut body: serde_json::Value = serde_json::from_str(plan).unwrap();
+    (body["model"], body["version"]) = (json!("digits"), json!("2.0.0"));
+    let run =
+        rollouts::dry_run(&fleet.state, &fleet.project, serde_json::from_value(body).unwrap()).await.unwrap();
+    assert_eq!(run.stages.len(), 3, "without a target the control group isn't a stage: {run:?}");
+    for filter in
+        page.split("```text").nth(1).and_then(|rest| rest.split("```").next()).unwrap().trim().lines()
+    {
+        assert!(filter.parse::<rollout::Filter>().is_ok(), "{filter}");
+    }
+}
+
 fn judged_by_accuracy() -> serde_json::Value {
     json!({
         "stages": ["1", "100%"],

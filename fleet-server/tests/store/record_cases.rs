@@ -60,6 +60,73 @@ pub(crate) async fn stream_positions_never_fall(store: Store) {
     assert_eq!(telemetry::position(&mut tx, &a, &cam, &stream).await.unwrap().unwrap().upto_seq, 10);
 }
 
+pub(crate) async fn a_refused_value_leaves_the_rest_of_the_transaction(store: Store) {
+    let a = add_project(&store, "a").await;
+    let cam = add_device(&store, &a, "cam", &[]).await;
+    let mut tx = store.begin().await.unwrap();
+    history::add_event(&mut tx, &a, &cam, &event("s1:1", NOW)).await.unwrap();
+    mark(&mut tx).await.unwrap();
+    let again = projects::Project { project: a.clone(), title: "A".into(), created_at: NOW };
+    let refused = projects::insert(&mut tx, &again).await.unwrap_err();
+    assert!(refused.is_refusal() && !refused.is_retryable(), "{refused}");
+    undo(&mut tx).await.unwrap();
+    mark(&mut tx).await.unwrap();
+    history::add_event(&mut tx, &a, &cam, &event("s1:2", NOW)).await.unwrap();
+    keep(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut conn = store.read().await.unwrap();
+    assert_eq!(history::events(&mut conn, &a, &cam, &Window::first(9)).await.unwrap().total, 2);
+}
+
+pub(crate) async fn the_newest_quarantined_records_are_kept(store: Store) {
+    let a = add_project(&store, "a").await;
+    let (cam, other) = (add_device(&store, &a, "cam", &[]).await, add_device(&store, &a, "other", &[]).await);
+    let stream = StreamId::new("s1").unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let record = |seq: u64, at| {
+        quarantine::Quarantined::new((&stream, seq), "pane", "no pane".into(), &[7; 5000], UnixMillis(at))
+    };
+    for seq in 1..=202 {
+        // The later half arrived at one moment: then the sequence number decides.
+        quarantine::add(&mut tx, &a, &cam, &record(seq, seq.min(100).cast_signed())).await.unwrap();
+    }
+    quarantine::add(&mut tx, &a, &other, &record(1, 1)).await.unwrap();
+    assert_eq!(quarantine::trim(&mut tx, &a, &cam).await.unwrap(), 2);
+    assert_eq!(quarantine::count(&mut tx, &a, &other).await.unwrap(), 1);
+    let first = quarantine::list(&mut tx, &a, &cam, &Window::first(150)).await.unwrap();
+    assert_eq!((first.items[0].clone(), first.total), (record(202, 100), 200));
+    assert_eq!((first.items[0].size_bytes, first.items[0].body.len()), (5000, quarantine::MAX_BODY_BYTES));
+    let window = Window { after: Some(quarantine::key(&first.items[149])), limit: 150 };
+    let rest = quarantine::list(&mut tx, &a, &cam, &window).await.unwrap().items;
+    let seqs: Vec<u64> = first.items.iter().chain(&rest).map(|record| record.seq).collect();
+    assert_eq!(seqs, (3..=202).rev().collect::<Vec<_>>());
+    // As a build wrote it that had no such columns.
+    sqlx::query(
+        "INSERT INTO quarantine (project, device, stream, seq, kind, why, body, received_at) \
+         SELECT project, device, 'old', seq, kind, why, body, received_at FROM quarantine WHERE device = 'other'",
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    let both = quarantine::list(&mut tx, &a, &other, &Window::first(9)).await.unwrap().items;
+    let old = both.iter().find(|record| record.stream.as_str() == "old").unwrap();
+    assert_eq!((both.len(), old.size_bytes, old.body_sha256), (2, 4096, None));
+    assert_eq!(quarantine::delete_before(&mut tx, UnixMillis(100)).await.unwrap(), 97 + 2);
+}
+
+pub(crate) async fn old_streams_are_forgotten(store: Store) {
+    let a = add_project(&store, "a").await;
+    let cam = add_device(&store, &a, "cam", &[]).await;
+    let mut tx = store.begin().await.unwrap();
+    let stream = |n: i64| StreamId::new(format!("s{n}")).unwrap();
+    for n in 0..40 {
+        telemetry::open_stream(&mut tx, &a, &cam, &stream(n), UnixMillis(n)).await.unwrap();
+    }
+    assert_eq!(telemetry::trim_streams(&mut tx, &a, &cam).await.unwrap(), 8);
+    assert!(telemetry::position(&mut tx, &a, &cam, &stream(7)).await.unwrap().is_none());
+    assert!(telemetry::position(&mut tx, &a, &cam, &stream(8)).await.unwrap().is_some());
+}
+
 pub(crate) async fn one_alert_is_open_per_key(store: Store) {
     let (a, b) = (add_project(&store, "a").await, add_project(&store, "b").await);
     let alert = |message: &str| alerts::NewAlert {

@@ -90,7 +90,8 @@ impl TestServer {
         Self::start_set(dir, clock, &[]).await
     }
 
-    async fn start_set(dir: TempDir, clock: Clock, more: &[(String, String)]) -> Self {
+    /// Starts with these settings beside the usual ones.
+    pub(crate) async fn start_set(dir: TempDir, clock: Clock, more: &[(String, String)]) -> Self {
         let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let mut flags = vec![
             set("data_dir", &dir.path().join("data").display().to_string()),
@@ -131,6 +132,14 @@ impl TestServer {
             json: serde_json::from_slice(&bytes).unwrap_or_default(),
             text: String::from_utf8_lossy(&bytes).into_owned(),
         }
+    }
+
+    /// Opens a live stream; `path` begins after `/api/v1`.
+    pub(crate) async fn open(&self, who: &As, path: &str) -> Body {
+        let request = request(who, Method::GET, &format!("/api/v1{path}"), None);
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        response.into_body()
     }
 
     /// Calls the API; `path` begins after `/api/v1`.

@@ -65,7 +65,7 @@ fn plan(gates: &Value) -> Value {
         "evidence_timeout_s": 90,
         "gates": gates,
         "on_failure": "roll_back_stage",
-        // The same devices go first each time, so that the dirty one stays in the control groups (decision 0005).
+        // The same devices go first each time, so that the dirty one is never among the first.
         "seed": "demo",
     })
 }
@@ -151,7 +151,9 @@ fn good_rollout(world: &World) -> Result<()> {
     let ended = world.fleet.wait_ended(&rollout, PATIENCE, |_| {})?;
     expect_state(&ended, "completed")?;
     all_serve(world, "1.1.0")?;
-    told("1.1.0 passed the same gates in every stage and serves on the whole fleet");
+    told(
+        "1.1.0 passed its gates in every stage and serves on the whole fleet",
+    );
     Ok(())
 }
 

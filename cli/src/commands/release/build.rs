@@ -1,12 +1,14 @@
 //! From a spec to a release folder. Every variant is loaded and answers the golden samples before anything is
 //! called built, with the same code that runs on the device.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use inference::golden::{self, GoldenReport, GoldenSet};
 use inference::{Model, Spec};
+use profile::Reference;
 use protocol::{Digest, ReleaseRef, Version};
 use release::{BlobRef, DraftManifest, FORMAT, Manifest, Variant};
 use serde_json::{Value, json};
@@ -135,6 +137,7 @@ fn card(path: &Path, tables: &str, folder: &ReleaseFolder) -> Result<BlobRef> {
 
 /// Loads every variant and runs the golden samples, as the device will.
 fn preflight(manifest: &Manifest, folder: &ReleaseFolder) -> Result<Vec<Value>> {
+    check_reference(manifest, &folder.blob(&manifest.reference)?)?;
     let golden =
         GoldenSet::parse(&folder.blob(&manifest.golden)?).context("the golden samples are not acceptable")?;
     let mut tried = Vec::new();
@@ -155,6 +158,21 @@ fn preflight(manifest: &Manifest, folder: &ReleaseFolder) -> Result<Vec<Value>> 
         }));
     }
     Ok(tried)
+}
+
+/// A device could run the model without a sound reference, but nobody would ever see how well.
+fn check_reference(manifest: &Manifest, bytes: &[u8]) -> Result<()> {
+    let made_by = "the reference profile is not acceptable (it is made by: flotilla reference build)";
+    let reference = Reference::parse(bytes).context(made_by)?;
+    let (labels, classes) = (&manifest.labels, reference.schema.classes());
+    if !labels.is_empty() && classes > 0 && labels.len() != classes {
+        bail!("labels: {} are named, the reference profile was made with {classes} classes", labels.len());
+    }
+    let distinct: BTreeSet<_> = labels.iter().collect();
+    if distinct.len() < labels.len() {
+        bail!("labels: a label stands twice");
+    }
+    Ok(())
 }
 
 fn failure(report: &GoldenReport) -> String {

@@ -718,7 +718,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What changes, as it changes. */
+        /** What changes, as it changes. Ends when the reader's right to it ends. */
         get: operations["stream"];
         put?: never;
         post?: never;
@@ -4517,6 +4517,14 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": components["schemas"]["ChangeEvent"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             503: {
