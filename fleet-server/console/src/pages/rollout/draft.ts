@@ -102,7 +102,7 @@ function gatesOf(draft: Draft): Gate[] {
 }
 
 /** The server takes stages in shorter forms too; the form writes them in full. */
-export type DraftPlan = NewRollout & { stages: StagePlan[] };
+export type DraftPlan = Omit<NewRollout, 'stages'> & { stages: StagePlan[] };
 
 export function toPlan(draft: Draft, release: ReleaseRef): DraftPlan {
   const gates = gatesOf(draft);
