@@ -37,7 +37,7 @@ impl Region {
     }
 
     /// To be asked for in so many bits.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only a kernel for x86 fetches so"))]
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn walk(self, bits: usize) -> Walk {
         Walk { rest: self, step: (self.end - self.at).div_ceil(bits.max(1)).next_multiple_of(LINE) }
     }
@@ -56,12 +56,14 @@ impl Region {
 }
 
 /// A region that is fetched bit by bit.
+#[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Walk {
     rest: Region,
     step: usize,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Walk {
     /// Asks for the next bit.
     #[inline]

@@ -145,8 +145,16 @@ pub(super) struct Addend<'a> {
     /// Where each row starts.
     pub(super) places: &'a Places,
     /// The factors, and the limits of the sum.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only kernels for x86 add in registers")
+    )]
     pub(super) spec: &'a AddSpec,
     /// Of the values and of the sum.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only kernels for x86 add in registers")
+    )]
     pub(super) zero_points: [u8; 2],
 }
 
