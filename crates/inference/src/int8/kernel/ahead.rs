@@ -3,6 +3,10 @@
 //! A network's weights don't fit into the second-level cache, so that each layer would wait for its own. Layers
 //! run in the same order each time: the scratch memory remembers which weights came after which, and while one
 //! layer computes, it asks for the first of the next one's. Addresses are only ever hints to the CPU, never read.
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "only kernels with vector instructions fetch ahead")
+)]
 
 use std::collections::HashMap;
 

@@ -50,6 +50,10 @@ pub(super) struct Job<'a> {
     /// Rows that lie in lines; only for levels with [`takes_images`].
     pub(super) lines: Option<Lines>,
     /// Weights to fetch meanwhile.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "only kernels with vector instructions fetch ahead")
+    )]
     pub(super) ahead: Region,
 }
 
