@@ -7,6 +7,7 @@ use release::{Manifest, ManifestError};
 use trust::repo::{self, BuildError};
 use trust::{Repository, Signer, Stored, TargetBytes, TrustError, Verified, director};
 
+use super::counters::{self, CounterError};
 use super::keys::{self, KeyStoreError, OnlineRole};
 use super::refresh::{self, RefreshError};
 use super::verify::Candidate;
@@ -93,6 +94,9 @@ pub enum PublishError {
         /// Its signed digest.
         digest: String,
     },
+    /// A release that is out of the model's order.
+    #[error(transparent)]
+    Counter(#[from] CounterError),
     /// A manifest is not one, or breaks a bound.
     #[error("the manifest {path} is refused")]
     Manifest {
@@ -354,6 +358,7 @@ async fn store_targets(
         let fence = fences.entry(manifest.model.clone()).or_default();
         *fence = (*fence).max(manifest.min_counter.0);
         if let Some(release) = new_release(conn, project, manifest, target, actor, now).await? {
+            counters::check(manifest, targets.iter().filter_map(|target| target.manifest.as_deref()))?;
             releases::insert(conn, project, &release).await?;
             new.push(release);
         }
