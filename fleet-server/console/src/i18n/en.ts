@@ -150,6 +150,7 @@ export const en = {
   'device.class': 'Hardware class',
   'device.cpus': 'CPUs',
   'device.cpuFeatures': 'CPU features',
+  'device.featureCount': { one: '{n} feature', other: '{n} features' },
   'device.memory': 'Memory',
   'device.uptime': 'Agent runs for',
   'device.clock': 'Clock',

@@ -151,6 +151,7 @@ export const ptBr: Catalogue = {
   'device.class': 'Classe de hardware',
   'device.cpus': 'CPUs',
   'device.cpuFeatures': 'Recursos da CPU',
+  'device.featureCount': { one: '{n} recurso', other: '{n} recursos' },
   'device.memory': 'Memória',
   'device.uptime': 'Agente em execução há',
   'device.clock': 'Relógio',

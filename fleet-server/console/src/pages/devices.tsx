@@ -41,6 +41,7 @@ function useColumns(project: string): readonly Column<DeviceRow>[] {
           {row.device}
         </Link>
       ),
+      isWide: true,
       sort: (a, b) => a.device.localeCompare(b.device),
     },
     {
@@ -75,7 +76,6 @@ function useColumns(project: string): readonly Column<DeviceRow>[] {
           ))}
         </span>
       ),
-      isSecondary: true,
     },
     {
       id: 'labels',
@@ -106,14 +106,12 @@ function useColumns(project: string): readonly Column<DeviceRow>[] {
         ) : (
           <span className="muted">–</span>
         ),
-      isSecondary: true,
       sort: (a, b) => a.problems.length - b.problems.length,
     },
     {
       id: 'seen',
       header: t('device.lastSeen'),
       cell: (row) => <RelativeTime at={row.last_seen} />,
-      isSecondary: true,
       sort: (a, b) => String(a.last_seen).localeCompare(String(b.last_seen)),
     },
   ];
@@ -197,6 +195,7 @@ export default function DevicesPage() {
       <DeviceFilters project={project} />
       <Table
         caption={t('devices.title')}
+        hasCards
         columns={columns}
         rows={devices.data?.items}
         rowKey={(row) => row.device}
