@@ -43,6 +43,11 @@ const TONES: Readonly<Record<string, Tone>> = {
   warning: 'warn',
   error: 'bad',
   critical: 'bad',
+  // strategies of samples
+  contradiction: 'bad',
+  disagreement: 'warn',
+  out_of_reference: 'warn',
+  uncertainty: 'info',
 };
 
 export function toneOf(state: string): Tone {
@@ -59,6 +64,7 @@ type Group =
   | 'severity'
   | 'role'
   | 'gate'
+  | 'strategy'
   | 'pattern';
 
 function isKey(key: string): key is MessageKey {
