@@ -27,6 +27,7 @@ export const en = {
   'pager.shown': '{shown} of {total}',
   'pager.first': 'First page',
   'pager.next': 'Next page',
+  'pager.unsorted': 'Sorted by name; other orders are offered for up to {n} rows.',
   'chart.empty': 'No measurements in this time',
   'chart.asTable': 'Show as table',
   'chart.time': 'Time',

@@ -28,6 +28,7 @@ export const ptBr: Catalogue = {
   'pager.shown': '{shown} de {total}',
   'pager.first': 'Primeira página',
   'pager.next': 'Próxima página',
+  'pager.unsorted': 'Em ordem de nome; outras ordens são oferecidas para até {n} linhas.',
   'chart.empty': 'Sem medições neste período',
   'chart.asTable': 'Mostrar como tabela',
   'chart.time': 'Hora',

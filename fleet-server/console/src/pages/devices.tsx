@@ -16,7 +16,7 @@ import { Empty } from '../ui/states';
 import { Table, type Column } from '../ui/table';
 import { RelativeTime } from '../ui/time';
 import { toneOf, wordOf } from '../ui/tones';
-import { formatSort, parseSort, useUrlState } from '../ui/url-state';
+import { pageLimit, sortingOf, unsortedNote, useUrlState } from '../ui/url-state';
 import { useOpen } from '../ui/use-open';
 import { EnrolDialog } from './device/enrol';
 import { EnrolmentTokens } from './device/tokens';
@@ -183,7 +183,9 @@ export default function DevicesPage() {
     model: url.get('model'),
     version: url.get('version'),
     cursor: url.get('cursor'),
+    ...pageLimit(url.get('sort')),
   });
+  const sorting = sortingOf(url, devices.data);
   const isFiltered = ['q', 'online', 'label', 'model', 'version'].some((name) => url.get(name) !== '');
   const enrolButton = can('operator') && (
     <Button look="primary" onPress={enrol.open}>
@@ -201,8 +203,8 @@ export default function DevicesPage() {
         rowKey={(row) => row.device}
         error={devices.error}
         onRetry={() => void devices.refetch()}
-        sort={parseSort(url.get('sort'))}
-        onSort={(sort) => url.set({ sort: formatSort(sort) })}
+        sort={sorting.sort}
+        onSort={sorting.onSort}
         skeletonRows={8}
         empty={
           isFiltered ? (
@@ -219,6 +221,7 @@ export default function DevicesPage() {
           isFirst={url.get('cursor') === ''}
           nextCursor={devices.data.next_cursor}
           onCursor={(cursor) => url.set({ cursor })}
+          note={unsortedNote(t, sorting)}
         />
       )}
       {can('operator') && <EnrolmentTokens project={project} />}

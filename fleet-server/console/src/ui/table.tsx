@@ -32,7 +32,7 @@ interface TableProps<Row> {
   readonly onRetry?: () => void;
   readonly empty: ReactNode;
   readonly sort?: Sort | undefined;
-  readonly onSort?: (sort: Sort) => void;
+  readonly onSort?: ((sort: Sort) => void) | undefined;
   readonly skeletonRows?: number;
   /** On narrow screens each row is a card with the headers beside the values, instead of a table cut at the edge. */
   readonly hasCards?: boolean;
