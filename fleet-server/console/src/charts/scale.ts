@@ -96,7 +96,7 @@ export function timeTicks(low: number, high: number, wanted: number, offset = lo
   const start = low + offset(low);
   const width = Math.max(0, high - low);
   const countOf = (step: number) => Math.floor((start + width) / step) - Math.ceil(start / step) + 1;
-  const step = TIME_STEPS.find((each) => countOf(each) <= most) ?? (TIME_STEPS.at(-1) || DAY);
+  const step = TIME_STEPS.find((each) => countOf(each) <= most) ?? TIME_STEPS.at(-1) ?? DAY;
   const first = Math.ceil(start / step);
   const ticks = Array.from({ length: Math.max(0, countOf(step)) }, (_, index) => {
     const local = (first + index) * step;

@@ -58,6 +58,7 @@ type Group =
   | 'phase'
   | 'rolloutState'
   | 'stageState'
+  | 'stageIs'
   | 'cause'
   | 'metric'
   | 'onFailure'

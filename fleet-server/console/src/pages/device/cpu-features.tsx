@@ -23,7 +23,7 @@ export function CpuFeatures({ features }: { readonly features: readonly string[]
   const { t } = useI18n();
   if (features === undefined || features.length === 0) return NONE;
   const first = int8Features(features);
-  const others = features.filter((name) => !(first as readonly string[]).includes(name));
+  const others = features.filter((name) => !first.includes(name));
   return (
     <details className="cpu-features small">
       <summary>
