@@ -2,7 +2,7 @@
 import { keepPreviousData, useQueries, useQuery } from '@tanstack/react-query';
 import { client, set, take, type Schemas } from './client';
 
-export type Sample = Schemas['List_Sample']['items'][number];
+export type Sample = Schemas['Sample'];
 export type SampleAnswer = Schemas['SampleAnswer'];
 
 /** From the highest worth to the lowest, as docs/CAPTURE.md lists them. */
