@@ -57,3 +57,31 @@ pub(super) fn check<'a>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use release::DraftManifest;
+
+    use super::*;
+
+    fn manifest(version: &str, counter: u64, fence: u64) -> Manifest {
+        let sample = include_bytes!("../../../fuzz/seeds/manifest/full");
+        let mut manifest = (*DraftManifest::parse_unsigned(sample).unwrap()).clone();
+        manifest.version = version.parse().unwrap();
+        (manifest.counter, manifest.min_counter) = (Counter(counter), Counter(fence));
+        manifest
+    }
+
+    #[test]
+    fn a_counter_that_is_taken_or_fenced_off_is_refused() {
+        let all = [manifest("1.0.0", 2, 0), manifest("1.1.0", 4, 3)];
+        let ask = |new: &Manifest| check(new, all.iter().chain([new]));
+        assert_eq!(ask(&manifest("2.0.0", 5, 0)), Ok(()));
+        assert_eq!(ask(&all[1]), Ok(()), "it is no hindrance to itself");
+        assert!(matches!(ask(&manifest("2.0.0", 4, 0)), Err(CounterError::Shared { .. })));
+        assert!(matches!(ask(&manifest("2.0.0", 1, 0)), Err(CounterError::Fenced { fence: Counter(3), .. })));
+        let mut other = manifest("2.0.0", 1, 0);
+        other.model = "another".parse().unwrap();
+        assert_eq!(ask(&other), Ok(()), "each model has its own order");
+    }
+}
