@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use trust::repo::signed_by;
-use trust::{Limits, PublicKey, Reply, Repository, Session, Step, Stored, director};
+use trust::{Limits, PublicKey, Reply, Repository, Session, Step, Stored, TrustError, director};
 
 use super::Context;
 use crate::keyring::Keyring;
 use crate::metadata::{UNPINNED, claims, fetch, kept_name, now, short};
 use crate::output::{facts, items, table, text};
 use crate::pending::{delegated_keys, root_keys};
+
+/// The role that delegates the models.
+const TARGETS: &str = "targets";
 
 /// From which root.
 #[derive(Debug, clap::Args)]
@@ -39,8 +42,8 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     let given = given.transpose()?;
     let stored = remembered(&keyring, given.clone())?;
     let first = walk(context, &stored, &[director::TARGET.to_owned()]).await?;
-    let wanted = wanted(context, &first).await?;
-    let chain = walk(context, &stored, &wanted).await?;
+    let mut wanted = wanted(context, &first).await?;
+    let (chain, refused) = walk_all(context, &stored, &mut wanted).await?;
     ensure_not_older(&chain.files, |role| keyring.read(&kept_name(role)))?;
     if let Some(root) = given.filter(|_| args.pin) {
         keyring.keep("root.json", &root)?;
@@ -49,10 +52,35 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     for (name, bytes) in &chain.files {
         keyring.keep(&kept_name(name.strip_suffix(".json").unwrap_or(name)), bytes)?;
     }
+    let wanted: Vec<String> = wanted.into_values().flatten().collect();
     let said = json!({
-        "project": context.client.project(), "roles": roles(&chain)?, "targets": targets(&chain, &wanted),
+        "project": context.client.project(), "roles": roles(&chain, &refused)?, "targets": targets(&chain, &wanted),
     });
-    context.format.print(&said, show)
+    context.format.print(&said, show)?;
+    let names: Vec<&str> = refused.keys().map(String::as_str).collect();
+    ensure!(names.is_empty(), "devices refuse what these roles signed: {}", names.join(", "));
+    Ok(())
+}
+
+/// Walks to all that is wanted. A model's role that is refused is left out and named: the others stand without it.
+async fn walk_all(
+    context: &Context,
+    stored: &Stored,
+    wanted: &mut BTreeMap<String, Vec<String>>,
+) -> Result<(Chain, BTreeMap<String, String>)> {
+    let mut refused = BTreeMap::new();
+    loop {
+        let paths: Vec<String> = wanted.values().flatten().cloned().collect();
+        let error = match walk(context, stored, &paths).await {
+            Ok(chain) => return Ok((chain, refused)),
+            Err(error) => error,
+        };
+        let role = error.downcast_ref::<TrustError>().map(|error| error.role.clone()).unwrap_or_default();
+        if role == TARGETS || wanted.remove(&role).is_none() {
+            return Err(error);
+        }
+        refused.insert(role, error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": "));
+    }
 }
 
 /// What this folder trusts already: the root that is given, else the last or the first one, and the last files.
@@ -122,12 +150,12 @@ async fn walk(context: &Context, stored: &Stored, wanted: &[String]) -> Result<C
     }
 }
 
-/// Every target that the delegated roles claim to have; whether it is so, the second walk decides.
-async fn wanted(context: &Context, first: &Chain) -> Result<Vec<String>> {
-    let mut wanted = vec![director::TARGET.to_owned()];
-    for (role, _, _) in claims(file(&first.files, "targets")?)?.delegations {
+/// Every target that each delegated role claims to have, by role; whether it is so, the second walk decides.
+async fn wanted(context: &Context, first: &Chain) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut wanted = BTreeMap::from([(TARGETS.to_owned(), vec![director::TARGET.to_owned()])]);
+    for (role, _, _) in claims(file(&first.files, TARGETS)?)?.delegations {
         if let Some(bytes) = fetch(&context.client, &role).await? {
-            wanted.extend(claims(&bytes)?.targets);
+            wanted.insert(role, claims(&bytes)?.targets);
         }
     }
     Ok(wanted)
@@ -147,8 +175,9 @@ fn keys(files: &Files, role: &str) -> Result<(Vec<PublicKey>, usize)> {
     }
 }
 
-fn roles(chain: &Chain) -> Result<Vec<Value>> {
-    let mut rows = Vec::new();
+fn roles(chain: &Chain, refused: &BTreeMap<String, String>) -> Result<Vec<Value>> {
+    let row = |(role, why): (&String, &String)| json!({ "role": role, "refused": why });
+    let mut rows: Vec<Value> = refused.iter().map(row).collect();
     for (name, bytes) in &chain.files {
         let role = name.strip_suffix(".json").unwrap_or(name);
         let (keys, threshold) = keys(&chain.files, role)?;
@@ -187,6 +216,10 @@ fn show(said: &Value) -> String {
     let role = |row: &Value| {
         let keys: Vec<String> = items(&row["signed_by"]).iter().map(|key| short(&text(key, ""))).collect();
         let threshold = format!("{} of {}", text(row, "/threshold"), text(row, "/keys"));
+        if let Some(why) = row["refused"].as_str() {
+            let nothing = || "-".to_owned();
+            return vec![text(row, "/role"), nothing(), nothing(), nothing(), format!("REFUSED: {why}")];
+        }
         vec![text(row, "/role"), text(row, "/version"), text(row, "/expires_at"), threshold, keys.join(", ")]
     };
     let target = |row: &Value| {
