@@ -75,6 +75,7 @@ impl App {
         let lock = lock(&config.state_dir)?;
         let clock = Clock::open(&config.state_dir).map_err(AppError::State)?;
         let identity = Identity::load(&config.state_dir).map_err(AppError::Identity)?;
+        clock.bound(identity.ca_validity().map_err(AppError::Identity)?.not_after);
         let listener = serve::Listening::open(&config.serve).await.map_err(AppError::Listen)?;
         let listening = listener.places();
         let device = format!("{}/{}", identity.project, identity.device);
