@@ -118,7 +118,7 @@ pub fn doctor(config: &Result<Config, ConfigErrors>, is_json: bool) -> Exit {
 
 /// `status`: asks the running agent.
 pub fn show_status(config: &Config, is_json: bool) -> Exit {
-    match status::ask(&config.serve) {
+    match status::ask(config) {
         Ok(status) if is_json => println!("{status:#}"),
         Ok(status) => print!("{}", status::screen(&status)),
         Err(error) => {
