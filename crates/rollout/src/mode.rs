@@ -1,4 +1,4 @@
-//! How a release runs on a device. Read by hand: a mode that lacks its share is told what it needs, in the words of the
+//! How a release runs on a device: `"replace"`, `"shadow"` or `{"ab": "20%"}`. Read by hand: a mode that lacks its share is told what it needs, in the words of the
 //! plan and not of the programming language.
 
 use std::fmt;
@@ -8,9 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::amount::Percent;
 
-/// How the release runs on a device. Written `"replace"`, `"shadow"` or `{"ab": "20%"}`.
+/// How the release runs on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RolloutMode))]
 pub enum Mode {
     /// It takes the old release's place.
     #[default]

@@ -4,9 +4,10 @@ import {
   toAmount,
   type Gate,
   type Metric,
+  type NewRollout,
   type OnFailure,
-  type Plan,
   type ReleaseRef,
+  type StagePlan,
 } from '../../api/plan';
 
 export interface StageDraft {
@@ -100,7 +101,10 @@ function gatesOf(draft: Draft): Gate[] {
   return gates;
 }
 
-export function toPlan(draft: Draft, release: ReleaseRef): Plan {
+/** The server takes stages in shorter forms too; the form writes them in full. */
+export type DraftPlan = Omit<NewRollout, 'stages'> & { stages: StagePlan[] };
+
+export function toPlan(draft: Draft, release: ReleaseRef): DraftPlan {
   const gates = gatesOf(draft);
   // Once every device has the release, no control group is left to compare with.
   const counted = gates.filter((gate) => 'tasks' in gate.limit);
