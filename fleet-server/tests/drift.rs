@@ -13,6 +13,7 @@ use flotilla_server::store::drift::{DriftWindow, WindowFilter};
 use flotilla_server::store::releases::{Release, ReleaseState};
 use flotilla_server::store::telemetry::{PaneRow, add_pane};
 use flotilla_server::store::{Window, alerts, drift as rows, projects, releases};
+use profile::drift::DriftReport;
 use profile::features::Extractor;
 use profile::{Observed, Pane, PaneKey, Reference, ReferenceBuilder};
 use protocol::{Counter, DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Version};
@@ -184,9 +185,14 @@ impl Fleet {
             segment: "",
             from: UnixMillis(0),
             to: UnixMillis(i64::MAX),
-            limit: 100,
+            limit: 1000,
         };
         rows::list(&mut conn, &project(), &model(), &filter).await.unwrap()
+    }
+
+    /// Windows with their reports, as the API makes them.
+    async fn reports(&self, of: Option<&DeviceId>) -> Vec<(DriftWindow, DriftReport)> {
+        drift::with_reports(self.state(), &project(), &model(), self.windows(of).await).await.unwrap()
     }
 
     async fn open_alerts(&self) -> Vec<Option<DeviceId>> {
@@ -239,10 +245,11 @@ async fn many_devices_at_once_are_the_fleets_drift() {
 async fn computing_a_window_again_changes_nothing_and_corrections_replace() {
     let mut fleet = Fleet::start().await;
     fleet.window(0, &[]).await;
-    let once = fleet.windows(None).await;
-    assert_eq!((once.len(), once[0].n), (1, 1200));
+    let once = fleet.reports(None).await;
+    assert_eq!((once.len(), once[0].0.n), (1, 1200));
+    assert_eq!(once[0].0.findings.judged, once[0].1.verdict.judged);
     windows::tick(fleet.state()).await.unwrap();
-    assert_eq!(fleet.windows(None).await[0].report, once[0].report);
+    assert_eq!(fleet.reports(None).await[0].1, once[0].1);
 
     let mut corrected = fleet.pane("1.0.0", 0, 0.0, 10);
     corrected.key.revision = 1;
@@ -253,8 +260,7 @@ async fn computing_a_window_again_changes_nothing_and_corrections_replace() {
     windows::tick(fleet.state()).await.unwrap();
     let again = fleet.windows(None).await;
     assert_eq!(again[0].n, 1400, "a corrected pane replaces, another run adds");
-    let accuracy = |number| fleet.windows(Some(number));
-    assert_eq!(accuracy(&device(0)).await[0].report.quality.accuracy, Some(0.1));
+    assert_eq!(fleet.reports(Some(&device(0))).await[0].1.quality.accuracy, Some(0.1));
 }
 
 #[tokio::test]
@@ -273,6 +279,82 @@ async fn hostile_panes_and_unknown_releases_are_left_out() {
     fleet.store(3, "1.0.0", &pane).await;
     windows::tick(fleet.state()).await.unwrap();
     assert_eq!(fleet.windows(None).await[0].n, 200, "the loop goes on");
+}
+
+const HOUR: i64 = 3_600_000;
+
+#[tokio::test]
+async fn a_devices_old_windows_become_hours_and_the_fleets_stay() {
+    let mut fleet = Fleet::start().await;
+    // BEGIN lies on the hour: windows 0 and 1 are of one hour, 400 of the next.
+    assert_eq!(BEGIN % HOUR, 0);
+    for number in [0, 1, 400] {
+        fleet.window(number, &[3]).await;
+    }
+    let before = fleet.windows(Some(&device(3))).await;
+    assert_eq!(before.iter().filter(|window| window.is_merged).count(), 0);
+    fleet.clock.set(UnixMillis(BEGIN + 49 * HOUR));
+    windows::tick(fleet.state()).await.unwrap();
+    let merged = fleet.reports(Some(&device(3))).await;
+    let shape = |windows: &[(DriftWindow, DriftReport)]| {
+        let each =
+            windows.iter().map(|(window, _)| (window.window_start.0 - BEGIN, window.n, window.is_merged));
+        each.collect::<Vec<_>>()
+    };
+    assert_eq!(shape(&merged), [(0, 400, true), (400 * WINDOW, 200, false)], "two days are whole");
+    assert!(merged[0].0.is_drifting);
+    assert_eq!(merged[0].0.findings.drifted[0].feature, "level");
+    assert_eq!(merged[0].1.service.answered, 400);
+    assert_eq!(merged[0].0.window_end.0, BEGIN + HOUR);
+    assert_eq!(fleet.windows(None).await.len(), 3, "the fleet's windows stay");
+    let span =
+        WindowSpan { version: None, device: Some(&device(3)), from: UnixMillis(0), to: UnixMillis(i64::MAX) };
+    let found = drift::distribution(fleet.state(), &project(), &model(), "level", &span).await.unwrap();
+    assert_eq!(found.unwrap().1.m, 600, "nothing is lost or counted twice");
+    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(shape(&fleet.reports(Some(&device(3))).await), shape(&merged));
+
+    // A device was without a network for two days: its windows are added to the hour.
+    let late = fleet.pane("1.0.0", 2, 0.0, 95);
+    fleet.store(3, "1.0.0", &late).await;
+    windows::tick(fleet.state()).await.unwrap();
+    let again = fleet.reports(Some(&device(3))).await;
+    assert_eq!(shape(&again), [(0, 600, true), (400 * WINDOW, 200, false)]);
+    assert_eq!(fleet.windows(None).await.len(), 4);
+
+    // After the panes' own time there is nothing to compute a window from.
+    fleet.clock.set(UnixMillis(BEGIN + 31 * 24 * HOUR));
+    let too_late = fleet.pane("1.0.0", 3, 0.0, 95);
+    fleet.store(3, "1.0.0", &too_late).await;
+    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(shape(&fleet.reports(Some(&device(3))).await), [(0, 600, true), (HOUR, 200, true)]);
+    assert_eq!(fleet.windows(None).await.len(), 4);
+}
+
+#[tokio::test]
+async fn windows_of_an_earlier_version_are_read_and_merged() {
+    let mut fleet = Fleet::start().await;
+    fleet.window(0, &[3]).await;
+    fleet.window(1, &[3]).await;
+    let (window, report) = fleet.reports(Some(&device(3))).await.remove(0);
+    let mut tx = fleet.state().store.begin().await.unwrap();
+    let plain = window.pane.clone().unwrap();
+    sqlx::query("UPDATE drift_windows SET findings = '', report = $1, pane = $2 WHERE device = $3 AND window_start = $4")
+        .bind(serde_json::to_string(&report).unwrap())
+        .bind(plain)
+        .bind(device(3).as_str())
+        .bind(BEGIN)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let (old, stored) = fleet.reports(Some(&device(3))).await.remove(0);
+    assert_eq!((&old.findings, stored), (&window.findings, report));
+    assert_eq!(old.pane, window.pane);
+    fleet.clock.set(UnixMillis(BEGIN + 50 * HOUR));
+    windows::tick(fleet.state()).await.unwrap();
+    let merged = fleet.reports(Some(&device(3))).await;
+    assert_eq!((merged.len(), merged[0].0.n, merged[0].0.report.is_none()), (1, 400, true));
 }
 
 #[tokio::test]

@@ -148,6 +148,16 @@ pub struct Retention {
     pub samples: Duration,
     /// `drift_s`: drift windows, default 400 days.
     pub drift: Duration,
+    /// `drift_detail_s`: a device's windows before they are merged by the hour, default 2 days, a day at least.
+    pub drift_detail: Duration,
+    /// `task_reports_s`: what devices said of their updates, default 180 days.
+    pub task_reports: Duration,
+    /// `rollouts_s`: journal and evidence of rollouts that are over, default 3 years.
+    pub rollouts: Duration,
+    /// `alerts_s`: closed alerts, default 400 days.
+    pub alerts: Duration,
+    /// `tokens_s`: enrolment tokens after their use or end, API tokens after their end, default 90 days.
+    pub tokens: Duration,
     /// `audit_s`, default 3 years.
     pub audit: Duration,
 }
@@ -297,6 +307,16 @@ impl Retention {
             events: reader.seconds("retention.events_s", DAY * 90),
             samples: reader.seconds("retention.samples_s", DAY * 30),
             drift: reader.seconds("retention.drift_s", DAY * 400),
+            drift_detail: reader.parsed(
+                "retention.drift_detail_s",
+                DAY * 2,
+                "seconds from 86400, which is a day",
+                |value| value.parse().ok().map(Duration::from_secs).filter(|detail| *detail >= DAY),
+            ),
+            task_reports: reader.seconds("retention.task_reports_s", DAY * 180),
+            rollouts: reader.seconds("retention.rollouts_s", DAY * 1096),
+            alerts: reader.seconds("retention.alerts_s", DAY * 400),
+            tokens: reader.seconds("retention.tokens_s", DAY * 90),
             audit: reader.seconds("retention.audit_s", DAY * 1096),
         }
     }

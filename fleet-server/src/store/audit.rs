@@ -84,15 +84,6 @@ pub async fn list(
     Ok(Page { items: all(rows, read)?, total })
 }
 
-/// Deletes old rows.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM audit WHERE at < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old audit rows")?.rows_affected())
-}
-
 fn read(row: &AnyRow) -> Result<AuditRow, StoreError> {
     Ok(AuditRow {
         audit_id: row.text("audit_id")?,

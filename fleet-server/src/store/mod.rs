@@ -18,6 +18,7 @@ pub mod overview;
 pub mod projects;
 pub mod quarantine;
 pub mod releases;
+pub mod retention;
 pub mod rollouts;
 pub mod samples;
 pub mod sessions;
@@ -28,6 +29,7 @@ pub mod users;
 
 mod error;
 mod open;
+mod packed;
 mod row;
 mod sql;
 

@@ -147,16 +147,6 @@ fn split_key(window: &Window) -> (i64, String, i64) {
     parsed.unwrap_or((i64::MAX, String::new(), 0))
 }
 
-/// Deletes old records by arrival.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done =
-        sqlx::query("DELETE FROM quarantine WHERE received_at < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old quarantined records")?.rows_affected())
-}
-
 fn read(row: &AnyRow) -> Result<Quarantined, StoreError> {
     let body = row.bytes("body")?;
     let (size, digest) = (row.count("size_bytes")?, row.text("body_sha256")?);

@@ -151,9 +151,7 @@ fn good_rollout(world: &World) -> Result<()> {
     let ended = world.fleet.wait_ended(&rollout, PATIENCE, |_| {})?;
     expect_state(&ended, "completed")?;
     all_serve(world, "1.1.0")?;
-    told(
-        "1.1.0 passed its gates in every stage and serves on the whole fleet",
-    );
+    told("1.1.0 passed its gates in every stage and serves on the whole fleet");
     Ok(())
 }
 
