@@ -65,6 +65,10 @@ fn scores(i: u32) -> [f64; 2] {
 
 impl Fleet {
     async fn start() -> Self {
+        Self::of(reference()).await
+    }
+
+    async fn of(reference: Reference) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let flags = [
             ("data_dir", folder.path().display().to_string()),
@@ -78,7 +82,7 @@ impl Fleet {
         let flags = flags.map(|(key, value)| (key.to_owned(), value));
         let clock = Clock::fixed(UnixMillis(BEGIN));
         let running = app::start(config::load(None, [], &flags).unwrap(), clock.clone()).await.unwrap();
-        let fleet = Self { running, clock, reference: reference(), seq: 0, _folder: folder };
+        let fleet = Self { running, clock, reference, seq: 0, _folder: folder };
         fleet.publish("1.0.0").await;
         fleet.publish("2.0.0").await;
         fleet
@@ -117,10 +121,19 @@ impl Fleet {
         tx.commit().await.unwrap();
     }
 
-    /// A device's pane of window `number`: 200 rows moved by `shift`, of which `right` in 100 are labelled right.
-    fn pane(&self, version: &str, number: i64, shift: f64, right: u32) -> Pane {
+    /// Bytes of the database that are in use.
+    async fn used_bytes(&self) -> i64 {
+        let mut conn = self.state().store.read().await.unwrap();
+        let mut used = 0;
+        for (pragma, sign) in [("PRAGMA page_count", 4096), ("PRAGMA freelist_count", -4096)] {
+            used += sign * sqlx::query_scalar::<_, i64>(pragma).fetch_one(&mut *conn).await.unwrap();
+        }
+        used
+    }
+
+    fn key(&self, version: &str, number: i64) -> PaneKey {
         let start = UnixMillis(BEGIN + number * WINDOW);
-        let key = PaneKey {
+        PaneKey {
             model: model(),
             digest: digest(&self.manifest(version)),
             schema: self.reference.schema.digest(),
@@ -129,8 +142,12 @@ impl Fleet {
             end: start.plus_millis(WINDOW),
             run: 1,
             revision: 0,
-        };
-        let mut pane = Pane::new(key, &self.reference.schema);
+        }
+    }
+
+    /// A device's pane of window `number`: 200 rows moved by `shift`, of which `right` in 100 are labelled right.
+    fn pane(&self, version: &str, number: i64, shift: f64, right: u32) -> Pane {
+        let mut pane = Pane::new(self.key(version, number), &self.reference.schema);
         for i in 0..200u32 {
             let row = [Observed::Number(f64::from(i % 100) + shift), Observed::Number(f64::from(i % 90))];
             pane.counters.observe_row(&self.reference.schema, &row);
@@ -201,10 +218,13 @@ impl Fleet {
         page.items.into_iter().map(|alert| alert.device).collect()
     }
 
-    async fn drifting(&self) -> Vec<drift::DriftingDevice> {
+    fn rules(&self) -> WindowRules {
         let jobs = &self.state().config.jobs;
-        let rules = WindowRules::new(jobs.window, jobs.window_late);
-        drift::drifting_devices(self.state(), &project(), &model(), rules).await.unwrap()
+        WindowRules::new(jobs.window, jobs.window_late)
+    }
+
+    async fn drifting(&self) -> Vec<drift::DriftingDevice> {
+        drift::drifting_devices(self.state(), &project(), &model(), self.rules()).await.unwrap()
     }
 }
 
@@ -294,7 +314,7 @@ async fn a_devices_old_windows_become_hours_and_the_fleets_stay() {
     let before = fleet.windows(Some(&device(3))).await;
     assert_eq!(before.iter().filter(|window| window.is_merged).count(), 0);
     fleet.clock.set(UnixMillis(BEGIN + 49 * HOUR));
-    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 12);
     let merged = fleet.reports(Some(&device(3))).await;
     let shape = |windows: &[(DriftWindow, DriftReport)]| {
         let each =
@@ -312,7 +332,7 @@ async fn a_devices_old_windows_become_hours_and_the_fleets_stay() {
     let found = drift::distribution(fleet.state(), &project(), &model(), "level", &span).await.unwrap();
     assert_eq!(found.unwrap().1.m, 600, "nothing is lost or counted twice");
     windows::tick(fleet.state()).await.unwrap();
-    assert_eq!(shape(&fleet.reports(Some(&device(3))).await), shape(&merged));
+    assert_eq!(shape(&fleet.reports(Some(&device(3))).await), shape(&merged), "the same from the panes");
 
     // A device was without a network for two days: its windows are added to the hour.
     let late = fleet.pane("1.0.0", 2, 0.0, 95);
@@ -349,10 +369,11 @@ async fn windows_of_an_earlier_version_are_read_and_merged() {
         .unwrap();
     tx.commit().await.unwrap();
     let (old, stored) = fleet.reports(Some(&device(3))).await.remove(0);
-    assert_eq!((&old.findings, stored), (&window.findings, report));
+    assert_eq!((&old.findings, stored.verdict), (&window.findings, report.verdict));
+    assert!(old.report.is_some() && window.report.is_none());
     assert_eq!(old.pane, window.pane);
     fleet.clock.set(UnixMillis(BEGIN + 50 * HOUR));
-    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 12);
     let merged = fleet.reports(Some(&device(3))).await;
     assert_eq!((merged.len(), merged[0].0.n, merged[0].0.report.is_none()), (1, 400, true));
 }
@@ -398,4 +419,33 @@ async fn evidence_tells_the_worse_release_from_its_control() {
     let later = (span.1, span.1.plus_millis(WINDOW));
     let none = drift::behaviour(fleet.state(), &project(), &model(), groups, later, None).await.unwrap();
     assert!(none.is_empty(), "another time tells nothing");
+}
+
+/// The figures of "How the database grows" in docs/CONFIGURATION.md; run with `--nocapture` to see them.
+#[tokio::test]
+async fn a_day_of_a_device_is_small() {
+    let json = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits/1.0.0/reference.json");
+    let mut fleet = Fleet::of(Reference::parse(&std::fs::read(json).unwrap()).unwrap()).await;
+    // Six hours of windows of five minutes; every one saw as much as the whole reference.
+    let empty = fleet.used_bytes().await;
+    for number in 0..72 {
+        let mut pane = Pane::new(fleet.key("1.0.0", number * 30), &fleet.reference.schema);
+        pane.counters = fleet.reference.counters.clone();
+        for i in 0..u32::try_from(20 + number).unwrap() {
+            pane.counters.observe_answer(900.0 + f64::from(i * i));
+        }
+        fleet.store(0, "1.0.0", &pane).await;
+    }
+    let panes = fleet.used_bytes().await - empty;
+    windows::tick(fleet.state()).await.unwrap();
+    // The one device's and, as many, the fleet's.
+    let windows = (fleet.used_bytes().await - empty - panes) / 2;
+    fleet.clock.set(UnixMillis(BEGIN + 60 * HOUR));
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 72);
+    let hours = fleet.used_bytes().await - empty - panes - windows;
+    assert_eq!(fleet.windows(Some(&device(0))).await.len(), 6);
+    let [panes, windows, hours] = [panes, windows, hours].map(|bytes| bytes * 4 / 1000);
+    println!("a day of a device, in kB: {panes} of panes, {windows} of windows, {hours} of hours");
+    println!("kept: {} kB", panes * 30 + windows * 2 + hours * 398);
+    assert!(panes < 1400 && windows < 1400 && hours < 150);
 }

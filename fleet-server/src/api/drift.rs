@@ -208,8 +208,7 @@ fn rules(state: &AppState) -> WindowRules {
     WindowRules::new(state.config.jobs.window, state.config.jobs.window_late)
 }
 
-/// Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. A device's older windows are merged by
-/// the hour.
+/// Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. A device's old ones are hours.
 #[utoipa::path(get, path = "/projects/{project}/models/{model}/drift", tag = "drift", operation_id = "listDriftWindows",
     params(ModelPath, WindowQuery),
     responses((status = 200, body = List<DriftWindow>), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),

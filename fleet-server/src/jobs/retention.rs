@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::app::AppState;
 use crate::config::Retention;
-use crate::domain::samples;
+use crate::domain::{orphans, samples};
 use crate::store::StoreError;
 use crate::store::retention::{self, Kind};
 use crate::supervisor::TaskError;
@@ -32,8 +32,7 @@ pub async fn run(state: AppState, shutdown: CancellationToken) -> Result<(), Tas
 pub async fn tick(state: &AppState) -> Result<(), TaskError> {
     let now = state.clock.now();
     for (kind, age) in bounds(&state.config.retention) {
-        let before = now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        let rows = delete_old(state, kind, before).await?;
+        let rows = delete_old(state, kind, before(now, age)).await?;
         if rows > 0 {
             info!(?kind, rows, "retention deleted old rows");
         }
@@ -42,11 +41,20 @@ pub async fn tick(state: &AppState) -> Result<(), TaskError> {
     if samples > 0 {
         info!(samples, "retention deleted old samples");
     }
+    let orphans = orphans::remove(state, before(now, state.config.retention.orphan_blobs)).await?;
+    if orphans != orphans::Removed::default() {
+        let orphans::Removed { blobs, derived, leftovers } = orphans;
+        info!(blobs, derived, leftovers, "blobs that nothing names were removed");
+    }
     let pages = state.store.give_back_space().await?;
     if pages > 0 {
         info!(pages, "the database's file became smaller");
     }
     Ok(())
+}
+
+fn before(now: UnixMillis, age: Duration) -> UnixMillis {
+    now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn bounds(kept: &Retention) -> [(Kind, Duration); 15] {

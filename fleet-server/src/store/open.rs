@@ -38,6 +38,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0004_compact_windows.sql"),
         include_str!("../../migrations/postgres/0004_compact_windows.sql"),
     ),
+    (
+        5,
+        "blob_ages",
+        include_str!("../../migrations/sqlite/0005_blob_ages.sql"),
+        include_str!("../../migrations/postgres/0005_blob_ages.sql"),
+    ),
 ];
 
 /// SQLite: readers never wait for the writer, a commit survives a power cut, and a file that is new gives back what
