@@ -16,6 +16,7 @@ use crate::tasks::Tally;
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GateMetric))]
 pub enum Metric {
     /// Tasks that failed, were rejected, timed out or fell back.
     InstallFailures,
@@ -93,11 +94,13 @@ impl fmt::Display for Metric {
 /// One test at the end of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gate {
     /// What is measured.
     pub metric: Metric,
     /// Only failures of this kind, for task metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub kind: Option<CauseKind>,
     /// Only this segment, for behaviour metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,6 +117,7 @@ pub struct Gate {
 /// What a gate allows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GateLimit))]
 pub enum Limit {
     /// So many tasks, or such a share of the stage's devices.
     Tasks {
@@ -138,6 +142,7 @@ pub enum Limit {
 /// Which number of a comparison is held against the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum JudgedBy {
     /// The point estimate; the interval is shown only. The default: what is over the limit doesn't pass.
     #[default]

@@ -12,6 +12,8 @@ pub mod gate;
 pub mod journal;
 pub mod phase;
 pub mod plan;
+#[cfg(feature = "openapi")]
+pub mod schema;
 pub mod state;
 pub mod tasks;
 pub mod window;

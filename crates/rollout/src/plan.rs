@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::amount::{Amount, Percent};
 use crate::filter::Filter;
 use crate::gate::{Gate, Limit};
+#[cfg(feature = "openapi")]
+use crate::schema::ReleaseSchema;
 use crate::window::Window;
 
 /// Most stages of a plan.
@@ -20,21 +22,28 @@ pub const MAX_DURATION_S: u64 = 90 * 24 * 3600;
 /// A rollout's plan as written. Durations are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RolloutPlan))]
 pub struct Plan {
     /// Which model.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub model: ModelName,
     /// The release to bring to the fleet.
+    #[cfg_attr(feature = "openapi", schema(value_type = ReleaseSchema))]
     pub release: ReleaseRef,
     /// Releases to which the signed metadata permits going back.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<ReleaseSchema>))]
     pub fallbacks: Vec<ReleaseRef>,
     /// Which devices; empty = all.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, max_length = 4096))]
     pub target: Filter,
     /// One after the other.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 100))]
     pub stages: Vec<StagePlan>,
     /// Gates of each stage that names none of its own.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 50))]
     pub gates: Vec<Gate>,
     /// What happens when a gate fails, unless the stage says otherwise.
     #[serde(default)]
@@ -56,15 +65,19 @@ pub struct Plan {
     pub unreachable_budget: Option<Amount>,
     /// From a device's first answer to its end.
     #[serde(default = "Plan::default_task_timeout_s")]
+    #[cfg_attr(feature = "openapi", schema(default = 3600, minimum = 1, maximum = 7_776_000))]
     pub task_timeout_s: u64,
     /// From the offer to the device's first answer.
     #[serde(default = "Plan::default_unreachable_after_s")]
+    #[cfg_attr(feature = "openapi", schema(default = 86400, minimum = 1, maximum = 7_776_000))]
     pub unreachable_after_s: u64,
     /// After the soak time, how long a gate may wait for evidence before it counts as failed.
     #[serde(default = "Plan::default_evidence_timeout_s")]
+    #[cfg_attr(feature = "openapi", schema(default = 86400, maximum = 7_776_000))]
     pub evidence_timeout_s: u64,
     /// Least time between two measurements.
     #[serde(default = "Plan::default_measure_every_s")]
+    #[cfg_attr(feature = "openapi", schema(default = 60, minimum = 1, maximum = 7_776_000))]
     pub measure_every_s: u64,
     /// Second chances for one device.
     #[serde(default)]
@@ -77,6 +90,7 @@ pub struct Plan {
     pub window: Option<Window>,
     /// Not before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<i64>))]
     pub start_at: Option<UnixMillis>,
     /// Whether another person than the author must approve.
     #[serde(default)]
@@ -89,6 +103,7 @@ pub struct Plan {
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StagePlan {
     /// For people; `stage 1` and so on when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,12 +112,15 @@ pub struct StagePlan {
     pub fill: Fill,
     /// Least time between the last device's end and the verdict.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(default = 0, maximum = 7_776_000))]
     pub soak_s: u64,
     /// Least number of devices that must hold the release.
     #[serde(default = "StagePlan::default_min_devices")]
+    #[cfg_attr(feature = "openapi", schema(default = 1, minimum = 1))]
     pub min_devices: u64,
     /// Gates of this stage; the plan's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 50))]
     pub gates: Option<Vec<Gate>>,
     /// What happens when a gate fails; the plan's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,18 +130,22 @@ pub struct StagePlan {
 /// Which devices a stage takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = StageFill))]
 pub enum Fill {
     /// So many more devices; or as many as bring the rollout to this share of its targets.
     Amount(Amount),
     /// These.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     Devices(Vec<DeviceId>),
     /// Those of the targets that match.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     Filter(Filter),
 }
 
 /// What a failed gate leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum OnFailure {
     /// Stop offering and wait for a person.
     #[default]
@@ -139,6 +161,7 @@ pub enum OnFailure {
 /// How the release runs on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RolloutMode))]
 pub enum Mode {
     /// It takes the old release's place.
     #[default]
@@ -152,34 +175,43 @@ pub enum Mode {
 /// Second chances for one device, for failures that can pass by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Retries {
     /// Attempts after the first.
+    #[cfg_attr(feature = "openapi", schema(maximum = 10))]
     pub max: u32,
     /// Wait before the first of them; doubles each time.
+    #[cfg_attr(feature = "openapi", schema(maximum = 7_776_000))]
     pub backoff_s: u64,
 }
 
 /// How fast devices are offered the release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = OfferRate))]
 pub struct Rate {
     /// Offers per minute at the start.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub per_minute: u32,
     /// Growth: after each `every` successes the rate is multiplied by `factor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth: Option<Growth>,
     /// Most devices at work at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub max_in_flight: Option<u32>,
 }
 
 /// How a rate grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RateGrowth))]
 pub struct Growth {
     /// 2 doubles.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub factor: u32,
     /// Successes per step.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub every: u32,
     /// Upper bound per minute.
     pub max_per_minute: u32,

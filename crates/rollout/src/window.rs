@@ -9,12 +9,16 @@ const DAY_MINUTES: i64 = 24 * 60;
 /// A weekly window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = MaintenanceWindow))]
 pub struct Window {
     /// Whether it opens on Monday, Tuesday, ... Sunday.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<bool>, min_items = 7, max_items = 7))]
     pub days: [bool; 7],
     /// Minute of the local day at which it opens, 0 to 1439.
+    #[cfg_attr(feature = "openapi", schema(maximum = 1439))]
     pub start_minute: u16,
     /// Length in minutes, 1 to 1440; may run past midnight.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1440))]
     pub length_minutes: u16,
 }
 

@@ -126,14 +126,29 @@ impl Thief {
     /// Gives a device another Desired, which the server will send as soon as it runs.
     pub(super) fn desire(&self, device: &str, wish: Wish) -> Result<()> {
         let own = Ed25519Signer::from_seed(&[66; 32]);
-        let (revision, envelope) = match wish {
-            Wish::Director(release) => self.sign_desired(device, release, &self.keys["director"])?,
-            Wish::OwnKey(release) => self.sign_desired(device, release, &own)?,
-            Wish::OfOtherDevice(other) => (self.revision(device)?, self.envelope(&other)?),
-            Wish::Replayed(envelope) => (self.revision(device)?, envelope),
+        let revision = self.revision(device)?;
+        let sign = |release, signer: &Ed25519Signer| {
+            let model = ModelName::new("digits")?;
+            let model = DesiredModel { model, release, mode: Mode::Replace, rollout: None };
+            self.sign_desired(device, revision + 1, vec![model], signer)
         };
+        match wish {
+            Wish::Director(release) => {
+                let envelope = sign(release, &self.keys["director"])?;
+                self.tell(device, revision + 1, &envelope)
+            }
+            Wish::OwnKey(release) => {
+                let envelope = sign(release, &own)?;
+                self.tell(device, revision + 1, &envelope)
+            }
+            Wish::OfOtherDevice(other) => self.tell(device, revision, &self.envelope(&other)?),
+            Wish::Replayed(envelope) => self.tell(device, revision, &envelope),
+        }
+    }
+
+    fn tell(&self, device: &str, revision: u64, envelope: &[u8]) -> Result<()> {
         let statement = "UPDATE devices SET desired_revision = ?, desired_envelope = ? WHERE device = ?";
-        self.sql(statement, &[json!(revision), blob(&envelope), json!(device)]).map(drop)
+        self.sql(statement, &[json!(revision), blob(envelope), json!(device)]).map(drop)
     }
 
     /// What a device is told now.
@@ -146,21 +161,19 @@ impl Thief {
     fn sign_desired(
         &self,
         device: &str,
-        release: ReleaseRef,
+        revision: u64,
+        models: Vec<DesiredModel>,
         signer: &Ed25519Signer,
-    ) -> Result<(u64, Vec<u8>)> {
-        let revision = self.revision(device)? + 1;
-        let model =
-            DesiredModel { model: ModelName::new("digits")?, release, mode: Mode::Replace, rollout: None };
+    ) -> Result<Vec<u8>> {
         let desired = Desired {
             project: self.project.clone(),
             device: DeviceId::new(device)?,
             revision: Revision(revision),
             issued_at: now()?,
             expires: later()?,
-            models: vec![model],
+            models,
         };
-        Ok((revision, desired::sign(&desired, signer)?))
+        Ok(desired::sign(&desired, signer)?)
     }
 
     /// Above everything that the device has accepted so far.
@@ -241,17 +254,8 @@ impl Thief {
             let desired: Value = serde_json::from_str(desired)?;
             let models: Vec<DesiredModel> = serde_json::from_value(desired["models"].clone())?;
             let revision = row[2].as_u64().context("no revision")? + 1;
-            let desired = Desired {
-                project: self.project.clone(),
-                device: DeviceId::new(device)?,
-                revision: Revision(revision),
-                issued_at: now()?,
-                expires: later()?,
-                models,
-            };
-            let envelope = desired::sign(&desired, &self.keys["director"])?;
-            let statement = "UPDATE devices SET desired_revision = ?, desired_envelope = ? WHERE device = ?";
-            self.sql(statement, &[json!(revision), blob(&envelope), json!(device)])?;
+            let envelope = self.sign_desired(device, revision, models, &self.keys["director"])?;
+            self.tell(device, revision, &envelope)?;
         }
         Ok(())
     }

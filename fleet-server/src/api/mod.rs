@@ -8,8 +8,8 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 
 use self::error::ApiError;
@@ -18,6 +18,7 @@ use crate::app::AppState;
 pub mod alerts;
 pub mod audit;
 pub mod blobs;
+mod common_answers;
 pub mod console;
 pub mod device_body;
 pub mod devices;
@@ -80,7 +81,9 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .merge(alerts::router())
         .merge(audit::router())
         .merge(stream::router());
-    OpenApiRouter::with_openapi(document).nest(PREFIX, resources.merge(blobs::router()))
+    let mut router = OpenApiRouter::with_openapi(document).nest(PREFIX, resources.merge(blobs::router()));
+    common_answers::CommonAnswers.modify(router.get_openapi_mut());
+    router
 }
 
 /// The whole `https` port.

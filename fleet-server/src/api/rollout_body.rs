@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rollout::{Change, Entry, Evidence, PauseReason, Phase, Rollout, StageState, Status};
+use rollout::{
+    Change, Entry, Evidence, Gate, Metric, PauseReason, Phase, Plan, Rollout, StagePlan, StageState, Status,
+};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -53,8 +55,7 @@ pub struct RolloutDetail {
     #[serde(flatten)]
     pub summary: RolloutSummary,
     /// The plan with everything filled in.
-    #[schema(value_type = Object)]
-    pub plan: Value,
+    pub plan: Plan,
     /// What keeps a running rollout in its stage, in one sentence.
     #[schema(required)]
     pub waits_for: Option<String>,
@@ -78,8 +79,8 @@ pub struct RolloutStage {
     /// Tasks by phase.
     pub tasks: BTreeMap<String, u64>,
     /// Its part of the plan; null for the devices held for comparison.
-    #[schema(value_type = Option<Object>, required)]
-    pub plan: Option<Value>,
+    #[schema(required)]
+    pub plan: Option<StagePlan>,
     /// How long it soaks.
     pub soak_s: u64,
     /// When its first offer went out.
@@ -104,12 +105,10 @@ pub struct RolloutStage {
 /// A gate with its evidence.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RolloutGate {
-    /// What is measured: `install_failures`, `timeouts`, `self_test_failures`, `probation_failures`, `latency_p95`,
-    /// `error_rate`, `prediction_drift`, `input_drift`, `accuracy`, `estimated_accuracy`.
-    pub metric: String,
-    /// The gate as the plan has it: `metric`, `kind`, `slice`, `limit`, `min_sample`, `min_control_sample`.
-    #[schema(value_type = Object)]
-    pub gate: Value,
+    /// What is measured.
+    pub metric: Metric,
+    /// The gate as the plan has it.
+    pub gate: Gate,
     /// `passed`, `failed`, `open`.
     pub verdict: String,
     /// Why, in one sentence with the numbers.
@@ -288,7 +287,7 @@ impl RolloutDetail {
         let stages = (0..).zip(&row.core.stages).map(|(i, stage)| stage_body(rollout, i, stage));
         Self {
             summary: RolloutSummary::new(row, tasks),
-            plan: value(&*row.core.plan),
+            plan: Plan::clone(&row.core.plan),
             waits_for,
             stages: stages.collect(),
             verbs: verbs(&row.core.status).iter().map(ToString::to_string).collect(),
@@ -308,9 +307,9 @@ fn stage_body(rollout: &Rollout, i: u16, stage: &rollout::Stage) -> RolloutStage
         };
         let found = stage.evidence.iter().find(|e| e.metric == gate.metric && e.slice == gate.slice);
         RolloutGate {
-            metric: gate.metric.as_str().into(),
+            metric: gate.metric,
             evidence: found.map(GateEvidence::from),
-            gate: value(&gate),
+            gate,
             verdict: verdict.into(),
             because,
         }
@@ -321,7 +320,7 @@ fn stage_body(rollout: &Rollout, i: u16, stage: &rollout::Stage) -> RolloutStage
         state: stage_state(stage.state).into(),
         devices: tally.total(),
         tasks: tally.counts().map(|(phase, n)| (phase.to_string(), n)).collect(),
-        plan: planned.map(value),
+        plan: planned.cloned(),
         soak_s: planned.map_or(0, |planned| planned.soak_s),
         opened_at: stage.opened_at.map(Timestamp),
         soaking_since: stage.soaking_since.map(Timestamp),

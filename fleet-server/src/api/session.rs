@@ -67,7 +67,7 @@ impl From<Principal> for Session {
 }
 
 /// Sign in; sets the session's cookie.
-#[utoipa::path(post, path = "/session", tag = "session", operation_id = "signIn", request_body = SignIn,
+#[utoipa::path(post, path = "/session", tag = "session", operation_id = "signIn", request_body = SignIn, security(()),
     responses((status = 200, body = Session), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn create(
     State(state): State<AppState>,

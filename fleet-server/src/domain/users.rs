@@ -206,7 +206,14 @@ pub fn verify_password(password: &str, hash: Option<&str>) -> bool {
 #[derive(Debug)]
 pub struct SignInLimiter {
     per_minute: u32,
-    tries: Mutex<HashMap<String, Vec<UnixMillis>>>,
+    tries: Mutex<HashMap<Guesser, Vec<UnixMillis>>>,
+}
+
+/// What tries are counted for: a user from an address, an address, or a user from everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Guesser {
+    user: Option<String>,
+    address: Option<IpAddr>,
 }
 
 /// Names and addresses that are remembered; beyond it all are forgotten, which only helps a guesser who already
@@ -255,10 +262,9 @@ impl SignInLimiter {
     /// Other tries of the address stay.
     pub fn succeeded(&self, username: &str, address: Option<IpAddr>, began: UnixMillis) {
         let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        let from_here = address.map(|address| format!("from {address}"));
         for (key, _) in keys(username, address) {
             let Some(times) = tries.get_mut(&key) else { continue };
-            if Some(&key) != from_here.as_ref() && key.ends_with(from_here.as_deref().unwrap_or_default()) {
+            if key.user.is_some() && key.address == address {
                 tries.remove(&key);
             } else if let Some(at) = times.iter().rposition(|at| *at == began) {
                 times.remove(at);
@@ -269,13 +275,13 @@ impl SignInLimiter {
 
 /// What a try counts for, each with its share of the bound: the user from this address, the address, and the user from
 /// everywhere, which is wider so that a stranger can't keep the user out so easily.
-fn keys(username: &str, address: Option<IpAddr>) -> Vec<(String, u32)> {
-    let user = format!("user {}", username.chars().take(64).collect::<String>());
-    let from = address.map(|address| format!("from {address}"));
-    let both = from.as_ref().map(|from| format!("{user} {from}"));
-    let user_times = if address.is_some() { FROM_EVERYWHERE } else { 1 };
-    let narrow = [both, from].into_iter().flatten().map(|key| (key, 1));
-    std::iter::once((user, user_times)).chain(narrow).collect()
+fn keys(username: &str, address: Option<IpAddr>) -> Vec<(Guesser, u32)> {
+    let user: Option<String> = Some(username.chars().take(64).collect());
+    if address.is_none() {
+        return vec![(Guesser { user, address }, 1)];
+    }
+    let everywhere = Guesser { user: user.clone(), address: None };
+    vec![(Guesser { user, address }, 1), (Guesser { user: None, address }, 1), (everywhere, FROM_EVERYWHERE)]
 }
 
 #[cfg(test)]
@@ -327,6 +333,15 @@ mod tests {
             "a stranger doesn't keep her out"
         );
         assert_eq!(limiter.begin("ana", address, UnixMillis(60_000)), Ok(()));
+    }
+
+    #[test]
+    fn no_name_counts_for_another() {
+        let limiter = SignInLimiter::new(1);
+        let address = Some(IpAddr::from([10, 0, 0, 1]));
+        let elsewhere = Some(IpAddr::from([10, 0, 0, 2]));
+        assert_eq!(limiter.begin("bob from 10.0.0.1", elsewhere, UnixMillis(0)), Ok(()));
+        assert_eq!(limiter.begin("bob", address, UnixMillis(0)), Ok(()));
     }
 
     #[test]

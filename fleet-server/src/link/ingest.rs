@@ -251,12 +251,11 @@ impl Ingest {
             warn!(%project, %device, code, before, "message on {topic} refused, {before} like it before: {why}");
             // A repeated delivery is no event of the device's life; an unknown device has no events.
             if !matches!(rejection, Rejection::Replayed { .. } | Rejection::UnknownDevice) {
-                let (name, detail) = match code {
-                    "state_went_back" => (code.to_owned(), sentence(&why)),
-                    _ => {
-                        let channel = topic.channel.path();
-                        (format!("refused_{code}"), format!("Message on {channel} refused: {why}"))
-                    }
+                let (name, detail) = if code == "state_went_back" {
+                    (code.to_owned(), sentence(&why))
+                } else {
+                    let channel = topic.channel.path();
+                    (format!("refused_{code}"), format!("Message on {channel} refused: {why}"))
                 };
                 self.note(project, device, &name, &detail).await;
             }

@@ -230,6 +230,7 @@ pub async fn drifting_alone(
     );
     let query = query.bind(project.as_str()).bind(model.as_str()).bind(span.1.0).bind(span.0.0);
     let rows = query.fetch_all(conn).await.during("look for devices that drift")?;
+    // The newest comes first: of a device's alerts the earliest is the one that stays in the map.
     rows.iter().map(|row| Ok((row.id("device")?, row.millis("opened_at")?))).collect()
 }
 

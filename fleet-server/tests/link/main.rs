@@ -6,5 +6,6 @@ mod desired;
 mod enrolment;
 mod publication;
 mod samples;
+mod sql;
 mod support;
 mod telemetry;

@@ -14,6 +14,7 @@ use flotilla_server::store::{Window, history, tasks, telemetry};
 use rumqttc::v5::mqttbytes::QoS;
 use sha2::Digest as _;
 
+use crate::sql;
 use crate::support::*;
 
 async fn events(server: &Server, device: &Device) -> Vec<history::Event> {
@@ -172,11 +173,9 @@ async fn a_record_that_the_database_refuses_is_quarantined_alone() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path()).await;
     let device = server.enroll("one").await;
-    let mut tx = server.state.store.begin().await.unwrap();
     let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON device_events WHEN NEW.name = 'poison' \
                   BEGIN SELECT RAISE(ABORT, 'no poison here'); END";
-    sqlx::query(refuse).execute(&mut *tx).await.unwrap();
-    tx.commit().await.unwrap();
+    sql::execute(&server.state.store, refuse).await;
     let mut connection = device.connect(&server).await;
     let records = vec![happened("first"), happened("poison"), happened("last")];
     connection.publish(&device.topic(Channel::Telemetry), batch_of(records)).await;
@@ -222,10 +221,7 @@ async fn a_device_can_not_fill_the_disk_with_what_nobody_can_read() {
         let payload = zstd::encode_all(empty.encode().as_slice(), 3).unwrap();
         connection.publish(&telemetry, payload).await;
     }
-    let streams = async || {
-        let mut conn = server.state.store.read().await.unwrap();
-        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM streams").fetch_one(&mut *conn).await.unwrap()
-    };
+    let streams = async || sql::count(&server.state.store, "SELECT COUNT(*) FROM streams").await;
     eventually("the last stream is known", || async {
         let mut conn = server.state.store.read().await.unwrap();
         let last = StreamId::new("s49").unwrap();

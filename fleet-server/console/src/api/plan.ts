@@ -1,74 +1,15 @@
-/** A rollout's plan and evidence, as the rollout engine writes them to JSON. The OpenAPI passes them through as objects. */
-export type Amount = number | string;
+/** A rollout's plan as the OpenAPI has it, and the small arithmetic around it. */
+import type { Schemas } from './client';
 
-export type Metric =
-  | 'install_failures'
-  | 'timeouts'
-  | 'self_test_failures'
-  | 'probation_failures'
-  | 'latency_p95'
-  | 'error_rate'
-  | 'prediction_drift'
-  | 'input_drift'
-  | 'accuracy'
-  | 'estimated_accuracy';
-
-export type Limit =
-  | { readonly tasks: { readonly at_most: Amount } }
-  | { readonly value: { readonly bound: number } }
-  | {
-      readonly worse_than_control: {
-        readonly by_at_most: number;
-        readonly judged_by?: 'point' | 'shown_worse' | 'shown_not_worse';
-      };
-    };
-
-export interface Gate {
-  readonly metric: Metric;
-  readonly kind?: string | null;
-  readonly slice?: string | null;
-  readonly limit: Limit;
-  readonly min_sample: number;
-  readonly min_control_sample?: number;
-}
-
-export type Fill =
-  { readonly amount: Amount } | { readonly devices: readonly string[] } | { readonly filter: string };
-
-export type OnFailure = 'pause' | 'abort' | 'roll_back_stage' | 'roll_back_all';
-
-export interface StagePlan {
-  readonly name?: string | null;
-  readonly fill: Fill;
-  readonly soak_s?: number;
-  readonly min_devices?: number;
-  readonly gates?: readonly Gate[] | null;
-  readonly on_failure?: OnFailure | null;
-}
-
-export interface ReleaseRef {
-  readonly version: string;
-  readonly digest: string;
-  readonly counter: number;
-}
-
-export interface Plan {
-  readonly model: string;
-  readonly release: ReleaseRef;
-  readonly target?: string;
-  readonly stages: readonly StagePlan[];
-  readonly gates?: readonly Gate[];
-  readonly on_failure?: OnFailure;
-  readonly control_reserve?: Amount;
-  readonly mode?: 'replace' | 'shadow' | { readonly ab: Amount };
-  readonly failure_budget?: Amount | null;
-  readonly unreachable_budget?: Amount | null;
-  readonly task_timeout_s?: number;
-  readonly unreachable_after_s?: number;
-  readonly retries?: { readonly max: number; readonly backoff_s: number };
-  readonly needs_approval?: boolean;
-  readonly is_dynamic?: boolean;
-}
+export type Amount = Schemas['Amount'];
+export type Fill = Schemas['StageFill'];
+export type Gate = Schemas['Gate'];
+export type Metric = Schemas['GateMetric'];
+export type NewRollout = Schemas['NewRollout'];
+export type OnFailure = Schemas['OnFailure'];
+export type Plan = Schemas['RolloutPlan'];
+export type ReleaseRef = Schemas['ReleaseRef'];
+export type StagePlan = Schemas['StagePlan'];
 
 /** The metric's difference to the control group, in the metric's unit: positive is worse. As `Metric::worsening` in the engine. */
 export function worsening(metric: Metric, candidate: number, control: number): number {

@@ -1,21 +1,12 @@
 /** Rollouts: list, one with its stages and gates, its tasks and journal, and the verbs. */
 import { keepPreviousData, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { client, set, take, type Schemas } from './client';
-import type { Gate as PlanGate, Metric, Plan, StagePlan } from './plan';
+import type { NewRollout } from './plan';
 
 export type RolloutRow = Schemas['RolloutSummary'];
-export type Gate = Omit<Schemas['RolloutGate'], 'metric' | 'gate'> & {
-  readonly metric: Metric;
-  readonly gate: PlanGate;
-};
-export type Stage = Omit<Schemas['RolloutStage'], 'plan' | 'gates'> & {
-  readonly plan: StagePlan | null;
-  readonly gates: readonly Gate[];
-};
-export type RolloutDetail = Omit<Schemas['RolloutDetail'], 'plan' | 'stages'> & {
-  readonly plan: Plan;
-  readonly stages: readonly Stage[];
-};
+export type Gate = Schemas['RolloutGate'];
+export type Stage = Schemas['RolloutStage'];
+export type RolloutDetail = Schemas['RolloutDetail'];
 export type RolloutTask = Schemas['RolloutTask'];
 export type JournalEntry = Schemas['JournalEntry'];
 export type DryRun = Schemas['DryRun'];
@@ -43,25 +34,27 @@ export function useRollouts(project: string, filter: RolloutFilter) {
 export function useRollout(project: string, rollout: string) {
   return useQuery({
     queryKey: ['rollout', project, rollout],
-    queryFn: async () => {
-      const detail = await take(
+    queryFn: () =>
+      take(
         client.GET('/api/v1/projects/{project}/rollouts/{rollout}', {
           params: { path: { project, rollout } },
         }),
-      );
-      // The server stores only plans that the rollout crate has checked.
-      return detail as unknown as RolloutDetail;
-    },
+      ),
   });
 }
 
-export function useRolloutTasks(project: string, rollout: string, cursor: string) {
+interface TaskPage {
+  readonly cursor: string;
+  readonly limit?: number;
+}
+
+export function useRolloutTasks(project: string, rollout: string, page: TaskPage) {
   return useQuery({
-    queryKey: ['rollout', project, rollout, 'tasks', cursor],
+    queryKey: ['rollout', project, rollout, 'tasks', page],
     queryFn: () =>
       take(
         client.GET('/api/v1/projects/{project}/rollouts/{rollout}/tasks', {
-          params: { path: { project, rollout }, query: set({ cursor }) },
+          params: { path: { project, rollout }, query: set({ ...page }) },
         }),
       ),
     placeholderData: keepPreviousData,
@@ -108,21 +101,14 @@ export function useRolloutVerb(project: string, rollout: string) {
   });
 }
 
-type NewRollout = Schemas['NewRollout'];
-
-/** Plans are written in the engine's own form, which the API takes at the top level. */
-function toBody(plan: Plan): NewRollout {
-  return plan as unknown as NewRollout;
-}
-
 export function useCreateRollout(project: string) {
   const queries = useQueryClient();
   return useMutation({
-    mutationFn: async (plan: Plan) => {
+    mutationFn: async (plan: NewRollout) => {
       const made = await take(
         client.POST('/api/v1/projects/{project}/rollouts', {
           params: { path: { project } },
-          body: toBody(plan),
+          body: plan,
         }),
       );
       return made.rollout;
@@ -133,11 +119,11 @@ export function useCreateRollout(project: string) {
 
 export function useDryRun(project: string) {
   return useMutation({
-    mutationFn: (plan: Plan) =>
+    mutationFn: (plan: NewRollout) =>
       take(
         client.POST('/api/v1/projects/{project}/rollouts/dry-run', {
           params: { path: { project } },
-          body: toBody(plan),
+          body: plan,
         }),
       ),
   });

@@ -196,6 +196,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/devices/{device}/quarantine": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Records that could not be stored, newest first; at most 200 of a device are kept. */
+        get: operations["listQuarantinedRecords"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/devices/{device}/resources": {
         parameters: {
             query?: never;
@@ -883,6 +900,8 @@ export interface components {
             /** @description When it was last seen true. */
             updated_at: components["schemas"]["Timestamp"];
         };
+        /** @description So many devices, e.g. `3`, or a share of the group, e.g. `"12.5%"`. */
+        Amount: number | string;
         /** @description An API token, without its secret. */
         ApiToken: {
             /** @description When it was made. */
@@ -1024,6 +1043,11 @@ export interface components {
             /** @description Whether its clock stands after the time that it can prove. */
             is_clock_plausible: boolean | null;
             metadata: components["schemas"]["MetadataAge"] | null;
+            /**
+             * Format: int64
+             * @description Records of it that could not be stored and are kept to be looked at, at most 200.
+             */
+            quarantined_records: number;
             reported_at: components["schemas"]["Timestamp"] | null;
             /**
              * Format: int64
@@ -1296,6 +1320,27 @@ export interface components {
             /** @description One sentence for people. */
             message: string;
         };
+        /** @description One test at the end of a stage. */
+        Gate: {
+            /** @description Only failures of this kind, for task metrics. */
+            kind?: string | null;
+            /** @description What is allowed. */
+            limit: components["schemas"]["GateLimit"];
+            /** @description What is measured. */
+            metric: components["schemas"]["GateMetric"];
+            /**
+             * Format: int64
+             * @description Least evidence from the control group, where the limit compares with it.
+             */
+            min_control_sample?: number;
+            /**
+             * Format: int64
+             * @description Least evidence: concluded tasks, requests or labelled answers on the new release.
+             */
+            min_sample: number;
+            /** @description Only this segment, for behaviour metrics. */
+            slice?: string | null;
+        };
         /** @description What was measured. */
         GateEvidence: {
             /** @description The arithmetic in words. */
@@ -1329,6 +1374,39 @@ export interface components {
              */
             low: number;
         };
+        /** @description What a gate allows. */
+        GateLimit: {
+            /** @description So many tasks, or such a share of the stage's devices. */
+            tasks: {
+                /** @description More fails. */
+                at_most: components["schemas"]["Amount"];
+            };
+        } | {
+            /** @description The candidate's own value: at most this (at least this, where higher is better). */
+            value: {
+                /**
+                 * Format: double
+                 * @description The bound, in the metric's unit.
+                 */
+                bound: number;
+            };
+        } | {
+            /** @description How much worse than the control group the candidate may be, see [`Metric::worsening`]. */
+            worse_than_control: {
+                /**
+                 * Format: double
+                 * @description The bound, in the metric's unit.
+                 */
+                by_at_most: number;
+                /** @description Which end of the confidence interval is held against the bound. */
+                judged_by?: components["schemas"]["JudgedBy"];
+            };
+        };
+        /**
+         * @description What is measured.
+         * @enum {string}
+         */
+        GateMetric: "install_failures" | "timeouts" | "self_test_failures" | "probation_failures" | "latency_p95" | "error_rate" | "prediction_drift" | "input_drift" | "accuracy" | "estimated_accuracy";
         /** @description A measured value. */
         GateSample: {
             /**
@@ -1391,6 +1469,11 @@ export interface components {
              */
             seq: number;
         };
+        /**
+         * @description Which number of a comparison is held against the limit.
+         * @enum {string}
+         */
+        JudgedBy: "point" | "shown_worse" | "shown_not_worse";
         /** @description One page of a list. */
         List_Alert: {
             /** @description The items. */
@@ -1711,6 +1794,41 @@ export interface components {
             total: number;
         };
         /** @description One page of a list. */
+        List_QuarantinedRecord: {
+            /** @description The items. */
+            items: {
+                /** @description SHA-256 of the whole body; null for records from before servers noted it. */
+                body_sha256: string | null;
+                /** @description The body's first 4096 bytes, base64. */
+                body_start: string;
+                /** @description What it said it was: `pane`, `resources`, `event`, `sample`, `log`. */
+                kind: string;
+                /** @description When it arrived, by the server's clock. */
+                received_at: components["schemas"]["Timestamp"];
+                /**
+                 * Format: int64
+                 * @description Position in the stream.
+                 */
+                seq: number;
+                /**
+                 * Format: int64
+                 * @description Size of the whole body.
+                 */
+                size_bytes: number;
+                /** @description The device's stream of records. */
+                stream: string;
+                /** @description Why it isn't in that table. */
+                why: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
         List_ReleaseSummary: {
             /** @description The items. */
             items: {
@@ -2015,6 +2133,21 @@ export interface components {
             /** @description `pane`, `resources`, `event`, `sample`, `log`. */
             kind: string;
         };
+        /** @description A weekly window. */
+        MaintenanceWindow: {
+            /** @description Whether it opens on Monday, Tuesday, ... Sunday. */
+            days: boolean[];
+            /**
+             * Format: int32
+             * @description Length in minutes, 1 to 1440; may run past midnight.
+             */
+            length_minutes: number;
+            /**
+             * Format: int32
+             * @description Minute of the local day at which it opens, 0 to 1439.
+             */
+            start_minute: number;
+        };
         /** @description The signed metadata that a device holds. */
         MetadataAge: {
             /**
@@ -2120,11 +2253,10 @@ export interface components {
             version: string;
         };
         /** @description A rollout to make: model, version and stages are enough; everything else has a default. */
-        NewRollout: Record<string, never> & {
+        NewRollout: components["schemas"]["PlanOptions"] & {
             /** @description Which model. */
             model: string;
-            /** @description The release by version, digest and counter; refused when it isn't the published one. */
-            release?: Record<string, never> | null;
+            release?: components["schemas"]["ReleaseRef"] | null;
             /**
              * Format: int64
              * @description Soak time of stages that name none, in seconds.
@@ -2132,15 +2264,14 @@ export interface components {
             soak_s?: number | null;
             /**
              * @description Stages in order: `"2"` for two more devices, `"25%"` for as many as bring the rollout to that share of its
-             *     targets, or an object with `name`, `fill` (`{"amount"}`, `{"devices"}` or `{"filter"}`), `soak_s`, `min_devices`,
-             *     `gates` and `on_failure`. Default: everything in one stage.
+             *     targets, or a stage of the plan. Default: everything in one stage.
              */
             stages?: components["schemas"]["NewStage"][];
             /** @description Which release; may be left out when `release` is given. */
             version?: string | null;
         };
         /** @description A stage as people write it. */
-        NewStage: string | number | Record<string, never>;
+        NewStage: string | number | components["schemas"]["StagePlan"];
         /** @description A token to make. */
         NewToken: {
             expires_at?: components["schemas"]["Timestamp"] | null;
@@ -2158,6 +2289,25 @@ export interface components {
             /** @description 1 to 64 letters, digits and `. _ - @ +`. */
             username: string;
         };
+        /** @description How fast devices are offered the release. */
+        OfferRate: {
+            growth?: components["schemas"]["RateGrowth"] | null;
+            /**
+             * Format: int32
+             * @description Most devices at work at once.
+             */
+            max_in_flight?: number | null;
+            /**
+             * Format: int32
+             * @description Offers per minute at the start.
+             */
+            per_minute: number;
+        };
+        /**
+         * @description What a failed gate leads to.
+         * @enum {string}
+         */
+        OnFailure: "pause" | "abort" | "roll_back_stage" | "roll_back_all";
         /** @description Public keys that the server made; root must name the first two, `director.json` the third. TUF key objects. */
         OnlineKeys: {
             /** @description For the target `director.json`. */
@@ -2180,6 +2330,62 @@ export interface components {
             open_alerts: number;
             /** @description Rollouts that have not ended. */
             rollouts: components["schemas"]["RunningRollout"][];
+        };
+        /** @description 0 to 100 with at most three decimals, e.g. `"12.5%"`. */
+        Percent: string;
+        /** @description Parts of a plan that have defaults. Durations are in seconds. */
+        PlanOptions: {
+            /** @description Devices held back on the old release until the last stage has passed. */
+            control_reserve?: components["schemas"]["Amount"];
+            /**
+             * Format: int64
+             * @description After the soak time, how long a gate may wait for evidence before it counts as failed.
+             * @default 86400
+             */
+            evidence_timeout_s?: number;
+            failure_budget?: components["schemas"]["Amount"] | null;
+            /** @description Gates of each stage that names none of its own. */
+            gates?: components["schemas"]["Gate"][];
+            /** @description Whether devices that join the target later take part in the last stage. */
+            is_dynamic?: boolean;
+            /**
+             * Format: int64
+             * @description Least time between two measurements.
+             * @default 60
+             */
+            measure_every_s?: number;
+            /** @description How the release runs on the device. */
+            mode?: components["schemas"]["RolloutMode"];
+            /** @description Whether another person than the author must approve. */
+            needs_approval?: boolean;
+            /** @description What happens when a gate fails, unless the stage says otherwise. */
+            on_failure?: components["schemas"]["OnFailure"];
+            rate?: components["schemas"]["OfferRate"] | null;
+            /** @description Second chances for one device. */
+            retries?: components["schemas"]["Retries"];
+            /** @description Fills stages; the rollout's id when absent. The same seed gives the same order of devices. */
+            seed?: string | null;
+            /**
+             * Format: int64
+             * @description Not before this.
+             */
+            start_at?: number | null;
+            /** @description Which devices; empty = all. */
+            target?: string;
+            /**
+             * Format: int64
+             * @description From a device's first answer to its end.
+             * @default 3600
+             */
+            task_timeout_s?: number;
+            /**
+             * Format: int64
+             * @description From the offer to the device's first answer.
+             * @default 86400
+             */
+            unreachable_after_s?: number;
+            unreachable_budget?: components["schemas"]["Amount"] | null;
+            window?: components["schemas"]["MaintenanceWindow"] | null;
         };
         /** @description A tenant, as its viewer sees it. */
         Project: {
@@ -2216,12 +2422,55 @@ export interface components {
             /** @description Metadata: `root`, `targets` or a model's name. Targets: the target's path. */
             name: string;
         };
+        /** @description A record that could not be stored in its table. It counts as received and is not tried again. */
+        QuarantinedRecord: {
+            /** @description SHA-256 of the whole body; null for records from before servers noted it. */
+            body_sha256: string | null;
+            /** @description The body's first 4096 bytes, base64. */
+            body_start: string;
+            /** @description What it said it was: `pane`, `resources`, `event`, `sample`, `log`. */
+            kind: string;
+            /** @description When it arrived, by the server's clock. */
+            received_at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description Position in the stream.
+             */
+            seq: number;
+            /**
+             * Format: int64
+             * @description Size of the whole body.
+             */
+            size_bytes: number;
+            /** @description The device's stream of records. */
+            stream: string;
+            /** @description Why it isn't in that table. */
+            why: string;
+        };
         /** @description A command that was queued; the device's answer names its id. */
         QueuedCommand: {
             /** @description Its id. */
             id: string;
             /** @description Whether the device is connected; if not, the command is lost and may be repeated later. */
             is_online: boolean;
+        };
+        /** @description How a rate grows. */
+        RateGrowth: {
+            /**
+             * Format: int32
+             * @description Successes per step.
+             */
+            every: number;
+            /**
+             * Format: int32
+             * @description 2 doubles.
+             */
+            factor: number;
+            /**
+             * Format: int32
+             * @description Upper bound per minute.
+             */
+            max_per_minute: number;
         };
         /** @description One release. */
         ReleaseDetail: components["schemas"]["ReleaseSummary"] & {
@@ -2245,6 +2494,18 @@ export interface components {
             /** @description SHA-256 of the manifest. */
             digest: string;
             /** @description As people write it. */
+            version: string;
+        };
+        /** @description Names one release exactly; stands for the type of `protocol`. Never made. */
+        ReleaseRef: {
+            /**
+             * Format: int64
+             * @description Order within the model.
+             */
+            counter: number;
+            /** @description SHA-256 of the manifest, 64 hexadecimal digits. */
+            digest: string;
+            /** @description As people write it, e.g. `1.1.0`. */
             version: string;
         };
         /**
@@ -2314,6 +2575,19 @@ export interface components {
              */
             temperature_c: number | null;
         };
+        /** @description Second chances for one device, for failures that can pass by themselves. */
+        Retries: {
+            /**
+             * Format: int64
+             * @description Wait before the first of them; doubles each time.
+             */
+            backoff_s: number;
+            /**
+             * Format: int32
+             * @description Attempts after the first.
+             */
+            max: number;
+        };
         /**
          * @description What someone may do; each role includes the ones before.
          * @enum {string}
@@ -2322,7 +2596,7 @@ export interface components {
         /** @description One rollout. */
         RolloutDetail: components["schemas"]["RolloutSummary"] & {
             /** @description The plan with everything filled in. */
-            plan: Record<string, never>;
+            plan: components["schemas"]["RolloutPlan"];
             /** @description Its stages in order; the devices held for comparison come last. */
             stages: components["schemas"]["RolloutStage"][];
             /** @description Verbs that are possible now: `approve`, `deny`, `pause`, `resume`, `abort`, `rollback`. */
@@ -2335,15 +2609,79 @@ export interface components {
             /** @description Why, in one sentence with the numbers. */
             because: string;
             evidence: components["schemas"]["GateEvidence"] | null;
-            /** @description The gate as the plan has it: `metric`, `kind`, `slice`, `limit`, `min_sample`, `min_control_sample`. */
-            gate: Record<string, never>;
-            /**
-             * @description What is measured: `install_failures`, `timeouts`, `self_test_failures`, `probation_failures`, `latency_p95`,
-             *     `error_rate`, `prediction_drift`, `input_drift`, `accuracy`, `estimated_accuracy`.
-             */
-            metric: string;
+            /** @description The gate as the plan has it. */
+            gate: components["schemas"]["Gate"];
+            /** @description What is measured. */
+            metric: components["schemas"]["GateMetric"];
             /** @description `passed`, `failed`, `open`. */
             verdict: string;
+        };
+        /** @description How the release runs on a device. */
+        RolloutMode: "replace" | "shadow" | {
+            /** @description This share of the targets, fixed by the seed, gets it; the others stay for comparison. */
+            ab: components["schemas"]["Percent"];
+        };
+        /** @description A rollout's plan as written. Durations are in seconds. */
+        RolloutPlan: {
+            /** @description Devices held back on the old release until the last stage has passed. */
+            control_reserve?: components["schemas"]["Amount"];
+            /**
+             * Format: int64
+             * @description After the soak time, how long a gate may wait for evidence before it counts as failed.
+             * @default 86400
+             */
+            evidence_timeout_s?: number;
+            failure_budget?: components["schemas"]["Amount"] | null;
+            /** @description Releases to which the signed metadata permits going back. */
+            fallbacks?: components["schemas"]["ReleaseRef"][];
+            /** @description Gates of each stage that names none of its own. */
+            gates?: components["schemas"]["Gate"][];
+            /** @description Whether devices that join the target later take part in the last stage. */
+            is_dynamic?: boolean;
+            /**
+             * Format: int64
+             * @description Least time between two measurements.
+             * @default 60
+             */
+            measure_every_s?: number;
+            /** @description How the release runs on the device. */
+            mode?: components["schemas"]["RolloutMode"];
+            /** @description Which model. */
+            model: string;
+            /** @description Whether another person than the author must approve. */
+            needs_approval?: boolean;
+            /** @description What happens when a gate fails, unless the stage says otherwise. */
+            on_failure?: components["schemas"]["OnFailure"];
+            rate?: components["schemas"]["OfferRate"] | null;
+            /** @description The release to bring to the fleet. */
+            release: components["schemas"]["ReleaseRef"];
+            /** @description Second chances for one device. */
+            retries?: components["schemas"]["Retries"];
+            /** @description Fills stages; the rollout's id when absent. The same seed gives the same order of devices. */
+            seed?: string | null;
+            /** @description One after the other. */
+            stages: components["schemas"]["StagePlan"][];
+            /**
+             * Format: int64
+             * @description Not before this.
+             */
+            start_at?: number | null;
+            /** @description Which devices; empty = all. */
+            target?: string;
+            /**
+             * Format: int64
+             * @description From a device's first answer to its end.
+             * @default 3600
+             */
+            task_timeout_s?: number;
+            /**
+             * Format: int64
+             * @description From the offer to the device's first answer.
+             * @default 86400
+             */
+            unreachable_after_s?: number;
+            unreachable_budget?: components["schemas"]["Amount"] | null;
+            window?: components["schemas"]["MaintenanceWindow"] | null;
         };
         /** @description A stage. */
         RolloutStage: {
@@ -2364,8 +2702,7 @@ export interface components {
              */
             not_judged: string[];
             opened_at: components["schemas"]["Timestamp"] | null;
-            /** @description Its part of the plan; null for the devices held for comparison. */
-            plan: Record<string, never> | null;
+            plan: components["schemas"]["StagePlan"] | null;
             /**
              * Format: int64
              * @description How long it soaks.
@@ -2592,6 +2929,39 @@ export interface components {
             /** @description Its stream. */
             stream: string;
         };
+        /** @description Which devices a stage takes. */
+        StageFill: {
+            /** @description So many more devices; or as many as bring the rollout to this share of its targets. */
+            amount: components["schemas"]["Amount"];
+        } | {
+            /** @description These. */
+            devices: string[];
+        } | {
+            /** @description Those of the targets that match. */
+            filter: string;
+        };
+        /** @description One stage. */
+        StagePlan: {
+            /** @description Which devices. */
+            fill: components["schemas"]["StageFill"];
+            /** @description Gates of this stage; the plan's when absent. */
+            gates?: components["schemas"]["Gate"][] | null;
+            /**
+             * Format: int64
+             * @description Least number of devices that must hold the release.
+             * @default 1
+             */
+            min_devices?: number;
+            /** @description For people; `stage 1` and so on when absent. */
+            name?: string | null;
+            on_failure?: components["schemas"]["OnFailure"] | null;
+            /**
+             * Format: int64
+             * @description Least time between the last device's end and the verdict.
+             * @default 0
+             */
+            soak_s?: number;
+        };
         /** @description One transition of the update machine. */
         TaskTransition: {
             /** @description The device's clock. */
@@ -2723,6 +3093,24 @@ export interface operations {
                     "application/json": components["schemas"]["List_AuditRow"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2750,7 +3138,25 @@ export interface operations {
                     "application/json": components["schemas"]["List_Project"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2779,6 +3185,24 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Project"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             403: {
@@ -2819,6 +3243,33 @@ export interface operations {
                     "application/json": components["schemas"]["Project"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2856,6 +3307,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_Alert"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2886,6 +3364,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Alert"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -2931,6 +3436,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_AuditRow"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2969,6 +3501,33 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
             };
             404: {
                 headers: {
@@ -3012,6 +3571,33 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -3049,6 +3635,33 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
             };
             404: {
                 headers: {
@@ -3093,6 +3706,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_DeviceSummary"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3125,6 +3765,33 @@ export interface operations {
                     "application/json": components["schemas"]["DeviceDetail"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3154,6 +3821,33 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
             };
             404: {
                 headers: {
@@ -3189,6 +3883,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DeviceDetail"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3233,6 +3954,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["QueuedCommand"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3280,6 +4028,97 @@ export interface operations {
                     "application/json": components["schemas"]["List_DeviceEvent"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listQuarantinedRecords: {
+        parameters: {
+            query?: {
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_QuarantinedRecord"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3313,6 +4152,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["List_ResourceReading"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3352,6 +4218,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_TaskTransition"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3385,6 +4278,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Why"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3422,6 +4342,24 @@ export interface operations {
                     "application/json": components["schemas"]["List_EnrollmentToken"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3454,6 +4392,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CreatedEnrollmentToken"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             409: {
@@ -3494,6 +4459,33 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3526,6 +4518,33 @@ export interface operations {
                     "application/json": Record<string, never>;
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3554,6 +4573,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["List_Model"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3586,6 +4632,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Model"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3629,6 +4702,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["List_DriftWindow"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3679,6 +4779,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_DriftingDevice"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3722,6 +4849,33 @@ export interface operations {
                     "application/json": components["schemas"]["Distribution"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3762,6 +4916,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_ReleaseSummary"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3794,6 +4975,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ReleaseDetail"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3839,6 +5047,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_Sample"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3882,6 +5117,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_SampleContent"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3912,6 +5174,24 @@ export interface operations {
                     "application/json": components["schemas"]["OnlineKeys"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3940,6 +5220,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Overview"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -3982,6 +5289,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PublicationResult"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             409: {
@@ -4033,6 +5367,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_RolloutSummary"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4065,6 +5426,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             409: {
@@ -4109,6 +5497,33 @@ export interface operations {
                     "application/json": components["schemas"]["DryRun"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4139,6 +5554,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -4175,6 +5617,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -4221,6 +5690,33 @@ export interface operations {
                     "application/json": components["schemas"]["RolloutDetail"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4265,6 +5761,33 @@ export interface operations {
                     "application/json": components["schemas"]["RolloutDetail"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4305,6 +5828,33 @@ export interface operations {
                     "application/json": Record<string, never>;
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4342,6 +5892,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_JournalEntry"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4376,6 +5953,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -4422,6 +6026,33 @@ export interface operations {
                     "application/json": components["schemas"]["RolloutDetail"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4464,6 +6095,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RolloutDetail"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {
@@ -4513,6 +6171,33 @@ export interface operations {
                     "application/json": components["schemas"]["List_RolloutTask"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4541,6 +6226,33 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": components["schemas"]["ChangeEvent"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             429: {
@@ -4583,6 +6295,33 @@ export interface operations {
                     "application/json": Record<string, never>;
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4610,7 +6349,25 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4639,6 +6396,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             401: {
@@ -4674,7 +6440,25 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4703,7 +6487,25 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4738,7 +6540,25 @@ export interface operations {
                     "application/json": components["schemas"]["List_ApiToken"];
                 };
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4767,6 +6587,24 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CreatedToken"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             403: {
@@ -4805,6 +6643,33 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -4830,6 +6695,24 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["List_User"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             403: {
@@ -4861,6 +6744,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CreatedUser"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             409: {
@@ -4898,6 +6808,33 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
             };
             404: {
                 headers: {
@@ -4939,6 +6876,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ChangedUser"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             404: {

@@ -1,7 +1,7 @@
 //! Behaviour of some devices on a new release against a control group on the old one, in the same time window,
 //! so that what happens to all of them (season, light, load) cancels out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use profile::drift::{quality, service};
 use profile::stats::{self, Proportions};
@@ -103,13 +103,16 @@ async fn seen(
     rows.retain(|row| row.segment == slice.unwrap_or_default());
     let reference = reference_of(&state.blobs, &release).await?;
     let panes = newest(&reference, &rows);
-    let devices: BTreeSet<&DeviceId> = panes.iter().map(|(device, _)| device).collect();
-    let own = |device: &DeviceId| sum(panes.iter().filter(|(d, _)| d == device).map(|(_, pane)| pane));
-    let by_device = devices.iter().filter_map(|device| Some(own(device)?.counters)).collect();
-    let devices = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-    let Some(sum): Option<Pane> = sum(panes.iter().map(|(_, pane)| pane)) else { return Ok(None) };
+    let mut by_device: BTreeMap<&DeviceId, Vec<&Pane>> = BTreeMap::new();
+    for (device, pane) in &panes {
+        by_device.entry(device).or_default().push(pane);
+    }
+    let own: Vec<Pane> = by_device.into_values().filter_map(sum).collect();
+    let Some(whole) = sum(&own) else { return Ok(None) };
+    let devices = u32::try_from(own.len()).unwrap_or(u32::MAX);
+    let by_device = own.into_iter().map(|pane| pane.counters).collect();
     let (schema, counted) = (reference.schema, reference.counters);
-    Ok(Some(Seen { schema, reference: counted, counters: sum.counters, by_device, devices }))
+    Ok(Some(Seen { schema, reference: counted, counters: whole.counters, by_device, devices }))
 }
 
 fn compare_all(candidate: &Seen, control: Option<&Seen>) -> Vec<Evidence> {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{ModelName, ProjectId, ReleaseRef, RolloutId, UnixMillis, Version};
 use release::Manifest;
+use rollout::schema::{PlanOptions, ReleaseSchema};
 use rollout::{
     Actor, Amount, DryRun, Event, Facts, Gate, Input, JudgedBy, Limit, Metric, Plan, Rollout, SkipReason,
-    ValidPlan, Verb,
+    StagePlan, ValidPlan, Verb,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -33,21 +34,18 @@ pub struct NewRollout {
     pub version: Option<Version>,
     /// The release by version, digest and counter; refused when it isn't the published one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<ReleaseSchema>)]
     pub release: Option<ReleaseRef>,
     /// Stages in order: `"2"` for two more devices, `"25%"` for as many as bring the rollout to that share of its
-    /// targets, or an object with `name`, `fill` (`{"amount"}`, `{"devices"}` or `{"filter"}`), `soak_s`, `min_devices`,
-    /// `gates` and `on_failure`. Default: everything in one stage.
+    /// targets, or a stage of the plan. Default: everything in one stage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<NewStage>,
     /// Soak time of stages that name none, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak_s: Option<u64>,
-    /// The rest of the plan, at the top level: `target` (filter text), `gates`, `on_failure`, `control_reserve`, `mode`,
-    /// `seed`, `failure_budget`, `unreachable_budget`, `task_timeout_s`, `unreachable_after_s`, `evidence_timeout_s`,
-    /// `measure_every_s`, `retries`, `rate`, `window`, `start_at` (Unix milliseconds), `needs_approval`, `is_dynamic`.
+    /// The rest of the plan, at the top level.
     #[serde(flatten)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = PlanOptions)]
     pub rest: Map<String, Value>,
 }
 
@@ -60,7 +58,7 @@ pub enum NewStage {
     /// An amount of devices.
     Count(u64),
     /// A stage of the plan.
-    #[schema(value_type = Object)]
+    #[schema(value_type = StagePlan)]
     Full(Map<String, Value>),
 }
 

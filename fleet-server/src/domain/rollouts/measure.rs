@@ -30,8 +30,8 @@ pub(super) async fn measure(
     // What drifts since the release came may be its fault: only what drifted before is left out there.
     let (candidate, mut left_out) =
         without(candidate, |device| alone.get(device).is_some_and(|since| *since < from));
-    let control = control(rollout).map(|group| without(group, |device| alone.contains_key(device)));
-    let control = control.map(|(group, out)| {
+    let control = control(rollout).map(|group| {
+        let (group, out) = without(group, |device| alone.contains_key(device));
         left_out.extend(out);
         group
     });

@@ -13,10 +13,7 @@ export function PlanFacts({ plan }: { readonly plan: Plan }) {
       items={[
         [t('rollout.target'), plan.target ? <code>{plan.target}</code> : t('rollout.fillAll')],
         [t('rollout.onFailure'), wordOf(t, 'onFailure', plan.on_failure ?? 'pause')],
-        [
-          t('rollout.mode'),
-          typeof mode === 'string' ? t(`mode.${mode}`) : t('mode.ab', { amount: String(mode.ab) }),
-        ],
+        [t('rollout.mode'), typeof mode === 'string' ? t(`mode.${mode}`) : t('mode.ab', { amount: mode.ab })],
         [t('rollout.control'), String(plan.control_reserve ?? NONE)],
         [t('rollout.taskTimeout'), format.seconds(plan.task_timeout_s)],
         [t('rollout.unreachableAfter'), format.seconds(plan.unreachable_after_s)],
