@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "store/raw.rs"]
+mod raw;
+
 use std::collections::BTreeSet;
 
 use flotilla_server::app::{self, AppState, Running};
@@ -119,16 +122,6 @@ impl Fleet {
         };
         releases::insert(&mut tx, &project(), &release).await.unwrap();
         tx.commit().await.unwrap();
-    }
-
-    /// Bytes of the database that are in use.
-    async fn used_bytes(&self) -> i64 {
-        let mut conn = self.state().store.read().await.unwrap();
-        let mut used = 0;
-        for (pragma, sign) in [("PRAGMA page_count", 4096), ("PRAGMA freelist_count", -4096)] {
-            used += sign * sqlx::query_scalar::<_, i64>(pragma).fetch_one(&mut *conn).await.unwrap();
-        }
-        used
     }
 
     fn key(&self, version: &str, number: i64) -> PaneKey {
@@ -357,17 +350,8 @@ async fn windows_of_an_earlier_version_are_read_and_merged() {
     fleet.window(0, &[3]).await;
     fleet.window(1, &[3]).await;
     let (window, report) = fleet.reports(Some(&device(3))).await.remove(0);
-    let mut tx = fleet.state().store.begin().await.unwrap();
-    let plain = window.pane.clone().unwrap();
-    sqlx::query("UPDATE drift_windows SET findings = '', report = $1, pane = $2 WHERE device = $3 AND window_start = $4")
-        .bind(serde_json::to_string(&report).unwrap())
-        .bind(plain)
-        .bind(device(3).as_str())
-        .bind(BEGIN)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-    tx.commit().await.unwrap();
+    let (place, pane) = ((&device(3), UnixMillis(BEGIN)), window.pane.clone().unwrap());
+    raw::store_report(&fleet.state().store, place, serde_json::to_string(&report).unwrap(), pane).await;
     let (old, stored) = fleet.reports(Some(&device(3))).await.remove(0);
     assert_eq!((&old.findings, stored.verdict), (&window.findings, report.verdict));
     assert!(old.report.is_some() && window.report.is_none());
@@ -427,7 +411,7 @@ async fn a_day_of_a_device_is_small() {
     let json = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits/1.0.0/reference.json");
     let mut fleet = Fleet::of(Reference::parse(&std::fs::read(json).unwrap()).unwrap()).await;
     // Six hours of windows of five minutes; every one saw as much as the whole reference.
-    let empty = fleet.used_bytes().await;
+    let empty = raw::used_bytes(&fleet.state().store).await;
     for number in 0..72 {
         let mut pane = Pane::new(fleet.key("1.0.0", number * 30), &fleet.reference.schema);
         pane.counters = fleet.reference.counters.clone();
@@ -436,13 +420,13 @@ async fn a_day_of_a_device_is_small() {
         }
         fleet.store(0, "1.0.0", &pane).await;
     }
-    let panes = fleet.used_bytes().await - empty;
+    let panes = raw::used_bytes(&fleet.state().store).await - empty;
     windows::tick(fleet.state()).await.unwrap();
     // The one device's and, as many, the fleet's.
-    let windows = (fleet.used_bytes().await - empty - panes) / 2;
+    let windows = (raw::used_bytes(&fleet.state().store).await - empty - panes) / 2;
     fleet.clock.set(UnixMillis(BEGIN + 60 * HOUR));
     assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 72);
-    let hours = fleet.used_bytes().await - empty - panes - windows;
+    let hours = raw::used_bytes(&fleet.state().store).await - empty - panes - windows;
     assert_eq!(fleet.windows(Some(&device(0))).await.len(), 6);
     let [panes, windows, hours] = [panes, windows, hours].map(|bytes| bytes * 4 / 1000);
     println!("a day of a device, in kB: {panes} of panes, {windows} of windows, {hours} of hours");
