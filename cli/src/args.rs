@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, completions, device, drift, export, keys, login, reference, release, rollout, samples, sign,
-    verify,
+    alerts, audit, completions, device, drift, export, keys, login, reference, release, rollout, samples,
+    sign, token, verify,
 };
 
 /// Publish signed model releases, and run them over a fleet.
@@ -55,6 +55,12 @@ pub(crate) enum Command {
     /// Samples that devices kept for retraining: list, download.
     #[command(subcommand)]
     Samples(samples::Command),
+    /// Alerts: list, take note of.
+    #[command(subcommand)]
+    Alerts(alerts::Command),
+    /// Enrolment tokens: list, take back.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Who changed what, when.
     #[command(subcommand)]
     Audit(audit::Command),

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "store/raw.rs"]
+mod raw;
+
 use std::collections::BTreeSet;
 
 use flotilla_server::app::{self, AppState, Running};
@@ -13,6 +16,7 @@ use flotilla_server::store::drift::{DriftWindow, WindowFilter};
 use flotilla_server::store::releases::{Release, ReleaseState};
 use flotilla_server::store::telemetry::{PaneRow, add_pane};
 use flotilla_server::store::{Window, alerts, drift as rows, projects, releases};
+use profile::drift::DriftReport;
 use profile::features::Extractor;
 use profile::{Observed, Pane, PaneKey, Reference, ReferenceBuilder};
 use protocol::{Counter, DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Version};
@@ -64,6 +68,10 @@ fn scores(i: u32) -> [f64; 2] {
 
 impl Fleet {
     async fn start() -> Self {
+        Self::of(reference()).await
+    }
+
+    async fn of(reference: Reference) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let flags = [
             ("data_dir", folder.path().display().to_string()),
@@ -77,7 +85,7 @@ impl Fleet {
         let flags = flags.map(|(key, value)| (key.to_owned(), value));
         let clock = Clock::fixed(UnixMillis(BEGIN));
         let running = app::start(config::load(None, [], &flags).unwrap(), clock.clone()).await.unwrap();
-        let fleet = Self { running, clock, reference: reference(), seq: 0, _folder: folder };
+        let fleet = Self { running, clock, reference, seq: 0, _folder: folder };
         fleet.publish("1.0.0").await;
         fleet.publish("2.0.0").await;
         fleet
@@ -116,10 +124,9 @@ impl Fleet {
         tx.commit().await.unwrap();
     }
 
-    /// A device's pane of window `number`: 200 rows moved by `shift`, of which `right` in 100 are labelled right.
-    fn pane(&self, version: &str, number: i64, shift: f64, right: u32) -> Pane {
+    fn key(&self, version: &str, number: i64) -> PaneKey {
         let start = UnixMillis(BEGIN + number * WINDOW);
-        let key = PaneKey {
+        PaneKey {
             model: model(),
             digest: digest(&self.manifest(version)),
             schema: self.reference.schema.digest(),
@@ -128,8 +135,12 @@ impl Fleet {
             end: start.plus_millis(WINDOW),
             run: 1,
             revision: 0,
-        };
-        let mut pane = Pane::new(key, &self.reference.schema);
+        }
+    }
+
+    /// A device's pane of window `number`: 200 rows moved by `shift`, of which `right` in 100 are labelled right.
+    fn pane(&self, version: &str, number: i64, shift: f64, right: u32) -> Pane {
+        let mut pane = Pane::new(self.key(version, number), &self.reference.schema);
         for i in 0..200u32 {
             let row = [Observed::Number(f64::from(i % 100) + shift), Observed::Number(f64::from(i % 90))];
             pane.counters.observe_row(&self.reference.schema, &row);
@@ -184,9 +195,14 @@ impl Fleet {
             segment: "",
             from: UnixMillis(0),
             to: UnixMillis(i64::MAX),
-            limit: 100,
+            limit: 1000,
         };
         rows::list(&mut conn, &project(), &model(), &filter).await.unwrap()
+    }
+
+    /// Windows with their reports, as the API makes them.
+    async fn reports(&self, of: Option<&DeviceId>) -> Vec<(DriftWindow, DriftReport)> {
+        drift::with_reports(self.state(), &project(), &model(), self.windows(of).await).await.unwrap()
     }
 
     async fn open_alerts(&self) -> Vec<Option<DeviceId>> {
@@ -195,10 +211,13 @@ impl Fleet {
         page.items.into_iter().map(|alert| alert.device).collect()
     }
 
-    async fn drifting(&self) -> Vec<drift::DriftingDevice> {
+    fn rules(&self) -> WindowRules {
         let jobs = &self.state().config.jobs;
-        let rules = WindowRules::new(jobs.window, jobs.window_late);
-        drift::drifting_devices(self.state(), &project(), &model(), rules).await.unwrap()
+        WindowRules::new(jobs.window, jobs.window_late)
+    }
+
+    async fn drifting(&self) -> Vec<drift::DriftingDevice> {
+        drift::drifting_devices(self.state(), &project(), &model(), self.rules()).await.unwrap()
     }
 }
 
@@ -239,10 +258,11 @@ async fn many_devices_at_once_are_the_fleets_drift() {
 async fn computing_a_window_again_changes_nothing_and_corrections_replace() {
     let mut fleet = Fleet::start().await;
     fleet.window(0, &[]).await;
-    let once = fleet.windows(None).await;
-    assert_eq!((once.len(), once[0].n), (1, 1200));
+    let once = fleet.reports(None).await;
+    assert_eq!((once.len(), once[0].0.n), (1, 1200));
+    assert_eq!(once[0].0.findings.judged, once[0].1.verdict.judged);
     windows::tick(fleet.state()).await.unwrap();
-    assert_eq!(fleet.windows(None).await[0].report, once[0].report);
+    assert_eq!(fleet.reports(None).await[0].1, once[0].1);
 
     let mut corrected = fleet.pane("1.0.0", 0, 0.0, 10);
     corrected.key.revision = 1;
@@ -253,8 +273,7 @@ async fn computing_a_window_again_changes_nothing_and_corrections_replace() {
     windows::tick(fleet.state()).await.unwrap();
     let again = fleet.windows(None).await;
     assert_eq!(again[0].n, 1400, "a corrected pane replaces, another run adds");
-    let accuracy = |number| fleet.windows(Some(number));
-    assert_eq!(accuracy(&device(0)).await[0].report.quality.accuracy, Some(0.1));
+    assert_eq!(fleet.reports(Some(&device(0))).await[0].1.quality.accuracy, Some(0.1));
 }
 
 #[tokio::test]
@@ -273,6 +292,74 @@ async fn hostile_panes_and_unknown_releases_are_left_out() {
     fleet.store(3, "1.0.0", &pane).await;
     windows::tick(fleet.state()).await.unwrap();
     assert_eq!(fleet.windows(None).await[0].n, 200, "the loop goes on");
+}
+
+const HOUR: i64 = 3_600_000;
+
+#[tokio::test]
+async fn a_devices_old_windows_become_hours_and_the_fleets_stay() {
+    let mut fleet = Fleet::start().await;
+    // BEGIN lies on the hour: windows 0 and 1 are of one hour, 400 of the next.
+    assert_eq!(BEGIN % HOUR, 0);
+    for number in [0, 1, 400] {
+        fleet.window(number, &[3]).await;
+    }
+    let before = fleet.windows(Some(&device(3))).await;
+    assert_eq!(before.iter().filter(|window| window.is_merged).count(), 0);
+    fleet.clock.set(UnixMillis(BEGIN + 49 * HOUR));
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 12);
+    let merged = fleet.reports(Some(&device(3))).await;
+    let shape = |windows: &[(DriftWindow, DriftReport)]| {
+        let each =
+            windows.iter().map(|(window, _)| (window.window_start.0 - BEGIN, window.n, window.is_merged));
+        each.collect::<Vec<_>>()
+    };
+    assert_eq!(shape(&merged), [(0, 400, true), (400 * WINDOW, 200, false)], "two days are whole");
+    assert!(merged[0].0.is_drifting);
+    assert_eq!(merged[0].0.findings.drifted[0].feature, "level");
+    assert_eq!(merged[0].1.service.answered, 400);
+    assert_eq!(merged[0].0.window_end.0, BEGIN + HOUR);
+    assert_eq!(fleet.windows(None).await.len(), 3, "the fleet's windows stay");
+    let span =
+        WindowSpan { version: None, device: Some(&device(3)), from: UnixMillis(0), to: UnixMillis(i64::MAX) };
+    let found = drift::distribution(fleet.state(), &project(), &model(), "level", &span).await.unwrap();
+    assert_eq!(found.unwrap().1.m, 600, "nothing is lost or counted twice");
+    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(shape(&fleet.reports(Some(&device(3))).await), shape(&merged), "the same from the panes");
+
+    // A device was without a network for two days: its windows are added to the hour.
+    let late = fleet.pane("1.0.0", 2, 0.0, 95);
+    fleet.store(3, "1.0.0", &late).await;
+    windows::tick(fleet.state()).await.unwrap();
+    let again = fleet.reports(Some(&device(3))).await;
+    assert_eq!(shape(&again), [(0, 600, true), (400 * WINDOW, 200, false)]);
+    assert_eq!(fleet.windows(None).await.len(), 4);
+
+    // After the panes' own time there is nothing to compute a window from.
+    fleet.clock.set(UnixMillis(BEGIN + 31 * 24 * HOUR));
+    let too_late = fleet.pane("1.0.0", 3, 0.0, 95);
+    fleet.store(3, "1.0.0", &too_late).await;
+    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(shape(&fleet.reports(Some(&device(3))).await), [(0, 600, true), (HOUR, 200, true)]);
+    assert_eq!(fleet.windows(None).await.len(), 4);
+}
+
+#[tokio::test]
+async fn windows_of_an_earlier_version_are_read_and_merged() {
+    let mut fleet = Fleet::start().await;
+    fleet.window(0, &[3]).await;
+    fleet.window(1, &[3]).await;
+    let (window, report) = fleet.reports(Some(&device(3))).await.remove(0);
+    let (place, pane) = ((&device(3), UnixMillis(BEGIN)), window.pane.clone().unwrap());
+    raw::store_report(&fleet.state().store, place, serde_json::to_string(&report).unwrap(), pane).await;
+    let (old, stored) = fleet.reports(Some(&device(3))).await.remove(0);
+    assert_eq!((&old.findings, stored.verdict), (&window.findings, report.verdict));
+    assert!(old.report.is_some() && window.report.is_none());
+    assert_eq!(old.pane, window.pane);
+    fleet.clock.set(UnixMillis(BEGIN + 50 * HOUR));
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 12);
+    let merged = fleet.reports(Some(&device(3))).await;
+    assert_eq!((merged.len(), merged[0].0.n, merged[0].0.report.is_none()), (1, 400, true));
 }
 
 #[tokio::test]
@@ -316,4 +403,33 @@ async fn evidence_tells_the_worse_release_from_its_control() {
     let later = (span.1, span.1.plus_millis(WINDOW));
     let none = drift::behaviour(fleet.state(), &project(), &model(), groups, later, None).await.unwrap();
     assert!(none.is_empty(), "another time tells nothing");
+}
+
+/// The figures of "How the database grows" in docs/CONFIGURATION.md; run with `--nocapture` to see them.
+#[tokio::test]
+async fn a_day_of_a_device_is_small() {
+    let json = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits/1.0.0/reference.json");
+    let mut fleet = Fleet::of(Reference::parse(&std::fs::read(json).unwrap()).unwrap()).await;
+    // Six hours of windows of five minutes; every one saw as much as the whole reference.
+    let empty = raw::used_bytes(&fleet.state().store).await;
+    for number in 0..72 {
+        let mut pane = Pane::new(fleet.key("1.0.0", number * 30), &fleet.reference.schema);
+        pane.counters = fleet.reference.counters.clone();
+        for i in 0..u32::try_from(20 + number).unwrap() {
+            pane.counters.observe_answer(900.0 + f64::from(i * i));
+        }
+        fleet.store(0, "1.0.0", &pane).await;
+    }
+    let panes = raw::used_bytes(&fleet.state().store).await - empty;
+    windows::tick(fleet.state()).await.unwrap();
+    // The one device's and, as many, the fleet's.
+    let windows = (raw::used_bytes(&fleet.state().store).await - empty - panes) / 2;
+    fleet.clock.set(UnixMillis(BEGIN + 60 * HOUR));
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 72);
+    let hours = raw::used_bytes(&fleet.state().store).await - empty - panes - windows;
+    assert_eq!(fleet.windows(Some(&device(0))).await.len(), 6);
+    let [panes, windows, hours] = [panes, windows, hours].map(|bytes| bytes * 4 / 1000);
+    println!("a day of a device, in kB: {panes} of panes, {windows} of windows, {hours} of hours");
+    println!("kept: {} kB", panes * 30 + windows * 2 + hours * 398);
+    assert!(panes < 1400 && windows < 1400 && hours < 150);
 }

@@ -2,6 +2,7 @@
 //!
 //! `keys`, `sign`, `verify`, `release` and `reference` are the publisher's; the rest are the operator's.
 
+pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod device;
@@ -15,6 +16,7 @@ pub(crate) mod rollout;
 mod rollout_gate;
 pub(crate) mod samples;
 pub(crate) mod sign;
+pub(crate) mod token;
 pub(crate) mod verify;
 
 use anyhow::Result;
@@ -57,6 +59,8 @@ async fn dispatch(args: Args) -> Result<()> {
         Command::Rollout(command) => rollout::run(&context()?, command).await,
         Command::Drift(command) => drift::run(&context()?, command).await,
         Command::Samples(command) => samples::run(&context()?, command).await,
+        Command::Alerts(command) => alerts::run(&context()?, command).await,
+        Command::Token(command) => token::run(&context()?, command).await,
         Command::Audit(command) => audit::run(&context()?, command).await,
     }
 }

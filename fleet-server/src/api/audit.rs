@@ -1,8 +1,8 @@
 //! Who changed what when.
 
 use axum::extract::State;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -55,33 +55,59 @@ impl From<audit::AuditRow> for AuditRow {
     }
 }
 
+/// Which changes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditQuery {
+    /// Who made them.
+    actor: Option<String>,
+    /// Beginning of what was done, e.g. `rollout.` or `rollout.pause`.
+    action: Option<String>,
+    /// Which object.
+    object: Option<String>,
+    /// Only changes at this time or later.
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+}
+
+impl AuditQuery {
+    fn filter(self) -> audit::Filter {
+        let Self { actor, action, object, since } = self;
+        audit::Filter { actor, action, object, since: since.map(|since| since.0) }
+    }
+}
+
 fn shown(page: Page<audit::AuditRow>, limit: i64) -> Json<List<AuditRow>> {
     Json(List::page(page, limit, |row| row.audit_id.clone(), AuditRow::from))
 }
 
 /// A project's changes, newest first.
 #[utoipa::path(get, path = "/projects/{project}/audit", tag = "audit", operation_id = "listAudit",
-    params(ProjectPath, Paging),
+    params(ProjectPath, AuditQuery, Paging),
     responses((status = 200, body = List<AuditRow>), (status = 404, body = ErrorBody)))]
 async fn list(
     State(state): State<AppState>,
     scope: InProject<Viewer>,
+    Query(query): Query<AuditQuery>,
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<List<AuditRow>>> {
     let window = paging.window()?;
-    let page = audit::list(&mut *state.store.read().await?, Some(&scope.project), &window).await?;
+    let (project, filter) = (Some(&scope.project), query.filter());
+    let page = audit::list(&mut *state.store.read().await?, project, &filter, &window).await?;
     Ok(shown(page, window.limit))
 }
 
 /// Changes that concern the whole server (users, tokens, sign-ins), newest first.
-#[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listServerAudit", params(Paging),
+#[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listServerAudit",
+    params(AuditQuery, Paging),
     responses((status = 200, body = List<AuditRow>), (status = 403, body = ErrorBody)))]
 async fn list_server(
     State(state): State<AppState>,
     _admin: Everywhere<Admin>,
+    Query(query): Query<AuditQuery>,
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<List<AuditRow>>> {
     let window = paging.window()?;
-    let page = audit::list(&mut *state.store.read().await?, None, &window).await?;
+    let page = audit::list(&mut *state.store.read().await?, None, &query.filter(), &window).await?;
     Ok(shown(page, window.limit))
 }

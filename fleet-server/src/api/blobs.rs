@@ -16,6 +16,9 @@ use crate::app::AppState;
 use crate::blobs::{BlobError, Name, serve};
 use crate::store::blobs;
 
+/// Much less than unnamed blobs are kept.
+const RENEWED_AFTER_MS: i64 = 3_600_000;
+
 /// The routes of this file. The bound on bodies is the blob store's own, which counts while it hashes.
 pub fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(get, head, put)).layer(DefaultBodyLimit::disable())
@@ -64,6 +67,10 @@ async fn head(
 ) -> ApiResult<Response> {
     let digest = path.digest()?;
     let size = size(&state, &scope.project, &digest).await?;
+    // Whoever asks may name it soon: it is kept as long as one that was uploaded now.
+    if !keep(&state, &scope.project, &digest).await? {
+        return Err(ApiError::not_found("blob"));
+    }
     Ok(([(header::CONTENT_LENGTH, HeaderValue::from(size))], Body::empty()).into_response())
 }
 
@@ -79,16 +86,41 @@ async fn put(
     body: Body,
 ) -> ApiResult<StatusCode> {
     let digest = path.digest()?;
-    let known = blobs::size(&mut *state.store.read().await?, &scope.project, &digest).await?;
-    if known.is_some() && state.blobs.size(&digest).await.map_err(|e| failed(&e))?.is_some() {
+    if keep(&state, &scope.project, &digest).await?
+        && state.blobs.size(&digest).await.map_err(|e| failed(&e))?.is_some()
+    {
         return Ok(StatusCode::NO_CONTENT);
     }
     // Even if another project has it, the content must be shown: a digest alone gives no access.
     let size = state.blobs.put(&digest, body.into_data_stream()).await.map_err(|e| failed(&e))?;
     let mut tx = state.store.begin().await?;
     blobs::insert(&mut tx, &scope.project, &digest, size, state.clock.now()).await?;
+    // Its row is ours until the commit, and nothing is removed without the row: what is here now stays.
+    if state.blobs.size(&digest).await.map_err(|e| failed(&e))?.is_none() {
+        return Err(ApiError::unavailable(
+            "blob_removed",
+            "The blob was just cleared away; send it again.",
+            1,
+        ));
+    }
     tx.commit().await?;
     Ok(StatusCode::CREATED)
+}
+
+/// Renews what a project asks for, at most once an hour; `false` when it has no such blob.
+async fn keep(state: &AppState, project: &protocol::ProjectId, digest: &Digest) -> ApiResult<bool> {
+    let now = state.clock.now();
+    let asked_at = blobs::asked_at(&mut *state.store.read().await?, project, digest).await?;
+    match asked_at {
+        None => Ok(false),
+        Some(at) if now.millis_since(at).abs() < RENEWED_AFTER_MS => Ok(true),
+        Some(_) => {
+            let mut tx = state.store.begin().await?;
+            let is_kept = blobs::renew(&mut tx, project, digest, now).await?;
+            tx.commit().await?;
+            Ok(is_kept)
+        }
+    }
 }
 
 async fn size(state: &AppState, project: &protocol::ProjectId, digest: &Digest) -> ApiResult<u64> {
@@ -106,6 +138,8 @@ fn failed(e: &BlobError) -> ApiError {
             ApiError::malformed("upload_broken", "The upload broke off; send it again.")
         }
         BlobError::Open { .. }
+        | BlobError::List { .. }
+        | BlobError::Folder { .. }
         | BlobError::Store { .. }
         | BlobError::Missing { .. }
         | BlobError::Make { .. } => ApiError::internal(e),

@@ -208,10 +208,11 @@ fn rules(state: &AppState) -> WindowRules {
     WindowRules::new(state.config.jobs.window, state.config.jobs.window_late)
 }
 
-/// Windows, oldest first: drift per feature, predictions, accuracy, latency, errors.
+/// Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. A device's old ones are hours.
 #[utoipa::path(get, path = "/projects/{project}/models/{model}/drift", tag = "drift", operation_id = "listDriftWindows",
     params(ModelPath, WindowQuery),
-    responses((status = 200, body = List<DriftWindow>), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = List<DriftWindow>), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
 async fn windows(
     State(state): State<AppState>,
     scope: InProject<Viewer>,
@@ -230,8 +231,10 @@ async fn windows(
     let mut conn = state.store.read().await?;
     known_model(&mut conn, &scope.project, &path.model).await?;
     let found = drift::list(&mut conn, &scope.project, &path.model, &filter).await?;
+    drop(conn);
+    let found = domain::with_reports(&state, &scope.project, &path.model, found).await?;
     let closed = state.clock.now().plus_millis(-rules(&state).late_ms);
-    let shown = |w: drift::DriftWindow| DriftWindow {
+    let shown = |(w, report): (drift::DriftWindow, DriftReport)| DriftWindow {
         version: w.version,
         digest: w.digest.to_hex(),
         device: w.device,
@@ -241,7 +244,7 @@ async fn windows(
         n: w.n,
         is_drifting: w.is_drifting,
         is_closed: w.window_end <= closed,
-        report: w.report,
+        report,
     };
     Ok(Json(List::whole(found.into_iter().map(shown).collect())))
 }
@@ -257,7 +260,7 @@ async fn devices(
 ) -> ApiResult<Json<List<DriftingDevice>>> {
     known_model(&mut *state.store.read().await?, &scope.project, &path.model).await?;
     let found = domain::drifting_devices(&state, &scope.project, &path.model, rules(&state)).await?;
-    let feature = |f: domain::DriftingFeature| DriftingFeature {
+    let feature = |f: drift::DriftingFeature| DriftingFeature {
         feature: f.feature,
         role: f.role,
         distance: f.distance,

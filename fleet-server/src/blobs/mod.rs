@@ -2,12 +2,14 @@
 //! came in; an upload whose content is not what its name says leaves nothing behind.
 
 pub mod derived;
+mod leftovers;
 mod samples;
 pub mod serve;
 
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -23,6 +25,10 @@ use crate::config;
 /// Parts are gathered to this size before they are written.
 const PART_BYTES: usize = 5 * 1024 * 1024;
 
+/// An upload that takes longer is given up. Shorter than the age at which its beginnings count as left behind: of an
+/// upload that still comes, nothing is ever removed, and no other one gets the name of its file.
+const MAX_UPLOAD: Duration = Duration::from_hours(12);
+
 /// Why a blob could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -34,6 +40,22 @@ pub enum BlobError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store can't say what it holds, or remove what it said.
+    #[error("the blob store can't be cleared up")]
+    List {
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// A file or folder of the local store can't be read or removed.
+    #[error("cannot clear up {path}", path = path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The store failed.
     #[error("blob store: cannot {what} {digest}")]
@@ -137,6 +159,8 @@ impl std::fmt::Display for Name {
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    /// Where the local store keeps its files.
+    folder: PathBuf,
     max_bytes: u64,
 }
 
@@ -149,7 +173,8 @@ impl Blobs {
         let open = |source| BlobError::Open { path: config.dir.clone(), source };
         std::fs::create_dir_all(&config.dir).map_err(|e| open(e.into()))?;
         let local = LocalFileSystem::new_with_prefix(&config.dir).map_err(|e| open(e.into()))?;
-        Ok(Self { store: Arc::new(local.with_fsync(true)), max_bytes: config.max_bytes })
+        let (folder, max_bytes) = (config.dir.clone(), config.max_bytes);
+        Ok(Self { store: Arc::new(local.with_fsync(true)), folder, max_bytes })
     }
 
     /// Largest blob in bytes.
@@ -190,7 +215,10 @@ impl Blobs {
     {
         let fail = |what| move |source| BlobError::Store { what, digest: *digest, source };
         let mut upload = self.store.put_multipart(&path(digest)).await.map_err(fail("begin"))?;
-        match write(upload.as_mut(), digest, content, self.max_bytes).await {
+        let writing = write(upload.as_mut(), digest, content, self.max_bytes);
+        let written = tokio::time::timeout(MAX_UPLOAD, writing).await;
+        let too_slow = |e| Err(BlobError::Upload { digest: *digest, source: Box::new(e) });
+        match written.unwrap_or_else(too_slow) {
             Ok(size) => {
                 upload.complete().await.map_err(fail("complete"))?;
                 Ok(size)

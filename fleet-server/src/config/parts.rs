@@ -148,6 +148,19 @@ pub struct Retention {
     pub samples: Duration,
     /// `drift_s`: drift windows, default 400 days.
     pub drift: Duration,
+    /// `drift_detail_s`: a device's windows before they are merged by the hour, default 2 days, a day at least.
+    pub drift_detail: Duration,
+    /// `task_reports_s`: what devices said of their updates, default 180 days.
+    pub task_reports: Duration,
+    /// `rollouts_s`: journal and evidence of rollouts that are over, default 3 years.
+    pub rollouts: Duration,
+    /// `alerts_s`: closed alerts, default 400 days.
+    pub alerts: Duration,
+    /// `tokens_s`: enrolment tokens after their use or end, API tokens after their end, default 90 days.
+    pub tokens: Duration,
+    /// `orphan_blobs_s`: blobs that no release names, after their upload or the last question for them; default 7 days, a
+    /// day at least.
+    pub orphan_blobs: Duration,
     /// `audit_s`, default 3 years.
     pub audit: Duration,
 }
@@ -297,6 +310,12 @@ impl Retention {
             events: reader.seconds("retention.events_s", DAY * 90),
             samples: reader.seconds("retention.samples_s", DAY * 30),
             drift: reader.seconds("retention.drift_s", DAY * 400),
+            drift_detail: a_day_at_least(reader, "retention.drift_detail_s", DAY * 2),
+            task_reports: reader.seconds("retention.task_reports_s", DAY * 180),
+            rollouts: reader.seconds("retention.rollouts_s", DAY * 1096),
+            alerts: reader.seconds("retention.alerts_s", DAY * 400),
+            tokens: reader.seconds("retention.tokens_s", DAY * 90),
+            orphan_blobs: a_day_at_least(reader, "retention.orphan_blobs_s", DAY * 7),
             audit: reader.seconds("retention.audit_s", DAY * 1096),
         }
     }
@@ -326,6 +345,12 @@ fn reconnect_gap(reader: &mut Reader) -> Option<Duration> {
         value.parse::<u64>().ok().filter(|gap_ms| *gap_ms <= 60_000)
     });
     (gap_ms > 0).then(|| Duration::from_millis(gap_ms))
+}
+
+fn a_day_at_least(reader: &mut Reader, key: &str, default: Duration) -> Duration {
+    reader.parsed(key, default, "seconds from 86400, which is a day", |value| {
+        value.parse().ok().map(Duration::from_secs).filter(|age| *age >= DAY)
+    })
 }
 
 /// Also the keep-alive of live streams: longer pauses would let proxies cut them, and rights outlive their end.

@@ -4,6 +4,7 @@ pub mod access;
 pub mod audit;
 pub mod drift;
 pub mod labels;
+pub mod orphans;
 pub mod passwords;
 pub mod rollouts;
 pub mod samples;

@@ -1,4 +1,5 @@
-//! Computes drift windows where panes arrived, then looks at each touched model's last windows for alerts.
+//! Computes drift windows where panes arrived, looks at each touched model's last windows for alerts, and merges devices'
+//! old windows.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,9 @@ use tracing::debug;
 
 use crate::app::AppState;
 use crate::bus::ChangeKind;
-use crate::domain::drift::{Hysteresis, WindowRules, refresh, review};
+use crate::domain::drift::{
+    Hysteresis, WindowRules, merge_old, merged_slot, refresh, refresh_merged, review,
+};
 use crate::store::drift;
 use crate::supervisor::TaskError;
 
@@ -41,6 +44,13 @@ pub async fn tick(state: &AppState) -> Result<(), TaskError> {
     };
     let slots: BTreeSet<_> =
         touched.into_iter().map(|(project, model, at)| (project, model, rules.slot(at))).collect();
+    let merged: BTreeSet<_> = slots
+        .iter()
+        .filter_map(|(project, model, slot)| Some((project, model, merged_slot(state, rules, *slot)?)))
+        .collect();
+    for (project, model, slot) in merged {
+        refresh_merged(state, project, model, slot, rules).await?;
+    }
     let mut changed = BTreeSet::new();
     for (project, model, slot) in &slots {
         let written = refresh(state, project, model, *slot, rules).await?;
@@ -54,5 +64,7 @@ pub async fn tick(state: &AppState) -> Result<(), TaskError> {
     for (project, release) in changed {
         state.bus.changed(project, ChangeKind::Release, release);
     }
+    let merged = merge_old(state, rules).await?;
+    debug!(windows = merged, "old drift windows of devices merged");
     Ok(())
 }

@@ -6,6 +6,7 @@ use sqlx::any::AnyRow;
 
 use super::error::During;
 use super::row::{Columns, all, to_json};
+use super::sql::Sql;
 use super::{Conn, Page, StoreError, Window};
 use crate::domain::audit::Change;
 
@@ -57,6 +58,19 @@ pub async fn insert(conn: &mut Conn, audit_id: &str, change: &Change<'_>) -> Res
     Ok(())
 }
 
+/// Which rows; what is left out is not asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Who, exactly.
+    pub actor: Option<String>,
+    /// Beginning of what was done, e.g. `rollout.` or `rollout.pause`.
+    pub action: Option<String>,
+    /// Which object, exactly.
+    pub object: Option<String>,
+    /// At this time or later.
+    pub since: Option<UnixMillis>,
+}
+
 /// Rows of one project, newest first; `None` for those of the whole server.
 ///
 /// # Errors
@@ -64,33 +78,41 @@ pub async fn insert(conn: &mut Conn, audit_id: &str, change: &Change<'_>) -> Res
 pub async fn list(
     conn: &mut Conn,
     project: Option<&ProjectId>,
+    filter: &Filter,
     window: &Window,
 ) -> Result<Page<AuditRow>, StoreError> {
-    // '' is no project's name: it stands for the rows of the whole server.
-    let project = project.map_or("", ProjectId::as_str);
-    let rows = sqlx::query(
-        "SELECT * FROM audit WHERE COALESCE(project, '') = $1 AND ($2 = '' OR audit_id < $2) \
-         ORDER BY audit_id DESC LIMIT $3",
-    )
-    .bind(project)
-    .bind(window.after.as_deref().unwrap_or(""))
-    .bind(window.limit)
-    .fetch_all(&mut *conn)
-    .await
-    .during("list audit rows")?;
-    let total =
-        sqlx::query_scalar("SELECT COUNT(*) FROM audit WHERE COALESCE(project, '') = $1").bind(project);
-    let total = total.fetch_one(conn).await.during("count audit rows")?;
+    let mut rows = wanted("SELECT * FROM audit WHERE COALESCE(project, '') = ", project, filter);
+    if let Some(after) = &window.after {
+        rows.push(" AND audit_id < ").bind(after.clone());
+    }
+    rows.push(" ORDER BY audit_id DESC LIMIT ").bind(window.limit);
+    let rows = rows.query().fetch_all(&mut *conn).await.during("list audit rows")?;
+    let total = wanted("SELECT COUNT(*) AS total FROM audit WHERE COALESCE(project, '') = ", project, filter);
+    let total = total.query().fetch_one(conn).await.during("count audit rows")?.int("total")?;
     Ok(Page { items: all(rows, read)?, total })
 }
 
-/// Deletes old rows.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM audit WHERE at < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old audit rows")?.rows_affected())
+fn wanted(select: &'static str, project: Option<&ProjectId>, filter: &Filter) -> Sql {
+    let mut sql = Sql::new(select);
+    // '' is no project's name: it stands for the rows of the whole server.
+    sql.bind(project.map_or("", ProjectId::as_str).to_owned());
+    if let Some(actor) = &filter.actor {
+        sql.push(" AND actor = ").bind(actor.clone());
+    }
+    if let Some(action) = &filter.action {
+        let characters = i64::try_from(action.chars().count()).unwrap_or(i64::MAX);
+        sql.push(" AND SUBSTR(action, 1, CAST(")
+            .bind(characters)
+            .push(" AS INTEGER)) = ")
+            .bind(action.clone());
+    }
+    if let Some(object) = &filter.object {
+        sql.push(" AND object = ").bind(object.clone());
+    }
+    if let Some(since) = filter.since {
+        sql.push(" AND at >= ").bind(since.0);
+    }
+    sql
 }
 
 fn read(row: &AnyRow) -> Result<AuditRow, StoreError> {

@@ -1,13 +1,52 @@
 //! Drift windows: one row per release, device (or the whole fleet), segment and window. Rows are computed from
-//! panes and may be computed again at any time.
+//! panes and may be computed again at any time; a row keeps its pane and the findings, from which and the release's
+//! reference the report is made when somebody asks for it. A device's old rows are merged, the fleet's never.
 
-use profile::drift::DriftReport;
+use profile::drift::{DriftReport, Role, Status};
 use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis, Version};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::error::During;
+use super::packed::{pack, unpack};
 use super::row::{Columns, all, as_int, to_json};
 use super::{Conn, StoreError};
+
+/// A feature that drifted in a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriftingFeature {
+    /// Its name.
+    pub feature: String,
+    /// Input or output.
+    pub role: Role,
+    /// Jensen-Shannon distance, natural logarithm.
+    pub distance: f64,
+    /// p-value after correction.
+    pub adjusted_p: Option<f64>,
+}
+
+/// What alerts read of a window's report.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Distributions with enough values.
+    pub judged: usize,
+    /// Those that drifted, in the report's order.
+    pub drifted: Vec<DriftingFeature>,
+}
+
+impl From<&DriftReport> for Findings {
+    fn from(report: &DriftReport) -> Self {
+        let drifted = report.features.iter().filter(|feature| feature.status == Status::Drifted);
+        let drifted = drifted.map(|found| DriftingFeature {
+            feature: found.feature.clone(),
+            role: found.role,
+            distance: found.distance,
+            adjusted_p: found.adjusted_p,
+        });
+        Self { judged: report.verdict.judged, drifted: drifted.collect() }
+    }
+}
 
 /// A computed window.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,10 +69,14 @@ pub struct DriftWindow {
     pub n: u64,
     /// Whether anything drifted.
     pub is_drifting: bool,
-    /// The comparison with the release's reference.
-    pub report: DriftReport,
-    /// The merged pane, CBOR.
+    /// What alerts read of the comparison with the release's reference.
+    pub findings: Findings,
+    /// The whole comparison, in rows of earlier versions only.
+    pub report: Option<DriftReport>,
+    /// The merged pane, CBOR. Not read by [`of_devices`].
     pub pane: Option<Vec<u8>>,
+    /// Whether several windows of a device were merged into this one.
+    pub is_merged: bool,
     /// When it was computed.
     pub updated_at: UnixMillis,
 }
@@ -85,10 +128,12 @@ pub async fn last_update(conn: &mut Conn) -> Result<Option<UnixMillis>, StoreErr
 pub async fn put(conn: &mut Conn, project: &ProjectId, window: &DriftWindow) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO drift_windows (project, model, version, digest, device, segment, window_start, window_end, n, \
-         is_drifting, report, pane, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+         is_drifting, findings, report, pane, is_merged, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
          ON CONFLICT (project, model, digest, device, segment, window_start) DO UPDATE SET \
          window_end = excluded.window_end, n = excluded.n, is_drifting = excluded.is_drifting, \
-         report = excluded.report, pane = excluded.pane, updated_at = excluded.updated_at",
+         findings = excluded.findings, report = excluded.report, pane = excluded.pane, \
+         is_merged = excluded.is_merged, updated_at = excluded.updated_at",
     )
     .bind(project.as_str())
     .bind(window.model.as_str())
@@ -100,8 +145,10 @@ pub async fn put(conn: &mut Conn, project: &ProjectId, window: &DriftWindow) -> 
     .bind(window.window_end.0)
     .bind(as_int(window.n))
     .bind(i64::from(window.is_drifting))
-    .bind(to_json(&window.report))
-    .bind(window.pane.clone())
+    .bind(to_json(&window.findings))
+    .bind(window.report.as_ref().map(to_json).unwrap_or_default())
+    .bind(window.pane.as_deref().map(pack))
+    .bind(i64::from(window.is_merged))
     .bind(window.updated_at.0)
     .execute(conn)
     .await
@@ -128,12 +175,12 @@ pub async fn list(
     let query = query.bind(filter.device.map_or("", DeviceId::as_str)).bind(filter.segment);
     let query = query.bind(filter.version.map_or("", Version::as_str));
     let rows = query.bind(filter.from.0).bind(filter.to.0).bind(filter.limit).fetch_all(conn).await;
-    let mut windows = all(rows.during("list drift windows")?, read)?;
+    let mut windows = all(rows.during("list drift windows")?, read_whole)?;
     windows.reverse();
     Ok(windows)
 }
 
-/// All devices' windows of a span, of all data, by device and time.
+/// All devices' windows of a span, of all data, by device and time, without their panes.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
@@ -145,7 +192,9 @@ pub async fn of_devices(
     to: UnixMillis,
 ) -> Result<Vec<DriftWindow>, StoreError> {
     let query = sqlx::query(
-        "SELECT * FROM drift_windows WHERE project = $1 AND model = $2 AND device <> '' AND segment = '' \
+        "SELECT model, version, digest, device, segment, window_start, window_end, n, is_drifting, findings, report, \
+         is_merged, updated_at FROM drift_windows \
+         WHERE project = $1 AND model = $2 AND device <> '' AND segment = '' \
          AND window_start >= $3 AND window_start < $4 ORDER BY device, window_start",
     );
     let query = query.bind(project.as_str()).bind(model.as_str()).bind(from.0).bind(to.0);
@@ -170,18 +219,92 @@ pub async fn alert_closed_at(
     query.fetch_one(conn).await.during("look for closed drift alerts")?.millis_opt("closed_at")
 }
 
-/// Deletes windows that ended before.
+/// Where a device's oldest window lies that starts before this and was not merged yet.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn delete_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done =
-        sqlx::query("DELETE FROM drift_windows WHERE window_end < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old drift windows")?.rows_affected())
+pub async fn unmerged_before(
+    conn: &mut Conn,
+    before: UnixMillis,
+) -> Result<Option<(ProjectId, ModelName, UnixMillis)>, StoreError> {
+    let query = sqlx::query(
+        "SELECT project, model, window_start FROM drift_windows WHERE device <> '' AND is_merged = 0 \
+         AND window_start < $1 ORDER BY window_start LIMIT 1",
+    );
+    let row = query.bind(before.0).fetch_optional(conn).await.during("look for windows to merge")?;
+    row.map(|row| Ok((row.id("project")?, row.id("model")?, row.millis("window_start")?))).transpose()
+}
+
+/// A span of a model's windows; starts count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span<'a> {
+    /// Tenant.
+    pub project: &'a ProjectId,
+    /// Which model.
+    pub model: &'a ModelName,
+    /// First instant.
+    pub from: UnixMillis,
+    /// First instant after it.
+    pub to: UnixMillis,
+}
+
+/// All windows of a span that were not merged yet, of at most so many devices, by device and time.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn unmerged(conn: &mut Conn, span: Span<'_>, devices: i64) -> Result<Vec<DriftWindow>, StoreError> {
+    let query = sqlx::query(
+        "SELECT * FROM drift_windows WHERE project = $1 AND model = $2 AND device <> '' AND is_merged = 0 \
+         AND window_start >= $3 AND window_start < $4 AND device IN (SELECT DISTINCT device FROM drift_windows \
+         WHERE project = $1 AND model = $2 AND device <> '' AND is_merged = 0 AND window_start >= $3 \
+         AND window_start < $4 ORDER BY device LIMIT $5) ORDER BY device, window_start",
+    );
+    let query = query.bind(span.project.as_str()).bind(span.model.as_str()).bind(span.from.0).bind(span.to.0);
+    all(query.bind(devices).fetch_all(conn).await.during("list windows to merge")?, read_whole)
+}
+
+/// Deletes one window.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn delete(conn: &mut Conn, project: &ProjectId, window: &DriftWindow) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "DELETE FROM drift_windows WHERE project = $1 AND model = $2 AND digest = $3 AND device = $4 \
+         AND segment = $5 AND window_start = $6",
+    );
+    let query = query.bind(project.as_str()).bind(window.model.as_str()).bind(window.digest.to_hex());
+    let query = query.bind(window.device.as_ref().map_or("", DeviceId::as_str));
+    let query = query.bind(window.segment.as_str()).bind(window.window_start.0);
+    query.execute(conn).await.during("delete a merged drift window")?;
+    Ok(())
+}
+
+/// Deletes the devices' windows of one release that start in a span.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn delete_of_devices(conn: &mut Conn, span: Span<'_>, digest: &Digest) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "DELETE FROM drift_windows WHERE project = $1 AND model = $2 AND digest = $3 AND device <> '' \
+         AND window_start >= $4 AND window_start < $5",
+    );
+    let query = query.bind(span.project.as_str()).bind(span.model.as_str()).bind(digest.to_hex());
+    query.bind(span.from.0).bind(span.to.0).execute(conn).await.during("delete devices' drift windows")?;
+    Ok(())
+}
+
+fn read_whole(row: &AnyRow) -> Result<DriftWindow, StoreError> {
+    let pane = row.bytes_opt("pane")?.map(unpack);
+    Ok(DriftWindow { pane, ..read(row)? })
 }
 
 fn read(row: &AnyRow) -> Result<DriftWindow, StoreError> {
     let device = row.text("device")?;
+    let report: Option<DriftReport> = written(row, "report")?;
+    let findings = match written(row, "findings")? {
+        Some(findings) => findings,
+        None => report.as_ref().map(Findings::from).unwrap_or_default(),
+    };
     Ok(DriftWindow {
         model: row.id("model")?,
         version: row.id("version")?,
@@ -192,8 +315,15 @@ fn read(row: &AnyRow) -> Result<DriftWindow, StoreError> {
         window_end: row.millis("window_end")?,
         n: row.count("n")?,
         is_drifting: row.truth("is_drifting")?,
-        report: row.json("report")?,
-        pane: row.bytes_opt("pane")?,
+        findings,
+        report,
+        pane: None,
+        is_merged: row.truth("is_merged")?,
         updated_at: row.millis("updated_at")?,
     })
+}
+
+/// A JSON column that is '' where nothing was written.
+fn written<T: DeserializeOwned>(row: &AnyRow, column: &'static str) -> Result<Option<T>, StoreError> {
+    if row.text(column)?.is_empty() { Ok(None) } else { row.json(column).map(Some) }
 }

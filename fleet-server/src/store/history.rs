@@ -174,16 +174,6 @@ pub async fn readings(
     Ok(readings)
 }
 
-/// Deletes old events.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done =
-        sqlx::query("DELETE FROM device_events WHERE received_at < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old device events")?.rows_affected())
-}
-
 fn read_event(row: &AnyRow) -> Result<Event, StoreError> {
     Ok(Event {
         event_id: row.text("event_id")?,

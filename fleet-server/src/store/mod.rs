@@ -19,6 +19,7 @@ pub mod overview;
 pub mod projects;
 pub mod quarantine;
 pub mod releases;
+pub mod retention;
 pub mod rollouts;
 pub mod samples;
 pub mod sessions;
@@ -30,6 +31,7 @@ pub mod users;
 mod arrival;
 mod error;
 mod open;
+mod packed;
 mod row;
 mod sql;
 

@@ -32,11 +32,27 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0003_quarantine.sql"),
         include_str!("../../migrations/postgres/0003_quarantine.sql"),
     ),
+    (
+        4,
+        "compact_windows",
+        include_str!("../../migrations/sqlite/0004_compact_windows.sql"),
+        include_str!("../../migrations/postgres/0004_compact_windows.sql"),
+    ),
+    (
+        5,
+        "blob_ages",
+        include_str!("../../migrations/sqlite/0005_blob_ages.sql"),
+        include_str!("../../migrations/postgres/0005_blob_ages.sql"),
+    ),
 ];
 
-/// SQLite: readers never wait for the writer, and a commit survives a power cut.
-const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
+/// SQLite: readers never wait for the writer, a commit survives a power cut, and a file that is new gives back what
+/// becomes free (first: the mode is fixed with the first page).
+const SQLITE_PRAGMAS: &str = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 10000; \
      PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = 67108864;";
+
+/// Free pages up to this part of the file are kept for what comes next.
+const SPARE_PART: i64 = 16;
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +139,35 @@ impl Store {
         self.last_commit.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
+    /// Gives free pages of an SQLite file back to the disk, a part at a time, when they are many; returns how many.
+    /// A file made by an earlier version keeps them for what comes next, as PostgreSQL does.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database refuses.
+    pub async fn give_back_space(&self) -> Result<i64, StoreError> {
+        if self.dialect != Dialect::Sqlite {
+            return Ok(0);
+        }
+        let mut conn = self.read().await?;
+        let pages = pragma(&mut conn, "PRAGMA page_count").await?;
+        let free = pragma(&mut conn, "PRAGMA freelist_count").await?;
+        let is_incremental = pragma(&mut conn, "PRAGMA auto_vacuum").await? == 2;
+        if !is_incremental || free < pages / SPARE_PART {
+            return Ok(0);
+        }
+        let mut left = free;
+        while left > 0 {
+            let vacuum = sqlx::query("PRAGMA incremental_vacuum(1000)").execute(&mut *conn).await;
+            vacuum.during("give back space")?;
+            let now = pragma(&mut conn, "PRAGMA freelist_count").await?;
+            if now >= left {
+                break;
+            }
+            left = now;
+        }
+        Ok(free - left)
+    }
+
     /// Whether the database answers.
     ///
     /// # Errors
@@ -189,6 +234,10 @@ impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Conn {
         &mut self.inner
     }
+}
+
+async fn pragma(conn: &mut Conn, pragma: &'static str) -> Result<i64, StoreError> {
+    sqlx::query_scalar(pragma).fetch_one(conn).await.during("read a setting of the database")
 }
 
 fn migrator(dialect: Dialect) -> Migrator {

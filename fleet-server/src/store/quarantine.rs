@@ -138,16 +138,6 @@ pub fn key(record: &Quarantined) -> String {
     arrival::key(record.received_at, &record.stream, record.seq)
 }
 
-/// Deletes old records by arrival.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done =
-        sqlx::query("DELETE FROM quarantine WHERE received_at < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old quarantined records")?.rows_affected())
-}
-
 fn read(row: &AnyRow) -> Result<Quarantined, StoreError> {
     let body = row.bytes("body")?;
     let (size, digest) = (row.count("size_bytes")?, row.text("body_sha256")?);

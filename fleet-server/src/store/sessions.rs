@@ -68,13 +68,3 @@ pub async fn delete_of_user(conn: &mut Conn, username: &str) -> Result<(), Store
     query.execute(conn).await.during("end a user's sessions")?;
     Ok(())
 }
-
-/// Forgets sessions that have expired.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_expired(conn: &mut Conn, now: UnixMillis) -> Result<(), StoreError> {
-    let query = sqlx::query("DELETE FROM sessions WHERE expires_at <= $1").bind(now.0);
-    query.execute(conn).await.during("forget old sessions")?;
-    Ok(())
-}

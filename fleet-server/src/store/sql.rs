@@ -54,6 +54,12 @@ impl Sql {
         self
     }
 
+    /// Adds the next value without a placeholder: the text to come names it by its number.
+    pub(super) fn value(&mut self, value: impl Into<Value>) -> &mut Self {
+        self.values.push(value.into());
+        self
+    }
+
     /// The finished statement.
     pub(super) fn query(self) -> Query<'static, Any, AnyArguments> {
         self.values.into_iter().fold(sqlx::query(AssertSqlSafe(self.text)), |query, value| match value {

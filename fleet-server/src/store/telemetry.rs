@@ -6,6 +6,7 @@ use protocol::{DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Ver
 use sqlx::any::AnyRow;
 
 use super::error::During;
+use super::packed::{pack, unpack};
 use super::row::{Columns, all, as_int, to_json};
 use super::{Conn, StoreError};
 
@@ -176,7 +177,7 @@ pub async fn add_pane(conn: &mut Conn, project: &ProjectId, pane: &PaneRow) -> R
     .bind(pane.window_start.0)
     .bind(pane.window_end.0)
     .bind(as_int(pane.n))
-    .bind(pane.body.clone())
+    .bind(pack(&pane.body))
     .bind(pane.received_at.0)
     .execute(conn)
     .await
@@ -232,34 +233,6 @@ pub async fn add_logs(
     Ok(())
 }
 
-/// Deletes old panes by arrival.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_panes_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM panes WHERE received_at < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old panes")?.rows_affected())
-}
-
-/// Deletes old resource readings by arrival.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_resources_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM resources WHERE received_at < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old resource readings")?.rows_affected())
-}
-
-/// Deletes old log lines by arrival.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn delete_logs_before(conn: &mut Conn, before: UnixMillis) -> Result<u64, StoreError> {
-    let done =
-        sqlx::query("DELETE FROM device_logs WHERE received_at < $1").bind(before.0).execute(conn).await;
-    Ok(done.during("delete old log lines")?.rows_affected())
-}
-
 fn read_pane(row: &AnyRow) -> Result<PaneRow, StoreError> {
     Ok(PaneRow {
         device: row.id("device")?,
@@ -272,7 +245,7 @@ fn read_pane(row: &AnyRow) -> Result<PaneRow, StoreError> {
         window_start: row.millis("window_start")?,
         window_end: row.millis("window_end")?,
         n: row.count("n")?,
-        body: row.bytes("body")?,
+        body: unpack(row.bytes("body")?),
         received_at: row.millis("received_at")?,
     })
 }

@@ -75,14 +75,32 @@ pub(crate) async fn audit_pages_from_newest_to_oldest(store: Store) {
         record(&mut tx, &change.before(n).after(json!({"n": n}))).await.unwrap();
     }
     record(&mut tx, &Change::new(NOW, "ana", "user.create", "user", "bob")).await.unwrap();
-    let first = audit::list(&mut tx, Some(&a), &Window::first(3)).await.unwrap();
+    let every = audit::Filter::default();
+    let first = audit::list(&mut tx, Some(&a), &every, &Window::first(3)).await.unwrap();
     let objects =
         |page: &Page<audit::AuditRow>| page.items.iter().map(|r| r.object.clone()).collect::<Vec<_>>();
     assert_eq!((objects(&first), first.total), (vec!["4".into(), "3".into(), "2".into()], 5));
     assert_eq!(first.items[0].after, Some(json!({"n": 4})));
     let window = Window { after: Some(first.items[2].audit_id.clone()), limit: 3 };
-    assert_eq!(objects(&audit::list(&mut tx, Some(&a), &window).await.unwrap()), ["1", "0"]);
-    let server = audit::list(&mut tx, None, &Window::first(10)).await.unwrap();
+    assert_eq!(objects(&audit::list(&mut tx, Some(&a), &every, &window).await.unwrap()), ["1", "0"]);
+    let wanted = |actor: &str, action: &str, object: &str, since: i64| audit::Filter {
+        actor: (!actor.is_empty()).then(|| actor.to_owned()),
+        action: (!action.is_empty()).then(|| action.to_owned()),
+        object: (!object.is_empty()).then(|| object.to_owned()),
+        since: (since > 0).then(|| NOW.plus_millis(since)),
+    };
+    for (filter, found) in [
+        (wanted("ana", "thing.", "", 0), 5),
+        (wanted("ana", "thing.change", "3", 0), 1),
+        (wanted("", "", "", 3), 2),
+        (wanted("bob", "", "", 0), 0),
+        (wanted("", "hing", "", 0), 0),
+        (wanted("", "thing_", "", 0), 0),
+    ] {
+        let page = audit::list(&mut tx, Some(&a), &filter, &Window::first(1)).await.unwrap();
+        assert_eq!((page.total, page.items.len()), (found, usize::from(found > 0)), "{filter:?}");
+    }
+    let server = audit::list(&mut tx, None, &every, &Window::first(10)).await.unwrap();
     assert_eq!(
         (server.items[0].object.as_str(), server.items[0].before.clone(), server.total),
         ("bob", None, 1)

@@ -5,6 +5,7 @@ mod access_cases;
 mod device_cases;
 mod publishing_cases;
 mod record_cases;
+mod retention_cases;
 mod sample_cases;
 #[path = "../support/mod.rs"]
 mod support;
@@ -23,12 +24,14 @@ use protocol::{
     Counter, DeviceId, Digest, ModelName, ProjectId, ReleaseRef, Revision, StreamId, UnixMillis, Version,
 };
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use support::postgres::Postgres;
 
 use access_cases::*;
 use device_cases::*;
 use publishing_cases::*;
 use record_cases::*;
+use retention_cases::*;
 use sample_cases::*;
 use upkeep_cases::*;
 
@@ -64,6 +67,9 @@ cases!(
     blobs_belong_to_projects,
     history_pages_from_newest_to_oldest,
     old_rows_are_deleted,
+    what_is_still_needed_is_kept,
+    rollouts_that_are_over_lose_their_journal,
+    many_old_rows_go_a_few_at_a_time,
     samples_are_held_filtered_and_paged,
     an_upload_moves_on_one_part_at_a_time,
     writers_wait_for_each_other,
@@ -104,6 +110,32 @@ async fn an_opened_database_opens_again() {
     let url = format!("sqlite://{}", dir.path().join("test.db").display());
     Store::open(&url, 2).await.unwrap().close().await;
     Store::open(&url, 2).await.unwrap().ping().await.unwrap();
+}
+
+/// PostgreSQL keeps its files; an SQLite file of an earlier version does, too.
+#[tokio::test]
+async fn a_new_file_gives_its_free_room_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let store = Store::open(&format!("sqlite://{}", path.display()), 2).await.unwrap();
+    let a = add_project(&store, "a").await;
+    let mut tx = store.begin().await.unwrap();
+    for seq in 0..400 {
+        // No frame is smaller than noise.
+        let body = (0..150_u32).flat_map(|n| Sha256::digest((seq * 1000 + n).to_le_bytes())).collect();
+        let row = telemetry::PaneRow { body, ..pane(seq.into(), 0, UnixMillis(1)) };
+        telemetry::add_pane(&mut tx, &a, &row).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(store.give_back_space().await.unwrap(), 0, "nothing is free yet");
+    let mut tx = store.begin().await.unwrap();
+    assert_eq!(prune(&mut tx, store.dialect(), retention::Kind::Panes, 2).await, 400);
+    tx.commit().await.unwrap();
+    let pages = store.give_back_space().await.unwrap();
+    assert!(pages > 400, "{pages} pages");
+    store.close().await;
+    let left = std::fs::metadata(&path).unwrap().len();
+    assert!(left < 1_000_000, "{left} bytes are left");
 }
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);

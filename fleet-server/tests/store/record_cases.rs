@@ -130,7 +130,7 @@ pub(crate) async fn the_newest_quarantined_records_are_kept(store: Store) {
     let both = quarantine::list(&mut tx, &a, &other, &Window::first(9)).await.unwrap().items;
     let old = both.iter().find(|record| record.stream.as_str() == "old").unwrap();
     assert_eq!((both.len(), old.size_bytes, old.body_sha256), (2, 4096, None));
-    assert_eq!(quarantine::delete_before(&mut tx, UnixMillis(100)).await.unwrap(), 97 + 2);
+    assert_eq!(prune(&mut tx, store.dialect(), retention::Kind::Quarantine, 100).await, 97 + 2);
 }
 
 pub(crate) async fn old_streams_are_forgotten(store: Store) {

@@ -42,19 +42,6 @@ pub(crate) async fn history_pages_from_newest_to_oldest(store: Store) {
     );
 }
 
-pub(crate) async fn old_rows_are_deleted(store: Store) {
-    let a = add_project(&store, "a").await;
-    let cam = add_device(&store, &a, "cam", &[]).await;
-    let mut tx = store.begin().await.unwrap();
-    for (seq, at) in [(1, 100), (2, 200)] {
-        telemetry::add_pane(&mut tx, &a, &pane(seq, 0, UnixMillis(at))).await.unwrap();
-        history::add_event(&mut tx, &a, &cam, &event(&seq.to_string(), UnixMillis(at))).await.unwrap();
-    }
-    assert_eq!(telemetry::delete_panes_before(&mut tx, UnixMillis(200)).await.unwrap(), 1);
-    assert_eq!(history::delete_before(&mut tx, UnixMillis(200)).await.unwrap(), 1);
-    assert_eq!(audit::delete_before(&mut tx, UnixMillis(200)).await.unwrap(), 0);
-}
-
 pub(crate) async fn writers_wait_for_each_other(store: Store) {
     let a = add_project(&store, "a").await;
     let cam = add_device(&store, &a, "cam", &[]).await;

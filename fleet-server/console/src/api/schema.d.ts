@@ -374,7 +374,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. */
+        /** Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. A device's old ones are hours. */
         get: operations["listDriftWindows"];
         put?: never;
         post?: never;
@@ -3111,6 +3111,14 @@ export interface operations {
     listServerAudit: {
         parameters: {
             query?: {
+                /** @description Who made them. */
+                actor?: string;
+                /** @description Beginning of what was done, e.g. `rollout.` or `rollout.pause`. */
+                action?: string;
+                /** @description Which object. */
+                object?: string;
+                /** @description Only changes at this time or later. */
+                since?: string;
                 /** @description At most so many items, 1 to 500; default 100. */
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
@@ -3443,6 +3451,14 @@ export interface operations {
     listAudit: {
         parameters: {
             query?: {
+                /** @description Who made them. */
+                actor?: string;
+                /** @description Beginning of what was done, e.g. `rollout.` or `rollout.pause`. */
+                action?: string;
+                /** @description Which object. */
+                object?: string;
+                /** @description Only changes at this time or later. */
+                since?: string;
                 /** @description At most so many items, 1 to 500; default 100. */
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
@@ -4825,6 +4841,14 @@ export interface operations {
                 };
             };
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use profile::drift::Status;
 use protocol::{DeviceId, ModelName, ProjectId, UnixMillis};
 use serde_json::json;
 
@@ -44,12 +43,8 @@ pub(super) enum Trend {
 impl Hysteresis {
     /// Judges windows in rising order of time; those with too few values to say anything are passed over.
     pub(super) fn trend<'a>(self, windows: impl DoubleEndedIterator<Item = &'a DriftWindow>) -> Trend {
-        let judged: Vec<bool> = windows
-            .rev()
-            .filter(|w| w.report.verdict.judged > 0)
-            .take(self.of)
-            .map(|w| w.is_drifting)
-            .collect();
+        let judged: Vec<bool> =
+            windows.rev().filter(|w| w.findings.judged > 0).take(self.of).map(|w| w.is_drifting).collect();
         let drifting = judged.iter().filter(|is_drifting| **is_drifting).count();
         match drifting {
             n if n >= self.needed => Trend::Drifting,
@@ -184,9 +179,4 @@ fn fleet_alert(model: &ModelName, found: &[DriftingDevice], devices: usize) -> N
         message: format!("{} of {devices} devices drift in {model}: {}", found.len(), features.join(", ")),
         details: json!({ "pattern": "fleet", "devices": names, "features": features }),
     }
-}
-
-/// Names and distances of what drifted in a window.
-pub(super) fn drifted(window: &DriftWindow) -> impl Iterator<Item = &profile::drift::FeatureDrift> {
-    window.report.features.iter().filter(|feature| feature.status == Status::Drifted)
 }

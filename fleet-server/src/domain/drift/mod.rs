@@ -3,12 +3,16 @@
 
 mod alerts;
 mod evidence;
+mod merge;
 mod panes;
+mod reports;
 mod view;
 mod windows;
 
 pub use alerts::{Hysteresis, review};
 pub use evidence::{Group, behaviour, compare_groups};
+pub use merge::{merge_old, merged_slot};
 pub use panes::{DriftError, newest, reference_of};
-pub use view::{DriftingDevice, DriftingFeature, WindowSpan, distribution, drifting_devices};
-pub use windows::{WindowRules, refresh};
+pub use reports::with_reports;
+pub use view::{DriftingDevice, WindowSpan, distribution, drifting_devices};
+pub use windows::{WindowRules, refresh, refresh_merged};

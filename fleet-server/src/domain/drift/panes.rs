@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use profile::{MAX_REFERENCE_BYTES, Pane, Reference, ReferenceError};
-use protocol::{DeviceId, Digest, ProjectId, UnixMillis};
+use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis};
 use serde::Deserialize;
 use tracing::warn;
 
@@ -87,10 +87,11 @@ pub(super) async fn usable_release(
     conn: &mut Conn,
     blobs: &Blobs,
     project: &ProjectId,
-    sample: &PaneRow,
+    model: &ModelName,
+    digest: &Digest,
 ) -> Result<Option<(Release, Reference)>, DriftError> {
-    let Some(release) = releases::by_digest(conn, project, &sample.model, &sample.digest).await? else {
-        warn!(%project, model = %sample.model, digest = %sample.digest, "panes of an unknown release are left out");
+    let Some(release) = releases::by_digest(conn, project, model, digest).await? else {
+        warn!(%project, %model, %digest, "panes of an unknown release are left out");
         return Ok(None);
     };
     match reference_of(blobs, &release).await {

@@ -3,29 +3,16 @@
 use std::collections::BTreeMap;
 
 use profile::Pane;
-use profile::drift::{Distribution, Role};
+use profile::drift::Distribution;
 use protocol::{DeviceId, ModelName, ProjectId, UnixMillis, Version};
 use serde::Serialize;
 
 use super::WindowRules;
-use super::alerts::{Hysteresis, Trend, drifted};
+use super::alerts::{Hysteresis, Trend};
 use super::panes::{DriftError, reference_of, sum};
 use crate::app::AppState;
-use crate::store::drift::{self, DriftWindow, WindowFilter};
+use crate::store::drift::{self, DriftWindow, DriftingFeature, WindowFilter};
 use crate::store::releases;
-
-/// A feature that drifts on a device.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DriftingFeature {
-    /// Its name.
-    pub feature: String,
-    /// Input or output.
-    pub role: Role,
-    /// Jensen-Shannon distance, natural logarithm.
-    pub distance: f64,
-    /// p-value after correction.
-    pub adjusted_p: Option<f64>,
-}
 
 /// A device whose last windows drift.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -105,14 +92,7 @@ pub(super) fn drifting_among(windows: &[DriftWindow], hysteresis: Hysteresis) ->
 
 fn drifting_device(device: &DeviceId, windows: &[&DriftWindow]) -> Option<DriftingDevice> {
     let newest = windows.iter().rev().find(|window| window.is_drifting)?;
-    let mut features: Vec<DriftingFeature> = drifted(newest)
-        .map(|drift| DriftingFeature {
-            feature: drift.feature.clone(),
-            role: drift.role,
-            distance: drift.distance,
-            adjusted_p: drift.adjusted_p,
-        })
-        .collect();
+    let mut features = newest.findings.drifted.clone();
     features.sort_by(|a, b| b.distance.total_cmp(&a.distance));
     Some(DriftingDevice {
         device: device.clone(),

@@ -1,19 +1,24 @@
 //! Panes of one window -> one row per device and one for the fleet. Safe to repeat: late panes and corrected
 //! panes only make the same rows again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use profile::drift::{Thresholds, compare_counters};
 use profile::{Pane, Reference};
 use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis};
 
+use tracing::debug;
+
+use super::merge::{before, merged_slot};
 use super::panes::{DriftError, newest, sum, usable_release};
+use super::reports::compared;
 use crate::app::AppState;
-use crate::store::drift::{self, DriftWindow};
+use crate::store::drift::{self, DriftWindow, Findings, Span};
 use crate::store::releases::Release;
 use crate::store::telemetry;
 use crate::store::telemetry::PaneRow;
+
+const HOUR_MS: i64 = 3_600_000;
 
 /// How windows are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +40,79 @@ impl WindowRules {
     pub fn slot(self, at: UnixMillis) -> UnixMillis {
         UnixMillis(at.0.div_euclid(self.length_ms).saturating_mul(self.length_ms))
     }
+
+    /// How windows of devices are cut once they are merged: by the hour, or the whole number of windows next above it.
+    pub(super) fn coarse(self) -> Self {
+        let windows = (HOUR_MS + self.length_ms - 1) / self.length_ms;
+        Self { length_ms: self.length_ms.saturating_mul(windows), ..self }
+    }
 }
 
-/// Computes one window of a model anew, for every release, device and segment that it holds.
+/// Computes one window of a model anew, for every release, device and segment that it holds; for the fleet only where
+/// devices' windows are merged already, which is [`refresh_merged`]'s.
 ///
 /// # Errors
 /// [`DriftError`] when database or blob store fail; nothing of this window is changed then.
 pub async fn refresh(
+    state: &AppState,
+    project: &ProjectId,
+    model: &ModelName,
+    slot: UnixMillis,
+    rules: WindowRules,
+) -> Result<Vec<DriftWindow>, DriftError> {
+    if is_too_late(state, slot) {
+        debug!(%project, %model, start = slot.0, "panes that came too late are left out of drift");
+        return Ok(Vec::new());
+    }
+    let mut windows = computed(state, project, model, slot, rules).await?;
+    if merged_slot(state, rules, slot).is_some() {
+        windows.retain(|window| window.device.is_none());
+    }
+    let mut tx = state.store.begin().await?;
+    for window in &windows {
+        drift::put(&mut tx, project, window).await?;
+    }
+    tx.commit().await?;
+    Ok(windows)
+}
+
+/// Computes the merged windows of a model's devices anew, where late panes came; `slot` is a [`merged_slot`].
+///
+/// # Errors
+/// [`DriftError`] when database or blob store fail; nothing is changed then.
+pub async fn refresh_merged(
+    state: &AppState,
+    project: &ProjectId,
+    model: &ModelName,
+    slot: UnixMillis,
+    rules: WindowRules,
+) -> Result<(), DriftError> {
+    if is_too_late(state, slot) {
+        return Ok(());
+    }
+    let coarse = rules.coarse();
+    let mut windows = computed(state, project, model, slot, coarse).await?;
+    windows.retain(|window| window.device.is_some());
+    let digests: BTreeSet<_> = windows.iter().map(|window| window.digest).collect();
+    let span = Span { project, model, from: slot, to: slot.plus_millis(coarse.length_ms) };
+    let mut tx = state.store.begin().await?;
+    for digest in &digests {
+        drift::delete_of_devices(&mut tx, span, digest).await?;
+    }
+    for window in windows {
+        drift::put(&mut tx, project, &DriftWindow { is_merged: true, ..window }).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Other panes of this time are deleted already: to count the late one alone would be wrong.
+fn is_too_late(state: &AppState, slot: UnixMillis) -> bool {
+    slot < before(state.clock.now(), state.config.retention.panes)
+}
+
+/// The windows of one slot, from its panes.
+async fn computed(
     state: &AppState,
     project: &ProjectId,
     model: &ModelName,
@@ -56,57 +127,57 @@ pub async fn refresh(
     for row in rows.into_iter().filter(|row| rules.slot(row.window_start) == slot) {
         by_release.entry(row.digest).or_default().push(row);
     }
-    let mut written = Vec::new();
-    for rows in by_release.into_values() {
-        let Some(first) = rows.first() else { continue };
-        let usable = usable_release(&mut conn, &state.blobs, project, first).await?;
-        let Some((release, reference)) = usable else { continue };
+    let mut windows = Vec::new();
+    for (digest, rows) in by_release {
+        let Some((release, reference)) =
+            usable_release(&mut conn, &state.blobs, project, model, &digest).await?
+        else {
+            continue;
+        };
         let of = Of { release, reference, slot, end, now: state.clock.now() };
         // Long work for a large fleet: away from the async threads, and before the write lock is taken.
         let computed = tokio::task::spawn_blocking(move || compute(&of, &rows)).await;
-        written.extend(computed.map_err(DriftError::Panicked)?);
+        windows.extend(computed.map_err(DriftError::Panicked)?);
     }
-    drop(conn);
-    let mut tx = state.store.begin().await?;
-    for window in &written {
-        drift::put(&mut tx, project, window).await?;
-    }
-    tx.commit().await?;
-    Ok(written)
+    Ok(windows)
 }
 
 /// What the windows of one release have in common.
-struct Of {
-    release: Release,
-    reference: Reference,
-    slot: UnixMillis,
-    end: UnixMillis,
-    now: UnixMillis,
+pub(super) struct Of {
+    pub(super) release: Release,
+    pub(super) reference: Reference,
+    pub(super) slot: UnixMillis,
+    pub(super) end: UnixMillis,
+    pub(super) now: UnixMillis,
+}
+
+impl Of {
+    /// The window of a device, or of the fleet, that counted this.
+    pub(super) fn window(&self, device: Option<DeviceId>, segment: String, pane: &Pane) -> DriftWindow {
+        let report = compared(&self.reference, pane);
+        DriftWindow {
+            model: self.release.model.clone(),
+            version: self.release.version.clone(),
+            digest: self.release.digest,
+            device,
+            segment,
+            window_start: self.slot,
+            window_end: pane.key.end.max(self.end),
+            n: pane.counters.answered,
+            is_drifting: report.verdict.drifted > 0,
+            findings: Findings::from(&report),
+            report: None,
+            pane: Some(pane.encode()),
+            is_merged: false,
+            updated_at: self.now,
+        }
+    }
 }
 
 fn compute(of: &Of, rows: &[PaneRow]) -> Vec<DriftWindow> {
-    let Of { release, reference, slot, end, now } = of;
-    let (schema, counted) = (&reference.schema, &reference.counters);
-    let panes = newest(reference, rows);
-    let window = |((device, segment), pane): ((Option<DeviceId>, String), Pane)| {
-        let report =
-            compare_counters(schema, counted, &pane.counters, &reference.noise, &Thresholds::default());
-        DriftWindow {
-            model: release.model.clone(),
-            version: release.version.clone(),
-            digest: release.digest,
-            device,
-            segment,
-            window_start: *slot,
-            window_end: pane.key.end.max(*end),
-            n: pane.counters.answered,
-            is_drifting: report.verdict.drifted > 0,
-            report,
-            pane: Some(pane.encode()),
-            updated_at: *now,
-        }
-    };
-    merged(&panes).into_iter().map(window).collect()
+    let panes = newest(&of.reference, rows);
+    let merged = merged(&panes).into_iter();
+    merged.map(|((device, segment), pane)| of.window(device, segment, &pane)).collect()
 }
 
 /// Per device and segment, and for the fleet (`None`) per segment.
@@ -129,5 +200,13 @@ mod tests {
         assert_eq!(rules.slot(UnixMillis(10_000)), UnixMillis(10_000));
         assert_eq!(rules.slot(UnixMillis(19_999)), UnixMillis(10_000));
         assert_eq!(rules.slot(UnixMillis(0)), UnixMillis(0));
+    }
+
+    #[test]
+    fn merged_windows_hold_whole_windows() {
+        let coarse_s = |window_s| {
+            WindowRules::new(Duration::from_secs(window_s), Duration::ZERO).coarse().length_ms / 1000
+        };
+        assert_eq!([10, 300, 1500, 3600, 7000].map(coarse_s), [3600, 3600, 4500, 3600, 7000]);
     }
 }
