@@ -9,6 +9,7 @@ dot product (AVX-VNNI, AVX-512-VNNI, or ARM's): on older ones ONNX Runtime's sum
 
 import json
 import pathlib
+import zlib
 
 import numpy as np
 import onnx
@@ -33,8 +34,8 @@ def answers(model, rows, is_dynamic):
 def main():
     MADE.mkdir(exist_ok=True)
     table = {}
-    for seed, (name, (make, opset, arguments)) in enumerate(sorted(CASES.items())):
-        graph = Graph(seed, opset)
+    for name, (make, opset, arguments) in sorted(CASES.items()):
+        graph = Graph(zlib.crc32(name.encode()), opset)  # another case changes no other's numbers
         shape, output, steps, left = make(graph, **arguments)
         model = graph.model(shape, output)
         rows = graph.random.uniform(-2.5, 2.5, (BATCH, *shape)).astype(np.float32)

@@ -9,6 +9,8 @@ use crate::tensor::volume;
 
 /// Most elements of a row for which an order is kept in a table.
 const MAX_MAP: usize = 4 << 20;
+/// Most axes that are put in. Stops a list of a million of them, each looked up in it.
+const MAX_AXES: usize = 64;
 
 impl<'a> Lowering<'a> {
     /// Reshape, Flatten, Squeeze, Unsqueeze, Identity, Dropout.
@@ -26,7 +28,8 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn new_shape(&self, node: Node<'a>, from: &[usize]) -> Result<Vec<usize>, Reason> {
+    /// The shape that a node gives to values of another one.
+    pub(super) fn new_shape(&self, node: Node<'a>, from: &[usize]) -> Result<Vec<usize>, Reason> {
         let wrong = || Reason::Shape { shape: from.to_vec() };
         let rank = i64::try_from(from.len()).map_err(|_| wrong())?;
         let axes = |slot: usize| match node.input(slot) {
@@ -59,6 +62,9 @@ impl<'a> Lowering<'a> {
             }
             "Unsqueeze" => {
                 let axes = axes(1)?.ok_or(Reason::NotConstant { what: "the axes" })?;
+                if axes.len() > MAX_AXES {
+                    return Err(wrong());
+                }
                 let rank = rank + i64::try_from(axes.len()).map_err(|_| wrong())?;
                 let axes: Vec<i64> = axes.iter().map(|axis| axis.rem_euclid(rank)).collect();
                 let mut sizes = from.iter();
