@@ -6,9 +6,10 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
 
 use super::Reason;
+use super::tensor;
 use super::walk::{Kind, Lowering};
 use crate::engine::{Feed, Plan};
-use crate::int8::program::Step;
+use crate::int8::program::{ActId, Step};
 use crate::int8::report::Runs;
 use crate::tensor::volume;
 
@@ -20,6 +21,24 @@ struct Draft<'a> {
     /// Names that come from outside, and what they are called inside.
     inputs: Vec<(&'a str, String)>,
     known: HashSet<&'a str>,
+}
+
+impl Draft<'_> {
+    /// Tract wants a name of its own for each input, constant and node, which ONNX doesn't: debug builds of it
+    /// refuse the graph else, release builds don't look. Nodes get those of their outputs, which nothing shares.
+    fn name_nodes(&mut self) -> Result<(), Reason> {
+        for node in &mut self.nodes {
+            node.name = node.output.iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
+        }
+        let mut taken = HashSet::new();
+        let inputs = self.inputs.iter().map(|(_, inside)| inside);
+        let constants = self.constants.iter().map(|constant| &constant.name);
+        let mut names = inputs.chain(constants).chain(self.nodes.iter().map(|node| &node.name));
+        match names.find(|name| !taken.insert(*name)) {
+            Some(name) => Err(Reason::Twice { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl<'a> Lowering<'a> {
@@ -48,7 +67,8 @@ impl<'a> Lowering<'a> {
         if pending.is_empty() {
             return Ok(());
         }
-        let draft = self.draft(&pending);
+        let mut draft = self.draft(&pending);
+        draft.name_nodes()?;
         let outputs = self.outputs_of(&pending, &made);
         let mut from = Vec::new();
         let mut feeds = Vec::new();
@@ -115,38 +135,27 @@ impl<'a> Lowering<'a> {
             draft.nodes.push(maker.0.clone());
             return;
         }
-        let is_bytes = matches!(self.bound.get(name), Some(bound) if matches!(bound.kind, Kind::Bytes(..)));
-        let Some(maker) = maker.filter(|_| is_bytes) else {
-            draft.inputs.push((name, name.to_owned()));
-            return;
-        };
-        let inside = format!("{name}/dequantized");
-        let (scale, zero) = self.scale_names(name, maker);
-        for input in [scale, zero].into_iter().flatten() {
-            self.take_in(draft, input);
+        match self.bound.get(name).map(|bound| bound.kind) {
+            Some(Kind::Bytes(act, _)) => self.quantized_again(draft, name, act),
+            _ => draft.inputs.push((name, name.to_owned())),
         }
+    }
+
+    /// An 8-bit tensor comes in as f32. Only the scale and zero point that made it f32 make the same bytes of it
+    /// again: its readers may name others.
+    fn quantized_again(&self, draft: &mut Draft<'a>, name: &'a str, act: ActId) {
+        let [inside, scale, zero] =
+            ["dequantized", "scale", "zero_point"].map(|what| format!("{name}/again/{what}"));
+        let info = self.values.act(act);
+        draft.constants.push(tensor::of_float(&scale, info.scale));
+        draft.constants.push(tensor::of_byte(&zero, info.layout.zero_point, info.is_signed));
         draft.nodes.push(NodeProto {
             op_type: "QuantizeLinear".to_owned(),
-            name: inside.clone(),
-            input: [Some(inside.as_str()), scale, zero]
-                .into_iter()
-                .flatten()
-                .map(ToOwned::to_owned)
-                .collect(),
+            input: vec![inside.clone(), scale, zero],
             output: vec![name.to_owned()],
             ..NodeProto::default()
         });
         draft.inputs.push((name, inside));
-    }
-
-    /// The names of the scale and zero point of an 8-bit tensor.
-    fn scale_names(&self, name: &str, maker: super::graph::Node<'a>) -> (Option<&'a str>, Option<&'a str>) {
-        if maker.op() == "QuantizeLinear" {
-            return (maker.input(1), maker.input(2));
-        }
-        let mut readers = self.graph.consumers(name).iter().map(|index| self.graph.nodes[*index]);
-        let reader = readers.find(|reader| reader.op() == "DequantizeLinear");
-        reader.map_or((None, None), |reader| (reader.input(1), reader.input(2)))
     }
 
     /// What is read outside of an island.

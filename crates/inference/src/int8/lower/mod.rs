@@ -90,6 +90,12 @@ pub(crate) enum Reason {
         /// The value.
         name: String,
     },
+    /// Two things of an island have one name.
+    #[error("{name:?} is the name of two things in what is left to tract")]
+    Twice {
+        /// The name.
+        name: String,
+    },
     /// More values than can be planned.
     #[error("{got} values, at most {max} can be planned")]
     TooMany {
@@ -112,6 +118,7 @@ impl Reason {
         match self {
             Self::Island { .. }
             | Self::Border { .. }
+            | Self::Twice { .. }
             | Self::TooMany { .. }
             | Self::Model(_)
             | Self::NothingToDo => true,
