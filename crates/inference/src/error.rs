@@ -1,5 +1,7 @@
 //! What can go wrong with a model, by cause.
 
+use std::error::Error;
+
 use crate::tensor::{Datatype, ShapeError};
 
 /// Why a model can't be loaded.
@@ -149,4 +151,15 @@ impl InferError {
             Self::Post { .. } | Self::Runtime { .. } | Self::Panic { .. } | Self::Result(_) => false,
         }
     }
+}
+
+/// An error in one line with all that caused it, for reports.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
 }

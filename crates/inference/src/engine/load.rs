@@ -9,9 +9,9 @@ use tract_onnx::prelude::Framework;
 use super::check;
 use super::guarded;
 use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
-use crate::error::{InferError, LoadError};
+use crate::error::{InferError, LoadError, chain};
 use crate::int8::kernel::Level;
-use crate::int8::lower::{CONTRIB_OPS, lower};
+use crate::int8::lower::{CONTRIB_OPS, Reason, lower};
 use crate::int8::program::Program;
 use crate::int8::report::Report;
 use crate::int8::{Int8, StepTime};
@@ -44,8 +44,8 @@ impl Engine {
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
         let knows = |op: &str| onnx.op_register.0.contains_key(op);
-        let why_not = match int8 {
-            Int8::Off => "the switch is off".to_owned(),
+        let report = match int8 {
+            Int8::Off => Report::of_tract("the switch is off"),
             Int8::On => {
                 check::check(&proto, |op| knows(op) || CONTRIB_OPS.contains(&op))?;
                 match program(&proto, feeds) {
@@ -53,13 +53,13 @@ impl Engine {
                         let report = std::mem::take(&mut program.report);
                         return Ok(Self { runs: Runs::Int8(Box::new(program)), report });
                     }
-                    Err(why) => why,
+                    Err(report) => report,
                 }
             }
         };
         check::check(&proto, knows)?;
         let plan = Plan::build_owned(&onnx, proto, feeds)?;
-        Ok(Self { runs: Runs::Tract(plan), report: Report::of_tract(why_not) })
+        Ok(Self { runs: Runs::Tract(plan), report })
     }
 
     /// What became of the model's nodes.
@@ -114,17 +114,17 @@ impl Engine {
     }
 }
 
-/// The model as a program that has run a row of zeros, or why it isn't one.
-fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, String> {
+/// The model as a program that has run a row of zeros, or the report that says why it isn't one.
+fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, Report> {
     let zeros = |feed: &Feed| {
         let count = crate::tensor::volume(&feed.shape);
         (feed.shape.clone(), Cow::Owned(crate::tensor::Data::Fp32(vec![0.0; count])))
     };
     let lowered = guarded(|| {
-        let program = lower(proto, feeds, Level::detect()).map_err(|reason| reason.to_string())?;
+        let program = lower(proto, feeds, Level::detect()).map_err(Reason::into_report)?;
         let zeros: Vec<Fed<'_>> = feeds.iter().map(zeros).collect();
-        program.run(&zeros, 1).map_err(|error| error.to_string())?;
+        program.run(&zeros, 1).map_err(|error| Report::of_tract(chain(&error)))?;
         Ok(program)
     });
-    lowered.unwrap_or_else(|panic| Err(format!("the lowering panicked: {panic}")))
+    lowered.unwrap_or_else(|panic| Err(Report::of_tract(format!("the lowering panicked: {panic}"))))
 }

@@ -36,7 +36,7 @@ pub struct NodeReport {
 /// What became of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// All nodes but constants, in the file's order; empty where tract runs the whole model.
+    /// All nodes but constants, in the file's order; empty where the walk over them wasn't finished.
     pub nodes: Vec<NodeReport>,
     /// Bytes of the packed weights.
     pub weight_bytes: usize,
@@ -71,11 +71,12 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(why) = &self.why_not {
-            return write!(f, "tract runs the whole model: {why}");
+            write!(f, "tract runs the whole model: {why}")?;
+        } else {
+            let int8 = self.nodes.iter().filter(|node| node.runs == Runs::Int8).count();
+            write!(f, "{int8} of {} nodes in int8, {} MACs", self.nodes.len(), self.macs())?;
+            write!(f, ", {} bytes of weights, {} of activations", self.weight_bytes, self.activation_bytes)?;
         }
-        let int8 = self.nodes.iter().filter(|node| node.runs == Runs::Int8).count();
-        write!(f, "{int8} of {} nodes in int8, {} MACs", self.nodes.len(), self.macs())?;
-        write!(f, ", {} bytes of weights, {} of activations", self.weight_bytes, self.activation_bytes)?;
         for node in self.fallbacks() {
             if let Runs::Tract { why } = &node.runs {
                 write!(f, "\n{} {:?} runs in f32: {why}", node.op, node.name)?;

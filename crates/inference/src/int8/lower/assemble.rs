@@ -115,14 +115,15 @@ fn finish(
         macs,
         level,
     });
+    let nodes: Vec<NodeReport> = nodes.collect();
+    if !steps.iter().any(Step::is_int8) {
+        return Err(Reason::NoneLowered { nodes: nodes.into_iter().map(alone).collect() });
+    }
     let report = Report {
-        nodes: nodes.collect(),
+        nodes,
         weight_bytes: steps.iter().flat_map(Step::convs).map(Conv::weight_bytes).sum(),
         ..Report::default()
     };
-    if !steps.iter().any(Step::is_int8) {
-        return Err(Reason::NothingToDo);
-    }
     let names = graph.proto.output.iter().map(|output| output.name.clone()).collect();
     let mut program = Program {
         values,
@@ -136,6 +137,16 @@ fn finish(
     };
     program.report.activation_bytes = program.planned_bytes();
     Ok(program)
+}
+
+/// A node of a model in which no other runs in int8: it is tract's as well.
+fn alone(node: NodeReport) -> NodeReport {
+    match node.runs {
+        Runs::Tract { .. } => node,
+        Runs::Int8 | Runs::Float => {
+            NodeReport { runs: Runs::Tract { why: "nothing around it runs in int8".to_owned() }, ..node }
+        }
+    }
 }
 
 /// The steps whose results are used.

@@ -9,6 +9,7 @@ use super::Reason;
 use super::tensor;
 use super::walk::{Kind, Lowering};
 use crate::engine::{Feed, Plan};
+use crate::error::chain;
 use crate::int8::program::{ActId, Step};
 use crate::int8::report::Runs;
 use crate::tensor::volume;
@@ -56,7 +57,7 @@ impl<'a> Lowering<'a> {
         }
         self.pending.push(index);
         self.made.extend(node.0.output.iter().map(String::as_str).filter(|name| !name.is_empty()));
-        self.runs[index] = Some(Runs::Tract { why: why.to_string() });
+        self.runs[index] = Some(Runs::Tract { why: chain(why) });
         Ok(())
     }
 

@@ -25,7 +25,8 @@ mod walk;
 pub(crate) use assemble::lower;
 
 use super::kernel::PackError;
-use crate::error::LoadError;
+use super::report::{NodeReport, Report};
+use crate::error::{LoadError, chain};
 
 /// Operators of com.microsoft that only the lowering knows.
 pub(crate) const CONTRIB_OPS: [&str; 12] = [
@@ -71,7 +72,7 @@ pub(crate) enum Reason {
         shape: Vec<usize>,
     },
     /// The weights can't be packed.
-    #[error("weights can't be packed: {0}")]
+    #[error("weights can't be packed")]
     Pack(#[from] PackError),
     /// Tract can't take the nodes that are left to it.
     #[error("tract can't run an island of {nodes} nodes from {first:?} on")]
@@ -110,9 +111,24 @@ pub(crate) enum Reason {
     /// Nothing in the graph is quantized.
     #[error("nothing in it is quantized")]
     NothingToDo,
+    /// It is quantized, but no node does anything in int8.
+    #[error("none of its nodes could be lowered")]
+    NoneLowered {
+        /// All nodes and why not.
+        nodes: Vec<NodeReport>,
+    },
 }
 
 impl Reason {
+    /// What is reported of a model that tract runs for this reason.
+    pub(crate) fn into_report(self) -> Report {
+        let report = Report::of_tract(chain(&self));
+        match self {
+            Self::NoneLowered { nodes } => Report { nodes, ..report },
+            _ => report,
+        }
+    }
+
     /// Whether it ends the whole lowering, not that of one node.
     fn is_final(&self) -> bool {
         match self {
@@ -121,7 +137,8 @@ impl Reason {
             | Self::Twice { .. }
             | Self::TooMany { .. }
             | Self::Model(_)
-            | Self::NothingToDo => true,
+            | Self::NothingToDo
+            | Self::NoneLowered { .. } => true,
             Self::Operator
             | Self::Form(_)
             | Self::NotQuantized { .. }

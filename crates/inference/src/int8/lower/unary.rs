@@ -131,7 +131,7 @@ fn function(node: Node<'_>) -> Option<Box<dyn Fn(f32) -> f32>> {
         "Abs" => Box::new(f32::abs),
         "Neg" => Box::new(|x| -x),
         "Exp" => Box::new(f32::exp),
-        "Softplus" => Box::new(|x| x.exp().ln_1p()),
+        "Softplus" => Box::new(softplus),
         "Softsign" => Box::new(|x| x / (1.0 + x.abs())),
         _ => return None,
     })
@@ -139,4 +139,9 @@ fn function(node: Node<'_>) -> Option<Box<dyn Fn(f32) -> f32>> {
 
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
+}
+
+/// ln(1 + e^x), by an exponential that can't overflow.
+fn softplus(x: f32) -> f32 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
