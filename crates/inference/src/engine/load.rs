@@ -1,6 +1,5 @@
 //! From ONNX bytes to what runs: a program in int8 where the graph is quantized, else a plan of tract's.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use tract_onnx::pb::ModelProto;
@@ -105,10 +104,10 @@ impl Engine {
             Runs::Int8(program) => program,
         };
         let run = || {
-            if program.is_batched {
+            if batch == 1 || program.is_batched {
                 return program.run(feeds, batch);
             }
-            by_rows(feeds, batch, |feeds| program.run(feeds, 1))
+            by_rows(feeds, &program.batched, batch, |feeds| program.run(feeds, 1))
         };
         guarded(run).unwrap_or_else(|why| Err(InferError::Panic { why }))
     }
@@ -116,13 +115,9 @@ impl Engine {
 
 /// The model as a program that has run a row of zeros, or the report that says why it isn't one.
 fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, Report> {
-    let zeros = |feed: &Feed| {
-        let count = crate::tensor::volume(&feed.shape);
-        (feed.shape.clone(), Cow::Owned(crate::tensor::Data::Fp32(vec![0.0; count])))
-    };
     let lowered = guarded(|| {
         let program = lower(proto, feeds, Level::detect()).map_err(Reason::into_report)?;
-        let zeros: Vec<Fed<'_>> = feeds.iter().map(zeros).collect();
+        let zeros: Vec<Fed<'_>> = feeds.iter().map(|feed| feed.zeros(1)).collect();
         program.run(&zeros, 1).map_err(|error| Report::of_tract(chain(&error)))?;
         Ok(program)
     });

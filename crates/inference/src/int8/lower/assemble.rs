@@ -78,6 +78,8 @@ fn bind_inputs<'a>(walk: &mut Lowering<'a>, feeds: &[Feed]) -> Result<(), Reason
         if !info.is_some_and(|info| admits(info, &feed.shape)) {
             return Err(Reason::Model("an input isn't f32 or has another shape than the manifest's"));
         }
+        // Steps take as many rows of everything: what has none comes again with each row.
+        walk.is_batched &= feed.is_batched;
         let id = walk.values.add_float(volume(&feed.shape), Some(place));
         walk.bind(name, feed.shape.clone(), Kind::Float(id));
     }
@@ -129,6 +131,7 @@ fn finish(
         values,
         steps,
         feeds: feeds.iter().map(|feed| volume(&feed.shape)).collect(),
+        batched: feeds.iter().map(|feed| feed.is_batched).collect(),
         outputs,
         names,
         is_batched,

@@ -75,7 +75,7 @@ impl<'a> Lowering<'a> {
         let mut feeds = Vec::new();
         for (name, inside) in &draft.inputs {
             let (id, shape) = self.island_input(name)?;
-            feeds.push(Feed { name: inside.clone(), shape: shape.clone() });
+            feeds.push(Feed { name: inside.clone(), shape: shape.clone(), is_batched: true });
             from.push((id, shape));
         }
         let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();

@@ -17,7 +17,7 @@ impl<'a> Lowering<'a> {
         let mut output = node.output();
         let mut added = None;
         let weights_name = Self::input(node, 1)?;
-        if !is_gemm && let Some((bias, next)) = self.bias_after(output, weights_name) {
+        if !is_gemm && let Some((bias, next)) = self.bias_after(output, weights_name, quant.shape.len()) {
             output = self.graph.nodes[next].output();
             extra.push(next);
             added = Some(bias);
@@ -96,15 +96,16 @@ impl<'a> Lowering<'a> {
         Ok(Bias::Real(values))
     }
 
-    /// The addition of a constant to each row of a product.
-    fn bias_after(&self, name: &'a str, weights: &str) -> Option<(Vec<f32>, usize)> {
+    /// The addition of a constant to each row of a product of that rank.
+    fn bias_after(&self, name: &'a str, weights: &str, rank: usize) -> Option<(Vec<f32>, usize)> {
         let next = self.graph.only_consumer(name)?;
         let node = self.graph.nodes[next];
         let other = node.0.input.iter().find(|input| *input != name)?;
         let outputs = *self.weights_shape(weights).ok()?.get(1)?;
         let values = (node.op() == "Add").then(|| self.float_constant(other))??;
         let shape = self.weights_shape(other).ok()?;
-        let is_row = shape.last() == Some(&outputs) && volume(&shape) == outputs;
+        // With more axes than the product it would give the sum more axes, too.
+        let is_row = shape.last() == Some(&outputs) && volume(&shape) == outputs && shape.len() <= rank;
         is_row.then_some((values, next))
     }
 }
