@@ -359,3 +359,45 @@ def two_readers(g):
     made = g.op("QLinearConv", [value, *params, *g.weights(8, 8, 1, 1), *to])
     total = g.op("Add", [g.dequantize(made, to), g.dequantize(made, g.params(0.09, 77))])
     return IMAGE, total, OUT[0] + 0.09, ["DequantizeLinear", "Add", "Identity"]
+
+
+@case()
+def qdq_softplus(g):
+    """Values up to 250: e to the power of them is beyond f32."""
+    weights = g.dequantize(g.constant(g.integers(np.int8, 24, 18)), g.params(0.3, 0, np.int8))
+    wide = g.qdq(g.op("MatMul", [view(g), weights]), g.params(2.0, 128))
+    return ((24,), *qdq(g, g.op("Softplus", [wide]), scale=2.5), [])
+
+
+@case(plain={}, old={"opset": 11})
+def qlinear_softmax(g):
+    to, last = g.params(0.05, 128), g.params(1 / 256, 0)
+    value, params = entry(g)
+    scores = g.op("QLinearMatMul", [value, *params, *g.weights(24, 18), *to])
+    made = g.op("QLinearSoftmax", [scores, *to, *last], axis=-1, opset=g.opset)
+    return (24,), g.dequantize(made, last), 1 / 256, []
+
+
+@case()
+def qdq_matmul_raised(g):
+    """A bias with more axes than the product: the sum has as many."""
+    product = g.op("MatMul", [view(g), g.dequantized_weights(24, 18)])
+    raised = g.op("Add", [product, g.constant(g.floats(1, 1, 18), "b")])
+    sum_, scale = qdq(g, raised, scale=0.05)
+    return (24,), g.op("Squeeze", [sum_, g.constant(np.array([0]))]), scale, ["Add"]
+
+
+@case(product={}, plain={"is_quantized": False})
+def second_input(g, is_quantized=True):
+    """One row of a second input for all rows of the first."""
+    more = g.second_input(1, 24)
+    if is_quantized:
+        total = g.op("Add", [view(g), g.qdq(more, g.params(0.01, 128))])
+        return ((24,), *qdq(g, total), [])
+    return (24,), g.op("Mul", ["input", more]), CLOSE, None
+
+
+@case()
+def none_lowered(g):
+    """Quantized and read by what int8 doesn't know."""
+    return IMAGE, g.op("Erf", [view(g)]), CLOSE, None

@@ -29,7 +29,7 @@ use super::report::{NodeReport, Report};
 use crate::error::{LoadError, chain};
 
 /// Operators of com.microsoft that only the lowering knows.
-pub(crate) const CONTRIB_OPS: [&str; 12] = [
+pub(crate) const CONTRIB_OPS: [&str; 11] = [
     "QLinearAdd",
     "QLinearMul",
     "QLinearConcat",
@@ -41,7 +41,6 @@ pub(crate) const CONTRIB_OPS: [&str; 12] = [
     "QGemm",
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
-    "QLinearReduceMean",
 ];
 
 /// Why a node isn't lowered, in words for the report.
@@ -146,5 +145,21 @@ impl Reason {
             | Self::Shape { .. }
             | Self::Pack(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+    use crate::error::{InferError, LoadError};
+
+    #[test]
+    fn a_failed_island_is_reported_with_the_words_of_the_runtime() {
+        let source = LoadError::WarmUp(InferError::Runtime { why: "no kernel for it".into() });
+        let reason = Reason::Island { nodes: 2, first: "a".into(), source: Box::new(source) };
+        let report = reason.into_report().to_string();
+        let order = ["whole model", "island of 2 nodes from \"a\"", "warm-up", "no kernel for it"];
+        let places: Vec<Option<usize>> = order.iter().map(|part| report.find(part)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{report}");
     }
 }

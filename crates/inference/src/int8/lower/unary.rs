@@ -94,19 +94,36 @@ impl<'a> Lowering<'a> {
     /// Softmax over the last axis, in f32.
     pub(super) fn softmax(&mut self, node: Node<'a>, opset: i64) -> Result<(), Reason> {
         let (from, shape) = self.float(Self::input(node, 0)?)?;
-        let rank = i64::try_from(shape.len()).unwrap_or(0);
-        let axis = node.int("axis").unwrap_or(if opset < 13 { 1 } else { -1 });
-        let last = rank - 1;
-        // Before opset 13 all axes from the named one on count as one; that is the same for the last one.
-        let Some(run) = shape.last().copied().filter(|_| axis.rem_euclid(rank.max(1)) == last && last > 0)
-        else {
-            return Err(Reason::Form("it isn't over the last axis"));
-        };
+        let op = last_axis(node, &shape, opset)?;
         let to = self.values.add_float(volume(&shape), None);
-        self.steps.push(Step::Float { op: FloatOp::Softmax(run), from: vec![from], to });
+        self.steps.push(Step::Float { op, from: vec![from], to });
         self.bind(node.output(), shape, Kind::Float(to));
         Ok(())
     }
+
+    /// QLinearSoftmax: the same between two quantizations.
+    pub(super) fn qlinear_softmax(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        let quant = self.operand(node, 0)?;
+        let params = self.params(Self::input(node, 3)?, node.input(4), node)?;
+        let op = last_axis(node, &quant.shape, node.int("opset").unwrap_or(13))?;
+        let to = self.act(&quant.shape, quant.form, params)?;
+        let [plain, shares] = [(); 2].map(|()| self.values.add_float(volume(&quant.shape), None));
+        self.steps.push(Step::Dequantize { from: quant.act, to: plain });
+        self.steps.push(Step::Float { op, from: vec![plain], to: shares });
+        self.steps.push(Step::Quantize { from: shares, to });
+        self.bind(node.output(), quant.shape, Kind::Bytes(to, quant.form));
+        Ok(())
+    }
+}
+
+/// A softmax over the last axis of the shape; before opset 13 all axes from the named one on count as one, which is
+/// the same for the last one.
+fn last_axis(node: Node<'_>, shape: &[usize], opset: i64) -> Result<FloatOp, Reason> {
+    let rank = i64::try_from(shape.len()).unwrap_or(0);
+    let axis = node.int("axis").unwrap_or(if opset < 13 { 1 } else { -1 });
+    let is_last = rank > 1 && axis.rem_euclid(rank) == rank - 1;
+    let run = shape.last().copied().filter(|_| is_last);
+    run.map(FloatOp::Softmax).ok_or(Reason::Form("it isn't over the last axis"))
 }
 
 /// The function that an operator applies to each value.
