@@ -37,6 +37,16 @@ pub enum LoadError {
         /// The first node that uses it.
         node: String,
     },
+    /// An operator that exists in int8 only, in a model that doesn't run in int8.
+    #[error("node {node:?} needs {op}, which only int8 has, and the model can't run in int8: {why}")]
+    OnlyInt8 {
+        /// Name of the operator.
+        op: String,
+        /// The first node that uses it.
+        node: String,
+        /// Why it doesn't run in int8, and the nodes which stand in the way.
+        why: String,
+    },
     /// The runtime refuses the model.
     #[error("the runtime can't load the model: {why}")]
     Runtime {

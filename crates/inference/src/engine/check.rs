@@ -65,7 +65,9 @@ impl Checker<'_> {
             return Err(LoadError::UnknownOp {
                 op: node.op_type.clone(),
                 domain: node.domain.clone(),
-                node: node.name.clone(),
+                node: if node.name.is_empty() { node.output.first() } else { Some(&node.name) }
+                    .cloned()
+                    .unwrap_or_default(),
             });
         }
         if let Some(input) =

@@ -10,7 +10,7 @@ use super::guarded;
 use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
 use crate::error::{InferError, LoadError, chain};
 use crate::int8::kernel::Level;
-use crate::int8::lower::{CONTRIB_OPS, Reason, lower};
+use crate::int8::lower::{CONTRIB_OPS, lower};
 use crate::int8::program::Program;
 use crate::int8::report::Report;
 use crate::int8::{Int8, StepTime};
@@ -56,7 +56,12 @@ impl Engine {
                 }
             }
         };
-        check::check(&proto, knows)?;
+        check::check(&proto, knows).map_err(|error| match error {
+            LoadError::UnknownOp { op, node, .. } => {
+                LoadError::OnlyInt8 { op, node, why: report.why_whole() }
+            }
+            error => error,
+        })?;
         let plan = Plan::build_owned(&onnx, proto, feeds)?;
         Ok(Self { runs: Runs::Tract(plan), report })
     }
@@ -116,7 +121,7 @@ impl Engine {
 /// The model as a program that has run a row of zeros, or the report that says why it isn't one.
 fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, Report> {
     let lowered = guarded(|| {
-        let program = lower(proto, feeds, Level::detect()).map_err(Reason::into_report)?;
+        let program = lower(proto, feeds, Level::detect())?;
         let zeros: Vec<Fed<'_>> = feeds.iter().map(|feed| feed.zeros(1)).collect();
         program.run(&zeros, 1).map_err(|error| Report::of_tract(chain(&error)))?;
         Ok(program)

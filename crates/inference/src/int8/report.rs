@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::kernel::Level;
 
+/// Most nodes that an error names with their reasons.
+const MAX_NAMED: usize = 3;
+
 /// How one node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runs {
@@ -36,7 +39,8 @@ pub struct NodeReport {
 /// What became of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// All nodes but constants, in the file's order; empty where the walk over them wasn't finished.
+    /// All nodes but constants, in the file's order; of a model that tract runs as a whole those which alone would
+    /// have been left to it.
     pub nodes: Vec<NodeReport>,
     /// Bytes of the packed weights.
     pub weight_bytes: usize,
@@ -60,6 +64,16 @@ impl Report {
     /// Nodes that tract runs.
     pub fn fallbacks(&self) -> impl Iterator<Item = &NodeReport> {
         self.nodes.iter().filter(|node| matches!(node.runs, Runs::Tract { .. }))
+    }
+
+    /// In one line why tract runs the whole model, with the first few nodes that have a reason of their own.
+    pub(crate) fn why_whole(&self) -> String {
+        let node = |node: &NodeReport| match &node.runs {
+            Runs::Tract { why } => Some(format!("{} {:?}: {why}", node.op, node.name)),
+            Runs::Int8 | Runs::Float => None,
+        };
+        let nodes = self.nodes.iter().filter_map(node).take(MAX_NAMED);
+        self.why_not.iter().cloned().chain(nodes).collect::<Vec<_>>().join("; ")
     }
 
     /// Multiply-accumulates of one row that int8 kernels do.

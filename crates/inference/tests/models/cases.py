@@ -332,12 +332,27 @@ def constant_parts(g):
 
 @case(picked={}, picked_s8={"acts": np.int8})
 def island_of_bytes(g, acts=np.uint8):
-    """An operator on 8-bit values that int8 doesn't know, behind a layer: tract's, up to where they are f32 again."""
+    """An operator on 8-bit values that int8 doesn't know, behind a layer and before the end."""
     value, params = entry(g, acts)
     to = exit_params(g, acts)
     made = g.op("QLinearConv", [value, *params, *g.weights(8, 8, 1, 1), *to])
     picked = g.op("Gather", [made, g.constant(np.array([2, 0, 1, 7]))], axis=1)
-    return IMAGE, g.dequantize(picked, to), OUT[0], ["Gather", "DequantizeLinear", "Identity"]
+    return IMAGE, g.dequantize(picked, to), OUT[0], ["Gather"]
+
+
+@case(pad={"kind": "Pad"}, pad_s8={"kind": "Pad", "acts": np.int8}, split={"kind": "Split"})
+def island_of_bytes_between(g, kind, acts=np.uint8):
+    """The same between two layers of which only int8 knows one."""
+    value, params = entry(g, acts)
+    to = exit_params(g, acts)
+    made = g.op("QLinearConv", [value, *params, *g.weights(8, 8, 1, 1), *to])
+    if kind == "Pad":
+        border = g.constant(acts(OUT[1] if acts == np.uint8 else 5))
+        parts = [g.op("Pad", [made, g.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1])), border])] * 2
+    else:
+        parts = g.op("Split", [made, g.constant(np.array([4, 4]))], 2, axis=1)
+    total = g.op("QLinearAdd", [parts[0], *to, parts[1], *to, *to])
+    return IMAGE, g.dequantize(total, to), OUT[0], [kind]
 
 
 @case(direct={}, pooled={"pooled": True}, s8={"acts": np.int8})

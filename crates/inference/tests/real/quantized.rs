@@ -183,8 +183,15 @@ fn a_quantized_model_of_which_nothing_is_lowered_says_so_for_each_node() {
     let report = model.report();
     assert!(report.to_string().contains("none of its nodes could be lowered"), "{report}");
     let left: Vec<&str> = report.fallbacks().map(|node| node.op.as_str()).collect();
-    assert_eq!(left, ["QuantizeLinear", "DequantizeLinear", "Erf", "Identity"]);
+    assert_eq!(left, ["Erf", "Identity"]);
     assert!(report.to_string().contains("no int8 step for it"), "{report}");
+}
+
+#[test]
+fn an_operator_that_only_int8_has_is_refused_with_what_keeps_it_from_int8() {
+    let error = cases()["qlinear_pair_add"].load("qlinear_pair_add", Int8::Off).unwrap_err();
+    assert!(matches!(&error, LoadError::OnlyInt8 { op, .. } if op == "QLinearAdd"), "{error}");
+    assert!(error.to_string().contains("the switch is off"), "{error}");
 }
 
 #[test]

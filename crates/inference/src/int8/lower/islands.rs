@@ -1,4 +1,5 @@
-//! Nodes that stay tract's: gathered as they come, handed over as a small model of their own.
+//! Nodes that stay tract's: gathered as they come, handed over as a small model of their own. Only f32 crosses its
+//! border: 8-bit tensors are dequantized on one side and quantized again on the other, which gives the same bytes.
 
 use std::collections::HashSet;
 
@@ -7,10 +8,10 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProt
 
 use super::Reason;
 use super::tensor;
-use super::walk::{Kind, Lowering};
+use super::walk::{Kind, Lowering, Params};
 use crate::engine::{Feed, Plan};
 use crate::error::chain;
-use crate::int8::program::{ActId, Step};
+use crate::int8::program::Step;
 use crate::int8::report::Runs;
 use crate::tensor::volume;
 
@@ -24,7 +25,40 @@ struct Draft<'a> {
     known: HashSet<&'a str>,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    /// An 8-bit tensor comes in as f32. Only the scale and zero point that made it f32 make the same bytes of it
+    /// again: its readers may name others.
+    fn quantize(&mut self, name: &'a str, params: Params) {
+        let inside = format!("{name}/again/dequantized");
+        let [scale, zero] = self.params(&format!("{name}/again"), params);
+        self.node("QuantizeLinear", [inside.clone(), scale, zero], name.to_owned());
+        self.inputs.push((name, inside));
+    }
+
+    /// An 8-bit tensor goes out as f32: the name that it has then.
+    fn dequantize(&mut self, name: &str, params: Params) -> String {
+        let outside = format!("{name}/given/dequantized");
+        let [scale, zero] = self.params(&format!("{name}/given"), params);
+        self.node("DequantizeLinear", [name.to_owned(), scale, zero], outside.clone());
+        outside
+    }
+
+    fn params(&mut self, stem: &str, params: Params) -> [String; 2] {
+        let [scale, zero] = ["scale", "zero_point"].map(|what| format!("{stem}/{what}"));
+        self.constants.push(tensor::of_float(&scale, params.scale));
+        self.constants.push(tensor::of_byte(&zero, params.zero_point, params.is_signed));
+        [scale, zero]
+    }
+
+    fn node(&mut self, op: &str, input: [String; 3], output: String) {
+        self.nodes.push(NodeProto {
+            op_type: op.to_owned(),
+            input: input.to_vec(),
+            output: vec![output],
+            ..NodeProto::default()
+        });
+    }
+
     /// Tract wants a name of its own for each input, constant and node, which ONNX doesn't: debug builds of it
     /// refuse the graph else, release builds don't look. Nodes get those of their outputs, which nothing shares.
     fn name_nodes(&mut self) -> Result<(), Reason> {
@@ -69,8 +103,15 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         let mut draft = self.draft(&pending);
-        draft.name_nodes()?;
         let outputs = self.outputs_of(&pending, &made);
+        let params: Vec<Option<Params>> =
+            outputs.iter().map(|name| self.params_of_readers(name, &pending)).collect();
+        let ends = outputs.iter().zip(&params).map(|(name, params)| match params {
+            Some(params) => draft.dequantize(name, *params),
+            None => (*name).to_owned(),
+        });
+        let ends: Vec<String> = ends.collect();
+        draft.name_nodes()?;
         let mut from = Vec::new();
         let mut feeds = Vec::new();
         for (name, inside) in &draft.inputs {
@@ -80,7 +121,7 @@ impl<'a> Lowering<'a> {
         }
         let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();
         let failed = |source| Reason::Island { nodes: pending.len(), first, source: Box::new(source) };
-        let plan = Plan::build(&model(self.graph.model, draft, &outputs), &feeds).map_err(failed)?;
+        let plan = Plan::build(&model(self.graph.model, draft, &ends), &feeds).map_err(failed)?;
         let mut to = Vec::new();
         for (name, shape) in outputs.iter().zip(plan.output_shapes()) {
             let Some(shape) = shape else { return Err(Reason::Border { name: (*name).to_owned() }) };
@@ -89,6 +130,37 @@ impl<'a> Lowering<'a> {
             to.push(id);
         }
         self.steps.push(Step::Island { plan: Box::new(plan), from, to });
+        for (name, params) in outputs.into_iter().zip(params) {
+            params.map_or(Ok(()), |params| self.to_bytes(name, params))?;
+        }
+        Ok(())
+    }
+
+    /// Scale and zero point of an 8-bit tensor that an island makes: those by which all others read it.
+    pub(super) fn params_of_readers(&self, name: &str, pending: &[usize]) -> Option<Params> {
+        let mut all = None;
+        for index in self.graph.consumers(name).iter().filter(|index| !pending.contains(index)) {
+            let node = self.graph.nodes[*index];
+            if !(matches!(node.op(), "DequantizeLinear" | "QGemm") || node.op().starts_with("QLinear")) {
+                return None;
+            }
+            // Each of them names an operand's scale and zero point right behind it.
+            let slot = node.0.input.iter().position(|input| input == name)?;
+            let params = self.params(node.input(slot + 1)?, Some(node.input(slot + 2)?), node).ok()?;
+            if *all.get_or_insert(params) != params {
+                return None;
+            }
+        }
+        all
+    }
+
+    /// Quantizes what an island gave out dequantized: the bytes that it made.
+    fn to_bytes(&mut self, name: &'a str, params: Params) -> Result<(), Reason> {
+        let (from, shape) = self.float(name)?;
+        let form = self.form_for(name, &shape);
+        let to = self.act(&shape, form, params)?;
+        self.steps.push(Step::Quantize { from, to });
+        self.bind(name, shape, Kind::Bytes(to, form));
         Ok(())
     }
 
@@ -137,26 +209,13 @@ impl<'a> Lowering<'a> {
             return;
         }
         match self.bound.get(name).map(|bound| bound.kind) {
-            Some(Kind::Bytes(act, _)) => self.quantized_again(draft, name, act),
+            Some(Kind::Bytes(act, _)) => {
+                let info = self.values.act(act);
+                let zero_point = info.layout.zero_point;
+                draft.quantize(name, Params { scale: info.scale, zero_point, is_signed: info.is_signed });
+            }
             _ => draft.inputs.push((name, name.to_owned())),
         }
-    }
-
-    /// An 8-bit tensor comes in as f32. Only the scale and zero point that made it f32 make the same bytes of it
-    /// again: its readers may name others.
-    fn quantized_again(&self, draft: &mut Draft<'a>, name: &'a str, act: ActId) {
-        let [inside, scale, zero] =
-            ["dequantized", "scale", "zero_point"].map(|what| format!("{name}/again/{what}"));
-        let info = self.values.act(act);
-        draft.constants.push(tensor::of_float(&scale, info.scale));
-        draft.constants.push(tensor::of_byte(&zero, info.layout.zero_point, info.is_signed));
-        draft.nodes.push(NodeProto {
-            op_type: "QuantizeLinear".to_owned(),
-            input: vec![inside.clone(), scale, zero],
-            output: vec![name.to_owned()],
-            ..NodeProto::default()
-        });
-        draft.inputs.push((name, inside));
     }
 
     /// What is read outside of an island.
@@ -171,7 +230,7 @@ impl<'a> Lowering<'a> {
     }
 }
 
-fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[&str]) -> ModelProto {
+fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[String]) -> ModelProto {
     let graph = GraphProto {
         name: "island".to_owned(),
         node: draft.nodes,

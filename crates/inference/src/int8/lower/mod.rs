@@ -25,8 +25,7 @@ mod walk;
 pub(crate) use assemble::lower;
 
 use super::kernel::PackError;
-use super::report::{NodeReport, Report};
-use crate::error::{LoadError, chain};
+use crate::error::LoadError;
 
 /// Operators of com.microsoft that only the lowering knows.
 pub(crate) const CONTRIB_OPS: [&str; 11] = [
@@ -112,22 +111,10 @@ pub(crate) enum Reason {
     NothingToDo,
     /// It is quantized, but no node does anything in int8.
     #[error("none of its nodes could be lowered")]
-    NoneLowered {
-        /// All nodes and why not.
-        nodes: Vec<NodeReport>,
-    },
+    NoneLowered,
 }
 
 impl Reason {
-    /// What is reported of a model that tract runs for this reason.
-    pub(crate) fn into_report(self) -> Report {
-        let report = Report::of_tract(chain(&self));
-        match self {
-            Self::NoneLowered { nodes } => Report { nodes, ..report },
-            _ => report,
-        }
-    }
-
     /// Whether it ends the whole lowering, not that of one node.
     fn is_final(&self) -> bool {
         match self {
@@ -137,7 +124,7 @@ impl Reason {
             | Self::TooMany { .. }
             | Self::Model(_)
             | Self::NothingToDo
-            | Self::NoneLowered { .. } => true,
+            | Self::NoneLowered => true,
             Self::Operator
             | Self::Form(_)
             | Self::NotQuantized { .. }
@@ -151,15 +138,15 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::Reason;
-    use crate::error::{InferError, LoadError};
+    use crate::error::{InferError, LoadError, chain};
 
     #[test]
     fn a_failed_island_is_reported_with_the_words_of_the_runtime() {
         let source = LoadError::WarmUp(InferError::Runtime { why: "no kernel for it".into() });
         let reason = Reason::Island { nodes: 2, first: "a".into(), source: Box::new(source) };
-        let report = reason.into_report().to_string();
-        let order = ["whole model", "island of 2 nodes from \"a\"", "warm-up", "no kernel for it"];
-        let places: Vec<Option<usize>> = order.iter().map(|part| report.find(part)).collect();
-        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{report}");
+        let words = chain(&reason);
+        let order = ["island of 2 nodes from \"a\"", "warm-up", "no kernel for it"];
+        let places: Vec<Option<usize>> = order.iter().map(|part| words.find(part)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{words}");
     }
 }
