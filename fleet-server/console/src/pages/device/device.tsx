@@ -12,6 +12,7 @@ import { Failure, Notice, Skeleton } from '../../ui/states';
 import { AbsoluteTime, RelativeTime } from '../../ui/time';
 import { ConnectionBadge } from '../devices';
 import { DeviceActions } from './actions';
+import { CpuFeatures } from './cpu-features';
 import { DeviceHistory } from './history';
 import { DeviceModels } from './models';
 import { DeviceResources } from './resources';
@@ -49,12 +50,7 @@ function Identity({ device }: { readonly device: DeviceDetail }) {
         [t('device.clock'), <Clock key="clock" isPlausible={device.is_clock_plausible} />],
         [t('device.certificate'), <AbsoluteTime key="certificate" at={device.certificate_expires_at} />],
         [t('device.created'), <AbsoluteTime key="created" at={device.created_at} />],
-        [
-          t('device.cpuFeatures'),
-          <span key="features" className="small muted">
-            {hardware?.cpu_features.join(' ') ?? NONE}
-          </span>,
-        ],
+        [t('device.cpuFeatures'), <CpuFeatures key="features" features={hardware?.cpu_features} />],
       ]}
     />
   );

@@ -10,13 +10,17 @@ import { Empty } from '../../ui/states';
 import { Table, type Column } from '../../ui/table';
 import { RelativeTime } from '../../ui/time';
 import { toneOf, wordOf } from '../../ui/tones';
-import { formatSort, parseSort, useUrlState } from '../../ui/url-state';
+import { pageLimit, sortingOf, unsortedNote, useUrlState } from '../../ui/url-state';
 
 export function Tasks({ project, rollout }: { readonly project: string; readonly rollout: RolloutDetail }) {
   const { t, format } = useI18n();
   const server = useServerText();
   const url = useUrlState();
-  const tasks = useRolloutTasks(project, rollout.rollout, url.get('cursor'));
+  const tasks = useRolloutTasks(project, rollout.rollout, {
+    cursor: url.get('cursor'),
+    ...pageLimit(url.get('sort')),
+  });
+  const sorting = sortingOf(url, tasks.data);
   const columns: readonly Column<RolloutTask>[] = [
     {
       id: 'device',
@@ -71,8 +75,8 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
         rowKey={(row) => row.device}
         error={tasks.error}
         onRetry={() => void tasks.refetch()}
-        sort={parseSort(url.get('sort'))}
-        onSort={(sort) => url.set({ sort: formatSort(sort) })}
+        sort={sorting.sort}
+        onSort={sorting.onSort}
         empty={<Empty title={t('rollout.noTasks')} />}
       />
       {tasks.data && tasks.data.total > tasks.data.items.length && (
@@ -83,6 +87,7 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
             isFirst={url.get('cursor') === ''}
             nextCursor={tasks.data.next_cursor}
             onCursor={(cursor) => url.set({ cursor })}
+            note={unsortedNote(t, sorting)}
           />
         </div>
       )}
