@@ -414,5 +414,11 @@ def second_input(g, is_quantized=True):
 
 @case()
 def none_lowered(g):
-    """Quantized and read by what int8 doesn't know."""
-    return IMAGE, g.op("Erf", [view(g)]), CLOSE, None
+    """Quantized weights that meet f32 only."""
+    return (24,), g.op("MatMul", ["input", g.dequantized_weights(24, 18)]), CLOSE, None
+
+
+@case(softmax={"kind": "Softmax", "left": []}, erf={"kind": "Erf", "left": ["Erf"]})
+def rounded(g, kind, left):
+    """Nothing but rounding in 8 bits."""
+    return ((24,), *qdq(g, g.op(kind, [g.qdq("input", g.params(0.04, 128))]), scale=1 / 64), left)

@@ -122,7 +122,7 @@ fn finish(
     widen(&steps, &mut values)?;
     pack_pixels(&steps, &mut values);
     let steps = chain(steps, &values);
-    if !steps.iter().any(Step::is_int8) {
+    if !steps.iter().any(Step::has_bytes) {
         return Err(Reason::NoneLowered);
     }
     let report = Report {

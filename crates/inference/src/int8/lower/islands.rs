@@ -31,7 +31,7 @@ impl<'a> Draft<'a> {
     fn quantize(&mut self, name: &'a str, params: Params) {
         let inside = format!("{name}/again/dequantized");
         let [scale, zero] = self.params(&format!("{name}/again"), params);
-        self.node("QuantizeLinear", [inside.clone(), scale, zero], name.to_owned());
+        self.node("QuantizeLinear", vec![inside.clone(), scale, zero], name.to_owned());
         self.inputs.push((name, inside));
     }
 
@@ -39,7 +39,7 @@ impl<'a> Draft<'a> {
     fn dequantize(&mut self, name: &str, params: Params) -> String {
         let outside = format!("{name}/given/dequantized");
         let [scale, zero] = self.params(&format!("{name}/given"), params);
-        self.node("DequantizeLinear", [name.to_owned(), scale, zero], outside.clone());
+        self.node("DequantizeLinear", vec![name.to_owned(), scale, zero], outside.clone());
         outside
     }
 
@@ -50,10 +50,10 @@ impl<'a> Draft<'a> {
         [scale, zero]
     }
 
-    fn node(&mut self, op: &str, input: [String; 3], output: String) {
+    fn node(&mut self, op: &str, input: Vec<String>, output: String) {
         self.nodes.push(NodeProto {
             op_type: op.to_owned(),
-            input: input.to_vec(),
+            input,
             output: vec![output],
             ..NodeProto::default()
         });
@@ -131,7 +131,7 @@ impl<'a> Lowering<'a> {
         }
         self.steps.push(Step::Island { plan: Box::new(plan), from, to });
         for (name, params) in outputs.into_iter().zip(params) {
-            params.map_or(Ok(()), |params| self.to_bytes(name, params))?;
+            params.map_or(Ok(()), |params| self.quantize_end(name, params))?;
         }
         Ok(())
     }
@@ -155,7 +155,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Quantizes what an island gave out dequantized: the bytes that it made.
-    fn to_bytes(&mut self, name: &'a str, params: Params) -> Result<(), Reason> {
+    fn quantize_end(&mut self, name: &'a str, params: Params) -> Result<(), Reason> {
         let (from, shape) = self.float(name)?;
         let form = self.form_for(name, &shape);
         let to = self.act(&shape, form, params)?;

@@ -3,6 +3,7 @@
 use super::Reason;
 use super::graph::Node;
 use super::linear::{Bias, Linear, narrow};
+use super::shapes::axis_of;
 use super::tensor::{self, Bytes};
 use super::walk::{Form, Lowering};
 use crate::int8::kernel::ConvSpec;
@@ -30,8 +31,7 @@ impl<'a> Lowering<'a> {
             let (spec, bytes) = matrix(node, weights.tensor, is_turned, &quant.shape)?;
             let alpha = node.float("alpha").unwrap_or(1.0);
             let scales: Vec<f32> = weights.scales.iter().map(|scale| scale * alpha).collect();
-            let along = weights.axis.rem_euclid(2);
-            if scales.len() != 1 && along != i64::from(!is_turned) {
+            if scales.len() != 1 && axis_of(weights.axis, 2) != Some(usize::from(!is_turned)) {
                 return Err(Reason::Form("the weights are quantized along another axis than the outputs"));
             }
             let bias = match (added, node.input(2)) {

@@ -109,7 +109,7 @@ pub(crate) enum Reason {
     /// Nothing in the graph is quantized.
     #[error("nothing in it is quantized")]
     NothingToDo,
-    /// It is quantized, but no node does anything in int8.
+    /// It is quantized, but no step has to do with 8-bit values.
     #[error("none of its nodes could be lowered")]
     NoneLowered,
 }

@@ -3,6 +3,7 @@
 use super::Reason;
 use super::graph::Node;
 use super::quant::table;
+use super::shapes::axis_of;
 use super::sink::{End, limits};
 use super::walk::{Kind, Lowering, Params, Quant};
 use crate::int8::kernel::Table;
@@ -119,9 +120,8 @@ impl<'a> Lowering<'a> {
 /// A softmax over the last axis of the shape; before opset 13 all axes from the named one on count as one, which is
 /// the same for the last one.
 fn last_axis(node: Node<'_>, shape: &[usize], opset: i64) -> Result<FloatOp, Reason> {
-    let rank = i64::try_from(shape.len()).unwrap_or(0);
-    let axis = node.int("axis").unwrap_or(if opset < 13 { 1 } else { -1 });
-    let is_last = rank > 1 && axis.rem_euclid(rank) == rank - 1;
+    let axis = axis_of(node.int("axis").unwrap_or(if opset < 13 { 1 } else { -1 }), shape.len());
+    let is_last = axis.is_some_and(|axis| axis > 0 && axis + 1 == shape.len());
     let run = shape.last().copied().filter(|_| is_last);
     run.map(FloatOp::Softmax).ok_or(Reason::Form("it isn't over the last axis"))
 }
