@@ -1,5 +1,7 @@
 //! What can go wrong with a model, by cause.
 
+use std::error::Error;
+
 use crate::tensor::{Datatype, ShapeError};
 
 /// Why a model can't be loaded.
@@ -34,6 +36,16 @@ pub enum LoadError {
         domain: String,
         /// The first node that uses it.
         node: String,
+    },
+    /// An operator that exists in int8 only, in a model that doesn't run in int8.
+    #[error("node {node:?} needs {op}, which only int8 has, and the model can't run in int8: {why}")]
+    OnlyInt8 {
+        /// Name of the operator.
+        op: String,
+        /// The first node that uses it.
+        node: String,
+        /// Why it doesn't run in int8, and the nodes which stand in the way.
+        why: String,
     },
     /// The runtime refuses the model.
     #[error("the runtime can't load the model: {why}")]
@@ -160,4 +172,15 @@ impl InferError {
             Self::Post { .. } | Self::Runtime { .. } | Self::Panic { .. } | Self::Result(_) => false,
         }
     }
+}
+
+/// An error in one line with all that caused it, for reports.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
 }

@@ -49,7 +49,7 @@ impl Model {
 
     fn warmed_up(bytes: &[u8], spec: Spec, int8: Int8) -> Result<Self, LoadError> {
         let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
-        let feeds = example.iter().map(|input| feed(&spec, input)).collect::<Result<Vec<_>, _>>()?;
+        let feeds = feeds(&spec, &example)?;
         let engine = Engine::load(bytes, &feeds, int8)?;
         let model = Self { engine, spec };
         model.check_outputs(&example)?;
@@ -62,7 +62,7 @@ impl Model {
     /// [`LoadError`] when it is no ONNX file, or doesn't fit the signature.
     pub fn makeup(bytes: &[u8], spec: &Spec) -> Result<Makeup, LoadError> {
         let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
-        let feeds = example.iter().map(|input| feed(spec, input)).collect::<Result<Vec<_>, _>>()?;
+        let feeds = feeds(spec, &example)?;
         count_makeup(bytes, &feeds)
     }
 
@@ -206,10 +206,13 @@ fn check(spec: &TensorSpec, input: &Tensor) -> Result<(), InferError> {
     Ok(())
 }
 
-/// What the model is fed for an example input.
-fn feed(spec: &Spec, example: &Tensor) -> Result<Feed, LoadError> {
-    let (shape, _) = pre::apply(&spec.pre, example).map_err(LoadError::WarmUp)?;
-    Ok(Feed { name: example.name().to_owned(), shape })
+/// What the model is fed for an example of each input.
+fn feeds(spec: &Spec, example: &[Tensor]) -> Result<Vec<Feed>, LoadError> {
+    let one = |(input, example): (&TensorSpec, &Tensor)| {
+        let (shape, _) = pre::apply(&spec.pre, example).map_err(LoadError::WarmUp)?;
+        Ok(Feed { name: input.name.clone(), shape, is_batched: input.is_batched() })
+    };
+    spec.inputs.iter().zip(example).map(one).collect()
 }
 
 /// One row of zeros of the signature's type and shape.

@@ -14,6 +14,8 @@ use crate::error::LoadError;
 const MAX_NODES: usize = 50_000;
 /// Most elements that a constant may ask an operator to make: 256 M, 1 GB of f32.
 const MAX_MADE_ELEMENTS: u64 = 256 * 1024 * 1024;
+/// Most elements of a window, and of what padding alone makes of an image. Stops pools that would take hours.
+const MAX_WINDOW_ELEMENTS: u64 = 1 << 20;
 
 /// Operators that make a tensor as large as one of their inputs says, and which input that is.
 const MAKERS: [(&str, usize); 5] =
@@ -45,9 +47,18 @@ impl Checker<'_> {
         let mut known = outer.clone();
         known.extend(graph.input.iter().map(|input| input.name.as_str()));
         known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
+        let mut made: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
         for node in &graph.node {
             self.node(node, &known, &constants)?;
-            known.extend(node.output.iter().map(String::as_str));
+            for output in node.output.iter().filter(|output| !output.is_empty()) {
+                if !made.insert(output) {
+                    return Err(malformed(format!(
+                        "{output:?} is made twice, again by {:?}",
+                        node_name(node)
+                    )));
+                }
+                known.insert(output);
+            }
         }
         match graph.output.iter().find(|output| !known.contains(output.name.as_str())) {
             Some(output) => Err(malformed(format!("nothing makes the output {:?}", output.name))),
@@ -65,7 +76,7 @@ impl Checker<'_> {
             return Err(LoadError::UnknownOp {
                 op: node.op_type.clone(),
                 domain: node.domain.clone(),
-                node: node.name.clone(),
+                node: node_name(node),
             });
         }
         if let Some(input) =
@@ -73,10 +84,11 @@ impl Checker<'_> {
         {
             return Err(malformed(format!(
                 "node {:?} reads {input:?}, which nothing before it makes",
-                node.name
+                node_name(node)
             )));
         }
         made_size(node, constants)?;
+        window_size(node)?;
         node.attribute.iter().try_for_each(|attribute| self.attribute(attribute, known))
     }
 
@@ -118,6 +130,9 @@ fn tensor(tensor: &TensorProto) -> Result<(), LoadError> {
         tensor.uint64_data.len(),
         tensor.string_data.len(),
     ];
+    if raw > 0 && listed.iter().any(|count| *count > 0) {
+        return bad("has its values twice, raw and listed".into());
+    }
     if raw == 0 && !listed.iter().any(|count| *count as u64 == elements) {
         return bad(format!("has shape {:?}, but not as many values", tensor.dims));
     }
@@ -165,9 +180,100 @@ fn made_size(node: &NodeProto, constants: &HashMap<&str, Vec<i64>>) -> Result<()
     if made <= MAX_MADE_ELEMENTS {
         return Ok(());
     }
-    Err(malformed(format!("node {:?} ({}) makes {made} elements", node.name, node.op_type)))
+    Err(malformed(format!("node {:?} ({}) makes {made} elements", node_name(node), node.op_type)))
+}
+
+/// The window of a convolution or pool, and what is put around its input, are bounded.
+fn window_size(node: &NodeProto) -> Result<(), LoadError> {
+    let ints = |name: &str| {
+        let attribute = node.attribute.iter().find(|attribute| attribute.name == name);
+        attribute.map_or(&[][..], |attribute| attribute.ints.as_slice())
+    };
+    let volume =
+        |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(1_u64, |all, size| all.saturating_mul(size.max(1)));
+    let window = volume(&mut ints("kernel_shape").iter().map(|size| size.unsigned_abs()));
+    let pads = ints("pads");
+    let (before, after) = pads.split_at(pads.len() / 2);
+    let around = before.iter().zip(after).map(|(a, b)| a.unsigned_abs().saturating_add(b.unsigned_abs()));
+    let around = volume(&mut { around });
+    if window.max(around) <= MAX_WINDOW_ELEMENTS {
+        return Ok(());
+    }
+    Err(malformed(format!(
+        "node {:?} ({}) has a window of {window} elements, with {around} around its input; \
+         at most {MAX_WINDOW_ELEMENTS} are allowed",
+        node_name(node),
+        node.op_type
+    )))
+}
+
+/// What a node is called: tools leave names empty, those of outputs never are.
+fn node_name(node: &NodeProto) -> String {
+    let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
+    name.cloned().unwrap_or_default()
 }
 
 fn malformed(why: impl Into<String>) -> LoadError {
     LoadError::Malformed { why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+
+    use super::check;
+
+    fn pool(name: &str, kernel: &[i64], pads: &[i64]) -> NodeProto {
+        let ints = |name: &str, ints: &[i64]| AttributeProto {
+            name: name.to_owned(),
+            ints: ints.to_vec(),
+            ..AttributeProto::default()
+        };
+        NodeProto {
+            op_type: "MaxPool".to_owned(),
+            input: vec!["x".to_owned()],
+            output: vec![name.to_owned()],
+            attribute: vec![ints("kernel_shape", kernel), ints("pads", pads)],
+            ..NodeProto::default()
+        }
+    }
+
+    fn refusal(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> String {
+        let input = vec![ValueInfoProto { name: "x".to_owned(), ..ValueInfoProto::default() }];
+        let graph = GraphProto { input, node, initializer, ..GraphProto::default() };
+        let checked = check(&ModelProto { graph: Some(graph), ..ModelProto::default() }, |_| true);
+        checked.map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn windows_and_what_is_around_them_are_bounded() {
+        assert_eq!(refusal(vec![pool("y", &[224, 224], &[3; 4])], vec![]), "");
+        // A causal convolution over a long signal.
+        assert_eq!(refusal(vec![pool("y", &[3], &[100_000, 0])], vec![]), "");
+        for (kernel, pads) in [(vec![1 << 19; 2], vec![1 << 19; 4]), (vec![3; 2], vec![1900; 4])] {
+            let why = refusal(vec![pool("y", &kernel, &pads)], vec![]);
+            assert!(why.contains("node \"y\" (MaxPool)") && why.contains("at most 1048576"), "{why}");
+        }
+        assert_ne!(refusal(vec![pool("y", &[i64::MIN, i64::MAX], &[i64::MIN, i64::MIN])], vec![]), "");
+    }
+
+    #[test]
+    fn a_name_is_made_once() {
+        let twice = vec![pool("y", &[1], &[]), pool("y", &[1], &[])];
+        assert!(refusal(twice, vec![]).contains("\"y\" is made twice"));
+        assert!(refusal(vec![pool("x", &[1], &[])], vec![]).contains("\"x\" is made twice"));
+    }
+
+    #[test]
+    fn a_constant_has_its_values_once() {
+        let constant = TensorProto {
+            name: "c".to_owned(),
+            data_type: 3,
+            dims: vec![1],
+            raw_data: vec![1],
+            int32_data: vec![2],
+            ..TensorProto::default()
+        };
+        assert!(refusal(vec![], vec![constant]).contains("raw and listed"));
+    }
 }

@@ -1,6 +1,5 @@
 //! From ONNX bytes to what runs: a program in int8 where the graph is quantized, else a plan of tract's.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use tract_onnx::pb::ModelProto;
@@ -9,7 +8,7 @@ use tract_onnx::prelude::Framework;
 use super::check;
 use super::guarded;
 use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
-use crate::error::{InferError, LoadError};
+use crate::error::{InferError, LoadError, chain};
 use crate::int8::kernel::Level;
 use crate::int8::lower::{CONTRIB_OPS, lower};
 use crate::int8::program::Program;
@@ -44,8 +43,8 @@ impl Engine {
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
         let knows = |op: &str| onnx.op_register.0.contains_key(op);
-        let why_not = match int8 {
-            Int8::Off => "the switch is off".to_owned(),
+        let report = match int8 {
+            Int8::Off => Report::of_tract("the switch is off"),
             Int8::On => {
                 check::check(&proto, |op| knows(op) || CONTRIB_OPS.contains(&op))?;
                 match program(&proto, feeds) {
@@ -53,13 +52,18 @@ impl Engine {
                         let report = std::mem::take(&mut program.report);
                         return Ok(Self { runs: Runs::Int8(Box::new(program)), report });
                     }
-                    Err(why) => why,
+                    Err(report) => report,
                 }
             }
         };
-        check::check(&proto, knows)?;
+        check::check(&proto, knows).map_err(|error| match error {
+            LoadError::UnknownOp { op, node, .. } => {
+                LoadError::OnlyInt8 { op, node, why: report.why_whole() }
+            }
+            error => error,
+        })?;
         let plan = Plan::build_owned(&onnx, proto, feeds)?;
-        Ok(Self { runs: Runs::Tract(plan), report: Report::of_tract(why_not) })
+        Ok(Self { runs: Runs::Tract(plan), report })
     }
 
     /// What became of the model's nodes.
@@ -105,26 +109,22 @@ impl Engine {
             Runs::Int8(program) => program,
         };
         let run = || {
-            if program.is_batched {
+            if batch == 1 || program.is_batched {
                 return program.run(feeds, batch);
             }
-            by_rows(feeds, batch, |feeds| program.run(feeds, 1))
+            by_rows(feeds, &program.batched, batch, |feeds| program.run(feeds, 1))
         };
         guarded(run).unwrap_or_else(|why| Err(InferError::Panic { why }))
     }
 }
 
-/// The model as a program that has run a row of zeros, or why it isn't one.
-fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, String> {
-    let zeros = |feed: &Feed| {
-        let count = crate::tensor::volume(&feed.shape);
-        (feed.shape.clone(), Cow::Owned(crate::tensor::Data::Fp32(vec![0.0; count])))
-    };
+/// The model as a program that has run a row of zeros, or the report that says why it isn't one.
+fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, Report> {
     let lowered = guarded(|| {
-        let program = lower(proto, feeds, Level::detect()).map_err(|reason| reason.to_string())?;
-        let zeros: Vec<Fed<'_>> = feeds.iter().map(zeros).collect();
-        program.run(&zeros, 1).map_err(|error| error.to_string())?;
+        let program = lower(proto, feeds, Level::detect())?;
+        let zeros: Vec<Fed<'_>> = feeds.iter().map(|feed| feed.zeros(1)).collect();
+        program.run(&zeros, 1).map_err(|error| Report::of_tract(chain(&error)))?;
         Ok(program)
     });
-    lowered.unwrap_or_else(|panic| Err(format!("the lowering panicked: {panic}")))
+    lowered.unwrap_or_else(|panic| Err(Report::of_tract(format!("the lowering panicked: {panic}"))))
 }

@@ -24,6 +24,20 @@ pub(crate) struct Feed {
     pub(crate) name: String,
     /// Shape for a batch of one.
     pub(crate) shape: Vec<usize>,
+    /// Its first dimension is the batch; else each request brings one for all its rows.
+    pub(crate) is_batched: bool,
+}
+
+impl Feed {
+    /// Zeros for so many rows.
+    pub(super) fn zeros(&self, rows: usize) -> Fed<'static> {
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut().filter(|_| self.is_batched) {
+            *first *= rows;
+        }
+        let count = volume(&shape);
+        (shape, Cow::Owned(Data::Fp32(vec![0.0; count])))
+    }
 }
 
 /// A graph that tract runs: immutable, shared by reference, one state per run.
@@ -31,6 +45,8 @@ pub(crate) struct Plan {
     runnable: Arc<TypedRunnableModel>,
     /// For each input of the graph: which feed it takes, and the element type it wants.
     inputs: Vec<(usize, DatumType)>,
+    /// For each feed whether it has a row for each one of the batch.
+    batched: Vec<bool>,
     outputs: Vec<String>,
     /// For each output its shape for one row, if it is f32.
     shapes: Vec<Option<Vec<usize>>>,
@@ -100,7 +116,8 @@ impl Plan {
         }
         let outputs = output_names(&graph);
         let runnable = graph.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
-        Ok(Self { runnable, inputs, outputs, shapes: Vec::new(), batching })
+        let batched = feeds.iter().map(|feed| feed.is_batched).collect();
+        Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching })
     }
 
     /// Names of the graph's outputs, in its order.
@@ -113,13 +130,13 @@ impl Plan {
         self.batching == Batching::Any
     }
 
-    /// Runs values in the order of the feeds; their first dimensions are the batch. Outputs come in the
+    /// Runs values in the order of the feeds; the first dimensions of batched ones are the batch. Outputs come in the
     /// graph's order.
     pub(crate) fn run(&self, feeds: &[Fed<'_>], batch: usize) -> Result<Vec<Value>, InferError> {
         if batch == 1 || self.is_batched() {
             return self.run_plan(feeds);
         }
-        by_rows(feeds, batch, |feeds| self.run_plan(feeds))
+        by_rows(feeds, &self.batched, batch, |feeds| self.run_plan(feeds))
     }
 
     fn run_plan(&self, feeds: &[Fed<'_>]) -> Result<Vec<Value>, InferError> {
@@ -139,15 +156,7 @@ impl Plan {
 
     /// Runs rows of zeros once: takes the first-use costs and proves that the plan works.
     fn can_run(&self, feeds: &[Feed], batch: usize) -> Result<Vec<Value>, InferError> {
-        let zeros = |feed: &Feed| {
-            let mut shape = feed.shape.clone();
-            if let Some(first) = shape.first_mut() {
-                *first *= batch;
-            }
-            let count = volume(&shape);
-            (shape, Cow::Owned(Data::Fp32(vec![0.0; count])))
-        };
-        self.run_plan(&feeds.iter().map(zeros).collect::<Vec<_>>())
+        self.run_plan(&feeds.iter().map(|feed| feed.zeros(batch)).collect::<Vec<_>>())
     }
 
     /// Whether it can run one row and several.
@@ -211,7 +220,7 @@ pub(super) fn planned_shape(
         match fixed {
             Some(fixed) if fixed != *size => return Err(differs()),
             Some(fixed) => shape.push(fixed.to_dim()),
-            None if place == 0 && *size == 1 => shape.push(batch.clone()),
+            None if place == 0 && *size == 1 && feed.is_batched => shape.push(batch.clone()),
             None => shape.push(size.to_dim()),
         }
     }
@@ -260,15 +269,20 @@ fn values<T: Datum + Copy>(tensor: &Tensor) -> TractResult<Vec<T>> {
     Ok(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
 }
 
-/// Runs each row of a batch alone.
+/// Runs each row of a batch alone, with all of what has no rows.
 pub(super) fn by_rows(
     feeds: &[Fed<'_>],
+    batched: &[bool],
     batch: usize,
     run: impl Fn(&[Fed<'_>]) -> Result<Vec<Value>, InferError>,
 ) -> Result<Vec<Value>, InferError> {
     let mut all: Vec<Vec<Value>> = Vec::with_capacity(batch);
     for row in 0..batch {
-        let feeds: Vec<Fed<'_>> = feeds.iter().map(|feed| row_of(feed, row, batch)).collect();
+        let feeds = feeds
+            .iter()
+            .zip(batched)
+            .map(|(feed, is_batched)| if *is_batched { row_of(feed, row, batch) } else { feed.clone() });
+        let feeds: Vec<Fed<'_>> = feeds.collect();
         all.push(run(&feeds)?);
     }
     Ok(join_rows(all))

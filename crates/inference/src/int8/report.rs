@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::kernel::Level;
 
+/// Most nodes that an error names with their reasons.
+const MAX_NAMED: usize = 3;
+
 /// How one node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runs {
@@ -36,7 +39,8 @@ pub struct NodeReport {
 /// What became of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// All nodes but constants, in the file's order; empty where tract runs the whole model.
+    /// All nodes but constants, in the file's order; of a model that tract runs as a whole those which alone would
+    /// have been left to it.
     pub nodes: Vec<NodeReport>,
     /// Bytes of the packed weights.
     pub weight_bytes: usize,
@@ -62,6 +66,16 @@ impl Report {
         self.nodes.iter().filter(|node| matches!(node.runs, Runs::Tract { .. }))
     }
 
+    /// In one line why tract runs the whole model, with the first few nodes that have a reason of their own.
+    pub(crate) fn why_whole(&self) -> String {
+        let node = |node: &NodeReport| match &node.runs {
+            Runs::Tract { why } => Some(format!("{} {:?}: {why}", node.op, node.name)),
+            Runs::Int8 | Runs::Float => None,
+        };
+        let nodes = self.nodes.iter().filter_map(node).take(MAX_NAMED);
+        self.why_not.iter().cloned().chain(nodes).collect::<Vec<_>>().join("; ")
+    }
+
     /// Multiply-accumulates of one row that int8 kernels do.
     pub fn macs(&self) -> usize {
         self.nodes.iter().map(|node| node.macs).sum()
@@ -71,11 +85,12 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(why) = &self.why_not {
-            return write!(f, "tract runs the whole model: {why}");
+            write!(f, "tract runs the whole model: {why}")?;
+        } else {
+            let int8 = self.nodes.iter().filter(|node| node.runs == Runs::Int8).count();
+            write!(f, "{int8} of {} nodes in int8, {} MACs", self.nodes.len(), self.macs())?;
+            write!(f, ", {} bytes of weights, {} of activations", self.weight_bytes, self.activation_bytes)?;
         }
-        let int8 = self.nodes.iter().filter(|node| node.runs == Runs::Int8).count();
-        write!(f, "{int8} of {} nodes in int8, {} MACs", self.nodes.len(), self.macs())?;
-        write!(f, ", {} bytes of weights, {} of activations", self.weight_bytes, self.activation_bytes)?;
         for node in self.fallbacks() {
             if let Runs::Tract { why } = &node.runs {
                 write!(f, "\n{} {:?} runs in f32: {why}", node.op, node.name)?;

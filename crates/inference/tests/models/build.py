@@ -16,6 +16,7 @@ class Graph:
     def __init__(self, seed, opset=17):
         self.opset, self.nodes, self.constants, self.count = opset, [], [], 0
         self.random = np.random.default_rng(seed)
+        self.more = None
 
     def name(self, stem):
         self.count += 1
@@ -30,6 +31,11 @@ class Graph:
         domain = CONTRIB if kind in CONTRIB_OPS else ""
         self.nodes.append(helper.make_node(kind, inputs, made, name=self.name("node"), domain=domain, **attributes))
         return made[0] if outputs == 1 else made
+
+    def second_input(self, *shape):
+        """An input that a request brings once, however many rows it has."""
+        self.more = shape
+        return "more"
 
     def params(self, scale, zero, kind=np.uint8):
         return [self.constant(np.float32(scale), "scale"), self.constant(kind(zero), "zero")]
@@ -79,8 +85,11 @@ class Graph:
         """[N, shape..] of f32 to the named tensor."""
         info = helper.make_tensor_value_info
         last = helper.make_node("Identity", [output], ["output"], name="last")
+        inputs = [info("input", TensorProto.FLOAT, ["N", *shape])]
+        if self.more:
+            inputs.append(info("more", TensorProto.FLOAT, self.more))
         graph = helper.make_graph(
-            [*self.nodes, last], "small", [info("input", TensorProto.FLOAT, ["N", *shape])],
+            [*self.nodes, last], "small", inputs,
             [info("output", TensorProto.FLOAT, None)], self.constants,
         )  # fmt: skip
         sets = [helper.make_opsetid("", self.opset), helper.make_opsetid(CONTRIB, 1)]

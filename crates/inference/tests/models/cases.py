@@ -289,3 +289,136 @@ def wide_inverted_residual(g):
     made = g.op("Conv", depthwise, group=192, pads=[1] * 4, strides=[2, 2])
     second, _ = qdq(g, g.op("Relu", [made]))
     return ((2, 40, 40), *qdq(g, g.op("Conv", [second, g.dequantized_weights(4, 192, 1, 1)]), scale=0.2), [])
+
+
+def layer(g):
+    """Rows through a quantized layer: 18 values each, in f32 again."""
+    made, _ = qdq(g, g.op("MatMul", [view(g), g.dequantized_weights(24, 18)]), scale=0.05)
+    return made
+
+
+@case(
+    unsqueezed={"kind": "Unsqueeze", "values": [6], "axes": [1]},
+    squeezed={"kind": "Squeeze", "values": [6, 1, 1], "axes": [2]},
+    unsqueezed_old={"kind": "Unsqueeze", "values": [6], "axes": [1], "opset": 11},
+)
+def constant_axes(g, kind, values, axes):
+    """Whole numbers whose axes are moved before tract adds one to each row."""
+    numbers = g.constant(np.arange(6).reshape(values))
+    if g.opset < 13:
+        moved = g.op(kind, [numbers], axes=axes)
+    else:
+        moved = g.op(kind, [numbers, g.constant(np.array(axes))])
+    column = g.op("Cast", [moved], to=TensorProto.FLOAT)
+    return (6, 24), g.op("Add", [layer(g), column]), 0.05, ["Cast", "Add", "Identity"]
+
+
+@case()
+def constant_index(g):
+    """A picked place that keeps its axis: the rank of the result hangs on it."""
+    places = g.op("Unsqueeze", [g.constant(np.array([4, 2, 1])), g.constant(np.array([1]))])
+    return ROWS, g.op("Gather", [layer(g), places], axis=2), 0.05, ["Gather", "Identity"]
+
+
+@case()
+def constant_parts(g):
+    """Weights in two parts of 8 bits: together they are still 8 bits."""
+    parts = [g.constant(g.integers(np.int8, 12 * 18)) for _ in range(2)]
+    whole = g.op("Concat", parts, axis=0)
+    weights = g.op("Reshape", [whole, g.constant(np.array([24, 18]))])
+    scale = g.params(0.004, 0, np.int8)
+    return (ROWS, *qdq(g, g.op("MatMul", [view(g), g.dequantize(weights, scale)]), scale=0.05), [])
+
+
+@case(picked={}, picked_s8={"acts": np.int8})
+def island_of_bytes(g, acts=np.uint8):
+    """An operator on 8-bit values that int8 doesn't know, behind a layer and before the end."""
+    value, params = entry(g, acts)
+    to = exit_params(g, acts)
+    made = g.op("QLinearConv", [value, *params, *g.weights(8, 8, 1, 1), *to])
+    picked = g.op("Gather", [made, g.constant(np.array([2, 0, 1, 7]))], axis=1)
+    return IMAGE, g.dequantize(picked, to), OUT[0], ["Gather"]
+
+
+@case(pad={"kind": "Pad"}, pad_s8={"kind": "Pad", "acts": np.int8}, split={"kind": "Split"})
+def island_of_bytes_between(g, kind, acts=np.uint8):
+    """The same between two layers of which only int8 knows one."""
+    value, params = entry(g, acts)
+    to = exit_params(g, acts)
+    made = g.op("QLinearConv", [value, *params, *g.weights(8, 8, 1, 1), *to])
+    if kind == "Pad":
+        border = g.constant(acts(OUT[1] if acts == np.uint8 else 5))
+        parts = [g.op("Pad", [made, g.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1])), border])] * 2
+    else:
+        parts = g.op("Split", [made, g.constant(np.array([4, 4]))], 2, axis=1)
+    total = g.op("QLinearAdd", [parts[0], *to, parts[1], *to, *to])
+    return IMAGE, g.dequantize(total, to), OUT[0], [kind]
+
+
+@case(direct={}, pooled={"pooled": True}, s8={"acts": np.int8})
+def island_of_another_scale(g, pooled=False, acts=np.uint8):
+    """8-bit values that are read by another scale and zero point than they were made by."""
+    value, params = entry(g, acts)
+    made = g.op("QLinearConv", [value, *params, *g.weights(8, 8, 1, 1), *exit_params(g, acts)])
+    if pooled:
+        made = g.op("MaxPool", [made], kernel_shape=[2, 2])
+    other = g.params(0.09, 77, acts)
+    return IMAGE, g.dequantize(made, other), 0.09, ["DequantizeLinear", "Identity"]
+
+
+@case()
+def two_readers(g):
+    """8-bit values that two readers take by different scales."""
+    value, params = entry(g)
+    to = exit_params(g)
+    made = g.op("QLinearConv", [value, *params, *g.weights(8, 8, 1, 1), *to])
+    total = g.op("Add", [g.dequantize(made, to), g.dequantize(made, g.params(0.09, 77))])
+    return IMAGE, total, OUT[0] + 0.09, ["DequantizeLinear", "Add", "Identity"]
+
+
+@case()
+def qdq_softplus(g):
+    """Values up to 250: e to the power of them is beyond f32."""
+    weights = g.dequantize(g.constant(g.integers(np.int8, 24, 18)), g.params(0.3, 0, np.int8))
+    wide = g.qdq(g.op("MatMul", [view(g), weights]), g.params(2.0, 128))
+    return ((24,), *qdq(g, g.op("Softplus", [wide]), scale=2.5), [])
+
+
+@case(plain={}, old={"opset": 11})
+def qlinear_softmax(g):
+    to, last = g.params(0.05, 128), g.params(1 / 256, 0)
+    value, params = entry(g)
+    scores = g.op("QLinearMatMul", [value, *params, *g.weights(24, 18), *to])
+    made = g.op("QLinearSoftmax", [scores, *to, *last], axis=-1, opset=g.opset)
+    return (24,), g.dequantize(made, last), 1 / 256, []
+
+
+@case()
+def qdq_matmul_raised(g):
+    """A bias with more axes than the product: the sum has as many."""
+    product = g.op("MatMul", [view(g), g.dequantized_weights(24, 18)])
+    raised = g.op("Add", [product, g.constant(g.floats(1, 1, 18), "b")])
+    sum_, scale = qdq(g, raised, scale=0.05)
+    return (24,), g.op("Squeeze", [sum_, g.constant(np.array([0]))]), scale, ["Add"]
+
+
+@case(product={}, plain={"is_quantized": False})
+def second_input(g, is_quantized=True):
+    """One row of a second input for all rows of the first."""
+    more = g.second_input(1, 24)
+    if is_quantized:
+        total = g.op("Add", [view(g), g.qdq(more, g.params(0.01, 128))])
+        return ((24,), *qdq(g, total), [])
+    return (24,), g.op("Mul", ["input", more]), CLOSE, None
+
+
+@case()
+def none_lowered(g):
+    """Quantized weights that meet f32 only."""
+    return (24,), g.op("MatMul", ["input", g.dequantized_weights(24, 18)]), CLOSE, None
+
+
+@case(softmax={"kind": "Softmax", "left": []}, erf={"kind": "Erf", "left": ["Erf"]})
+def rounded(g, kind, left):
+    """Nothing but rounding in 8 bits."""
+    return ((24,), *qdq(g, g.op(kind, [g.qdq("input", g.params(0.04, 128))]), scale=1 / 64), left)

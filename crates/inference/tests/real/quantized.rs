@@ -16,6 +16,9 @@ use crate::support::fp32;
 struct Case {
     input: Vec<usize>,
     output: Vec<usize>,
+    /// Of an input without rows beside the first.
+    #[serde(default)]
+    more: Vec<usize>,
     /// How far an answer may be from ONNX Runtime's.
     step: f32,
     /// Operators that tract runs.
@@ -41,15 +44,19 @@ fn cases() -> BTreeMap<String, Case> {
 
 impl Case {
     fn spec(&self) -> Spec {
-        let of = |name: &str, shape: &[usize]| TensorSpec {
+        let of = |name: &str, first: i64, shape: &[usize]| TensorSpec {
             name: name.into(),
             datatype: Datatype::Fp32,
-            shape: [-1]
+            shape: [first]
                 .into_iter()
                 .chain(shape[1..].iter().map(|size| i64::try_from(*size).unwrap()))
                 .collect(),
         };
-        let (inputs, outputs) = (vec![of("input", &self.input)], vec![of("output", &self.output)]);
+        let mut inputs = vec![of("input", -1, &self.input)];
+        if !self.more.is_empty() {
+            inputs.push(of("more", 1, &self.more));
+        }
+        let outputs = vec![of("output", -1, &self.output)];
         Spec { inputs, outputs, pre: vec![], post: vec![], labels: vec![] }
     }
 
@@ -57,20 +64,25 @@ impl Case {
         Model::load_with(&file(&format!("{name}.onnx")), self.spec(), int8)
     }
 
-    /// The rows that are fed and the answers to them.
-    fn values(&self, name: &str) -> (Vec<f32>, Vec<f32>) {
+    /// The rows that are fed, the second input, and the answers.
+    fn values(&self, name: &str) -> [Vec<f32>; 3] {
         let raw = file(&format!("{name}.f32"));
-        let mut values: Vec<f32> = raw.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        let answers = values.split_off(self.input.iter().product());
+        let mut rows: Vec<f32> = raw.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        let mut more = rows.split_off(self.input.iter().product());
+        let size = if self.more.is_empty() { 0 } else { self.more.iter().product() };
+        let answers = more.split_off(size);
         assert_eq!(answers.len(), self.output.iter().product::<usize>(), "{name}");
-        (values, answers)
+        [rows, more, answers]
     }
 
-    fn ask(&self, model: &Model, rows: &[f32]) -> Vec<f32> {
+    fn ask(&self, model: &Model, rows: &[f32], more: &[f32]) -> Vec<f32> {
         let mut shape = self.input.clone();
         shape[0] = rows.len() / shape[1..].iter().product::<usize>();
-        let input = Tensor::new("input", shape, Data::Fp32(rows.to_vec())).unwrap();
-        fp32(&model.infer([input]).unwrap()[0]).to_vec()
+        let mut inputs = vec![Tensor::new("input", shape, Data::Fp32(rows.to_vec())).unwrap()];
+        if !more.is_empty() {
+            inputs.push(Tensor::new("more", self.more.clone(), Data::Fp32(more.to_vec())).unwrap());
+        }
+        fp32(&model.infer(inputs).unwrap()[0]).to_vec()
     }
 }
 
@@ -83,10 +95,10 @@ fn furthest(got: &[f32], want: &[f32]) -> f32 {
 fn answers_are_within_one_step_of_onnx_runtimes() {
     let mut wrong = Vec::new();
     for (name, case) in cases() {
-        let (rows, want) = case.values(&name);
+        let [rows, more, want] = case.values(&name);
         match case.load(&name, Int8::On) {
             Ok(model) => {
-                let off = furthest(&case.ask(&model, &rows), &want);
+                let off = furthest(&case.ask(&model, &rows, &more), &want);
                 if off > case.step * 1.001 {
                     wrong.push(format!("{name}: {off} off, {} allowed\n{}", case.step, model.report()));
                 }
@@ -120,11 +132,11 @@ fn only_what_is_not_understood_is_left_to_tract() {
 #[test]
 fn a_row_gets_the_same_answer_alone_and_in_a_batch() {
     for (name, case) in cases() {
-        let (rows, _) = case.values(&name);
+        let [rows, more, _] = case.values(&name);
         let model = case.load(&name, Int8::On).unwrap();
-        let together = case.ask(&model, &rows);
+        let together = case.ask(&model, &rows, &more);
         let alone: Vec<f32> =
-            rows.chunks(rows.len() / case.input[0]).flat_map(|row| case.ask(&model, row)).collect();
+            rows.chunks(rows.len() / case.input[0]).flat_map(|row| case.ask(&model, row, &more)).collect();
         // What tract runs in f32 adds in another order for a batch.
         let most =
             if matches!(case.tract, Left::Nodes(ref nodes) if nodes.is_empty()) { 0.0 } else { case.step };
@@ -150,6 +162,36 @@ fn an_island_stands_in_the_report_with_its_reason() {
         let Runs::Tract { why } = &node.runs else { panic!("{node:?}") };
         assert!(!why.is_empty() && report.to_string().contains(&node.name), "{report}");
     }
+}
+
+#[test]
+fn nodes_of_one_name_are_left_to_tract_like_others() {
+    // ONNX asks for no names of their own; tract's debug builds do.
+    let case = &cases()["island"];
+    let mut twins = file("island.onnx");
+    let place = twins.windows(7).position(|name| name == b"node_25").unwrap();
+    twins[place..place + 7].copy_from_slice(b"node_23");
+    let model = Model::load_with(&twins, case.spec(), Int8::On).unwrap();
+    assert_eq!(model.report().fallbacks().count(), 2, "{}", model.report());
+    assert!(model.report().is_int8());
+}
+
+#[test]
+fn a_quantized_model_of_which_nothing_is_lowered_says_so_for_each_node() {
+    let case = &cases()["none_lowered"];
+    let model = case.load("none_lowered", Int8::On).unwrap();
+    let report = model.report();
+    assert!(report.to_string().contains("none of its nodes could be lowered"), "{report}");
+    let left: Vec<&str> = report.fallbacks().map(|node| node.op.as_str()).collect();
+    assert_eq!(left, ["MatMul", "Identity"]);
+    assert!(report.to_string().contains("\"input\" isn't quantized"), "{report}");
+}
+
+#[test]
+fn an_operator_that_only_int8_has_is_refused_with_what_keeps_it_from_int8() {
+    let error = cases()["qlinear_pair_add"].load("qlinear_pair_add", Int8::Off).unwrap_err();
+    assert!(matches!(&error, LoadError::OnlyInt8 { op, .. } if op == "QLinearAdd"), "{error}");
+    assert!(error.to_string().contains("the switch is off"), "{error}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::Reason;
 use super::graph::Graph;
 use super::walk::{Kind, Lowering};
 use crate::engine::Feed;
+use crate::error;
 use crate::int8::kernel::{AddSpec, Chain, Conv, Level};
 use crate::int8::program::{ActId, FloatId, Pool, Program, Step, Values};
 use crate::int8::report::{NodeReport, Report, Runs};
@@ -20,24 +21,34 @@ const CHAIN_BYTES: usize = 256 << 10;
 /// Most bytes of one activation with its border, for one row.
 const MAX_ACT_BYTES: usize = 256 << 20;
 
-/// Lowers a file that was checked. `feeds` are the inputs in the manifest's order.
-pub(crate) fn lower(model: &ModelProto, feeds: &[Feed], level: Level) -> Result<Program, Reason> {
+/// Lowers a file that was checked, or says why not. `feeds` are the inputs in the manifest's order.
+pub(crate) fn lower(model: &ModelProto, feeds: &[Feed], level: Level) -> Result<Program, Report> {
+    let failed =
+        |nodes: Vec<NodeReport>| move |why: Reason| Report { nodes, ..Report::of_tract(error::chain(&why)) };
+    let mut walk = begin(model, feeds, level).map_err(failed(Vec::new()))?;
+    let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
+    let outputs = all(&mut walk, opset.map_or(1, |set| set.version));
+    let nodes: Vec<NodeReport> = walk.node_reports().collect();
+    let left = nodes.iter().filter(|node| matches!(node.runs, Runs::Tract { .. })).cloned().collect();
+    outputs.and_then(|outputs| finish(walk, feeds, outputs, nodes)).map_err(failed(left))
+}
+
+fn begin<'a>(model: &'a ModelProto, feeds: &[Feed], level: Level) -> Result<Lowering<'a>, Reason> {
     let graph = Graph::new(model).ok_or(Reason::NothingToDo)?;
     if !graph.proto.node.iter().any(is_quantized) {
         return Err(Reason::NothingToDo);
     }
-    if graph
-        .proto
-        .node
-        .iter()
-        .any(|node| node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty()))
-    {
+    let mut attributes = graph.proto.node.iter().flat_map(|node| &node.attribute);
+    if attributes.any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty()) {
         return Err(Reason::Model("it has subgraphs"));
     }
-    let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
-    let opset = opset.map_or(1, |set| set.version);
     let mut walk = Lowering::new(graph, level);
     bind_inputs(&mut walk, feeds)?;
+    Ok(walk)
+}
+
+/// Walks all nodes; the graph's outputs in f32.
+fn all(walk: &mut Lowering<'_>, opset: i64) -> Result<Vec<(FloatId, Vec<usize>)>, Reason> {
     walk.walk(opset)?;
     let mut outputs = Vec::new();
     for output in &walk.graph.proto.output {
@@ -46,7 +57,7 @@ pub(crate) fn lower(model: &ModelProto, feeds: &[Feed], level: Level) -> Result<
     if walk.values.len() > MAX_VALUES {
         return Err(Reason::TooMany { got: walk.values.len(), max: MAX_VALUES });
     }
-    finish(walk, feeds, outputs)
+    Ok(outputs)
 }
 
 fn is_quantized(node: &NodeProto) -> bool {
@@ -78,6 +89,8 @@ fn bind_inputs<'a>(walk: &mut Lowering<'a>, feeds: &[Feed]) -> Result<(), Reason
         if !info.is_some_and(|info| admits(info, &feed.shape)) {
             return Err(Reason::Model("an input isn't f32 or has another shape than the manifest's"));
         }
+        // Steps take as many rows of everything: what has none comes again with each row.
+        walk.is_batched &= feed.is_batched;
         let id = walk.values.add_float(volume(&feed.shape), Some(place));
         walk.bind(name, feed.shape.clone(), Kind::Float(id));
     }
@@ -102,32 +115,27 @@ fn finish(
     walk: Lowering<'_>,
     feeds: &[Feed],
     outputs: Vec<(FloatId, Vec<usize>)>,
+    nodes: Vec<NodeReport>,
 ) -> Result<Program, Reason> {
-    let Lowering { graph, mut values, steps, runs, work, is_batched, .. } = walk;
+    let Lowering { graph, mut values, steps, is_batched, .. } = walk;
     let steps = fuse_additions(needed(steps, &outputs), &values);
     widen(&steps, &mut values)?;
     pack_pixels(&steps, &mut values);
     let steps = chain(steps, &values);
-    let nodes = graph.nodes.iter().zip(runs).zip(work).map(|((node, runs), (macs, level))| NodeReport {
-        name: if node.0.name.is_empty() { node.output() } else { &node.0.name }.to_owned(),
-        op: node.0.op_type.clone(),
-        runs: runs.unwrap_or(Runs::Float),
-        macs,
-        level,
-    });
+    if !steps.iter().any(Step::has_bytes) {
+        return Err(Reason::NoneLowered);
+    }
     let report = Report {
-        nodes: nodes.collect(),
+        nodes,
         weight_bytes: steps.iter().flat_map(Step::convs).map(Conv::weight_bytes).sum(),
         ..Report::default()
     };
-    if !steps.iter().any(Step::is_int8) {
-        return Err(Reason::NothingToDo);
-    }
     let names = graph.proto.output.iter().map(|output| output.name.clone()).collect();
     let mut program = Program {
         values,
         steps,
         feeds: feeds.iter().map(|feed| volume(&feed.shape)).collect(),
+        batched: feeds.iter().map(|feed| feed.is_batched).collect(),
         outputs,
         names,
         is_batched,

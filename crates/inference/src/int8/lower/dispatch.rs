@@ -62,6 +62,7 @@ impl<'a> Lowering<'a> {
             "Sigmoid" | "Tanh" | "HardSwish" | "HardSigmoid" | "LeakyRelu" | "Elu" | "Abs" | "Neg"
             | "Exp" | "Softplus" | "Softsign" => self.unary(node),
             "Softmax" => self.softmax(node, opset),
+            "QLinearSoftmax" => self.qlinear_softmax(node),
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity" | "Dropout" => self.reshape(node),
             "Transpose" => self.transpose(node),
             "Slice" => self.slice(node),

@@ -2,6 +2,7 @@
 
 use super::Reason;
 use super::graph::Node;
+use super::shapes::axis_of;
 use super::sink::{End, Sink, limits};
 use super::tensor;
 use super::walk::{Form, Kind, Lowering, Params, Quant};
@@ -155,8 +156,8 @@ impl<'a> Lowering<'a> {
             return Err(Reason::Form("the result isn't quantized again"));
         };
         let Some(first) = quants.first() else { return Err(Reason::Operator) };
-        let rank = i64::try_from(first.shape.len()).unwrap_or(0);
-        let axis = usize::try_from(node.int("axis").unwrap_or(1).rem_euclid(rank.max(1))).unwrap_or(0);
+        let axis = axis_of(node.int("axis").unwrap_or(1), first.shape.len());
+        let axis = axis.ok_or_else(|| Reason::Shape { shape: first.shape.clone() })?;
         let form = match first.shape.len() {
             2 => Form::Last,
             _ if axis == 1 => Form::First,

@@ -1,5 +1,7 @@
 //! Small constants that the graph works out itself: shapes, and constants reshaped or cast.
 
+use tract_onnx::pb::tensor_proto::DataType;
+
 use super::Reason;
 use super::graph::Node;
 use super::tensor;
@@ -10,30 +12,35 @@ use crate::tensor::volume;
 /// Most elements of what is worked out here.
 const MAX_FOLDED: usize = 4096;
 
+/// Whole numbers that are known while the graph is read.
+struct Known {
+    kind: DataType,
+    shape: Vec<usize>,
+    values: Vec<i64>,
+}
+
 impl<'a> Lowering<'a> {
     /// Works a node out if all that it reads is known; whether it did.
     pub(super) fn fold(&mut self, node: Node<'a>) -> bool {
-        let value = match node.op() {
+        let known = match node.op() {
             "Shape" => self.shape_values(node),
             "Gather" => self.gathered(node),
             "Concat" => self.joined(node),
-            "Unsqueeze" | "Squeeze" => self.integers(node, 0).map(|values| {
-                let is_scalar = node.op() == "Squeeze" && values.len() == 1;
-                (if is_scalar { Vec::new() } else { vec![values.len()] }, values)
-            }),
+            "Unsqueeze" | "Squeeze" => self.moved_axes(node),
             "Slice" => self.sliced(node),
             "Cast" if node.int("to") == Some(7) => {
-                self.integers(node, 0).map(|values| (self.constant_shape(node, 0), values))
+                self.known(node, 0).map(|known| Known { kind: DataType::Int64, ..known })
             }
             "Reshape" | "Identity" => return self.fold_floats(node),
             _ => None,
         };
-        let Some((shape, values)) = value.filter(|(_, values)| values.len() <= MAX_FOLDED) else {
-            return false;
-        };
-        let dims: Option<Vec<i64>> = shape.iter().map(|size| i64::try_from(*size).ok()).collect();
-        let Some(dims) = dims else { return false };
-        self.graph.fold(node.output(), tensor::of_ints(node.output(), dims, values));
+        let fits =
+            |known: &Known| known.values.len() <= MAX_FOLDED && volume(&known.shape) == known.values.len();
+        let folded = known
+            .filter(fits)
+            .and_then(|known| tensor::of_ints(node.output(), known.kind, &known.shape, known.values));
+        let Some(folded) = folded else { return false };
+        self.graph.fold(node.output(), folded);
         true
     }
 
@@ -47,57 +54,66 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn shape_values(&mut self, node: Node<'a>) -> Option<(Vec<usize>, Vec<i64>)> {
+    fn shape_values(&mut self, node: Node<'a>) -> Option<Known> {
         let name = node.input(0)?;
         let is_plain = node.int("start").is_none() && node.int("end").is_none();
         let shape = self.bound.get(name).filter(|_| is_plain)?.shape.clone();
         let values: Option<Vec<i64>> = shape.iter().map(|size| i64::try_from(*size).ok()).collect();
-        Some((vec![shape.len()], values?))
+        Some(Known { kind: DataType::Int64, shape: vec![shape.len()], values: values? })
     }
 
-    fn integers(&self, node: Node<'a>, slot: usize) -> Option<Vec<i64>> {
-        self.graph.constant(node.input(slot)?).and_then(tensor::ints)
+    fn known(&self, node: Node<'a>, slot: usize) -> Option<Known> {
+        let constant = self.graph.constant(node.input(slot)?)?;
+        let shape = tensor::shape(constant).filter(|shape| volume(shape) <= MAX_FOLDED)?;
+        Some(Known { kind: tensor::data_type(constant)?, shape, values: tensor::ints(constant)? })
     }
 
-    fn constant_shape(&self, node: Node<'a>, slot: usize) -> Vec<usize> {
-        let constant = node.input(slot).and_then(|name| self.graph.constant(name));
-        constant.and_then(tensor::shape).unwrap_or_default()
+    /// Unsqueeze and Squeeze.
+    fn moved_axes(&self, node: Node<'a>) -> Option<Known> {
+        let known = self.known(node, 0)?;
+        let shape = self.new_shape(node, &known.shape).ok()?;
+        Some(Known { shape, ..known })
     }
 
-    fn gathered(&self, node: Node<'a>) -> Option<(Vec<usize>, Vec<i64>)> {
-        let (values, indices) = (self.integers(node, 0)?, self.integers(node, 1)?);
-        if self.constant_shape(node, 0).len() != 1 || node.int("axis").unwrap_or(0) != 0 {
+    fn gathered(&self, node: Node<'a>) -> Option<Known> {
+        let (from, indices) = (self.known(node, 0)?, self.known(node, 1)?);
+        if from.shape.len() != 1 || node.int("axis").unwrap_or(0) != 0 {
             return None;
         }
-        let size = i64::try_from(values.len()).ok()?;
+        let size = i64::try_from(from.values.len()).ok()?;
         let pick = |index: &i64| {
             let index = if *index < 0 { index + size } else { *index };
-            usize::try_from(index).ok().and_then(|index| values.get(index)).copied()
+            usize::try_from(index).ok().and_then(|index| from.values.get(index)).copied()
         };
-        Some((self.constant_shape(node, 1), indices.iter().map(pick).collect::<Option<_>>()?))
+        let values = indices.values.iter().map(pick).collect::<Option<_>>()?;
+        Some(Known { kind: from.kind, shape: indices.shape, values })
     }
 
-    fn joined(&self, node: Node<'a>) -> Option<(Vec<usize>, Vec<i64>)> {
-        let parts: Option<Vec<_>> = (0..node.0.input.len()).map(|slot| self.integers(node, slot)).collect();
-        let is_flat = (0..node.0.input.len()).all(|slot| self.constant_shape(node, slot).len() == 1);
-        let values: Vec<i64> = parts.filter(|_| is_flat)?.concat();
-        Some((vec![values.len()], values))
+    fn joined(&self, node: Node<'a>) -> Option<Known> {
+        let parts: Option<Vec<Known>> = (0..node.0.input.len()).map(|slot| self.known(node, slot)).collect();
+        let parts = parts?;
+        let kind = parts.first()?.kind;
+        if parts.iter().any(|part| part.shape.len() != 1 || part.kind != kind) {
+            return None;
+        }
+        let values: Vec<i64> = parts.into_iter().flat_map(|part| part.values).collect();
+        Some(Known { kind, shape: vec![values.len()], values })
     }
 
-    fn sliced(&self, node: Node<'a>) -> Option<(Vec<usize>, Vec<i64>)> {
-        let values = self.integers(node, 0)?;
-        let one = |slot: usize| match self.integers(node, slot)?[..] {
+    fn sliced(&self, node: Node<'a>) -> Option<Known> {
+        let from = self.known(node, 0)?;
+        let one = |slot: usize| match self.known(node, slot)?.values[..] {
             [value] => Some(value),
             _ => None,
         };
-        let size = i64::try_from(values.len()).ok()?;
+        let size = i64::try_from(from.values.len()).ok()?;
         let inside = |value: i64| if value < 0 { value.saturating_add(size) } else { value }.clamp(0, size);
         let (start, end) = (inside(one(1)?), inside(one(2)?));
         let step = if node.input(4).is_some() { one(4)? } else { 1 };
-        let is_plain = step == 1 && self.constant_shape(node, 0).len() == 1;
+        let is_plain = step == 1 && from.shape.len() == 1;
         let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
-        let values = values.get(range).filter(|_| is_plain)?.to_vec();
-        Some((vec![values.len()], values))
+        let values = from.values.get(range).filter(|_| is_plain)?.to_vec();
+        Some(Known { kind: from.kind, shape: vec![values.len()], values })
     }
 
     /// A reshaped f32 constant, such as the bias that is added to a convolution.

@@ -1,4 +1,5 @@
-//! Nodes that stay tract's: gathered as they come, handed over as a small model of their own.
+//! Nodes that stay tract's: gathered as they come, handed over as a small model of their own. Only f32 crosses its
+//! border: 8-bit tensors are dequantized on one side and quantized again on the other, which gives the same bytes.
 
 use std::collections::HashSet;
 
@@ -6,8 +7,10 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
 
 use super::Reason;
-use super::walk::{Kind, Lowering};
+use super::tensor;
+use super::walk::{Kind, Lowering, Params};
 use crate::engine::{Feed, Plan};
+use crate::error::chain;
 use crate::int8::program::Step;
 use crate::int8::report::Runs;
 use crate::tensor::volume;
@@ -20,6 +23,57 @@ struct Draft<'a> {
     /// Names that come from outside, and what they are called inside.
     inputs: Vec<(&'a str, String)>,
     known: HashSet<&'a str>,
+}
+
+impl<'a> Draft<'a> {
+    /// An 8-bit tensor comes in as f32. Only the scale and zero point that made it f32 make the same bytes of it
+    /// again: its readers may name others.
+    fn quantize(&mut self, name: &'a str, params: Params) {
+        let inside = format!("{name}/again/dequantized");
+        let [scale, zero] = self.params(&format!("{name}/again"), params);
+        self.node("QuantizeLinear", vec![inside.clone(), scale, zero], name.to_owned());
+        self.inputs.push((name, inside));
+    }
+
+    /// An 8-bit tensor goes out as f32: the name that it has then.
+    fn dequantize(&mut self, name: &str, params: Params) -> String {
+        let outside = format!("{name}/given/dequantized");
+        let [scale, zero] = self.params(&format!("{name}/given"), params);
+        self.node("DequantizeLinear", vec![name.to_owned(), scale, zero], outside.clone());
+        outside
+    }
+
+    fn params(&mut self, stem: &str, params: Params) -> [String; 2] {
+        let [scale, zero] = ["scale", "zero_point"].map(|what| format!("{stem}/{what}"));
+        self.constants.push(tensor::of_float(&scale, params.scale));
+        self.constants.push(tensor::of_byte(&zero, params.zero_point, params.is_signed));
+        [scale, zero]
+    }
+
+    fn node(&mut self, op: &str, input: Vec<String>, output: String) {
+        self.nodes.push(NodeProto {
+            op_type: op.to_owned(),
+            input,
+            output: vec![output],
+            ..NodeProto::default()
+        });
+    }
+
+    /// Tract wants a name of its own for each input, constant and node, which ONNX doesn't: debug builds of it
+    /// refuse the graph else, release builds don't look. Nodes get those of their outputs, which nothing shares.
+    fn name_nodes(&mut self) -> Result<(), Reason> {
+        for node in &mut self.nodes {
+            node.name = node.output.iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
+        }
+        let mut taken = HashSet::new();
+        let inputs = self.inputs.iter().map(|(_, inside)| inside);
+        let constants = self.constants.iter().map(|constant| &constant.name);
+        let mut names = inputs.chain(constants).chain(self.nodes.iter().map(|node| &node.name));
+        match names.find(|name| !taken.insert(*name)) {
+            Some(name) => Err(Reason::Twice { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl<'a> Lowering<'a> {
@@ -37,7 +91,7 @@ impl<'a> Lowering<'a> {
         }
         self.pending.push(index);
         self.made.extend(node.0.output.iter().map(String::as_str).filter(|name| !name.is_empty()));
-        self.runs[index] = Some(Runs::Tract { why: why.to_string() });
+        self.runs[index] = Some(Runs::Tract { why: chain(why) });
         Ok(())
     }
 
@@ -48,18 +102,26 @@ impl<'a> Lowering<'a> {
         if pending.is_empty() {
             return Ok(());
         }
-        let draft = self.draft(&pending);
+        let mut draft = self.draft(&pending);
         let outputs = self.outputs_of(&pending, &made);
+        let params: Vec<Option<Params>> =
+            outputs.iter().map(|name| self.params_of_readers(name, &pending)).collect();
+        let ends = outputs.iter().zip(&params).map(|(name, params)| match params {
+            Some(params) => draft.dequantize(name, *params),
+            None => (*name).to_owned(),
+        });
+        let ends: Vec<String> = ends.collect();
+        draft.name_nodes()?;
         let mut from = Vec::new();
         let mut feeds = Vec::new();
         for (name, inside) in &draft.inputs {
             let (id, shape) = self.island_input(name)?;
-            feeds.push(Feed { name: inside.clone(), shape: shape.clone() });
+            feeds.push(Feed { name: inside.clone(), shape: shape.clone(), is_batched: true });
             from.push((id, shape));
         }
         let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();
         let failed = |source| Reason::Island { nodes: pending.len(), first, source: Box::new(source) };
-        let plan = Plan::build(&model(self.graph.model, draft, &outputs), &feeds).map_err(failed)?;
+        let plan = Plan::build(&model(self.graph.model, draft, &ends), &feeds).map_err(failed)?;
         let mut to = Vec::new();
         for (name, shape) in outputs.iter().zip(plan.output_shapes()) {
             let Some(shape) = shape else { return Err(Reason::Border { name: (*name).to_owned() }) };
@@ -68,6 +130,37 @@ impl<'a> Lowering<'a> {
             to.push(id);
         }
         self.steps.push(Step::Island { plan: Box::new(plan), from, to });
+        for (name, params) in outputs.into_iter().zip(params) {
+            params.map_or(Ok(()), |params| self.quantize_end(name, params))?;
+        }
+        Ok(())
+    }
+
+    /// Scale and zero point of an 8-bit tensor that an island makes: those by which all others read it.
+    pub(super) fn params_of_readers(&self, name: &str, pending: &[usize]) -> Option<Params> {
+        let mut all = None;
+        for index in self.graph.consumers(name).iter().filter(|index| !pending.contains(index)) {
+            let node = self.graph.nodes[*index];
+            if !(matches!(node.op(), "DequantizeLinear" | "QGemm") || node.op().starts_with("QLinear")) {
+                return None;
+            }
+            // Each of them names an operand's scale and zero point right behind it.
+            let slot = node.0.input.iter().position(|input| input == name)?;
+            let params = self.params(node.input(slot + 1)?, Some(node.input(slot + 2)?), node).ok()?;
+            if *all.get_or_insert(params) != params {
+                return None;
+            }
+        }
+        all
+    }
+
+    /// Quantizes what an island gave out dequantized: the bytes that it made.
+    fn quantize_end(&mut self, name: &'a str, params: Params) -> Result<(), Reason> {
+        let (from, shape) = self.float(name)?;
+        let form = self.form_for(name, &shape);
+        let to = self.act(&shape, form, params)?;
+        self.steps.push(Step::Quantize { from, to });
+        self.bind(name, shape, Kind::Bytes(to, form));
         Ok(())
     }
 
@@ -115,38 +208,14 @@ impl<'a> Lowering<'a> {
             draft.nodes.push(maker.0.clone());
             return;
         }
-        let is_bytes = matches!(self.bound.get(name), Some(bound) if matches!(bound.kind, Kind::Bytes(..)));
-        let Some(maker) = maker.filter(|_| is_bytes) else {
-            draft.inputs.push((name, name.to_owned()));
-            return;
-        };
-        let inside = format!("{name}/dequantized");
-        let (scale, zero) = self.scale_names(name, maker);
-        for input in [scale, zero].into_iter().flatten() {
-            self.take_in(draft, input);
+        match self.bound.get(name).map(|bound| bound.kind) {
+            Some(Kind::Bytes(act, _)) => {
+                let info = self.values.act(act);
+                let zero_point = info.layout.zero_point;
+                draft.quantize(name, Params { scale: info.scale, zero_point, is_signed: info.is_signed });
+            }
+            _ => draft.inputs.push((name, name.to_owned())),
         }
-        draft.nodes.push(NodeProto {
-            op_type: "QuantizeLinear".to_owned(),
-            name: inside.clone(),
-            input: [Some(inside.as_str()), scale, zero]
-                .into_iter()
-                .flatten()
-                .map(ToOwned::to_owned)
-                .collect(),
-            output: vec![name.to_owned()],
-            ..NodeProto::default()
-        });
-        draft.inputs.push((name, inside));
-    }
-
-    /// The names of the scale and zero point of an 8-bit tensor.
-    fn scale_names(&self, name: &str, maker: super::graph::Node<'a>) -> (Option<&'a str>, Option<&'a str>) {
-        if maker.op() == "QuantizeLinear" {
-            return (maker.input(1), maker.input(2));
-        }
-        let mut readers = self.graph.consumers(name).iter().map(|index| self.graph.nodes[*index]);
-        let reader = readers.find(|reader| reader.op() == "DequantizeLinear");
-        reader.map_or((None, None), |reader| (reader.input(1), reader.input(2)))
     }
 
     /// What is read outside of an island.
@@ -161,7 +230,7 @@ impl<'a> Lowering<'a> {
     }
 }
 
-fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[&str]) -> ModelProto {
+fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[String]) -> ModelProto {
     let graph = GraphProto {
         name: "island".to_owned(),
         node: draft.nodes,

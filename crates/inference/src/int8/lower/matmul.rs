@@ -3,6 +3,7 @@
 use super::Reason;
 use super::graph::Node;
 use super::linear::{Bias, Linear, narrow};
+use super::shapes::axis_of;
 use super::tensor::{self, Bytes};
 use super::walk::{Form, Lowering};
 use crate::int8::kernel::ConvSpec;
@@ -17,7 +18,7 @@ impl<'a> Lowering<'a> {
         let mut output = node.output();
         let mut added = None;
         let weights_name = Self::input(node, 1)?;
-        if !is_gemm && let Some((bias, next)) = self.bias_after(output, weights_name) {
+        if !is_gemm && let Some((bias, next)) = self.bias_after(output, weights_name, quant.shape.len()) {
             output = self.graph.nodes[next].output();
             extra.push(next);
             added = Some(bias);
@@ -30,8 +31,7 @@ impl<'a> Lowering<'a> {
             let (spec, bytes) = matrix(node, weights.tensor, is_turned, &quant.shape)?;
             let alpha = node.float("alpha").unwrap_or(1.0);
             let scales: Vec<f32> = weights.scales.iter().map(|scale| scale * alpha).collect();
-            let along = weights.axis.rem_euclid(2);
-            if scales.len() != 1 && along != i64::from(!is_turned) {
+            if scales.len() != 1 && axis_of(weights.axis, 2) != Some(usize::from(!is_turned)) {
                 return Err(Reason::Form("the weights are quantized along another axis than the outputs"));
             }
             let bias = match (added, node.input(2)) {
@@ -96,15 +96,16 @@ impl<'a> Lowering<'a> {
         Ok(Bias::Real(values))
     }
 
-    /// The addition of a constant to each row of a product.
-    fn bias_after(&self, name: &'a str, weights: &str) -> Option<(Vec<f32>, usize)> {
+    /// The addition of a constant to each row of a product of that rank.
+    fn bias_after(&self, name: &'a str, weights: &str, rank: usize) -> Option<(Vec<f32>, usize)> {
         let next = self.graph.only_consumer(name)?;
         let node = self.graph.nodes[next];
         let other = node.0.input.iter().find(|input| *input != name)?;
         let outputs = *self.weights_shape(weights).ok()?.get(1)?;
         let values = (node.op() == "Add").then(|| self.float_constant(other))??;
         let shape = self.weights_shape(other).ok()?;
-        let is_row = shape.last() == Some(&outputs) && volume(&shape) == outputs;
+        // With more axes than the product it would give the sum more axes, too.
+        let is_row = shape.last() == Some(&outputs) && volume(&shape) == outputs && shape.len() <= rank;
         is_row.then_some((values, next))
     }
 }

@@ -28,7 +28,7 @@ use super::kernel::PackError;
 use crate::error::LoadError;
 
 /// Operators of com.microsoft that only the lowering knows.
-pub(crate) const CONTRIB_OPS: [&str; 12] = [
+pub(crate) const CONTRIB_OPS: [&str; 11] = [
     "QLinearAdd",
     "QLinearMul",
     "QLinearConcat",
@@ -40,7 +40,6 @@ pub(crate) const CONTRIB_OPS: [&str; 12] = [
     "QGemm",
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
-    "QLinearReduceMean",
 ];
 
 /// Why a node isn't lowered, in words for the report.
@@ -71,7 +70,7 @@ pub(crate) enum Reason {
         shape: Vec<usize>,
     },
     /// The weights can't be packed.
-    #[error("weights can't be packed: {0}")]
+    #[error("weights can't be packed")]
     Pack(#[from] PackError),
     /// Tract can't take the nodes that are left to it.
     #[error("tract can't run an island of {nodes} nodes from {first:?} on")]
@@ -90,6 +89,12 @@ pub(crate) enum Reason {
         /// The value.
         name: String,
     },
+    /// Two things of an island have one name.
+    #[error("{name:?} is the name of two things in what is left to tract")]
+    Twice {
+        /// The name.
+        name: String,
+    },
     /// More values than can be planned.
     #[error("{got} values, at most {max} can be planned")]
     TooMany {
@@ -104,6 +109,9 @@ pub(crate) enum Reason {
     /// Nothing in the graph is quantized.
     #[error("nothing in it is quantized")]
     NothingToDo,
+    /// It is quantized, but no step has to do with 8-bit values.
+    #[error("none of its nodes could be lowered")]
+    NoneLowered,
 }
 
 impl Reason {
@@ -112,9 +120,11 @@ impl Reason {
         match self {
             Self::Island { .. }
             | Self::Border { .. }
+            | Self::Twice { .. }
             | Self::TooMany { .. }
             | Self::Model(_)
-            | Self::NothingToDo => true,
+            | Self::NothingToDo
+            | Self::NoneLowered => true,
             Self::Operator
             | Self::Form(_)
             | Self::NotQuantized { .. }
@@ -122,5 +132,21 @@ impl Reason {
             | Self::Shape { .. }
             | Self::Pack(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+    use crate::error::{InferError, LoadError, chain};
+
+    #[test]
+    fn a_failed_island_is_reported_with_the_words_of_the_runtime() {
+        let source = LoadError::WarmUp(InferError::Runtime { why: "no kernel for it".into() });
+        let reason = Reason::Island { nodes: 2, first: "a".into(), source: Box::new(source) };
+        let words = chain(&reason);
+        let order = ["island of 2 nodes from \"a\"", "warm-up", "no kernel for it"];
+        let places: Vec<Option<usize>> = order.iter().map(|part| words.find(part)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{words}");
     }
 }

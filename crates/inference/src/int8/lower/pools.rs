@@ -94,6 +94,12 @@ pub(super) fn conv_spec(
 ) -> Result<(ConvSpec, Vec<usize>), Reason> {
     let wrong = || Reason::Shape { shape: weights.to_vec() };
     let [out_channels, group_in, kernel @ ..] = weights else { return Err(wrong()) };
+    let said = node.ints("kernel_shape").filter(|said| !said.is_empty());
+    if said.is_some_and(|said| {
+        !said.iter().map(|size| usize::try_from(*size).ok()).eq(kernel.iter().copied().map(Some))
+    }) {
+        return Err(Reason::Form("its kernel_shape isn't that of the weights"));
+    }
     let frame = frame(node, input, kernel, false)?;
     let groups = usize::try_from(node.int("group").unwrap_or(1)).map_err(|_| wrong())?;
     let in_channels = input.get(1).copied().unwrap_or(0);

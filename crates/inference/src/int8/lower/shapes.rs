@@ -9,6 +9,8 @@ use crate::tensor::volume;
 
 /// Most elements of a row for which an order is kept in a table.
 const MAX_MAP: usize = 4 << 20;
+/// Most axes that are named. Stops a list of a million of them, each looked up in it.
+const MAX_AXES: usize = 64;
 
 impl<'a> Lowering<'a> {
     /// Reshape, Flatten, Squeeze, Unsqueeze, Identity, Dropout.
@@ -26,7 +28,8 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn new_shape(&self, node: Node<'a>, from: &[usize]) -> Result<Vec<usize>, Reason> {
+    /// The shape that a node gives to values of another one.
+    pub(super) fn new_shape(&self, node: Node<'a>, from: &[usize]) -> Result<Vec<usize>, Reason> {
         let wrong = || Reason::Shape { shape: from.to_vec() };
         let rank = i64::try_from(from.len()).map_err(|_| wrong())?;
         let axes = |slot: usize| match node.input(slot) {
@@ -48,19 +51,17 @@ impl<'a> Lowering<'a> {
                 Ok(vec![volume(rows), volume(columns)])
             }
             "Squeeze" => {
-                let axes =
-                    axes(1)?.map(|axes| axes.iter().map(|axis| axis.rem_euclid(rank.max(1))).collect());
-                let axes: Option<Vec<i64>> = axes;
+                let axes = axes(1)?.map(|axes| axes_of(&axes, from.len()).ok_or_else(wrong)).transpose()?;
                 let keep = |(place, size): &(usize, &usize)| match &axes {
-                    Some(axes) => !axes.iter().any(|axis| usize::try_from(*axis) == Ok(*place)),
+                    Some(axes) => !axes.contains(place),
                     None => **size != 1,
                 };
                 Ok(from.iter().enumerate().filter(keep).map(|(_, size)| *size).collect())
             }
             "Unsqueeze" => {
                 let axes = axes(1)?.ok_or(Reason::NotConstant { what: "the axes" })?;
-                let rank = rank + i64::try_from(axes.len()).map_err(|_| wrong())?;
-                let axes: Vec<i64> = axes.iter().map(|axis| axis.rem_euclid(rank)).collect();
+                let rank = from.len() + axes.len();
+                let axes = axes_of(&axes, rank).ok_or_else(wrong)?;
                 let mut sizes = from.iter();
                 let shape = (0..rank)
                     .map(|place| if axes.contains(&place) { Some(1) } else { sizes.next().copied() });
@@ -105,10 +106,10 @@ impl<'a> Lowering<'a> {
         let Some((starts, ends)) = starts.zip(ends) else { return Err(missing) };
         let axes = list(3, "axes")?.unwrap_or_else(|| (0_i64..).take(starts.len()).collect());
         let steps = list(4, "steps")?.unwrap_or_else(|| vec![1; starts.len()]);
-        let rank = i64::try_from(bound.shape.len()).unwrap_or(0);
         let (mut shape, mut firsts) = (bound.shape.clone(), vec![0; bound.shape.len()]);
         for (((start, end), axis), step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
-            let axis = usize::try_from(axis.rem_euclid(rank.max(1))).unwrap_or(0);
+            let wrong = || Reason::Shape { shape: bound.shape.clone() };
+            let axis = axis_of(*axis, bound.shape.len()).ok_or_else(wrong)?;
             let size = i64::try_from(bound.shape[axis]).unwrap_or(0);
             let inside =
                 |value: i64| if value < 0 { value.saturating_add(size) } else { value }.clamp(0, size);
@@ -239,6 +240,17 @@ fn same_kind(kind: Kind, act: crate::int8::program::ActId, form: Form) -> Kind {
         Kind::Bytes(..) => Kind::Bytes(act, form),
         Kind::View(..) | Kind::Float(_) => Kind::View(act, form),
     }
+}
+
+/// The place of an axis that may be counted from the end; none if the tensor has no such axis.
+pub(super) fn axis_of(axis: i64, rank: usize) -> Option<usize> {
+    let rank = i64::try_from(rank).ok()?;
+    let place = if axis < 0 { axis.checked_add(rank)? } else { axis };
+    usize::try_from(place).ok().filter(|_| place < rank)
+}
+
+fn axes_of(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
+    (axes.len() <= MAX_AXES).then(|| axes.iter().map(|axis| axis_of(*axis, rank)).collect())?
 }
 
 /// Reshape's rules: 0 keeps a size, -1 is what is left.

@@ -86,13 +86,38 @@ pub(super) fn bytes(tensor: &TensorProto) -> Option<Bytes<'_>> {
     }
 }
 
-/// An i64 constant that the lowering worked out itself.
-pub(super) fn of_ints(name: &str, dims: Vec<i64>, values: Vec<i64>) -> TensorProto {
+/// A constant of whole numbers that the lowering worked out itself; none if the type doesn't hold them.
+pub(super) fn of_ints(name: &str, kind: DataType, shape: &[usize], values: Vec<i64>) -> Option<TensorProto> {
+    let dims = shape.iter().map(|size| i64::try_from(*size).ok()).collect::<Option<_>>()?;
+    let tensor =
+        TensorProto { name: name.to_owned(), dims, data_type: kind as i32, ..TensorProto::default() };
+    match kind {
+        DataType::Int64 => Some(TensorProto { int64_data: values, ..tensor }),
+        DataType::Int32 | DataType::Int8 | DataType::Uint8 => {
+            let values = values.into_iter().map(|value| i32::try_from(value).ok());
+            Some(TensorProto { int32_data: values.collect::<Option<_>>()?, ..tensor })
+        }
+        _ => None,
+    }
+}
+
+/// One f32.
+pub(super) fn of_float(name: &str, value: f32) -> TensorProto {
     TensorProto {
         name: name.to_owned(),
-        dims,
-        data_type: DataType::Int64 as i32,
-        int64_data: values,
+        data_type: DataType::Float as i32,
+        float_data: vec![value],
+        ..TensorProto::default()
+    }
+}
+
+/// One 8-bit number, given as it is in memory: signed ones have moved up by 128.
+pub(super) fn of_byte(name: &str, value: u8, is_signed: bool) -> TensorProto {
+    let (kind, value) = if is_signed { (DataType::Int8, value ^ 0x80) } else { (DataType::Uint8, value) };
+    TensorProto {
+        name: name.to_owned(),
+        data_type: kind as i32,
+        raw_data: vec![value],
         ..TensorProto::default()
     }
 }

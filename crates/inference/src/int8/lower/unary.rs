@@ -3,6 +3,7 @@
 use super::Reason;
 use super::graph::Node;
 use super::quant::table;
+use super::shapes::axis_of;
 use super::sink::{End, limits};
 use super::walk::{Kind, Lowering, Params, Quant};
 use crate::int8::kernel::Table;
@@ -94,19 +95,35 @@ impl<'a> Lowering<'a> {
     /// Softmax over the last axis, in f32.
     pub(super) fn softmax(&mut self, node: Node<'a>, opset: i64) -> Result<(), Reason> {
         let (from, shape) = self.float(Self::input(node, 0)?)?;
-        let rank = i64::try_from(shape.len()).unwrap_or(0);
-        let axis = node.int("axis").unwrap_or(if opset < 13 { 1 } else { -1 });
-        let last = rank - 1;
-        // Before opset 13 all axes from the named one on count as one; that is the same for the last one.
-        let Some(run) = shape.last().copied().filter(|_| axis.rem_euclid(rank.max(1)) == last && last > 0)
-        else {
-            return Err(Reason::Form("it isn't over the last axis"));
-        };
+        let op = last_axis(node, &shape, opset)?;
         let to = self.values.add_float(volume(&shape), None);
-        self.steps.push(Step::Float { op: FloatOp::Softmax(run), from: vec![from], to });
+        self.steps.push(Step::Float { op, from: vec![from], to });
         self.bind(node.output(), shape, Kind::Float(to));
         Ok(())
     }
+
+    /// QLinearSoftmax: the same between two quantizations.
+    pub(super) fn qlinear_softmax(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        let quant = self.operand(node, 0)?;
+        let params = self.params(Self::input(node, 3)?, node.input(4), node)?;
+        let op = last_axis(node, &quant.shape, node.int("opset").unwrap_or(13))?;
+        let to = self.act(&quant.shape, quant.form, params)?;
+        let [plain, shares] = [(); 2].map(|()| self.values.add_float(volume(&quant.shape), None));
+        self.steps.push(Step::Dequantize { from: quant.act, to: plain });
+        self.steps.push(Step::Float { op, from: vec![plain], to: shares });
+        self.steps.push(Step::Quantize { from: shares, to });
+        self.bind(node.output(), quant.shape, Kind::Bytes(to, quant.form));
+        Ok(())
+    }
+}
+
+/// A softmax over the last axis of the shape; before opset 13 all axes from the named one on count as one, which is
+/// the same for the last one.
+fn last_axis(node: Node<'_>, shape: &[usize], opset: i64) -> Result<FloatOp, Reason> {
+    let axis = axis_of(node.int("axis").unwrap_or(if opset < 13 { 1 } else { -1 }), shape.len());
+    let is_last = axis.is_some_and(|axis| axis > 0 && axis + 1 == shape.len());
+    let run = shape.last().copied().filter(|_| is_last);
+    run.map(FloatOp::Softmax).ok_or(Reason::Form("it isn't over the last axis"))
 }
 
 /// The function that an operator applies to each value.
@@ -131,7 +148,7 @@ fn function(node: Node<'_>) -> Option<Box<dyn Fn(f32) -> f32>> {
         "Abs" => Box::new(f32::abs),
         "Neg" => Box::new(|x| -x),
         "Exp" => Box::new(f32::exp),
-        "Softplus" => Box::new(|x| x.exp().ln_1p()),
+        "Softplus" => Box::new(softplus),
         "Softsign" => Box::new(|x| x / (1.0 + x.abs())),
         _ => return None,
     })
@@ -139,4 +156,9 @@ fn function(node: Node<'_>) -> Option<Box<dyn Fn(f32) -> f32>> {
 
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
+}
+
+/// ln(1 + e^x), by an exponential that can't overflow.
+fn softplus(x: f32) -> f32 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }

@@ -6,7 +6,7 @@ use super::Reason;
 use super::graph::{Graph, Node};
 use crate::int8::kernel::{Layout, Level};
 use crate::int8::program::{ActId, ActInfo, FloatId, Shuffle, Step, Values};
-use crate::int8::report::Runs;
+use crate::int8::report::{NodeReport, Runs};
 use crate::tensor::volume;
 
 /// Most bytes of one activation for one row.
@@ -129,8 +129,11 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// An 8-bit operand.
+    /// An 8-bit operand; an island that makes it is closed first if it can give it out.
     pub(super) fn bytes(&mut self, name: &str) -> Result<Quant, Reason> {
+        if self.made.contains(name) && self.params_of_readers(name, &self.pending).is_some() {
+            self.close_island()?;
+        }
         self.quantized(name, |kind| match kind {
             Kind::Bytes(act, form) => Some((act, form)),
             Kind::View(..) | Kind::Float(_) => None,
@@ -183,6 +186,18 @@ impl<'a> Lowering<'a> {
         let act = self.act(&quant.shape, form, quant.params)?;
         self.steps.push(Step::Shuffle { from: quant.act, shuffle: Shuffle::Same, to: act });
         Ok(Quant { act, form, ..quant })
+    }
+
+    /// How each node runs, as far as the walk came.
+    pub(super) fn node_reports(&self) -> impl Iterator<Item = NodeReport> {
+        let nodes = self.graph.nodes.iter().zip(&self.runs).zip(&self.work);
+        nodes.map(|((node, runs), (macs, level))| NodeReport {
+            name: if node.0.name.is_empty() { node.output() } else { &node.0.name }.to_owned(),
+            op: node.0.op_type.clone(),
+            runs: runs.clone().unwrap_or(Runs::Float),
+            macs: *macs,
+            level: *level,
+        })
     }
 
     /// Notes how nodes run that were folded into another's step.

@@ -17,6 +17,8 @@ pub(crate) struct Program {
     pub(crate) steps: Vec<Step>,
     /// Elements of one row of each feed.
     pub(crate) feeds: Vec<usize>,
+    /// For each feed whether it has a row for each one of the batch; if any has not, rows run one by one.
+    pub(crate) batched: Vec<bool>,
     /// For each output its value and its shape for one row.
     pub(crate) outputs: Vec<(FloatId, Vec<usize>)>,
     pub(crate) names: Vec<String>,

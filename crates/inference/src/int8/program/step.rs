@@ -143,28 +143,10 @@ impl Step {
         }
     }
 
-    /// Whether it computes on 8-bit values, not only to or from them.
-    pub(crate) fn is_int8(&self) -> bool {
-        match self {
-            Self::Constant { .. }
-            | Self::Quantize { .. }
-            | Self::DynamicQuantize { .. }
-            | Self::Dequantize { .. }
-            | Self::Float { .. }
-            | Self::Island { .. } => false,
-            Self::Linear { .. }
-            | Self::LinearAdd { .. }
-            | Self::Chain { .. }
-            | Self::LinearFloat { .. }
-            | Self::Add { .. }
-            | Self::Mul { .. }
-            | Self::Concat { .. }
-            | Self::Lookup { .. }
-            | Self::AveragePool { .. }
-            | Self::MaxPool { .. }
-            | Self::Resize { .. }
-            | Self::Shuffle { .. } => true,
-        }
+    /// Whether it has to do with 8-bit values. Rounding alone counts, too: tract's own optimiser has answered
+    /// wrongly where nothing but a softmax stands between two quantizations.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.writes().is_some() || !self.reads().is_empty()
     }
 
     /// The convolutions or the matrix product in it, in order.
