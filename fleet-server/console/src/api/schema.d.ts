@@ -357,7 +357,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. */
+        /** Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. A device's old ones are hours. */
         get: operations["listDriftWindows"];
         put?: never;
         post?: never;
@@ -3066,6 +3066,14 @@ export interface operations {
     listServerAudit: {
         parameters: {
             query?: {
+                /** @description Who made them. */
+                actor?: string;
+                /** @description Beginning of what was done, e.g. `rollout.` or `rollout.pause`. */
+                action?: string;
+                /** @description Which object. */
+                object?: string;
+                /** @description Only changes at this time or later. */
+                since?: string;
                 /** @description At most so many items, 1 to 500; default 100. */
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
@@ -3398,6 +3406,14 @@ export interface operations {
     listAudit: {
         parameters: {
             query?: {
+                /** @description Who made them. */
+                actor?: string;
+                /** @description Beginning of what was done, e.g. `rollout.` or `rollout.pause`. */
+                action?: string;
+                /** @description Which object. */
+                object?: string;
+                /** @description Only changes at this time or later. */
+                since?: string;
                 /** @description At most so many items, 1 to 500; default 100. */
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
@@ -4716,6 +4732,14 @@ export interface operations {
                 };
             };
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
