@@ -209,6 +209,12 @@ describe('the story', () => {
       .first()
       .click();
     await page.getByRole('dialog').getByRole('button', { name: 'Close' }).click();
+    const rows = page.getByRole('region', { name: 'Audit' });
+    await rows.getByText('device.enroll').first().waitFor();
+    await page.getByLabel('Action begins with').fill('rollout.');
+    await page.waitForURL(/action=rollout/);
+    await rows.getByText('device.enroll').first().waitFor({ state: 'detached' });
+    await rows.getByText('rollout.create').first().waitFor();
   });
 
   it('says so when an address leads nowhere', async () => {

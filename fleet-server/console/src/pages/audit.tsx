@@ -1,19 +1,19 @@
 /** Who changed what when, with the values before and after. */
 import { useState } from 'react';
-import { useParams } from 'react-router';
-import { useAudit, type AuditRow } from '../api/audit';
+import { Link, useParams } from 'react-router';
+import { sinceOf, useAudit, type AuditRow } from '../api/audit';
 import { useIsAdmin } from '../api/session';
 import { useI18n } from '../i18n/i18n';
 import { Button } from '../ui/button';
 import { Dialog, DialogBody } from '../ui/dialog';
-import { Select } from '../ui/field';
+import { Select, TextField } from '../ui/field';
 import { ObjectLink } from '../ui/object-link';
 import { Filters, Page } from '../ui/page';
 import { Pager } from '../ui/pager';
 import { Empty } from '../ui/states';
 import { Table, type Column } from '../ui/table';
 import { AbsoluteTime, RelativeTime } from '../ui/time';
-import { useUrlState } from '../ui/url-state';
+import { useTyped, useUrlState } from '../ui/url-state';
 
 function Json({ title, value }: { readonly title: string; readonly value: unknown }) {
   if (value === null || value === undefined) return null;
@@ -27,17 +27,69 @@ function Json({ title, value }: { readonly title: string; readonly value: unknow
   );
 }
 
+function AuditFilters({ isAdmin, isServer }: { readonly isAdmin: boolean; readonly isServer: boolean }) {
+  const { t } = useI18n();
+  const url = useUrlState();
+  const [actor, typeActor] = useTyped(url, 'actor');
+  const [action, typeAction] = useTyped(url, 'action');
+  const [object, typeObject] = useTyped(url, 'object');
+  return (
+    <Filters>
+      {isAdmin && (
+        <Select
+          label={t('audit.where')}
+          options={[
+            { id: '', label: t('audit.thisProject') },
+            { id: 'server', label: t('audit.wholeServer') },
+          ]}
+          value={isServer ? 'server' : ''}
+          onChange={(where) => url.set({ where, cursor: null })}
+        />
+      )}
+      <TextField label={t('audit.actorIs')} value={actor} onChange={typeActor} />
+      <TextField label={t('audit.actionBegins')} value={action} onChange={typeAction} />
+      <TextField label={t('audit.objectIs')} value={object} onChange={typeObject} />
+      <TextField
+        label={t('audit.since')}
+        type="date"
+        value={url.get('since')}
+        onChange={(since) => url.set({ since })}
+      />
+    </Filters>
+  );
+}
+
 export default function AuditPage() {
   const { t } = useI18n();
   const { project = '' } = useParams();
   const url = useUrlState();
   const isAdmin = useIsAdmin();
   const isServer = isAdmin && url.get('where') === 'server';
-  const audit = useAudit(isServer ? null : project, url.get('cursor'));
+  const audit = useAudit(isServer ? null : project, {
+    actor: url.get('actor'),
+    action: url.get('action'),
+    object: url.get('object'),
+    since: sinceOf(url.get('since')),
+    cursor: url.get('cursor'),
+  });
+  const isFiltered = ['actor', 'action', 'object', 'since'].some((name) => url.get(name) !== '');
   const [shown, setShown] = useState<AuditRow | null>(null);
   const columns: readonly Column<AuditRow>[] = [
     { id: 'when', header: t('audit.when'), cell: (row) => <RelativeTime at={row.at} /> },
-    { id: 'actor', header: t('audit.actor'), cell: (row) => <span className="break">{row.actor}</span> },
+    {
+      id: 'actor',
+      header: t('audit.actor'),
+      cell: (row) => (
+        <button
+          type="button"
+          className="link-button break"
+          title={t('audit.onlyBy', { name: row.actor })}
+          onClick={() => url.set({ actor: row.actor })}
+        >
+          {row.actor}
+        </button>
+      ),
+    },
     { id: 'action', header: t('audit.action'), cell: (row) => <code>{row.action}</code> },
     {
       id: 'object',
@@ -68,19 +120,7 @@ export default function AuditPage() {
   ];
   return (
     <Page title={t('audit.title')}>
-      {isAdmin && (
-        <Filters>
-          <Select
-            label={t('audit.where')}
-            options={[
-              { id: '', label: t('audit.thisProject') },
-              { id: 'server', label: t('audit.wholeServer') },
-            ]}
-            value={isServer ? 'server' : ''}
-            onChange={(where) => url.set({ where, cursor: null })}
-          />
-        </Filters>
-      )}
+      <AuditFilters isAdmin={isAdmin} isServer={isServer} />
       <Table
         caption={t('audit.title')}
         hasCards
@@ -90,7 +130,16 @@ export default function AuditPage() {
         error={audit.error}
         onRetry={() => void audit.refetch()}
         skeletonRows={8}
-        empty={<Empty title={t('audit.none')} />}
+        empty={
+          isFiltered ? (
+            <Empty
+              title={t('audit.noMatch')}
+              action={<Link to={isServer ? '?where=server' : '?'}>{t('filters.clear')}</Link>}
+            />
+          ) : (
+            <Empty title={t('audit.none')} />
+          )
+        }
       />
       {audit.data && (
         <Pager

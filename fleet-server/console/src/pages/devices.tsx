@@ -1,5 +1,4 @@
 /** All devices: filtered, searched and sorted by the address bar, paged by cursor. */
-import { useRef, useState } from 'react';
 import { Link, useParams } from 'react-router';
 import { useDevices, type DeviceRow } from '../api/devices';
 import { useModels, useReleases } from '../api/releases';
@@ -16,13 +15,10 @@ import { Empty } from '../ui/states';
 import { Table, type Column } from '../ui/table';
 import { RelativeTime } from '../ui/time';
 import { toneOf, wordOf } from '../ui/tones';
-import { pageLimit, sortingOf, unsortedNote, useUrlState } from '../ui/url-state';
+import { pageLimit, sortingOf, unsortedNote, useTyped, useUrlState } from '../ui/url-state';
 import { useOpen } from '../ui/use-open';
 import { EnrolDialog } from './device/enrol';
 import { EnrolmentTokens } from './device/tokens';
-
-/** One question per pause in typing, not per key. */
-const TYPING_PAUSE_MS = 250;
 
 export function ConnectionBadge({ device }: { readonly device: Pick<DeviceRow, 'is_online' | 'last_seen'> }) {
   const { t } = useI18n();
@@ -129,14 +125,8 @@ function DeviceFilters({ project }: { readonly project: string }) {
   const models = useModels(project);
   const model = url.get('model');
   const releases = useReleases(project, model);
-  const [query, setQuery] = useState(url.get('q'));
-  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
-  const search = (q: string) => {
-    setQuery(q);
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => url.set({ q }), TYPING_PAUSE_MS);
-  };
-
+  const [query, search] = useTyped(url, 'q');
+  const [label, typeLabel] = useTyped(url, 'label');
   const any = { id: '', label: t('field.any') };
   return (
     <Filters>
@@ -164,11 +154,7 @@ function DeviceFilters({ project }: { readonly project: string }) {
         onChange={(version) => url.set({ version })}
         isDisabled={model === ''}
       />
-      <TextField
-        label={t('devices.label')}
-        value={url.get('label')}
-        onChange={(label) => url.set({ label })}
-      />
+      <TextField label={t('devices.label')} value={label} onChange={typeLabel} />
     </Filters>
   );
 }

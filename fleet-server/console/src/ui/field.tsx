@@ -26,7 +26,7 @@ interface TextFieldProps {
   readonly label: string;
   readonly value: string;
   readonly onChange: (value: string) => void;
-  readonly type?: 'text' | 'password' | 'number' | 'datetime-local';
+  readonly type?: 'text' | 'password' | 'number' | 'date';
   readonly hint?: string;
   readonly error?: string | null;
   readonly autoComplete?: string;

@@ -1,5 +1,5 @@
 /** Filters live in the address, so that every view can be linked, reloaded and gone back to. */
-import { useCallback } from 'react';
+import { useCallback, useEffect, useRef, useState } from 'react';
 import { useNavigate, useSearchParams } from 'react-router';
 import type { Translate } from '../i18n/types';
 import type { Sort } from './table';
@@ -37,6 +37,25 @@ export function useUrlState(): UrlState {
     set,
     goTo: (path) => void navigate(path),
   };
+}
+
+/** One question per pause in typing, not per key. */
+const TYPING_PAUSE_MS = 250;
+
+/** A parameter that a person types: what is shown while typing, and what stands in the address otherwise. */
+export function useTyped(url: UrlState, name: string): readonly [string, (text: string) => void] {
+  const [typed, setTyped] = useState<string | null>(null);
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  const type = (text: string) => {
+    setTyped(text);
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => {
+      url.set({ [name]: text.trim() });
+      setTyped(null);
+    }, TYPING_PAUSE_MS);
+  };
+  return [typed ?? url.get(name), type];
 }
 
 /** `?sort=name` or `?sort=-name`. */
