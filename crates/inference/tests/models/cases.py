@@ -414,8 +414,8 @@ def second_input(g, is_quantized=True):
 
 @case()
 def none_lowered(g):
-    """Quantized weights that meet f32 only."""
-    return (24,), g.op("MatMul", ["input", g.dequantized_weights(24, 18)]), CLOSE, None
+    """Quantized weights that meet f32 only. ONNX Runtime rounds the f32 to 8 bits in such a product, tract doesn't."""
+    return (24,), g.op("MatMul", ["input", g.dequantized_weights(24, 18)]), 0.03, None
 
 
 @case(softmax={"kind": "Softmax", "left": []}, erf={"kind": "Erf", "left": ["Erf"]})
