@@ -52,6 +52,7 @@ const LEAST: &[(&str, Least)] = &[
     ("listDeviceTasks", InProject("viewer")),
     ("listDeviceEvents", InProject("viewer")),
     ("listDeviceResources", InProject("viewer")),
+    ("listDeviceLogs", InProject("operator")),
     ("listEnrollmentTokens", InProject("operator")),
     ("createEnrollmentToken", InProject("operator")),
     ("deleteEnrollmentToken", InProject("operator")),

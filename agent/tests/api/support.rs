@@ -98,7 +98,8 @@ impl Agent {
         let address = listening.places().split(' ').next().unwrap_or_default().to_owned();
         let stop = CancellationToken::new();
         tokio::spawn(listening.run(api, stop.clone()));
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        // A refused body ends its connection; the next request must not find that one in the pool.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         Self { address, table, monitor, panes, clock, client, _folder: folder, stop }
     }
 

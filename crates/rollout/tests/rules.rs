@@ -207,6 +207,8 @@ proptest! {
             if !task.phase.is_terminal() || task.is_restoring {
                 continue;
             }
+            // What is due already would also happen without the report.
+            fleet.tick(0);
             let status = fleet.rollout.status().clone();
             fleet.report(i, phase, cause);
             let after = fleet.rollout.task(&device(i)).unwrap();
