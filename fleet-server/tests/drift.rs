@@ -411,7 +411,6 @@ async fn a_day_of_a_device_is_small() {
     let json = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits/1.0.0/reference.json");
     let mut fleet = Fleet::of(Reference::parse(&std::fs::read(json).unwrap()).unwrap()).await;
     // Six hours of windows of five minutes; every one saw as much as the whole reference.
-    let empty = raw::used_bytes(&fleet.state().store).await;
     for number in 0..72 {
         let mut pane = Pane::new(fleet.key("1.0.0", number * 30), &fleet.reference.schema);
         pane.counters = fleet.reference.counters.clone();
@@ -420,16 +419,14 @@ async fn a_day_of_a_device_is_small() {
         }
         fleet.store(0, "1.0.0", &pane).await;
     }
-    let panes = raw::used_bytes(&fleet.state().store).await - empty;
     windows::tick(fleet.state()).await.unwrap();
-    // The one device's and, as many, the fleet's.
-    let windows = (raw::used_bytes(&fleet.state().store).await - empty - panes) / 2;
+    let (panes, windows) = raw::stored_bytes(&fleet.state().store).await;
     fleet.clock.set(UnixMillis(BEGIN + 60 * HOUR));
     assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 72);
-    let hours = raw::used_bytes(&fleet.state().store).await - empty - panes - windows;
+    let (_, hours) = raw::stored_bytes(&fleet.state().store).await;
     assert_eq!(fleet.windows(Some(&device(0))).await.len(), 6);
     let [panes, windows, hours] = [panes, windows, hours].map(|bytes| bytes * 4 / 1000);
     println!("a day of a device, in kB: {panes} of panes, {windows} of windows, {hours} of hours");
     println!("kept: {} kB", panes * 30 + windows * 2 + hours * 398);
-    assert!(panes < 1800 && windows < 1400 && hours < 150);
+    assert!(panes < 1200 && windows < 1200 && hours < 120);
 }

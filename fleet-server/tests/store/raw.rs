@@ -3,14 +3,15 @@
 use flotilla_server::store::Store;
 use protocol::{DeviceId, UnixMillis};
 
-/// Bytes of an SQLite database that are in use.
-pub(crate) async fn used_bytes(store: &Store) -> i64 {
+/// Bytes of the devices' panes and of their windows, without what the database adds to each row.
+pub(crate) async fn stored_bytes(store: &Store) -> (i64, i64) {
     let mut conn = store.read().await.unwrap();
-    let mut used = 0;
-    for (pragma, sign) in [("PRAGMA page_count", 4096), ("PRAGMA freelist_count", -4096)] {
-        used += sign * sqlx::query_scalar::<_, i64>(pragma).fetch_one(&mut *conn).await.unwrap();
-    }
-    used
+    let panes = sqlx::query_scalar("SELECT COALESCE(SUM(LENGTH(body)), 0) FROM panes");
+    let panes = panes.fetch_one(&mut *conn).await.unwrap();
+    let windows = sqlx::query_scalar(
+        "SELECT COALESCE(SUM(LENGTH(pane) + LENGTH(report) + LENGTH(findings)), 0) FROM drift_windows WHERE device <> ''",
+    );
+    (panes, windows.fetch_one(&mut *conn).await.unwrap())
 }
 
 /// Writes a device's drift window as versions did that stored its report and the plain pane.
