@@ -137,9 +137,7 @@ impl Parts {
 
     /// Says it in the log, to the server as a record, and in hello as long as this run lasts.
     pub(super) fn event(&mut self, kind: ProblemKind, detail: String) {
-        tracing::error!(event = kind.name(), detail, "something needs attention");
-        let event = DeviceEvent { name: kind.name(), detail: detail.clone() };
-        offer(&self.common.spool, Kind::Event, &event);
+        say(&self.common.spool, kind, detail.clone());
         self.problems.push(Problem::new(kind, detail));
     }
 
@@ -200,7 +198,11 @@ impl Parts {
             links: common.links.subscribe(),
             hardware: common.run.hardware.clone(),
             footprint: common.footprint.clone(),
-            observer: Arc::new(Watching(common.monitor.clone(), common.table.clone())),
+            observer: Arc::new(Watching {
+                monitor: common.monitor.clone(),
+                table: common.table.clone(),
+                spool: common.spool.clone(),
+            }),
             reports: ends.reports,
             tasks: ends.tasks,
             reported: ends.reported,
@@ -360,17 +362,31 @@ fn keep<T: Send + 'static>(
     });
 }
 
+/// Says it in the log, and to the server as a record.
+fn say(spool: &SpoolHandle, kind: ProblemKind, detail: String) {
+    tracing::error!(event = kind.name(), detail, "something needs attention");
+    offer(spool, Kind::Event, &DeviceEvent { name: kind.name(), detail });
+}
+
 /// The monitor as the update machine's observer.
-struct Watching(Arc<Monitor>, Table);
+struct Watching {
+    monitor: Arc<Monitor>,
+    table: Table,
+    spool: SpoolHandle,
+}
 
 impl Observer for Watching {
     fn begin(&self, loaded: &Loaded) {
-        self.0.activated(&loaded.model, loaded.release.digest);
+        self.monitor.activated(&loaded.model, loaded.release.digest);
     }
 
     fn vitals(&self, model: &ModelName) -> Vitals {
-        let Some(loaded) = self.1.active(model) else { return Vitals::default() };
-        let seen = self.0.probation(model, loaded.release.digest);
+        let Some(loaded) = self.table.active(model) else { return Vitals::default() };
+        let seen = self.monitor.probation(model, loaded.release.digest);
         Vitals { requests: seen.requests, errors: seen.errors, p95_us: seen.p95_us }
+    }
+
+    fn attention(&self, kind: ProblemKind, detail: String) {
+        say(&self.spool, kind, detail);
     }
 }

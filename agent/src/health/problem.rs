@@ -77,6 +77,8 @@ pub enum ProblemKind {
     MemoryRestart,
     /// A model that should serve does not.
     ModelAbsent,
+    /// A release that served can't be loaded any more.
+    ReleaseLost,
     /// A model runs a smaller variant than its publisher prefers.
     SmallerVariant,
     /// The last update of a model ended badly.
@@ -147,6 +149,9 @@ impl ProblemKind {
             }
             Self::ModelAbsent => {
                 "roll out a release that loads on this device; the reason stands in the problem"
+            }
+            Self::ReleaseLost => {
+                "what the disk lost is fetched again by itself; if it comes again, the disk is failing: replace it"
             }
             Self::SmallerVariant => {
                 "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or unload another model"
