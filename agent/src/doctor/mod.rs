@@ -11,7 +11,7 @@ pub use finding::{Finding, Level, Report};
 
 use crate::config::{Config, ConfigErrors};
 use crate::health::Clock;
-use crate::link::Identity;
+use crate::link::{Identity, has_next};
 use crate::status;
 
 /// Looks at everything. Blocks: on the disk, and on the network within its timeouts.
@@ -49,6 +49,10 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
     match Identity::load(&config.state_dir) {
         Ok(identity) => {
             local::certificates(&mut report, &identity, clock.now());
+            if has_next(&config.state_dir) {
+                let what = "a renewed certificate waits; the server may have retired the one before it";
+                report.warn("certificate", what, "start the agent, or let it run: it tries the renewed one first");
+            }
             stored::metadata(&mut report, config, &identity, clock.now());
             stored::models(&mut report, config, running.is_some());
             stored::telemetry(&mut report, config);

@@ -17,7 +17,7 @@ mod samples;
 mod session;
 mod tls;
 
-pub use identity::{Identity, IdentityError, Validity};
+pub use identity::{Identity, IdentityError, Validity, has_next};
 pub use local::{LocalBroker, Said};
 pub use renew::{Links, RenewError, Renewal};
 pub use report::{ReportError, Reporter};
