@@ -126,16 +126,26 @@ pub fn trusted_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("trusted")
 }
 
-/// Keeps the root that enrolment brought. A newer one that is already there stays.
+/// Keeps the root that enrolment brought. A newer one that is already there stays, unless it is damaged.
 ///
 /// # Errors
 /// [`DurableError`].
 pub fn keep_first_root(state_dir: &Path, root: &[u8]) -> Result<(), DurableError> {
     let files = TrustedFiles::open(trusted_dir(state_dir))?;
     match files.read("root.json")? {
-        Some(_) => Ok(()),
+        Some(kept) if check_root(&kept).is_ok() => Ok(()),
+        Some(_) => {
+            tracing::warn!("the trusted root was damaged; the one that enrolment brought takes its place");
+            files.keep("root.json", root)
+        }
         None => files.keep("root.json", root),
     }
+}
+
+/// Whether it is a root at all, signed by its own keys. Its expiry is judged when it is used.
+fn check_root(bytes: &[u8]) -> Result<(), TrustError> {
+    let stored = Stored::new(bytes.to_vec());
+    Session::new(stored, [director::TARGET], UnixMillis(0), &Limits::default()).map(drop)
 }
 
 impl TrustedStore {
@@ -273,8 +283,7 @@ impl TrustedStore {
             return Err(MetadataError::RootPin);
         }
         // Used only if it is a root at all; the session checks its own signatures before it is kept.
-        Session::new(Stored::new(bytes.clone()), [director::TARGET], UnixMillis(0), &Limits::default())
-            .map_err(MetadataError::Trust)?;
+        check_root(&bytes).map_err(MetadataError::Trust)?;
         self.files.keep("root.json", &bytes).map_err(MetadataError::Disk)?;
         Ok(Stored::new(bytes))
     }
@@ -289,6 +298,32 @@ impl TrustedStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use testkit::tuf::Sim;
+
+    #[test]
+    fn the_root_of_an_enrolment_replaces_a_damaged_one_and_never_a_newer_one() {
+        let mut sim = Sim::new();
+        sim.next_root(|_| {});
+        let root = |version: u8| sim.files[&format!("{version}.root.json")].clone();
+        let mut forged = root(2);
+        let digit = forged.iter().rposition(u8::is_ascii_digit).unwrap();
+        forged[digit] ^= 1;
+        for (kept, expected) in [
+            (None, root(1)),
+            (Some(b"{".to_vec()), root(1)),
+            (Some(forged), root(1)),
+            (Some(root(1)), root(1)),
+            (Some(root(2)), root(2)),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let files = TrustedFiles::open(trusted_dir(dir.path())).unwrap();
+            if let Some(kept) = &kept {
+                files.keep("root.json", kept).unwrap();
+            }
+            keep_first_root(dir.path(), &root(1)).unwrap();
+            assert!(files.read("root.json").unwrap() == Some(expected), "{kept:?}");
+        }
+    }
 
     #[test]
     fn f2_the_age_of_metadata_is_told_and_grows_while_a_server_serves_the_same() {
