@@ -145,7 +145,7 @@ pub(super) fn problems(
 ) -> Problems {
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
-        all.extend(spool.problem().map(|detail| Problem::new(ProblemKind::SpoolUnwritable, detail)));
+        all.extend(spool.problem());
         let figures = spool.figures();
         if figures.is_over_budget {
             let detail = format!(

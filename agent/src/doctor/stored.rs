@@ -8,6 +8,7 @@ use crate::health::{ProblemKind, used_bytes};
 use crate::link::Identity;
 use crate::slots::{BootStore, Shelf};
 use crate::status::{bytes, duration};
+use crate::store::check_key;
 use crate::update::machine::Held;
 use crate::update::metadata::{TrustedStore, trusted_dir};
 
@@ -71,6 +72,10 @@ pub(super) fn telemetry(report: &mut Report, config: &Config) {
     let used = used_bytes(&config.state_dir.join("spool"));
     let what = format!("{} on disk, at most {} may wait", bytes(used), bytes(config.spool.max_bytes));
     report.ok("telemetry", what);
+    if let Err(error) = check_key(&config.spool, &config.state_dir) {
+        let problem = error.problem();
+        report.fail("telemetry", problem.detail, problem.kind.advice());
+    }
     let aside = config.state_dir.join("spool.quarantined");
     if aside.exists() {
         let what = format!("a damaged spool lies in {}", aside.display());

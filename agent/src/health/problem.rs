@@ -65,6 +65,8 @@ pub enum ProblemKind {
     SpoolQuarantined,
     /// Telemetry can't be stored.
     SpoolUnwritable,
+    /// The key that telemetry is sealed with can't be had.
+    SpoolKey,
     /// The spool is nearly full.
     SpoolFilling,
     /// The budget of flash writes is used up.
@@ -133,6 +135,10 @@ impl ProblemKind {
                 "the records in it are lost and counted by the server; if it comes again, the disk is failing"
             }
             Self::SpoolUnwritable => "free room on the disk of state_dir, or make it writable again",
+            Self::SpoolKey => {
+                "models serve on, nothing is stored in plain: put the key of 32 bytes where spool.key_file says, for \
+                 this user to read, and restart the agent"
+            }
             Self::SpoolFilling => {
                 "bring the device back online, or raise spool.max_bytes; panes are merged before anything is dropped"
             }
