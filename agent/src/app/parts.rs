@@ -16,7 +16,10 @@ use crate::health::{
     Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor, give_back_in_time,
 };
 use crate::inputs;
-use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, SampleUpload, Session};
+use crate::link::http::Refusal;
+use crate::link::{
+    Admission, Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, SampleUpload, Session,
+};
 use crate::monitor::{Capture, Monitor, Shadow};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
@@ -161,7 +164,9 @@ impl Parts {
             hello(common.run.clone(), labels, reported.clone(), common.spool.clone(), problems.clone());
         let resources = LastReading::default();
         let samples = common.samples(link.clone());
-        let facts = common.facts(link, reported, resources.clone());
+        let refusal = watch::Sender::new(None);
+        let facts = common.facts(link.clone(), refusal.subscribe(), reported, resources.clone());
+        let admission = Admission { links: common.links.subscribe(), link, refusal };
         let status = status(&common.run, &common.links, hello.clone(), problems, facts);
         let (driver, reporter) = self.driver(core_ends);
         let session = common.session(reporter, hello, session_ends)?;
@@ -179,7 +184,8 @@ impl Parts {
             Box::pin(async move { renewal.run(&stop).await })
         });
         let stop = supervisor.stop_signal();
-        supervisor.once("samples", samples.run(stop));
+        supervisor.once("samples", samples.run(stop.clone()));
+        supervisor.once("admission", admission.run(stop));
         common.look_after(&mut supervisor, resources, breaker);
         Ok(supervisor)
     }
@@ -220,11 +226,13 @@ impl Common {
     fn facts(
         &self,
         link: watch::Receiver<LinkState>,
+        refusal: watch::Receiver<Option<Refusal>>,
         reported: watch::Receiver<Reported>,
         resources: LastReading,
     ) -> Facts {
         Facts {
             link,
+            refusal,
             reported,
             resources,
             monitor: self.monitor.clone(),

@@ -61,7 +61,8 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
         Err(error) => report.fail(
             "identity",
             crate::chain(&error),
-            "make a token (`flotilla device token --device NAME`) and run `flotilla-agent enroll --token ...`",
+            "make a token (`flotilla device token --device NAME`; a name that is taken must go first: `flotilla device \
+             delete NAME`) and run `flotilla-agent enroll --token ...`",
         ),
     }
     report

@@ -15,7 +15,12 @@ use crate::update::metadata::{TrustedStore, trusted_dir};
 pub(super) fn metadata(report: &mut Report, config: &Config, identity: &Identity, now: UnixMillis) {
     let store = TrustedStore::open(&config.state_dir, identity.project.clone(), identity.root_pin);
     let freshness = match store {
-        Ok(store) => store.freshness(),
+        Ok(store) => {
+            if let Err(error) = store.check() {
+                return report.fail("metadata", crate::chain(&error), ProblemKind::TrustDamaged.advice());
+            }
+            store.freshness()
+        }
         Err(error) => {
             return report.fail("metadata", crate::chain(&error), "check the disk of state_dir");
         }

@@ -41,6 +41,8 @@ pub struct ShownProblem {
 pub enum ProblemKind {
     /// No connection to the server.
     Offline,
+    /// The server lets this device in no more.
+    NotAdmitted,
     /// The certificate has expired.
     CertificateExpired,
     /// The certificate should have been renewed by now.
@@ -49,6 +51,8 @@ pub enum ProblemKind {
     MetadataExpired,
     /// Signed metadata was refused.
     MetadataRefused,
+    /// The root that this device trusts is damaged on its disk.
+    TrustDamaged,
     /// The state directory takes no writes.
     StateUnwritable,
     /// The boot record can't be written.
@@ -102,6 +106,11 @@ impl ProblemKind {
             Self::Offline => {
                 "nothing is lost meanwhile; run `flotilla-agent doctor` to see where the way to the server ends"
             }
+            Self::NotAdmitted => {
+                "enrol it again: remove its name at the server (`flotilla device delete NAME`), make a token (`flotilla \
+                 device token --device NAME`), run `flotilla-agent enroll --force --token ...` and restart the agent; \
+                 models and telemetry stay"
+            }
             Self::CertificateExpired => {
                 "the server lets it in no more: make a token (`flotilla device token --device NAME`), run \
                  `flotilla-agent enroll --force --token ...` and restart the agent; models and telemetry stay"
@@ -115,6 +124,11 @@ impl ProblemKind {
             }
             Self::MetadataRefused => {
                 "do not force it: the server's metadata does not follow from the trusted root; ask who publishes"
+            }
+            Self::TrustDamaged => {
+                "what is committed serves on, but nothing new is accepted: restore state_dir/trusted/root.json, or enrol \
+                 the device again (`flotilla device delete NAME`, `flotilla device token --device NAME`, \
+                 `flotilla-agent enroll --force --token ...`); if it comes again, the disk is failing"
             }
             Self::StateUnwritable | Self::BootRecordUnwritable => {
                 "check that the disk is not full or read-only and that state_dir belongs to the agent's user"

@@ -192,6 +192,7 @@ impl Core {
     pub(super) fn refresh_failed(&mut self, error: &MetadataError) {
         let why = error.cause();
         let kind = match why.kind {
+            _ if matches!(error, MetadataError::Damaged(_)) => ProblemKind::TrustDamaged,
             CauseKind::MetadataExpired => ProblemKind::MetadataExpired,
             CauseKind::DiskFull | CauseKind::Storage => ProblemKind::StateUnwritable,
             _ => ProblemKind::MetadataRefused,

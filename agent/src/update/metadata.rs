@@ -33,6 +33,9 @@ pub enum MetadataError {
     /// The server has no root yet.
     #[error("the project has no root of trust yet")]
     NoRoot,
+    /// What this device trusts is damaged on its disk.
+    #[error("the trusted root on this disk is damaged; enrol this device again")]
+    Damaged(#[source] TrustError),
     /// The first root is not the pinned one.
     #[error("the first root is not the one that the enrolment token pins")]
     RootPin,
@@ -53,7 +56,7 @@ impl MetadataError {
             Self::Fetch(FetchError::Disk { source, .. }) | Self::Disk(source) if source.is_disk_full() => {
                 CauseKind::DiskFull
             }
-            Self::Fetch(FetchError::Disk { .. }) | Self::Disk(_) => CauseKind::Storage,
+            Self::Fetch(FetchError::Disk { .. }) | Self::Disk(_) | Self::Damaged(_) => CauseKind::Storage,
             Self::Fetch(_) => CauseKind::Download,
         };
         Cause { kind, detail: crate::chain(self) }
@@ -204,6 +207,17 @@ impl TrustedStore {
         Ok(self.files.read("root.json")?.is_some())
     }
 
+    /// Whether what this device trusts is whole; also where it trusts nothing yet.
+    ///
+    /// # Errors
+    /// [`MetadataError::Damaged`] and [`MetadataError::Disk`].
+    pub fn check(&self) -> Result<(), MetadataError> {
+        match self.files.read("root.json").map_err(MetadataError::Disk)? {
+            Some(root) => check_root(&root).map_err(MetadataError::Damaged),
+            None => Ok(()),
+        }
+    }
+
     /// The client workflow over any source; what it accepts is kept.
     ///
     /// # Errors
@@ -215,7 +229,10 @@ impl TrustedStore {
         now: UnixMillis,
     ) -> Result<Repository, MetadataError> {
         let stored = match self.files.load().map_err(MetadataError::Disk)? {
-            Some(stored) => stored,
+            Some(stored) => {
+                check_root(&stored.root).map_err(MetadataError::Damaged)?;
+                stored
+            }
             None => self.first_root(source).await?,
         };
         let wanted = wanted.into_iter().chain([director::TARGET]);
@@ -320,6 +337,9 @@ mod tests {
             if let Some(kept) = &kept {
                 files.keep("root.json", kept).unwrap();
             }
+            let store = TrustedStore::open(dir.path(), ProjectId::new("p").unwrap(), None).unwrap();
+            let is_damaged = kept.as_ref().is_some_and(|kept| *kept != root(1) && *kept != root(2));
+            assert_eq!(matches!(store.check(), Err(MetadataError::Damaged(_))), is_damaged, "{kept:?}");
             keep_first_root(dir.path(), &root(1)).unwrap();
             assert!(files.read("root.json").unwrap() == Some(expected), "{kept:?}");
         }
