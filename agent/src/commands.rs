@@ -13,6 +13,7 @@ use crate::health::{Clock, read_hardware};
 use crate::link::Identity;
 use crate::link::enroll::{self, EnrollError, Wish};
 use crate::slots::{BootStore, Shelf};
+use crate::store::check_key;
 use crate::update::import::{Import, Taken};
 use crate::update::metadata::{self, TrustedStore};
 use crate::{app, chain, durable, status};
@@ -114,6 +115,14 @@ pub fn doctor(config: &Result<Config, ConfigErrors>, is_json: bool) -> Exit {
         print!("{}", report.text());
     }
     report.exit()
+}
+
+/// `check-config`, beside the configuration itself: what the agent would start without.
+pub fn warn_of_surroundings(config: &Config) {
+    if let Err(error) = check_key(&config.spool, &config.state_dir) {
+        let problem = error.problem();
+        eprintln!("warning: {}; {}", problem.detail, problem.kind.advice());
+    }
 }
 
 /// `status`: asks the running agent.

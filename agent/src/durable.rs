@@ -116,6 +116,18 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
     to.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Deletes a file, durably; one that isn't there is no fault.
+///
+/// # Errors
+/// [`DurableError::Io`].
+pub fn remove(path: &Path) -> Result<(), DurableError> {
+    match fs::remove_file(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("remove", path)(error)),
+    }
+}
+
 /// Reads a whole file of at most `max` bytes; none when it isn't there.
 ///
 /// # Errors

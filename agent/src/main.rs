@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::RunBatch(asked) => commands::run_batch(&config, asked),
         Command::CheckConfig => {
             println!("the configuration is valid");
+            commands::warn_of_surroundings(&config);
             Exit::Ok
         }
     };

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flotilla_agent::config;
-use flotilla_agent::health::Clock;
+use flotilla_agent::health::{Clock, ProblemKind};
 use flotilla_agent::store::{Spool, SpoolHandle};
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
@@ -196,13 +196,29 @@ fn a_damaged_database_is_moved_aside_and_the_agent_lives() {
 }
 
 #[test]
+fn without_its_key_records_wait_and_the_key_brings_them_home() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let sealed = config::Spool { encrypt: true, key_file: Some(key.clone()), ..config(MIB) };
+    let clock = Clock::open(dir.path()).unwrap();
+    let (spool, report) = Spool::open(dir.path(), &sealed, &clock).unwrap();
+    let handle = spool.handle();
+    assert_eq!(report, None, "nothing was moved aside");
+    assert_eq!(handle.problem().map(|problem| problem.kind), Some(ProblemKind::SpoolKey));
+    handle.offer(Kind::Pane, vec![1]);
+    std::fs::write(&key, [7; 32]).unwrap();
+    let seq = runtime().block_on(handle.append(Kind::Event, vec![1])).unwrap();
+    assert_eq!((seq, handle.problem()), (2, None));
+}
+
+#[test]
 fn a_disk_that_takes_no_spool_is_tried_again_and_what_came_meanwhile_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     // The marker's temporary name is taken by a folder: it can't be written.
     std::fs::create_dir(dir.path().join("spool.tmp")).unwrap();
     let (spool, _) = open(dir.path(), MIB);
     let handle = spool.handle();
-    assert!(handle.problem().is_some_and(|why| why.contains("can't be stored")));
+    assert!(handle.problem().is_some_and(|problem| problem.detail.contains("can't be stored")));
     (0..3).for_each(|_| handle.offer(Kind::Pane, vec![1]));
     std::fs::remove_dir(dir.path().join("spool.tmp")).unwrap();
     let seq = runtime().block_on(handle.append(Kind::Event, vec![1])).unwrap();

@@ -16,7 +16,10 @@ use crate::health::{
     Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor, give_back_in_time,
 };
 use crate::inputs;
-use crate::link::{Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, SampleUpload, Session};
+use crate::link::http::Refusal;
+use crate::link::{
+    Admission, Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, SampleUpload, Session,
+};
 use crate::monitor::{Capture, Monitor, Shadow};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
@@ -140,9 +143,7 @@ impl Parts {
 
     /// Says it in the log, to the server as a record, and in hello as long as this run lasts.
     pub(super) fn event(&mut self, kind: ProblemKind, detail: String) {
-        tracing::error!(event = kind.name(), detail, "something needs attention");
-        let event = DeviceEvent { name: kind.name(), detail: detail.clone() };
-        offer(&self.common.spool, Kind::Event, &event);
+        say(&self.common.spool, kind, detail.clone());
         self.problems.push(Problem::new(kind, detail));
     }
 
@@ -166,7 +167,9 @@ impl Parts {
             hello(common.run.clone(), labels, reported.clone(), common.spool.clone(), problems.clone());
         let resources = LastReading::default();
         let samples = common.samples(link.clone());
-        let facts = common.facts(link, reported, resources.clone());
+        let refusal = watch::Sender::new(None);
+        let facts = common.facts(link.clone(), refusal.subscribe(), reported, resources.clone());
+        let admission = Admission { links: common.links.subscribe(), link, refusal };
         let status = status(&common.run, &common.links, hello.clone(), problems, facts);
         let (driver, reporter) = self.driver(core_ends);
         let session = common.session(reporter, hello, session_ends)?;
@@ -184,7 +187,8 @@ impl Parts {
             Box::pin(async move { renewal.run(&stop).await })
         });
         let stop = supervisor.stop_signal();
-        supervisor.once("samples", samples.run(stop));
+        supervisor.once("samples", samples.run(stop.clone()));
+        supervisor.once("admission", admission.run(stop));
         common.look_after(&mut supervisor, resources, breaker);
         Ok(supervisor)
     }
@@ -203,7 +207,11 @@ impl Parts {
             links: common.links.subscribe(),
             hardware: common.run.hardware.clone(),
             footprint: common.footprint.clone(),
-            observer: Arc::new(Watching(common.monitor.clone(), common.table.clone())),
+            observer: Arc::new(Watching {
+                monitor: common.monitor.clone(),
+                table: common.table.clone(),
+                spool: common.spool.clone(),
+            }),
             reports: ends.reports,
             tasks: ends.tasks,
             reported: ends.reported,
@@ -221,11 +229,13 @@ impl Common {
     fn facts(
         &self,
         link: watch::Receiver<LinkState>,
+        refusal: watch::Receiver<Option<Refusal>>,
         reported: watch::Receiver<Reported>,
         resources: LastReading,
     ) -> Facts {
         Facts {
             link,
+            refusal,
             reported,
             resources,
             monitor: self.monitor.clone(),
@@ -363,17 +373,31 @@ fn keep<T: Send + 'static>(
     });
 }
 
+/// Says it in the log, and to the server as a record.
+fn say(spool: &SpoolHandle, kind: ProblemKind, detail: String) {
+    tracing::error!(event = kind.name(), detail, "something needs attention");
+    offer(spool, Kind::Event, &DeviceEvent { name: kind.name(), detail });
+}
+
 /// The monitor as the update machine's observer.
-struct Watching(Arc<Monitor>, Table);
+struct Watching {
+    monitor: Arc<Monitor>,
+    table: Table,
+    spool: SpoolHandle,
+}
 
 impl Observer for Watching {
     fn begin(&self, loaded: &Loaded) {
-        self.0.activated(&loaded.model, loaded.release.digest);
+        self.monitor.activated(&loaded.model, loaded.release.digest);
     }
 
     fn vitals(&self, model: &ModelName) -> Vitals {
-        let Some(loaded) = self.1.active(model) else { return Vitals::default() };
-        let seen = self.0.probation(model, loaded.release.digest);
+        let Some(loaded) = self.table.active(model) else { return Vitals::default() };
+        let seen = self.monitor.probation(model, loaded.release.digest);
         Vitals { requests: seen.requests, errors: seen.errors, p95_us: seen.p95_us }
+    }
+
+    fn attention(&self, kind: ProblemKind, detail: String) {
+        say(&self.spool, kind, detail);
     }
 }

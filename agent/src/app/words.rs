@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::Run;
 use crate::health::{Clock, Footprint, LogRing, Problem, ProblemKind};
+use crate::link::http::Refusal;
 use crate::link::{Identity, LinkState, Links};
 use crate::monitor::{self, Monitor};
 use crate::serve;
@@ -98,6 +99,7 @@ pub(super) fn status(
 /// What `status` tells beside hello.
 pub(super) struct Facts {
     pub(super) link: watch::Receiver<LinkState>,
+    pub(super) refusal: watch::Receiver<Option<Refusal>>,
     pub(super) reported: watch::Receiver<Reported>,
     pub(super) resources: LastReading,
     pub(super) monitor: Arc<Monitor>,
@@ -116,10 +118,17 @@ fn noticed(
     now: UnixMillis,
 ) -> Vec<Problem> {
     let mut found = Vec::new();
-    if let (false, Some(why)) = (link.is_online, &link.why) {
-        found.push(Problem::new(ProblemKind::Offline, format!("no connection to the server: {why}")));
+    let refusal = facts.refusal.borrow().clone().filter(|_| !link.is_online);
+    if let Some(Refusal { code, message }) = refusal {
+        // It explains both the missing connection and a certificate that is not renewed.
+        let detail = format!("the server does not let this device in: {message} ({code})");
+        found.push(Problem::new(ProblemKind::NotAdmitted, detail));
+    } else {
+        if let (false, Some(why)) = (link.is_online, &link.why) {
+            found.push(Problem::new(ProblemKind::Offline, format!("no connection to the server: {why}")));
+        }
+        found.extend(identity.validity().ok().and_then(|validity| validity.problem(now)));
     }
-    found.extend(identity.validity().ok().and_then(|validity| validity.problem(now)));
     if hello.metadata.is_some_and(|metadata| metadata.expires <= now) {
         let detail = "the signed metadata has expired; nothing new is accepted";
         found.push(Problem::new(ProblemKind::MetadataExpired, detail));
@@ -145,7 +154,7 @@ pub(super) fn problems(
 ) -> Problems {
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
-        all.extend(spool.problem().map(|detail| Problem::new(ProblemKind::SpoolUnwritable, detail)));
+        all.extend(spool.problem());
         let figures = spool.figures();
         if figures.is_over_budget {
             let detail = format!(

@@ -11,7 +11,7 @@ pub use finding::{Finding, Level, Report};
 
 use crate::config::{Config, ConfigErrors};
 use crate::health::Clock;
-use crate::link::Identity;
+use crate::link::{Identity, has_next};
 use crate::status;
 
 /// Looks at everything. Blocks: on the disk, and on the network within its timeouts.
@@ -53,6 +53,10 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
     match identity {
         Ok(identity) => {
             local::certificates(&mut report, &identity, clock.now());
+            if has_next(&config.state_dir) {
+                let what = "a renewed certificate waits; the server may have retired the one before it";
+                report.warn("certificate", what, "start the agent, or let it run: it tries the renewed one first");
+            }
             stored::metadata(&mut report, config, &identity, clock.now());
             stored::models(&mut report, config, running.is_some());
             stored::telemetry(&mut report, config);
@@ -61,7 +65,8 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
         Err(error) => report.fail(
             "identity",
             crate::chain(&error),
-            "make a token (`flotilla device token --device NAME`) and run `flotilla-agent enroll --token ...`",
+            "make a token (`flotilla device token --device NAME`; a name that is taken must go first: `flotilla device \
+             delete NAME`) and run `flotilla-agent enroll --token ...`",
         ),
     }
     report

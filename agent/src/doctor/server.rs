@@ -15,7 +15,7 @@ use time::macros::format_description;
 use super::finding::Report;
 use super::local;
 use crate::config::{Config, Proxies, Proxy};
-use crate::health::Clock;
+use crate::health::{Clock, ProblemKind};
 use crate::link::Identity;
 use crate::status::duration;
 
@@ -187,7 +187,7 @@ impl Way<'_> {
             401 | 403 | 410 => report.fail(
                 self.check,
                 format!("{} answers {status}", self.url),
-                "the server does not let this device in: was it decommissioned? enrol it again",
+                ProblemKind::NotAdmitted.advice(),
             ),
             _ => report.warn(
                 self.check,

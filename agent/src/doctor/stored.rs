@@ -8,13 +8,19 @@ use crate::health::{ProblemKind, used_bytes};
 use crate::link::Identity;
 use crate::slots::{BootStore, Shelf, ShelfError};
 use crate::status::{bytes, duration};
+use crate::store::check_key;
 use crate::update::machine::Held;
 use crate::update::metadata::{TrustedStore, trusted_dir};
 
 pub(super) fn metadata(report: &mut Report, config: &Config, identity: &Identity, now: UnixMillis) {
     let store = TrustedStore::open(&config.state_dir, identity.project.clone(), identity.root_pin);
     let freshness = match store {
-        Ok(store) => store.freshness(),
+        Ok(store) => {
+            if let Err(error) = store.check() {
+                return report.fail("metadata", crate::chain(&error), ProblemKind::TrustDamaged.advice());
+            }
+            store.freshness()
+        }
         Err(error) => {
             return report.fail("metadata", crate::chain(&error), "check the disk of state_dir");
         }
@@ -84,6 +90,10 @@ pub(super) fn telemetry(report: &mut Report, config: &Config) {
     let used = used_bytes(&config.state_dir.join("spool"));
     let what = format!("{} on disk, at most {} may wait", bytes(used), bytes(config.spool.max_bytes));
     report.ok("telemetry", what);
+    if let Err(error) = check_key(&config.spool, &config.state_dir) {
+        let problem = error.problem();
+        report.fail("telemetry", problem.detail, problem.kind.advice());
+    }
     let aside = config.state_dir.join("spool.quarantined");
     if aside.exists() {
         let what = format!("a damaged spool lies in {}", aside.display());

@@ -41,6 +41,8 @@ pub struct ShownProblem {
 pub enum ProblemKind {
     /// No connection to the server.
     Offline,
+    /// The server lets this device in no more.
+    NotAdmitted,
     /// The certificate has expired.
     CertificateExpired,
     /// The certificate should have been renewed by now.
@@ -49,6 +51,8 @@ pub enum ProblemKind {
     MetadataExpired,
     /// Signed metadata was refused.
     MetadataRefused,
+    /// The root that this device trusts is damaged on its disk.
+    TrustDamaged,
     /// The state directory takes no writes.
     StateUnwritable,
     /// The boot record can't be written.
@@ -67,6 +71,8 @@ pub enum ProblemKind {
     SpoolQuarantined,
     /// Telemetry can't be stored.
     SpoolUnwritable,
+    /// The key that telemetry is sealed with can't be had.
+    SpoolKey,
     /// The spool is nearly full.
     SpoolFilling,
     /// The budget of flash writes is used up.
@@ -79,6 +85,8 @@ pub enum ProblemKind {
     MemoryRestart,
     /// A model that should serve does not.
     ModelAbsent,
+    /// A release that served can't be loaded any more.
+    ReleaseLost,
     /// A model runs a smaller variant than its publisher prefers.
     SmallerVariant,
     /// The last update of a model ended badly.
@@ -100,6 +108,11 @@ impl ProblemKind {
             Self::Offline => {
                 "nothing is lost meanwhile; run `flotilla-agent doctor` to see where the way to the server ends"
             }
+            Self::NotAdmitted => {
+                "enrol it again: remove its name at the server (`flotilla device delete NAME`), make a token (`flotilla \
+                 device token --device NAME`), run `flotilla-agent enroll --force --token ...` and restart the agent; \
+                 models and telemetry stay"
+            }
             Self::CertificateExpired => {
                 "the server lets it in no more: make a token (`flotilla device token --device NAME`), run \
                  `flotilla-agent enroll --force --token ...` and restart the agent; models and telemetry stay"
@@ -113,6 +126,11 @@ impl ProblemKind {
             }
             Self::MetadataRefused => {
                 "do not force it: the server's metadata does not follow from the trusted root; ask who publishes"
+            }
+            Self::TrustDamaged => {
+                "what is committed serves on, but nothing new is accepted: restore state_dir/trusted/root.json, or enrol \
+                 the device again (`flotilla device delete NAME`, `flotilla device token --device NAME`, \
+                 `flotilla-agent enroll --force --token ...`); if it comes again, the disk is failing"
             }
             Self::StateUnwritable | Self::BootRecordUnwritable => {
                 "check that the disk is not full or read-only and that state_dir belongs to the agent's user"
@@ -137,6 +155,10 @@ impl ProblemKind {
                 "the records in it are lost and counted by the server; if it comes again, the disk is failing"
             }
             Self::SpoolUnwritable => "free room on the disk of state_dir, or make it writable again",
+            Self::SpoolKey => {
+                "models serve on, nothing is stored in plain: put the key of 32 bytes where spool.key_file says, for \
+                 this user to read, and restart the agent"
+            }
             Self::SpoolFilling => {
                 "bring the device back online, or raise spool.max_bytes; panes are merged before anything is dropped"
             }
@@ -153,6 +175,9 @@ impl ProblemKind {
             }
             Self::ModelAbsent => {
                 "roll out a release that loads on this device; the reason stands in the problem"
+            }
+            Self::ReleaseLost => {
+                "what the disk lost is fetched again by itself; if it comes again, the disk is failing: replace it"
             }
             Self::SmallerVariant => {
                 "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or unload another model"

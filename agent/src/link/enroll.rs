@@ -5,7 +5,6 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::StatusCode;
 use protocol::message::Hardware;
 use protocol::{DeviceId, Digest, ProjectId};
 use rustls::pki_types::CertificateDer;
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use trust::Ed25519Signer;
 
-use super::http::{FetchError, Http, Terms};
+use super::http::{FetchError, Http, Refusal, Terms};
 use super::identity::{Identity, IdentityError, Names, validity_of};
 use super::report::{self, ReportError};
 use super::tls::{TlsError, enrolment_config};
@@ -118,17 +117,6 @@ struct Answer {
     report_counter: u64,
 }
 
-#[derive(Deserialize)]
-struct Refusal {
-    error: RefusalBody,
-}
-
-#[derive(Deserialize)]
-struct RefusalBody {
-    code: String,
-    message: String,
-}
-
 /// What to enrol with.
 #[derive(Debug)]
 pub struct Wish<'a> {
@@ -210,14 +198,9 @@ pub(super) fn certificate_request(key: &rcgen::KeyPair) -> Result<String, Enroll
 }
 
 fn refusal(error: FetchError) -> EnrollError {
-    let FetchError::Status { status, text, .. } = &error else { return EnrollError::Fetch(error) };
-    match serde_json::from_str::<Refusal>(text) {
-        Ok(Refusal { error: RefusalBody { code, message } })
-            if status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS =>
-        {
-            EnrollError::Refused { code, message }
-        }
-        Ok(_) | Err(_) => EnrollError::Fetch(error),
+    match error.refusal() {
+        Some(Refusal { code, message }) => EnrollError::Refused { code, message },
+        None => EnrollError::Fetch(error),
     }
 }
 
@@ -252,6 +235,7 @@ fn keep(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::StatusCode;
 
     #[test]
     fn damaged_tokens_are_named() {

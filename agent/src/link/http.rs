@@ -92,6 +92,29 @@ pub enum FetchError {
     },
 }
 
+/// A refusal that the server gave a name.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Refusal {
+    /// Stable code, e.g. `superseded`.
+    pub code: String,
+    /// Its sentence.
+    pub message: String,
+}
+
+#[derive(serde::Deserialize)]
+struct RefusalBody {
+    error: Refusal,
+}
+
+impl FetchError {
+    /// What the server refused by name: trying again does not help. None for anything else that went wrong.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let Self::Status { status, text, .. } = self else { return None };
+        let is_final = status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS;
+        serde_json::from_str::<RefusalBody>(text).ok().filter(|_| is_final).map(|body| body.error)
+    }
+}
+
 /// How requests go: their bounds, and the proxy in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {

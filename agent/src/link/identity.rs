@@ -1,4 +1,6 @@
 //! Who this device is: one file, readable by this user only, replaced as a whole. Its presence means "enrolled".
+//! A renewed identity lies beside it from before its first use until it takes its place: the server may have retired
+//! the old one by then.
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,8 @@ use crate::durable::{self, DurableError};
 use crate::health::{Problem, ProblemKind};
 
 const FILE: &str = "identity.json";
+/// A renewed identity that has not replaced the other yet.
+const NEXT: &str = "identity.next.json";
 const MAX_BYTES: u64 = 128 * 1024;
 
 /// Why the identity can't be used.
@@ -120,8 +124,44 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::File`]; the earlier identity stays.
     pub fn store(&self, state_dir: &Path) -> Result<(), IdentityError> {
+        self.write(&state_dir.join(FILE))
+    }
+
+    /// Keeps this renewed identity beside the one in use, durably.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`]; it must not be used then.
+    pub fn store_next(&self, state_dir: &Path) -> Result<(), IdentityError> {
+        self.write(&state_dir.join(NEXT))
+    }
+
+    /// The renewed identity that waits, if it is a renewal of this one. Another or a damaged one is removed.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn load_next(&self, state_dir: &Path) -> Result<Option<Self>, IdentityError> {
+        let bytes = durable::read_bounded(&state_dir.join(NEXT), MAX_BYTES).map_err(IdentityError::File)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let next = serde_json::from_slice::<Self>(&bytes).ok();
+        let next = next.filter(|next| next.is_renewal_of(self) && next.validity().is_ok());
+        if next.is_none() {
+            tracing::warn!(
+                file = NEXT,
+                "what waits there is no usable renewal of this identity; it is removed"
+            );
+            forget_next(state_dir)?;
+        }
+        Ok(next)
+    }
+
+    fn is_renewal_of(&self, earlier: &Self) -> bool {
+        let names = |of: &Self| (of.project.clone(), of.device.clone(), of.report_seed.clone());
+        names(self) == names(earlier) && self.tls_key().is_ok() && self.tls_ca().is_ok()
+    }
+
+    fn write(&self, path: &Path) -> Result<(), IdentityError> {
         let bytes = serde_json::to_vec_pretty(self).map_err(|_| IdentityError::Field("text"))?;
-        durable::write_atomic(&state_dir.join(FILE), &bytes).map_err(IdentityError::File)
+        durable::write_atomic(path, &bytes).map_err(IdentityError::File)
     }
 
     /// The report key.
@@ -173,6 +213,27 @@ impl Identity {
     pub fn tls_key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|_| IdentityError::Field("private key"))
     }
+}
+
+/// Whether a renewed identity waits to be tried.
+pub fn has_next(state_dir: &Path) -> bool {
+    state_dir.join(NEXT).exists()
+}
+
+/// The renewed identity takes the place of the other, durably.
+///
+/// # Errors
+/// [`IdentityError::File`]; it still waits then.
+pub(super) fn promote_next(state_dir: &Path) -> Result<(), IdentityError> {
+    durable::rename(&state_dir.join(NEXT), &state_dir.join(FILE)).map_err(IdentityError::File)
+}
+
+/// Removes the renewed identity that waits, if there is one.
+///
+/// # Errors
+/// [`IdentityError::File`].
+pub(super) fn forget_next(state_dir: &Path) -> Result<(), IdentityError> {
+    durable::remove(&state_dir.join(NEXT)).map_err(IdentityError::File)
 }
 
 /// When a certificate holds.

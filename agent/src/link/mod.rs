@@ -8,6 +8,7 @@ pub mod enroll;
 pub mod http;
 pub mod identity;
 
+mod admission;
 mod local;
 mod mqtt;
 mod pump;
@@ -17,7 +18,8 @@ mod samples;
 mod session;
 mod tls;
 
-pub use identity::{Identity, IdentityError, Validity};
+pub use admission::Admission;
+pub use identity::{Identity, IdentityError, Validity, has_next};
 pub use local::{LocalBroker, Said};
 pub use renew::{Links, RenewError, Renewal};
 pub use report::{ReportError, Reporter};

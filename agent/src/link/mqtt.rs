@@ -95,9 +95,11 @@ impl Mqtt {
         self.backoff.widen(max);
     }
 
-    /// Other certificates from the next connection on; the current one ends.
+    /// Other certificates from the next connection on, which comes at once: what was refused before was refused to
+    /// the earlier ones. The current connection ends.
     pub(super) fn replace_tls(&mut self, tls: Arc<ClientConfig>) {
         self.options.tls = tls;
+        self.connect_at = Instant::now();
         self.connection = None;
         self.is_connected = false;
     }

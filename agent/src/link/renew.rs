@@ -1,5 +1,7 @@
 //! Renewal of the device's certificate when two thirds of its lifetime have passed. The new one must work on a
-//! connection of its own before it replaces the old one.
+//! connection of its own before it replaces the old one; with that connection the server retires the old one, so it
+//! is on the disk before. Whatever ends the agent in between, the next start tries what waits there and has the old
+//! one if the server does not know the new.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::enroll::{EnrollError, certificate_request};
 use super::http::{FetchError, Http, Terms};
-use super::identity::{Identity, IdentityError, Validity};
+use super::identity::{Identity, IdentityError, Validity, forget_next, has_next, promote_next};
 use super::tls::{TlsError, client_config};
 use crate::health::Clock;
 use crate::retry::{self, Backoff, Policy};
@@ -24,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_hours(1);
 /// The least rest, however short certificates hold.
 const REST: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: u64 = 256 * 1024;
+/// The server's word for a certificate that is neither the current one nor its successor.
+const SUPERSEDED: &str = "superseded";
 
 /// Identity, TLS and HTTP that belong together.
 pub struct Links {
@@ -84,6 +88,41 @@ struct Answer {
     ca: String,
 }
 
+/// The server's device port, as renewal uses it.
+trait Port: Sync {
+    /// A certificate for `key`, asked for with the identity in use.
+    fn renew(
+        &self,
+        links: &Links,
+        key: &rcgen::KeyPair,
+    ) -> impl Future<Output = Result<Answer, RenewError>> + Send;
+
+    /// The first use of a renewed identity.
+    fn trial(&self, renewed: &Links) -> impl Future<Output = Result<(), FetchError>> + Send;
+}
+
+struct DevicePort;
+
+impl Port for DevicePort {
+    fn renew(
+        &self,
+        links: &Links,
+        key: &rcgen::KeyPair,
+    ) -> impl Future<Output = Result<Answer, RenewError>> + Send {
+        let csr = certificate_request(key).map_err(RenewError::Request);
+        async move {
+            let body = serde_json::to_vec(&Request { csr: csr? }).map_err(RenewError::Answer)?;
+            let answer = links.http.post_json("/device/v1/renew", body, MAX_ANSWER_BYTES).await;
+            serde_json::from_slice(&answer.map_err(RenewError::Fetch)?).map_err(RenewError::Answer)
+        }
+    }
+
+    async fn trial(&self, renewed: &Links) -> Result<(), FetchError> {
+        let path = format!("/tuf/v1/{}/timestamp.json", renewed.identity.project);
+        renewed.http.get(&path, 64 * 1024).await.map(drop)
+    }
+}
+
 /// The renewing task.
 pub struct Renewal {
     /// Where the identity lives.
@@ -102,8 +141,8 @@ impl Renewal {
         let mut backoff = Backoff::new(RETRY);
         while !stop.is_cancelled() {
             let wait = match self.until_due() {
-                Some(wait) => wait,
-                None => self.try_once(&mut backoff).await,
+                Some(wait) if !has_next(&self.state_dir) => wait,
+                _ => self.try_once(&mut backoff).await,
             };
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -124,7 +163,7 @@ impl Renewal {
 
     /// Renews; returns how long to rest then.
     async fn try_once(&self, backoff: &mut Backoff) -> Duration {
-        let renewed = self.renew().await;
+        let renewed = self.attempt(&DevicePort).await;
         let left = self.validity().map_or(Duration::ZERO, |validity| left(validity, self.clock.now()));
         match renewed {
             Ok(()) => {
@@ -139,26 +178,59 @@ impl Renewal {
         }
     }
 
-    async fn renew(&self) -> Result<(), RenewError> {
+    /// Ends what an earlier attempt began, then renews if that is still due.
+    async fn attempt(&self, port: &impl Port) -> Result<(), RenewError> {
+        let finished = self.finish(port).await;
+        // One that is in use and not yet in its place must not be overwritten by another.
+        if self.until_due().is_some() || matches!(finished, Err(RenewError::Keep(_))) {
+            return finished;
+        }
+        match (self.renew(port).await, finished) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Err(earlier)) => Err(earlier),
+            (Err(error), Ok(())) => Err(error),
+        }
+    }
+
+    async fn finish(&self, port: &impl Port) -> Result<(), RenewError> {
+        let links = self.links.borrow().clone();
+        let next = links.identity.load_next(&self.state_dir).map_err(RenewError::Keep)?;
+        match next {
+            None => Ok(()),
+            Some(next) if next.certificate == links.identity.certificate => {
+                promote_next(&self.state_dir).map_err(RenewError::Keep)
+            }
+            Some(next) => {
+                let renewed = Links::new(next, &self.clock, self.terms.clone()).map_err(RenewError::Tls)?;
+                self.prove(port, renewed).await
+            }
+        }
+    }
+
+    async fn renew(&self, port: &impl Port) -> Result<(), RenewError> {
         let links = self.links.borrow().clone();
         let key =
             rcgen::KeyPair::generate().map_err(|e| RenewError::Request(EnrollError::Keys(e.to_string())))?;
-        let csr = certificate_request(&key).map_err(RenewError::Request)?;
-        let body = serde_json::to_vec(&Request { csr }).map_err(RenewError::Answer)?;
-        let answer = links
-            .http
-            .post_json("/device/v1/renew", body, MAX_ANSWER_BYTES)
-            .await
-            .map_err(RenewError::Fetch)?;
-        let Answer { certificate, ca } = serde_json::from_slice(&answer).map_err(RenewError::Answer)?;
+        let Answer { certificate, ca } = port.renew(&links, &key).await?;
         let identity = Identity { certificate, ca, key: key.serialize_pem(), ..links.identity.clone() };
         let renewed = Links::new(identity, &self.clock, self.terms.clone()).map_err(RenewError::Tls)?;
-        let path = format!("/tuf/v1/{}/timestamp.json", renewed.identity.project);
-        renewed.http.get(&path, 64 * 1024).await.map_err(RenewError::Trial)?;
-        renewed.identity.store(&self.state_dir).map_err(RenewError::Keep)?;
+        renewed.identity.store_next(&self.state_dir).map_err(RenewError::Keep)?;
+        self.prove(port, renewed).await
+    }
+
+    /// The first use of what waits on the disk. From then on the server lets nothing else in: it is used even when
+    /// it can't be put in its place.
+    async fn prove(&self, port: &impl Port, renewed: Links) -> Result<(), RenewError> {
+        if let Err(error) = port.trial(&renewed).await {
+            // Any other failure may hide that the server did let it in.
+            if error.refusal().is_some_and(|refusal| refusal.code == SUPERSEDED) {
+                forget_next(&self.state_dir).map_err(RenewError::Keep)?;
+            }
+            return Err(RenewError::Trial(error));
+        }
         tracing::info!("the device's certificate is renewed");
         self.links.send_replace(Arc::new(renewed));
-        Ok(())
+        promote_next(&self.state_dir).map_err(RenewError::Keep)
     }
 }
 
@@ -177,6 +249,8 @@ fn rest_after_failure(left: Duration, delay: Duration) -> Duration {
     if left.is_zero() { delay } else { delay.min((left / 4).max(REST)) }
 }
 
+#[cfg(test)]
+mod crashes;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,4 +21,5 @@ mod sync;
 mod writer;
 
 pub use samples::{Bounds, Held, Put, Samples};
+pub use seal::check_key;
 pub use spool::{Chunk, Depth, Figures, Spool, SpoolError, SpoolHandle};

@@ -56,7 +56,7 @@ pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolEr
             Ok(opened)
         }
         Ok(Err(error)) if is_damage(&error) => {
-            quarantine_and_open(dir, &marker, &with_source(&error), config)
+            quarantine_and_open(dir, &marker, &crate::chain(&error), config)
         }
         Ok(Err(error)) => {
             remove(&marker)?;
@@ -123,15 +123,12 @@ fn is_damage(error: &SpoolError) -> bool {
             }
         },
         SpoolError::Entry(_) | SpoolError::OtherKey => true,
-        SpoolError::Files(_) | SpoolError::Key { .. } | SpoolError::TooLarge { .. } | SpoolError::Closed => {
-            false
-        }
+        SpoolError::Files(_)
+        | SpoolError::Key { .. }
+        | SpoolError::KeyFile(_)
+        | SpoolError::TooLarge { .. }
+        | SpoolError::Closed => false,
     }
-}
-
-fn with_source(error: &SpoolError) -> String {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    format!("{error}: {source}")
 }
 
 fn remove(path: &Path) -> Result<(), SpoolError> {

@@ -113,6 +113,8 @@ struct Shared {
     folder: PathBuf,
     seal: Option<Seal>,
     seals_new: bool,
+    /// Whether the key can't be had: what is sealed stays on the disk, and nothing new is kept, least of all in plain.
+    is_locked: bool,
     state: Mutex<State>,
     added: Notify,
 }
@@ -124,23 +126,34 @@ struct State {
 }
 
 impl Samples {
-    /// Opens the folder, which the first sample makes; what is not whole is removed.
+    /// Opens the folder, which the first sample makes; what is not whole is removed. Without the key nothing is kept
+    /// and nothing sent until the next start; the spool says so.
     ///
     /// # Errors
-    /// [`SpoolError::Files`] when the folder can't be used, [`SpoolError::Key`] when the key can't.
+    /// [`SpoolError::Files`] when the folder can't be used.
     pub fn open(state_dir: &Path, spool: &config::Spool, now: UnixMillis) -> Result<Self, SpoolError> {
         let folder = state_dir.join(FOLDER);
-        let seal = Seal::load(spool, state_dir, spool.encrypt)?;
+        let (seal, is_locked) = match Seal::load(spool, state_dir, spool.encrypt) {
+            Ok(seal) => (seal, false),
+            Err(error) => {
+                tracing::error!(error = crate::chain(&error), "no samples are kept: they can't be sealed");
+                (None, true)
+            }
+        };
         let held = scan(&folder).map_err(SpoolError::Files)?;
         let next_seq = held.iter().map(|held| held.seq + 1).max().unwrap_or(0);
         let state = State { held, next_seq, today: read_today(&folder, now).map_err(SpoolError::Files)? };
         let seals_new = spool.encrypt;
-        Ok(Self(Arc::new(Shared { folder, seal, seals_new, state: Mutex::new(state), added: Notify::new() })))
+        let (state, added) = (Mutex::new(state), Notify::new());
+        Ok(Self(Arc::new(Shared { folder, seal, seals_new, is_locked, state, added })))
     }
 
     /// Whether a strategy may keep another one today, as far as that can be said without waiting for the disk: a look
     /// before the work of making it.
     pub fn has_share(&self, strategy: Strategy, bounds: Bounds, at: UnixMillis) -> bool {
+        if self.0.is_locked {
+            return false;
+        }
         let Ok(state) = self.0.state.try_lock() else { return true };
         state.today.kept(strategy, day_of(at)) < bounds.max_per_day
     }
@@ -156,6 +169,9 @@ impl Samples {
         bytes: &[u8],
         bounds: Bounds,
     ) -> Result<Put, DurableError> {
+        if self.0.is_locked {
+            return Ok(Put::NoRoom);
+        }
         let mut state = self.lock();
         let day = day_of(at);
         if state.today.kept(strategy, day) >= bounds.max_per_day {
@@ -193,6 +209,9 @@ impl Samples {
 
     /// The sample to send next: of the highest worth, the oldest.
     pub fn next(&self) -> Option<Held> {
+        if self.0.is_locked {
+            return None;
+        }
         let state = self.lock();
         let best = state.held.last()?.strategy;
         state.held.iter().find(|held| held.strategy == best).cloned()
@@ -439,6 +458,23 @@ mod tests {
         );
         fs::write(folder.join(held.file()), b"whale").unwrap();
         assert_eq!(samples.read(&held).unwrap(), None);
+    }
+
+    #[test]
+    fn without_the_key_nothing_is_kept_in_plain_and_nothing_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        let spool = config::Spool { encrypt: true, key_file: Some(key.clone()), ..config::Spool::default() };
+        std::fs::write(&key, [7; 32]).unwrap();
+        let put = |samples: &Samples| samples.put(Strategy::Random, NOW, b"secret", BOUNDS).unwrap();
+        put(&Samples::open(dir.path(), &spool, NOW).unwrap());
+        std::fs::remove_file(&key).unwrap();
+        let locked = Samples::open(dir.path(), &spool, NOW).unwrap();
+        assert_eq!((put(&locked), locked.next(), locked.depth().0), (Put::NoRoom, None, 1));
+        std::fs::write(&key, [7; 32]).unwrap();
+        let samples = Samples::open(dir.path(), &spool, NOW).unwrap();
+        let held = samples.next().unwrap();
+        assert_eq!(samples.read(&held).unwrap().as_deref(), Some(&b"secret"[..]));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const KEY_BYTES: usize = 32;
 /// A key file may hold the key as hexadecimal text with a line end.
 const MAX_FILE_BYTES: u64 = 80;
 const FILE: &str = "spool.key";
+/// Where systemd puts a service's credentials.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// What a sealed body is longer by: nonce and tag.
 pub(super) const OVERHEAD_BYTES: usize = NONCE_LEN + 16;
 /// Sealed when the key is first used, so that another key is found out at the next start.
@@ -31,7 +33,7 @@ impl Seal {
     /// The key that the configuration names; made in the state directory when it names none and `is_wanted`.
     ///
     /// # Errors
-    /// [`SpoolError::Files`] and [`SpoolError::Key`].
+    /// [`SpoolError::KeyFile`] and [`SpoolError::Key`]; [`SpoolError::Files`] when a new one can't be kept.
     pub(super) fn load(
         config: &config::Spool,
         state_dir: &Path,
@@ -39,10 +41,10 @@ impl Seal {
     ) -> Result<Option<Self>, SpoolError> {
         let own = state_dir.join(FILE);
         let path = config.key_file.as_ref().map_or_else(|| own.clone(), |name| located(name));
-        match durable::read_bounded(&path, MAX_FILE_BYTES).map_err(SpoolError::Files)? {
+        match durable::read_bounded(&path, MAX_FILE_BYTES).map_err(SpoolError::KeyFile)? {
             Some(bytes) => parse(&bytes).map(|key| Some(Self::with(key))).ok_or(SpoolError::Key { path }),
             None if !is_wanted => Ok(None),
-            None if config.key_file.is_some() => Err(SpoolError::Files(DurableError::Io {
+            None if config.key_file.is_some() => Err(SpoolError::KeyFile(DurableError::Io {
                 operation: "read the key in",
                 path,
                 source: std::io::ErrorKind::NotFound.into(),
@@ -99,9 +101,22 @@ fn context(seq: u64, kind: Kind) -> Aad<Vec<u8>> {
     )
 }
 
+/// Whether the key that the configuration names can be used, for who looks at it beside the running agent. One that
+/// is made here, and one of systemd's credentials outside of its service, are not looked for.
+///
+/// # Errors
+/// [`SpoolError::KeyFile`] and [`SpoolError::Key`].
+pub fn check_key(config: &config::Spool, state_dir: &Path) -> Result<(), SpoolError> {
+    let is_credential = |name: &PathBuf| name.is_relative() && std::env::var_os(CREDENTIALS).is_none();
+    if !config.encrypt || config.key_file.as_ref().is_none_or(is_credential) {
+        return Ok(());
+    }
+    Seal::load(config, state_dir, true).map(drop)
+}
+
 /// A bare name is one of systemd's credentials.
 fn located(name: &Path) -> PathBuf {
-    match std::env::var_os("CREDENTIALS_DIRECTORY") {
+    match std::env::var_os(CREDENTIALS) {
         Some(folder) if name.is_relative() => PathBuf::from(folder).join(name),
         Some(_) | None => name.to_owned(),
     }
@@ -139,7 +154,10 @@ mod tests {
         assert!(Seal::load(&config, dir.path(), false).unwrap().unwrap().has_made(&proof));
         let path = dir.path().join("key");
         let named = config::Spool { key_file: Some(path.clone()), ..config };
-        assert!(matches!(Seal::load(&named, dir.path(), true), Err(SpoolError::Files(_))));
+        assert!(matches!(Seal::load(&named, dir.path(), true), Err(SpoolError::KeyFile(_))));
+        let wanted = config::Spool { encrypt: true, ..named.clone() };
+        assert!(check_key(&wanted, dir.path()).is_err_and(|error| error.is_of_key()));
+        assert!(check_key(&named, dir.path()).is_ok(), "nothing is to be sealed");
         std::fs::write(&path, "nonsense").unwrap();
         assert!(matches!(Seal::load(&named, dir.path(), true), Err(SpoolError::Key { .. })));
         std::fs::write(&path, [9; 32]).unwrap();

@@ -18,7 +18,7 @@ use super::sync::Durable;
 use super::writer::{Heights, Order, Writer};
 use crate::config;
 use crate::durable::DurableError;
-use crate::health::Clock;
+use crate::health::{Clock, Problem, ProblemKind};
 
 /// Orders that may wait for the writer. When full: `offer` drops and counts, `append` waits.
 const QUEUE_ORDERS: usize = 4096;
@@ -51,6 +51,9 @@ pub enum SpoolError {
         /// Which file.
         path: PathBuf,
     },
+    /// The file that should hold the sealing key can't be read.
+    #[error("the spool's key can't be read")]
+    KeyFile(#[source] DurableError),
     /// What lies in the spool was sealed with another key.
     #[error("the spool was sealed with another key")]
     OtherKey,
@@ -90,7 +93,7 @@ pub(super) struct Visible {
     pub(super) depth: Depth,
     pub(super) floor_seq: u64,
     pub(super) losses: std::collections::BTreeMap<(Kind, LossCause), u64>,
-    pub(super) problem: Option<String>,
+    pub(super) problem: Option<Problem>,
     pub(super) figures: Figures,
 }
 
@@ -364,9 +367,22 @@ impl SpoolHandle {
         })
     }
 
-    /// What is wrong with the spool now, as one sentence.
-    pub fn problem(&self) -> Option<String> {
+    /// What is wrong with the spool now.
+    pub fn problem(&self) -> Option<Problem> {
         self.shared.visible(|v| v.problem.clone())
+    }
+}
+
+impl SpoolError {
+    /// Whether it is the key that is missing; the disk is well.
+    pub fn is_of_key(&self) -> bool {
+        matches!(self, Self::Key { .. } | Self::KeyFile(_))
+    }
+
+    /// As the agent's problem.
+    pub fn problem(&self) -> Problem {
+        let kind = if self.is_of_key() { ProblemKind::SpoolKey } else { ProblemKind::SpoolUnwritable };
+        Problem::new(kind, format!("telemetry can't be stored: {}", crate::chain(self)))
     }
 }
 

@@ -335,7 +335,7 @@ impl Writer {
             }
             return;
         }
-        if matches!(error, SpoolError::Files(_) | SpoolError::Key { .. }) {
+        if matches!(error, SpoolError::Files(_)) || error.is_of_key() {
             return;
         }
         let mut slot = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -349,8 +349,7 @@ impl Writer {
 
     fn say_problem(&self, error: &SpoolError) {
         let why = crate::chain(error);
-        let is_new =
-            self.shared.visible(|v| v.problem.replace(format!("telemetry can't be stored: {why}")).is_none());
+        let is_new = self.shared.visible(|v| v.problem.replace(error.problem()).is_none());
         if is_new {
             tracing::error!(why, "the spool can't store records; they wait in memory within bounds");
         }

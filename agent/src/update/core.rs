@@ -192,6 +192,7 @@ impl Core {
     pub(super) fn refresh_failed(&mut self, error: &MetadataError) {
         let why = error.cause();
         let kind = match why.kind {
+            _ if matches!(error, MetadataError::Damaged(_)) => ProblemKind::TrustDamaged,
             CauseKind::MetadataExpired => ProblemKind::MetadataExpired,
             CauseKind::DiskFull | CauseKind::Storage => ProblemKind::StateUnwritable,
             _ => ProblemKind::MetadataRefused,
@@ -256,6 +257,10 @@ impl Core {
             log_transition(model, &after.phase);
             self.entered(model, &after);
         }
+        if let Some(lost) = after.lost.filter(|lost| before.lost.as_ref() != Some(lost)) {
+            let detail = format!("{model} {}: {}", lost.release.version, lost.cause.detail);
+            self.observer.attention(ProblemKind::ReleaseLost, detail);
+        }
         for action in actions {
             self.act(model, action).await;
         }
@@ -301,6 +306,10 @@ impl Core {
     async fn load_active(&mut self, model: &ModelName) {
         let record = self.model(model);
         let Some(held) = record.active.clone() else { return self.table.unload(model) };
+        if self.table.active(model).is_some_and(|loaded| is_of(&loaded, &held)) {
+            // It answers from memory, whatever became of its files.
+            return self.table.set_shadow(model, None);
+        }
         if self.is_held_back && matches!(record.phase, Phase::Probation { .. }) {
             return self.load_meanwhile(model, record.fallback, &held).await;
         }
@@ -319,15 +328,30 @@ impl Core {
             Ok(loaded) => self.serve(loaded),
             Err(why) => {
                 tracing::error!(model = %model, version = %held.release.version, why = why.detail, "the active release can't be loaded");
-                match record.fallback {
-                    Some(fallback) if !matches!(record.phase, Phase::Probation { .. }) => {
-                        if let Ok(loaded) = self.load(model, fallback).await {
-                            self.serve(loaded);
-                        }
-                    }
-                    _ => self.table.set_absent(model, format!("{}: {}", held.release.version, why.detail)),
-                }
+                self.table.set_absent(model, format!("{}: {}", held.release.version, why.detail));
                 Box::pin(self.apply(model, Event::Unloadable(why))).await;
+                self.stand_in(model, &held).await;
+            }
+        }
+    }
+
+    /// Lets the fallback answer where it could not be made the active release: the boot record took no write, or
+    /// the active one is whole and may load another time.
+    async fn stand_in(&mut self, model: &ModelName, failed: &Held) {
+        let record = self.model(model);
+        let (true, Some(fallback)) = (record.active.as_ref() == Some(failed), record.fallback) else {
+            return;
+        };
+        if matches!(record.phase, Phase::Probation { .. }) {
+            return;
+        }
+        match self.load(model, fallback).await {
+            Ok(loaded) => {
+                self.serve(loaded);
+                self.announce();
+            }
+            Err(why) => {
+                tracing::error!(model = %model, why = why.detail, "the fallback can't be loaded either")
             }
         }
     }
@@ -420,10 +444,7 @@ impl Core {
     }
 
     pub(super) fn warm(&self, model: &ModelName, held: &Held) -> Option<Arc<Loaded>> {
-        self.warm
-            .get(model)
-            .filter(|warm| warm.release == held.release && warm.variant == held.variant)
-            .cloned()
+        self.warm.get(model).filter(|warm| is_of(warm, held)).cloned()
     }
 
     /// The candidate is warm: from now on it answers, or runs beside.
@@ -527,4 +548,8 @@ impl Core {
             Verdict::Unhealthy(cause) => self.apply(model, Event::Failed(cause)).await,
         }
     }
+}
+
+fn is_of(loaded: &Loaded, held: &Held) -> bool {
+    loaded.release == held.release && loaded.variant == held.variant
 }

@@ -174,6 +174,18 @@ pub struct Record {
     pub transitions: u32,
     /// What the last self-test measured.
     pub self_test: Option<TestedOnce>,
+    /// The release that was active and can't be loaded any more, until one is activated or committed.
+    #[serde(default)]
+    pub lost: Option<Lost>,
+}
+
+/// A release that was active and can't be loaded any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// Which release.
+    pub release: ReleaseRef,
+    /// Why.
+    pub cause: Cause,
 }
 
 impl Record {
@@ -354,6 +366,9 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
         | Event::Activated
         | Event::Healthy(_)) => forward(record, event),
     };
+    if matches!(next.phase, Phase::Probation { .. } | Phase::Committed { .. }) {
+        next.lost = None;
+    }
     // A counter within a state is no transition.
     if next.phase.word() != before {
         next.transitions = next.transitions.saturating_add(1);
@@ -482,34 +497,46 @@ fn is_refusal(kind: CauseKind) -> bool {
     )
 }
 
+/// The fallback becomes the active release, so that it still answers after the next start.
 fn unloadable(mut record: Record, cause: &Cause) -> (Record, Vec<Action>) {
     // What the disk lost is fetched again; the signed digests decide what is still good.
     let is_lost = cause.kind == CauseKind::Storage;
+    if matches!(record.phase, Phase::Probation { .. }) && !is_lost {
+        return failed(record, cause.clone());
+    }
+    let Some(active) = record.active.clone() else { return (record, vec![]) };
+    record.lost = Some(Lost { release: active.release.clone(), cause: cause.clone() });
     match record.phase {
-        Phase::Probation { task, .. } if is_lost => {
-            record.active = record.fallback.take();
+        Phase::Probation { task, .. } | Phase::Committed { task } => {
             record.phase = Phase::Fetching { task };
-            (record, vec![Action::SwitchBack, Action::Report])
-        }
-        Phase::Probation { .. } => failed(record, cause.clone()),
-        Phase::Committed { task } => {
-            record.active = None;
-            record.phase = Phase::Fetching { task };
-            (record, vec![Action::Report])
+            fall_back(record, vec![Action::Report])
         }
         Phase::RolledBack { task, .. } | Phase::Failed { task, .. } | Phase::Rejected { task, .. }
-            if is_lost && record.active.is_some() =>
+            if is_lost =>
         {
-            let release = record.active.take().map_or(task.release, |held| held.release);
-            let task = Task { release, mode: Mode::Replace, rollout: None, revision: task.revision };
+            let (release, revision) = (active.release, task.revision);
+            let task = Task { release, mode: Mode::Replace, rollout: None, revision };
             record.phase = Phase::Fetching { task };
-            (record, vec![Action::Report])
+            fall_back(record, vec![Action::Report])
+        }
+        // The task under way goes on; without a fallback the lost release is what there is.
+        same if is_lost && record.fallback.is_some() => {
+            record.phase = same;
+            fall_back(record, vec![])
         }
         same => {
             record.phase = same;
             (record, vec![])
         }
     }
+}
+
+fn fall_back(mut record: Record, mut actions: Vec<Action>) -> (Record, Vec<Action>) {
+    record.active = record.fallback.take();
+    if record.active.is_some() {
+        actions.insert(0, Action::SwitchBack);
+    }
+    (record, actions)
 }
 
 fn retry(mut record: Record) -> (Record, Vec<Action>) {
@@ -762,15 +789,17 @@ mod tests {
 
     #[test]
     fn a_committed_release_that_the_disk_lost_is_fetched_again() {
-        let (end, _) = step(on_the_way(7), Event::Unloadable(why(CauseKind::Storage)));
-        assert_eq!((end.phase, end.fallback), (Phase::Fetching { task: task(2) }, Some(held(1))));
+        let (end, actions) = step(on_the_way(7), Event::Unloadable(why(CauseKind::Storage)));
+        assert_eq!((end.phase, end.active), (Phase::Fetching { task: task(2) }, Some(held(1))));
+        assert_eq!(actions, [Action::SwitchBack, Action::Report]);
+        assert_eq!(end.lost.map(|lost| lost.release), Some(release(2)));
     }
 
     #[test]
     fn a_repaired_release_keeps_the_fallback_it_had() {
         let lost = step(on_the_way(7), Event::Unloadable(why(CauseKind::Storage))).0;
         let end = after(lost, forward_events().into_iter().skip(1));
-        assert_eq!((end.active, end.fallback), (Some(held(2)), Some(held(1))));
+        assert_eq!((end.active, end.fallback, end.lost), (Some(held(2)), Some(held(1)), None));
     }
 
     #[test]

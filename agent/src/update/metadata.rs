@@ -33,6 +33,9 @@ pub enum MetadataError {
     /// The server has no root yet.
     #[error("the project has no root of trust yet")]
     NoRoot,
+    /// What this device trusts is damaged on its disk.
+    #[error("the trusted root on this disk is damaged; enrol this device again")]
+    Damaged(#[source] TrustError),
     /// The first root is not the pinned one.
     #[error("the first root is not the one that the enrolment token pins")]
     RootPin,
@@ -53,7 +56,7 @@ impl MetadataError {
             Self::Fetch(FetchError::Disk { source, .. }) | Self::Disk(source) if source.is_disk_full() => {
                 CauseKind::DiskFull
             }
-            Self::Fetch(FetchError::Disk { .. }) | Self::Disk(_) => CauseKind::Storage,
+            Self::Fetch(FetchError::Disk { .. }) | Self::Disk(_) | Self::Damaged(_) => CauseKind::Storage,
             Self::Fetch(_) => CauseKind::Download,
         };
         Cause { kind, detail: crate::chain(self) }
@@ -126,16 +129,26 @@ pub fn trusted_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("trusted")
 }
 
-/// Keeps the root that enrolment brought. A newer one that is already there stays.
+/// Keeps the root that enrolment brought. A newer one that is already there stays, unless it is damaged.
 ///
 /// # Errors
 /// [`DurableError`].
 pub fn keep_first_root(state_dir: &Path, root: &[u8]) -> Result<(), DurableError> {
     let files = TrustedFiles::open(trusted_dir(state_dir))?;
     match files.read("root.json")? {
-        Some(_) => Ok(()),
+        Some(kept) if check_root(&kept).is_ok() => Ok(()),
+        Some(_) => {
+            tracing::warn!("the trusted root was damaged; the one that enrolment brought takes its place");
+            files.keep("root.json", root)
+        }
         None => files.keep("root.json", root),
     }
+}
+
+/// Whether it is a root at all, signed by its own keys. Its expiry is judged when it is used.
+fn check_root(bytes: &[u8]) -> Result<(), TrustError> {
+    let stored = Stored::new(bytes.to_vec());
+    Session::new(stored, [director::TARGET], UnixMillis(0), &Limits::default()).map(drop)
 }
 
 impl TrustedStore {
@@ -194,6 +207,17 @@ impl TrustedStore {
         Ok(self.files.read("root.json")?.is_some())
     }
 
+    /// Whether what this device trusts is whole; also where it trusts nothing yet.
+    ///
+    /// # Errors
+    /// [`MetadataError::Damaged`] and [`MetadataError::Disk`].
+    pub fn check(&self) -> Result<(), MetadataError> {
+        match self.files.read("root.json").map_err(MetadataError::Disk)? {
+            Some(root) => check_root(&root).map_err(MetadataError::Damaged),
+            None => Ok(()),
+        }
+    }
+
     /// The client workflow over any source; what it accepts is kept.
     ///
     /// # Errors
@@ -205,7 +229,10 @@ impl TrustedStore {
         now: UnixMillis,
     ) -> Result<Repository, MetadataError> {
         let stored = match self.files.load().map_err(MetadataError::Disk)? {
-            Some(stored) => stored,
+            Some(stored) => {
+                check_root(&stored.root).map_err(MetadataError::Damaged)?;
+                stored
+            }
             None => self.first_root(source).await?,
         };
         let wanted = wanted.into_iter().chain([director::TARGET]);
@@ -273,8 +300,7 @@ impl TrustedStore {
             return Err(MetadataError::RootPin);
         }
         // Used only if it is a root at all; the session checks its own signatures before it is kept.
-        Session::new(Stored::new(bytes.clone()), [director::TARGET], UnixMillis(0), &Limits::default())
-            .map_err(MetadataError::Trust)?;
+        check_root(&bytes).map_err(MetadataError::Trust)?;
         self.files.keep("root.json", &bytes).map_err(MetadataError::Disk)?;
         Ok(Stored::new(bytes))
     }
@@ -289,6 +315,35 @@ impl TrustedStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use testkit::tuf::Sim;
+
+    #[test]
+    fn the_root_of_an_enrolment_replaces_a_damaged_one_and_never_a_newer_one() {
+        let mut sim = Sim::new();
+        sim.next_root(|_| {});
+        let root = |version: u8| sim.files[&format!("{version}.root.json")].clone();
+        let mut forged = root(2);
+        let digit = forged.iter().rposition(u8::is_ascii_digit).unwrap();
+        forged[digit] ^= 1;
+        for (kept, expected) in [
+            (None, root(1)),
+            (Some(b"{".to_vec()), root(1)),
+            (Some(forged), root(1)),
+            (Some(root(1)), root(1)),
+            (Some(root(2)), root(2)),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let files = TrustedFiles::open(trusted_dir(dir.path())).unwrap();
+            if let Some(kept) = &kept {
+                files.keep("root.json", kept).unwrap();
+            }
+            let store = TrustedStore::open(dir.path(), ProjectId::new("p").unwrap(), None).unwrap();
+            let is_damaged = kept.as_ref().is_some_and(|kept| *kept != root(1) && *kept != root(2));
+            assert_eq!(matches!(store.check(), Err(MetadataError::Damaged(_))), is_damaged, "{kept:?}");
+            keep_first_root(dir.path(), &root(1)).unwrap();
+            assert!(files.read("root.json").unwrap() == Some(expected), "{kept:?}");
+        }
+    }
 
     #[test]
     fn f2_the_age_of_metadata_is_told_and_grows_while_a_server_serves_the_same() {

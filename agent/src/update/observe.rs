@@ -6,6 +6,7 @@ use protocol::ModelName;
 use protocol::message::{Cause, CauseKind};
 use release::Probation;
 
+use crate::health::ProblemKind;
 use crate::slots::Loaded;
 
 /// Failures and slowness are judged from so many requests on.
@@ -29,6 +30,9 @@ pub trait Observer: Send + Sync {
 
     /// What was seen since.
     fn vitals(&self, model: &ModelName) -> Vitals;
+
+    /// Something needs attention: for the log and, as a record, for the server.
+    fn attention(&self, kind: ProblemKind, detail: String);
 }
 
 /// What probation says so far.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use protocol::message::{Cause, CauseKind, ModelState, TaskPhase, TaskReport};
-use protocol::{ModelName, Revision, UnixMillis};
+use protocol::{ModelName, ReleaseRef, Revision, UnixMillis};
 
 use super::core::Core;
 use super::machine::{Phase, Record, Task};
@@ -72,7 +72,8 @@ impl Core {
     pub(super) fn announce(&self) {
         let record = self.record();
         let absent: BTreeMap<ModelName, String> = self.table.all_absent().into_iter().collect();
-        let state = |(model, record)| model_state(model, record, absent.get(model).cloned());
+        let answers = |model: &ModelName| self.table.active(model).map(|loaded| loaded.release.clone());
+        let state = |(model, record)| model_state(model, record, answers(model), absent.get(model).cloned());
         let models = record.models.iter().map(state).collect();
         let ends = record.models.iter().filter_map(|(model, record)| {
             let cause = record.phase.cause()?;
@@ -88,6 +89,15 @@ impl Core {
             .smaller
             .iter()
             .map(|(model, why)| Problem::new(ProblemKind::SmallerVariant, format!("{model}: {why}")));
+        let lost = record.models.iter().filter_map(|(model, record)| {
+            let lost = record.lost.as_ref()?;
+            let instead = answers(model).map_or("nothing".to_owned(), |release| release.version.to_string());
+            let detail = format!(
+                "{model} {} can't be loaded: {}; {instead} answers instead",
+                lost.release.version, lost.cause.detail
+            );
+            Some(Problem::new(ProblemKind::ReleaseLost, detail))
+        });
         let since = record.models.iter().filter_map(|(model, record)| Some((model.clone(), record.since?)));
         let reported = Reported {
             revision: record.revision,
@@ -100,6 +110,7 @@ impl Core {
                 .chain(&self.trouble)
                 .chain(&self.metadata_trouble)
                 .cloned()
+                .chain(lost)
                 .chain(not_loaded)
                 .chain(smaller)
                 .chain(ends)
@@ -113,14 +124,20 @@ impl Core {
     }
 }
 
-fn model_state(model: &ModelName, record: &Record, absent: Option<String>) -> ModelState {
+/// The active release is the one that `answers`; before it is loaded, and when it can't be, the recorded one.
+fn model_state(
+    model: &ModelName,
+    record: &Record,
+    answers: Option<ReleaseRef>,
+    absent: Option<String>,
+) -> ModelState {
     let candidate = record.phase.task().filter(|_| {
         let word = record.phase.word();
         !word.is_terminal() && word != TaskPhase::Idle
     });
     ModelState {
         model: model.clone(),
-        active: record.active.as_ref().map(|held| held.release.clone()),
+        active: answers.or_else(|| record.active.as_ref().map(|held| held.release.clone())),
         candidate: candidate.map(|task| task.release.clone()),
         fallback: record.fallback.as_ref().map(|held| held.release.clone()),
         phase: record.phase.word(),

@@ -82,12 +82,7 @@ impl TrustedFiles {
     /// # Errors
     /// [`DurableError`].
     pub fn forget(&self, name: &str) -> Result<(), DurableError> {
-        let path = self.path(name);
-        match fs::remove_file(&path) {
-            Ok(()) => durable::sync_dir(&self.dir),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(DurableError::Io { operation: "remove", path, source }),
-        }
+        durable::remove(&self.path(name))
     }
 
     /// Replaces several files that belong together: all or none.

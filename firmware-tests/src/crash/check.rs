@@ -84,7 +84,7 @@ fn spool(state: &Path, promise: &Promise) -> Result<()> {
     }
     let handle = spool.handle();
     if let Some(problem) = handle.problem() {
-        bail!("{problem}");
+        bail!("{}", problem.detail);
     }
     if promise.stream.is_empty() {
         return Ok(());

@@ -134,7 +134,9 @@ async fn create(
         && let Some(known) = devices::get(&mut tx, &scope.project, device).await?
         && !may_enroll_again(&known, now)
     {
-        return Err(ApiError::conflict("device_exists", "There is a device of this name."));
+        let message = "There is a device of this name, and it may still connect. If it was lost or replaced, \
+                       decommission it first (flotilla device delete).";
+        return Err(ApiError::conflict("device_exists", message));
     }
     let root = crate::pki::enroll::root_pin(&mut tx, &scope.project).await?;
     let ca = state.authority.certificate();

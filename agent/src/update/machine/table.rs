@@ -228,6 +228,36 @@ fn what_has_ended_is_told_and_what_answered_is_put_back() {
     }
 }
 
+/// The row of the active release's own blob: lost, then whatever may befall the repair, with a start after each.
+#[test]
+fn a_lost_active_release_leaves_the_fallback_serving_over_every_start() {
+    let lost = || Event::Unloadable(why(CauseKind::Storage));
+    for state in STATES.into_iter().filter(|state| *state != P::Idle) {
+        let mut before = record_in(state);
+        before.fallback.get_or_insert(held(9));
+        let fallback = before.fallback.clone();
+        let booted = play(before, [lost(), Event::Boot]);
+        assert_eq!(booted.active, fallback, "{state:?}");
+        assert!(booted.lost.is_some(), "{state:?}: it is told");
+        let is_repaired =
+            matches!(state, P::Probation | P::Committed | P::RolledBack | P::Failed | P::Rejected);
+        assert!(!is_repaired || booted.phase.word() == P::Fetching, "{state:?}: it is fetched again");
+        for kind in [CauseKind::Untrusted, CauseKind::Download, CauseKind::DiskFull, CauseKind::Integrity] {
+            let later =
+                play(booted.clone(), [Event::Failed(why(kind)), Event::Boot, Event::Retry, Event::Boot]);
+            assert_eq!(later.active, fallback, "{state:?} with {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_release_without_a_fallback_is_fetched_again_and_nobody_else_answers() {
+    let lost = Event::Unloadable(why(CauseKind::Storage));
+    let first = play(record_in(P::Fetching), [Event::Failed(why(CauseKind::Untrusted))]);
+    let after = play(first, [lost, Event::Boot]);
+    assert_eq!((after.phase.word(), serves(&after)), (P::Fetching, Serves::Nobody));
+}
+
 #[test]
 fn after_a_power_cut_at_any_step_the_task_still_commits() {
     let rest = [
