@@ -2,6 +2,7 @@
 //! the pane, and hardly one in a thousand is ever read.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use profile::drift::{DriftReport, Thresholds, compare_counters};
 use profile::{Pane, Reference};
@@ -31,13 +32,13 @@ pub async fn with_reports(
 ) -> Result<Vec<(DriftWindow, DriftReport)>, DriftError> {
     let mut references: BTreeMap<Digest, Reference> = BTreeMap::new();
     for window in windows.iter().filter(|window| window.report.is_none()) {
-        if !references.contains_key(&window.digest) {
+        if let Entry::Vacant(place) = references.entry(window.digest) {
             let mut conn = state.store.read().await?;
             let release = releases::by_digest(&mut conn, project, model, &window.digest).await?;
             drop(conn);
             let missing = || DriftError::Missing { release: format!("{model} {}", window.version) };
             let reference = reference_of(&state.blobs, &release.ok_or_else(missing)?).await?;
-            references.insert(window.digest, reference);
+            place.insert(reference);
         }
     }
     let made = tokio::task::spawn_blocking(move || {
