@@ -105,10 +105,16 @@ fn probed(path: &Path, variant: &str, data: Option<&Path>) -> Result<Value> {
     let output = command.stdin(Stdio::null()).output().context("cannot start this program again")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let why = said.trim().strip_prefix("error: ").unwrap_or(said.trim());
+        let why = final_words(said.trim());
         bail!("{}", if why.is_empty() { output.status.to_string() } else { why.to_owned() });
     }
     serde_json::from_slice(&output.stdout).context("the measuring process gave no JSON")
+}
+
+/// The error that a process ended with; what the runtime printed of a panic that was caught stands before it.
+fn final_words(said: &str) -> &str {
+    let start = said.rfind("\nerror: ").map_or(0, |place| place + 1);
+    said[start..].strip_prefix("error: ").unwrap_or(&said[start..])
 }
 
 /// What a folder holds, and who signed it until when.
@@ -207,4 +213,17 @@ fn show_manifest(said: &Value) -> String {
         table(&["variant", "precision", "size", "peak memory", "accuracy"], variants, "no variant"),
         table(&["signed by role", "key", "until"], signatures, "not signed"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::final_words;
+
+    #[test]
+    fn only_the_error_itself_is_passed_on() {
+        assert_eq!(final_words("error: no model"), "no model");
+        let noisy = "thread 'main' panicked at a.rs:1:1:\nindex out of bounds\nerror: it panicked: index";
+        assert_eq!(final_words(noisy), "it panicked: index");
+        assert_eq!(final_words("killed"), "killed");
+    }
 }

@@ -11,7 +11,7 @@ pub mod report;
 
 pub use program::StepTime;
 
-/// Whether quantized graphs are lowered; [`Int8::On`] unless `FLOTILLA_INT8` says `off`.
+/// Whether quantized graphs are lowered; [`Int8::On`] unless `FLOTILLA_INT8` says `off`, `false` or `0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Int8 {
     /// Quantized graphs run in int8.
@@ -20,15 +20,28 @@ pub enum Int8 {
     Off,
 }
 
-/// The environment variable that switches the lowering off: `off`.
+/// The environment variable that switches the lowering off.
 pub const SWITCH_VARIABLE: &str = "FLOTILLA_INT8";
 
 impl Int8 {
     /// What the environment says.
     pub fn from_env() -> Self {
-        match std::env::var(SWITCH_VARIABLE) {
-            Ok(value) if value == "off" => Self::Off,
-            _ => Self::On,
-        }
+        Self::named(&std::env::var(SWITCH_VARIABLE).unwrap_or_default())
+    }
+
+    fn named(value: &str) -> Self {
+        let is_off = ["off", "false", "0"].iter().any(|off| value.trim().eq_ignore_ascii_case(off));
+        if is_off { Self::Off } else { Self::On }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Int8;
+
+    #[test]
+    fn the_switch_reads_each_way_of_saying_off() {
+        assert!(["off", "OFF", " false", "0"].iter().all(|value| Int8::named(value) == Int8::Off));
+        assert!(["", "on", "1"].iter().all(|value| Int8::named(value) == Int8::On));
     }
 }

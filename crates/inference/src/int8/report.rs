@@ -42,7 +42,7 @@ pub struct Report {
     /// All nodes but constants, in the file's order; of a model that tract runs as a whole those which alone would
     /// have been left to it.
     pub nodes: Vec<NodeReport>,
-    /// Bytes of the packed weights.
+    /// Bytes of the packed weights, and of the tables by which values change their order.
     pub weight_bytes: usize,
     /// Bytes of one run's memory for one row.
     pub activation_bytes: usize,

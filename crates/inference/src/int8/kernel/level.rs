@@ -40,7 +40,7 @@ impl Level {
         Self::NeonDot,
     ];
 
-    /// The fastest level of this machine, or the one that `FLOTILLA_INT8_LEVEL` names, if the machine has it.
+    /// The fastest level of this machine that isn't above the one that `FLOTILLA_INT8_LEVEL` names.
     pub fn detect() -> Self {
         static CHOSEN: OnceLock<Level> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -49,10 +49,13 @@ impl Level {
         })
     }
 
-    /// The wanted level if it is there, else the last (fastest) of `available`.
+    /// The last (fastest) of `available` up to the wanted level. A name that no level has limits to the portable
+    /// one: what was asked for isn't known, and the report shows what runs.
     fn choose(wanted: Option<&str>, available: &[Self]) -> Self {
-        let named = wanted.and_then(|name| available.iter().find(|level| level.name() == name));
-        named.or(available.last()).copied().unwrap_or(Self::Portable)
+        let limit = wanted.map(|name| Self::ALL.into_iter().find(|level| level.name() == name));
+        let limit = limit.map(|level| level.unwrap_or(Self::Portable));
+        let allowed = available.iter().rfind(|level| limit.is_none_or(|limit| **level <= limit));
+        allowed.copied().unwrap_or(Self::Portable)
     }
 
     /// The levels of this machine, slowest first; never empty.
@@ -122,6 +125,8 @@ mod tests {
         let here = [Level::Scalar, Level::Avx2, Level::Avx512Vnni];
         assert_eq!(Level::choose(Some("avx2"), &here), Level::Avx2);
         assert_eq!(Level::choose(Some("amx"), &here), Level::Avx512Vnni);
+        assert_eq!(Level::choose(Some("avx-vnni"), &here), Level::Avx2);
+        assert_eq!(Level::choose(Some("avx9"), &here), Level::Scalar);
         assert_eq!(Level::choose(None, &here), Level::Avx512Vnni);
     }
 }

@@ -127,7 +127,8 @@ fn finish(
     }
     let report = Report {
         nodes,
-        weight_bytes: steps.iter().flat_map(Step::convs).map(Conv::weight_bytes).sum(),
+        weight_bytes: steps.iter().flat_map(Step::convs).map(Conv::weight_bytes).sum::<usize>()
+            + steps.iter().map(Step::table_bytes).sum::<usize>(),
         ..Report::default()
     };
     let names = graph.proto.output.iter().map(|output| output.name.clone()).collect();

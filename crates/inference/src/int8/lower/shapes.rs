@@ -9,6 +9,8 @@ use crate::tensor::volume;
 
 /// Most elements of a row for which an order is kept in a table.
 const MAX_MAP: usize = 4 << 20;
+/// Most elements of all such tables of a model: 64 MiB.
+const MAX_MAPS: usize = 16 << 20;
 /// Most axes that are named. Stops a list of a million of them, each looked up in it.
 const MAX_AXES: usize = 64;
 
@@ -88,6 +90,7 @@ impl<'a> Lowering<'a> {
         let shape: Vec<usize> = order.iter().map(|axis| bound.shape[*axis]).collect();
         let strides = strides(&bound.shape);
         let steps: Vec<usize> = order.iter().map(|axis| strides[*axis]).collect();
+        self.reserve_table(&shape)?;
         let shuffle = Shuffle::Map(map(&shape, |index| {
             Some(index.iter().zip(&steps).map(|(at, step)| at * step).sum())
         })?);
@@ -120,6 +123,7 @@ impl<'a> Lowering<'a> {
             firsts[axis] = usize::try_from(start).unwrap_or(0);
             shape[axis] = usize::try_from(end - start).unwrap_or(0);
         }
+        self.reserve_table(&shape)?;
         let strides = strides(&bound.shape);
         let shuffle = Shuffle::Map(map(&shape, |index| {
             Some(
@@ -182,6 +186,16 @@ impl<'a> Lowering<'a> {
         self.steps.push(Step::Resize { rows: pick(height, h), columns: pick(width, w), from: quant.act, to });
         let kind = same_kind(bound.kind, to, Form::First);
         self.bind(node.output(), shape, kind);
+        Ok(())
+    }
+
+    /// Counts a table of the order of that many elements.
+    fn reserve_table(&mut self, shape: &[usize]) -> Result<(), Reason> {
+        let elements = self.table_elements.saturating_add(volume(shape));
+        if elements > MAX_MAPS {
+            return Err(Reason::Form("the tables of orders before it take all the room that they may"));
+        }
+        self.table_elements = elements;
         Ok(())
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Lowering<'a> {
     pub(super) made: HashSet<&'a str>,
     /// f32 forms of views that were needed already.
     pub(super) plain: HashMap<(ActId, Vec<usize>), FloatId>,
+    /// Elements of the tables of orders that steps keep.
+    pub(super) table_elements: usize,
     /// Rows don't influence each other so far.
     pub(super) is_batched: bool,
 }
@@ -90,6 +92,7 @@ impl<'a> Lowering<'a> {
             pending: Vec::new(),
             made: HashSet::new(),
             plain: HashMap::new(),
+            table_elements: 0,
             is_batched: true,
         }
     }

@@ -149,6 +149,14 @@ impl Step {
         self.writes().is_some() || !self.reads().is_empty()
     }
 
+    /// Bytes of the table of an order.
+    pub(crate) fn table_bytes(&self) -> usize {
+        match self {
+            Self::Shuffle { shuffle: Shuffle::Map(map), .. } => size_of_val(map.as_slice()),
+            _ => 0,
+        }
+    }
+
     /// The convolutions or the matrix product in it, in order.
     pub(crate) fn convs(&self) -> Vec<&Conv> {
         match self {
