@@ -19,6 +19,7 @@ use crate::health::{self, Breaker, Clock, Footprint, LogRing, ProblemKind, Super
 use crate::link::{self, Identity};
 use crate::monitor::Monitor;
 use crate::serve;
+use crate::status::Noted;
 use crate::store::Spool;
 
 pub use error::AppError;
@@ -75,6 +76,7 @@ impl App {
         let lock = lock(&config.state_dir)?;
         let clock = Clock::open(&config.state_dir).map_err(AppError::State)?;
         let identity = Identity::load(&config.state_dir).map_err(AppError::Identity)?;
+        clock.bound(identity.ca_validity().map_err(AppError::Identity)?.not_after);
         let listener = serve::Listening::open(&config.serve).await.map_err(AppError::Listen)?;
         let listening = listener.places();
         let device = format!("{}/{}", identity.project, identity.device);
@@ -102,6 +104,7 @@ impl App {
         if let Some(detail) = spool_report {
             parts.event(ProblemKind::SpoolQuarantined, detail);
         }
+        note(&parts.common.run.boot_id, &listener, &parts.common.config);
         let footprint = parts.common.footprint.clone();
         let (monitor, drain) = (parts.common.monitor.clone(), parts.common.config.health.drain);
         let supervisor = parts.spawn(listener, &breaker, changes).await?;
@@ -140,6 +143,7 @@ impl App {
         health::stopping();
         self.monitor.flush(None, self.clock.now());
         let late = self.supervisor.shut_down(self.drain).await;
+        Noted::take_away(&self.reload.current.state_dir);
         // Committing what was offered blocks; the runtime is about to end anyway.
         drop(self.spool);
         // An end for want of memory right after the start counts as an early one: it would come again and again.
@@ -147,6 +151,14 @@ impl App {
             self.breaker.settled();
         }
         late
+    }
+}
+
+/// Notes where the agent listens, for `status` and `doctor`; they have their configuration if that fails.
+fn note(boot_id: &str, listener: &serve::Listening, config: &Config) {
+    let noted = Noted::new(boot_id.to_owned(), listener.address(), &config.serve);
+    if let Err(error) = noted.leave(&config.state_dir) {
+        tracing::warn!(error = crate::chain(&error), "the local API's address could not be noted");
     }
 }
 

@@ -66,6 +66,7 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
         .map_err(|error| (Exit::Usage, format!("cannot open {}: {error}", file.display())))?;
     let clock = Clock::open(state_dir).map_err(|error| wrong(&error))?;
     let identity = Identity::load(state_dir).map_err(|error| wrong(&error))?;
+    clock.bound(identity.ca_validity().map_err(|error| wrong(&error))?.not_after);
     let trusted = TrustedStore::open(state_dir, identity.project, identity.root_pin);
     let trusted = trusted.map_err(|error| wrong(&error))?;
     let boot = BootStore::open(state_dir, &metadata::trusted_dir(state_dir));
@@ -117,7 +118,7 @@ pub fn doctor(config: &Result<Config, ConfigErrors>, is_json: bool) -> Exit {
 
 /// `status`: asks the running agent.
 pub fn show_status(config: &Config, is_json: bool) -> Exit {
-    match status::ask(&config.serve) {
+    match status::ask(config) {
         Ok(status) if is_json => println!("{status:#}"),
         Ok(status) => print!("{}", status::screen(&status)),
         Err(error) => {

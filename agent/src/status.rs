@@ -1,16 +1,19 @@
 //! `flotilla-agent status`: asks the running agent over its local API and shows it on one screen ([`screen`]).
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::config;
 
+mod noted;
 mod screen;
 
+pub use noted::Noted;
 pub use screen::{bytes, duration, instant, screen};
 
 /// Bound of each wait for the agent.
@@ -33,13 +36,22 @@ pub enum StatusError {
     Foreign(String),
 }
 
-/// The running agent's status.
+/// The running agent's status: asked where the agent noted that it listens, else where the configuration says.
 ///
 /// # Errors
-/// [`StatusError`].
-pub fn ask(config: &config::Serve) -> Result<Value, StatusError> {
-    let (place, answer) = match (config.listen, &config.unix) {
-        (Some(mut address), _) => {
+/// [`StatusError`] about the place that the configuration names.
+pub fn ask(config: &config::Config) -> Result<Value, StatusError> {
+    let noted = Noted::read(&config.state_dir);
+    let found = noted.and_then(|noted| {
+        let status = ask_at(noted.listen, noted.unix.as_deref()).ok()?;
+        (status["boot_id"] == noted.boot_id).then_some(status)
+    });
+    found.map_or_else(|| ask_at(config.serve.listen, config.serve.unix.as_deref()), Ok)
+}
+
+fn ask_at(listen: Option<SocketAddr>, unix: Option<&Path>) -> Result<Value, StatusError> {
+    let (place, answer) = match listen {
+        Some(mut address) => {
             // An agent that listens on every address is found on this machine's own.
             if address.ip().is_unspecified() {
                 address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -48,9 +60,9 @@ pub fn ask(config: &config::Serve) -> Result<Value, StatusError> {
             let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
             (address.to_string(), bounded.and_then(answer))
         }
-        (None, path) => {
-            let path = path.clone().unwrap_or_default();
-            let stream = UnixStream::connect(&path);
+        None => {
+            let path = unix.unwrap_or(Path::new(""));
+            let stream = UnixStream::connect(path);
             let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
             (path.display().to_string(), bounded.and_then(answer))
         }
@@ -70,4 +82,56 @@ fn answer(mut stream: impl Read + Write) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn config(dir: &Path) -> config::Config {
+        let nobody = ["serve.listen=127.0.0.1:1"].into_iter();
+        let config = config::RawConfig::default().with_flags(nobody).check().unwrap();
+        config::Config { state_dir: dir.to_owned(), ..config }
+    }
+
+    /// Answers one question for the status as an agent of this run would.
+    fn agent(boot_id: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _asked = stream.read(&mut [0; 1024]).unwrap();
+            let body = serde_json::json!({ "boot_id": boot_id });
+            write!(stream, "HTTP/1.0 200 OK\r\n\r\n{body}").unwrap();
+        });
+        address
+    }
+
+    fn note(dir: &Path, listen: SocketAddr) {
+        let noted = Noted { boot_id: "run 7".into(), listen: Some(listen), unix: None };
+        noted.leave(dir).unwrap();
+    }
+
+    #[test]
+    fn an_agent_is_found_where_it_noted_that_it_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        note(dir.path(), agent("run 7"));
+        assert_eq!(ask(&config(dir.path())).unwrap()["boot_id"], "run 7");
+    }
+
+    #[test]
+    fn a_stale_note_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |error| matches!(error, StatusError::Unreachable { place, .. } if place == "127.0.0.1:1");
+        note(dir.path(), agent("another run that listens there now"));
+        assert!(place(ask(&config(dir.path())).unwrap_err()));
+        note(dir.path(), "127.0.0.1:1".parse().unwrap());
+        assert!(place(ask(&config(dir.path())).unwrap_err()));
+        std::fs::write(dir.path().join("api-address"), "damaged").unwrap();
+        assert!(place(ask(&config(dir.path())).unwrap_err()));
+        Noted::take_away(dir.path());
+        Noted::take_away(dir.path());
+        assert_eq!(Noted::read(dir.path()), None);
+    }
 }

@@ -191,6 +191,61 @@ fn wrong_golden_answers_and_broken_models_are_named() {
 }
 
 #[test]
+fn contradictions_in_a_spec_are_named_by_file_and_key() {
+    let home = digits_copy("1.0.0");
+    let spec = home.path().join("1.0.0/release.toml");
+    let good = std::fs::read_to_string(&spec).unwrap();
+    let shown = spec.display().to_string();
+    let out = home.path().join("out").display().to_string();
+    let cases = [
+        (r#", "9"]"#, "]", &["labels", "10 names", "\"scores\"", "got 9"][..]),
+        (r#""8", "9"]"#, r#""8", "8"]"#, &["labels", "without duplicates", "\"8\" twice"]),
+        ("height = 8", "height = 16", &["monitor.height", "must be 8", "got 16"]),
+        ("width = 8", "width = 16", &["monitor.width", "must be 8", "got 16"]),
+        ("channels = 1", "channels = 3", &["monitor.channels", "must be 1", "got 3"]),
+        (r#"tract = "0.23""#, r#"tract = "9.9""#, &["runtime.tract", "\"9.9\"", "0.23"]),
+        (
+            r#"arch = ["x86_64""#,
+            r#"arch = ["x86-64""#,
+            &["hardware.arch", "\"x86-64\"", "mean \"x86_64\"", "riscv64"],
+        ),
+        (r#"arch = ["x86_64""#, r#"arch = ["vax""#, &["hardware.arch", "\"vax\"", "known are x86_64"]),
+    ];
+    for (old, new, expected) in cases {
+        assert!(good.contains(old), "{old}");
+        std::fs::write(&spec, good.replacen(old, new, 1)).unwrap();
+        let (code, said) = fail(home.path(), &["release", "build", &shown, "--out", &out]);
+        let is_told = expected.iter().all(|part| said.contains(part)) && said.contains(&shown);
+        assert!(code == 1 && is_told, "{new}: {code} {said}");
+    }
+    assert!(!Path::new(&out).join("manifest.json").exists());
+    std::fs::write(
+        &spec,
+        good.replacen("min_agent_version = \"0.1.0\"", "min_agent_version = \"99.0.0\"", 1),
+    )
+    .unwrap();
+    let output = flotilla(home.path(), &["release", "build", &shown, "--out", &out]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("warning: min_agent_version"), "{said}");
+}
+
+#[test]
+fn a_reference_that_was_made_for_another_monitor_is_refused() {
+    let home = digits_copy("1.0.0");
+    let spec = home.path().join("1.0.0/release.toml");
+    let good = std::fs::read_to_string(&spec).unwrap();
+    let monitor = good.find("[monitor]").unwrap();
+    let rest = monitor + good[monitor..].find("[budgets]").unwrap();
+    std::fs::write(&spec, [&good[..monitor], &good[rest..]].concat()).unwrap();
+    let out = home.path().join("out").display().to_string();
+    let (code, said) = fail(home.path(), &["release", "build", &spec.display().to_string(), "--out", &out]);
+    assert!(
+        code == 1 && said.contains("reference: it counts images") && said.contains("no feature"),
+        "{said}"
+    );
+}
+
+#[test]
 fn errors_name_file_field_and_way_out() {
     let home = tempfile::tempdir().unwrap();
     let (code, said) = fail(home.path(), &["device", "list"]);

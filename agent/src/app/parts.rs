@@ -127,6 +127,9 @@ impl Parts {
             );
             self.event(ProblemKind::CrashLoop, detail);
         }
+        if let Some(Problem { kind, detail }) = self.common.run.clock.problem() {
+            self.event(kind, detail);
+        }
         if !self.common.run.clock.is_plausible() {
             self.event(
                 ProblemKind::ClockImplausible,

@@ -5,6 +5,7 @@
 //! telemetry: a batch is not what the device sees. Tests: in each module, and `cargo xtask test --only local`.
 //! docs/LOCAL-API.md.
 
+mod item;
 mod progress;
 mod run;
 mod sink;

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use inference::Tensor;
 use inference::features::{self, Answer};
-use inference::{Model, Tensor};
 use profile::Reference;
 use protocol::{ModelName, Version};
 
+use super::item::ItemError;
 use super::progress::Progress;
 use super::sink::{Row, Sink};
 use super::source::Source;
@@ -144,10 +145,11 @@ pub fn run(state_dir: &Path, options: &Options) -> Result<Summary, BatchError> {
     let (model, version) = (loaded.model.clone(), loaded.release.version.clone());
     let mut summary = Summary { model, version, answered: 0, refused: 0, labelled: 0, right: 0 };
     while let Some(item) = source.next()? {
-        let outputs = item.inputs.and_then(|inputs| infer(&loaded.runtime, &inputs));
+        let outputs = item.inputs.and_then(|inputs| loaded.runtime.infer(&inputs).map_err(ItemError::Infer));
         let class = outputs.as_ref().ok().and_then(|outputs| class(outputs, classes));
         let class = class.and_then(|class| loaded.manifest.labels.get(class)).map(String::as_str);
         summary.count(outputs.is_ok(), class, item.label.as_deref());
+        let outputs = outputs.map_err(|error| crate::chain(&error));
         let outputs = outputs.as_deref().map_err(String::as_str);
         let row = Row { name: &item.name, class, label: item.label.as_deref(), outputs };
         sink.write(&row).map_err(write_error)?;
@@ -171,10 +173,6 @@ impl Summary {
             self.right += u64::from(class == label);
         }
     }
-}
-
-fn infer(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
-    model.infer(inputs).map_err(|error| crate::chain(&error))
 }
 
 /// The class that the model says; none for several rows at once, or without classes.

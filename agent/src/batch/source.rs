@@ -8,6 +8,7 @@ use inference::{Data, Datatype, Pieces, Tensor, TensorJson, TensorSpec};
 use release::{ImageLayout, Manifest};
 use serde::Deserialize;
 
+use super::item::{Item, ItemError};
 use super::run::BatchError;
 use crate::picture::{Picture, layout_of};
 
@@ -15,17 +16,6 @@ use crate::picture::{Picture, layout_of};
 const MAX_ITEM_BYTES: u64 = 64 * 1024 * 1024;
 /// Pictures in one folder.
 const MAX_PICTURES: usize = 1_000_000;
-
-/// One item, or why it is none.
-#[derive(Debug)]
-pub(super) struct Item {
-    /// `2` for a file's second line, a picture's name.
-    pub(super) name: String,
-    /// What the model is asked; else why this item can't be asked.
-    pub(super) inputs: Result<Vec<Tensor>, String>,
-    /// Its true class, if the batch says it.
-    pub(super) label: Option<String>,
-}
 
 /// Items in the order of the batch.
 pub(super) enum Source {
@@ -129,10 +119,9 @@ struct Request<'a> {
     inputs: Vec<TensorJson<'a>>,
 }
 
-fn request(line: &str) -> Result<Vec<Tensor>, String> {
-    let request: Request<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let parse =
-        |input: TensorJson<'_>| input.parse(&mut Pieces::default()).map_err(|error| crate::chain(&error));
+fn request(line: &str) -> Result<Vec<Tensor>, ItemError> {
+    let request: Request<'_> = serde_json::from_str(line).map_err(ItemError::Json)?;
+    let parse = |input: TensorJson<'_>| input.parse(&mut Pieces::default()).map_err(ItemError::Tensor);
     request.inputs.into_iter().map(parse).collect()
 }
 
@@ -164,9 +153,9 @@ impl Csv {
         let Some(line) = self.lines.next()? else { return Ok(None) };
         let name = self.lines.number.to_string();
         let (inputs, label) = match fields(&line) {
-            None => (Err("a quote doesn't end".into()), None),
+            None => (Err(ItemError::Quote), None),
             Some(fields) if fields.len() != self.columns => {
-                (Err(format!("it has {} fields, the head has {}", fields.len(), self.columns)), None)
+                (Err(ItemError::Fields { got: fields.len(), expected: self.columns }), None)
             }
             Some(mut fields) => {
                 let label = self.label.map(|place| fields.remove(place));
@@ -197,24 +186,22 @@ fn fields(line: &str) -> Option<Vec<String>> {
     (!is_quoted).then_some(fields)
 }
 
-fn row(input: &TensorSpec, fields: Vec<String>) -> Result<Tensor, String> {
+fn row(input: &TensorSpec, fields: Vec<String>) -> Result<Tensor, ItemError> {
     let shape: Vec<usize> = input.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();
     let data = if input.datatype == Datatype::Bytes {
         Data::Bytes(fields)
     } else {
         let numbers = fields.iter().map(|field| number(field)).collect::<Result<Vec<_>, _>>()?;
-        Data::from_f64(input.datatype, &numbers).ok_or_else(|| format!("can't make {}", input.datatype))?
+        Data::from_f64(input.datatype, &numbers).ok_or(ItemError::Datatype(input.datatype))?
     };
-    Tensor::new(input.name.clone(), shape, data).map_err(|error| error.to_string())
+    Tensor::new(input.name.clone(), shape, data).map_err(ItemError::Shape)
 }
 
 /// An empty field is a missing number.
-fn number(field: &str) -> Result<f64, String> {
+fn number(field: &str) -> Result<f64, ItemError> {
     match field.trim() {
         "" => Ok(f64::NAN),
-        text => {
-            text.parse().map_err(|_| format!("{:?} is no number", text.chars().take(40).collect::<String>()))
-        }
+        text => text.parse().map_err(|_| ItemError::Number(text.chars().take(40).collect())),
     }
 }
 
@@ -253,9 +240,9 @@ impl Pictures {
             Ok(Some(bytes)) => Picture::decode(&bytes)
                 .and_then(|picture| picture.tensor(&self.input, self.layout))
                 .map(|tensor| vec![tensor])
-                .map_err(|error| error.to_string()),
-            Ok(None) => Err("it is gone".into()),
-            Err(error) => Err(crate::chain(&error)),
+                .map_err(ItemError::Picture),
+            Ok(None) => Err(ItemError::Gone),
+            Err(error) => Err(ItemError::Read(error)),
         };
         Some(Item { name: name.display().to_string(), inputs, label: None })
     }
@@ -282,7 +269,7 @@ mod tests {
         assert!((values[0] - 1.5).abs() < f32::EPSILON && values[1].is_nan());
         let kept = row(&spec(Datatype::Bytes), texts(["red", ""])).unwrap();
         assert_eq!(kept.data(), &Data::Bytes(texts(["red", ""])));
-        assert!(row(&spec(Datatype::Fp32), texts(["1", "red"])).unwrap_err().contains("\"red\""));
+        assert!(row(&spec(Datatype::Fp32), texts(["1", "red"])).unwrap_err().to_string().contains("\"red\""));
         assert!(row(&spec(Datatype::Fp32), vec!["1".into()]).is_err(), "too few values");
     }
 
@@ -292,7 +279,7 @@ mod tests {
             request(r#"{"id":"a","inputs":[{"name":"x","datatype":"INT64","shape":[2],"data":[1,2]}]}"#)
                 .unwrap();
         assert_eq!(tensors[0].data(), &Data::Int64(vec![1, 2]));
-        assert!(request("{}").unwrap_err().contains("inputs"));
+        assert!(request("{}").unwrap_err().to_string().contains("inputs"));
         assert!(request(r#"{"inputs":[{"name":"x","datatype":"X","shape":[1],"data":[1]}]}"#).is_err());
     }
 }

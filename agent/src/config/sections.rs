@@ -133,6 +133,8 @@ pub struct Monitor {
     pub resources_every: Duration,
     /// How long an inference waits for its label. Default 3600 s.
     pub label_ttl: Duration,
+    /// Most inferences that wait for their label, of all models. Default 16,384.
+    pub labels_remembered: usize,
 }
 
 /// The telemetry spool.
@@ -232,6 +234,8 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
             pane_window: r.seconds("monitor.pane_window_s", 300, 1..=DAY_S),
             resources_every: r.seconds("monitor.resources_every_s", 60, 1..=DAY_S),
             label_ttl: r.seconds("monitor.label_ttl_s", 3600, 1..=30 * DAY_S),
+            labels_remembered: usize::try_from(r.number("monitor.labels_remembered", 16_384, 1..=1_048_576))
+                .unwrap_or(16_384),
         },
         capture: capture::capture(&mut r),
         spool: spool(&mut r),

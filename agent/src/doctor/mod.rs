@@ -35,7 +35,7 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
     };
     local::hardware(&mut report, config);
     let is_usable = local::state_dir(&mut report, config);
-    let running = status::ask(&config.serve).ok();
+    let running = status::ask(config).ok();
     local::agent(&mut report, config, running.as_ref());
     if !is_usable {
         return report;
@@ -45,8 +45,12 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
         report.fail("clock", "its stored bound can't be read", "check the disk of state_dir");
         return report;
     };
+    let identity = Identity::load(&config.state_dir);
+    if let Some(ca) = identity.as_ref().ok().and_then(|identity| identity.ca_validity().ok()) {
+        clock.bound(ca.not_after);
+    }
     local::clock(&mut report, &clock);
-    match Identity::load(&config.state_dir) {
+    match identity {
         Ok(identity) => {
             local::certificates(&mut report, &identity, clock.now());
             stored::metadata(&mut report, config, &identity, clock.now());

@@ -6,7 +6,7 @@ use super::finding::Report;
 use crate::config::Config;
 use crate::health::{ProblemKind, used_bytes};
 use crate::link::Identity;
-use crate::slots::{BootStore, Shelf};
+use crate::slots::{BootStore, Shelf, ShelfError};
 use crate::status::{bytes, duration};
 use crate::update::machine::Held;
 use crate::update::metadata::{TrustedStore, trusted_dir};
@@ -47,24 +47,37 @@ pub(super) fn models(report: &mut Report, config: &Config, is_running: bool) {
     };
     for (model, record) in &boot.record().models {
         let Some(held) = &record.active else { continue };
-        match is_complete(&shelf, held) {
+        match check_complete(&shelf, held) {
             Ok(()) => {
                 report.ok("models", format!("{model} {} {} is complete", held.release.version, held.variant));
             }
             Err(why) => report.warn(
                 "models",
-                format!("{model} {}: {why}", held.release.version),
+                format!("{model} {}: {}", held.release.version, crate::chain(&why)),
                 "it is fetched again once the agent is connected",
             ),
         }
     }
 }
 
-fn is_complete(shelf: &Shelf, held: &Held) -> Result<(), String> {
-    let manifest = shelf.manifest(held.release.digest).map_err(|error| crate::chain(&error))?;
-    let variant = manifest.variant(&held.variant).ok_or("the manifest lacks its variant")?;
-    let missing = shelf.missing_bytes(manifest.blobs_for(variant));
-    if missing == 0 { Ok(()) } else { Err(format!("{} of its blobs are missing", bytes(missing))) }
+/// Why a release on the shelf can't be loaded.
+#[derive(Debug, thiserror::Error)]
+enum Incomplete {
+    #[error("its manifest can't be read")]
+    Manifest(#[source] ShelfError),
+    #[error("the manifest lacks its variant")]
+    NoVariant,
+    #[error("{} of its blobs are missing", bytes(*.missing_bytes))]
+    Blobs { missing_bytes: u64 },
+}
+
+fn check_complete(shelf: &Shelf, held: &Held) -> Result<(), Incomplete> {
+    let manifest = shelf.manifest(held.release.digest).map_err(Incomplete::Manifest)?;
+    let variant = manifest.variant(&held.variant).ok_or(Incomplete::NoVariant)?;
+    match shelf.missing_bytes(manifest.blobs_for(variant)) {
+        0 => Ok(()),
+        missing_bytes => Err(Incomplete::Blobs { missing_bytes }),
+    }
 }
 
 pub(super) fn telemetry(report: &mut Report, config: &Config) {

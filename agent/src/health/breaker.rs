@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::ModelName;
 
+use super::kept_number::KeptNumber;
 use crate::durable::{self, DurableError};
 
 /// Loads of a model, in a row, that may end the agent before the model is held back too.
@@ -29,7 +31,7 @@ pub enum Start {
 /// Keeps the count on disk.
 #[derive(Debug)]
 pub struct Breaker {
-    path: PathBuf,
+    count: Arc<Mutex<KeptNumber>>,
 }
 
 impl Breaker {
@@ -38,18 +40,18 @@ impl Breaker {
     /// be kept.
     pub fn start(state_dir: &Path, max_early_ends: u32) -> (Self, Start, Option<DurableError>) {
         let path = state_dir.join("early-ends");
-        let stored = durable::read_bounded(&path, 16).ok().flatten();
-        let early_ends: u32 =
-            stored.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok()).unwrap_or(0);
-        let kept = durable::write_atomic(&path, early_ends.saturating_add(1).to_string().as_bytes());
+        let (mut count, stored) =
+            KeptNumber::open(&path).unwrap_or_else(|_| (KeptNumber::begin_anew(&path), None));
+        let early_ends = stored.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        let kept = count.write(i64::from(early_ends.saturating_add(1)));
         let start =
             if early_ends >= max_early_ends { Start::HoldingBack { early_ends } } else { Start::Normal };
-        (Self { path }, start, kept.err())
+        (Self { count: Arc::new(Mutex::new(count)) }, start, kept.err())
     }
 
     /// Calls [`Breaker::settled`] after so long.
     pub fn settle_after(&self, time: Duration) -> impl Future<Output = ()> + Send + use<> {
-        let breaker = Self { path: self.path.clone() };
+        let breaker = Self { count: Arc::clone(&self.count) };
         async move {
             tokio::time::sleep(time).await;
             breaker.settled();
@@ -58,8 +60,9 @@ impl Breaker {
 
     /// The agent has run long enough, or ends in order.
     pub fn settled(&self) {
-        if let Err(error) = durable::write_atomic(&self.path, b"0") {
-            tracing::warn!(error = %error, "the count of early ends could not be reset");
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = count.write(0) {
+            tracing::warn!(error = crate::chain(&error), "the count of early ends could not be reset");
         }
     }
 }
@@ -124,9 +127,19 @@ mod tests {
 
     #[test]
     fn garbage_counts_as_none() {
+        for name in ["early-ends", "early-ends.a", "early-ends.b"] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(name), "\u{fffd}").unwrap();
+            assert_eq!(Breaker::start(dir.path(), 1).1, Start::Normal, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_count_of_an_earlier_version_is_taken_over() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("early-ends"), "\u{fffd}").unwrap();
-        assert_eq!(Breaker::start(dir.path(), 1).1, Start::Normal);
+        std::fs::write(dir.path().join("early-ends"), "3").unwrap();
+        assert_eq!(Breaker::start(dir.path(), 3).1, Start::HoldingBack { early_ends: 3 });
+        assert_eq!(Breaker::start(dir.path(), 3).1, Start::HoldingBack { early_ends: 4 });
     }
 
     #[test]

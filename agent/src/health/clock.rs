@@ -3,6 +3,9 @@
 //! The floor is the latest of build time, last accepted signed time and last signed server time; it is kept on
 //! disk and never moves back. TLS reads the same bounded clock. While the wall clock stands before the floor, time
 //! still passes: as the monotonic clock says, from the floor on.
+//!
+//! A floor after the end of the fleet's CA can't be true: everything that raises it comes from servers which that CA
+//! vouches for. Believed, it would keep the device off the fleet for good, so it is set aside and said.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +16,9 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use trust::clock::TimeFloor;
 
-use crate::durable::{self, DurableError};
+use super::kept_number::KeptNumber;
+use super::problem::{Problem, ProblemKind};
+use crate::durable::DurableError;
 
 /// When this program was built, in seconds since 1970.
 const BUILT_S: &str = env!("FLOTILLA_BUILT_S");
@@ -31,6 +36,7 @@ pub struct Clock {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    kept: Mutex<KeptNumber>,
     bounds: Mutex<Bounds>,
 }
 
@@ -41,9 +47,36 @@ struct Bounds {
     base: UnixMillis,
     since: Instant,
     persisted: UnixMillis,
+    /// No true floor is later; none before it is known who may raise it.
+    latest: Option<UnixMillis>,
+    /// A stored floor that can't be true.
+    set_aside: Option<UnixMillis>,
 }
 
 impl Bounds {
+    fn new(stored: Option<UnixMillis>) -> Self {
+        let mut floor = TimeFloor::new(built_at());
+        let persisted = stored.unwrap_or_default();
+        floor.raise(persisted);
+        let base = floor.get();
+        Self { floor, base, since: Instant::now(), persisted, latest: None, set_aside: None }
+    }
+
+    fn bound(&mut self, latest: UnixMillis) {
+        // The build has happened, whatever a certificate says.
+        let latest = latest.max(built_at());
+        let floor = self.floor.get();
+        if floor > latest {
+            *self = Self::new(None);
+            self.set_aside = Some(floor);
+        }
+        self.latest = Some(latest);
+    }
+
+    fn is_impossible(&self, at: UnixMillis) -> bool {
+        self.latest.is_some_and(|latest| at > latest)
+    }
+
     /// What must have been reached by now.
     fn reached(&self) -> UnixMillis {
         let passed = self.since.elapsed().as_millis();
@@ -69,21 +102,35 @@ impl Bounds {
 }
 
 impl Clock {
-    /// Reads the stored floor from the state directory. A floor that can't be parsed counts as none: the build
-    /// time still bounds, and the next signed time repairs it.
+    /// Reads the stored floor from the state directory, and writes nothing. A floor that is damaged counts as none:
+    /// the build time still bounds, and the next signed time repairs it.
     ///
     /// # Errors
-    /// [`DurableError`] when the file exists and can't be read.
+    /// [`DurableError`] when a copy exists and can't be read.
     pub fn open(state_dir: &Path) -> Result<Self, DurableError> {
         let path = state_dir.join("clock-floor");
-        let stored = durable::read_bounded(&path, 64)?;
-        let stored =
-            stored.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse().ok()).map(UnixMillis);
-        let mut floor = TimeFloor::new(built_at());
-        floor.raise(stored.unwrap_or_default());
-        let persisted = stored.unwrap_or_default();
-        let bounds = Mutex::new(Bounds { floor, base: floor.get(), since: Instant::now(), persisted });
-        Ok(Self { shared: Arc::new(Shared { path, bounds }) })
+        let (kept, stored) = KeptNumber::open(&path)?;
+        let bounds = Mutex::new(Bounds::new(stored.map(UnixMillis)));
+        Ok(Self { shared: Arc::new(Shared { path, kept: Mutex::new(kept), bounds }) })
+    }
+
+    /// Says until when the fleet's CA holds: a floor after that is set aside, now and later. Call it before the
+    /// clock judges anything.
+    pub fn bound(&self, ca_ends: UnixMillis) {
+        self.floor_state(|state| state.bound(ca_ends));
+    }
+
+    /// What is wrong with the stored floor.
+    pub fn problem(&self) -> Option<Problem> {
+        let (set_aside, latest) =
+            self.floor_state(|state| (state.set_aside, state.latest.unwrap_or_default()));
+        let (said, ends) = (trust::format_rfc3339(set_aside?), trust::format_rfc3339(latest));
+        let path = self.shared.path.display();
+        let detail = format!(
+            "the stored clock floor ({path}.a and {path}.b) says {said}, but the fleet's CA ends {ends}: it can't be \
+             true and is not used"
+        );
+        Some(Problem::new(ProblemKind::ClockFloorImplausible, detail))
     }
 
     /// Now: the wall clock, but never before the floor and the time that has passed since. It never stands still.
@@ -102,10 +149,11 @@ impl Clock {
     }
 
     /// Raises the floor to a time that was signed, or said by the server over its certificate.
+    /// A time after the end of the fleet's CA is no honest server's and changes nothing.
     pub fn raise(&self, signed: UnixMillis) {
         let due = self.floor_state(|state| {
-            state.raise(signed);
-            state.due()
+            let is_possible = !state.is_impossible(signed);
+            is_possible.then(|| state.raise(signed)).and_then(|()| state.due())
         });
         self.persist(due);
     }
@@ -117,10 +165,13 @@ impl Clock {
     }
 
     fn persist(&self, floor: Option<UnixMillis>) {
-        if let Some(floor) = floor
-            && let Err(error) = durable::write_atomic(&self.shared.path, floor.0.to_string().as_bytes())
-        {
-            tracing::warn!(error = %error, "the clock's floor could not be kept; it holds until the next start");
+        let Some(floor) = floor else { return };
+        let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = kept.write(floor.0) {
+            tracing::warn!(
+                error = crate::chain(&error),
+                "the clock's floor could not be kept; it holds until the next start"
+            );
         }
     }
 
@@ -149,6 +200,8 @@ fn wall() -> UnixMillis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HOUR_MS: i64 = 60 * 60 * 1000;
 
     #[test]
     fn floor_survives_a_restart_and_never_moves_back() {
@@ -186,6 +239,8 @@ mod tests {
             base: begin,
             since: Instant::now().checked_sub(ago).unwrap(),
             persisted: begin,
+            latest: None,
+            set_aside: None,
         };
         assert_eq!(at(Duration::ZERO).due(), None);
         // A machine that was just booted has no earlier instants.
@@ -198,10 +253,47 @@ mod tests {
     }
 
     #[test]
-    fn garbage_in_the_file_leaves_the_build_time() {
+    fn damaged_copies_leave_the_build_time() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("clock-floor"), "soon").unwrap();
+        Clock::open(dir.path()).unwrap().raise(built_at().plus_millis(HOUR_MS * 24));
+        for letter in ["a", "b"] {
+            std::fs::write(dir.path().join(format!("clock-floor.{letter}")), "9999999999999").unwrap();
+        }
         assert_eq!(Clock::open(dir.path()).unwrap().floor(), built_at());
+    }
+
+    #[test]
+    fn a_floor_after_the_end_of_the_ca_is_set_aside_said_and_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        // As an earlier version kept it, with one wrong digit.
+        std::fs::write(dir.path().join("clock-floor"), "9999999999999").unwrap();
+        let ca_ends = built_at().plus_millis(HOUR_MS * 24 * 365);
+        let clock = Clock::open(dir.path()).unwrap();
+        assert_eq!((clock.floor(), clock.problem()), (UnixMillis(9_999_999_999_999), None));
+        clock.bound(ca_ends);
+        assert_eq!(clock.floor(), built_at());
+        assert!(clock.now() < ca_ends, "TLS is judged by the wall clock again");
+        let problem = clock.problem().unwrap();
+        assert_eq!(problem.kind, ProblemKind::ClockFloorImplausible);
+        for said in ["clock-floor.a", "clock-floor.b", "2286-11-20T17:46:39Z"] {
+            assert!(problem.detail.contains(said), "{}", problem.detail);
+        }
+        clock.keep();
+        let clock = Clock::open(dir.path()).unwrap();
+        clock.bound(ca_ends);
+        assert!(clock.problem().is_none() && clock.floor() >= built_at(), "what was kept is true again");
+    }
+
+    #[test]
+    fn a_signed_time_after_the_end_of_the_ca_raises_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::open(dir.path()).unwrap();
+        let ca_ends = built_at().plus_millis(HOUR_MS * 24 * 365);
+        clock.bound(ca_ends);
+        clock.raise(ca_ends.plus_millis(1));
+        assert_eq!(clock.floor(), built_at());
+        clock.raise(ca_ends);
+        assert_eq!(clock.floor(), ca_ends);
     }
 
     #[test]

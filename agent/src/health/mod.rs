@@ -6,6 +6,7 @@ pub mod disk;
 mod breaker;
 mod clock;
 mod hardware;
+mod kept_number;
 mod logs;
 mod memory;
 mod notify;

@@ -61,6 +61,8 @@ pub enum ProblemKind {
     CrashLoop,
     /// The wall clock stands before a time that has passed.
     ClockImplausible,
+    /// The stored lower bound of time lies after everything that could be true.
+    ClockFloorImplausible,
     /// The telemetry spool was damaged and moved aside.
     SpoolQuarantined,
     /// Telemetry can't be stored.
@@ -126,6 +128,10 @@ impl ProblemKind {
             }
             Self::ClockImplausible => {
                 "set the clock or give the device a time server; certificates are judged by the bound meanwhile"
+            }
+            Self::ClockFloorImplausible => {
+                "nothing while the agent runs: it writes the files anew within the hour; if it comes again, the disk \
+                 is failing, or a server had a wrong clock"
             }
             Self::SpoolQuarantined => {
                 "the records in it are lost and counted by the server; if it comes again, the disk is failing"

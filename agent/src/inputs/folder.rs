@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::durable::{self, DurableError};
-use crate::picture::{self, Picture};
+use crate::picture::{self, Picture, PictureError};
 use crate::serve::{Api, Refused};
 use crate::slots::Loaded;
 
@@ -91,19 +91,28 @@ async fn ask(api: &Api, config: &config::Folder, path: &Path, bytes: Vec<u8>) ->
     let loaded = api.release(&config.model)?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let made = blocking(move || Ok(request(&loaded, &bytes))).await;
-    let made = made.unwrap_or_else(|error| Err(error.to_string()));
-    let (json, behind) = made.map_err(|why| refused(&format!("{name}: {why}")))?;
+    let unable = |why: &dyn std::error::Error| refused(&format!("{name}: {why}"));
+    let (json, behind) = made.map_err(|error| unable(&error))?.map_err(|error| unable(&error))?;
     api.ask(&config.model, json, behind).await
 }
 
+/// Why a picture can't be asked.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("the model has several inputs, a picture is only one")]
+    SeveralInputs,
+    #[error("{0}")]
+    Picture(PictureError),
+}
+
 /// A picture as a request in the protocol's binary form.
-fn request(loaded: &Loaded, bytes: &[u8]) -> Result<(Bytes, Bytes), String> {
+fn request(loaded: &Loaded, bytes: &[u8]) -> Result<(Bytes, Bytes), AskError> {
     let [input] = loaded.runtime.spec().inputs.as_slice() else {
-        return Err("the model has several inputs, a picture is only one".into());
+        return Err(AskError::SeveralInputs);
     };
-    let picture = Picture::decode(bytes).map_err(|error| error.to_string())?;
+    let picture = Picture::decode(bytes).map_err(AskError::Picture)?;
     let layout = picture::layout_of(&loaded.manifest, input);
-    let tensor = picture.tensor(input, layout).map_err(|error| error.to_string())?;
+    let tensor = picture.tensor(input, layout).map_err(AskError::Picture)?;
     let mut behind = Vec::with_capacity(tensor.binary_len());
     tensor.write_binary(&mut behind);
     Ok((head(&tensor).into(), behind.into()))

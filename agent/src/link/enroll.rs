@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use trust::Ed25519Signer;
 
 use super::http::{FetchError, Http, Terms};
-use super::identity::{Identity, IdentityError, Names};
+use super::identity::{Identity, IdentityError, Names, validity_of};
 use super::report::{self, ReportError};
 use super::tls::{TlsError, enrolment_config};
 use crate::health::Clock;
@@ -153,6 +153,9 @@ pub async fn enroll(state_dir: &Path, wish: &Wish<'_>, clock: &Clock) -> Result<
     let token = parse_token(wish.token)?;
     let ca = STANDARD.decode(&token.ca).or_else(|_| URL_SAFE_NO_PAD.decode(&token.ca));
     let ca = CertificateDer::from(ca.map_err(|_| EnrollError::Token("its CA is no base64"))?);
+    if let Some(validity) = validity_of(&ca) {
+        clock.bound(validity.not_after);
+    }
     let tls = enrolment_config(ca, clock).map_err(EnrollError::Tls)?;
     let report_key = Ed25519Signer::generate().map_err(|error| EnrollError::Keys(error.to_string()))?;
     let key = rcgen::KeyPair::generate().map_err(|error| EnrollError::Keys(error.to_string()))?;

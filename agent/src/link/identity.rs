@@ -209,7 +209,8 @@ impl Validity {
     }
 }
 
-fn validity_of(certificate: &CertificateDer<'_>) -> Option<Validity> {
+/// When a certificate holds; none when it is malformed.
+pub(super) fn validity_of(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let at = |time: ASN1Time| UnixMillis(time.timestamp().saturating_mul(1000));
     let validity = certificate.validity();

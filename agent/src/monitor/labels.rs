@@ -5,9 +5,6 @@ use std::time::Duration;
 
 use protocol::{Digest, ModelName, UnixMillis};
 
-/// Most inferences that are remembered. Bounds memory: about 100 bytes each.
-const MAX_REMEMBERED: usize = 16_384;
-
 /// A true label as an application says it: the class's name, or its number.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(untagged)]
@@ -41,7 +38,7 @@ impl Label {
 pub enum FeedbackError {
     /// Never seen, or forgotten.
     #[error(
-        "inference {id:?} of model {model} is unknown; ids are remembered for {ttl_s} s and for the last {MAX_REMEMBERED} inferences"
+        "inference {id:?} of model {model} is unknown; ids are remembered for {ttl_s} s, for the last {max} inferences and until the agent restarts"
     )]
     UnknownId {
         /// The id that was given.
@@ -50,6 +47,8 @@ pub enum FeedbackError {
         model: ModelName,
         /// How long an id is remembered.
         ttl_s: u64,
+        /// How many ids are remembered.
+        max: usize,
     },
     /// Labelled before.
     #[error("inference {id:?} has its label already; the first one counts")]
@@ -99,6 +98,7 @@ pub(super) struct Said {
 #[derive(Debug)]
 pub(super) struct Recent {
     ttl: Duration,
+    max: usize,
     order: VecDeque<(u64, String)>,
     said: HashMap<String, Entry>,
     next: u64,
@@ -112,13 +112,14 @@ struct Entry {
 }
 
 impl Recent {
-    pub(super) fn new(ttl: Duration) -> Self {
-        Self { ttl, order: VecDeque::new(), said: HashMap::new(), next: 0 }
+    /// `max` bounds the memory: about 450 bytes for each inference of one item.
+    pub(super) fn new(ttl: Duration, max: usize) -> Self {
+        Self { ttl, max, order: VecDeque::new(), said: HashMap::new(), next: 0 }
     }
 
     /// Remembers one inference; an earlier one of the same id is forgotten.
     pub(super) fn remember(&mut self, id: String, said: Said) {
-        while self.order.len() >= MAX_REMEMBERED {
+        while self.order.len() >= self.max {
             self.forget_oldest();
         }
         let number = self.next;
@@ -136,8 +137,8 @@ impl Recent {
         now: UnixMillis,
     ) -> Result<Said, FeedbackError> {
         self.expire(now);
-        let ttl_s = self.ttl.as_secs();
-        let unknown = || FeedbackError::UnknownId { id: id.to_owned(), model: model.clone(), ttl_s };
+        let (ttl_s, max) = (self.ttl.as_secs(), self.max);
+        let unknown = || FeedbackError::UnknownId { id: id.to_owned(), model: model.clone(), ttl_s, max };
         let entry = self.said.get_mut(id).filter(|entry| entry.said.model == *model).ok_or_else(unknown)?;
         if entry.is_labelled {
             return Err(FeedbackError::Twice { id: id.to_owned() });
@@ -180,6 +181,8 @@ impl Recent {
 mod tests {
     use super::*;
 
+    const MAX: usize = 100;
+
     fn said(at: i64) -> Said {
         let model = ModelName::new("m").unwrap();
         Said { model, digest: Digest::from_bytes([0; 32]), at: UnixMillis(at), classes: vec![3] }
@@ -191,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_label_counts_once() {
-        let mut recent = Recent::new(Duration::from_secs(10));
+        let mut recent = Recent::new(Duration::from_secs(10), MAX);
         recent.remember("a".into(), said(0));
         assert_eq!(take(&mut recent, "a", 1).unwrap().classes, [3]);
         assert!(matches!(take(&mut recent, "a", 1), Err(FeedbackError::Twice { .. })));
@@ -200,10 +203,10 @@ mod tests {
 
     #[test]
     fn ids_are_forgotten_by_age_and_by_number() {
-        let mut recent = Recent::new(Duration::from_secs(10));
+        let mut recent = Recent::new(Duration::from_secs(10), MAX);
         recent.remember("old".into(), said(0));
         assert!(matches!(take(&mut recent, "old", 10_001), Err(FeedbackError::UnknownId { .. })));
-        for i in 0..=MAX_REMEMBERED {
+        for i in 0..=MAX {
             recent.remember(i.to_string(), said(20_000));
         }
         assert!(take(&mut recent, "0", 20_000).is_err() && take(&mut recent, "1", 20_000).is_ok());
@@ -212,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_id_of_another_model_or_another_count_is_refused() {
-        let mut recent = Recent::new(Duration::from_secs(10));
+        let mut recent = Recent::new(Duration::from_secs(10), MAX);
         recent.remember("a".into(), said(0));
         let other = ModelName::new("other").unwrap();
         assert!(matches!(recent.take(&other, "a", 1, UnixMillis(0)), Err(FeedbackError::UnknownId { .. })));

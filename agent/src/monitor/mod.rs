@@ -11,10 +11,12 @@ mod labels;
 mod recorder;
 mod resources;
 mod shadow;
+mod totals;
 mod watch;
 
 pub use capture::{Capture, CaptureFigures, Cause};
 pub use labels::{FeedbackError, Label};
-pub use recorder::{Monitor, Outcome, Request, Sink, Times, Totals};
+pub use recorder::{Monitor, Outcome, Request, Sink, Times};
 pub use resources::read as read_resources;
 pub use shadow::{Shadow, ShadowTally};
+pub use totals::{Latency, Totals};

@@ -14,6 +14,7 @@ use super::capture::Capture;
 use super::counting::Counting;
 use super::labels::{FeedbackError, Label, Recent, Said};
 use super::shadow::Shadow;
+use super::totals::Totals;
 use super::watch::Watch;
 use crate::slots::Loaded;
 use crate::update::Vitals;
@@ -76,60 +77,6 @@ pub enum Outcome<'a> {
     Refused,
 }
 
-/// Totals of one model since the agent started, for `/metrics` and `/status`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Answered requests.
-    pub answered: u64,
-    /// Requests that failed by the model's or the runtime's fault.
-    pub failed: u64,
-    /// Requests refused for the caller's fault.
-    pub refused: u64,
-    /// Labels that came later.
-    pub labels: u64,
-    /// Labels that were the class that the model had said.
-    pub right: u64,
-    /// Items of the batches that were answered.
-    pub rows: u64,
-    /// When the last one was answered, by the device's clock.
-    pub last: Option<UnixMillis>,
-    /// Time that answered requests waited for their turn, in microseconds.
-    pub queue_us: u64,
-    /// Time spent reading inputs of answered requests, in microseconds.
-    pub input_us: u64,
-    /// Time spent in inference of answered requests, in microseconds.
-    pub busy_us: u64,
-    /// Time spent writing answers, in microseconds.
-    pub output_us: u64,
-    /// Time spent in inferences that failed, in microseconds.
-    pub failed_us: u64,
-}
-
-impl Totals {
-    fn count(&mut self, request: &Request<'_>) {
-        let add = |all: &mut u64, time: Duration| {
-            *all = all.saturating_add(u64::try_from(time.as_micros()).unwrap_or(0));
-        };
-        let Times { queue, input, infer, output } = request.times;
-        match request.outcome {
-            Outcome::Answered(_) => {
-                self.answered += 1;
-                self.rows += request.rows() as u64;
-                self.last = Some(request.at);
-                add(&mut self.queue_us, queue);
-                add(&mut self.input_us, input);
-                add(&mut self.busy_us, infer);
-                add(&mut self.output_us, output);
-            }
-            Outcome::Failed(_) => {
-                self.failed += 1;
-                add(&mut self.failed_us, infer);
-            }
-            Outcome::Refused => self.refused += 1,
-        }
-    }
-}
-
 /// Counts everything about serving. Share it by `Arc`.
 pub struct Monitor {
     sink: Sink,
@@ -145,6 +92,7 @@ struct State {
     watches: BTreeMap<ModelName, (Digest, Watch)>,
     totals: BTreeMap<ModelName, Totals>,
     recent: Recent,
+    late_labels: u64,
     panes: u64,
 }
 
@@ -167,7 +115,8 @@ impl Monitor {
             counting: BTreeMap::new(),
             watches: BTreeMap::new(),
             totals: BTreeMap::new(),
-            recent: Recent::new(config.label_ttl),
+            recent: Recent::new(config.label_ttl, config.labels_remembered),
+            late_labels: 0,
             panes: 0,
         };
         Self { sink, window: config.pane_window, run, shadow, capture, state: Mutex::new(state) }
@@ -223,7 +172,15 @@ impl Monitor {
         now: UnixMillis,
     ) -> Result<usize, FeedbackError> {
         let mut state = self.lock();
-        let said = state.recent.take(model, id, labels.len(), now)?;
+        let said = match state.recent.take(model, id, labels.len(), now) {
+            Ok(said) => said,
+            Err(error) => {
+                if matches!(error, FeedbackError::UnknownId { .. }) {
+                    state.late_labels += labels.len() as u64;
+                }
+                return Err(error);
+            }
+        };
         let key = (said.model.clone(), said.digest);
         let no_classes = || FeedbackError::NoClasses { model: model.clone() };
         let counting = state.counting.get_mut(&key).ok_or_else(no_classes)?;
@@ -318,6 +275,11 @@ impl Monitor {
     /// Totals per model since the agent started.
     pub fn totals(&self) -> BTreeMap<ModelName, Totals> {
         self.lock().totals.clone()
+    }
+
+    /// Labels since the agent started whose inference was not remembered, or not any more.
+    pub fn late_labels(&self) -> u64 {
+        self.lock().late_labels
     }
 
     /// Panes handed to the spool since the agent started.

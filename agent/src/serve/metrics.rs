@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use protocol::ModelName;
 use serde_json::Value;
 
 use super::work::Api;
@@ -52,6 +53,16 @@ fn models(page: &mut Page, api: &Api) {
         for (model, totals) in &totals {
             page.sample(name, &[("model", model)], value(totals));
         }
+    }
+    page.family(
+        "flotilla_labels_unmatched_total",
+        "counter",
+        "Labels that came too late, or for no inference.",
+    );
+    page.sample("flotilla_labels_unmatched_total", &[], api.monitor.late_labels());
+    page.family("flotilla_inference_duration_seconds", "histogram", "Time of one inference.");
+    for (model, totals) in &totals {
+        page.latency(model, totals);
     }
     page.family("flotilla_inference_seconds_total", "counter", "Time spent in inference.");
     for (model, totals) in &totals {
@@ -153,6 +164,17 @@ impl Page {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}")
             .expect("writing to a string can't fail");
+    }
+
+    fn latency(&mut self, model: &ModelName, totals: &Totals) {
+        let name = "flotilla_inference_duration_seconds";
+        let bucket = format!("{name}_bucket");
+        for (end_us, count) in totals.latency.up_to() {
+            self.sample(&bucket, &[("model", model), ("le", &(end_us as f64 / 1e6))], count);
+        }
+        self.sample(&bucket, &[("model", model), ("le", &"+Inf")], totals.answered);
+        self.sample(&format!("{name}_sum"), &[("model", model)], totals.busy_us as f64 / 1e6);
+        self.sample(&format!("{name}_count"), &[("model", model)], totals.answered);
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {

@@ -312,7 +312,7 @@ impl Core {
             return self.table.set_absent(model, why);
         }
         if let Err(why) = self.still_fits(model, &held) {
-            tracing::error!(model = %model, version = %held.release.version, why, "the active release is not loaded");
+            tracing::error!(model = %model, version = %held.release.version, %why, "the active release is not loaded");
             return self.table.set_absent(model, format!("{}: {why}", held.release.version));
         }
         match self.load_counted(model, held.clone()).await {
@@ -407,7 +407,7 @@ impl Core {
         }
     }
 
-    fn still_fits(&self, model: &ModelName, held: &Held) -> Result<(), String> {
+    fn still_fits(&self, model: &ModelName, held: &Held) -> Result<(), memory::OverBudget> {
         // A manifest that can't be read is found out by the load itself.
         let Ok(manifest) = self.shelf.manifest(held.release.digest) else { return Ok(()) };
         let Some(variant) = manifest.variant(&held.variant) else { return Ok(()) };

@@ -20,6 +20,20 @@ use crate::config;
 use crate::health::{BEAT_EVERY, Pulse};
 use crate::link::Downlink;
 
+/// Why a Desired was not accepted.
+#[derive(Debug, thiserror::Error)]
+enum DesiredError {
+    /// It may be signed by a new director, and the metadata that would name it can't be had.
+    #[error("who may sign it is not known")]
+    Refresh(#[source] MetadataError),
+    /// Nobody may sign one.
+    #[error("no director is named in the signed metadata")]
+    NoDirector,
+    /// It breaks a rule.
+    #[error("it does not verify")]
+    Refused(#[source] TrustError),
+}
+
 /// Probation and retries of other models wait so long while one is being worked on.
 const LOOK_WHILE_WORKING: Duration = Duration::from_secs(30);
 
@@ -139,8 +153,8 @@ impl Driver {
         let desired = match self.verify(bytes).await {
             Ok(Some(desired)) => desired,
             Ok(None) => return,
-            Err(why) => {
-                tracing::error!(why, "a Desired was refused");
+            Err(error) => {
+                tracing::error!(error = crate::chain(&error), "a Desired was refused");
                 return;
             }
         };
@@ -165,7 +179,7 @@ impl Driver {
 
     /// None for a repeated one. With other keys than those that are known, or none known yet, metadata is refreshed
     /// once: the director may be new or rotated.
-    async fn verify(&mut self, bytes: &[u8]) -> Result<Option<Verified<Desired>>, String> {
+    async fn verify(&mut self, bytes: &[u8]) -> Result<Option<Verified<Desired>>, DesiredError> {
         if self.core.director.is_some() {
             match self.check(bytes) {
                 Ok(desired) => return Ok(Some(desired)),
@@ -182,14 +196,14 @@ impl Driver {
                 ),
             }
         }
-        self.try_refresh().await.map_err(|error| crate::chain(&error))?;
+        self.try_refresh().await.map_err(DesiredError::Refresh)?;
         if self.core.director.is_none() {
-            return Err("no director is named in the signed metadata".into());
+            return Err(DesiredError::NoDirector);
         }
         match self.check(bytes) {
             Ok(desired) => Ok(Some(desired)),
             Err(TrustError { cause: trust::Cause::NotRising { .. }, .. }) => Ok(None),
-            Err(error) => Err(crate::chain(&error)),
+            Err(error) => Err(DesiredError::Refused(error)),
         }
     }
 

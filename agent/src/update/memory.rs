@@ -12,6 +12,14 @@ pub(super) fn of(loaded: &Loaded) -> u64 {
     loaded.manifest.variant(&loaded.variant).map_or(0, |variant| variant.peak_memory_bytes)
 }
 
+/// Why a release that was committed is not loaded: the budget was lowered, or other models have grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it would bring all models to {needed} bytes of memory, the budget is {budget} bytes")]
+pub(super) struct OverBudget {
+    needed: u64,
+    budget: u64,
+}
+
 /// The room that a candidate may take.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Room {
@@ -66,13 +74,13 @@ pub(super) fn choose<'a>(
 /// Whether a release that is loaded again at a start still fits.
 ///
 /// # Errors
-/// Why it is not loaded.
-pub(super) fn still_fits(variant: &Variant, used_by_others: u64, budget: u64) -> Result<(), String> {
+/// [`OverBudget`].
+pub(super) fn still_fits(variant: &Variant, used_by_others: u64, budget: u64) -> Result<(), OverBudget> {
     let needed = used_by_others.saturating_add(variant.peak_memory_bytes);
     if budget == 0 || needed <= budget {
         return Ok(());
     }
-    Err(format!("it would bring all models to {needed} bytes of memory, the budget is {budget} bytes"))
+    Err(OverBudget { needed, budget })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use protocol::message::{Cause, CauseKind, SelfTestResult};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::machine::Held;
+use crate::health::resident_bytes;
 use crate::slots::{self, LoadReleaseError, Loaded, Shelf, ShelfError};
 
 /// Loads the held release and tries it. Blocks.
@@ -21,9 +22,11 @@ pub(super) fn run(
     model: &ModelName,
     held: &Held,
 ) -> Result<(Arc<Loaded>, SelfTestResult), Cause> {
-    let before = resident_bytes();
+    // 0 where the system does not say.
+    let resident = || resident_bytes().unwrap_or(0);
+    let before = resident();
     let loaded = slots::load(shelf, model, held).map_err(|error| load_cause(&error))?;
-    let memory_bytes = resident_bytes().saturating_sub(before);
+    let memory_bytes = resident().saturating_sub(before);
     let manifest = loaded.manifest.clone();
     if let Err(error) = Reference::parse(&loaded.reference) {
         // It would serve, and nobody would ever see how well.
@@ -98,13 +101,6 @@ pub(super) fn shelf_cause(error: &ShelfError) -> Cause {
 
 pub(super) fn cause(kind: CauseKind, detail: String) -> Cause {
     Cause { kind, detail }
-}
-
-/// Resident memory of this process; 0 where the system does not say.
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0).saturating_mul(1024)
 }
 
 #[cfg(test)]

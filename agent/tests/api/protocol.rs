@@ -60,6 +60,13 @@ async fn requests_that_break_the_protocol_are_refused_by_name() {
         .await;
     agent.refused(INFER, tensor(json!([1, 1, 8, 8]), "FP9", json!([])), bad, "FP9").await;
     agent.refused(INFER, tensor(json!([1_u64 << 40, 8]), "FP32", json!([])), bad, "over the bound").await;
+    let gaps = |count: usize| {
+        let data: Vec<Value> =
+            (0..64).map(|n| if n < 64 - count { json!(0.5) } else { Value::Null }).collect();
+        tensor(json!([1, 1, 8, 8]), "FP32", json!(data))
+    };
+    agent.refused(INFER, gaps(64), bad, "input \"image\" lacks value 0").await;
+    agent.refused(INFER, gaps(1), bad, "no impute step that fills it in").await;
     agent.refused(INFER, b"{\"inputs\": [".to_vec(), bad, "not valid JSON").await;
     agent.refused(INFER, b"\xff\xfe".to_vec(), bad, "not valid JSON").await;
     agent.refused(INFER, body(json!({"inputs": []})), bad, "\"image\" is missing").await;
@@ -110,6 +117,9 @@ async fn labels_that_can_not_be_matched_are_refused() {
         .await;
     assert_eq!(agent.post(FEEDBACK, &json!({"id": "my-id", "label": 4})).await.status, StatusCode::OK);
     agent.refused(FEEDBACK, label("my-id", json!("4")), StatusCode::CONFLICT, "already").await;
+    let metrics = agent.get("/metrics").await.text;
+    // `unknown`, and `my-id` of another model.
+    assert!(metrics.contains("flotilla_labels_unmatched_total 2\n"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +163,17 @@ async fn what_serves_is_described() {
         assert_eq!(stats["last_inference"], 1_000_000);
     }
     let metrics = agent.get("/metrics").await.text;
-    assert!(metrics.contains("flotilla_inferences_total{model=\"digits\"} 1\n"), "{metrics}");
+    for line in [
+        "flotilla_inferences_total{model=\"digits\"} 1",
+        "# TYPE flotilla_inference_duration_seconds histogram",
+        "flotilla_inference_duration_seconds_bucket{model=\"digits\",le=\"+Inf\"} 1",
+        "flotilla_inference_duration_seconds_count{model=\"digits\"} 1",
+    ] {
+        assert!(metrics.contains(&format!("{line}\n")), "{line}: {metrics}");
+    }
+    let ends = metrics.lines().filter(|line| line.starts_with("flotilla_inference_duration_seconds_bucket"));
+    let counts: Vec<u64> = ends.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(counts.len() == 16 && counts.is_sorted(), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,7 @@ impl Agent {
             pane_window: Duration::from_secs(10),
             resources_every: Duration::from_mins(1),
             label_ttl: Duration::from_secs(100),
+            labels_remembered: 1000,
         };
         let sink = Box::new(move |_, body: Vec<u8>| sink.lock().unwrap().push(Pane::decode(&body).unwrap()));
         let table = Table::default();

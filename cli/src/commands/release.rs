@@ -5,6 +5,7 @@ mod inspect;
 mod publish;
 mod renew;
 mod sign;
+mod takers;
 
 use std::path::PathBuf;
 

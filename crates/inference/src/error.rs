@@ -91,6 +91,16 @@ pub enum InferError {
         /// What was given.
         got: Vec<usize>,
     },
+    /// A number is missing, and no step of the release fills it in. An int8 model would take it for 0.
+    #[error(
+        "input {name:?} lacks value {place} (it is null or NaN), and the release has no impute step that fills it in"
+    )]
+    MissingValue {
+        /// The input's name.
+        name: String,
+        /// Which value, from 0, in the order of the data.
+        place: usize,
+    },
     /// More rows at once than allowed, none at all, or a different number in each input.
     #[error("batch of {got} rows; 1 to {max} are allowed, the same in each input")]
     Batch {
@@ -144,6 +154,7 @@ impl InferError {
             | Self::UnexpectedInput { .. }
             | Self::Datatype { .. }
             | Self::Shape { .. }
+            | Self::MissingValue { .. }
             | Self::Batch { .. }
             | Self::Pre { .. } => true,
             Self::Post { .. } | Self::Runtime { .. } | Self::Panic { .. } | Self::Result(_) => false,

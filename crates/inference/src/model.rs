@@ -128,6 +128,11 @@ impl Model {
             };
             let input = rest.swap_remove(place);
             check(spec, input)?;
+            if !self.spec.fills_gaps()
+                && let Some(place) = input.data().first_missing()
+            {
+                return Err(InferError::MissingValue { name: spec.name.clone(), place });
+            }
             sorted.push(input);
         }
         match rest.first() {

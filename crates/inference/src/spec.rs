@@ -78,6 +78,11 @@ impl Spec {
             labels: labels.to_vec(),
         })
     }
+
+    /// Whether a step fills in missing values.
+    pub(crate) fn fills_gaps(&self) -> bool {
+        self.pre.iter().any(|step| matches!(step, PreStep::Impute { .. }))
+    }
 }
 
 fn tensor_spec(spec: &release::TensorSpec) -> Result<TensorSpec, LoadError> {

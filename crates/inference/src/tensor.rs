@@ -232,6 +232,15 @@ impl Data {
         }
     }
 
+    /// Place of the first number that is missing: NaN, which is null in JSON.
+    pub fn first_missing(&self) -> Option<usize> {
+        match self {
+            Self::Fp32(values) => first(values, |value| value.is_nan()),
+            Self::Fp64(values) => first(values, |value| value.is_nan()),
+            _ => None,
+        }
+    }
+
     /// The values as 64-bit floats: what profiles and comparisons work on. Text becomes NaN; integers beyond
     /// 2^53 are rounded.
     pub fn to_f64(&self) -> Vec<f64> {
@@ -250,6 +259,14 @@ impl Data {
             Self::Bytes(v) => vec![f64::NAN; v.len()],
         }
     }
+}
+
+/// Looks at whole blocks first: almost always there is nothing to find.
+fn first<T: Copy>(values: &[T], is_it: impl Fn(T) -> bool) -> Option<usize> {
+    const BLOCK: usize = 1024;
+    let holds = |block: &[T]| block.iter().fold(false, |any, value| any | is_it(*value));
+    let (number, block) = values.chunks(BLOCK).enumerate().find(|(_, block)| holds(block))?;
+    block.iter().position(|value| is_it(*value)).map(|place| number * BLOCK + place)
 }
 
 /// A named tensor. The number of values equals the product of the shape: [`Tensor::new`] checks it.
@@ -337,6 +354,23 @@ mod tests {
         let error = Tensor::new("x", vec![2, 2], Data::Fp32(vec![0.0; 3])).unwrap_err();
         assert_eq!(error.to_string(), r#"tensor "x" of shape [2, 2] needs 4 values, got 3"#);
         assert!(Tensor::new("x", vec![usize::MAX, usize::MAX], Data::Fp32(vec![])).is_err());
+    }
+
+    #[test]
+    fn the_first_missing_number_is_found_in_any_block() {
+        for place in [0, 1, 1023, 1024, 2999] {
+            let mut values = vec![0.5; 3000];
+            assert_eq!(Data::Fp32(values.clone()).first_missing(), None);
+            values[place] = f32::NAN;
+            values[2999] = f32::NAN;
+            assert_eq!(Data::Fp32(values.clone()).first_missing(), Some(place));
+            assert_eq!(
+                Data::Fp64(values.iter().map(|x| f64::from(*x)).collect()).first_missing(),
+                Some(place)
+            );
+        }
+        assert_eq!(Data::Fp32(vec![f32::INFINITY]).first_missing(), None);
+        assert_eq!(Data::Uint8(vec![0]).first_missing(), None);
     }
 
     #[test]

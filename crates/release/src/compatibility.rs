@@ -3,7 +3,11 @@
 use protocol::message;
 
 use crate::agent_version::AgentVersion;
-use crate::manifest::{Hardware, Manifest, Variant};
+use crate::manifest::{Hardware, Manifest, Runtime, Variant};
+
+/// The architectures that there are agents for, by the names that devices report. A manifest may name others: an older
+/// device must be able to read what a later one needs.
+pub const ARCHITECTURES: [&str; 4] = ["x86_64", "aarch64", "armv7", "riscv64"];
 
 /// What a device knows about itself.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +65,7 @@ impl Manifest {
         if device.agent_version < self.min_agent_version {
             return Err(Incompatible::Agent { needed: self.min_agent_version, got: device.agent_version });
         }
-        if !is_same_runtime(&self.runtime.tract, device.tract) {
+        if !self.runtime.is_met_by(device.tract) {
             return Err(Incompatible::Runtime {
                 needed: self.runtime.tract.clone(),
                 got: device.tract.into(),
@@ -79,8 +83,12 @@ impl Manifest {
     }
 }
 
-fn is_same_runtime(needed: &str, got: &str) -> bool {
-    got == needed || got.strip_prefix(needed).is_some_and(|rest| rest.starts_with('.'))
+impl Runtime {
+    /// Whether a device with this full version of tract has what the release was tried with.
+    pub fn is_met_by(&self, tract: &str) -> bool {
+        let needed = self.tract.as_str();
+        tract == needed || tract.strip_prefix(needed).is_some_and(|rest| rest.starts_with('.'))
+    }
 }
 
 fn check_variant(variant: &Variant, hardware: &message::Hardware) -> Result<(), String> {

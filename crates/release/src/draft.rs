@@ -5,6 +5,7 @@ use std::ops::Deref;
 use protocol::{Digest, ReleaseRef};
 use sha2::{Digest as _, Sha256};
 
+use crate::agreement;
 use crate::check::{Bounds, ManifestError};
 use crate::manifest::Manifest;
 use crate::wire;
@@ -33,7 +34,9 @@ impl DraftManifest {
     /// # Errors
     /// [`ManifestError`] as a device would see it.
     pub fn parse_unsigned(bytes: &[u8]) -> Result<Self, ManifestError> {
-        Ok(Self { manifest: wire::parse(bytes)?, bytes: bytes.to_vec() })
+        let manifest = wire::parse(bytes)?;
+        agreement::check(&manifest)?;
+        Ok(Self { manifest, bytes: bytes.to_vec() })
     }
 
     /// The bytes to sign and to publish.

@@ -3,7 +3,7 @@
 
 use crate::check::ManifestError;
 use crate::manifest::{Datatype, TensorSpec};
-use crate::steps::{ImageLayout, PreStep};
+use crate::steps::PreStep;
 
 /// A tensor on its way through the steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,14 +90,6 @@ fn per_axis(passing: &Passing, entries: usize, has_channels: bool) -> Result<(),
     }
 }
 
-/// A batch of images: its numbers of rows, columns and channels stand at these places of the shape.
-fn places(layout: ImageLayout) -> [usize; 3] {
-    match layout {
-        ImageLayout::Nhwc => [1, 2, 3],
-        ImageLayout::Nchw => [2, 3, 1],
-    }
-}
-
 fn image(step: &PreStep, Passing { mut shape, mut datatype }: Passing) -> Result<Passing, String> {
     if shape.len() != 4 {
         return Err("a batch of images, which has four dimensions".into());
@@ -107,18 +99,18 @@ fn image(step: &PreStep, Passing { mut shape, mut datatype }: Passing) -> Result
     }
     match step {
         PreStep::Layout { from, to } => {
-            let sizes = places(*from).map(|place| shape[place]);
-            for (place, size) in places(*to).into_iter().zip(sizes) {
+            let sizes = from.places().map(|place| shape[place]);
+            for (place, size) in to.places().into_iter().zip(sizes) {
                 shape[place] = size;
             }
         }
         PreStep::Resize { height, width, layout, .. } => {
-            let [h, w, _] = places(*layout);
+            let [h, w, _] = layout.places();
             (shape[h], shape[w]) = (i64::from(*height), i64::from(*width));
             datatype = Datatype::Fp32;
         }
         PreStep::Crop { top, left, height, width, layout } => {
-            let [h, w, _] = places(*layout);
+            let [h, w, _] = layout.places();
             let [bottom, right] = [(top, height), (left, width)].map(|(a, b)| i64::from(*a) + i64::from(*b));
             if shape[h] < bottom || shape[w] < right {
                 return Err(format!("at least {bottom} rows and {right} columns"));
@@ -126,7 +118,7 @@ fn image(step: &PreStep, Passing { mut shape, mut datatype }: Passing) -> Result
             (shape[h], shape[w]) = (i64::from(*height), i64::from(*width));
         }
         PreStep::Channels { order, layout } => {
-            let [_, _, c] = places(*layout);
+            let [_, _, c] = layout.places();
             if let Some(channel) = order.iter().find(|channel| i64::from(**channel) >= shape[c]) {
                 return Err(format!("images with a channel {channel}"));
             }
@@ -140,7 +132,7 @@ fn image(step: &PreStep, Passing { mut shape, mut datatype }: Passing) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::steps::{Resampling, Words};
+    use crate::steps::{ImageLayout, Resampling, Words};
 
     fn run(steps: &[PreStep], datatype: Datatype, shape: &[i64]) -> Result<Passing, String> {
         steps

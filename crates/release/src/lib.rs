@@ -6,6 +6,7 @@
 //! Tests stand in each module; attack tests in `tests/`.
 
 mod agent_version;
+mod agreement;
 pub mod archive;
 mod blob;
 mod check;
@@ -22,7 +23,7 @@ mod wire;
 pub use agent_version::AgentVersion;
 pub use blob::{BlobError, BlobRef};
 pub use check::{Bounds, ManifestError};
-pub use compatibility::{DeviceFacts, Incompatible};
+pub use compatibility::{ARCHITECTURES, DeviceFacts, Incompatible};
 pub use draft::DraftManifest;
 pub use fallback::{Downgrade, HighWater, may_commit};
 pub use manifest::{

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use trust::{TargetBytes, Verified};
 
 use crate::agent_version::AgentVersion;
+use crate::agreement;
 use crate::blob::BlobRef;
 use crate::check::ManifestError;
 use crate::monitor::Monitor;
@@ -232,13 +233,14 @@ impl Default for Privacy {
 }
 
 impl Manifest {
-    /// Reads a verified target: parses, checks every bound, and that it lies at its own path.
+    /// Reads a verified target: parses, checks every bound, that it agrees with itself, and that it lies at its own path.
     ///
     /// # Errors
     /// [`ManifestError`] by cause.
     pub fn parse(target: &Verified<TargetBytes>) -> Result<Verified<Self>, ManifestError> {
         target.read(|target| {
             let manifest = wire::parse(target.bytes())?;
+            agreement::check(&manifest)?;
             let path = manifest.target_path();
             if path == target.path() {
                 return Ok(manifest);
@@ -248,7 +250,7 @@ impl Manifest {
     }
 
     /// Reads a manifest again that was verified when it was staged; `recorded` comes from the boot record.
-    /// The result can serve but not be staged.
+    /// The result can serve but not be staged; what it says twice is not compared again.
     ///
     /// # Errors
     /// [`ManifestError::Digest`] when the bytes are others.

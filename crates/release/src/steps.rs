@@ -14,6 +14,16 @@ pub enum ImageLayout {
     Nchw,
 }
 
+impl ImageLayout {
+    /// Where the numbers of rows, columns and channels stand in the shape of a batch.
+    pub(crate) fn places(self) -> [usize; 3] {
+        match self {
+            Self::Nhwc => [1, 2, 3],
+            Self::Nchw => [2, 3, 1],
+        }
+    }
+}
+
 /// How a pixel between pixels is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

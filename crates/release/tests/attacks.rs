@@ -7,6 +7,7 @@ use release::{
     DeviceFacts, Downgrade, DraftManifest, HighWater, Incompatible, Manifest, ManifestError, may_commit,
 };
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use trust::client::{self, Stored};
 use trust::repo::{RootBuilder, TargetsBuilder};
 use trust::{Ed25519Signer, Limits, Signer, TargetBytes, Verified};
@@ -25,7 +26,7 @@ fn manifest_json() -> Value {
             {"name": "fast", "precision": "int8", "model": blob(1), "peak_memory_bytes": 1000,
              "hardware": {"cpu_features": ["avx512_vnni"]}},
             {"name": "int8", "precision": "int8", "model": blob(2), "peak_memory_bytes": 1000, "accuracy": 0.95}],
-        "labels": ["0", "1"], "reference": blob(3), "golden": blob(4), "card": blob(5),
+        "labels": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], "reference": blob(3), "golden": blob(4), "card": blob(5),
         "monitor": {"type": "image", "input": "image", "height": 8, "width": 8, "channels": 1, "range": [0, 16],
                     "layout": "nchw"},
         "budgets": {"latency_p95_us": 50_000, "memory_bytes": 1_000_000},
@@ -117,7 +118,7 @@ fn a9_release_for_other_hardware_agent_or_runtime_is_refused() {
 
 #[test]
 fn a8_hostile_names_and_values_break_a_named_bound() {
-    let cases: [(&str, Value); 26] = [
+    let cases: [(&str, Value); 34] = [
         ("/model", json!("../etc")),
         ("/version", json!("../1")),
         ("/variants/0/name", json!("../int8")),
@@ -134,12 +135,20 @@ fn a8_hostile_names_and_values_break_a_named_bound() {
         ("/inputs/0/shape", json!([i64::MAX, i64::MAX])),
         ("/inputs/0/datatype", json!("FP8")),
         ("/labels/0", json!("a\u{0}b")),
+        ("/labels/0", json!("1")),
+        ("/labels", json!(["0", "1", "2", "3", "4", "5", "6", "7", "8"])),
+        ("/outputs/0/shape", json!([-1, 11])),
         ("/pre/0/factor", json!("1")),
         ("/pre", json!([{"kind": "standardise", "mean": [0.0], "std": [0.0]}])),
         ("/pre", json!([{"kind": "shell", "run": "rm"}])),
         ("/post", json!([{"kind": "top_k", "k": 0}])),
         ("/monitor/input", json!("other")),
         ("/monitor/channels", json!(2)),
+        ("/monitor/channels", json!(3)),
+        ("/monitor/height", json!(16)),
+        ("/monitor/width", json!(16)),
+        ("/monitor/layout", json!("nhwc")),
+        ("/monitor", json!({"type": "tabular", "input": "image", "columns": ["a"]})),
         ("/probation/max_error_percent", json!(101.0)),
         ("/fallback/0/counter", json!(3)),
         ("/created", json!("yesterday")),
@@ -197,9 +206,34 @@ fn r3_old_release_offered_again_is_refused() {
     assert!(matches!(result, Err(Downgrade::NotPermitted { .. })));
     may_commit(None, None, (old.digest(), &old), Counter(0)).unwrap();
     may_commit(committed, Some(&newer), (newer.digest(), &newer), Counter(0)).unwrap();
-    let twin = draft(|m| m["labels"] = json!(["a", "b"])).unwrap();
+    let twin = draft(|m| m["labels"][0] = json!("zero")).unwrap();
     let result = may_commit(committed, Some(&newer), (twin.digest(), &twin), Counter(0));
     assert!(matches!(result, Err(Downgrade::SameCounter { .. })));
+}
+
+#[test]
+fn contradictions_are_told_by_key_and_a_stored_release_serves_on() {
+    let said = |change: fn(&mut Value)| draft(change).unwrap_err().to_string();
+    let nine = said(|m| m["labels"] = json!((0..9).map(|n| n.to_string()).collect::<Vec<_>>()));
+    assert_eq!(nine, "labels must be 10 names, one for each score of output \"scores\", or none, got 9");
+    let twice = said(|m| m["labels"][3] = json!("4"));
+    assert_eq!(twice, "labels must be without duplicates, got \"4\" twice");
+    let high = said(|m| m["monitor"]["height"] = json!(16));
+    assert_eq!(high, "monitor.height must be 8 as in shape [-1, 1, 8, 8] of input \"image\", got 16");
+    let columns = said(|m| {
+        m["inputs"][0]["shape"] = json!([-1, 3]);
+        m["monitor"] = json!({"type": "tabular", "input": "image", "columns": ["a", "b"]});
+    });
+    assert_eq!(columns, "monitor.columns must be 3 names, one for each column of input \"image\", got 2");
+    draft(|m| m["labels"] = json!([])).unwrap();
+    draft(|m| m["outputs"][0]["shape"] = json!([-1, 84, 8400])).unwrap();
+    // Staged before there was such a rule.
+    let mut old = manifest_json();
+    old["labels"] = json!(["0", "1"]);
+    let old = serde_json::to_vec(&old).unwrap();
+    let digest = Digest::from_bytes(Sha256::digest(&old).into());
+    assert_eq!(Manifest::reopen(&old, digest).unwrap().labels.len(), 2);
+    assert!(DraftManifest::parse_unsigned(&old).is_err());
 }
 
 #[test]

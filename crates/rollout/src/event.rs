@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::facts::Facts;
 use crate::gate::Evidence;
 use crate::journal::Entry;
-use crate::plan::Mode;
+use crate::mode::Mode;
 
 /// Who caused something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,8 @@ use protocol::DeviceId;
 
 use crate::amount::{Amount, Percent};
 use crate::facts::Facts;
-use crate::plan::{Fill, Mode, Plan};
+use crate::mode::Mode;
+use crate::plan::{Fill, Plan};
 
 /// Where the devices of a rollout go; places are those of the given list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

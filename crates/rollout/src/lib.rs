@@ -21,6 +21,7 @@ pub mod window;
 mod dry_run;
 mod engine;
 mod fill;
+mod mode;
 mod waits;
 mod why;
 
@@ -33,8 +34,9 @@ pub use fill::rank;
 pub use filter::Filter;
 pub use gate::{Evidence, Gate, Interval, JudgedBy, Limit, Metric, Sample, Verdict};
 pub use journal::{Change, Entry, Judged, ReplayError, replay};
+pub use mode::Mode;
 pub use phase::{CancelReason, Phase, PhaseName, RollbackReason, SkipReason};
-pub use plan::{Fill, Mode, OnFailure, Plan, PlanError, PlanErrors, Rate, Retries, StagePlan, ValidPlan};
+pub use plan::{Fill, OnFailure, Plan, PlanError, PlanErrors, Rate, Retries, StagePlan, ValidPlan};
 pub use state::{Core, PauseReason, Rollout, Stage, StageState, Status};
 pub use tasks::{Tally, Task};
 pub use why::{Why, WhyCode};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::amount::{Amount, Percent};
 use crate::filter::Filter;
 use crate::gate::{Gate, Limit};
+use crate::mode::Mode;
 #[cfg(feature = "openapi")]
 use crate::schema::ReleaseSchema;
 use crate::window::Window;
@@ -16,6 +17,8 @@ use crate::window::Window;
 pub const MAX_STAGES: usize = 100;
 /// Most gates of a plan or stage.
 pub const MAX_GATES: usize = 50;
+/// Longest seed, in bytes.
+pub const MAX_SEED_BYTES: usize = 128;
 /// Longest duration anywhere in a plan: 90 days, in seconds.
 pub const MAX_DURATION_S: u64 = 90 * 24 * 3600;
 
@@ -156,20 +159,6 @@ pub enum OnFailure {
     RollBackStage,
     /// Bring every device of the rollout back and end.
     RollBackAll,
-}
-
-/// How the release runs on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RolloutMode))]
-pub enum Mode {
-    /// It takes the old release's place.
-    #[default]
-    Replace,
-    /// It runs beside the old release and never answers.
-    Shadow,
-    /// This share of the targets, fixed by the seed, gets it; the others stay for comparison.
-    Ab(Percent),
 }
 
 /// Second chances for one device, for failures that can pass by themselves.
@@ -333,6 +322,9 @@ impl Plan {
                 "window".into(),
                 "needs a weekday, a start within the day and a length of 1 minute to 24 hours",
             );
+        }
+        if self.seed.as_ref().is_some_and(|seed| seed.is_empty() || seed.len() > MAX_SEED_BYTES) {
+            fault("seed".into(), "must have 1 to 128 bytes, or be left out");
         }
         if self.mode == Mode::Ab(Percent::whole(0)) {
             fault("mode".into(), "an A/B share of 0% reaches no device");

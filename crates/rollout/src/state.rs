@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Actor, Scope};
 use crate::gate::{Evidence, Gate};
 use crate::journal::Judged;
+use crate::mode::Mode;
 use crate::phase::{Phase, RollbackReason};
-use crate::plan::{Mode, OnFailure, StagePlan, ValidPlan};
+use crate::plan::{OnFailure, StagePlan, ValidPlan};
 use crate::tasks::{Tally, Task, TaskTable};
 
 /// Where the rollout stands.

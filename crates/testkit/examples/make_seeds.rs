@@ -61,7 +61,7 @@ fn manifest() -> Value {
         "pre": [{"kind": "scale", "factor": 0.0625}], "post": [{"kind": "softmax"}],
         "variants": [{"name": "int8", "precision": "int8", "model": blob(2), "peak_memory_bytes": 1000,
             "accuracy": 0.95, "hardware": {"cpu_features": ["avx2"]}}],
-        "labels": ["0", "1"], "reference": blob(3), "golden": blob(4), "card": blob(5),
+        "labels": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], "reference": blob(3), "golden": blob(4), "card": blob(5),
         "monitor": {"type": "image", "input": "image", "height": 8, "width": 8, "channels": 1, "range": [0, 16],
             "layout": "nchw"},
         "budgets": {"latency_p95_us": 50_000, "memory_bytes": 1_000_000},

@@ -25,7 +25,7 @@ async fn publish(server: &Server, version: &str, privacy: Value) -> Digest {
         "format": 1, "model": "digits", "version": version, "counter": 1, "created": "2026-11-21T00:00:00Z",
         "min_agent_version": "0.1.0", "runtime": {"tract": "0.23", "opset": 17},
         "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, 64]}],
-        "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 10]}],
+        "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 2]}],
         "pre": [], "post": [], "labels": ["a", "b"],
         "variants": [{"name": "int8", "precision": "int8", "model": blob, "peak_memory_bytes": 1_000_000}],
         "reference": blob, "golden": blob, "card": blob,

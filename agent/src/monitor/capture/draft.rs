@@ -137,18 +137,22 @@ pub(in crate::monitor) fn label_of(manifest: &Manifest, class: usize) -> String 
     manifest.labels.get(class).cloned().unwrap_or_else(|| class.to_string())
 }
 
+/// Probability of the class that was said.
+pub(super) fn confidence(answer: &Answer) -> Option<f64> {
+    match answer {
+        Answer::Probabilities(probabilities) => probabilities.get(answer.class()?).copied(),
+        Answer::Value(_) => None,
+    }
+}
+
 /// An answer as a sample tells it.
 pub(in crate::monitor) fn said(manifest: &Manifest, answer: &Answer) -> Said {
     match answer {
-        Answer::Probabilities(probabilities) => {
-            let class = answer.class();
-            let confidence = class.and_then(|class| probabilities.get(class)).copied();
-            Said {
-                label: class.map(|class| fitting(&label_of(manifest, class))),
-                confidence: confidence.filter(|confidence| confidence.is_finite()),
-                value: None,
-            }
-        }
+        Answer::Probabilities(_) => Said {
+            label: answer.class().map(|class| fitting(&label_of(manifest, class))),
+            confidence: confidence(answer).filter(|confidence| confidence.is_finite()),
+            value: None,
+        },
         Answer::Value(value) => {
             Said { value: Some(*value).filter(|value| value.is_finite()), ..Said::default() }
         }

@@ -19,7 +19,7 @@ use protocol::ModelName;
 use protocol::sample::{MAX_SAMPLE_BYTES, Said, Strategy};
 
 use self::decide::{Draws, Seen};
-use self::draft::{Draft, Reason};
+use self::draft::{Draft, Reason, confidence};
 use self::recent::{Kept, Recent};
 use super::recorder::Request;
 use crate::config;
@@ -140,14 +140,12 @@ impl Capture {
         let Some(rules) = self.rules_for(request.loaded) else { return };
         let (manifest, rows) = (&request.loaded.manifest, request.rows());
         // Where there are not as many answers as items, nobody can say which is whose.
-        let said = |row: usize| match answers.get(row).filter(|_| answers.len() == rows) {
-            Some(answer) => said(manifest, answer),
-            None => Said::default(),
-        };
+        let answer = |row: usize| answers.get(row).filter(|_| answers.len() == rows);
+        let said = |row: usize| answer(row).map(|answer| said(manifest, answer)).unwrap_or_default();
         let origin = Origin::new(request.loaded, request.id, request.at, rows);
         for row in 0..rows {
             let outside = features.get(row).and_then(|features| schema.outside(features));
-            let confidence = answers.get(row).filter(|_| answers.len() == rows).and_then(confidence);
+            let confidence = answer(row).and_then(confidence);
             let seen = Seen { confidence, is_outside: outside.is_some() };
             let Some(strategy) = self.inner.decide(&rules, seen) else { continue };
             let mut reason = Reason::new(strategy, decide::rate(&rules, strategy).fraction());
@@ -297,14 +295,6 @@ impl Inner {
 
 fn bounds(rules: &config::Capture) -> Bounds {
     Bounds { quota_bytes: rules.quota_bytes, max_per_day: rules.max_per_day }
-}
-
-/// Probability of the class that was said.
-fn confidence(answer: &Answer) -> Option<f64> {
-    match answer {
-        Answer::Probabilities(probabilities) => probabilities.get(answer.class()?).copied(),
-        Answer::Value(_) => None,
-    }
 }
 
 #[cfg(test)]

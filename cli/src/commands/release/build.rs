@@ -1,7 +1,6 @@
 //! From a spec to a release folder. Every variant is loaded and answers the golden samples before anything is
 //! called built, with the same code that runs on the device.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,12 +8,13 @@ use anyhow::{Context as _, Result, bail};
 use inference::golden::{self, GoldenReport, GoldenSet};
 use inference::{Model, Spec};
 use profile::Reference;
+use profile::features::Extractor;
 use protocol::{Digest, ReleaseRef, Version};
 use release::{BlobRef, DraftManifest, FORMAT, Manifest, Variant};
 use serde_json::{Value, json};
 
 use super::super::Context;
-use super::inspect;
+use super::{inspect, takers};
 use crate::folder::ReleaseFolder;
 use crate::metadata::now;
 use crate::oms;
@@ -56,7 +56,10 @@ pub(crate) async fn run(
     folder.begin()?;
     let tables = inspect::markdown(&inspect::stored(&args.spec)?);
     let manifest = compose(&spec, base, &folder, fallback, (created, &tables))?;
-    let draft = DraftManifest::compose(&manifest).context("the release is not acceptable")?;
+    let shown = args.spec.display();
+    takers::check(&manifest).with_context(|| format!("{shown}: no device could take this release"))?;
+    let draft = DraftManifest::compose(&manifest)
+        .with_context(|| format!("{shown}: the release is not acceptable"))?;
     let tried = preflight(&draft, &folder)?;
     folder.write("manifest.json", draft.bytes())?;
     let said = json!({
@@ -168,11 +171,27 @@ fn check_reference(manifest: &Manifest, bytes: &[u8]) -> Result<()> {
     if !labels.is_empty() && classes > 0 && labels.len() != classes {
         bail!("labels: {} are named, the reference profile was made with {classes} classes", labels.len());
     }
-    let distinct: BTreeSet<_> = labels.iter().collect();
-    if distinct.len() < labels.len() {
-        bail!("labels: a label stands twice");
+    let (made_for, monitor) =
+        (&reference.extractor, inference::features::extractor(manifest.monitor.as_ref()));
+    if *made_for != monitor {
+        bail!(
+            "reference: it counts {}, monitor asks for {}; make it again: flotilla reference build",
+            counted(made_for),
+            counted(&monitor)
+        );
     }
     Ok(())
+}
+
+/// What an extractor looks at, for people.
+fn counted(extractor: &Extractor) -> String {
+    match extractor {
+        Extractor::Image { input, channels, layout } => {
+            format!("images of {channels} channels ({layout:?}) in input {input:?}")
+        }
+        Extractor::Columns { input, names } => format!("{} columns of input {input:?}", names.len()),
+        Extractor::Nothing => "no feature".to_owned(),
+    }
 }
 
 fn failure(report: &GoldenReport) -> String {

@@ -120,7 +120,7 @@ impl Run<'_> {
     }
 
     fn put_control(&mut self, members: &[usize]) {
-        if matches!(self.rollout.core.plan.mode, crate::plan::Mode::Ab(_)) {
+        if matches!(self.rollout.core.plan.mode, crate::mode::Mode::Ab(_)) {
             for at in members {
                 self.set_phase(*at, Phase::Skipped(SkipReason::Control), "it stays for comparison", |_| {});
             }

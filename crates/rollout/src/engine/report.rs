@@ -5,8 +5,8 @@ use protocol::{DeviceId, ReleaseRef};
 
 use super::Run;
 use crate::journal::Change;
+use crate::mode::Mode;
 use crate::phase::Phase;
-use crate::plan::Mode;
 
 impl Run<'_> {
     pub(super) fn report(

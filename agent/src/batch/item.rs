@@ -1,0 +1,44 @@
+//! One item of a batch, and why it has no answer.
+
+use inference::{Datatype, InferError, ShapeError, Tensor, TensorJsonError};
+
+use crate::durable::DurableError;
+use crate::picture::PictureError;
+
+/// One item, or why it is none.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// `2` for a file's second line, a picture's name.
+    pub(super) name: String,
+    /// What the model is asked; else why this item can't be asked.
+    pub(super) inputs: Result<Vec<Tensor>, ItemError>,
+    /// Its true class, if the batch says it.
+    pub(super) label: Option<String>,
+}
+
+/// Why one item has no answer; the batch goes on with the next one. The texts stand in the output.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ItemError {
+    #[error("a quote doesn't end")]
+    Quote,
+    #[error("it has {got} fields, the head has {expected}")]
+    Fields { got: usize, expected: usize },
+    #[error("{0:?} is no number")]
+    Number(String),
+    #[error("can't make {0}")]
+    Datatype(Datatype),
+    #[error("{0}")]
+    Shape(ShapeError),
+    #[error("{0}")]
+    Json(serde_json::Error),
+    #[error(transparent)]
+    Tensor(TensorJsonError),
+    #[error("{0}")]
+    Picture(PictureError),
+    #[error("it is gone")]
+    Gone,
+    #[error(transparent)]
+    Read(DurableError),
+    #[error(transparent)]
+    Infer(InferError),
+}
