@@ -100,6 +100,7 @@ impl Core {
                 .chain(&self.trouble)
                 .chain(&self.metadata_trouble)
                 .cloned()
+                .chain(self.clock.ahead())
                 .chain(not_loaded)
                 .chain(smaller)
                 .chain(ends)
