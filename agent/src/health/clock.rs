@@ -190,9 +190,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         lost(dir.path()).raise(far());
         let clock = Clock::open(dir.path()).unwrap();
+        let kept = clock.floor();
         clock.raise(UnixMillis(5));
-        assert_eq!(clock.floor(), far());
-        assert!(clock.now() >= far() && !clock.is_plausible());
+        assert_eq!(clock.floor(), kept);
+        assert!(kept >= far() && clock.now() >= far() && !clock.is_plausible());
     }
 
     #[test]
@@ -206,7 +207,7 @@ mod tests {
         assert!(clock.now() < far() && clock.is_plausible());
         clock.raise(built_at());
         assert_eq!(clock.ahead(), None);
-        assert_eq!(Clock::open(dir.path()).unwrap().floor(), built_at());
+        assert!(Clock::open(dir.path()).unwrap().floor() < far());
     }
 
     #[test]

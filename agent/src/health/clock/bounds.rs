@@ -157,7 +157,7 @@ mod tests {
             assert!(bounds.floor() < wall.plus_millis(DAY_MS), "{:?}", bounds.floor());
         }
         // One that was set back by less than a day is no lost one.
-        let wall = day(10).plus_millis(1 - DAY_MS);
+        let wall = day(9).plus_millis(DAY_MS / 2);
         bounds.hear(day(60), wall);
         assert_eq!(bounds.ahead.map(|(signed, _)| signed), Some(day(60)));
         assert!(bounds.floor() < day(11));
