@@ -69,11 +69,17 @@ function useColumns(project: string): readonly Column<DeviceRow>[] {
       header: t('device.phase'),
       cell: (row) => (
         <span className="row">
-          {row.models.map((each) => (
-            <Badge key={each.model} tone={toneOf(each.phase)}>
-              {wordOf(t, 'phase', each.phase)}
-            </Badge>
-          ))}
+          {row.models.map((each) =>
+            each.absent === null ? (
+              <Badge key={each.model} tone={toneOf(each.phase)}>
+                {wordOf(t, 'phase', each.phase)}
+              </Badge>
+            ) : (
+              <Badge key={each.model} tone="bad">
+                {t('device.notLoaded')}
+              </Badge>
+            ),
+          )}
         </span>
       ),
     },

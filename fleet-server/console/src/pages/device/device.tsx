@@ -14,6 +14,7 @@ import { ConnectionBadge } from '../devices';
 import { DeviceActions } from './actions';
 import { CpuFeatures } from './cpu-features';
 import { DeviceHistory } from './history';
+import { DeviceLogs } from './logs';
 import { DeviceModels } from './models';
 import { DeviceResources } from './resources';
 
@@ -153,6 +154,7 @@ export default function DevicePage() {
         <Identity device={device} />
       </Panel>
       <DeviceHistory project={project} device={id} />
+      {can('operator') && <DeviceLogs project={project} device={id} />}
     </Page>
   );
 }

@@ -30,6 +30,7 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
           {row.device}
         </Link>
       ),
+      isWide: true,
       sort: (a, b) => a.device.localeCompare(b.device),
     },
     {
@@ -55,7 +56,7 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
           <span className="muted small">{server.sentence(row.why)}</span>
         </span>
       ),
-      isSecondary: true,
+      isWide: true,
     },
     {
       id: 'attempt',
@@ -70,6 +71,7 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
     <>
       <Table
         caption={t('rollout.taskList')}
+        hasCards
         columns={columns}
         rows={tasks.data?.items}
         rowKey={(row) => row.device}
