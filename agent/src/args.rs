@@ -55,7 +55,7 @@ pub enum Command {
     },
     /// Take a release from an archive made by `flotilla export`, while the agent is stopped
     Import {
-        /// The archive
+        /// The archive; - reads standard input
         file: PathBuf,
     },
     /// Ask the running agent what runs, since when, what waits, what is wrong and what to do

@@ -1,5 +1,6 @@
 //! The subcommands beside `run`: short, with their result on stdout and talk on stderr.
 
+use std::io::Read;
 use std::path::Path;
 
 use protocol::DeviceId;
@@ -16,7 +17,7 @@ use crate::slots::{BootStore, Shelf};
 use crate::store::check_key;
 use crate::update::import::{Import, Taken};
 use crate::update::metadata::{self, TrustedStore};
-use crate::{app, chain, durable, status};
+use crate::{app, chain, durable, owner, status};
 
 /// `enroll`: makes this device's identity with a one-time token.
 pub async fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_forced: bool) -> Exit {
@@ -63,7 +64,7 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
     let state_dir = &config.state_dir;
     let wrong = |error: &dyn std::error::Error| (Exit::Config, chain(error));
     let _lock = app::lock(state_dir).map_err(|error| (error.exit(), chain(&error)))?;
-    let archive = std::fs::File::open(file)
+    let archive = open_archive(file)
         .map_err(|error| (Exit::Usage, format!("cannot open {}: {error}", file.display())))?;
     let clock = Clock::open(state_dir).map_err(|error| wrong(&error))?;
     let identity = Identity::load(state_dir).map_err(|error| wrong(&error))?;
@@ -83,7 +84,7 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
         keep_free_bytes: config.update.keep_free_bytes,
         memory_budget_bytes: config.update.memory_budget_bytes,
     };
-    let taken = import.take(std::io::BufReader::new(archive)).await;
+    let taken = import.take(archive).await;
     let Taken { model, release, instead } = taken.map_err(|error| (Exit::NoPermission, chain(&error)))?;
     clock.keep();
     let version = &release.version;
@@ -94,6 +95,13 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
         said += &instead;
     }
     Ok(said)
+}
+
+fn open_archive(file: &Path) -> std::io::Result<Box<dyn Read>> {
+    if file == Path::new(owner::STDIN) {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    Ok(Box::new(std::io::BufReader::new(std::fs::File::open(file)?)))
 }
 
 fn exit_of(error: &EnrollError) -> Exit {

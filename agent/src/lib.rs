@@ -15,6 +15,7 @@ pub mod health;
 pub mod inputs;
 pub mod link;
 pub mod monitor;
+pub mod owner;
 pub mod picture;
 pub mod retry;
 pub mod serve;

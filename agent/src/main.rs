@@ -8,7 +8,7 @@ use flotilla_agent::args::{Cli, Command, Settings};
 use flotilla_agent::config::{Config, Log};
 use flotilla_agent::exit::Exit;
 use flotilla_agent::health::{LogRing, ready};
-use flotilla_agent::{chain, commands};
+use flotilla_agent::{chain, commands, owner};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(exit) => return exit.into(),
     };
+    if let Err(exit) = owner::go_on(&cli, &config.state_dir) {
+        return exit.into();
+    }
     let exit = match cli.command {
         Command::Run => run(config, &cli.settings),
         Command::Enroll { token, device_id, force } => match runtime(1) {

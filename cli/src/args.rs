@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Sign(sign::Args),
     /// Verify all that the server offers as a device would, and say who signed what until when.
     Verify(verify::Args),
-    /// Releases: build, renew, sign, publish, inspect.
+    /// Releases: build, renew, sign, publish, withdraw, inspect.
     #[command(subcommand)]
     Release(release::Command),
     /// Write a release and its signed metadata into one file, for devices without a network.

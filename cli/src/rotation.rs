@@ -290,7 +290,7 @@ mod tests {
         world.online = stolen;
         world.version += 100;
         world.serve(&Pending::default());
-        assert_eq!(world.follow().unwrap_err().cause.attack(), "A1");
+        assert_eq!(world.follow().unwrap_err().attack(), "A1");
         assert!(of_server(&mut world.keyring, &online, &world.current).is_err(), "nothing to do any more");
     }
 

@@ -1,32 +1,32 @@
 //! The device's clock. Boards without a battery boot in 1970: nothing here ever says a time before the floor.
 //!
 //! The floor is the latest of build time, last accepted signed time and last signed server time; it is kept on
-//! disk and never moves back. TLS reads the same bounded clock. While the wall clock stands before the floor, time
-//! still passes: as the monotonic clock says, from the floor on.
+//! disk. It moves back only when a new root takes away the key that signed the time. TLS reads the same bounded clock.
+//! While the wall clock stands before the floor, time still passes: as the monotonic clock says, from the floor on.
+//!
+//! Signed time stands in for a clock that was lost; it never leads a clock that runs. Else a server with a wrong
+//! clock, or a thief with its keys, would freeze each device that hears it, for as long as it likes.
 //!
 //! A floor after the end of the fleet's CA can't be true: everything that raises it comes from servers which that CA
 //! vouches for. Believed, it would keep the device off the fleet for good, so it is set aside and said.
 
+mod bounds;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::UnixMillis;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
-use trust::clock::TimeFloor;
 
 use super::kept_number::KeptNumber;
 use super::problem::{Problem, ProblemKind};
 use crate::durable::DurableError;
+use bounds::Bounds;
 
 /// When this program was built, in seconds since 1970.
 const BUILT_S: &str = env!("FLOTILLA_BUILT_S");
-/// A higher floor is written to disk only when it has moved by this much: flash wears.
-const PERSIST_STEP_MS: i64 = 60 * 60 * 1000;
-/// One part in so many is taken off what the monotonic clock counts: a fast oscillator shall not lead past the truth.
-const OSCILLATOR_SLACK: u128 = 1000;
-
 /// Bounded time. Cheap to clone; all clones share the floor.
 #[derive(Debug, Clone)]
 pub struct Clock {
@@ -40,67 +40,6 @@ struct Shared {
     bounds: Mutex<Bounds>,
 }
 
-#[derive(Debug)]
-struct Bounds {
-    floor: TimeFloor,
-    /// A time that had been reached at `since`.
-    base: UnixMillis,
-    since: Instant,
-    persisted: UnixMillis,
-    /// No true floor is later; none before it is known who may raise it.
-    latest: Option<UnixMillis>,
-    /// A stored floor that can't be true.
-    set_aside: Option<UnixMillis>,
-}
-
-impl Bounds {
-    fn new(stored: Option<UnixMillis>) -> Self {
-        let mut floor = TimeFloor::new(built_at());
-        let persisted = stored.unwrap_or_default();
-        floor.raise(persisted);
-        let base = floor.get();
-        Self { floor, base, since: Instant::now(), persisted, latest: None, set_aside: None }
-    }
-
-    fn bound(&mut self, latest: UnixMillis) {
-        // The build has happened, whatever a certificate says.
-        let latest = latest.max(built_at());
-        let floor = self.floor.get();
-        if floor > latest {
-            *self = Self::new(None);
-            self.set_aside = Some(floor);
-        }
-        self.latest = Some(latest);
-    }
-
-    fn is_impossible(&self, at: UnixMillis) -> bool {
-        self.latest.is_some_and(|latest| at > latest)
-    }
-
-    /// What must have been reached by now.
-    fn reached(&self) -> UnixMillis {
-        let passed = self.since.elapsed().as_millis();
-        let passed = passed - passed / OSCILLATOR_SLACK;
-        self.base.plus_millis(i64::try_from(passed).unwrap_or(i64::MAX))
-    }
-
-    fn raise(&mut self, to: UnixMillis) {
-        self.floor.raise(to);
-        if to > self.reached() {
-            (self.base, self.since) = (to, Instant::now());
-        }
-    }
-
-    /// What is worth writing to disk: far enough above what lies there.
-    fn due(&mut self) -> Option<UnixMillis> {
-        let reached = self.reached();
-        (reached.millis_since(self.persisted) >= PERSIST_STEP_MS).then(|| {
-            self.persisted = reached;
-            reached
-        })
-    }
-}
-
 impl Clock {
     /// Reads the stored floor from the state directory, and writes nothing. A floor that is damaged counts as none:
     /// the build time still bounds, and the next signed time repairs it.
@@ -110,7 +49,7 @@ impl Clock {
     pub fn open(state_dir: &Path) -> Result<Self, DurableError> {
         let path = state_dir.join("clock-floor");
         let (kept, stored) = KeptNumber::open(&path)?;
-        let bounds = Mutex::new(Bounds::new(stored.map(UnixMillis)));
+        let bounds = Mutex::new(Bounds::new(built_at(), stored.map(UnixMillis)));
         Ok(Self { shared: Arc::new(Shared { path, kept: Mutex::new(kept), bounds }) })
     }
 
@@ -135,12 +74,12 @@ impl Clock {
 
     /// Now: the wall clock, but never before the floor and the time that has passed since. It never stands still.
     pub fn now(&self) -> UnixMillis {
-        self.floor_state(|state| state.reached().max(wall()))
+        self.floor_state(|state| state.now(wall()))
     }
 
     /// The floor.
     pub fn floor(&self) -> UnixMillis {
-        self.floor_state(|state| state.floor.get())
+        self.floor_state(|state| state.floor())
     }
 
     /// Whether the wall clock stands at or after the floor.
@@ -148,14 +87,44 @@ impl Clock {
         wall() >= self.floor()
     }
 
-    /// Raises the floor to a time that was signed, or said by the server over its certificate.
-    /// A time after the end of the fleet's CA is no honest server's and changes nothing.
+    /// Says until when root holds: no signed time after that is believed.
+    pub fn believe_until(&self, root_ends: UnixMillis) {
+        self.floor_state(|state| state.believe_until(root_ends));
+    }
+
+    /// Hears a time that was signed. It raises the floor, but never past a wall clock that runs; one that is more
+    /// than a day ahead of that changes nothing and is [said](Self::ahead).
     pub fn raise(&self, signed: UnixMillis) {
-        let due = self.floor_state(|state| {
-            let is_possible = !state.is_impossible(signed);
-            is_possible.then(|| state.raise(signed)).and_then(|()| state.due())
+        let (is_news, due) = self.floor_state(|state| {
+            let before = state.ahead.is_some();
+            state.hear(signed, wall());
+            (state.ahead.is_some() && !before, state.due())
         });
+        if let Some(problem) = self.ahead().filter(|_| is_news) {
+            tracing::warn!(
+                event = problem.kind.name(),
+                detail = problem.detail,
+                "a signed time is not believed"
+            );
+        }
         self.persist(due);
+    }
+
+    /// A signed time that was not believed, until one is.
+    pub fn ahead(&self) -> Option<Problem> {
+        let (signed, now) = self.floor_state(|state| state.ahead)?;
+        let (signed, now) = (trust::format_rfc3339(signed), trust::format_rfc3339(now));
+        let detail = format!(
+            "the server signed the time {signed}, but here it was {now}: the device keeps its own time"
+        );
+        Some(Problem::new(ProblemKind::ServerTimeAhead, detail))
+    }
+
+    /// Takes back everything that was signed: the root that named its signer was replaced. Durable when it returns,
+    /// unless the disk takes no writes.
+    pub fn forget_signed(&self) {
+        self.floor_state(Bounds::forget);
+        self.persist(Some(built_at()));
     }
 
     /// Keeps on disk how far time has come, so that the next start doesn't begin earlier. Cheap when little has passed.
@@ -199,63 +168,79 @@ fn wall() -> UnixMillis {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     const HOUR_MS: i64 = 60 * 60 * 1000;
 
+    /// Later than any wall clock.
+    fn far() -> UnixMillis {
+        built_at().plus_millis(100 * 365 * 24 * HOUR_MS)
+    }
+
+    /// A device whose wall clock was lost: it stands before the floor.
+    fn lost(dir: &Path) -> Clock {
+        std::fs::write(dir.join("clock-floor"), far().plus_millis(-48 * HOUR_MS).0.to_string()).unwrap();
+        Clock::open(dir).unwrap()
+    }
+
     #[test]
     fn floor_survives_a_restart_and_never_moves_back() {
         let dir = tempfile::tempdir().unwrap();
-        let far = built_at().plus_millis(100 * 365 * 24 * 3600 * 1000);
-        Clock::open(dir.path()).unwrap().raise(far);
+        lost(dir.path()).raise(far());
         let clock = Clock::open(dir.path()).unwrap();
+        let kept = clock.floor();
         clock.raise(UnixMillis(5));
-        assert_eq!(clock.floor(), far);
-        assert!(clock.now() >= far && !clock.is_plausible());
+        assert_eq!(clock.floor(), kept);
+        assert!(kept >= far() && clock.now() >= far() && !clock.is_plausible());
+    }
+
+    #[test]
+    fn f3_a_signed_time_ahead_of_a_clock_that_runs_is_said_and_outlives_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::open(dir.path()).unwrap();
+        clock.raise(far());
+        let problem = clock.ahead().unwrap();
+        assert_eq!(problem.kind, ProblemKind::ServerTimeAhead);
+        assert!(problem.detail.contains(&trust::format_rfc3339(far())), "{}", problem.detail);
+        assert!(clock.now() < far() && clock.is_plausible());
+        clock.raise(built_at());
+        assert_eq!(clock.ahead(), None);
+        assert!(Clock::open(dir.path()).unwrap().floor() < far());
+    }
+
+    #[test]
+    fn ff1_what_a_replaced_key_signed_is_taken_back_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = lost(dir.path());
+        clock.raise(far());
+        clock.forget_signed();
+        assert_eq!(clock.floor(), built_at());
+        assert!(clock.is_plausible());
+        assert_eq!(Clock::open(dir.path()).unwrap().floor(), built_at());
     }
 
     #[test]
     fn time_passes_while_the_wall_clock_stands_before_the_floor() {
         let dir = tempfile::tempdir().unwrap();
-        let clock = Clock::open(dir.path()).unwrap();
-        let far = built_at().plus_millis(100 * 365 * 24 * 3600 * 1000);
-        clock.raise(far);
+        let clock = lost(dir.path());
+        clock.raise(far());
         let (first, begun) = (clock.now(), Instant::now());
         while clock.now() <= first {
             assert!(begun.elapsed() < Duration::from_secs(30), "the clock stands still at {first:?}");
             std::thread::yield_now();
         }
         let later = clock.now();
-        clock.raise(far);
+        clock.raise(far());
         assert!(clock.now() >= later, "an earlier signed time sets nothing back");
-        assert_eq!(clock.floor(), far);
-    }
-
-    #[test]
-    fn what_has_passed_is_kept_once_it_is_worth_a_write() {
-        let begin = UnixMillis(1_000_000);
-        let at = |ago: Duration| Bounds {
-            floor: TimeFloor::new(begin),
-            base: begin,
-            since: Instant::now().checked_sub(ago).unwrap(),
-            persisted: begin,
-            latest: None,
-            set_aside: None,
-        };
-        assert_eq!(at(Duration::ZERO).due(), None);
-        // A machine that was just booted has no earlier instants.
-        let long = Duration::from_millis(u64::try_from(PERSIST_STEP_MS).unwrap() * 2);
-        if Instant::now().checked_sub(long).is_some() {
-            let mut floor = at(long);
-            assert!(floor.due().unwrap().millis_since(begin) >= PERSIST_STEP_MS);
-            assert_eq!(floor.due(), None, "once is enough");
-        }
+        assert_eq!(clock.floor(), far());
     }
 
     #[test]
     fn damaged_copies_leave_the_build_time() {
         let dir = tempfile::tempdir().unwrap();
-        Clock::open(dir.path()).unwrap().raise(built_at().plus_millis(HOUR_MS * 24));
+        lost(dir.path()).raise(far());
         for letter in ["a", "b"] {
             std::fs::write(dir.path().join(format!("clock-floor.{letter}")), "9999999999999").unwrap();
         }
@@ -285,23 +270,10 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_time_after_the_end_of_the_ca_raises_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Clock::open(dir.path()).unwrap();
-        let ca_ends = built_at().plus_millis(HOUR_MS * 24 * 365);
-        clock.bound(ca_ends);
-        clock.raise(ca_ends.plus_millis(1));
-        assert_eq!(clock.floor(), built_at());
-        clock.raise(ca_ends);
-        assert_eq!(clock.floor(), ca_ends);
-    }
-
-    #[test]
     fn tls_sees_the_bounded_clock() {
         let dir = tempfile::tempdir().unwrap();
-        let clock = Clock::open(dir.path()).unwrap();
-        let far = built_at().plus_millis(100 * 365 * 24 * 3600 * 1000);
-        clock.raise(far);
-        assert_eq!(clock.current_time().unwrap().as_secs(), u64::try_from(far.0 / 1000).unwrap());
+        let clock = lost(dir.path());
+        clock.raise(far());
+        assert_eq!(clock.current_time().unwrap().as_secs(), u64::try_from(far().0 / 1000).unwrap());
     }
 }

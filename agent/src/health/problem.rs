@@ -67,6 +67,8 @@ pub enum ProblemKind {
     ClockImplausible,
     /// The stored lower bound of time lies after everything that could be true.
     ClockFloorImplausible,
+    /// The server signs times that are ahead of this device's clock.
+    ServerTimeAhead,
     /// The telemetry spool was damaged and moved aside.
     SpoolQuarantined,
     /// Telemetry can't be stored.
@@ -150,6 +152,10 @@ impl ProblemKind {
             Self::ClockFloorImplausible => {
                 "nothing while the agent runs: it writes the files anew within the hour; if it comes again, the disk \
                  is failing, or a server had a wrong clock"
+            }
+            Self::ServerTimeAhead => {
+                "set right the clock that is wrong: the server's, or this device's (give it a time server); if the \
+                 server's is right, ask who else has its keys"
             }
             Self::SpoolQuarantined => {
                 "the records in it are lost and counted by the server; if it comes again, the disk is failing"

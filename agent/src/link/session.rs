@@ -211,7 +211,6 @@ impl Session {
     }
 
     fn obey(&mut self, command: Command) {
-        self.inputs.clock.raise(command.at);
         match &command.action {
             CommandAction::WidenJitter { max_s } => {
                 tracing::debug!(max_s, "the server asks to spread the next reconnect");

@@ -106,7 +106,11 @@ impl Core {
     /// Puts it together; nothing is loaded yet.
     pub fn new(parts: CoreParts) -> Self {
         let director = parts.trusted.stored_director();
-        let metadata = Mutex::new(parts.trusted.freshness());
+        let freshness = parts.trusted.freshness();
+        if let Some(freshness) = freshness {
+            parts.clock.believe_until(freshness.root_expires);
+        }
+        let metadata = Mutex::new(freshness);
         let loads = LoadLog::open(&parts.state_dir);
         Self {
             state_dir: parts.state_dir,
@@ -179,11 +183,8 @@ impl Core {
         self.links.borrow().http.clone()
     }
 
-    /// Signed metadata was accepted: its signed time bounds the clock.
+    /// Signed metadata was accepted.
     pub(super) fn refreshed(&self, repository: &Repository) {
-        if let Some(signed) = repository.signed_at() {
-            self.clock.raise(signed);
-        }
         let freshness = Freshness::of(repository, self.clock.now());
         *self.metadata.lock().unwrap_or_else(PoisonError::into_inner) = Some(freshness);
     }

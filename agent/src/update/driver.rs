@@ -219,7 +219,7 @@ impl Driver {
     }
 
     async fn try_refresh(&mut self) -> Result<(), MetadataError> {
-        let refreshed = self.core.trusted.refresh(&self.core.http(), None, self.core.clock.now()).await;
+        let refreshed = self.core.trusted.refresh(&self.core.http(), None, &self.core.clock).await;
         let refreshed = refreshed.inspect_err(|error| self.core.refresh_failed(error))?;
         self.core.metadata_trouble = None;
         self.core.refreshed(&refreshed.repository);

@@ -108,8 +108,8 @@ fn known_manifest(core: &Core, record: &Record, task: &Task) -> Option<Manifest>
 async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<Manifest, Cause> {
     let path = format!("models/{model}/{}/manifest.json", task.release.version);
     let http = core.http();
-    let now = core.clock.now();
-    let refreshed = core.trusted.refresh(&http, Some(&path), now).await.map_err(|error| error.cause())?;
+    let refreshed =
+        core.trusted.refresh(&http, Some(&path), &core.clock).await.map_err(|error| error.cause())?;
     core.refreshed(&refreshed.repository);
     let target =
         core.trusted.target(&http, &refreshed.repository, &path).await.map_err(|error| error.cause())?;

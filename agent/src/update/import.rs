@@ -196,11 +196,8 @@ impl Import<'_> {
         // Only to know where to look; what counts comes out of the signed chain.
         let draft = DraftManifest::parse_unsigned(only_manifest(files)?.1).map_err(ImportError::Manifest)?;
         let path = draft.target_path();
-        let repository = self.trusted.walk(files, Some(&path), self.clock.now()).await;
+        let repository = self.trusted.walk(files, Some(&path), self.clock).await;
         let repository = repository.map_err(ImportError::Metadata)?;
-        if let Some(signed) = repository.signed_at() {
-            self.clock.raise(signed);
-        }
         let target = self.trusted.target(files, &repository, &path).await.map_err(ImportError::Metadata)?;
         let manifest = Manifest::parse(&target).map_err(ImportError::Manifest)?;
         manifest

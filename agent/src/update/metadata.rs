@@ -12,6 +12,7 @@ use trust::{Fetch, Limits, Reply, Repository, Session, Step, Stored, TargetBytes
 
 use super::trusted_files::TrustedFiles;
 use crate::durable::DurableError;
+use crate::health::Clock;
 use crate::link::http::{FetchError, Http};
 
 /// Where the director's target lies among the trusted files; no role's file can have this name.
@@ -45,6 +46,10 @@ pub enum MetadataError {
 }
 
 impl MetadataError {
+    fn is_expired(&self) -> bool {
+        matches!(self, Self::Trust(TrustError { cause: trust::Cause::Expired { .. }, .. }))
+    }
+
     /// As a task's cause.
     pub fn cause(&self) -> Cause {
         let kind = match self {
@@ -94,6 +99,8 @@ pub struct Freshness {
     pub timestamp_version: u64,
     /// When the timestamp expires.
     pub expires: UnixMillis,
+    /// When root expires.
+    pub root_expires: UnixMillis,
     /// When it was refreshed, by this device's bounded clock.
     pub at: UnixMillis,
 }
@@ -104,6 +111,7 @@ impl Freshness {
         Self {
             timestamp_version: repository.timestamp_version(),
             expires: repository.timestamp_expires(),
+            root_expires: repository.root_expires(),
             at,
         }
     }
@@ -183,7 +191,7 @@ impl TrustedStore {
         Some(Freshness::of(&repository, at))
     }
 
-    /// Refreshes by the client workflow and finds `wanted`; `now` is fixed for the whole run.
+    /// Refreshes by the client workflow and finds `wanted`.
     ///
     /// # Errors
     /// [`MetadataError`]; what was trusted before still is.
@@ -191,9 +199,10 @@ impl TrustedStore {
         &self,
         http: &Http,
         wanted: Option<&str>,
-        now: UnixMillis,
+        clock: &Clock,
     ) -> Result<Refreshed, MetadataError> {
-        let repository = self.walk(http, wanted, now).await?;
+        let repository = self.walk(http, wanted, clock).await?;
+        let now = clock.now();
         self.files.keep(REFRESHED_FILE, now.0.to_string().as_bytes()).map_err(MetadataError::Disk)?;
         let director = self.fetch_director(http, &repository).await?;
         Ok(Refreshed { repository, director })
@@ -218,7 +227,7 @@ impl TrustedStore {
         }
     }
 
-    /// The client workflow over any source; what it accepts is kept.
+    /// The client workflow over any source; what it accepts is kept, and its signed time bounds the clock.
     ///
     /// # Errors
     /// [`MetadataError`]; what was trusted before still is.
@@ -226,6 +235,30 @@ impl TrustedStore {
         &self,
         source: &impl Source,
         wanted: Option<&str>,
+        clock: &Clock,
+    ) -> Result<Repository, MetadataError> {
+        let fixed = clock.now();
+        let walked = match self.walk_at(source, wanted, clock, fixed).await {
+            // A new root has just set the clock right: what was judged by the wrong time is judged once more.
+            Err(error) if error.is_expired() && clock.now() < fixed => {
+                self.walk_at(source, wanted, clock, clock.now()).await
+            }
+            walked => walked,
+        };
+        let repository = walked?;
+        clock.believe_until(repository.root_expires());
+        if let Some(signed) = repository.signed_at() {
+            clock.raise(signed);
+        }
+        Ok(repository)
+    }
+
+    /// `now` is fixed for the whole run.
+    async fn walk_at(
+        &self,
+        source: &impl Source,
+        wanted: Option<&str>,
+        clock: &Clock,
         now: UnixMillis,
     ) -> Result<Repository, MetadataError> {
         let stored = match self.files.load().map_err(MetadataError::Disk)? {
@@ -247,7 +280,11 @@ impl TrustedStore {
                 Step::Persist(file) => {
                     self.files.keep(&file.name, &file.bytes).map_err(MetadataError::Disk)?;
                 }
-                Step::Forget(name) => self.files.forget(&name).map_err(MetadataError::Disk)?,
+                Step::Forget(name) => {
+                    // The key that signed it is revoked, and the time that it signed with it.
+                    clock.forget_signed();
+                    self.files.forget(&name).map_err(MetadataError::Disk)?;
+                }
                 Step::Done(accepted) => break accepted,
             }
         };
@@ -314,8 +351,10 @@ impl TrustedStore {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use testkit::tuf::{Sim, key};
+
     use super::*;
-    use testkit::tuf::Sim;
 
     #[test]
     fn the_root_of_an_enrolment_replaces_a_damaged_one_and_never_a_newer_one() {
@@ -345,9 +384,48 @@ mod tests {
         }
     }
 
+    impl Source for Sim {
+        async fn get(&self, path: &str, _max_bytes: u64) -> Result<Option<Vec<u8>>, FetchError> {
+            Ok(path.rsplit('/').next().and_then(|name| self.files.get(name)).cloned())
+        }
+    }
+
+    /// As of a server that says this time.
+    fn publish(sim: &mut Sim, said: &str, expires: &str) {
+        sim.timestamp["signed_at"] = json!(said);
+        sim.timestamp["expires"] = json!(expires);
+        sim.publish();
+    }
+
+    #[tokio::test]
+    async fn ff1_a_new_timestamp_key_takes_back_the_time_that_the_old_one_signed() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = crate::health::built_at();
+        // The wall clock was lost: it stands before the floor.
+        std::fs::write(dir.path().join("clock-floor"), before.plus_millis(1 << 40).0.to_string()).unwrap();
+        let clock = Clock::open(dir.path()).unwrap();
+        let mut sim = Sim::new();
+        let last = json!("9500-01-01T00:00:00Z");
+        sim.root["expires"] = last.clone();
+        sim.snapshot["expires"] = last.clone();
+        sim.role("targets")["expires"] = last;
+        sim.put_root(&[]);
+        publish(&mut sim, "9000-01-01T00:00:00Z", "9400-01-01T00:00:00Z");
+        let store = TrustedStore::open(dir.path(), "lab".parse().unwrap(), None).unwrap();
+        store.walk(&sim, None, &clock).await.unwrap();
+        assert_eq!(trust::format_rfc3339(clock.floor()), "9000-01-01T00:00:00Z");
+
+        sim.next_root(|sim| sim.replace_keys("timestamp", &[key(9)]));
+        publish(&mut sim, &trust::format_rfc3339(before), "8000-01-01T00:00:00Z");
+        store.walk(&sim, None, &clock).await.unwrap();
+        assert_eq!(clock.floor(), before);
+        assert!(Clock::open(dir.path()).unwrap().floor() < before.plus_millis(1 << 30), "for good");
+    }
+
     #[test]
     fn f2_the_age_of_metadata_is_told_and_grows_while_a_server_serves_the_same() {
-        let fresh = Freshness { timestamp_version: 3, expires: UnixMillis(1), at: UnixMillis(5_000) };
+        let (expires, root_expires) = (UnixMillis(1), UnixMillis(2));
+        let fresh = Freshness { timestamp_version: 3, expires, root_expires, at: UnixMillis(5_000) };
         for (now, age_s) in [(5_000, 0), (65_000, 60), (86_405_000, 86_400), (0, 0)] {
             let state = fresh.state(UnixMillis(now));
             assert_eq!((state.timestamp_version, state.age_s), (3, age_s), "at {now}");

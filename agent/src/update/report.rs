@@ -111,6 +111,7 @@ impl Core {
                 .chain(&self.metadata_trouble)
                 .cloned()
                 .chain(lost)
+                .chain(self.clock.ahead())
                 .chain(not_loaded)
                 .chain(smaller)
                 .chain(ends)

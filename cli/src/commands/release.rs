@@ -1,4 +1,4 @@
-//! `flotilla release ...`: build, renew, sign, publish, inspect.
+//! `flotilla release ...`: build, renew, sign, publish, withdraw, inspect.
 
 mod build;
 mod inspect;
@@ -6,6 +6,7 @@ mod publish;
 mod renew;
 mod sign;
 mod takers;
+mod withdraw;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,8 @@ pub(crate) enum Command {
         /// The release folder.
         folder: PathBuf,
     },
+    /// Sign the model's releases anew without one, such as one that a stolen key signed, and publish that.
+    Withdraw(withdraw::Args),
     /// Show a release and try each variant on this machine: a spec, a folder, or MODEL VERSION on the server.
     Inspect(inspect::Args),
     /// Measure one variant; what `inspect` starts.
@@ -52,6 +55,7 @@ pub(crate) async fn run(
         Command::Renew(args) => renew::run(&args, format),
         Command::Sign { folder } => sign::run(&context()?, &folder).await,
         Command::Publish { folder } => publish::run(&context()?, &folder).await,
+        Command::Withdraw(args) => withdraw::run(&context()?, &args).await,
         Command::Inspect(args) => inspect::run(&args, context, format).await,
         Command::Probe(args) => inspect::probe(&args),
     }

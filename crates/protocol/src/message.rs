@@ -330,7 +330,7 @@ pub struct Status {
 pub struct Command {
     /// Named in the answer.
     pub id: String,
-    /// When the server issued it; a lower bound of the device's time.
+    /// When the server issued it. Nobody signs that: it bounds no clock.
     pub at: UnixMillis,
     /// What to do.
     pub action: CommandAction,

@@ -111,6 +111,10 @@ pub struct Bounds {
     pub probation_s: u64,
 }
 
+/// Nobody counts so far; every reader of JSON still gives the number exactly. A model whose counter or fence stood at
+/// the end of all numbers could have no later release.
+const MAX_COUNTER: u64 = 1 << 53;
+
 impl Default for Bounds {
     fn default() -> Self {
         Self {
@@ -137,6 +141,9 @@ impl Bounds {
     /// Checks all of a manifest.
     pub(crate) fn check(&self, m: &Manifest) -> Checked {
         at_least_one("counter", m.counter.0)?;
+        if m.counter.0 > MAX_COUNTER {
+            return Err(ManifestError::bound("counter", "at most 2^53", m.counter));
+        }
         if m.min_counter > m.counter {
             return Err(ManifestError::bound(
                 "min_counter",

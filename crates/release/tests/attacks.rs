@@ -118,7 +118,7 @@ fn a9_release_for_other_hardware_agent_or_runtime_is_refused() {
 
 #[test]
 fn a8_hostile_names_and_values_break_a_named_bound() {
-    let cases: [(&str, Value); 34] = [
+    let cases: [(&str, Value); 35] = [
         ("/model", json!("../etc")),
         ("/version", json!("../1")),
         ("/variants/0/name", json!("../int8")),
@@ -130,6 +130,7 @@ fn a8_hostile_names_and_values_break_a_named_bound() {
         ("/variants", json!([])),
         ("/counter", json!(0)),
         ("/counter", json!(-1)),
+        ("/counter", json!((1_u64 << 53) + 1)),
         ("/min_counter", json!(4)),
         ("/inputs/0/shape", json!([1, -1])),
         ("/inputs/0/shape", json!([i64::MAX, i64::MAX])),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use crate::error::Cause;
+use crate::error::{Cause, SIGNATURES, shown};
 use crate::json::Json;
 use crate::key::{KeyId, PublicKey};
 use crate::limits::Limits;
@@ -68,7 +68,7 @@ impl Envelope {
         let list = json.get("signatures").ok_or_else(|| missing("signatures"))?.to_value();
         let raw: Vec<RawSignature> = serde_json::from_value(list).map_err(Cause::Format)?;
         if raw.len() > limits.signatures {
-            return Err(Cause::TooMany { what: "signatures", max: limits.signatures });
+            return Err(Cause::TooMany { what: SIGNATURES, max: limits.signatures });
         }
         // 4.2: several signatures under one id are not allowed. They could not help (attack A2), only hide.
         let mut ids = BTreeSet::new();
@@ -162,5 +162,18 @@ impl Envelope {
 }
 
 fn short(id: &KeyId) -> String {
-    id.as_str().chars().take(8).collect()
+    shown(&id.as_str().chars().take(8).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_ids_of_foreign_signatures_move_no_terminal() {
+        let bytes = br#"{"signed":{},"signatures":[{"keyid":"\u001b]0;pwned\u0007","sig":"00"}]}"#;
+        let envelope = Envelope::parse(bytes, &Limits::default()).unwrap();
+        let refusal = envelope.verify(&KeySet::new([], 1)).unwrap_err().to_string();
+        assert!(refusal.contains("]0;p") && !refusal.contains(char::is_control), "{refusal:?}");
+    }
 }

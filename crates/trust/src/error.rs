@@ -3,9 +3,12 @@
 use crate::json::JsonError;
 use crate::key::KeyId;
 
+/// What there may be too many of in one file.
+pub(crate) const SIGNATURES: &str = "signatures";
+
 /// A refusal: which role, at which step of the specification, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{role}: refused at step {step}")]
+#[error("{role}: refused ({attack}) at step {step}", role = shown(role), attack = attack_of(role, cause))]
 pub struct TrustError {
     /// The role, or the target's path.
     pub role: String,
@@ -47,7 +50,7 @@ pub enum Cause {
         reasons: String,
     },
     /// One key id stands twice among the signatures.
-    #[error("key {key} is listed twice among the signatures")]
+    #[error("key {key} is listed twice among the signatures", key = shown(key.as_str()))]
     SignedTwice {
         /// Its id.
         key: KeyId,
@@ -61,7 +64,7 @@ pub enum Cause {
         got: u64,
     },
     /// A version fell.
-    #[error("{what} went back from version {trusted} to {got}")]
+    #[error("{what} went back from version {trusted} to {got}", what = shown(what))]
     Rollback {
         /// Which file.
         what: String,
@@ -71,7 +74,7 @@ pub enum Cause {
         got: u64,
     },
     /// A role that was listed before is gone.
-    #[error("{0} is no longer listed")]
+    #[error("{} is no longer listed", shown(.0))]
     RoleRemoved(String),
     /// Expired.
     #[error("expired at {expires}, now is {now}")]
@@ -109,7 +112,7 @@ pub enum Cause {
     #[error("no hash of a known algorithm (sha256, sha512)")]
     NoKnownHash,
     /// The server does not have a file that must be there.
-    #[error("the repository does not have {0}")]
+    #[error("the repository does not have {}", shown(.0))]
     Missing(String),
     /// No trusted role lists the target.
     #[error("no trusted role lists this target")]
@@ -157,30 +160,71 @@ pub enum Cause {
     OutOfTurn,
 }
 
-impl Cause {
+impl TrustError {
     /// The id of the attack in the threat model that this refusal stops.
     pub fn attack(&self) -> &'static str {
-        match self {
-            Self::Json(_) => "D6",
-            Self::Format(_) | Self::Field(_) | Self::Threshold { .. } => "A1",
-            Self::SignedTwice { .. } => "A2",
-            Self::WrongType { .. } => "A4",
-            Self::WrongVersion { .. } => "M1",
-            Self::Rollback { .. } => "R1",
-            Self::RoleRemoved(_) => "R2",
-            Self::Expired { .. } => "F1",
-            Self::TooLong { .. } => "D1",
-            Self::Length { .. } | Self::Hash { .. } | Self::TargetAbsent | Self::TargetNotWanted => "A5",
-            Self::NoKnownHash => "A10",
-            Self::Missing(_) => "D5",
-            Self::TooMany { .. } => "D3",
-            Self::StoredFile { .. } | Self::OutOfTurn => "X3",
-            Self::WrongAudience { .. } => "M2",
-            Self::NotRising { .. } => "V1",
-        }
+        attack_of(&self.role, &self.cause)
     }
+}
 
+fn attack_of(role: &str, cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Json(_) | Cause::TooMany { what: SIGNATURES, .. } => "D6",
+        Cause::Format(_) | Cause::Field(_) | Cause::Threshold { .. } => "A1",
+        Cause::SignedTwice { .. } => "A2",
+        Cause::WrongVersion { .. } if role == "root" => "A3",
+        Cause::WrongType { .. } => "A4",
+        Cause::WrongVersion { .. } => "M1",
+        Cause::Rollback { .. } => "R1",
+        Cause::RoleRemoved(_) => "R2",
+        Cause::Expired { .. } => "F1",
+        Cause::TooLong { .. } => "D1",
+        Cause::Length { .. } | Cause::Hash { .. } | Cause::TargetAbsent | Cause::TargetNotWanted => "A5",
+        Cause::TooMany { .. } => "A6",
+        Cause::NoKnownHash => "A10",
+        Cause::Missing(_) => "D5",
+        Cause::StoredFile { .. } | Cause::OutOfTurn => "X3",
+        Cause::WrongAudience { .. } => "M2",
+        Cause::NotRising { .. } => "V1",
+    }
+}
+
+/// Names that others chose, as a terminal may show them.
+pub(crate) fn shown(name: &str) -> String {
+    name.escape_debug().to_string()
+}
+
+impl Cause {
     pub(crate) fn at(self, role: impl Into<String>, step: &'static str) -> TrustError {
         TrustError { role: role.into(), step, cause: self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_attack() {
+        let old = || Cause::WrongVersion { expected: 2, got: 4 };
+        assert_eq!(old().at("root", "5.3.5 rollback").attack(), "A3");
+        let error = old().at("digits", "5.6.4 version in snapshot");
+        assert_eq!(error.to_string(), "digits: refused (M1) at step 5.6.4 version in snapshot");
+    }
+
+    #[test]
+    fn names_that_others_chose_move_no_terminal() {
+        let name = || "\u{1b}]0;x\u{7}\u{202e}".to_owned();
+        let causes = [
+            Cause::RoleRemoved(name()),
+            Cause::Missing(name()),
+            Cause::SignedTwice { key: KeyId::from_text(name()) },
+            Cause::Rollback { what: name(), trusted: 2, got: 1 },
+        ];
+        for cause in causes {
+            let error = cause.at(name(), "5.4.3 rollback");
+            let text = format!("{error}: {}", error.cause);
+            assert!(text.is_ascii() && !text.contains(char::is_control), "{text:?}");
+        }
     }
 }

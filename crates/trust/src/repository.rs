@@ -164,6 +164,11 @@ impl Repository {
         self.root.version
     }
 
+    /// When root expires: the one end that no server can move.
+    pub fn root_expires(&self) -> UnixMillis {
+        self.root.expires
+    }
+
     /// Version of the timestamp.
     pub fn timestamp_version(&self) -> u64 {
         self.timestamp.version

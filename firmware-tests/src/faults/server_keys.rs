@@ -75,7 +75,7 @@ const ATTACKS: [Attack; 2] = [
     Attack {
         name: "Desired by the old director, for a rightly signed release",
         lie: |copied, _, device, wish| copied.desire(device, wish),
-        refused: "director: refused at step desired: 0 valid signatures",
+        refused: "director: refused (A1) at step desired: 0 valid signatures",
     },
     Attack {
         name: "snapshot and timestamp by the old keys",
@@ -83,7 +83,7 @@ const ATTACKS: [Attack; 2] = [
             copied.sign_anew()?;
             own.desire(device, wish)
         },
-        refused: "timestamp: refused at step 5.4.2 signatures",
+        refused: "timestamp: refused (A1) at step 5.4.2 signatures",
     },
 ];
 

@@ -74,7 +74,7 @@ const ATTACKS: [Attack; 10] = [
             thief.store_target(&evil)?;
             Ok(Wish::Director(evil.release_ref()))
         },
-        refused: "digits: refused at step 5.6.3 signatures",
+        refused: "digits: refused (A1) at step 5.6.3 signatures",
     },
     Attack {
         name: "the model delegated to the server's key",
@@ -83,7 +83,7 @@ const ATTACKS: [Attack; 10] = [
             thief.forge_role("targets", |role| role.delegate_model(&evil.model, &[thief.key()], 1))?;
             Ok(Wish::Director(evil.release_ref()))
         },
-        refused: "targets: refused at step 5.6.3 signatures",
+        refused: "targets: refused (A1) at step 5.6.3 signatures",
     },
     Attack {
         name: "a root that names the server's key for everything",
@@ -91,7 +91,7 @@ const ATTACKS: [Attack; 10] = [
             thief.forge_root()?;
             Ok(Wish::Director(evil(world, place)?.release_ref()))
         },
-        refused: "root: refused at step 5.3.4 signatures",
+        refused: "root: refused (A1) at step 5.3.4 signatures",
     },
     Attack {
         name: "a snapshot that takes the model's role back",
@@ -118,7 +118,7 @@ const ATTACKS: [Attack; 10] = [
     Attack {
         name: "another device's Desired",
         forge: |_, world, _| Ok(Wish::OfOtherDevice(world.agents[OTHER].device().to_owned())),
-        refused: "director: refused at step desired: made for",
+        refused: "director: refused (M2) at step desired: made for",
     },
     Attack {
         name: "the device's own Desired of before",
@@ -128,7 +128,7 @@ const ATTACKS: [Attack; 10] = [
     Attack {
         name: "Desired signed by a key of the attacker's own",
         forge: |_, world, place| Ok(Wish::OwnKey(evil(world, place)?.release_ref())),
-        refused: "director: refused at step desired: 0 valid signatures",
+        refused: "director: refused (A1) at step desired: 0 valid signatures",
     },
 ];
 

@@ -1,8 +1,10 @@
 //! Publications are refused exactly where a device would refuse them, and leave nothing behind then.
 
-use flotilla_server::store::metadata;
+use flotilla_server::store::releases::{self, ReleaseState};
+use flotilla_server::store::{blobs, metadata};
 use flotilla_server::tuf::publish::{self, Publication, PublishError};
 use flotilla_server::tuf::refresh;
+use serde_json::json;
 use sha2::Digest as _;
 use trust::repo::{RootBuilder, TargetsBuilder};
 use trust::{Signer, director};
@@ -72,6 +74,59 @@ async fn what_a_device_would_refuse_is_refused_and_nothing_is_stored() {
     assert_eq!((again.is_new, again.snapshot_version, again.timestamp_version), (false, 2, 2));
     let older = publish(&server, vec![("targets", targets)]).await;
     assert!(matches!(older, Err(PublishError::Stale { version: 1, served: 2, .. })), "{older:?}");
+    server.stop().await;
+}
+
+/// A release of the sample's model with every blob that it names known to the server; path and content.
+async fn a_release(server: &Server, version: &str, counter: u64, fence: u64) -> (String, Vec<u8>) {
+    let sample = include_bytes!("../../../fuzz/seeds/manifest/full");
+    let mut manifest: serde_json::Value = serde_json::from_slice(sample).unwrap();
+    for (field, value) in [("version", json!(version)), ("counter", json!(counter)), ("fallback", json!([]))]
+    {
+        manifest[field] = value;
+    }
+    manifest["min_counter"] = json!(fence);
+    let manifest = release::DraftManifest::parse_unsigned(&serde_json::to_vec(&manifest).unwrap()).unwrap();
+    let mut tx = server.state.store.begin().await.unwrap();
+    for blob in manifest.all_blobs() {
+        if blobs::size(&mut tx, &project(), &blob.digest).await.unwrap().is_none() {
+            let now = server.state.clock.now();
+            blobs::insert(&mut tx, &project(), &blob.digest, blob.size_bytes, now).await.unwrap();
+        }
+    }
+    tx.commit().await.unwrap();
+    (manifest.target_path(), manifest.bytes().to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawn_fence_gives_the_other_releases_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_bare(folder.path(), 0).await;
+    server.add_project(&project()).await;
+    let publisher = server.publish_root(&project()).await;
+    let expires = server.state.clock.now().plus_millis(YEAR_MS);
+    let model: protocol::ModelName = "digits".parse().unwrap();
+    let holder = &publisher.targets;
+    let targets = TargetsBuilder::resume(&newest(&server, "targets").await.unwrap().bytes, expires).unwrap();
+    let targets = targets.delegate_model(&model, &[holder.public_key()], 1).sign(&[holder]).unwrap();
+    let good = a_release(&server, "1.0.0", 1, 0).await;
+    let stolen = a_release(&server, "9.9.9", 1 << 53, 1 << 53).await;
+    let role = TargetsBuilder::new(expires).target(&good.0, &good.1, None);
+    let role = role.target(&stolen.0, &stolen.1, None).sign(&[holder]).unwrap();
+    let metadata = vec![("targets".into(), targets), ("digits".into(), role.clone())];
+    let publication = Publication { metadata, targets: vec![good, stolen.clone()] };
+    publish::publish(&server.state, &project(), "test", publication).await.unwrap();
+    let states = async || {
+        let mut conn = server.state.store.read().await.unwrap();
+        let mut all = releases::list(&mut conn, &project(), &model).await.unwrap();
+        all.sort_by_key(|release| release.counter);
+        all.iter().map(|release| release.state).collect::<Vec<_>>()
+    };
+    assert_eq!(states().await, [ReleaseState::Withdrawn, ReleaseState::Published]);
+
+    let role = TargetsBuilder::resume(&role, expires).unwrap().without_target(&stolen.0);
+    publish(&server, vec![("digits", role.sign(&[holder]).unwrap())]).await.unwrap();
+    assert_eq!(states().await, [ReleaseState::Published, ReleaseState::Withdrawn]);
     server.stop().await;
 }
 

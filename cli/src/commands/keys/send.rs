@@ -81,7 +81,7 @@ fn accepted(
 ///
 /// # Errors
 /// What the server refused.
-pub(super) async fn publication(
+pub(crate) async fn publication(
     context: &Context,
     keyring: &Keyring,
     pending: &Pending,

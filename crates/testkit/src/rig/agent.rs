@@ -84,9 +84,17 @@ impl Agent {
     /// # Errors
     /// When it can't be started.
     pub fn run(&self, words: &[&str]) -> Result<std::process::Output> {
+        self.run_with(&self.folder.join("agent.toml"), words)
+    }
+
+    /// As [`run`](Self::run), with another configuration.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn run_with(&self, config: &Path, words: &[&str]) -> Result<std::process::Output> {
         let (program, mut args) = self.command();
         args.extend(words.iter().map(|word| (*word).to_owned()));
-        args.extend(["--config".to_owned(), self.folder.join("agent.toml").display().to_string()]);
+        args.extend(["--config".to_owned(), config.display().to_string()]);
         let mut command = std::process::Command::new(program);
         command.args(args).envs(self.options.env.iter().cloned());
         command.output().with_context(|| format!("cannot start {}", self.binary.display()))

@@ -76,7 +76,7 @@ fn a6_cycles_end_and_the_number_of_roles_is_bounded() {
     let limits = Limits { delegated_roles: 1, ..Limits::default() };
     let result =
         client::run(&mut repo.device(), &[MANIFEST], NOW, &limits, |path| repo.files.get(path).cloned());
-    assert_eq!(attack(result), "D3");
+    assert_eq!(attack(result), "A6");
 }
 
 #[test]

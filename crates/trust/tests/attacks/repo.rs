@@ -140,5 +140,5 @@ pub(crate) fn tampered(bytes: &[u8], signers: &[&Ed25519Signer], change: impl Fn
 
 /// The id of the attack that a refusal names.
 pub(crate) fn attack<T: std::fmt::Debug>(result: Result<T, TrustError>) -> &'static str {
-    result.unwrap_err().cause.attack()
+    result.unwrap_err().attack()
 }

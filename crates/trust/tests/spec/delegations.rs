@@ -292,7 +292,7 @@ fn a6_a_wide_search_is_bounded_and_a_bin_is_not_wide() {
     sim.publish();
     let repository = sim.device().find(&sim, &["near"]).unwrap();
     assert_eq!(repository.find_target("near").unwrap().role(), "role31");
-    assert_eq!(refusal(sim.device().find(&sim, &["far"])), is("5.6.7.1", "D3"));
+    assert_eq!(refusal(sim.device().find(&sim, &["far"])), is("5.6.7.1", "A6"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use trust::{Cause, TrustError};
 /// Step and attack id of a refusal, such as `("5.4.3", "R1")`.
 fn refusal<T: std::fmt::Debug>(result: Result<T, TrustError>) -> (String, &'static str) {
     let error = result.unwrap_err();
-    (error.step.split(' ').next().unwrap().to_owned(), error.cause.attack())
+    (error.step.split(' ').next().unwrap().to_owned(), error.attack())
 }
 
 fn is(step: &str, attack: &'static str) -> (String, &'static str) {

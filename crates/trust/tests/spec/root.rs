@@ -91,7 +91,7 @@ fn a3_root_of_any_other_version_is_refused() {
         sim.root["version"] = json!(version);
         let bytes = sign(&sim.root, &sim.signers["root"]);
         sim.files.insert("2.root.json".into(), bytes);
-        assert_eq!(refusal(sim.device().refresh(&sim)), is("5.3.5", "M1"), "{version}");
+        assert_eq!(refusal(sim.device().refresh(&sim)), is("5.3.5", "A3"), "{version}");
     }
 }
 

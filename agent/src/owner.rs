@@ -1,0 +1,131 @@
+//! Commands that write into the state directory, run by root on a folder that belongs to another user: they go on as
+//! that user. A file of root's in there would keep the agent from its next start. Root itself writes nothing in such
+//! a folder: who owns it could have put links there.
+//!
+//! The program runs itself again, before it has threads. It enters the folder first: systemd keeps the folders of
+//! its dynamic users below one that only root may pass (`/var/lib/private`). Test: `firmware-tests faults`, offline.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Program, Stdio};
+
+use crate::args::{Cli, Command, Settings};
+use crate::chain;
+use crate::exit::Exit;
+
+/// Standard input in place of a file.
+pub const STDIN: &str = "-";
+/// Hides the token from the list of processes.
+const TOKEN_VARIABLE: &str = "FLOTILLA_ENROLLMENT_TOKEN";
+
+/// Why a command can't go on as the folder's owner.
+#[derive(Debug, thiserror::Error)]
+enum OwnerError {
+    #[error("cannot open {path}", path = path.display())]
+    Archive { path: PathBuf, source: std::io::Error },
+    #[error("cannot enter {path}", path = path.display())]
+    Enter { path: PathBuf, source: std::io::Error },
+    #[error("cannot go on as user {uid}, who owns {path}", path = path.display())]
+    Start { uid: u32, path: PathBuf, source: std::io::Error },
+}
+
+/// Returns when this process may go on as it is; else the folder's owner does, in its place.
+///
+/// # Errors
+/// How to end, when that can't be done; why was printed.
+pub fn go_on(cli: &Cli, state_dir: &Path) -> Result<(), Exit> {
+    let Some((uid, gid)) = other_owner(state_dir) else { return Ok(()) };
+    let started = match &cli.command {
+        Command::Enroll { token, device_id, force } => {
+            let mut program = again(&cli.settings, "enroll");
+            program.env(TOKEN_VARIABLE, token);
+            program.args(device_id.iter().flat_map(|device| ["--device-id", device.as_str()]));
+            program.args(force.then_some("--force"));
+            start(program, state_dir, (uid, gid))
+        }
+        Command::Import { file } => import(file, &cli.settings)
+            .map_or_else(|error| error, |program| start(program, state_dir, (uid, gid))),
+        _ => return Ok(()),
+    };
+    eprintln!("error: {}", chain(&started));
+    Err(if matches!(started, OwnerError::Archive { .. }) { Exit::Usage } else { Exit::Config })
+}
+
+/// User and group of the folder, if this process is root's and the folder is not.
+fn other_owner(state_dir: &Path) -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let folder = std::fs::metadata(state_dir).ok()?;
+    (folder.uid() != 0).then(|| (folder.uid(), folder.gid()))
+}
+
+/// The archive is opened by root: its owner-to-be may not be able to.
+fn import(file: &Path, settings: &Settings) -> Result<Program, OwnerError> {
+    let mut program = again(settings, "import");
+    program.arg(STDIN);
+    if file != Path::new(STDIN) {
+        let archive =
+            File::open(file).map_err(|source| OwnerError::Archive { path: file.to_owned(), source })?;
+        program.stdin(Stdio::from(archive));
+    }
+    Ok(program)
+}
+
+fn again(settings: &Settings, word: &str) -> Program {
+    let mut program = Program::new("/proc/self/exe");
+    program.arg0("flotilla-agent").arg(word).args(same(settings));
+    program
+}
+
+/// The settings of a process that stands in the state directory.
+fn same(settings: &Settings) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["--state-dir".into(), ".".into()];
+    if let Some(file) = &settings.config {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        words.extend(["--config".into(), file.into()]);
+    }
+    words.extend(settings.set.iter().flat_map(|set| ["--set".into(), set.into()]));
+    words
+}
+
+/// Returns only when it fails.
+fn start(mut program: Program, state_dir: &Path, (uid, gid): (u32, u32)) -> OwnerError {
+    let path = state_dir.to_owned();
+    if let Err(source) = std::env::set_current_dir(state_dir) {
+        return OwnerError::Enter { path, source };
+    }
+    eprintln!("{} belongs to user {uid}: going on there as that user", path.display());
+    // Root's other groups are dropped with the user.
+    let source = program.uid(uid).gid(gid).exec();
+    OwnerError::Start { uid, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_mean_the_same_from_within_the_folder() {
+        let settings = Settings {
+            config: Some("a.toml".into()),
+            set: vec!["device.class=cam".into(), "log.filter=debug".into()],
+            state_dir: Some("elsewhere".into()),
+        };
+        let file = std::env::current_dir().unwrap().join("a.toml");
+        let words = same(&settings);
+        let expected = ["--state-dir", ".", "--config", file.to_str().unwrap(), "--set", "device.class=cam"];
+        assert_eq!(words[..6], expected.map(OsString::from));
+        assert_eq!(words[6..], ["--set", "log.filter=debug"].map(OsString::from));
+    }
+
+    #[test]
+    fn an_own_folder_and_one_that_is_not_there_are_nobody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(other_owner(dir.path()), None);
+        assert_eq!(other_owner(&dir.path().join("none")), None);
+    }
+}
