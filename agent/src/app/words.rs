@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::Run;
 use crate::health::{Clock, Footprint, LogRing, Problem, ProblemKind};
+use crate::inputs::Troubles;
 use crate::link::{Identity, LinkState, Links};
 use crate::monitor::{self, Monitor};
 use crate::serve;
@@ -142,6 +143,7 @@ pub(super) fn problems(
     reported: watch::Receiver<Reported>,
     spool: SpoolHandle,
     footprint: Footprint,
+    inputs: Troubles,
 ) -> Problems {
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
@@ -155,6 +157,7 @@ pub(super) fn problems(
             all.push(Problem::new(ProblemKind::WriteBudget, detail));
         }
         all.extend(footprint.problem());
+        all.extend(inputs.problems());
         all
     })
 }

@@ -18,7 +18,7 @@ mod session;
 mod tls;
 
 pub use identity::{Identity, IdentityError, Validity};
-pub use local::{LocalBroker, Said};
+pub use local::{LocalBroker, Message, Receipt, Said};
 pub use renew::{Links, RenewError, Renewal};
 pub use report::{ReportError, Reporter};
 pub use samples::SampleUpload;

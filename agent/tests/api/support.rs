@@ -42,6 +42,7 @@ fn whole_config(flags: &[&str]) -> config::Config {
 
 pub(crate) struct Agent {
     pub(crate) address: String,
+    pub(crate) api: Api,
     pub(crate) table: Table,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) panes: Arc<Mutex<Vec<Pane>>>,
@@ -96,9 +97,9 @@ impl Agent {
         let listening = Listening::open(&limits).await.unwrap();
         let address = listening.places().split(' ').next().unwrap_or_default().to_owned();
         let stop = CancellationToken::new();
-        tokio::spawn(listening.run(api, stop.clone()));
+        tokio::spawn(listening.run(api.clone(), stop.clone()));
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, table, monitor, panes, clock, client, _folder: folder, stop }
+        Self { address, api, table, monitor, panes, clock, client, _folder: folder, stop }
     }
 
     pub(crate) async fn serving(version: &str) -> Self {
