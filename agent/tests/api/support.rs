@@ -123,6 +123,12 @@ impl Agent {
         self.send("GET", path, Vec::new()).await
     }
 
+    /// As a browser asks that was led here by another name.
+    pub(crate) async fn get_as(&self, host: &str, path: &str) -> Answer {
+        let request = Request::get(format!("http://{}{path}", self.address)).header(header::HOST, host);
+        self.sent(request.body(Full::new(Bytes::new())).unwrap()).await
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, serde_json::to_vec(body).unwrap()).await
     }
