@@ -47,6 +47,9 @@ pub(crate) struct Vouched {
     files: BTreeSet<Digest>,
 }
 
+/// What keys of a manifest's lineage begin with that only this check writes.
+pub(crate) const LINEAGE: &str = "oms_";
+
 impl Vouched {
     /// What the manifest's lineage says about it; `models` are the release's own variants.
     pub(crate) fn lineage(&self, models: &[(String, Digest)]) -> BTreeMap<String, String> {

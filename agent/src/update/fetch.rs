@@ -3,9 +3,10 @@
 
 use std::sync::PoisonError;
 
-use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, Hardware};
+use protocol::{Counter, ModelName};
 use release::{AgentVersion, BlobRef, DeviceFacts, Downgrade, HighWater, Manifest, Variant};
+use serde_json::Value;
 use tokio::time::Instant;
 use trust::desired::Mode;
 
@@ -67,7 +68,20 @@ pub(super) fn permitted(mark: Option<&HighWater>, task: &Task) -> Result<(), Cau
 
 /// A release cannot stand below its own fence, or the fence that stands already.
 pub(super) fn fenced(mark: Option<&HighWater>, manifest: &Manifest) -> Result<(), Cause> {
-    let fence = mark.map_or(manifest.min_counter, |mark| mark.min_counter);
+    below(mark.map_or(manifest.min_counter, |mark| mark.min_counter), manifest)
+}
+
+/// Nor below a fence that the role which vouches for it states beside any release: it binds devices that never
+/// committed the one that brought it, too.
+pub(super) fn fenced_off<'a>(
+    customs: impl Iterator<Item = &'a Value>,
+    manifest: &Manifest,
+) -> Result<(), Cause> {
+    let fence = customs.filter_map(|custom| custom["min_counter"].as_u64()).max().unwrap_or_default();
+    below(Counter(fence), manifest)
+}
+
+fn below(fence: Counter, manifest: &Manifest) -> Result<(), Cause> {
     if manifest.counter >= fence {
         return Ok(());
     }
@@ -104,6 +118,7 @@ async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<M
     manifest
         .agrees_with(model, &task.release, target.digest())
         .map_err(|error| cause(CauseKind::DesiredMismatch, crate::chain(&error)))?;
+    fenced_off(refreshed.repository.customs_of(target.role()), &manifest)?;
     core.shelf.keep_manifest(target.digest(), target.bytes()).map_err(|error| shelf_cause(&error))?;
     Ok(manifest.into_inner())
 }
@@ -201,4 +216,24 @@ async fn take_turn(core: &Core, model: &ModelName, task: &Task) {
         at
     };
     tokio::time::sleep_until(at).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use release::DraftManifest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn r6_a_fence_holds_on_a_device_that_never_committed_it() {
+        let sample = include_bytes!("../../../fuzz/seeds/manifest/full");
+        let manifest = DraftManifest::parse_unsigned(sample).unwrap();
+        let Counter(counter) = manifest.counter;
+        let customs = |fence: u64| [json!({ "min_counter": 0 }), json!({ "min_counter": fence }), json!({})];
+        assert!(fenced_off(customs(counter).iter(), &manifest).is_ok());
+        let refused = fenced_off(customs(counter + 1).iter(), &manifest).unwrap_err();
+        assert_eq!(refused.kind, CauseKind::Downgrade);
+        assert!(fenced_off([].into_iter(), &manifest).is_ok());
+    }
 }

@@ -206,6 +206,7 @@ impl Import<'_> {
         manifest
             .agrees_with(&draft.model, &draft.release_ref(), target.digest())
             .map_err(ImportError::Manifest)?;
+        fetch::fenced_off(repository.customs_of(target.role()), &manifest).map_err(ImportError::Refused)?;
         Ok(manifest)
     }
 

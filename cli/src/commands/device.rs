@@ -1,5 +1,7 @@
 //! `flotilla device ...`.
 
+mod logs;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -78,6 +80,17 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
         limit: u32,
     },
+    /// The agent's own log lines, as a device sent them when it was asked.
+    Logs {
+        /// Device id.
+        device: String,
+        /// Ask the device for its newest lines and wait for them.
+        #[arg(long)]
+        collect: bool,
+        /// At most so many lines.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        lines: u32,
+    },
     /// Decommission: its certificate is refused from now on.
     Delete {
         /// Device id.
@@ -122,6 +135,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
             let page = client.get(&format!("/devices/{device}/quarantine?limit={limit}")).await?;
             context.format.print(&json!(items(&page)), quarantined)
         }
+        Command::Logs { device, collect, lines } => logs::run(context, &device, collect, lines).await,
         Command::Delete { device, yes } => {
             let what = format!("{device} can never connect again without a new token.");
             ensure!(yes || confirmed(&what)?, "nothing was done");

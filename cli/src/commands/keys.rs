@@ -116,8 +116,8 @@ async fn init(context: &Context, no_passphrase: bool, group: &group::Group) -> R
     if group.is_given() {
         let metadata = vec![("root".to_owned(), root), ("targets".to_owned(), targets.signed)];
         let targets = vec![(director::TARGET.to_owned(), targets.director)];
-        return send::publication(context, &keyring, &Pending { metadata, targets }, &Current::default())
-            .await;
+        let pending = Pending { metadata, targets };
+        return send::publication(context, &keyring, &pending, &Current::default()).await.map(drop);
     }
     let body = json!({
         "metadata": [{ "name": "root", "content": STANDARD.encode(&root) },

@@ -1,16 +1,19 @@
 //! `flotilla sign --add`: this person's signature on a file that somebody else prepared. Needs no server.
 
+mod changes;
 mod holder;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
-use trust::repo::{Claims, add_signature};
-use trust::{KeyId, Signer as _};
+use protocol::ModelName;
+use serde_json::{Map, Value, json};
+use trust::repo::{Claims, add_signature, signed_by};
+use trust::{KeyId, PublicKey, Signer};
 
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{claims, short};
+use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, claims, expiry, short};
 use crate::output::{Format, items, table, text};
 use crate::settings;
 use holder::Standing;
@@ -21,6 +24,9 @@ pub(crate) struct Args {
     /// Add a signature to this file; its name says the role: `root.json`, `targets.json` or `{model}.json`.
     #[arg(long, required = true, value_name = "FILE")]
     add: Vec<PathBuf>,
+    /// Show what the files change and which signatures on them are valid; sign nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Signs each file in its place.
@@ -29,57 +35,149 @@ pub(crate) struct Args {
 /// When a file is no metadata of a role that this folder has a key for.
 pub(crate) fn run(args: &Args, project: Option<&str>, format: Format) -> Result<()> {
     let mut keyring = Keyring::of(&settings::project(project)?)?;
-    let mut signed = Vec::new();
+    let mut files = Vec::new();
     for path in &args.add {
-        signed.push(add(&mut keyring, path)?);
+        let file = File::read(path)?;
+        let said = file.compare(&keyring)?;
+        let signed = if args.dry_run { file.judge(&keyring, &[])? } else { file.sign(&mut keyring)? };
+        files.push(merged(said, signed));
     }
-    format.print(&Value::Array(signed), |said| {
-        let row = |row: &Value| {
-            let keys: Vec<String> = items(&row["keys"]).iter().map(|key| short(&text(key, ""))).collect();
-            vec![
-                text(row, "/file"),
-                text(row, "/role"),
-                text(row, "/version"),
-                text(row, "/expires_at"),
-                keys.join(", "),
-            ]
-        };
-        table(
-            &["signed", "role", "version", "valid until", "signatures on it"],
-            items(said).iter().map(row).collect(),
-            "nothing",
-        )
-    })
+    format.print(&Value::Array(files), |files| show(files, args.dry_run))
 }
 
-fn add(keyring: &mut Keyring, path: &Path) -> Result<Value> {
-    let mut bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    // What the reader of metadata found instead helps nobody who named the wrong file.
-    let Ok(file) = claims(&bytes) else {
-        bail!("{} is no signed metadata; of a release, the files in its folder metadata are", path.display())
+fn show(files: &Value, is_dry_run: bool) -> String {
+    let ids = |row: &Value, name: &str| {
+        let ids: Vec<String> = items(&row[name]).iter().map(|id| short(&text(id, ""))).collect();
+        if ids.is_empty() { "-".to_owned() } else { ids.join(", ") }
     };
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-    let owner = match (file.kind.as_str(), stem.as_str()) {
-        ("root", _) => Owner::Root,
-        ("targets", "targets") => Owner::Targets,
-        ("targets", model) => Owner::Model(model),
-        _ => bail!("{} is signed by the server, not by people", path.display()),
+    let row = |row: &Value| {
+        vec![
+            text(row, "/file"),
+            text(row, "/role"),
+            text(row, "/version"),
+            text(row, "/expires_at"),
+            ids(row, "keys"),
+            ids(row, "not_valid"),
+        ]
     };
-    let mut signers = vec![keyring.open(owner)?];
-    if keyring.has_next(owner) {
-        signers.push(keyring.open_next(owner)?);
+    let first = if is_dry_run { "not signed" } else { "signed" };
+    let headings = [first, "role", "version", "valid until", "valid signatures", "others"];
+    let mut parts = vec![table(&headings, items(files).iter().map(row).collect(), "nothing")];
+    for file in items(files) {
+        let against = match &file["compared_with"] {
+            Value::Null => "this key folder keeps no earlier version, so all of it is new".to_owned(),
+            version => format!("against version {version}, which this key folder keeps"),
+        };
+        parts.push(format!(
+            "{} changes, {against}:\n{}",
+            text(file, "/file"),
+            changes::show(&file["changes"])
+        ));
     }
-    let own: Vec<KeyId> = signers.iter().map(|signer| signer.public_key().id()).collect();
-    let holds = holds_role(keyring, path, &file, owner, &own)?;
-    for signer in &signers {
-        bytes = add_signature(&bytes, signer)?;
+    parts.join("\n\n")
+}
+
+fn merged(mut one: Map<String, Value>, other: Map<String, Value>) -> Value {
+    one.extend(other);
+    Value::Object(one)
+}
+
+/// A file that somebody prepared.
+struct File<'a> {
+    path: &'a Path,
+    bytes: Vec<u8>,
+    claims: Claims,
+    owner: Owner<'a>,
+}
+
+impl<'a> File<'a> {
+    fn read(path: &'a Path) -> Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // What the reader of metadata found instead helps nobody who named the wrong file.
+        let Ok(claims) = claims(&bytes) else {
+            bail!(
+                "{} is no signed metadata; of a release, the files in its folder metadata are",
+                path.display()
+            )
+        };
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let owner = match (claims.kind.as_str(), stem) {
+            ("root", _) => Owner::Root,
+            ("targets", "targets") => Owner::Targets,
+            ("targets", model) if model.parse::<ModelName>().is_ok() => Owner::Model(model),
+            ("targets", _) => bail!(
+                "{}: the file's name must say whose targets these are: name it targets.json or MODEL.json",
+                path.display()
+            ),
+            _ => bail!("{} is signed by the server, not by people", path.display()),
+        };
+        Ok(Self { path, bytes, claims, owner })
     }
-    std::fs::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(json!({
-        "file": path, "role": owner.role(), "version": file.version,
-        "expires_at": trust::format_rfc3339(file.expires), "keys": claims(&bytes)?.signers,
-        "own_key": own[0], "holds_role": holds,
-    }))
+
+    /// What it changes; what nobody would expect is said on stderr.
+    fn compare(&self, keyring: &Keyring) -> Result<Map<String, Value>> {
+        let kept = holder::kept(keyring, self.owner.role())?.map(|(_, bytes)| bytes);
+        let before = kept.as_deref().map(claims).transpose()?.map(|kept| kept.version);
+        let (path, version) = (self.path.display(), self.claims.version);
+        if let Some(before) = before.filter(|before| before.checked_add(1) != Some(version)) {
+            eprintln!(
+                "warning: {path} is version {version}, but this key folder keeps version {before}: if colleagues \
+                 published meanwhile, see what they changed with: flotilla verify"
+            );
+        }
+        let days = if self.owner == Owner::Root { ROOT_DAYS } else { TARGETS_DAYS };
+        if self.claims.expires > expiry(days + 1)? {
+            eprintln!("warning: {path} is valid for longer than the {days} days that this program gives it");
+        }
+        let changes = changes::changes(kept.as_deref(), &self.bytes)?;
+        let changes: Vec<Value> = changes.iter().map(changes::Change::to_json).collect();
+        let said = json!({
+            "file": self.path, "role": self.owner.role(), "version": version, "compared_with": before,
+            "expires_at": trust::format_rfc3339(self.claims.expires), "changes": changes,
+        });
+        Ok(object(said))
+    }
+
+    /// Whose signatures are valid, as far as their keys are known here: the holders' and these.
+    fn judge(&self, keyring: &Keyring, own: &[PublicKey]) -> Result<Map<String, Value>> {
+        let mut keys = holder::keys(keyring, self.path, &self.bytes, self.owner)?;
+        keys.extend_from_slice(own);
+        let valid = signed_by(&self.bytes, &keys)?;
+        let listed = claims(&self.bytes)?.signers;
+        let others: Vec<&KeyId> = listed.iter().filter(|id| !valid.contains(id)).collect();
+        for id in others.iter().filter(|id| keys.iter().any(|key| key.id() == ***id)) {
+            eprintln!(
+                "warning: {} was changed after {} had signed it: that signature counts for nothing",
+                self.path.display(),
+                short(id.as_str())
+            );
+        }
+        let valid: BTreeSet<&KeyId> = valid.iter().collect();
+        Ok(object(json!({ "keys": valid, "not_valid": others })))
+    }
+
+    fn sign(mut self, keyring: &mut Keyring) -> Result<Map<String, Value>> {
+        let mut signers = vec![keyring.open(self.owner)?];
+        if keyring.has_next(self.owner) {
+            signers.push(keyring.open_next(self.owner)?);
+        }
+        let own: Vec<PublicKey> = signers.iter().map(Signer::public_key).collect();
+        let ids: Vec<KeyId> = own.iter().map(PublicKey::id).collect();
+        let holds = holds_role(keyring, self.path, &self.claims, self.owner, &ids)?;
+        for signer in &signers {
+            self.bytes = add_signature(&self.bytes, signer)?;
+        }
+        std::fs::write(self.path, &self.bytes)
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        let mut said = self.judge(keyring, &own)?;
+        said.insert("own_key".into(), json!(ids[0]));
+        said.insert("holds_role".into(), json!(holds));
+        Ok(said)
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    if let Value::Object(object) = value { object } else { Map::new() }
 }
 
 /// Whether these keys hold the role; nothing when that can't be said here. What is not sure is said on stderr.
@@ -123,7 +221,7 @@ fn holds_role(
 #[cfg(test)]
 mod tests {
     use protocol::UnixMillis;
-    use trust::repo::{TargetsBuilder, signed_by};
+    use trust::repo::{RootBuilder, TargetsBuilder};
 
     use super::*;
     use crate::keyring::Passphrase;
@@ -137,13 +235,45 @@ mod tests {
         for person in ["ada", "bea"] {
             let mut keyring = Keyring::at(&folder.path().join(person));
             keys.push(keyring.create(Owner::Targets, &Passphrase::None).unwrap().public_key());
-            add(&mut keyring, &path).unwrap();
-            add(&mut keyring, &path).unwrap();
+            for _ in 0..2 {
+                File::read(&path).unwrap().sign(&mut keyring).unwrap();
+            }
         }
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(signed_by(&bytes, &keys).unwrap().len(), 2);
         assert_eq!(claims(&bytes).unwrap().signers.len(), 2, "signing twice replaces");
         let stranger = &mut Keyring::at(&folder.path().join("nobody"));
-        assert!(add(stranger, &path).is_err());
+        assert!(File::read(&path).unwrap().sign(stranger).is_err());
+    }
+
+    #[test]
+    fn a_signature_on_something_else_is_no_signature() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("targets.json");
+        let keyring = Keyring::at(&folder.path().join("ada"));
+        let ada = keyring.create(Owner::Targets, &Passphrase::None).unwrap();
+        let root = RootBuilder::new(UnixMillis(0)).role("targets", &[ada.public_key()], 1);
+        let root = root.role("root", &[ada.public_key()], 1).role("snapshot", &[ada.public_key()], 1);
+        let root = root.role("timestamp", &[ada.public_key()], 1).sign(&[]).unwrap();
+        std::fs::write(folder.path().join("root.json"), root).unwrap();
+        std::fs::write(&path, TargetsBuilder::new(UnixMillis(0)).sign(&[&ada]).unwrap()).unwrap();
+        let ids = |path: &Path| {
+            let said = File::read(path).unwrap().judge(&keyring, &[]).unwrap();
+            (items(&said["keys"]).len(), items(&said["not_valid"]).len())
+        };
+        assert_eq!(ids(&path), (1, 0));
+        let mut changed: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        changed["signed"]["version"] = json!(7);
+        std::fs::write(&path, changed.to_string()).unwrap();
+        assert_eq!(ids(&path), (0, 1));
+    }
+
+    #[test]
+    fn the_name_says_whose_targets_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("targets (1).json");
+        std::fs::write(&path, TargetsBuilder::new(UnixMillis(0)).sign(&[]).unwrap()).unwrap();
+        let error = File::read(&path).err().unwrap().to_string();
+        assert!(error.contains("name it targets.json"), "{error}");
     }
 }

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use trust::repo::signed_by;
-use trust::{Limits, Reply, Repository, Session, Step, Stored, director};
+use trust::{Limits, PublicKey, Reply, Repository, Session, Step, Stored, TrustError, director};
 
 use super::Context;
 use crate::keyring::Keyring;
 use crate::metadata::{UNPINNED, claims, fetch, kept_name, now, short};
 use crate::output::{facts, items, table, text};
 use crate::pending::{delegated_keys, root_keys};
+
+/// The role that delegates the models.
+const TARGETS: &str = "targets";
 
 /// From which root.
 #[derive(Debug, clap::Args)]
@@ -25,41 +28,111 @@ pub(crate) struct Args {
     pin: bool,
 }
 
-/// Verifies all that the server offers, and says who vouches for it.
+/// Verifies all that the server offers, and says who vouches for it. What this key folder knows of earlier is never
+/// given up for something older: a server may be a restored backup, or a copy that somebody stole.
 ///
 /// # Errors
 /// What a device would refuse.
 pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     let keyring = Keyring::of(context.client.project())?;
-    let root = match &args.root {
-        Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
-        None => keyring.read("root.json")?.context(UNPINNED)?,
-    };
-    let first = walk(context, &root, &[director::TARGET.to_owned()]).await?;
-    let wanted = wanted(context, &first).await?;
-    let chain = walk(context, &root, &wanted).await?;
-    if args.pin {
+    let given = args
+        .root
+        .as_ref()
+        .map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display())));
+    let given = given.transpose()?;
+    let stored = remembered(&keyring, given.clone())?;
+    let first = walk(context, &stored, &[director::TARGET.to_owned()]).await?;
+    let mut wanted = wanted(context, &first).await?;
+    let (chain, refused) = walk_all(context, &stored, &mut wanted).await?;
+    ensure_not_older(&chain.files, |role| keyring.read(&kept_name(role)))?;
+    if let Some(root) = given.filter(|_| args.pin) {
         keyring.keep("root.json", &root)?;
     }
-    // The end of a chain that was walked is what the next change of keys is judged by.
-    keyring.keep(&kept_name("root"), chain.file("root")?)?;
-    keyring.keep(&kept_name("targets"), chain.file("targets")?)?;
+    // The end of a chain that was walked is what the next one, and the next change, is judged by.
+    for (name, bytes) in &chain.files {
+        keyring.keep(&kept_name(name.strip_suffix(".json").unwrap_or(name)), bytes)?;
+    }
+    let wanted: Vec<String> = wanted.into_values().flatten().collect();
     let said = json!({
-        "project": context.client.project(), "roles": roles(&chain)?, "targets": targets(&chain, &wanted),
+        "project": context.client.project(), "roles": roles(&chain, &refused)?, "targets": targets(&chain, &wanted),
     });
-    context.format.print(&said, show)
+    context.format.print(&said, show)?;
+    let names: Vec<&str> = refused.keys().map(String::as_str).collect();
+    ensure!(names.is_empty(), "devices refuse what these roles signed: {}", names.join(", "));
+    Ok(())
+}
+
+/// Walks to all that is wanted. A model's role that is refused is left out and named: the others stand without it.
+async fn walk_all(
+    context: &Context,
+    stored: &Stored,
+    wanted: &mut BTreeMap<String, Vec<String>>,
+) -> Result<(Chain, BTreeMap<String, String>)> {
+    let mut refused = BTreeMap::new();
+    loop {
+        let paths: Vec<String> = wanted.values().flatten().cloned().collect();
+        let error = match walk(context, stored, &paths).await {
+            Ok(chain) => return Ok((chain, refused)),
+            Err(error) => error,
+        };
+        let role = error.downcast_ref::<TrustError>().map(|error| error.role.clone()).unwrap_or_default();
+        if role == TARGETS || wanted.remove(&role).is_none() {
+            return Err(error);
+        }
+        refused.insert(role, error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": "));
+    }
+}
+
+/// What this folder trusts already: the root that is given, else the last or the first one, and the last files.
+fn remembered(keyring: &Keyring, given: Option<Vec<u8>>) -> Result<Stored> {
+    let root = match given {
+        Some(root) => root,
+        None => match keyring.read(&kept_name("root"))? {
+            Some(root) => root,
+            None => keyring.read("root.json")?.context(UNPINNED)?,
+        },
+    };
+    let mut stored = Stored::new(root);
+    for role in ["timestamp", "snapshot", "targets"] {
+        if let Some(bytes) = keyring.read(&kept_name(role))? {
+            stored.files.insert(format!("{role}.json"), bytes);
+        }
+    }
+    Ok(stored)
+}
+
+/// Beyond what snapshots say: nothing that the holders of a role signed, and that this folder has seen, may be missing.
+fn ensure_not_older(files: &Files, kept: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<()> {
+    for (name, shown) in files {
+        let role = name.strip_suffix(".json").unwrap_or(name);
+        let Some(known) = kept(role)? else { continue };
+        let (shown, version) = (claims(shown)?.version, claims(&known)?.version);
+        // What only keys vouch for that are replaced since may be an attacker's; 5.3.11 forgets it, too.
+        let (keys, threshold) = keys(files, role)?;
+        ensure!(
+            version <= shown || signed_by(&known, &keys)?.len() < threshold,
+            "the server shows {role} version {shown}, but this key folder knows version {version}: the server went \
+             back, as a restored backup does, or somebody withholds what was published. Nothing was kept. If it was a \
+             backup, publish again what is missing"
+        );
+    }
+    Ok(())
 }
 
 /// What was accepted: the view, and each role's bytes.
 struct Chain {
     repository: Repository,
-    files: BTreeMap<String, Vec<u8>>,
+    files: Files,
 }
 
-async fn walk(context: &Context, root: &[u8], wanted: &[String]) -> Result<Chain> {
+/// Metadata by the names of files.
+type Files = BTreeMap<String, Vec<u8>>;
+
+async fn walk(context: &Context, stored: &Stored, wanted: &[String]) -> Result<Chain> {
     let wanted = wanted.iter().map(String::as_str);
-    let mut session = Session::new(Stored::new(root), wanted, now()?, &Limits::default())?;
-    let mut files = BTreeMap::from([("root.json".to_owned(), root.to_vec())]);
+    let mut session = Session::new(stored.clone(), wanted, now()?, &Limits::default())?;
+    let mut files = stored.files.clone();
+    files.insert("root.json".to_owned(), stored.root.clone());
     loop {
         match session.next()? {
             Step::Need(need) => {
@@ -68,7 +141,7 @@ async fn walk(context: &Context, root: &[u8], wanted: &[String]) -> Result<Chain
                 session.feed(bytes.map_or(Reply::NotFound, Reply::Bytes))?;
             }
             Step::Persist(file) => drop(files.insert(file.name, file.bytes)),
-            Step::Forget(_) => {}
+            Step::Forget(name) => drop(files.remove(&name)),
             Step::Done(accepted) => {
                 files.extend(accepted.files.into_iter().map(|file| (file.name, file.bytes)));
                 return Ok(Chain { repository: accepted.repository, files });
@@ -77,32 +150,37 @@ async fn walk(context: &Context, root: &[u8], wanted: &[String]) -> Result<Chain
     }
 }
 
-/// Every target that the delegated roles claim to have; whether it is so, the second walk decides.
-async fn wanted(context: &Context, first: &Chain) -> Result<Vec<String>> {
-    let mut wanted = vec![director::TARGET.to_owned()];
-    for (role, _, _) in claims(first.file("targets")?)?.delegations {
+/// Every target that each delegated role claims to have, by role; whether it is so, the second walk decides.
+async fn wanted(context: &Context, first: &Chain) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut wanted = BTreeMap::from([(TARGETS.to_owned(), vec![director::TARGET.to_owned()])]);
+    for (role, _, _) in claims(file(&first.files, TARGETS)?)?.delegations {
         if let Some(bytes) = fetch(&context.client, &role).await? {
-            wanted.extend(claims(&bytes)?.targets);
+            wanted.insert(role, claims(&bytes)?.targets);
         }
     }
     Ok(wanted)
 }
 
-impl Chain {
-    fn file(&self, role: &str) -> Result<&[u8]> {
-        let file = self.files.get(&format!("{role}.json"));
-        file.map(Vec::as_slice).with_context(|| format!("{role} is missing"))
+fn file<'a>(files: &'a Files, role: &str) -> Result<&'a [u8]> {
+    let file = files.get(&format!("{role}.json"));
+    file.map(Vec::as_slice).with_context(|| format!("{role} is missing"))
+}
+
+/// Who holds a role, and how many of them must sign.
+fn keys(files: &Files, role: &str) -> Result<(Vec<PublicKey>, usize)> {
+    if matches!(role, "root" | "targets" | "snapshot" | "timestamp") {
+        root_keys(file(files, "root")?, role)
+    } else {
+        delegated_keys(file(files, "targets")?, role)
     }
 }
 
-fn roles(chain: &Chain) -> Result<Vec<Value>> {
-    let (root, targets) = (chain.file("root")?, chain.file("targets")?);
-    let mut rows = Vec::new();
+fn roles(chain: &Chain, refused: &BTreeMap<String, String>) -> Result<Vec<Value>> {
+    let row = |(role, why): (&String, &String)| json!({ "role": role, "refused": why });
+    let mut rows: Vec<Value> = refused.iter().map(row).collect();
     for (name, bytes) in &chain.files {
         let role = name.strip_suffix(".json").unwrap_or(name);
-        let is_top_level = matches!(role, "root" | "targets" | "snapshot" | "timestamp");
-        let (keys, threshold) =
-            if is_top_level { root_keys(root, role)? } else { delegated_keys(targets, role)? };
+        let (keys, threshold) = keys(&chain.files, role)?;
         let claims = claims(bytes)?;
         rows.push(json!({
             "role": role, "version": claims.version, "expires_at": trust::format_rfc3339(claims.expires),
@@ -138,6 +216,10 @@ fn show(said: &Value) -> String {
     let role = |row: &Value| {
         let keys: Vec<String> = items(&row["signed_by"]).iter().map(|key| short(&text(key, ""))).collect();
         let threshold = format!("{} of {}", text(row, "/threshold"), text(row, "/keys"));
+        if let Some(why) = row["refused"].as_str() {
+            let nothing = || "-".to_owned();
+            return vec![text(row, "/role"), nothing(), nothing(), nothing(), format!("REFUSED: {why}")];
+        }
         vec![text(row, "/role"), text(row, "/version"), text(row, "/expires_at"), threshold, keys.join(", ")]
     };
     let target = |row: &Value| {
@@ -159,4 +241,40 @@ fn show(said: &Value) -> String {
             "no target",
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::UnixMillis;
+    use trust::repo::{RootBuilder, TargetsBuilder};
+    use trust::{Ed25519Signer, Signer as _};
+
+    use super::*;
+
+    #[test]
+    fn k3_verify_does_not_go_back() {
+        let (ada, bea) = (Ed25519Signer::from_seed(&[1; 32]), Ed25519Signer::from_seed(&[2; 32]));
+        let root = |holder: &Ed25519Signer| {
+            let all = ["root", "targets", "snapshot", "timestamp"];
+            let root = RootBuilder::new(UnixMillis(0));
+            let root = all.into_iter().fold(root, |root, role| root.role(role, &[holder.public_key()], 1));
+            root.sign(&[holder]).unwrap()
+        };
+        let older = TargetsBuilder::new(UnixMillis(0)).sign(&[&ada]).unwrap();
+        let newer = TargetsBuilder::resume(&older, UnixMillis(0)).unwrap().sign(&[&ada]).unwrap();
+        let shows = |root: Vec<u8>, targets: &[u8]| {
+            Files::from([("root.json".into(), root), ("targets.json".into(), targets.to_vec())])
+        };
+        let knows = |known: &[u8]| {
+            let known = known.to_vec();
+            move |role: &str| Ok((role == "targets").then(|| known.clone()))
+        };
+        assert!(ensure_not_older(&shows(root(&ada), &newer), knows(&older)).is_ok());
+        assert!(ensure_not_older(&shows(root(&ada), &newer), knows(&newer)).is_ok());
+        let error = ensure_not_older(&shows(root(&ada), &older), knows(&newer)).unwrap_err().to_string();
+        assert!(error.contains("targets version 1") && error.contains("knows version 2"), "{error}");
+        // The key that signed what is known was replaced since: nobody vouches for it any more.
+        let again = TargetsBuilder::new(UnixMillis(0)).sign(&[&bea]).unwrap();
+        assert!(ensure_not_older(&shows(root(&bea), &again), knows(&newer)).is_ok());
+    }
 }

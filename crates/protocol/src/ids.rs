@@ -31,7 +31,18 @@ pub enum IdError {
         /// The alphabet in words.
         allowed: &'static str,
     },
+    /// A name that stands for something else already.
+    #[error("{what} {value:?} is the name of a role of signed metadata; choose another")]
+    Reserved {
+        /// Which kind of id.
+        what: &'static str,
+        /// What was given.
+        value: String,
+    },
 }
+
+/// A model's name is also the name of the role that signs its releases.
+const ROLES: [&str; 4] = ["root", "targets", "snapshot", "timestamp"];
 
 fn check_name(what: &'static str, value: &str) -> Result<(), IdError> {
     if value.is_empty() || value.len() > MAX_ID_BYTES {
@@ -48,6 +59,14 @@ fn check_name(what: &'static str, value: &str) -> Result<(), IdError> {
         value: value.chars().take(80).collect(),
         allowed: "a-z, 0-9, '-', '_' and single '.', beginning and ending with a letter or digit",
     })
+}
+
+fn check_model(what: &'static str, value: &str) -> Result<(), IdError> {
+    check_name(what, value)?;
+    if ROLES.contains(&value) {
+        return Err(IdError::Reserved { what, value: value.into() });
+    }
+    Ok(())
 }
 
 fn check_version(what: &'static str, value: &str) -> Result<(), IdError> {
@@ -115,7 +134,7 @@ text_id!(
     DeviceId, "device id", check_name);
 text_id!(
     /// A named task, e.g. `digits`.
-    ModelName, "model name", check_name);
+    ModelName, "model name", check_model);
 text_id!(
     /// Version of a release as people write it, e.g. `1.0.0`. Order comes from [`Counter`], never from this text.
     Version, "version", check_version);
@@ -246,5 +265,7 @@ mod tests {
     #[test]
     fn deserialising_checks_too() {
         assert!(serde_json::from_str::<ModelName>("\"../etc\"").is_err());
+        assert!(serde_json::from_str::<ModelName>("\"targets\"").is_err());
+        assert!(ModelName::new("targets2").is_ok());
     }
 }

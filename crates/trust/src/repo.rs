@@ -160,6 +160,15 @@ impl TargetsBuilder {
         self.0.content.targets.contains_key(path)
     }
 
+    /// What is said beside each listed target, by its path.
+    pub fn customs(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
+        self.0
+            .content
+            .targets
+            .iter()
+            .filter_map(|(path, entry)| Some((path.as_str(), entry.custom.as_ref()?)))
+    }
+
     /// Whether a target is listed with exactly this content.
     pub fn lists(&self, path: &str, bytes: &[u8]) -> bool {
         let listed = self.0.content.targets.get(path);

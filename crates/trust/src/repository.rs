@@ -189,6 +189,12 @@ impl Repository {
         self.targets.iter().map(|(name, role)| (name.as_str(), role.version, role.expires))
     }
 
+    /// What a loaded role says beside the targets that it lists itself.
+    pub fn customs_of(&self, role: &str) -> impl Iterator<Item = &serde_json::Value> {
+        let listed = self.targets.get(role).into_iter().flat_map(|r| r.content.targets.values());
+        listed.filter_map(|entry| entry.custom.as_ref())
+    }
+
     /// Paths that a loaded role lists itself, without its delegations.
     pub fn listed_by(&self, role: &str) -> impl Iterator<Item = &str> {
         self.targets.get(role).into_iter().flat_map(|r| r.content.targets.keys().map(String::as_str))

@@ -15,12 +15,13 @@ const AGENT: usize = 1;
 
 pub(super) fn play(world: &mut World) -> Result<Outcome> {
     well(world)?;
+    logs_read(world)?;
     let stopped = stopped(world)?;
     without_server(world)?;
     exit_codes(world)?;
     reloaded(world)?;
     Ok(Outcome::Ok(format!(
-        "doctor: well beside a running agent, {stopped} checks beside a stopped one, names a server that is gone; \
+        "doctor: its log read from afar, well beside a running agent, {stopped} checks beside a stopped one, names a server that is gone; \
          status tells since when and what to do; exit codes 0, 64, 69, 77, 78; SIGHUP applies what it may and names the rest"
     )))
 }
@@ -38,6 +39,18 @@ fn well(world: &World) -> Result<()> {
     for part in ["connected since", "digits 1.0.0", "since", "answered, 0 failed", "problems    none"] {
         ensure!(screen.contains(part), "the status screen lacks {part:?}:\n{screen}");
     }
+    Ok(())
+}
+
+/// Somebody at a desk reads what the agent wrote.
+fn logs_read(world: &World) -> Result<()> {
+    let device = world.agents[AGENT].device();
+    let asked = world.fleet.cli.json(&["device", "logs", device, "--collect", "--lines", "200"])?;
+    let said = asked["lines"].to_string();
+    ensure!(said.contains("the agent runs"), "the device's log says nothing of its start: {said}");
+    let again = world.fleet.cli.json(&["device", "logs", device, "--lines", "1"])?;
+    let is_last = again["lines"].as_array().is_some_and(|lines| lines.len() == 1);
+    ensure!(is_last && again["command_id"] == asked["command_id"], "another upload was shown: {again}");
     Ok(())
 }
 

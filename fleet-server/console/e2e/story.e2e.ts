@@ -42,6 +42,7 @@ describe('the story', () => {
   it('brings a deep link back after sign-in', async () => {
     await page.goto(`${home}/devices?online=true`);
     await heading('Sign in');
+    expect(await page.getByText('Your session has ended').count()).toBe(0);
     await page.getByLabel('User name').fill(settings.user);
     await page.getByLabel('Password').fill(settings.password());
     await page.keyboard.press('Enter');
@@ -116,6 +117,8 @@ describe('the story', () => {
     for (const variant of ['int8', 'f16', 'f32'])
       await variants.getByText(variant, { exact: true }).first().waitFor();
     await page.getByRole('region', { name: 'Who signed' }).getByText(settings.model).first().waitFor();
+    const samples = page.getByRole('region', { name: 'Samples for retraining' });
+    await samples.getByText(/No device has sent samples|flotilla samples download/).waitFor();
     await page.getByRole('heading', { name: 'Model card' }).waitFor();
   });
 

@@ -12,7 +12,7 @@ import {
   useNavigate,
 } from 'react-router';
 import { ApiError } from './api/errors';
-import { useSession } from './api/session';
+import { useHasSessionEnded, useSession } from './api/session';
 import { I18nProvider } from './i18n/i18n';
 import { Home, Shell } from './layout/shell';
 import { LoginPage, PasswordPage } from './pages/login';
@@ -53,9 +53,11 @@ function Root() {
 /** Lets nobody in who isn't signed in; comes back to the same address afterwards. */
 function SignedIn({ children }: { readonly children: ReactNode }) {
   const session = useSession();
+  const hasEnded = useHasSessionEnded();
   const location = useLocation();
   if (session.data === null) {
-    return <Navigate to="/login" replace state={{ from: location.pathname + location.search }} />;
+    const from = location.pathname + location.search;
+    return <Navigate to="/login" replace state={{ from, hasEnded }} />;
   }
   if (session.data?.mustChangePassword && location.pathname !== '/password') {
     return <Navigate to="/password" replace state={{ from: location.pathname + location.search }} />;

@@ -28,6 +28,7 @@ pub mod error;
 pub mod extract;
 pub mod health;
 pub mod history;
+pub mod logs;
 pub mod models;
 pub mod overview;
 pub mod projects;
@@ -71,6 +72,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .merge(overview::router())
         .merge(devices::router())
         .merge(history::router())
+        .merge(logs::router())
         .merge(quarantine::router())
         .merge(enrollment_tokens::router())
         .merge(models::router())

@@ -224,6 +224,7 @@ fn refused(e: &PublishError) -> ApiError {
         PublishError::NoRoot => ApiError::conflict("no_root", format!("Refused: {text}.")),
         PublishError::Untrusted(_) => wrong("untrusted"),
         PublishError::MissingTarget { .. } => wrong("missing_target"),
+        PublishError::Counter(_) => ApiError::conflict("counter_taken", format!("Refused: {text}.")),
         PublishError::Manifest { .. } => wrong("bad_manifest"),
         PublishError::MissingBlobs { missing, .. } => {
             let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();

@@ -67,6 +67,10 @@ async fn try_apart(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result
     }
 }
 
+/// Most lines of an upload, as many as a command may ask for, and the longest.
+const MAX_LOG_LINES: usize = 10_000;
+const MAX_LOG_LINE: usize = 4000;
+
 /// Why a record is not in its table. All but the database's own error send it to quarantine.
 #[derive(Debug, Error)]
 enum NotStored {
@@ -103,7 +107,11 @@ async fn try_store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result
         }
         Kind::Log => {
             let logs: LogLines = read(record)?;
-            let logs = LogLines { command_id: text::one_line(&logs.command_id, 100), lines: logs.lines };
+            let lines = logs.lines.iter().take(MAX_LOG_LINES);
+            let logs = LogLines {
+                command_id: text::one_line(&logs.command_id, 100),
+                lines: lines.map(|line| text::one_line(line, MAX_LOG_LINE)).collect(),
+            };
             telemetry::add_logs(conn, project, device, (stream, record.seq), &logs, now).await?;
         }
         Kind::Sample => return Err(NotStored::Sample),

@@ -13,6 +13,7 @@ pub mod drift;
 pub mod enrollment;
 pub mod history;
 pub mod leases;
+pub mod logs;
 pub mod metadata;
 pub mod overview;
 pub mod projects;
@@ -26,6 +27,7 @@ pub mod telemetry;
 pub mod tokens;
 pub mod users;
 
+mod arrival;
 mod error;
 mod open;
 mod row;

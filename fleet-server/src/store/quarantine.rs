@@ -7,7 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::error::During;
 use super::row::{Columns, all, as_int};
-use super::{Conn, Page, StoreError, Window};
+use super::{Conn, Page, StoreError, Window, arrival};
 
 /// Most bytes of a body that are kept.
 pub const MAX_BODY_BYTES: usize = 4096;
@@ -115,7 +115,7 @@ pub async fn list(
     device: &DeviceId,
     window: &Window,
 ) -> Result<Page<Quarantined>, StoreError> {
-    let (before, before_stream, before_seq) = split_key(window);
+    let (before, before_stream, before_seq) = arrival::before(window);
     let rows = sqlx::query(
         "SELECT * FROM quarantine WHERE project = $1 AND device = $2 \
          AND (received_at < $3 OR (received_at = $3 AND (stream < $4 OR (stream = $4 AND seq < $5)))) \
@@ -135,16 +135,7 @@ pub async fn list(
 
 /// The key of a record in a list's cursor.
 pub fn key(record: &Quarantined) -> String {
-    format!("{}/{}/{}", record.received_at.0, record.seq, record.stream)
-}
-
-fn split_key(window: &Window) -> (i64, String, i64) {
-    let parsed = window.after.as_deref().and_then(|key| {
-        let mut parts = key.splitn(3, '/');
-        let (at, seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some((at, parts.next()?.to_owned(), seq))
-    });
-    parsed.unwrap_or((i64::MAX, String::new(), 0))
+    arrival::key(record.received_at, &record.stream, record.seq)
 }
 
 /// Deletes old records by arrival.

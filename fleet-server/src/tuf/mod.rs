@@ -10,6 +10,7 @@ pub mod keys;
 pub mod publish;
 pub mod refresh;
 
+mod counters;
 mod seal;
 mod verify;
 

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{Digest, ModelName, ProjectId, UnixMillis};
 use release::{Manifest, ManifestError};
+use tracing::warn;
 use trust::repo::{self, BuildError};
-use trust::{Repository, Signer, Stored, TargetBytes, TrustError, Verified, director};
+use trust::{Cause, Repository, Signer, Stored, TargetBytes, TrustError, Verified, director};
 
+use super::counters::{self, CounterError};
 use super::keys::{self, KeyStoreError, OnlineRole};
 use super::refresh::{self, RefreshError};
 use super::verify::Candidate;
@@ -93,6 +95,9 @@ pub enum PublishError {
         /// Its signed digest.
         digest: String,
     },
+    /// A release that is out of the model's order.
+    #[error(transparent)]
+    Counter(#[from] CounterError),
     /// A manifest is not one, or breaks a bound.
     #[error("the manifest {path} is refused")]
     Manifest {
@@ -159,8 +164,8 @@ pub async fn publish(
         trusted.root = first.to_vec();
     }
     let online = refresh::sign_both(&mut tx, &state.seal, project, &mut candidate, now).await?;
-    let wanted = wanted_targets(&candidate)?;
-    let repository = candidate.check(trusted, &wanted, now).map_err(PublishError::Untrusted)?;
+    let touched: BTreeSet<&str> = new_files.iter().map(|file| file.name.as_str()).collect();
+    let (repository, wanted, lapsed) = accepted(&candidate, &trusted, &touched, now)?;
     let mut check =
         Check { conn: &mut tx, state, project, repository: &repository, publication: &publication };
     let targets = check.targets(&wanted).await?;
@@ -169,7 +174,7 @@ pub async fn publish(
     for file in new_files.iter().chain(&online) {
         metadata::insert(&mut tx, project, file).await?;
     }
-    let releases = store_targets(&mut tx, project, &targets, actor, now).await?;
+    let releases = store_targets(&mut tx, project, &targets, &lapsed, actor, now).await?;
     record(&mut tx, project, actor, &new_files, &releases, now).await?;
     tx.commit().await?;
     for release in &releases {
@@ -245,10 +250,33 @@ fn is_reserved(name: &str) -> bool {
     matches!(name, "root" | "targets" | "snapshot" | "timestamp")
 }
 
-/// Every target that the newest targets roles name.
-fn wanted_targets(candidate: &Candidate) -> Result<Vec<String>, PublishError> {
+/// What a device would accept of it: the repository, the targets in it, and models' roles that have expired. Those are
+/// somebody else's to sign again: they stop nobody who doesn't touch them, as they stop no device that doesn't ask.
+fn accepted(
+    candidate: &Candidate,
+    trusted: &Stored,
+    touched: &BTreeSet<&str>,
+    now: UnixMillis,
+) -> Result<(Repository, Vec<String>, BTreeSet<String>), PublishError> {
+    let mut lapsed = BTreeSet::new();
+    loop {
+        let wanted = wanted_targets(candidate, &lapsed)?;
+        match candidate.check(trusted.clone(), &wanted, now) {
+            Ok(repository) => return Ok((repository, wanted, lapsed)),
+            Err(TrustError { role, cause: Cause::Expired { .. }, .. })
+                if !is_reserved(&role) && !touched.contains(role.as_str()) && lapsed.insert(role.clone()) =>
+            {
+                warn!(role, "the role has expired; publications go on without it");
+            }
+            Err(error) => return Err(PublishError::Untrusted(error)),
+        }
+    }
+}
+
+/// Every target that the newest targets roles name, but for those roles.
+fn wanted_targets(candidate: &Candidate, without: &BTreeSet<String>) -> Result<Vec<String>, PublishError> {
     let mut wanted = BTreeSet::new();
-    for (role, bytes) in candidate.targets_roles() {
+    for (role, bytes) in candidate.targets_roles().filter(|(role, _)| !without.contains(*role)) {
         let malformed = |source| PublishError::Malformed { name: role.to_owned(), source };
         wanted.extend(repo::claims(bytes).map_err(malformed)?.targets);
     }
@@ -335,11 +363,12 @@ impl Check<'_> {
 }
 
 /// Stores new targets and releases; withdraws releases that no signed metadata names any more or that a newer one
-/// fences off.
+/// fences off. Models whose role has lapsed stay as they are.
 async fn store_targets(
     conn: &mut Conn,
     project: &ProjectId,
     targets: &[Accepted],
+    lapsed: &BTreeSet<String>,
     actor: &str,
     now: UnixMillis,
 ) -> Result<Vec<Release>, PublishError> {
@@ -354,11 +383,15 @@ async fn store_targets(
         let fence = fences.entry(manifest.model.clone()).or_default();
         *fence = (*fence).max(manifest.min_counter.0);
         if let Some(release) = new_release(conn, project, manifest, target, actor, now).await? {
+            counters::check(manifest, targets.iter().filter_map(|target| target.manifest.as_deref()))?;
             releases::insert(conn, project, &release).await?;
             new.push(release);
         }
     }
     for model in releases::models(conn, project).await? {
+        if lapsed.contains(model.model.as_str()) {
+            continue;
+        }
         let names = named.get(&model.model);
         let fence = fences.get(&model.model).copied().unwrap_or_default();
         for release in releases::list(conn, project, &model.model).await? {
@@ -413,4 +446,57 @@ async fn record(
     let object = if new.is_empty() { "metadata".to_owned() } else { new.join(", ") };
     let change = Change::new(now, actor, "publication.create", "publication", &object).in_project(project);
     audit::record(conn, &change.after(serde_json::json!({ "metadata": files, "releases": new }))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use trust::Ed25519Signer;
+    use trust::repo::{RootBuilder, TargetsBuilder};
+
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+    const FAR: UnixMillis = UnixMillis(100 * DAY);
+
+    /// Two models' roles with one target each; that of `faces` expires after ten days.
+    fn candidate(key: &Ed25519Signer) -> (Candidate, Stored) {
+        let holder = [key.public_key()];
+        let all = ["root", "targets", "snapshot", "timestamp"];
+        let root = all.into_iter().fold(RootBuilder::new(FAR), |root, role| root.role(role, &holder, 1));
+        let mut targets = TargetsBuilder::new(FAR);
+        let mut roles = vec![];
+        for (model, expires) in [("digits", FAR), ("faces", UnixMillis(10 * DAY))] {
+            targets = targets.delegate_model(&model.parse().unwrap(), &holder, 1);
+            let role = TargetsBuilder::new(expires);
+            let role = role.target(&format!("models/{model}/1.0.0/manifest.json"), b"{}", None);
+            roles.push((model, role.sign(&[key]).unwrap()));
+        }
+        roles.push(("targets", targets.sign(&[key]).unwrap()));
+        let listed = roles.iter().map(|(name, bytes)| (*name, bytes.as_slice()));
+        let snapshot = repo::snapshot(1, FAR, listed, &[key]).unwrap();
+        let timestamp = repo::timestamp(1, FAR, &snapshot, UnixMillis(0), &[key]).unwrap();
+        roles.extend([("snapshot", snapshot), ("timestamp", timestamp)]);
+        let root = root.sign(&[key]).unwrap();
+        let mut candidate = Candidate::default();
+        candidate.put("root", 1, root.clone());
+        for (name, bytes) in roles {
+            candidate.put(name, 1, bytes);
+        }
+        (candidate, Stored::new(root))
+    }
+
+    #[test]
+    fn a_role_that_expired_stops_only_those_who_touch_it() {
+        let key = Ed25519Signer::from_seed(&[1; 32]);
+        let (candidate, trusted) = candidate(&key);
+        let ask = |touched: &[&str], day: i64| {
+            let touched = touched.iter().copied().collect();
+            let (_, wanted, lapsed) = accepted(&candidate, &trusted, &touched, UnixMillis(day * DAY))?;
+            Ok::<_, PublishError>((wanted.len(), lapsed.into_iter().collect::<Vec<_>>()))
+        };
+        assert_eq!(ask(&["digits"], 1).unwrap(), (2, vec![]));
+        assert_eq!(ask(&["digits"], 20).unwrap(), (1, vec!["faces".to_owned()]));
+        assert!(matches!(ask(&["faces"], 20), Err(PublishError::Untrusted(_))));
+        assert!(matches!(ask(&["digits"], 200), Err(PublishError::Untrusted(_))));
+    }
 }

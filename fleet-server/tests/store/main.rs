@@ -55,6 +55,7 @@ cases!(
     stream_positions_never_fall,
     a_refused_value_leaves_the_rest_of_the_transaction,
     the_newest_quarantined_records_are_kept,
+    log_lines_are_read_back_newest_first,
     old_streams_are_forgotten,
     one_alert_is_open_per_key,
     a_lease_has_one_holder,

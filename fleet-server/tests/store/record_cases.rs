@@ -78,6 +78,25 @@ pub(crate) async fn a_refused_value_leaves_the_rest_of_the_transaction(store: St
     assert_eq!(history::events(&mut conn, &a, &cam, &Window::first(9)).await.unwrap().total, 2);
 }
 
+pub(crate) async fn log_lines_are_read_back_newest_first(store: Store) {
+    let a = add_project(&store, "a").await;
+    let (cam, other) = (add_device(&store, &a, "cam", &[]).await, add_device(&store, &a, "other", &[]).await);
+    let stream = StreamId::new("s1").unwrap();
+    let mut tx = store.begin().await.unwrap();
+    for (device, seq, at) in [(&cam, 1, 10), (&cam, 2, 20), (&cam, 3, 20), (&other, 1, 30)] {
+        let lines = vec![format!("first of {seq}"), "last".into()];
+        let sent = protocol::telemetry::LogLines { command_id: format!("c{seq}"), lines };
+        telemetry::add_logs(&mut tx, &a, device, (&stream, seq), &sent, UnixMillis(at)).await.unwrap();
+    }
+    let first = logs::list(&mut tx, &a, &cam, &Window::first(2)).await.unwrap();
+    let seqs = |page: &[logs::Upload]| page.iter().map(|upload| upload.seq).collect::<Vec<_>>();
+    assert_eq!((seqs(&first.items), first.total), (vec![3, 2], 3));
+    assert_eq!(first.items[0].lines, ["first of 3", "last"]);
+    assert_eq!((first.items[0].command_id.as_str(), first.items[0].received_at), ("c3", UnixMillis(20)));
+    let window = Window { after: Some(logs::key(&first.items[1])), limit: 2 };
+    assert_eq!(seqs(&logs::list(&mut tx, &a, &cam, &window).await.unwrap().items), [1]);
+}
+
 pub(crate) async fn the_newest_quarantined_records_are_kept(store: Store) {
     let a = add_project(&store, "a").await;
     let (cam, other) = (add_device(&store, &a, "cam", &[]).await, add_device(&store, &a, "other", &[]).await);

@@ -41,7 +41,7 @@ pub(super) async fn run(context: &Context, role: &str, keys: &[PathBuf], thresho
             of_model(&mut keyring, &current, &model, &holders)?
         }
     };
-    send::publication(context, &keyring, &Pending { metadata, targets: Vec::new() }, &current).await
+    send::publication(context, &keyring, &Pending { metadata, targets: Vec::new() }, &current).await.map(drop)
 }
 
 fn of_root(keyring: &mut Keyring, current: &Current, holders: &Holders) -> Result<Files> {

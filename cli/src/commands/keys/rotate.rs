@@ -24,7 +24,7 @@ pub(super) async fn run(context: &Context, role: &str) -> Result<()> {
             director: online_key(&online, director)?,
         };
         let pending = rotation::of_server(&mut keyring, &online, &current)?;
-        return send::publication(context, &keyring, &pending, &current).await;
+        return send::publication(context, &keyring, &pending, &current).await.map(drop);
     }
     let owner = match role {
         "root" => Owner::Root,
@@ -55,5 +55,5 @@ pub(super) async fn run(context: &Context, role: &str) -> Result<()> {
         keyring.create_next(owner, &passphrase)?;
     }
     let pending = rotation::of_owner(&mut keyring, owner, &current)?;
-    send::publication(context, &keyring, &pending, &current).await
+    send::publication(context, &keyring, &pending, &current).await.map(drop)
 }

@@ -1,6 +1,6 @@
 //! Sending signed metadata, or keeping it until enough people have signed.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use trust::PublicKey;
 use trust::envelope::KeySet;
@@ -77,7 +77,7 @@ fn accepted(
     Ok(accepted)
 }
 
-/// Publishes if enough keys have signed, else keeps it and says who is missing.
+/// Publishes if enough keys have signed, else keeps it and says who is missing. Returns whether it was published.
 ///
 /// # Errors
 /// What the server refused.
@@ -86,14 +86,15 @@ pub(super) async fn publication(
     keyring: &Keyring,
     pending: &Pending,
     current: &Current,
-) -> Result<()> {
+) -> Result<bool> {
     replacing(keyring, pending)?;
     pending.write(keyring)?;
     let given = |bytes: &Vec<u8>| (!bytes.is_empty()).then(|| bytes.clone());
     let (root, targets) = (given(&current.root), given(&current.targets));
     let lacking = pending.lacking(root.as_deref(), targets.as_deref())?;
     if !lacking.is_empty() {
-        return wait(context, keyring, &lacking);
+        wait(context, keyring, &lacking)?;
+        return Ok(false);
     }
     // Kept first, as the pin of new devices: if the answer gets lost, the next try sends exactly the same again.
     if let Some(root) = pending.role("root")
@@ -124,7 +125,8 @@ pub(super) async fn publication(
             ("new keys", list("/new_keys")),
             ("keys in", text(said, "/folder")),
         ])
-    })
+    })?;
+    Ok(true)
 }
 
 /// Says so when something else waited for signatures until now.
@@ -196,5 +198,8 @@ pub(super) async fn waiting(context: &Context) -> Result<()> {
     // The old root's threshold counts too; the server's word is enough here, because devices judge again.
     let root = fetch(&context.client, "root").await?.unwrap_or_default();
     let targets = fetch(&context.client, "targets").await?.unwrap_or_default();
-    publication(context, &keyring, &pending, &Current { root, targets, model: None }).await
+    let is_published =
+        publication(context, &keyring, &pending, &Current { root, targets, model: None }).await?;
+    ensure!(is_published, "nothing was published: signatures are missing");
+    Ok(())
 }

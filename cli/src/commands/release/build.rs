@@ -89,15 +89,15 @@ fn compose(
         })
     };
     let mut spec = spec.clone();
+    // What stands there was checked, never claimed.
+    if let Some(claimed) = spec.lineage.keys().find(|key| key.starts_with(oms::LINEAGE)) {
+        bail!("lineage.{claimed} is written by the check of signed_model; leave it out of the spec");
+    }
     let variants: Vec<Variant> = spec.variants.iter().map(variant).collect::<Result<_>>()?;
     if let Some(signed) = &spec.signed_model {
         let vouched = oms::check(base, signed).context("the third-party model is not acceptable")?;
         let models: Vec<_> = variants.iter().map(|v| (v.name.clone(), v.model.digest)).collect();
-        for (key, value) in vouched.lineage(&models) {
-            if spec.lineage.insert(key.clone(), value).is_some() {
-                bail!("lineage.{key} is written by the check of signed_model; leave it out of the spec");
-            }
-        }
+        spec.lineage.extend(vouched.lineage(&models));
     }
     Ok(Manifest {
         format: FORMAT,

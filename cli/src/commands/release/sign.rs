@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
-use serde_json::json;
+use anyhow::{Result, bail, ensure};
+use serde_json::{Value, json};
 use trust::repo::TargetsBuilder;
 use trust::{PublicKey, Signer as _};
 
@@ -61,6 +61,7 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
             manifest.version
         );
     }
+    in_order(&role, model, manifest.counter.0)?;
     let custom = json!({ "counter": manifest.counter, "min_counter": manifest.min_counter });
     let role = role.target(&target, manifest.bytes(), Some(custom));
     let signer = keyring.open(owner)?;
@@ -96,6 +97,24 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     })
 }
 
+/// Refuses a release that devices would: its counter is another's, or below a fence.
+fn in_order(role: &TargetsBuilder, model: &str, counter: u64) -> Result<()> {
+    let number = |custom: &Value, name: &str| custom[name].as_u64().unwrap_or_default();
+    let highest = role.customs().map(|(_, custom)| number(custom, "counter")).max().unwrap_or_default();
+    for (path, custom) in role.customs() {
+        ensure!(
+            number(custom, "counter") != counter,
+            "counter {counter} is that of {path} already; the highest of {model} is {highest}"
+        );
+        let fence = number(custom, "min_counter");
+        ensure!(
+            fence <= counter,
+            "counter {counter} is below the fence of {fence} that {path} has set; the highest counter of {model} is {highest}"
+        );
+    }
+    Ok(())
+}
+
 /// The targets role that delegates the model, if one has to be signed for it.
 fn delegate(
     keyring: &mut Keyring,
@@ -118,4 +137,23 @@ fn delegate(
     let next = TargetsBuilder::resume(&current.targets, expiry(TARGETS_DAYS)?)?;
     let next = next.delegate_model(model, std::slice::from_ref(key), 1);
     Ok(Some(next.sign(&[&keyring.open(Owner::Targets)?])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::UnixMillis;
+
+    use super::*;
+
+    #[test]
+    fn a_counter_that_is_taken_or_fenced_off_is_refused() {
+        let custom = |counter: u64, fence: u64| Some(json!({ "counter": counter, "min_counter": fence }));
+        let role = TargetsBuilder::new(UnixMillis(0)).target("models/digits/1.json", b"1", custom(2, 0));
+        let role = role.target("models/digits/2.json", b"2", custom(4, 3));
+        let ask = |counter| in_order(&role, "digits", counter).map_err(|error| error.to_string());
+        assert!(ask(5).is_ok() && ask(3).is_ok());
+        assert!(ask(4).unwrap_err().contains("models/digits/2.json already"));
+        assert!(ask(2).unwrap_err().contains("models/digits/1.json already"));
+        assert!(ask(1).unwrap_err().contains("below the fence of 3"));
+    }
 }

@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use trust::KeyId;
 use trust::repo::Claims;
+use trust::{KeyId, PublicKey};
 
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{claims, kept_name, short};
+use crate::pending::{delegated_keys, root_keys};
 
 /// What is known.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,6 +89,7 @@ fn holders_of_root(keyring: &Keyring, path: &Path, file: &Claims) -> Result<Vec<
     if file.version > 1 {
         named[0].is_sure = false;
         if let Some((by, kept)) = kept(keyring, "root")? {
+            let kept = claims(&kept)?;
             let is_before = kept.version.checked_add(1) == Some(file.version);
             named[0].is_sure = is_before;
             named.push(Named::of(by, &kept, "root", is_before));
@@ -96,24 +98,61 @@ fn holders_of_root(keyring: &Keyring, path: &Path, file: &Claims) -> Result<Vec<
     Ok(named)
 }
 
-/// The delegator beside the file, else the one that this folder keeps.
 fn holders(keyring: &Keyring, path: &Path, delegator: &str, role: &str) -> Result<Vec<Named>> {
-    let beside = path.with_file_name(format!("{delegator}.json"));
-    if let Ok(bytes) = std::fs::read(&beside)
-        && let Ok(said) = claims(&bytes)
-        && said.kind == delegator
+    let Some(found) = find(keyring, path, delegator)? else { return Ok(Vec::new()) };
+    Ok(vec![Named::of(found.by, &claims(&found.bytes)?, role, found.is_beside)])
+}
+
+/// Keys that the files at hand name for the role: those whose signatures on the file can be checked.
+///
+/// # Errors
+/// When a delegator can't be read.
+pub(super) fn keys(keyring: &Keyring, path: &Path, file: &[u8], owner: Owner<'_>) -> Result<Vec<PublicKey>> {
+    // A delegator that doesn't know the role names nobody.
+    let named = match owner {
+        Owner::Root => {
+            let kept = kept(keyring, "root")?.map(|(_, kept)| kept);
+            let roots = [Some(file.to_vec()), kept].into_iter().flatten();
+            return Ok(roots.filter_map(|root| root_keys(&root, "root").ok()).flat_map(|(k, _)| k).collect());
+        }
+        Owner::Targets => {
+            find(keyring, path, "root")?.and_then(|found| root_keys(&found.bytes, "targets").ok())
+        }
+        Owner::Model(model) => {
+            find(keyring, path, "targets")?.and_then(|found| delegated_keys(&found.bytes, model).ok())
+        }
+    };
+    Ok(named.map(|(keys, _)| keys).unwrap_or_default())
+}
+
+/// A delegator.
+struct Found {
+    by: PathBuf,
+    bytes: Vec<u8>,
+    /// Whether it was handed over with the file.
+    is_beside: bool,
+}
+
+/// The delegator beside the file, else the one that this folder keeps.
+fn find(keyring: &Keyring, path: &Path, delegator: &str) -> Result<Option<Found>> {
+    let by = path.with_file_name(format!("{delegator}.json"));
+    if let Ok(bytes) = std::fs::read(&by)
+        && claims(&bytes).is_ok_and(|said| said.kind == delegator)
     {
-        return Ok(vec![Named::of(beside, &said, role, true)]);
+        return Ok(Some(Found { by, bytes, is_beside: true }));
     }
     let kept = kept(keyring, delegator)?;
-    Ok(kept.map(|(by, said)| Named::of(by, &said, role, false)).into_iter().collect())
+    Ok(kept.map(|(by, bytes)| Found { by, bytes, is_beside: false }))
 }
 
 /// What was last published from here or verified, else the first root.
-fn kept(keyring: &Keyring, role: &str) -> Result<Option<(PathBuf, Claims)>> {
+///
+/// # Errors
+/// When it can't be read.
+pub(super) fn kept(keyring: &Keyring, role: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
     for name in [kept_name(role), format!("{role}.json")] {
         if let Some(bytes) = keyring.read(&name)? {
-            return Ok(Some((keyring.folder().join(name), claims(&bytes)?)));
+            return Ok(Some((keyring.folder().join(name), bytes)));
         }
     }
     Ok(None)

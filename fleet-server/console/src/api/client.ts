@@ -1,6 +1,6 @@
 /** The one way to the server: typed by docs/openapi.json, errors as `ApiError`, a lost session goes to the sign-in page. */
 import createClient from 'openapi-fetch';
-import { readApiError } from './errors';
+import { readApiError, type ApiError } from './errors';
 import type { components, paths } from './schema';
 
 export type Schemas = components['schemas'];
@@ -13,7 +13,7 @@ interface Answer<T> {
   readonly response: Response;
 }
 
-type LostSession = () => void;
+type LostSession = (error: ApiError) => void;
 let onLostSession: LostSession = () => undefined;
 
 /** Called when the server says that nobody is signed in any more. */
@@ -25,8 +25,9 @@ export function whenSessionIsLost(callback: LostSession): void {
 export async function take<T>(call: Promise<Answer<T>>): Promise<T> {
   const { data, error, response } = await call;
   if (!response.ok) {
-    if (response.status === 401) onLostSession();
-    throw readApiError(response.status, error);
+    const refusal = readApiError(response.status, error);
+    if (response.status === 401) onLostSession(refusal);
+    throw refusal;
   }
   return data as T; // openapi-fetch: a success has the data of its status.
 }

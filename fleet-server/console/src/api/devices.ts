@@ -78,6 +78,22 @@ export function useDeviceEvents(project: string, device: string) {
   });
 }
 
+/** How often a page looks whether lines that were asked for have come. */
+const LOGS_EVERY_MS = 5000;
+
+export function useDeviceLogs(project: string, device: string) {
+  return useQuery({
+    queryKey: ['device', project, device, 'logs'],
+    queryFn: () =>
+      take(
+        client.GET('/api/v1/projects/{project}/devices/{device}/logs', {
+          params: { path: { project, device }, query: { limit: 1 } },
+        }),
+      ),
+    refetchInterval: LOGS_EVERY_MS,
+  });
+}
+
 export function useDeviceResources(project: string, device: string) {
   return useQuery({
     queryKey: ['device', project, device, 'resources'],

@@ -50,6 +50,8 @@ export interface Manifest {
   };
   readonly fallback: readonly ReleaseRef[];
   readonly lineage: Readonly<Record<string, string>>;
+  /** What may leave the device beside counters. */
+  readonly privacy: { readonly may_send_samples: boolean; readonly sample_days?: number | null };
 }
 
 /** `FP32 [batch, 8, 8]`; -1 is the batch. */

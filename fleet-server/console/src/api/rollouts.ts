@@ -43,13 +43,18 @@ export function useRollout(project: string, rollout: string) {
   });
 }
 
-export function useRolloutTasks(project: string, rollout: string, cursor: string) {
+interface TaskPage {
+  readonly cursor: string;
+  readonly limit?: number;
+}
+
+export function useRolloutTasks(project: string, rollout: string, page: TaskPage) {
   return useQuery({
-    queryKey: ['rollout', project, rollout, 'tasks', cursor],
+    queryKey: ['rollout', project, rollout, 'tasks', page],
     queryFn: () =>
       take(
         client.GET('/api/v1/projects/{project}/rollouts/{rollout}/tasks', {
-          params: { path: { project, rollout }, query: set({ cursor }) },
+          params: { path: { project, rollout }, query: set({ ...page }) },
         }),
       ),
     placeholderData: keepPreviousData,

@@ -196,6 +196,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project}/devices/{device}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Log lines that a device sent on request, newest upload first; a page holds at most 20 uploads. */
+        get: operations["listDeviceLogs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project}/devices/{device}/quarantine": {
         parameters: {
             query?: never;
@@ -1751,6 +1768,25 @@ export interface components {
             total: number;
         };
         /** @description One page of a list. */
+        List_LogUpload: {
+            /** @description The items. */
+            items: {
+                /** @description The command's id. */
+                command_id: string;
+                /** @description Newest last; control characters are replaced. */
+                lines: string[];
+                /** @description When they arrived, by the server's clock. */
+                received_at: components["schemas"]["Timestamp"];
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
         List_Model: {
             /** @description The items. */
             items: {
@@ -2120,6 +2156,15 @@ export interface components {
              * @description How many items match in all.
              */
             total: number;
+        };
+        /** @description Log lines of a device, which one command asked for. */
+        LogUpload: {
+            /** @description The command's id. */
+            command_id: string;
+            /** @description Newest last; control characters are replaced. */
+            lines: string[];
+            /** @description When they arrived, by the server's clock. */
+            received_at: components["schemas"]["Timestamp"];
         };
         /** @description Records lost. */
         Loss: {
@@ -4010,6 +4055,70 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["List_DeviceEvent"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listDeviceLogs: {
+        parameters: {
+            query?: {
+                /** @description At most so many items, 1 to 500; default 100. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The device's id. */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_LogUpload"];
                 };
             };
             /** @description Path, query or body can't be read. */

@@ -20,13 +20,26 @@ function read(session: Schemas['Session']): Session {
   return { user: session.username, mustChangePassword: session.must_change_password, grants: session.grants };
 }
 
+/** Whether the person was signed in until the server ended it; a first visit and a sign-out end nothing. */
+const HAS_ENDED = ['session', 'has-ended'] as const;
+
+export function useHasSessionEnded(): boolean {
+  return useQueryClient().getQueryData<boolean>(HAS_ENDED) ?? false;
+}
+
+function lose(queries: QueryClient, error: ApiError): void {
+  const wasSignedIn = queries.getQueryData<Session | null>(KEY) != null;
+  if (wasSignedIn || error.code === 'session_expired') queries.setQueryData(HAS_ENDED, true);
+  queries.setQueryData(KEY, null);
+}
+
 /** `null`: nobody is signed in. */
 export function useSession() {
   const queries = useQueryClient();
   return useQuery<Session | null>({
     queryKey: KEY,
     queryFn: async () => {
-      whenSessionIsLost(() => queries.setQueryData(KEY, null));
+      whenSessionIsLost((error) => lose(queries, error));
       try {
         return read(await take(client.GET('/api/v1/session')));
       } catch (error) {
@@ -48,6 +61,7 @@ export function useSignIn() {
     mutationFn: async (body: Schemas['SignIn']) => read(await take(client.POST('/api/v1/session', { body }))),
     onSuccess: (session) => {
       forget(queries);
+      queries.setQueryData(HAS_ENDED, false);
       queries.setQueryData(KEY, session);
     },
   });

@@ -1,6 +1,6 @@
 /** Lines over time with an optional limit. The same numbers stand in a table below, for everybody who prefers or needs it. */
 import { useI18n } from '../i18n/i18n';
-import { linear, linePath, niceTicks, timeTicks, type Point, type Scale } from './scale';
+import { DAY, linear, linePath, niceTicks, timeTicks, type Point, type Scale } from './scale';
 import { useWidth } from './use-width';
 import './charts.css';
 
@@ -8,6 +8,8 @@ export interface Series {
   readonly id: string;
   readonly label: string;
   readonly points: readonly Point[];
+  /** Milliseconds; where more lies between two points, something is missing and the line breaks. */
+  readonly longestGap?: number;
 }
 
 interface LineChartProps {
@@ -22,6 +24,8 @@ interface LineChartProps {
 }
 
 const MARGIN = { top: 10, right: 12, bottom: 24, left: 62 };
+/** Room that one label of time needs. */
+const LABEL_PX = 84;
 const DASHES = ['', '6 3', '2 3', '8 3 2 3', '1 2', '10 4'] as const;
 
 function extent(values: readonly number[]): readonly [number, number] {
@@ -44,6 +48,12 @@ function Axes({
 }) {
   const { format: local } = useI18n();
   const [from, to] = x.domain;
+  const right = width - MARGIN.right;
+  const times = timeTicks(from, to, Math.floor((right - MARGIN.left) / LABEL_PX));
+  const anchor = (at: number) => {
+    if (at - MARGIN.left < LABEL_PX / 2) return 'start';
+    return right - at < LABEL_PX / 2 ? 'end' : 'middle';
+  };
   return (
     <g className="chart-axis">
       {niceTicks(y.domain[0], y.domain[1]).map((tick) => (
@@ -54,15 +64,19 @@ function Axes({
           </text>
         </g>
       ))}
-      {timeTicks(from, to, width < 420 ? 2 : 5).map((tick, index, all) => (
-        <text
-          key={tick}
-          x={x.at(tick)}
-          y={height - 6}
-          textAnchor={index === 0 ? 'start' : index === all.length - 1 ? 'end' : 'middle'}
-        >
-          {local.time(tick)}
-        </text>
+      {times.ticks.map((tick) => (
+        <g key={tick}>
+          <line
+            x1={x.at(tick)}
+            x2={x.at(tick)}
+            y1={height - MARGIN.bottom}
+            y2={height - MARGIN.bottom + 4}
+            className="chart-tick"
+          />
+          <text x={x.at(tick)} y={height - 6} textAnchor={anchor(x.at(tick))}>
+            {local.timeTick(tick, times.step, to - from > DAY)}
+          </text>
+        </g>
       ))}
     </g>
   );
@@ -103,7 +117,7 @@ export function LineChart({ title, series, format, limit, height = 190, include 
             )}
             {series.map((each, index) => (
               <g key={each.id} className={`chart-series series-${(index % 6) + 1}`}>
-                <path d={linePath(each.points, x, y)} strokeDasharray={DASHES[index % 6]} />
+                <path d={linePath(each.points, x, y, each.longestGap)} strokeDasharray={DASHES[index % 6]} />
                 {each.points.map((point) =>
                   point.y === null ? null : (
                     <circle

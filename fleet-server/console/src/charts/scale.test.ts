@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { coarsen, linear, linePath, niceTicks, shares } from './scale';
+import { coarsen, DAY, linear, linePath, niceTicks, shares, timeTicks, usualStep } from './scale';
 
 describe('ticks', () => {
   it('are round and cover the data', () => {
@@ -24,7 +24,49 @@ describe('ticks', () => {
   });
 });
 
+describe('ticks of time', () => {
+  const utc = () => 0;
+  const noon = Date.UTC(2026, 0, 1, 12);
+
+  it('stand at round times, and as many as fit', () => {
+    const short = timeTicks(noon + 3_000, noon + 100_000, 4, utc);
+    expect(short.step).toBe(30_000);
+    expect(short.ticks).toEqual([noon + 30_000, noon + 60_000, noon + 90_000]);
+    for (const span of [1_500, 70_000, 420_000, 3_600_000, DAY, 7 * DAY, 30 * DAY, 900 * DAY]) {
+      for (const wanted of [3, 5, 9]) {
+        const { step, ticks } = timeTicks(noon + 777, noon + 777 + span, wanted, utc);
+        expect(ticks.length).toBeLessThanOrEqual(wanted);
+        expect(ticks.length).toBeGreaterThan(0);
+        expect(ticks.every((tick) => tick % step === 0)).toBe(true);
+      }
+    }
+  });
+
+  it("follow the person's clock, also when it is changed in between", () => {
+    const change = Date.UTC(2026, 9, 25, 1);
+    const lisbon = (at: number) => (at < change ? 3_600_000 : 0);
+    const { ticks } = timeTicks(Date.UTC(2026, 9, 24), Date.UTC(2026, 9, 27), 3, lisbon);
+    expect(ticks.map((tick) => new Date(tick).toISOString().slice(0, 16))).toEqual([
+      '2026-10-24T23:00',
+      '2026-10-26T00:00',
+      '2026-10-27T00:00',
+    ]);
+  });
+
+  it('survive a single moment', () => {
+    expect(timeTicks(noon, noon, 5, utc).ticks).toEqual([noon]);
+  });
+});
+
 describe('lines', () => {
+  it('break where a measurement is missing', () => {
+    const scale = linear([0, 10], [0, 10]);
+    const points = [0, 1, 2, 5, 6].map((x) => ({ x, y: 1 }));
+    expect(usualStep(points)).toBe(1);
+    expect(linePath(points, scale, scale, 1.5)).toBe('M0.0 1.0L1.0 1.0L2.0 1.0M5.0 1.0L6.0 1.0');
+    expect(usualStep([])).toBe(0);
+  });
+
   it('break where nothing was measured', () => {
     const scale = linear([0, 10], [0, 10]);
     const path = linePath(

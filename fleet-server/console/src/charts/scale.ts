@@ -30,18 +30,26 @@ export interface Point {
   readonly y: number | null;
 }
 
-export function linePath(points: readonly Point[], x: Scale, y: Scale): string {
+/** A line breaks where nothing was measured, and where more than `longestGap` of `x` lies between two points. */
+export function linePath(points: readonly Point[], x: Scale, y: Scale, longestGap = Infinity): string {
   let path = '';
-  let isBroken = true;
+  let before: number | null = null;
   for (const point of points) {
     if (point.y === null) {
-      isBroken = true;
+      before = null;
       continue;
     }
+    const isBroken = before === null || point.x - before > longestGap;
     path += `${isBroken ? 'M' : 'L'}${x.at(point.x).toFixed(1)} ${y.at(point.y).toFixed(1)}`;
-    isBroken = false;
+    before = point.x;
   }
   return path;
+}
+
+/** The middle one of the distances between neighbours; 0 of fewer than two points. */
+export function usualStep(points: readonly Point[]): number {
+  const steps = points.slice(1).map((point, index) => point.x - (points[index]?.x ?? point.x));
+  return steps.toSorted((a, b) => a - b)[Math.floor(steps.length / 2)] ?? 0;
 }
 
 /** Counts as shares of their sum; all zero when nothing was counted. */
@@ -61,9 +69,38 @@ export function coarsen(counts: readonly number[], most: number): number[] {
   return coarse;
 }
 
-/** Ticks of time that fit: at most `wanted`, evenly spread. */
-export function timeTicks(low: number, high: number, wanted: number): number[] {
-  if (high <= low) return [low];
-  const count = Math.max(2, wanted);
-  return Array.from({ length: count }, (_, index) => low + ((high - low) * index) / (count - 1));
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+export const DAY = 24 * HOUR;
+const TIME_STEPS: readonly number[] = [
+  ...[1, 2, 5, 10, 15, 30].map((n) => n * SECOND),
+  ...[1, 2, 5, 10, 15, 30].map((n) => n * MINUTE),
+  ...[1, 2, 3, 6, 12].map((n) => n * HOUR),
+  ...[1, 2, 4, 7, 14, 28, 56, 112, 224, 448].map((n) => n * DAY),
+];
+
+export interface TimeTicks {
+  /** Between two ticks, in milliseconds: says how exact their labels must be. */
+  readonly step: number;
+  readonly ticks: readonly number[];
+}
+
+function localOffset(at: number): number {
+  return -new Date(at).getTimezoneOffset() * MINUTE;
+}
+
+/** Ticks at round local times, at most `wanted`: no two of them have the same label. */
+export function timeTicks(low: number, high: number, wanted: number, offset = localOffset): TimeTicks {
+  const most = Math.max(2, wanted);
+  const start = low + offset(low);
+  const width = Math.max(0, high - low);
+  const countOf = (step: number) => Math.floor((start + width) / step) - Math.ceil(start / step) + 1;
+  const step = TIME_STEPS.find((each) => countOf(each) <= most) ?? TIME_STEPS.at(-1) ?? DAY;
+  const first = Math.ceil(start / step);
+  const ticks = Array.from({ length: Math.max(0, countOf(step)) }, (_, index) => {
+    const local = (first + index) * step;
+    return local - offset(local - offset(low)); // Clocks may have been changed in between.
+  });
+  return { step, ticks: ticks.filter((tick) => tick >= low && tick <= high) };
 }

@@ -83,6 +83,15 @@ describe('formats', () => {
     expect(format.seconds(3_600)).toBe('1\u202fh');
   });
 
+  it('label an axis of time as exactly as its steps are', () => {
+    const at = new Date(2026, 0, 5, 15, 21, 30).getTime();
+    const plain = (text: string) => text.replaceAll('\u202f', ' ');
+    expect(plain(format.timeTick(at, 30_000, false))).toBe('3:21:30 PM');
+    expect(plain(format.timeTick(at, 60_000, false))).toBe('3:21 PM');
+    expect(format.timeTick(at, 6 * 3_600_000, true)).toContain('Mon');
+    expect(format.timeTick(at, 86_400_000, true)).toBe('Jan 5');
+  });
+
   it('say times relative to now', () => {
     const now = Date.UTC(2026, 0, 1);
     expect(format.relative(now - 2_000, now)).toBe('just now');

@@ -19,7 +19,8 @@ export interface Format {
   readonly microseconds: (value: Maybe) => string;
   readonly seconds: (value: Maybe) => string;
   readonly dateTime: (value: string | number | null | undefined) => string;
-  readonly time: (value: string | number) => string;
+  /** A label on an axis of time whose ticks are `stepMs` apart. */
+  readonly timeTick: (value: number, stepMs: number, isManyDays: boolean) => string;
   readonly relative: (value: string | number, now: number) => string;
 }
 
@@ -55,7 +56,11 @@ export function makeFormat(locale: Locale, t: Translate): Format {
       value,
     );
   const dateTime = new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'medium' });
-  const time = new Intl.DateTimeFormat(locale, { timeStyle: 'short' });
+  const clock = { hour: 'numeric', minute: '2-digit' } as const;
+  const seconds = new Intl.DateTimeFormat(locale, { ...clock, second: '2-digit' });
+  const minutes = new Intl.DateTimeFormat(locale, clock);
+  const hours = new Intl.DateTimeFormat(locale, { ...clock, weekday: 'short' });
+  const days = new Intl.DateTimeFormat(locale, { month: 'short', day: 'numeric' });
   const relative = new Intl.RelativeTimeFormat(locale, { numeric: 'auto', style: 'short' });
 
   return {
@@ -89,13 +94,17 @@ export function makeFormat(locale: Locale, t: Translate): Format {
             .join(' ')
         : NONE,
     dateTime: (value) => (value === null || value === undefined ? NONE : dateTime.format(new Date(value))),
-    time: (value) => time.format(new Date(value)),
+    timeTick: (value, stepMs, isManyDays) => {
+      if (stepMs < 60_000) return seconds.format(value);
+      if (stepMs >= 86_400_000) return days.format(value);
+      return (isManyDays ? hours : minutes).format(value);
+    },
     relative: (value, now) => {
-      const seconds = (new Date(value).getTime() - now) / 1_000;
-      const span = SPANS.find(([, length]) => Math.abs(seconds) >= length);
+      const elapsed = (new Date(value).getTime() - now) / 1_000;
+      const span = SPANS.find(([, length]) => Math.abs(elapsed) >= length);
       if (!span)
-        return Math.abs(seconds) < 10 ? t('time.now') : relative.format(Math.round(seconds), 'second');
-      return relative.format(Math.round(seconds / span[1]), span[0]);
+        return Math.abs(elapsed) < 10 ? t('time.now') : relative.format(Math.round(elapsed), 'second');
+      return relative.format(Math.round(elapsed / span[1]), span[0]);
     },
   };
 }

@@ -31,6 +31,7 @@ interface Reader {
 }
 
 interface Language {
+  readonly rules: readonly Rule[];
   readonly t: Translate;
   readonly format: Format;
   readonly server: ServerText;
@@ -149,6 +150,9 @@ const RULES: readonly Rule[] = (Object.keys(enServer) as ServerKey[]).map((key) 
   pattern: patternOf(enServer[key]),
 }));
 
+/** English needs no translation, only the console's word for each phase. */
+const PHASE_RULES = RULES.filter(({ key }) => enServer[key].includes('{phase}'));
+
 function patternOf(sentence: string): RegExp {
   const source = sentence
     .split(/\{(\w+)\}/)
@@ -170,7 +174,7 @@ function plain(t: Translate, key: MessageKey, params: Readonly<Record<string, Va
 }
 
 function oneSentence(text: string, language: Language): string | null {
-  for (const { key, pattern } of RULES) {
+  for (const { key, pattern } of language.rules) {
     const found = pattern.exec(text);
     if (!found) continue;
     const groups = Object.entries(found.groups ?? {});
@@ -225,8 +229,9 @@ function actorName(t: Translate, text: string): string {
 }
 
 export function makeServerText(locale: Locale, t: Translate, format: Format): ServerText {
+  const rules = locale === 'en' ? PHASE_RULES : RULES;
   const server: ServerText = {
-    sentence: (text) => (locale === 'en' ? text : anySentence(text, { t, format, server })),
+    sentence: (text) => anySentence(text, { rules, t, format, server }),
     stage: (name) => stageName(t, name),
     gate: (label) => gateName(t, label),
     actor: (text) => actorName(t, text),

@@ -57,15 +57,16 @@ export default function AlertsPage() {
       id: 'what',
       header: t('alerts.what'),
       cell: (row) => <span className="break">{server.sentence(row.message)}</span>,
+      isWide: true,
     },
     {
       id: 'about',
       header: t('alerts.about'),
       cell: (row) => <AlertLinks project={project} alert={row} />,
-      isSecondary: true,
+      isWide: true,
     },
     { id: 'opened', header: t('alerts.opened'), cell: (row) => <RelativeTime at={row.opened_at} /> },
-    { id: 'state', header: t('alerts.state'), cell: (row) => <AlertState alert={row} />, isSecondary: true },
+    { id: 'state', header: t('alerts.state'), cell: (row) => <AlertState alert={row} /> },
     {
       id: 'acknowledge',
       header: <span className="visually-hidden">{t('action.acknowledge')}</span>,
@@ -103,6 +104,7 @@ export default function AlertsPage() {
       )}
       <Table
         caption={t('alerts.title')}
+        hasCards
         columns={columns}
         rows={alerts.data?.items}
         rowKey={(row) => row.id}

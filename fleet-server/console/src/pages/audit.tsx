@@ -48,7 +48,7 @@ export default function AuditPage() {
           <ObjectLink project={project} kind={row.object_kind} id={row.object} />
         </>
       ),
-      isSecondary: true,
+      isWide: true,
     },
     {
       id: 'change',
@@ -83,6 +83,7 @@ export default function AuditPage() {
       )}
       <Table
         caption={t('audit.title')}
+        hasCards
         columns={columns}
         rows={audit.data?.items}
         rowKey={(row) => row.id}

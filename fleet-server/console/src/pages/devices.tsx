@@ -16,7 +16,7 @@ import { Empty } from '../ui/states';
 import { Table, type Column } from '../ui/table';
 import { RelativeTime } from '../ui/time';
 import { toneOf, wordOf } from '../ui/tones';
-import { formatSort, parseSort, useUrlState } from '../ui/url-state';
+import { pageLimit, sortingOf, unsortedNote, useUrlState } from '../ui/url-state';
 import { useOpen } from '../ui/use-open';
 import { EnrolDialog } from './device/enrol';
 import { EnrolmentTokens } from './device/tokens';
@@ -41,6 +41,7 @@ function useColumns(project: string): readonly Column<DeviceRow>[] {
           {row.device}
         </Link>
       ),
+      isWide: true,
       sort: (a, b) => a.device.localeCompare(b.device),
     },
     {
@@ -68,14 +69,19 @@ function useColumns(project: string): readonly Column<DeviceRow>[] {
       header: t('device.phase'),
       cell: (row) => (
         <span className="row">
-          {row.models.map((each) => (
-            <Badge key={each.model} tone={toneOf(each.phase)}>
-              {wordOf(t, 'phase', each.phase)}
-            </Badge>
-          ))}
+          {row.models.map((each) =>
+            each.absent === null ? (
+              <Badge key={each.model} tone={toneOf(each.phase)}>
+                {wordOf(t, 'phase', each.phase)}
+              </Badge>
+            ) : (
+              <Badge key={each.model} tone="bad">
+                {t('device.notLoaded')}
+              </Badge>
+            ),
+          )}
         </span>
       ),
-      isSecondary: true,
     },
     {
       id: 'labels',
@@ -106,14 +112,12 @@ function useColumns(project: string): readonly Column<DeviceRow>[] {
         ) : (
           <span className="muted">–</span>
         ),
-      isSecondary: true,
       sort: (a, b) => a.problems.length - b.problems.length,
     },
     {
       id: 'seen',
       header: t('device.lastSeen'),
       cell: (row) => <RelativeTime at={row.last_seen} />,
-      isSecondary: true,
       sort: (a, b) => String(a.last_seen).localeCompare(String(b.last_seen)),
     },
   ];
@@ -185,7 +189,9 @@ export default function DevicesPage() {
     model: url.get('model'),
     version: url.get('version'),
     cursor: url.get('cursor'),
+    ...pageLimit(url.get('sort')),
   });
+  const sorting = sortingOf(url, devices.data);
   const isFiltered = ['q', 'online', 'label', 'model', 'version'].some((name) => url.get(name) !== '');
   const enrolButton = can('operator') && (
     <Button look="primary" onPress={enrol.open}>
@@ -197,13 +203,14 @@ export default function DevicesPage() {
       <DeviceFilters project={project} />
       <Table
         caption={t('devices.title')}
+        hasCards
         columns={columns}
         rows={devices.data?.items}
         rowKey={(row) => row.device}
         error={devices.error}
         onRetry={() => void devices.refetch()}
-        sort={parseSort(url.get('sort'))}
-        onSort={(sort) => url.set({ sort: formatSort(sort) })}
+        sort={sorting.sort}
+        onSort={sorting.onSort}
         skeletonRows={8}
         empty={
           isFiltered ? (
@@ -220,6 +227,7 @@ export default function DevicesPage() {
           isFirst={url.get('cursor') === ''}
           nextCursor={devices.data.next_cursor}
           onCursor={(cursor) => url.set({ cursor })}
+          note={unsortedNote(t, sorting)}
         />
       )}
       {can('operator') && <EnrolmentTokens project={project} />}

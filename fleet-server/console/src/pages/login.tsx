@@ -46,7 +46,8 @@ export function LoginPage() {
   const signIn = useSignIn();
   const [user, setUser] = useState('');
   const [password, setPassword] = useState('');
-  const from: unknown = (location.state as { from?: unknown } | null)?.from;
+  const state = location.state as { from?: unknown; hasEnded?: unknown } | null;
+  const from = state?.from;
 
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
@@ -64,7 +65,7 @@ export function LoginPage() {
   const isWrong = signIn.error instanceof ApiError && signIn.error.status === 401;
   return (
     <Card title={t('login.title')}>
-      {from !== undefined && from !== '/' && !signIn.error && <Notice tone="info">{t('login.ended')}</Notice>}
+      {state?.hasEnded === true && !signIn.error && <Notice tone="info">{t('login.ended')}</Notice>}
       <form className="login-form" onSubmit={submit}>
         <TextField
           label={t('login.user')}

@@ -14,6 +14,7 @@ import { Empty, Failure, Skeleton } from '../ui/states';
 import { Table, type Column } from '../ui/table';
 import { AbsoluteTime, RelativeTime } from '../ui/time';
 import { ModelCard } from './release/card';
+import { Samples } from './release/samples';
 import { Variants } from './release/variants';
 
 function Words({ words }: { readonly words: readonly string[] }) {
@@ -209,6 +210,7 @@ export default function ReleasePage() {
       <Panel title={t('release.facts')}>
         <ManifestFacts manifest={manifest} digest={release.digest} />
       </Panel>
+      <Samples project={project} manifest={manifest} />
       <Panel title={t('release.card')}>
         <ModelCard text={release.card} />
       </Panel>

@@ -116,6 +116,7 @@ interface SelectProps {
   readonly options: readonly Option[];
   readonly value: string;
   readonly onChange: (value: string) => void;
+  readonly hint?: string;
   readonly isLabelHidden?: boolean;
   readonly isDisabled?: boolean;
 }
@@ -125,6 +126,7 @@ export function Select({
   options,
   value,
   onChange,
+  hint,
   isLabelHidden = false,
   isDisabled = false,
 }: SelectProps) {
@@ -145,6 +147,11 @@ export function Select({
         <SelectValue />
         <Icon name="chevron" size={14} />
       </AriaButton>
+      {hint !== undefined && (
+        <Text slot="description" className="field-hint">
+          {hint}
+        </Text>
+      )}
       <Popover className="popover">
         <ListBox className="listbox" items={options}>
           {(option) => (
@@ -179,12 +186,29 @@ export function Checkbox({
   );
 }
 
+interface FieldGroupProps {
+  readonly legend: string;
+  readonly hint?: string;
+  readonly children: ReactNode;
+}
+
 /** Fields that belong together, under one name. */
-export function FieldGroup({ legend, children }: { readonly legend: string; readonly children: ReactNode }) {
+export function FieldGroup({ legend, hint, children }: FieldGroupProps) {
   const id = useId();
+  const hintId = useId();
   return (
-    <div role="group" aria-labelledby={id} className="field-group">
+    <div
+      role="group"
+      aria-labelledby={id}
+      aria-describedby={hint === undefined ? undefined : hintId}
+      className="field-group"
+    >
       <h3 id={id}>{legend}</h3>
+      {hint !== undefined && (
+        <p id={hintId} className="field-hint">
+          {hint}
+        </p>
+      )}
       {children}
     </div>
   );

@@ -9,9 +9,10 @@ interface PagerProps {
   readonly isFirst: boolean;
   readonly nextCursor: string | null | undefined;
   readonly onCursor: (cursor: string | null) => void;
+  readonly note?: string | undefined;
 }
 
-export function Pager({ shown, total, isFirst, nextCursor, onCursor }: PagerProps) {
+export function Pager({ shown, total, isFirst, nextCursor, onCursor, note }: PagerProps) {
   const { t } = useI18n();
   return (
     <nav className="row" aria-label={t('pager.title')}>
@@ -28,6 +29,7 @@ export function Pager({ shown, total, isFirst, nextCursor, onCursor }: PagerProp
           <Icon name="next" size={12} />
         </Button>
       )}
+      {note !== undefined && <span className="muted small">{note}</span>}
     </nav>
   );
 }

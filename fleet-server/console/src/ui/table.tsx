@@ -12,6 +12,8 @@ export interface Column<Row> {
   readonly align?: 'end';
   /** Left out on narrow screens; the row's own page still has it. */
   readonly isSecondary?: boolean;
+  /** A line of its own in a card. */
+  readonly isWide?: boolean;
   readonly sort?: (a: Row, b: Row) => number;
 }
 
@@ -30,14 +32,27 @@ interface TableProps<Row> {
   readonly onRetry?: () => void;
   readonly empty: ReactNode;
   readonly sort?: Sort | undefined;
-  readonly onSort?: (sort: Sort) => void;
+  readonly onSort?: ((sort: Sort) => void) | undefined;
   readonly skeletonRows?: number;
+  /** On narrow screens each row is a card with the headers beside the values, instead of a table cut at the edge. */
+  readonly hasCards?: boolean;
 }
 
+/** Cards are no longer laid out as a table, which takes the roles away in some browsers. */
+const CARD_ROLES = {
+  table: { role: 'table' },
+  row: { role: 'row' },
+  cell: { role: 'cell' },
+} as const;
+
 function classOf<Row>(column: Column<Row>): string {
-  return [column.align === 'end' ? 'cell-end num' : '', column.isSecondary ? 'cell-secondary' : '']
-    .join(' ')
-    .trim();
+  return [
+    column.align === 'end' ? 'cell-end num' : '',
+    column.isSecondary ? 'cell-secondary' : '',
+    column.isWide ? 'cell-wide' : '',
+  ]
+    .filter((name) => name !== '')
+    .join(' ');
 }
 
 function Header<Row>({
@@ -86,12 +101,18 @@ export function sortRows<Row>(
 
 export function Table<Row>(props: TableProps<Row>) {
   const { caption, columns, rows, rowKey, error, onRetry, empty, sort, onSort, skeletonRows = 5 } = props;
+  const { hasCards = false } = props;
+  const roles = hasCards ? CARD_ROLES : null;
   const { t } = useI18n();
   const shown = rows && sortRows(rows, columns, sort);
   const isFailed = !rows && error !== undefined && error !== null;
   return (
     <div className="table-scroll" role="region" aria-label={caption} tabIndex={0}>
-      <table className="table" aria-busy={!rows && !isFailed}>
+      <table
+        {...roles?.table}
+        className={hasCards ? 'table table-cards' : 'table'}
+        aria-busy={!rows && !isFailed}
+      >
         <caption className="visually-hidden">{caption}</caption>
         <thead>
           <tr>
@@ -102,9 +123,14 @@ export function Table<Row>(props: TableProps<Row>) {
         </thead>
         <tbody>
           {shown?.map((row) => (
-            <tr key={rowKey(row)}>
+            <tr key={rowKey(row)} {...roles?.row}>
               {columns.map((column) => (
-                <td key={column.id} className={classOf(column)}>
+                <td
+                  key={column.id}
+                  className={classOf(column)}
+                  data-header={typeof column.header === 'string' ? column.header : undefined}
+                  {...roles?.cell}
+                >
                   {column.cell(row)}
                 </td>
               ))}

@@ -43,6 +43,11 @@ const TONES: Readonly<Record<string, Tone>> = {
   warning: 'warn',
   error: 'bad',
   critical: 'bad',
+  // strategies of samples
+  contradiction: 'bad',
+  disagreement: 'warn',
+  out_of_reference: 'warn',
+  uncertainty: 'info',
 };
 
 export function toneOf(state: string): Tone {
@@ -53,12 +58,14 @@ type Group =
   | 'phase'
   | 'rolloutState'
   | 'stageState'
+  | 'stageIs'
   | 'cause'
   | 'metric'
   | 'onFailure'
   | 'severity'
   | 'role'
   | 'gate'
+  | 'strategy'
   | 'pattern';
 
 function isKey(key: string): key is MessageKey {

@@ -3,6 +3,10 @@
 //! A network's weights don't fit into the second-level cache, so that each layer would wait for its own. Layers
 //! run in the same order each time: the scratch memory remembers which weights came after which, and while one
 //! layer computes, it asks for the first of the next one's. Addresses are only ever hints to the CPU, never read.
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "only kernels with vector instructions fetch ahead")
+)]
 
 use std::collections::HashMap;
 
@@ -37,7 +41,7 @@ impl Region {
     }
 
     /// To be asked for in so many bits.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only a kernel for x86 fetches so"))]
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn walk(self, bits: usize) -> Walk {
         Walk { rest: self, step: (self.end - self.at).div_ceil(bits.max(1)).next_multiple_of(LINE) }
     }
@@ -56,12 +60,14 @@ impl Region {
 }
 
 /// A region that is fetched bit by bit.
+#[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Walk {
     rest: Region,
     step: usize,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Walk {
     /// Asks for the next bit.
     #[inline]

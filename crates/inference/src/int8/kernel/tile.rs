@@ -50,6 +50,10 @@ pub(super) struct Job<'a> {
     /// Rows that lie in lines; only for levels with [`takes_images`].
     pub(super) lines: Option<Lines>,
     /// Weights to fetch meanwhile.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "only kernels with vector instructions fetch ahead")
+    )]
     pub(super) ahead: Region,
 }
 
@@ -145,8 +149,16 @@ pub(super) struct Addend<'a> {
     /// Where each row starts.
     pub(super) places: &'a Places,
     /// The factors, and the limits of the sum.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only kernels for x86 add in registers")
+    )]
     pub(super) spec: &'a AddSpec,
     /// Of the values and of the sum.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only kernels for x86 add in registers")
+    )]
     pub(super) zero_points: [u8; 2],
 }
 

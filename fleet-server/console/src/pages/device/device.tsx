@@ -12,7 +12,9 @@ import { Failure, Notice, Skeleton } from '../../ui/states';
 import { AbsoluteTime, RelativeTime } from '../../ui/time';
 import { ConnectionBadge } from '../devices';
 import { DeviceActions } from './actions';
+import { CpuFeatures } from './cpu-features';
 import { DeviceHistory } from './history';
+import { DeviceLogs } from './logs';
 import { DeviceModels } from './models';
 import { DeviceResources } from './resources';
 
@@ -49,12 +51,7 @@ function Identity({ device }: { readonly device: DeviceDetail }) {
         [t('device.clock'), <Clock key="clock" isPlausible={device.is_clock_plausible} />],
         [t('device.certificate'), <AbsoluteTime key="certificate" at={device.certificate_expires_at} />],
         [t('device.created'), <AbsoluteTime key="created" at={device.created_at} />],
-        [
-          t('device.cpuFeatures'),
-          <span key="features" className="small muted">
-            {hardware?.cpu_features.join(' ') ?? NONE}
-          </span>,
-        ],
+        [t('device.cpuFeatures'), <CpuFeatures key="features" features={hardware?.cpu_features} />],
       ]}
     />
   );
@@ -157,6 +154,7 @@ export default function DevicePage() {
         <Identity device={device} />
       </Panel>
       <DeviceHistory project={project} device={id} />
+      {can('operator') && <DeviceLogs project={project} device={id} />}
     </Page>
   );
 }

@@ -74,6 +74,7 @@ export function DeviceModels({
           {state.model}
         </Link>
       ),
+      isWide: true,
     },
     { id: 'desired', header: t('device.desired'), cell: ({ desired }) => <ReleaseCell release={desired} /> },
     { id: 'active', header: t('device.active'), cell: (state) => <ReleaseCell release={state.active} /> },
@@ -111,6 +112,7 @@ export function DeviceModels({
     <>
       <Table
         caption={t('device.models')}
+        hasCards
         columns={columns}
         rows={rows}
         rowKey={(row) => row.model}

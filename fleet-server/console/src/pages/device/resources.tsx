@@ -1,9 +1,12 @@
 /** Memory, CPU, disk and temperature over time. */
 import { useDeviceResources, type Reading } from '../../api/devices';
-import { LineChart } from '../../charts/line-chart';
-import type { Point } from '../../charts/scale';
+import { LineChart, type Series } from '../../charts/line-chart';
+import { usualStep, type Point } from '../../charts/scale';
 import { useI18n } from '../../i18n/i18n';
 import { Failure, Skeleton } from '../../ui/states';
+
+/** A device reads at a pace of its own; after so many steps without a reading the line breaks. */
+const MISSED_READINGS = 2.5;
 
 /** CPU time only rises, except across a restart: there the line breaks. */
 export function cpuShare(readings: readonly Reading[]): Point[] {
@@ -24,6 +27,9 @@ export function DeviceResources({ project, device }: { readonly project: string;
   const readings = query.data;
   const points = (value: (reading: Reading) => number | null | undefined): Point[] =>
     readings.map((reading) => ({ x: new Date(reading.at).getTime(), y: value(reading) ?? null }));
+  const series = (id: string, label: string, own: readonly Point[]): Series[] => [
+    { id, label, points: own, longestGap: MISSED_READINGS * usualStep(own) },
+  ];
   const hasTemperature = readings.some((reading) => reading.temperature_c !== null);
   return (
     <div className="grid-2">
@@ -31,38 +37,48 @@ export function DeviceResources({ project, device }: { readonly project: string;
         title={t('device.rss')}
         format={format.bytes}
         include={[0]}
-        series={[{ id: 'rss', label: t('device.rss'), points: points((each) => each.rss_bytes) }]}
+        series={series(
+          'rss',
+          t('device.rss'),
+          points((each) => each.rss_bytes),
+        )}
       />
       <LineChart
         title={t('device.cpu')}
         format={(value) => format.percent(value, 1)}
         include={[0, 0.01]}
-        series={[{ id: 'cpu', label: t('device.cpu'), points: cpuShare(readings) }]}
+        series={series('cpu', t('device.cpu'), cpuShare(readings))}
       />
       <LineChart
         title={t('device.disk')}
         format={format.bytes}
         include={[0]}
-        series={[{ id: 'disk', label: t('device.disk'), points: points((each) => each.disk_free_bytes) }]}
+        series={series(
+          'disk',
+          t('device.disk'),
+          points((each) => each.disk_free_bytes),
+        )}
       />
       {hasTemperature ? (
         <LineChart
           title={t('device.temperature')}
           format={(value) => `${format.number(value)}\u202f°C`}
-          series={[
-            {
-              id: 'temperature',
-              label: t('device.temperature'),
-              points: points((each) => each.temperature_c),
-            },
-          ]}
+          series={series(
+            'temperature',
+            t('device.temperature'),
+            points((each) => each.temperature_c),
+          )}
         />
       ) : (
         <LineChart
           title={t('device.load')}
           format={(value) => format.number(value, 2)}
           include={[0, 1]}
-          series={[{ id: 'load', label: t('device.load'), points: points((each) => each.load1) }]}
+          series={series(
+            'load',
+            t('device.load'),
+            points((each) => each.load1),
+          )}
         />
       )}
     </div>

@@ -62,6 +62,7 @@ export function ColumnsTable({ project, model, window, chosen, onChoose }: Colum
           {row.feature}
         </button>
       ),
+      isWide: true,
       sort: (a, b) => a.feature.localeCompare(b.feature),
     },
     {
@@ -121,6 +122,7 @@ export function ColumnsTable({ project, model, window, chosen, onChoose }: Colum
   return (
     <Table
       caption={t('drift.table')}
+      hasCards
       columns={columns}
       rows={window.report.features}
       rowKey={(row) => row.feature}

@@ -18,6 +18,12 @@ function points(
   return windows.map((window) => ({ x: new Date(window.to).getTime(), y: value(window) ?? null }));
 }
 
+/** A missing window is no measurement: the line must not bridge it. */
+function longestGap(windows: readonly DriftWindow[]): number {
+  const lengths = windows.map(({ from, to }) => new Date(to).getTime() - new Date(from).getTime());
+  return 1.5 * Math.max(...lengths);
+}
+
 function columnSeries(windows: readonly DriftWindow[]): Series[] {
   const highest = new Map<string, number>();
   for (const window of windows) {
@@ -31,6 +37,7 @@ function columnSeries(windows: readonly DriftWindow[]): Series[] {
     .map(([feature]) => ({
       id: feature,
       label: feature,
+      longestGap: longestGap(windows),
       points: points(windows, (window) => {
         const found = window.report.features.find((each) => each.feature === feature);
         return found?.status === 'insufficient' ? null : found?.distance;
@@ -60,6 +67,7 @@ export function Timeline({ windows }: { readonly windows: readonly DriftWindow[]
       id: `${label} ${release}`,
       label: isOne ? label : release,
       points: points(own, value),
+      longestGap: longestGap(own),
     }));
   return (
     <Panel title={t('drift.timeline')} note={isOne ? undefined : t('drift.timelineNote', { version })}>

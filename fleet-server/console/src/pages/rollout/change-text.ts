@@ -36,11 +36,7 @@ export function changeText(t: Translate, format: Format, entry: Entry): string {
     case 'status':
       return statusText(t, change.from, change.to);
     case 'stage':
-      return t('journal.stage', {
-        stage: change.stage + 1,
-        from: wordOf(t, 'stageState', change.from),
-        to: wordOf(t, 'stageState', change.to),
-      });
+      return t('journal.stage', { stage: change.stage + 1, state: wordOf(t, 'stageIs', change.to) });
     case 'joined':
       return t('journal.joined', { n: change.devices.length });
     case 'filled': {
@@ -73,10 +69,9 @@ export function changeText(t: Translate, format: Format, entry: Entry): string {
 
 /** Where the state stays the same, its stage changed. */
 function statusText(t: Translate, from: Status, to: Status): string {
-  const text = ({ status, stage }: Status) => {
-    const state = wordOf(t, 'rolloutState', status);
-    const isMove = from.status === to.status && stage !== undefined;
-    return isMove ? t('journal.inStage', { state, stage: stage + 1 }) : state;
-  };
-  return t('journal.change', { from: text(from), to: text(to) });
+  if (from.status === to.status && to.stage !== undefined) {
+    return t('journal.nextStage', { stage: to.stage + 1 });
+  }
+  const state = ({ status }: Status) => wordOf(t, 'rolloutState', status);
+  return t('journal.change', { from: state(from), to: state(to) });
 }

@@ -1,4 +1,4 @@
-/** New rollout: safe defaults, a dry run that changes nothing, then start. */
+/** New rollout: filled in with what is suggested, a dry run that changes nothing, then start. */
 import { useState, type SubmitEvent } from 'react';
 import { useNavigate } from 'react-router';
 import type { OnFailure } from '../../api/plan';
@@ -11,7 +11,7 @@ import { Checkbox, FieldGroup, Select, TextField } from '../../ui/field';
 import { Icon } from '../../ui/icons';
 import { ErrorText } from '../../ui/states';
 import { isAmount } from '../../api/plan';
-import { CHOICES, isValid, newDraft, toPlan, type Choice, type Draft } from './draft';
+import { CHOICES, isValid, newDraft, toPlan, type Choice, type Draft, type GateDraft } from './draft';
 import { DryRunResult } from './dry-run';
 import './create.css';
 
@@ -34,7 +34,7 @@ function Stages({ draft, change }: PartProps) {
       ],
     });
   return (
-    <FieldGroup legend={t('create.stages')}>
+    <FieldGroup legend={t('create.stages')} hint={t('create.stagesHint')}>
       <ol className="stage-drafts">
         {draft.stages.map((stage, index) => (
           <li key={stage.key} className="stage-draft">
@@ -74,35 +74,52 @@ function Stages({ draft, change }: PartProps) {
   );
 }
 
+interface GateLineProps {
+  readonly text: string;
+  readonly label: string;
+  readonly gate: GateDraft;
+  readonly onChange: (gate: GateDraft) => void;
+}
+
+function GateLine({ text, label, gate, onChange }: GateLineProps) {
+  return (
+    <div className="gate-draft">
+      <Checkbox isSelected={gate.isOn} onChange={(isOn) => onChange({ ...gate, isOn })}>
+        {text}
+      </Checkbox>
+      {gate.isOn && (
+        <TextField
+          label={label}
+          type="number"
+          min={0}
+          step={0.1}
+          value={gate.by}
+          onChange={(by) => onChange({ ...gate, by })}
+        />
+      )}
+    </div>
+  );
+}
+
 function Gates({ draft, change }: PartProps) {
   const { t } = useI18n();
   return (
-    <FieldGroup legend={t('create.gates')}>
-      <Checkbox isSelected={draft.noFailures} onChange={(noFailures) => change({ noFailures })}>
-        {t('create.gateFailures')}
-      </Checkbox>
-      {(Object.keys(CHOICES) as Choice[]).map((metric) => {
-        const gate = draft.gates[metric];
-        const edit = (part: Partial<typeof gate>) =>
-          change({ gates: { ...draft.gates, [metric]: { ...gate, ...part } } });
-        return (
-          <div key={metric} className="gate-draft">
-            <Checkbox isSelected={gate.isOn} onChange={(isOn) => edit({ isOn })}>
-              {t(CHOICES[metric])}
-            </Checkbox>
-            {gate.isOn && (
-              <TextField
-                label={`${t('create.by')} (%)`}
-                type="number"
-                min={0}
-                step={0.1}
-                value={gate.by}
-                onChange={(by) => edit({ by })}
-              />
-            )}
-          </div>
-        );
-      })}
+    <FieldGroup legend={t('create.gates')} hint={t('create.gatesHint')}>
+      <GateLine
+        text={t('create.gateFailures')}
+        label={t('create.failures')}
+        gate={draft.failures}
+        onChange={(failures) => change({ failures })}
+      />
+      {(Object.keys(CHOICES) as Choice[]).map((metric) => (
+        <GateLine
+          key={metric}
+          text={t(CHOICES[metric].text)}
+          label={`${t('create.by')} (%)`}
+          gate={draft.gates[metric]}
+          onChange={(gate) => change({ gates: { ...draft.gates, [metric]: gate } })}
+        />
+      ))}
       <TextField
         label={t('create.minSample')}
         type="number"
@@ -169,6 +186,7 @@ export function CreateRolloutDialog({ project, model, version, onClose }: Create
           <Gates draft={draft} change={change} />
           <Select
             label={t('rollout.onFailure')}
+            hint={t('create.onFailureHint')}
             options={ON_FAILURE.map((id) => ({ id, label: t(`onFailure.${id}`) }))}
             value={draft.onFailure}
             onChange={(id) => change({ onFailure: ON_FAILURE.find((each) => each === id) ?? 'pause' })}

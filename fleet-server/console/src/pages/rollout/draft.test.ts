@@ -11,14 +11,17 @@ describe('a new rollout', () => {
       { amount: '25%' },
       { amount: '100%' },
     ]);
-    expect(plan.gates?.map((gate) => gate.metric)).toEqual([
-      'install_failures',
-      'estimated_accuracy',
-      'error_rate',
-      'latency_p95',
-    ]);
+    expect(plan.gates?.map((gate) => gate.metric)).toEqual(['install_failures', 'error_rate', 'latency_p95']);
     expect(plan.on_failure).toBe('roll_back_stage');
-    expect(plan.gates?.[1]?.limit).toEqual({ worse_than_control: { by_at_most: 0.03 } });
+  });
+
+  it("has the server's own gates with their own limits", () => {
+    const { gates } = toPlan(newDraft('digits', '1.1.0'), release);
+    expect(gates?.map((gate) => [gate.limit, gate.min_sample])).toEqual([
+      [{ tasks: { at_most: '5%' } }, 1],
+      [{ worse_than_control: { by_at_most: 0.01, judged_by: 'shown_worse' } }, 100],
+      [{ worse_than_control: { by_at_most: 0.5, judged_by: 'point' } }, 100],
+    ]);
   });
 
   it('asks the last stage for nothing that only a control group can answer', () => {
@@ -35,5 +38,7 @@ describe('a new rollout', () => {
     expect(isValid({ ...draft, stages: [] })).toBe(false);
     expect(isValid({ ...draft, stages: [{ key: 1, amount: 'some', soakS: '0' }] })).toBe(false);
     expect(isValid({ ...draft, minSample: '0' })).toBe(false);
+    expect(isValid({ ...draft, failures: { isOn: true, by: '101' } })).toBe(false);
+    expect(isValid({ ...draft, failures: { isOn: false, by: '' } })).toBe(true);
   });
 });

@@ -22,13 +22,14 @@ export interface GateDraft {
   readonly by: string;
 }
 
+/** Compared with the control group. Error rates are judged as the server's own gate does: only when shown to be worse. */
 export const CHOICES = {
-  accuracy: 'create.gateAccuracy',
-  estimated_accuracy: 'create.gateEstimated',
-  error_rate: 'create.gateErrors',
-  latency_p95: 'create.gateLatency',
-  prediction_drift: 'create.gatePrediction',
-} as const satisfies Partial<Record<Metric, string>>;
+  error_rate: { text: 'create.gateErrors', judgedBy: 'shown_worse' },
+  latency_p95: { text: 'create.gateLatency', judgedBy: 'point' },
+  accuracy: { text: 'create.gateAccuracy', judgedBy: 'point' },
+  estimated_accuracy: { text: 'create.gateEstimated', judgedBy: 'point' },
+  prediction_drift: { text: 'create.gatePrediction', judgedBy: 'point' },
+} as const satisfies Partial<Record<Metric, { text: string; judgedBy: string }>>;
 export type Choice = keyof typeof CHOICES;
 
 export interface Draft {
@@ -36,7 +37,8 @@ export interface Draft {
   readonly version: string;
   readonly target: string;
   readonly stages: readonly StageDraft[];
-  readonly noFailures: boolean;
+  /** Devices of a stage that may fail to take the release, in percent. */
+  readonly failures: GateDraft;
   readonly gates: Readonly<Record<Choice, GateDraft>>;
   readonly minSample: string;
   readonly onFailure: OnFailure;
@@ -44,6 +46,10 @@ export interface Draft {
   readonly isDynamic: boolean;
 }
 
+/**
+ * Stages, soak time and going back are suggestions, and the form says so: left out, the server takes everything at once
+ * and pauses. The gates that are on are those that the server takes by itself (docs/ROLLOUTS.md).
+ */
 export function newDraft(model: string, version: string): Draft {
   return {
     model,
@@ -54,46 +60,50 @@ export function newDraft(model: string, version: string): Draft {
       { key: 2, amount: '25%', soakS: '600' },
       { key: 3, amount: '100%', soakS: '0' },
     ],
-    noFailures: true,
+    failures: { isOn: true, by: '5' },
     gates: {
-      accuracy: { isOn: false, by: '2' },
-      estimated_accuracy: { isOn: true, by: '3' },
       error_rate: { isOn: true, by: '1' },
       latency_p95: { isOn: true, by: '50' },
+      accuracy: { isOn: false, by: '2' },
+      estimated_accuracy: { isOn: false, by: '3' },
       prediction_drift: { isOn: false, by: '10' },
     },
-    minSample: '200',
+    minSample: '100',
     onFailure: 'roll_back_stage',
     needsApproval: false,
-    isDynamic: true,
+    isDynamic: false,
   };
 }
 
 export function isValid(draft: Draft): boolean {
-  const numbers = Object.values(draft.gates).every(
+  const numbers = [draft.failures, ...Object.values(draft.gates)].every(
     (gate) => !gate.isOn || (gate.by !== '' && Number(gate.by) >= 0),
   );
+  const isShare = !draft.failures.isOn || /^\d{1,2}(\.\d{1,3})?$/.test(draft.failures.by);
   return (
     draft.model !== '' &&
     draft.version !== '' &&
     draft.stages.length > 0 &&
     draft.stages.every((stage) => isAmount(stage.amount) && Number(stage.soakS) >= 0) &&
     Number(draft.minSample) >= 1 &&
-    numbers
+    numbers &&
+    isShare
   );
 }
 
 function gatesOf(draft: Draft): Gate[] {
   const least = Math.round(Number(draft.minSample));
-  const gates: Gate[] = draft.noFailures
-    ? [{ metric: 'install_failures', limit: { tasks: { at_most: 0 } }, min_sample: 1 }]
+  const gates: Gate[] = draft.failures.isOn
+    ? [{ metric: 'install_failures', limit: { tasks: { at_most: `${draft.failures.by}%` } }, min_sample: 1 }]
     : [];
   for (const metric of Object.keys(CHOICES) as Choice[]) {
     const choice = draft.gates[metric];
     if (!choice.isOn) continue;
     gates.push({
       metric,
-      limit: { worse_than_control: { by_at_most: Number(choice.by) / 100 } },
+      limit: {
+        worse_than_control: { by_at_most: Number(choice.by) / 100, judged_by: CHOICES[metric].judgedBy },
+      },
       min_sample: least,
       min_control_sample: least,
     });

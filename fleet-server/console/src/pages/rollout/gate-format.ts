@@ -49,7 +49,7 @@ const HIGHER_IS_BETTER: readonly Metric[] = ['accuracy', 'estimated_accuracy'];
 
 export function formatLimit(t: Translate, format: Format, gate: Gate): string {
   const { limit, metric } = gate;
-  if ('tasks' in limit) return t('gate.atMostTasks', { amount: String(limit.tasks.at_most) });
+  if ('tasks' in limit) return t('gate.atMostTasks', { n: String(limit.tasks.at_most) });
   if ('value' in limit) {
     const amount = formatMetric(format, metric, limit.value.bound);
     return HIGHER_IS_BETTER.includes(metric) ? t('gate.atLeast', { amount }) : t('gate.atMost', { amount });

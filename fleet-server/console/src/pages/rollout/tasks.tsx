@@ -10,13 +10,17 @@ import { Empty } from '../../ui/states';
 import { Table, type Column } from '../../ui/table';
 import { RelativeTime } from '../../ui/time';
 import { toneOf, wordOf } from '../../ui/tones';
-import { formatSort, parseSort, useUrlState } from '../../ui/url-state';
+import { pageLimit, sortingOf, unsortedNote, useUrlState } from '../../ui/url-state';
 
 export function Tasks({ project, rollout }: { readonly project: string; readonly rollout: RolloutDetail }) {
   const { t, format } = useI18n();
   const server = useServerText();
   const url = useUrlState();
-  const tasks = useRolloutTasks(project, rollout.rollout, url.get('cursor'));
+  const tasks = useRolloutTasks(project, rollout.rollout, {
+    cursor: url.get('cursor'),
+    ...pageLimit(url.get('sort')),
+  });
+  const sorting = sortingOf(url, tasks.data);
   const columns: readonly Column<RolloutTask>[] = [
     {
       id: 'device',
@@ -26,6 +30,7 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
           {row.device}
         </Link>
       ),
+      isWide: true,
       sort: (a, b) => a.device.localeCompare(b.device),
     },
     {
@@ -51,7 +56,7 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
           <span className="muted small">{server.sentence(row.why)}</span>
         </span>
       ),
-      isSecondary: true,
+      isWide: true,
     },
     {
       id: 'attempt',
@@ -66,13 +71,14 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
     <>
       <Table
         caption={t('rollout.taskList')}
+        hasCards
         columns={columns}
         rows={tasks.data?.items}
         rowKey={(row) => row.device}
         error={tasks.error}
         onRetry={() => void tasks.refetch()}
-        sort={parseSort(url.get('sort'))}
-        onSort={(sort) => url.set({ sort: formatSort(sort) })}
+        sort={sorting.sort}
+        onSort={sorting.onSort}
         empty={<Empty title={t('rollout.noTasks')} />}
       />
       {tasks.data && tasks.data.total > tasks.data.items.length && (
@@ -83,6 +89,7 @@ export function Tasks({ project, rollout }: { readonly project: string; readonly
             isFirst={url.get('cursor') === ''}
             nextCursor={tasks.data.next_cursor}
             onCursor={(cursor) => url.set({ cursor })}
+            note={unsortedNote(t, sorting)}
           />
         </div>
       )}
