@@ -46,7 +46,10 @@ pub async fn listen(config: config::Mqtt, api: Api, troubles: Troubles, stop: Ca
                     tracing::info!(broker = place, "listening on the local broker");
                     troubles.set(NAME, None);
                 }
-                Said::Down(why) => troubles.set(NAME, Some(format!("no connection to {place}: {why}"))),
+                Said::Down { why, lost } => {
+                    api.count_lost_answers(lost);
+                    troubles.set(NAME, Some(format!("no connection to {place}: {why}")));
+                }
                 Said::Message(message) if asked.len() >= usize::from(AT_ONCE) || !broker.has_room() => {
                     if !is_overloaded {
                         tracing::warn!(broker = place, "messages come faster than they can be asked; some are refused");
@@ -94,7 +97,7 @@ fn refuse(broker: &mut LocalBroker, api: &Api, message: Message) {
 
 fn hand_over(broker: &mut LocalBroker, api: &Api, answer: Answer) {
     if !broker.publish(answer.json, answer.correlation) {
-        api.count_lost_answer();
+        api.count_lost_answers(1);
         tracing::warn!("an answer could not be handed to the local broker");
     }
     if let Some(receipt) = answer.receipt {

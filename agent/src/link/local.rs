@@ -36,7 +36,12 @@ pub enum Said {
     /// A message on it.
     Message(Message),
     /// The connection ended, or the broker refuses; the next attempt comes after a delay.
-    Down(String),
+    Down {
+        /// What happened.
+        why: String,
+        /// Answers that had been handed over and did not leave.
+        lost: usize,
+    },
 }
 
 /// A request.
@@ -236,9 +241,9 @@ impl LocalBroker {
     }
 
     fn down(&mut self, why: String) -> Said {
-        self.connection = None;
+        let lost = self.connection.take().map_or(0, |connection| connection.waiting);
         self.connect_at = Instant::now() + self.backoff.next_delay(retry::random());
-        Said::Down(why)
+        Said::Down { why, lost }
     }
 }
 

@@ -52,8 +52,8 @@ impl Api {
         self.overloaded(Full::Messages).into()
     }
 
-    /// Counts an answer that could not be handed to whoever asked.
-    pub fn count_lost_answer(&self) {
-        self.lost_answers.fetch_add(1, Ordering::Relaxed);
+    /// Counts answers that could not be handed to whoever asked.
+    pub fn count_lost_answers(&self, count: usize) {
+        self.lost_answers.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
