@@ -79,6 +79,9 @@ impl App {
         clock.bound(identity.ca_validity().map_err(AppError::Identity)?.not_after);
         let listener = serve::Listening::open(&config.serve).await.map_err(AppError::Listen)?;
         let listening = listener.places();
+        if let Some(exposure) = config.serve.exposure() {
+            tracing::warn!(exposure, "set serve.listen to 127.0.0.1, or keep others out by a firewall");
+        }
         let device = format!("{}/{}", identity.project, identity.device);
         let (breaker, start, uncounted) = Breaker::start(&config.state_dir, config.health.max_early_ends);
         let (spool, spool_report) =

@@ -109,7 +109,11 @@ impl Settings {
             Some(file) => raw.with_file(file),
             None => raw,
         };
-        let state_dir = self.state_dir.as_ref().map(|dir| format!("state_dir={}", dir.display()));
+        // From the shell's own folder, as any command takes a path; the key itself must begin with /, because a daemon's
+        // folder is another one each time.
+        let state_dir =
+            self.state_dir.as_ref().map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.clone()));
+        let state_dir = state_dir.map(|dir| format!("state_dir={}", dir.display()));
         let flags = self.set.iter().chain(&state_dir).map(String::as_str);
         raw.with_environment(std::env::vars()).with_flags(flags).check()
     }
@@ -119,6 +123,19 @@ impl Settings {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn the_flag_takes_a_folder_from_here_and_the_key_takes_none() {
+        let load = |args: &[&str]| {
+            let args = ["flotilla-agent", "check-config"].iter().chain(args);
+            Cli::try_parse_from(args).unwrap().settings.load()
+        };
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(load(&["--state-dir", "./cam-1"]).unwrap().state_dir, here.join("cam-1"));
+        assert_eq!(load(&["--state-dir", "/x"]).unwrap().state_dir, std::path::Path::new("/x"));
+        let refused = load(&["--set", "state_dir=cam-1"]).unwrap_err().to_string();
+        assert!(refused.contains("state_dir = \"cam-1\": expected a path that begins with /"), "{refused}");
+    }
 
     #[test]
     fn command_line_is_consistent_and_config_may_follow_the_command() {

@@ -128,6 +128,31 @@ pub fn remove(path: &Path) -> Result<(), DurableError> {
     }
 }
 
+/// Moves a file that others wrote, also to another file system: copied and synced there before it goes here. After a
+/// power cut it is at one of the two places, or at both.
+///
+/// # Errors
+/// [`DurableError::Io`]; the file is where it was then.
+pub fn move_file(from: &Path, to: &Path) -> Result<(), DurableError> {
+    match rename(from, to) {
+        Err(DurableError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
+            copy_over(from, to)
+        }
+        moved => moved,
+    }
+}
+
+fn copy_over(from: &Path, to: &Path) -> Result<(), DurableError> {
+    let temp = to.with_extension("tmp");
+    let copied = fs::copy(from, &temp).and_then(|_| File::open(&temp)?.sync_all());
+    let moved = copied.map_err(io_error("copy", from)).and_then(|()| rename(&temp, to));
+    if moved.is_err() {
+        let _ = fs::remove_file(&temp);
+    }
+    moved?;
+    fs::remove_file(from).map_err(io_error("remove", from))
+}
+
 /// Reads a whole file of at most `max` bytes; none when it isn't there.
 ///
 /// # Errors
@@ -367,6 +392,18 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert!(overwrite(&path, b"longer").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_that_is_copied_to_another_file_system_leaves_only_its_new_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a.json"), dir.path().join("there").join("a.json"));
+        fs::write(&from, b"request").unwrap();
+        assert!(copy_over(&from, &to).is_err() && from.exists(), "no such folder: it stays where it was");
+        fs::create_dir(dir.path().join("there")).unwrap();
+        copy_over(&from, &to).unwrap();
+        assert_eq!((fs::read(&to).unwrap(), from.exists()), (b"request".into(), false));
+        assert_eq!(fs::read_dir(dir.path().join("there")).unwrap().count(), 1);
     }
 
     #[test]

@@ -161,7 +161,13 @@ impl Parts {
         let common = self.common.clone();
         let (core_ends, session_ends, link) = channels(changes);
         let reported = session_ends.reported.clone();
-        let problems = words::problems(reported.clone(), common.spool.clone(), common.footprint.clone());
+        let troubles = inputs::Troubles::default();
+        let problems = words::problems(
+            reported.clone(),
+            common.spool.clone(),
+            common.footprint.clone(),
+            troubles.clone(),
+        );
         let labels = common.config.device.labels.clone();
         let hello =
             hello(common.run.clone(), labels, reported.clone(), common.spool.clone(), problems.clone());
@@ -174,7 +180,7 @@ impl Parts {
         let (driver, reporter) = self.driver(core_ends);
         let session = common.session(reporter, hello, session_ends)?;
 
-        common.serve(&mut supervisor, listener, status);
+        common.serve(&mut supervisor, listener, status, &troubles);
         let driver = Arc::new(Mutex::new(driver));
         driver.lock().await.core.start().await;
         keep(&mut supervisor, "update", driver, |driver, stop| {
@@ -266,17 +272,24 @@ impl Common {
     }
 
     /// The local API, and the inputs that ask it.
-    fn serve(&self, supervisor: &mut Supervisor, listener: serve::Listening, status: serve::StatusSource) {
+    fn serve(
+        &self,
+        supervisor: &mut Supervisor,
+        listener: serve::Listening,
+        status: serve::StatusSource,
+        troubles: &inputs::Troubles,
+    ) {
         let clock = self.run.clock.clone();
         let now = Arc::new(move || clock.now());
         let (table, monitor) = (self.table.clone(), self.monitor.clone());
         let api = serve::Api::new(&self.config.serve, table, monitor, self.run.number, now, status);
         let stop = supervisor.stop_signal();
         if let Some(folder) = self.config.folder.clone() {
-            supervisor.once("folder", inputs::watch(folder, api.clone(), stop.clone()));
+            supervisor.once("folder", inputs::watch(folder, api.clone(), troubles.clone(), stop.clone()));
         }
         if let Some(mqtt) = self.config.mqtt.clone() {
-            supervisor.once("local broker", inputs::listen(mqtt, api.clone(), stop.clone()));
+            supervisor
+                .once("local broker", inputs::listen(mqtt, api.clone(), troubles.clone(), stop.clone()));
         }
         supervisor.once("api", listener.run(api, stop));
     }

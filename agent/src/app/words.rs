@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::Run;
 use crate::health::{Clock, Footprint, LogRing, Problem, ProblemKind};
+use crate::inputs::Troubles;
 use crate::link::http::Refusal;
 use crate::link::{Identity, LinkState, Links};
 use crate::monitor::{self, Monitor};
@@ -151,6 +152,7 @@ pub(super) fn problems(
     reported: watch::Receiver<Reported>,
     spool: SpoolHandle,
     footprint: Footprint,
+    inputs: Troubles,
 ) -> Problems {
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
@@ -164,6 +166,7 @@ pub(super) fn problems(
             all.push(Problem::new(ProblemKind::WriteBudget, detail));
         }
         all.extend(footprint.problem());
+        all.extend(inputs.problems());
         all
     })
 }

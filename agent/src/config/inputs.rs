@@ -1,6 +1,6 @@
 //! Inputs that the configuration declares: a folder that is watched, a topic of a local broker.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::Reader;
@@ -46,13 +46,32 @@ pub(super) fn folder(r: &mut Reader) -> Option<Folder> {
         r.refuse("folder.watch", "folder.model beside it");
     }
     let out = out.unwrap_or_else(|| watch.join("out"));
-    if out == watch {
+    if is_same(&out, &watch) {
         r.refuse("folder.out", "another folder than the one that is watched");
     }
-    if done.as_ref() == Some(&watch) {
+    if done.as_ref().is_some_and(|done| is_same(done, &watch)) {
         r.refuse("folder.done", "another folder than the one that is watched");
     }
     Some(Folder { watch, model, out, done, every })
+}
+
+/// Whether two names mean one folder: an answer that is written into the watched folder would be asked in its turn.
+fn is_same(one: &Path, other: &Path) -> bool {
+    canonical(one) == canonical(other)
+}
+
+/// Without links and `..`, also where the last parts don't exist yet.
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| {
+        let mut parts = path.components();
+        let last = parts.next_back();
+        let above = parts.as_path();
+        match last {
+            Some(Component::Normal(name)) => canonical(above).join(name),
+            Some(Component::ParentDir) => canonical(above).parent().unwrap_or(Path::new("/")).to_owned(),
+            Some(_) | None => path.to_owned(),
+        }
+    })
 }
 
 pub(super) fn mqtt(r: &mut Reader) -> Option<Mqtt> {
@@ -68,8 +87,17 @@ pub(super) fn mqtt(r: &mut Reader) -> Option<Mqtt> {
     if topic_out.contains(['+', '#']) {
         r.refuse("mqtt.topic_out", "a topic without wildcards");
     }
-    if topic_in == topic_out && !topic_in.is_empty() {
-        r.refuse("mqtt.topic_out", "another topic than mqtt.topic_in");
+    if !topic_in.is_empty() && !is_filter(&topic_in) {
+        r.refuse(
+            "mqtt.topic_in",
+            "a topic in which + and # stand for whole levels, # only for the last ones",
+        );
+    }
+    if covers(&topic_in, &topic_out) && !topic_out.is_empty() {
+        r.refuse(
+            "mqtt.topic_out",
+            "another topic than those of mqtt.topic_in: answers would be asked in turn",
+        );
     }
     let parsed = broker.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let Some((host, port)) = parsed.filter(|(host, _)| !host.is_empty()) else {
@@ -78,4 +106,87 @@ pub(super) fn mqtt(r: &mut Reader) -> Option<Mqtt> {
     };
     let host = host.trim_matches(['[', ']']).to_owned();
     Some(Mqtt { host, port, model, topic_in, topic_out })
+}
+
+/// Whether the wildcards of a topic filter stand where MQTT 5 (4.7.1) has them.
+fn is_filter(filter: &str) -> bool {
+    let levels: Vec<&str> = filter.split('/').collect();
+    levels.iter().enumerate().all(|(place, level)| match *level {
+        "+" => true,
+        "#" => place + 1 == levels.len(),
+        level => !level.contains(['+', '#', '\0']),
+    })
+}
+
+/// Whether a message on `topic` comes to whoever subscribes to `filter` (MQTT 5, 4.7 and 4.8.2).
+fn covers(filter: &str, topic: &str) -> bool {
+    let shared = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+    let filter = shared.map_or(filter, |(_group, filter)| filter);
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut levels = topic.split('/');
+    for wanted in filter.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (wanted, Some(level)) if wanted == level => {}
+            (_, Some(_) | None) => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_covers_what_a_broker_would_deliver_for_it() {
+        for (filter, topic) in [
+            ("a", "a"),
+            ("a/#", "a/b/c"),
+            ("a/#", "a"),
+            ("#", "a/b"),
+            ("+/b", "a/b"),
+            ("a/+/c", "a/b/c"),
+            ("+", "a"),
+            ("a/+", "a/"),
+            ("$share/g/a/#", "a/b"),
+            ("$SYS/#", "$SYS/b"),
+        ] {
+            assert!(is_filter(filter) && covers(filter, topic), "{filter} covers {topic}");
+        }
+        for (filter, topic) in [
+            ("a", "b"),
+            ("a", "a/b"),
+            ("a/b", "a"),
+            ("+", "a/b"),
+            ("a/+", "a"),
+            ("a/+/c", "a/b/d"),
+            ("#", "$SYS/a"),
+            ("+/a", "$SYS/a"),
+            ("$share/g/a", "b"),
+            ("a/b/#", "a"),
+        ] {
+            assert!(!covers(filter, topic), "{filter} does not cover {topic}");
+        }
+        for filter in ["a#", "a/#/b", "a+/b", "#/a", "a\0"] {
+            assert!(!is_filter(filter), "{filter}");
+        }
+    }
+
+    #[test]
+    fn one_folder_is_recognised_by_any_of_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = dir.path().join("watch");
+        std::fs::create_dir(&watch).unwrap();
+        std::os::unix::fs::symlink(&watch, dir.path().join("link")).unwrap();
+        for name in ["watch/", "./watch", "watch/../watch", "missing/../watch", "link", "link/../watch"] {
+            assert!(is_same(&dir.path().join(name), &watch), "{name}");
+        }
+        for name in ["watch/out", "link/out", "missing", "watch/.."] {
+            assert!(!is_same(&dir.path().join(name), &watch), "{name}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! agent owns one section struct; nobody but `app` receives the whole.
 
 mod capture;
+mod filter;
 mod inputs;
 mod proxy;
 mod raw;

@@ -82,10 +82,6 @@ impl Reader {
         self.read(key, "a text", |v| v.as_str().map(str::to_owned)).unwrap_or_else(|| default.to_owned())
     }
 
-    pub(super) fn path(&mut self, key: &str, default: &str) -> PathBuf {
-        self.text(key, default).into()
-    }
-
     pub(super) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
         let parse = |v: &Value| v.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from);
         self.read(key, "a path that begins with /", parse)

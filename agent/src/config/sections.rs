@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::capture::{self, Capture};
+use super::filter::{self, Filter};
 use super::inputs::{self, Folder, Mqtt};
 use super::proxy::{Chosen, Proxies};
 use super::raw::RawConfig;
@@ -124,6 +125,16 @@ pub struct Serve {
     pub max_connections: usize,
 }
 
+impl Serve {
+    /// What to say when others than this machine reach the API: it knows no sign-in.
+    pub fn exposure(&self) -> Option<String> {
+        let address = self.listen.filter(|address| !address.ip().is_loopback())?;
+        Some(format!(
+            "the local API listens on {address}: whoever reaches it may ask and label, without sign-in"
+        ))
+    }
+}
+
 /// What is measured and summarised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Monitor {
@@ -197,7 +208,7 @@ pub struct Health {
 /// Logging to stderr.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// Filter as `tracing` reads it, e.g. `info` or `info,flotilla_agent::link=debug`. Default `info`.
+    /// Levels, e.g. `info` or `info,flotilla_agent::link=debug`. Default `info`.
     pub filter: String,
     /// Whether lines carry the time; off where journald adds it. Default true.
     pub has_time: bool,
@@ -223,7 +234,7 @@ const DAY_S: u64 = 24 * 3600;
 pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
     let mut r = Reader::new(raw);
     let config = Config {
-        state_dir: r.path("state_dir", "/var/lib/flotilla"),
+        state_dir: r.optional_path("state_dir").unwrap_or_else(|| "/var/lib/flotilla".into()),
         device: Device { class: r.text("device.class", "generic"), labels: r.texts("device.labels") },
         link: link(&mut r),
         update: update(&mut r),
@@ -240,7 +251,10 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
         capture: capture::capture(&mut r),
         spool: spool(&mut r),
         health: health(&mut r),
-        log: Log { filter: r.text("log.filter", "info"), has_time: r.boolean("log.time", true) },
+        log: Log {
+            filter: r.parsed("log.filter", Filter("info".into()), filter::EXPECTED).0,
+            has_time: r.boolean("log.time", true),
+        },
     };
     r.finish().map(|()| config)
 }

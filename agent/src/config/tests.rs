@@ -37,11 +37,11 @@ fn environment_beats_file_and_flags_beat_both() {
 #[test]
 fn all_errors_come_at_once_with_file_key_value_and_expectation() {
     let errors = from_file(
-        "[link]\nkeep_alive_s = 1\nkeep_alive = 3\n[serve]\nlisten = \"nowhere\"\n[log]\ntime = 3\n",
+        "[link]\nkeep_alive_s = 1\nkeep_alive = 3\n[serve]\nlisten = \"nowhere\"\n[log]\ntime = 3\nfilter = \"inof\"\n",
     )
     .unwrap_err();
     let text = errors.to_string();
-    assert_eq!(errors.0.len(), 4, "{text}");
+    assert_eq!(errors.0.len(), 5, "{text}");
     for part in [
         "agent.toml",
         "link.keep_alive_s = 1",
@@ -50,6 +50,7 @@ fn all_errors_come_at_once_with_file_key_value_and_expectation() {
         "unknown key; did you mean link.keep_alive_s?",
         "serve.listen",
         "log.time",
+        "log.filter = \"inof\": expected off, error, warn",
     ] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
@@ -76,7 +77,7 @@ fn variables_of_other_programs_are_left_alone_and_ours_are_checked() {
     };
     assert!(of("FLOTILLA_URL").is_ok());
     assert!(of("FLOTILLA_LINK_SPEED").is_err());
-    assert_eq!(of("FLOTILLA_STATE_DIR").unwrap().state_dir, std::path::Path::new("x"));
+    assert!(of("FLOTILLA_STATE_DIR").unwrap_err().to_string().contains("begins with /"));
 }
 
 #[test]
@@ -93,6 +94,19 @@ fn the_usual_proxy_variables_stand_in_where_nothing_of_ours_is_said() {
     assert_eq!(ours.for_host("fleet.example"), None);
     let wrong = RawConfig::default().with_flags(["link.proxy=socks5://h:1"].into_iter()).check();
     assert!(wrong.unwrap_err().to_string().contains("link.proxy"));
+}
+
+#[test]
+fn only_an_address_of_this_machine_is_no_exposure() {
+    let exposure = |listen: &str| {
+        from_file(&format!("[serve]\nlisten = \"{listen}\"\nunix = \"/x\"\n")).unwrap().serve.exposure()
+    };
+    for alone in ["127.0.0.1:8500", "127.8.0.1:1", "[::1]:8500", "off"] {
+        assert_eq!(exposure(alone), None, "{alone}");
+    }
+    for open in ["0.0.0.0:8500", "[::]:8500", "192.168.1.2:8500"] {
+        assert!(exposure(open).unwrap().contains(open), "{open}");
+    }
 }
 
 #[test]
@@ -124,6 +138,12 @@ fn declared_inputs_need_their_model_and_a_place_for_answers() {
         ("[mqtt]\nbroker = \"h\"\nmodel = \"m\"\ntopic_in = \"a\"\ntopic_out = \"b\"\n", "a host and a port"),
         ("[mqtt]\nbroker = \"h:1\"\nmodel = \"m\"\ntopic_in = \"a\"\ntopic_out = \"b/#\"\n", "wildcards"),
         ("[mqtt]\nbroker = \"h:1\"\nmodel = \"m\"\ntopic_in = \"a\"\ntopic_out = \"a\"\n", "another topic"),
+        (
+            "[mqtt]\nbroker = \"h:1\"\nmodel = \"m\"\ntopic_in = \"a/#\"\ntopic_out = \"a/b\"\n",
+            "another topic",
+        ),
+        ("[mqtt]\nbroker = \"h:1\"\nmodel = \"m\"\ntopic_in = \"a#\"\ntopic_out = \"b\"\n", "whole levels"),
+        ("[folder]\nwatch = \"/x/in\"\nmodel = \"m\"\nout = \"/x/../x/in\"\n", "another folder"),
     ] {
         let text = from_file(wrong).unwrap_err().to_string();
         assert!(text.contains(words), "{words:?} is missing in {text}");

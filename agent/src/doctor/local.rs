@@ -180,6 +180,17 @@ fn enrol_again() -> &'static str {
     "enrol this device again with a new token: `flotilla-agent enroll --force --token ...`"
 }
 
+/// Who may ask without any sign-in.
+pub(super) fn exposure(report: &mut Report, config: &Config) {
+    if let Some(exposure) = config.serve.exposure() {
+        report.warn(
+            "local_api",
+            exposure,
+            "set serve.listen to 127.0.0.1:8500 or use serve.unix, or keep others out by a firewall",
+        );
+    }
+}
+
 /// Whether the agent runs, and what it says is wrong.
 pub(super) fn agent(report: &mut Report, config: &Config, running: Option<&Value>) {
     let Some(status) = running else {

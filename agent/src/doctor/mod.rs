@@ -36,6 +36,7 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
     local::hardware(&mut report, config);
     let is_usable = local::state_dir(&mut report, config);
     let running = status::ask(config).ok();
+    local::exposure(&mut report, config);
     local::agent(&mut report, config, running.as_ref());
     if !is_usable {
         return report;

@@ -91,6 +91,8 @@ pub enum ProblemKind {
     ReleaseLost,
     /// A model runs a smaller variant than its publisher prefers.
     SmallerVariant,
+    /// A watched folder or a local broker can't be served.
+    InputFailing,
     /// The last update of a model ended badly.
     UpdateEnded(CauseKind),
 }
@@ -187,6 +189,10 @@ impl ProblemKind {
             }
             Self::SmallerVariant => {
                 "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or unload another model"
+            }
+            Self::InputFailing => {
+                "check that the agent's user may read and write the folders that the configuration names and that the \
+                 broker runs; what waits is tried again by itself"
             }
             Self::UpdateEnded(cause) => after(cause),
         }

@@ -6,13 +6,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use inference::Tensor;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::Troubles;
+use super::files::{Answer, Files, Stamp, Stuck};
 use crate::config;
 use crate::durable::{self, DurableError};
 use crate::picture::{self, Picture, PictureError};
@@ -21,63 +22,70 @@ use crate::slots::Loaded;
 
 /// Largest file.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
-/// Files that one look takes; the others come with the next ones.
-const PER_LOOK: usize = 64;
-
-/// Length and time of change.
-type Stamp = (u64, Option<SystemTime>);
+/// What a refused file's name ends with beside its answer.
+const REFUSED: &str = ".refused";
 
 /// Asks files as they come until `stop`.
-pub async fn watch(config: config::Folder, api: Api, stop: CancellationToken) {
-    let config = Arc::new(config);
-    let mut seen = BTreeMap::new();
-    let mut last_problem = None;
+pub async fn watch(config: config::Folder, api: Api, troubles: Troubles, stop: CancellationToken) {
+    let every = config.every;
+    let mut watched = Watched { config: Arc::new(config), api, files: Files::default() };
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(config.every) => {}
+            () = tokio::time::sleep(every) => {}
         }
-        let problem = look(&config, &api, &mut seen).await.err().map(|error| crate::chain(&error));
-        if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != last_problem.as_ref()) {
-            tracing::warn!(folder = %config.watch.display(), error = problem, "the watched folder can't be served");
-        }
-        last_problem = problem;
+        let problem = match watched.look().await {
+            Ok(()) => watched.files.problem(),
+            Err(error) => Some(crate::chain(&error)),
+        };
+        troubles.set("watched folder", problem);
     }
 }
 
-/// One look: asks the files that have not changed since the look before, so that none is read half-written.
-async fn look(
-    config: &Arc<config::Folder>,
-    api: &Api,
-    seen: &mut BTreeMap<PathBuf, Stamp>,
-) -> Result<(), DurableError> {
-    let folder = config.clone();
-    let found = blocking(move || list(&folder.watch)).await?;
-    let ready = found.iter().filter(|(path, stamp)| seen.get(*path) == Some(*stamp));
-    let mut first_problem = Ok(());
-    for (path, _) in ready.take(PER_LOOK) {
-        let file = path.clone();
-        let asked = match blocking(move || durable::read_bounded(&file, MAX_FILE_BYTES)).await {
-            Ok(Some(bytes)) => ask(api, config, path, bytes).await,
-            Ok(None) => continue,
-            Err(error @ DurableError::TooLarge { .. }) => Err(refused(&error.to_string())),
-            // One file that can't be read doesn't stop the others.
-            Err(error) => {
-                first_problem = first_problem.and(Err(error));
-                continue;
-            }
-        };
-        let answer = match asked {
-            Ok(answer) => answer,
-            // Overloaded, or no model yet: the file stays for a later look.
-            Err(refused) if refused.is_later => break,
-            Err(refused) => refused.json,
-        };
-        let (folder, file) = (config.clone(), path.clone());
-        blocking(move || put_away(&folder, &file, &answer)).await?;
+struct Watched {
+    config: Arc<config::Folder>,
+    api: Api,
+    files: Files,
+}
+
+impl Watched {
+    /// One look: asks the files that don't change any more, so that none is read half-written. One that can't be read
+    /// or put away waits; the others go on.
+    async fn look(&mut self) -> Result<(), DurableError> {
+        let config = self.config.clone();
+        self.files.found(blocking(move || list(&config.watch)).await?);
+        for (path, stamp, answer) in self.files.due() {
+            self.put_away(path, stamp, answer).await;
+        }
+        for (path, stamp) in self.files.ready() {
+            let file = path.clone();
+            let asked = match blocking(move || durable::read_bounded(&file, MAX_FILE_BYTES)).await {
+                Ok(Some(bytes)) => ask(&self.api, &self.config, &path, bytes).await,
+                Ok(None) => continue,
+                Err(error @ DurableError::TooLarge { .. }) => Err(refused(&error.to_string())),
+                Err(error) => {
+                    self.files.stick(&path, Stuck::Unread, crate::chain(&error));
+                    continue;
+                }
+            };
+            let answer = match asked {
+                Ok(json) => Answer { json, is_refusal: false },
+                // Overloaded, or no model yet: the file stays for a later look.
+                Err(refused) if refused.is_later => break,
+                Err(refused) => Answer { json: refused.json, is_refusal: true },
+            };
+            self.put_away(path, stamp, Arc::new(answer)).await;
+        }
+        Ok(())
     }
-    *seen = found;
-    first_problem
+
+    async fn put_away(&mut self, path: PathBuf, stamp: Stamp, answer: Arc<Answer>) {
+        let (config, file, json) = (self.config.clone(), path.clone(), answer.clone());
+        match blocking(move || put_away(&config, &file, stamp, &json)).await {
+            Ok(()) => self.files.forget(&path),
+            Err(error) => self.files.stick(&path, Stuck::Held(answer), crate::chain(&error)),
+        }
+    }
 }
 
 fn refused(why: &str) -> Refused {
@@ -135,31 +143,46 @@ fn list(folder: &Path) -> Result<BTreeMap<PathBuf, Stamp>, DurableError> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let is_request =
-            Picture::is_named(&path) || path.extension().is_some_and(|extension| extension == "json");
+        let is_request = Picture::is_named(&path)
+            || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         if !is_request || name.starts_with('.') {
             continue;
         }
         // One that is gone again was somebody else's.
-        if let Some(meta) = fs::metadata(&path).ok().filter(fs::Metadata::is_file) {
-            found.insert(path, (meta.len(), meta.modified().ok()));
+        if let Some(stamp) = stamp_of(&path) {
+            found.insert(path, stamp);
         }
     }
     Ok(found)
 }
 
-/// Writes the answer, then moves the file away or removes it.
-fn put_away(config: &config::Folder, path: &Path, answer: &[u8]) -> Result<(), DurableError> {
+/// None when it is no file, or gone. A link is none: it names something outside that nobody put here.
+fn stamp_of(path: &Path) -> Option<Stamp> {
+    let meta = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((meta.len(), meta.modified().ok()))
+}
+
+/// Writes the answer, then moves the file away or removes it. A refused file is never removed: it may be all that there
+/// is of a picture that was still being written.
+fn put_away(config: &config::Folder, path: &Path, stamp: Stamp, answer: &Answer) -> Result<(), DurableError> {
     let Some(name) = path.file_name() else { return Ok(()) };
+    let named = |ending: &str| {
+        let mut name = OsString::from(name);
+        name.push(ending);
+        config.out.join(name)
+    };
     durable::make_dir(&config.out)?;
-    let mut answer_name = OsString::from(name);
-    answer_name.push(".json");
-    durable::write_atomic(&config.out.join(answer_name), answer)?;
+    durable::write_atomic(&named(".json"), &answer.json)?;
+    // Written again while it was asked: it is a new request.
+    if stamp_of(path) != Some(stamp) {
+        return Ok(());
+    }
     match &config.done {
         Some(done) => {
             durable::make_dir(done)?;
-            durable::rename(path, &done.join(name))
+            durable::move_file(path, &done.join(name))
         }
+        None if answer.is_refusal => durable::move_file(path, &named(REFUSED)),
         None => fs::remove_file(path).map_err(|source| DurableError::Io {
             operation: "remove",
             path: path.to_owned(),

@@ -3,7 +3,10 @@
 //! answer is the protocol's JSON, and so is a refusal. docs/LOCAL-API.md.
 
 mod broker;
+mod files;
 mod folder;
+mod troubles;
 
 pub use broker::listen;
 pub use folder::watch;
+pub use troubles::Troubles;

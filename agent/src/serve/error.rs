@@ -39,6 +39,9 @@ pub(super) enum ApiError {
     /// A page of another machine asks.
     #[error("web pages of {0} may not ask this device")]
     ForeignOrigin(String),
+    /// A name that isn't this machine's.
+    #[error("{0:?} is no name of this machine: ask localhost or 127.0.0.1")]
+    ForeignHost(String),
     /// Something that only the fleet may change.
     #[error("{0}; what serves here is decided by the fleet's signed releases")]
     ReadOnly(String),
@@ -88,7 +91,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::ReadOnly(_) | Self::ForeignOrigin(_) => StatusCode::FORBIDDEN,
+            Self::ReadOnly(_) | Self::ForeignOrigin(_) | Self::ForeignHost(_) => StatusCode::FORBIDDEN,
             Self::BodyBroken(_)
             | Self::Json(_)
             | Self::Tensor(_)

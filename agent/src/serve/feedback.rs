@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body;
 use super::error::ApiError;
+use super::object::Object;
 use super::work::Api;
 use crate::monitor::Label;
 
@@ -40,7 +41,8 @@ pub(super) async fn feedback(
     request: Request<Body>,
 ) -> Result<Json<Accepted>, ApiError> {
     let body = body::receive(&api, request).await?;
-    let feedback: Feedback = serde_json::from_slice(&body.split().0).map_err(ApiError::Json)?;
+    let Object(feedback): Object<Feedback> =
+        serde_json::from_slice(&body.split().0).map_err(ApiError::Json)?;
     let labels = match feedback.label {
         Labels::One(label) => vec![label],
         Labels::Many(labels) => labels,

@@ -2,11 +2,12 @@
 //! request, bounded and counted alike.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::error::ApiError;
-use super::work::Api;
+use super::work::{Api, Full};
 use super::{body, infer};
 use crate::slots::Loaded;
 
@@ -44,5 +45,15 @@ impl Api {
     /// [`Refused`] with the protocol's error.
     pub fn release(&self, model: &str) -> Result<Arc<Loaded>, Refused> {
         Ok(self.serving(model, None)?)
+    }
+
+    /// Counts a message that is one too many, and says so.
+    pub fn refuse_message(&self) -> Refused {
+        self.overloaded(Full::Messages).into()
+    }
+
+    /// Counts answers that could not be handed to whoever asked.
+    pub fn count_lost_answers(&self, count: usize) {
+        self.lost_answers.fetch_add(count as u64, Ordering::Relaxed);
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::origin::Reach;
 use super::routes;
 use super::work::{Api, Full};
 use crate::config;
@@ -84,18 +85,20 @@ impl Listening {
 
     /// Serves until `stop`, then lets requests in flight finish.
     pub async fn run(self, api: Api, stop: CancellationToken) {
+        let is_loopback = self.address().is_some_and(|address| address.ip().is_loopback());
+        let reach = if is_loopback { Reach::Loopback } else { Reach::Any };
         let tcp = async {
             if let Some(tcp) = self.tcp {
                 // A small answer must not wait for the peer's acknowledgement of the one before.
                 let tcp = tcp.tap_io(|stream| {
                     let _unsupported = stream.set_nodelay(true);
                 });
-                run(tcp, api.clone(), stop.clone()).await;
+                run(tcp, reach, api.clone(), stop.clone()).await;
             }
         };
         let unix = async {
             if let Some((unix, path)) = self.unix {
-                run(unix, api.clone(), stop.clone()).await;
+                run(unix, Reach::Any, api.clone(), stop.clone()).await;
                 let _gone = std::fs::remove_file(path);
             }
         };
@@ -118,8 +121,8 @@ async fn open_socket(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Serves one listener until `stop`, then lets requests in flight finish. Works on a TCP and on a unix listener.
-pub async fn run<L: Listener>(mut listener: L, api: Api, stop: CancellationToken) {
-    let router = routes::router(api.clone());
+async fn run<L: Listener>(mut listener: L, reach: Reach, api: Api, stop: CancellationToken) {
+    let router = routes::router(api.clone(), reach);
     let tasks = TaskTracker::new();
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     loop {

@@ -24,6 +24,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     page.sample("flotilla_requests_waiting", &[], api.waiting());
     page.family("flotilla_overloads_total", "counter", "Inferences refused because the queue was full.");
     page.sample("flotilla_overloads_total", &[], api.overloads.load(Ordering::Relaxed));
+    page.family("flotilla_answers_lost_total", "counter", "Answers that the local broker did not take.");
+    page.sample("flotilla_answers_lost_total", &[], api.lost_answers.load(Ordering::Relaxed));
     page.family("flotilla_panes_closed_total", "counter", "Panes handed to the telemetry spool.");
     page.sample("flotilla_panes_closed_total", &[], api.monitor.panes());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.0).into_response()

@@ -16,6 +16,7 @@ mod inner;
 mod listen;
 mod metrics;
 mod models;
+mod object;
 mod origin;
 mod repository;
 mod request;
@@ -24,5 +25,5 @@ mod stats;
 mod work;
 
 pub use inner::Refused;
-pub use listen::{ListenError, Listening, run};
+pub use listen::{ListenError, Listening};
 pub use work::{Api, StatusSource};

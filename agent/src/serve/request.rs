@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::body::Received;
 use super::error::ApiError;
+use super::object::Object;
 use crate::slots::Loaded;
 
 /// Most tensors in one request.
@@ -50,11 +51,11 @@ pub(super) struct Wanted {
 struct RequestJson<'a> {
     id: Option<String>,
     #[serde(borrow)]
-    inputs: Vec<TensorJson<'a>>,
+    inputs: Vec<Object<TensorJson<'a>>>,
     #[serde(default)]
-    outputs: Vec<WantedJson>,
+    outputs: Vec<Object<WantedJson>>,
     #[serde(default)]
-    parameters: RequestParameters,
+    parameters: Object<RequestParameters>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,7 +68,7 @@ struct RequestParameters {
 struct WantedJson {
     name: String,
     #[serde(default)]
-    parameters: WantedParameters,
+    parameters: Object<WantedParameters>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,7 +84,8 @@ impl Asked {
     /// When it breaks the protocol or a bound.
     pub(super) fn parse(body: &Received) -> Result<Self, ApiError> {
         let (json, mut behind) = body.split();
-        let request: RequestJson<'_> = serde_json::from_slice(&json).map_err(ApiError::Json)?;
+        let Object(request): Object<RequestJson<'_>> =
+            serde_json::from_slice(&json).map_err(ApiError::Json)?;
         if request.inputs.len() > MAX_TENSORS || request.outputs.len() > MAX_TENSORS {
             return Err(ApiError::Field(format!("a request may name at most {MAX_TENSORS} tensors")));
         }
@@ -93,7 +95,7 @@ impl Asked {
         }
         let inputs = inputs(request.inputs, &mut behind)?;
         let outputs = request.outputs.into_iter().map(wanted).collect();
-        Ok(Self { id, inputs, outputs, form: form(request.parameters.binary_data_output) })
+        Ok(Self { id, inputs, outputs, form: form(request.parameters.0.binary_data_output) })
     }
 
     /// An output that the model doesn't give.
@@ -107,8 +109,8 @@ impl Asked {
     }
 }
 
-fn inputs(inputs: Vec<TensorJson<'_>>, behind: &mut Pieces<'_>) -> Result<Vec<Tensor>, ApiError> {
-    let parsed = inputs.into_iter().map(|input| input.parse(behind).map_err(ApiError::Tensor));
+fn inputs(inputs: Vec<Object<TensorJson<'_>>>, behind: &mut Pieces<'_>) -> Result<Vec<Tensor>, ApiError> {
+    let parsed = inputs.into_iter().map(|Object(input)| input.parse(behind).map_err(ApiError::Tensor));
     let parsed = parsed.collect::<Result<_, _>>()?;
     match behind.left() {
         0 => Ok(parsed),
@@ -116,8 +118,8 @@ fn inputs(inputs: Vec<TensorJson<'_>>, behind: &mut Pieces<'_>) -> Result<Vec<Te
     }
 }
 
-fn wanted(json: WantedJson) -> Wanted {
-    let WantedParameters { binary_data, classification } = json.parameters;
+fn wanted(Object(json): Object<WantedJson>) -> Wanted {
+    let WantedParameters { binary_data, classification } = json.parameters.0;
     Wanted {
         name: json.name,
         form: binary_data.map(form),

@@ -5,18 +5,19 @@ use axum::http::{Method, Uri};
 use axum::routing::{get, post};
 
 use super::error::ApiError;
+use super::origin::Reach;
 use super::work::Api;
 use super::{feedback, infer, metrics, models, origin, repository, stats};
 
-/// All paths.
-pub(super) fn router(api: Api) -> Router {
+/// All paths, for a listener.
+pub(super) fn router(api: Api, reach: Reach) -> Router {
     let model = Router::new()
         .route("/", get(models::metadata))
         .route("/ready", get(models::model_ready))
         .route("/config", get(models::config))
         .route("/stats", get(stats::of_model))
         .route("/infer", post(infer::infer));
-    Router::new()
+    let router = Router::new()
         .route("/v2", get(models::server))
         .route("/v2/health/live", get(models::live))
         .route("/v2/health/ready", get(models::ready))
@@ -34,7 +35,11 @@ pub(super) fn router(api: Api) -> Router {
         })
         .fallback(|uri: Uri| async move { ApiError::UnknownPath(path(&uri)) })
         .layer(axum::middleware::from_fn(origin::check))
-        .with_state(api)
+        .with_state(api);
+    match reach {
+        Reach::Loopback => router.layer(axum::middleware::from_fn(origin::check_host)),
+        Reach::Any => router,
+    }
 }
 
 fn path(uri: &Uri) -> String {

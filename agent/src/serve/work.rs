@@ -36,6 +36,7 @@ pub struct Shared {
     pub(super) status: StatusSource,
     pub(super) limits: config::Serve,
     pub(super) overloads: AtomicU64,
+    pub(super) lost_answers: AtomicU64,
     run: u64,
     next_id: AtomicU64,
     /// Connections. Full: refuse.
@@ -69,6 +70,7 @@ impl Api {
             status,
             limits: config.clone(),
             overloads: AtomicU64::new(0),
+            lost_answers: AtomicU64::new(0),
             run,
             next_id: AtomicU64::new(0),
             connections: Arc::new(Semaphore::new(config.max_connections)),
@@ -138,6 +140,7 @@ impl Shared {
             Full::Connections => format!("{} connections are open already", self.limits.max_connections),
             Full::Bodies => "the bodies of other requests fill the memory for them".to_owned(),
             Full::Queue => format!("{} requests wait or run already", self.limits.queue),
+            Full::Messages => "too many messages wait already".to_owned(),
             Full::Time => format!("no turn came within {} ms", self.limits.max_wait.as_millis()),
         };
         ApiError::Overloaded { why }
@@ -153,6 +156,8 @@ pub(super) enum Full {
     Bodies,
     /// Requests that wait or run.
     Queue,
+    /// Messages of a local broker.
+    Messages,
     /// Time that a request has waited for its turn.
     Time,
 }

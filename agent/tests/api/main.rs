@@ -4,6 +4,7 @@
 mod binary;
 mod capture;
 mod digits;
+mod folder;
 mod limits;
 mod protocol;
 mod support;

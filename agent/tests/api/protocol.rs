@@ -69,6 +69,12 @@ async fn requests_that_break_the_protocol_are_refused_by_name() {
     agent.refused(INFER, gaps(1), bad, "no impute step that fills it in").await;
     agent.refused(INFER, b"{\"inputs\": [".to_vec(), bad, "not valid JSON").await;
     agent.refused(INFER, b"\xff\xfe".to_vec(), bad, "not valid JSON").await;
+    let digit = request(&[0.0; 64])["inputs"].clone();
+    agent.refused(INFER, body(json!([null, digit, [], {}])), bad, "expected an object").await;
+    agent
+        .refused(INFER, body(json!({"inputs": [["image", "FP32", [1], {}, [0]]]})), bad, "expected an object")
+        .await;
+    agent.refused(INFER, body(json!([])), bad, "expected an object").await;
     agent.refused(INFER, body(json!({"inputs": []})), bad, "\"image\" is missing").await;
     let mut wants = request(&[0.0; 64]);
     wants["outputs"] = json!([{"name": "nothing"}]);
@@ -112,6 +118,7 @@ async fn labels_that_can_not_be_matched_are_refused() {
         )
         .await;
     agent.refused(FEEDBACK, b"{}".to_vec(), StatusCode::BAD_REQUEST, "not valid JSON").await;
+    agent.refused(FEEDBACK, br#"["my-id", 4]"#.to_vec(), StatusCode::BAD_REQUEST, "expected an object").await;
     agent
         .refused("/v2/models/other/feedback", label("my-id", json!("4")), StatusCode::NOT_FOUND, "unknown")
         .await;
@@ -192,4 +199,17 @@ async fn the_repository_can_be_looked_at_and_not_changed() {
     let not_for = agent.get(INFER).await;
     assert_eq!(not_for.status, StatusCode::METHOD_NOT_ALLOWED);
     assert!(not_for.body["error"].as_str().unwrap().contains("GET is not for"), "{}", not_for.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_points_its_name_here_reads_nothing() {
+    let agent = Agent::serving("1.0.0").await;
+    for path in ["/status", "/metrics", "/v2", "/v2/models/digits", "/nowhere"] {
+        let answer = agent.get_as("evil.example:8500", path).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}: {}", answer.text);
+        assert!(answer.body["error"].as_str().unwrap().contains("evil.example"), "{}", answer.text);
+    }
+    for host in ["localhost", "127.0.0.1:8500", "[::1]"] {
+        assert_eq!(agent.get_as(host, "/v2").await.status, StatusCode::OK, "{host}");
+    }
 }

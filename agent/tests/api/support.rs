@@ -42,6 +42,7 @@ fn whole_config(flags: &[&str]) -> config::Config {
 
 pub(crate) struct Agent {
     pub(crate) address: String,
+    pub(crate) api: Api,
     pub(crate) table: Table,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) panes: Arc<Mutex<Vec<Pane>>>,
@@ -97,10 +98,10 @@ impl Agent {
         let listening = Listening::open(&limits).await.unwrap();
         let address = listening.places().split(' ').next().unwrap_or_default().to_owned();
         let stop = CancellationToken::new();
-        tokio::spawn(listening.run(api, stop.clone()));
+        tokio::spawn(listening.run(api.clone(), stop.clone()));
         // A refused body ends its connection; the next request must not find that one in the pool.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-        Self { address, table, monitor, panes, clock, client, _folder: folder, stop }
+        Self { address, api, table, monitor, panes, clock, client, _folder: folder, stop }
     }
 
     pub(crate) async fn serving(version: &str) -> Self {
@@ -122,6 +123,12 @@ impl Agent {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, Vec::new()).await
+    }
+
+    /// As a browser asks that was led here by another name.
+    pub(crate) async fn get_as(&self, host: &str, path: &str) -> Answer {
+        let request = Request::get(format!("http://{}{path}", self.address)).header(header::HOST, host);
+        self.sent(request.body(Full::new(Bytes::new())).unwrap()).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {

@@ -8,6 +8,9 @@ use release::Manifest;
 
 use crate::slots::Loaded;
 
+/// What a draft takes beside its values.
+const HEAD_BYTES: usize = 512;
+
 /// Which inference an item belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::monitor) struct Origin {
@@ -118,6 +121,11 @@ impl Draft {
             inputs: inputs.collect(),
         };
         Some(Self { head, values })
+    }
+
+    /// About what it takes in memory.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.values.iter().map(Vec::len).sum::<usize>().saturating_add(HEAD_BYTES)
     }
 
     /// The sample's bytes.

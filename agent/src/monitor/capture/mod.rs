@@ -1,16 +1,17 @@
 //! Samples for retraining: which items are kept, and their way to the disk.
 //!
 //! Nothing is looked at, copied or kept without the device's consent and the release's permission. What is chosen goes
-//! to a thread of its own; when that one has too much to do, an item is dropped and counted, and serving never waits.
+//! to a thread of its own; when that one has too much to do, the least valuable item is dropped and counted, and
+//! serving never waits.
 //! The samples themselves lie in `store::Samples`; `link` brings them to the server.
 
 mod decide;
 mod draft;
 mod figures;
+mod queue;
 mod recent;
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use inference::Tensor;
 use inference::features::Answer;
@@ -20,6 +21,7 @@ use protocol::sample::{MAX_SAMPLE_BYTES, Said, Strategy};
 
 use self::decide::{Draws, Seen};
 use self::draft::{Draft, Reason, confidence};
+use self::queue::Queue;
 use self::recent::{Kept, Recent};
 use super::recorder::Request;
 use crate::config;
@@ -29,17 +31,19 @@ use crate::store::{Bounds, Put, Samples};
 pub(in crate::monitor) use self::draft::{Origin, label_of, said};
 pub use self::figures::{CaptureFigures, Cause};
 
-/// Samples on their way to the disk. Full: dropped and counted.
-const QUEUE: usize = 4;
+/// Samples on their way to the disk may take so much memory, or as much as the largest one. Full: the least valuable is
+/// dropped and counted.
+const QUEUE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Decides about items and keeps those that are chosen. Share it by `Arc`.
 pub struct Capture {
     inner: Arc<Inner>,
-    writer: Mutex<Option<SyncSender<Draft>>>,
+    writer: Once,
 }
 
 struct Inner {
     samples: Samples,
+    queue: Queue,
     state: Mutex<State>,
 }
 
@@ -48,6 +52,13 @@ struct State {
     draws: Draws,
     recent: Recent,
     figures: CaptureFigures,
+}
+
+/// What waits is still written; then the thread ends.
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.inner.queue.close();
+    }
 }
 
 impl std::fmt::Debug for Capture {
@@ -65,8 +76,8 @@ impl Capture {
             recent: Recent::default(),
             figures: CaptureFigures::default(),
         };
-        let capture =
-            Self { inner: Arc::new(Inner { samples, state: Mutex::new(state) }), writer: Mutex::new(None) };
+        let inner = Inner { samples, queue: Queue::default(), state: Mutex::new(state) };
+        let capture = Self { inner: Arc::new(inner), writer: Once::new() };
         capture.reconfigure(rules);
         capture
     }
@@ -80,6 +91,7 @@ impl Capture {
             return;
         }
         state.recent.clear();
+        state.figures.drop(Cause::Withdrawn, self.inner.queue.clear());
         match self.inner.samples.clear() {
             Ok(count) => state.figures.drop(Cause::Withdrawn, count),
             Err(error) => tracing::error!(
@@ -143,7 +155,7 @@ impl Capture {
         let answer = |row: usize| answers.get(row).filter(|_| answers.len() == rows);
         let said = |row: usize| answer(row).map(|answer| said(manifest, answer)).unwrap_or_default();
         let origin = Origin::new(request.loaded, request.id, request.at, rows);
-        for row in 0..rows {
+        for row in self.inner.order(rows) {
             let outside = features.get(row).and_then(|features| schema.outside(features));
             let confidence = answer(row).and_then(confidence);
             let seen = Seen { confidence, is_outside: outside.is_some() };
@@ -158,7 +170,7 @@ impl Capture {
             let kept = Kept { origin, inputs: request.inputs.to_vec(), said: (0..rows).map(said).collect() };
             let labelled = self.inner.lock().recent.remember(kept, rules.recent_bytes);
             if let Some((kept, truths)) = labelled {
-                self.contradicted(&rules, &kept, truths);
+                self.contradicted(&rules, &kept, &truths);
             }
         }
     }
@@ -173,14 +185,15 @@ impl Capture {
         let labelled = state.recent.labelled(model, id, truths);
         drop(state);
         if let Some((kept, truths)) = labelled {
-            self.contradicted(&rules, &kept, truths);
+            self.contradicted(&rules, &kept, &truths);
         }
     }
 
-    fn contradicted(&self, rules: &config::Capture, kept: &Kept, truths: Vec<Option<String>>) {
-        for (row, label) in truths.into_iter().enumerate().filter_map(|(row, truth)| Some((row, truth?))) {
+    fn contradicted(&self, rules: &config::Capture, kept: &Kept, truths: &[Option<String>]) {
+        for row in self.inner.order(truths.len()) {
+            let Some(label) = truths.get(row).and_then(Option::as_deref) else { continue };
             let Some(mut reason) = self.later(rules, Strategy::Contradiction) else { continue };
-            reason.label = Some(protocol::sample::fitting(&label));
+            reason.label = Some(protocol::sample::fitting(label));
             let said = kept.said.get(row).cloned().unwrap_or_default();
             self.keep(rules, &kept.origin, &kept.inputs, row, said, reason);
         }
@@ -224,25 +237,22 @@ impl Capture {
             return self.count_dropped(Cause::TooLarge);
         }
         let Some(draft) = Draft::new(origin, inputs, row, said, reason) else { return };
-        if self.writer().try_send(draft).is_err() {
-            self.count_dropped(Cause::Busy);
+        self.writer.call_once(|| self.start_writer());
+        let max_bytes = usize::try_from(rules.max_bytes.max(QUEUE_BYTES)).unwrap_or(usize::MAX);
+        let dropped = self.inner.queue.push(draft, max_bytes);
+        if dropped > 0 {
+            self.inner.lock().figures.drop(Cause::Busy, dropped);
         }
     }
 
-    fn writer(&self) -> SyncSender<Draft> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer
-            .get_or_insert_with(|| {
-                let (sender, receiver) = sync_channel(QUEUE);
-                let inner = self.inner.clone();
-                let thread = std::thread::Builder::new().name("samples".into());
-                if let Err(error) = thread.spawn(move || inner.write_all(&receiver)) {
-                    // The receiver is gone: everything is dropped, and counted as that.
-                    tracing::error!(error = %error, "no thread for samples");
-                }
-                sender
-            })
-            .clone()
+    fn start_writer(&self) {
+        let inner = self.inner.clone();
+        let thread = std::thread::Builder::new().name("samples".into());
+        if let Err(error) = thread.spawn(move || inner.write_all()) {
+            // Everything is dropped, and counted as that.
+            self.inner.queue.close();
+            tracing::error!(error = %error, "no thread for samples");
+        }
     }
 }
 
@@ -252,8 +262,15 @@ impl Inner {
         decide::at_answer(rules, seen, || state.draws.next())
     }
 
-    fn write_all(&self, drafts: &Receiver<Draft>) {
-        while let Ok(draft) = drafts.recv() {
+    /// The rows of a batch from a random one on: where not all can be kept, none is kept for standing at the head.
+    fn order(&self, rows: usize) -> impl Iterator<Item = usize> + use<> {
+        let draw = if rows > 1 { self.lock().draws.next() } else { 0 };
+        let first = usize::try_from(draw).unwrap_or(0).checked_rem(rows).unwrap_or(0);
+        (first..rows).chain(0..first)
+    }
+
+    fn write_all(&self) {
+        while let Some(draft) = self.queue.take() {
             let (head, bytes) = (&draft.head, draft.join());
             let rules = self.lock().rules.clone();
             let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);

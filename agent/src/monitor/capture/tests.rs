@@ -80,11 +80,34 @@ fn a_contradicted_item_is_kept_with_its_true_label_whichever_comes_first() {
     device.capture.labelled(&model, "a", vec![None, Some("7".into())]);
     device.capture.labelled(&model, "b", vec![Some("8".into()), None]);
     let (kept, truths) = device.capture.inner.lock().recent.remember(kept("b"), 10_000).unwrap();
-    device.capture.contradicted(&device.rules(), &kept, truths);
+    device.capture.contradicted(&device.rules(), &kept, &truths);
     device.capture.labelled(&model, "c", vec![None, None]);
     device.settled(2);
     let seen: Vec<_> = device.heads().into_iter().map(|head| (head.id, head.label.unwrap())).collect();
     assert_eq!(seen, [("a#1".into(), "7".into()), ("b#0".into(), "8".into())]);
+}
+
+#[test]
+fn all_of_a_batch_that_is_labelled_at_once_is_kept() {
+    let device = device(&[ON]);
+    let kept = Kept { origin: origin("q", 40), inputs: inputs(40), said: vec![Said::default(); 40] };
+    assert!(device.capture.inner.lock().recent.remember(kept, 10_000).is_none());
+    device.capture.labelled(&origin("q", 1).model, "q", vec![Some("7".into()); 40]);
+    let figures = device.settled(40);
+    assert_eq!((figures.taken, figures.dropped), ([(Strategy::Contradiction, 40)].into(), [].into()));
+}
+
+#[test]
+fn rows_are_looked_at_from_a_random_one_on_and_each_once() {
+    let device = device(&[ON]);
+    let orders: Vec<Vec<usize>> = (0..50).map(|_| device.capture.inner.order(10).collect()).collect();
+    let firsts: std::collections::BTreeSet<usize> = orders.iter().map(|order| order[0]).collect();
+    assert!(firsts.len() > 5, "{firsts:?}");
+    for mut order in orders {
+        order.sort_unstable();
+        assert_eq!(order, (0..10).collect::<Vec<_>>());
+    }
+    assert_eq!(device.capture.inner.order(0).count(), 0);
 }
 
 #[test]
