@@ -1,9 +1,8 @@
 //! Files, a watched folder and a local broker: what applications without HTTP have, on a real agent that serves digits
 //! 1.0.0, with Debian's mosquitto as the broker.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -21,8 +20,6 @@ use crate::tools;
 
 const TOPICS: [&str; 2] = ["digits/in", "digits/out"];
 const LIMIT: Duration = Duration::from_secs(30);
-/// Messages that are published as fast as the broker takes them.
-const BURST: usize = 300;
 /// Images that are asked in each way.
 const IMAGES: usize = 12;
 
@@ -57,10 +54,6 @@ pub(crate) fn main() -> Result<()> {
     println!("  ok  requests and pictures put into the watched folder are answered and taken away");
     broker(port, &images)?;
     println!("  ok  messages on the local broker are answered");
-    burst(port, &images[0])?;
-    println!(
-        "  ok  {BURST} messages at once have an answer each, refusals among them, by id and correlation data"
-    );
     let config = serving.agent.folder().join("agent.toml");
     drop(serving);
     let batch = Batch { agent: binaries.agent, config, folder };
@@ -160,42 +153,6 @@ fn broker(port: u16, images: &[Image]) -> Result<()> {
     ensure!(right >= 3, "only {right} of 4 are right");
     let refusal = heard("{}")?;
     ensure!(refusal["error"].as_str().is_some_and(|error| error.contains("inputs")), "{refusal}");
-    Ok(())
-}
-
-/// Far more than are asked at once, with QoS 1. The broker keeps the answers for a listener that it knows already.
-fn burst(port: u16, image: &Image) -> Result<()> {
-    let port = port.to_string();
-    let place = ["-h", "127.0.0.1", "-p", &port, "-V", "5", "-q", "1"];
-    let session = ["-i", "burst", "-c", "-x", "300", "-t", TOPICS[1]];
-    output(program("mosquitto_sub").args(place).args(session).arg("-E"))?;
-    let input = json!({ "name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": image.pixels });
-    let message = |number: usize| match number % 10 {
-        0 => json!({ "id": number.to_string() }),
-        _ => json!({ "id": number.to_string(), "inputs": [input] }),
-    };
-    let mut publish = program("mosquitto_pub");
-    publish.args(place).args(["-t", TOPICS[0], "-D", "publish", "correlation-data", "c7", "-l"]);
-    let mut publishing = publish.stdin(Stdio::piped()).spawn().context("cannot start mosquitto_pub")?;
-    let mut lines = publishing.stdin.take().context("mosquitto_pub has an input")?;
-    for number in 0..BURST {
-        writeln!(lines, "{}", message(number))?;
-    }
-    drop(lines);
-    ensure!(publishing.wait()?.success(), "mosquitto_pub failed");
-    let count = BURST.to_string();
-    let heard = output(
-        program("mosquitto_sub").args(place).args(session).args(["-C", &count, "-W", "60", "-F", "%D %p"]),
-    )?;
-    let mut ids = BTreeSet::new();
-    for line in heard.lines() {
-        let answer = line.strip_prefix("c7 ").with_context(|| format!("no correlation data: {line}"))?;
-        let answer: Value = serde_json::from_str(answer).context("an answer is JSON")?;
-        let id: usize = answer["id"].as_str().with_context(|| format!("no id: {answer}"))?.parse()?;
-        ensure!(answer["error"].is_string() == id.is_multiple_of(10), "{id}: {answer}");
-        ids.insert(id);
-    }
-    ensure!(ids.len() == BURST, "{} of {BURST} messages were answered", ids.len());
     Ok(())
 }
 

@@ -1,5 +1,6 @@
-//! Topic in, topic out: every message is one request of the protocol. The broker keeps what can't be asked yet (QoS 1);
-//! what it can't keep (QoS 0) is refused, answered as far as there is room, and counted like any overload.
+//! Topic in, topic out: every message is one request of the protocol. The broker is asked to keep what can't be asked yet
+//! (QoS 1); not every one does. What comes too early is refused, answered as far as there is room, and counted like any
+//! overload.
 
 use bytes::Bytes;
 use serde::Deserialize;

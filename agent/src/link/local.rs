@@ -3,7 +3,7 @@
 //! there is no connection is not seen, and an answer without a connection is lost.
 //!
 //! A request with QoS 1 is acknowledged when its answer has been handed over, and the broker is told how many it may
-//! send before that: it keeps the others, so that nothing is lost here under load.
+//! send before that. A broker that honours it keeps the others; mosquitto 2.0.11 was seen to send more.
 
 use std::collections::VecDeque;
 use std::time::Duration;

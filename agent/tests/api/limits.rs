@@ -143,7 +143,7 @@ async fn a_connection_too_many_is_told_so_and_a_silent_one_is_closed() {
         let mut silent = TcpStream::connect(&address).unwrap();
         silent.write_all(b"GET /v2 HTTP/1.1\r\nHo").unwrap();
         // The agent has taken the first connection before it takes the second one.
-        let refused = raw(&address, b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n");
+        let refused = raw(&address, b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let mut rest = String::new();
         silent.read_to_string(&mut rest).unwrap();
         (refused, rest, address)
@@ -157,7 +157,9 @@ async fn a_connection_too_many_is_told_so_and_a_silent_one_is_closed() {
 }
 
 fn head(bytes: usize) -> String {
-    format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n")
+    format!(
+        "POST {INFER} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
