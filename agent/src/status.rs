@@ -50,22 +50,19 @@ pub fn ask(config: &config::Config) -> Result<Value, StatusError> {
 }
 
 fn ask_at(listen: Option<SocketAddr>, unix: Option<&Path>) -> Result<Value, StatusError> {
-    let (place, answer) = match listen {
-        Some(mut address) => {
-            // An agent that listens on every address is found on this machine's own.
-            if address.ip().is_unspecified() {
-                address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-            }
-            let stream = TcpStream::connect_timeout(&address, TIMEOUT);
-            let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
-            (address.to_string(), bounded.and_then(answer))
+    let (place, answer) = if let Some(mut address) = listen {
+        // An agent that listens on every address is found on this machine's own.
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        None => {
-            let path = unix.unwrap_or(Path::new(""));
-            let stream = UnixStream::connect(path);
-            let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
-            (path.display().to_string(), bounded.and_then(answer))
-        }
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT);
+        let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
+        (address.to_string(), bounded.and_then(answer))
+    } else {
+        let path = unix.unwrap_or(Path::new(""));
+        let stream = UnixStream::connect(path);
+        let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
+        (path.display().to_string(), bounded.and_then(answer))
     };
     let answer = match answer {
         Ok(answer) => answer,

@@ -66,8 +66,8 @@ impl Clock {
         let (said, ends) = (trust::format_rfc3339(set_aside?), trust::format_rfc3339(latest));
         let path = self.shared.path.display();
         let detail = format!(
-            "the stored clock floor ({path}.a and {path}.b) says {said}, but the fleet's CA ends {ends}: it can't be \
-             true and is not used"
+            "the stored clock floor (in {path}, {path}.a or {path}.b) says {said}, but the fleet's CA ends {ends}: \
+             it can't be true and is not used"
         );
         Some(Problem::new(ProblemKind::ClockFloorImplausible, detail))
     }

@@ -235,8 +235,8 @@ impl Data {
     /// Place of the first number that is missing: NaN, which is null in JSON.
     pub fn first_missing(&self) -> Option<usize> {
         match self {
-            Self::Fp32(values) => first(values, |value| value.is_nan()),
-            Self::Fp64(values) => first(values, |value| value.is_nan()),
+            Self::Fp32(values) => first(values, f32::is_nan),
+            Self::Fp64(values) => first(values, f64::is_nan),
             _ => None,
         }
     }
