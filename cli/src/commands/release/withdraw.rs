@@ -23,7 +23,7 @@ pub(crate) struct Args {
 /// # Errors
 /// When the release is not in the role, a key is missing or locked, or the server refuses.
 pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
-    let keyring = Keyring::of(context.client.project())?;
+    let mut keyring = Keyring::of(context.client.project())?;
     let (model, version) = (args.model.as_str(), &args.version);
     let owner = Owner::Model(model);
     let current = send::current(context, &keyring).await?;
