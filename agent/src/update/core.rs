@@ -351,7 +351,7 @@ impl Core {
                 self.announce();
             }
             Err(why) => {
-                tracing::error!(model = %model, why = why.detail, "the fallback can't be loaded either")
+                tracing::error!(model = %model, why = why.detail, "the fallback can't be loaded either");
             }
         }
     }
