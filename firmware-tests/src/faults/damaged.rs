@@ -31,7 +31,10 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     std::fs::write(&blob, bytes)?;
     for start in 1..=STARTS {
         world.agents[AGENT].start()?;
-        world.serves(AGENT, &before).with_context(|| format!("start {start} after the damage"))?;
+        // The local API listens before the model is loaded.
+        wait_until(&format!("{before} after the damage, start {start}"), PATIENCE, || {
+            Ok(world.answers(AGENT).ok().filter(|answers| *answers == before))
+        })?;
         let active = world.active(AGENT)?;
         ensure!(active == before, "status calls {active} active, {before} answers");
         ensure!(says_so(world)?, "start {start}: status does not say what is lost");
