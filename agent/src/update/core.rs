@@ -152,6 +152,11 @@ impl Core {
         for model in models {
             // The count is durable before anything is loaded that might end the process.
             self.apply(&model, Event::Boot).await;
+            let record = self.model(&model);
+            if matches!(record.phase, Phase::Failed { .. }) {
+                // When it is tried again was known to the earlier run only.
+                self.entered(&model, &record);
+            }
             self.report(&model);
         }
         self.load_all().await;

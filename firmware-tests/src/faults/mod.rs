@@ -4,6 +4,7 @@
 mod broker;
 mod capture;
 mod clock;
+mod damaged;
 mod disk;
 mod doctor;
 mod enrolment;
@@ -96,6 +97,8 @@ enum Fault {
     Clock,
     /// A release comes by an archive, without a network.
     Offline,
+    /// The device's disk loses the release that serves.
+    Damaged,
     /// Samples for retraining, with and without consent, over a dead server and a power cut.
     Capture,
     /// The device's power is cut in the middle of updates.
@@ -153,6 +156,7 @@ impl Fault {
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
             Self::Offline => offline::play(world),
+            Self::Damaged => damaged::play(world),
             Self::Capture => capture::play(world),
             Self::Power => power::play(world),
             Self::Restored => restored::play(world),
