@@ -111,10 +111,14 @@ async fn a_withdrawn_fence_gives_the_other_releases_back() {
     let targets = targets.delegate_model(&model, &[holder.public_key()], 1).sign(&[holder]).unwrap();
     let good = a_release(&server, "1.0.0", 1, 0).await;
     let stolen = a_release(&server, "9.9.9", 1 << 53, 1 << 53).await;
-    let role = TargetsBuilder::new(expires).target(&good.0, &good.1, None);
-    let role = role.target(&stolen.0, &stolen.1, None).sign(&[holder]).unwrap();
+    let role = TargetsBuilder::new(expires).target(&good.0, &good.1, None).sign(&[holder]).unwrap();
     let metadata = vec![("targets".into(), targets), ("digits".into(), role.clone())];
-    let publication = Publication { metadata, targets: vec![good, stolen.clone()] };
+    let publication = Publication { metadata, targets: vec![good] };
+    publish::publish(&server.state, &project(), "test", publication).await.unwrap();
+    let role = TargetsBuilder::resume(&role, expires).unwrap().target(&stolen.0, &stolen.1, None);
+    let role = role.sign(&[holder]).unwrap();
+    let publication =
+        Publication { metadata: vec![("digits".into(), role.clone())], targets: vec![stolen.clone()] };
     publish::publish(&server.state, &project(), "test", publication).await.unwrap();
     let states = async || {
         let mut conn = server.state.store.read().await.unwrap();
