@@ -174,7 +174,7 @@ export const enServer = {
   'server.targetSome': '{n} of {total}: {why}',
   'server.errorPlan': 'The plan is wrong: {words}.',
   'server.errorPlanForm': "The plan can't be read: {words}.",
-  'server.errorDeviceExists': 
+  'server.errorDeviceExists':
     'There is a device of this name, and it may still connect. If it was lost or replaced, decommission it first (flotilla device delete).',
   'server.errorUserExists': 'There is a user of this name.',
   'server.errorUserName': "A user's name has 1 to 64 letters, digits and . _ - @ +.",

@@ -196,7 +196,7 @@ export const ptBrServer: Readonly<Record<keyof typeof enServer, Message>> = {
   'server.targetSome': '{n} de {total}: {why}',
   'server.errorPlan': 'O plano está errado: {words}.',
   'server.errorPlanForm': 'O plano não pode ser lido: {words}.',
-  'server.errorDeviceExists': 
+  'server.errorDeviceExists':
     'Já existe um dispositivo com este nome, e ele ainda pode se conectar. Se foi perdido ou substituído, desative-o antes (flotilla device delete).',
   'server.errorUserExists': 'Já existe um usuário com este nome.',
   'server.errorUserName': 'O nome de usuário tem de 1 a 64 letras, dígitos e . _ - @ +.',
