@@ -198,7 +198,10 @@ describe("the server's words", () => {
     ],
     { query: '?raw', import: 'default', eager: true },
   );
-  const rust = Object.values(sources).join('\n');
+  // A backslash at a line's end joins it with the next.
+  const rust = Object.values(sources)
+    .join('\n')
+    .replace(/\\\n\s*/g, '');
 
   /** The engine puts these together from pieces. */
   const PIECES: Readonly<Record<string, readonly string[]>> = {
