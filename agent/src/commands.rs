@@ -21,7 +21,9 @@ use crate::{app, chain, durable, owner, status};
 
 /// `enroll`: makes this device's identity with a one-time token.
 pub async fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_forced: bool) -> Exit {
-    let prepared = durable::make_dir(&config.state_dir).and_then(|()| Clock::open(&config.state_dir));
+    // One that is there is not made: the folder above it may be closed to its owner.
+    let made = if config.state_dir.is_dir() { Ok(()) } else { durable::make_dir(&config.state_dir) };
+    let prepared = made.and_then(|()| Clock::open(&config.state_dir));
     let clock = match prepared {
         Ok(clock) => clock,
         Err(error) => {

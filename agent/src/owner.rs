@@ -18,6 +18,8 @@ use crate::exit::Exit;
 
 /// Standard input in place of a file.
 pub const STDIN: &str = "-";
+/// The folder that was entered: a whole path, as the key asks for, and no folder above it has to be passed.
+const HERE: &str = "/proc/self/cwd";
 /// Hides the token from the list of processes.
 const TOKEN_VARIABLE: &str = "FLOTILLA_ENROLLMENT_TOKEN";
 
@@ -83,7 +85,7 @@ fn again(settings: &Settings, word: &str) -> Program {
 
 /// The settings of a process that stands in the state directory.
 fn same(settings: &Settings) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["--state-dir".into(), ".".into()];
+    let mut words: Vec<OsString> = vec!["--state-dir".into(), HERE.into()];
     if let Some(file) = &settings.config {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
         words.extend(["--config".into(), file.into()]);
@@ -117,7 +119,7 @@ mod tests {
         };
         let file = std::env::current_dir().unwrap().join("a.toml");
         let words = same(&settings);
-        let expected = ["--state-dir", ".", "--config", file.to_str().unwrap(), "--set", "device.class=cam"];
+        let expected = ["--state-dir", HERE, "--config", file.to_str().unwrap(), "--set", "device.class=cam"];
         assert_eq!(words[..6], expected.map(OsString::from));
         assert_eq!(words[6..], ["--set", "log.filter=debug"].map(OsString::from));
     }
