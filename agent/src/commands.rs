@@ -15,7 +15,7 @@ use crate::link::Identity;
 use crate::link::enroll::{self, EnrollError, Wish};
 use crate::slots::{BootStore, Shelf};
 use crate::store::check_key;
-use crate::update::import::{Import, Taken};
+use crate::update::import::{Import, ImportError, Taken};
 use crate::update::metadata::{self, TrustedStore};
 use crate::{app, chain, durable, owner, status};
 
@@ -87,7 +87,7 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
         memory_budget_bytes: config.update.memory_budget_bytes,
     };
     let taken = import.take(archive).await;
-    let Taken { model, release, instead } = taken.map_err(|error| (Exit::NoPermission, chain(&error)))?;
+    let Taken { model, release, instead } = taken.map_err(|error| (exit_of_import(&error), chain(&error)))?;
     clock.keep();
     let version = &release.version;
     let mut said =
@@ -104,6 +104,16 @@ fn open_archive(file: &Path) -> std::io::Result<Box<dyn Read>> {
         return Ok(Box::new(std::io::stdin().lock()));
     }
     Ok(Box::new(std::io::BufReader::new(std::fs::File::open(file)?)))
+}
+
+fn exit_of_import(error: &ImportError) -> Exit {
+    if error.is_trust_damaged() {
+        Exit::Config
+    } else if error.is_of_this_device() {
+        Exit::Unavailable
+    } else {
+        Exit::NoPermission
+    }
 }
 
 fn exit_of(error: &EnrollError) -> Exit {

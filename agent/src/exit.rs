@@ -18,7 +18,7 @@ pub enum Exit {
     Unavailable,
     /// Memory stayed above the hard bound: start it anew.
     Memory,
-    /// The server refused: a token that is unknown, used or expired.
+    /// The server refused: a token that is unknown, used or expired. `import` refused the archive.
     NoPermission,
     /// The configuration or the state directory is wrong; trying again can't help.
     Config,

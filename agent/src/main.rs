@@ -62,7 +62,7 @@ fn load(settings: &Settings) -> Result<Config, Exit> {
 }
 
 fn start_log(config: &Log) -> LogRing {
-    let ring = LogRing::default();
+    let ring = LogRing::for_stderr();
     // Levels by target need no regular expressions, which would weigh as much as the TLS stack.
     let everything = || Targets::new().with_default(LevelFilter::INFO);
     let filter: Targets = config.filter.parse().unwrap_or_else(|_| everything());
@@ -88,6 +88,10 @@ fn runtime(workers: usize) -> Option<tokio::runtime::Runtime> {
 
 fn run(config: Config, settings: &Settings) -> Exit {
     let logs = start_log(&config.log);
+    inference::quiet_caught_panics();
+    for unknown in inference::int8::unknown_switches() {
+        tracing::warn!("{unknown}");
+    }
     // None without git and without the variable: then the banner has no such field.
     let commit = option_env!("FLOTILLA_COMMIT").filter(|commit| !commit.is_empty());
     tracing::info!(
@@ -99,7 +103,7 @@ fn run(config: Config, settings: &Settings) -> Exit {
     be_nice(config.health.nice);
     let workers = if config.serve.threads == 1 { 1 } else { 2 };
     let Some(runtime) = runtime(workers) else { return Exit::Internal };
-    runtime.block_on(async {
+    let exit = runtime.block_on(async {
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
             Err(error) => {
@@ -133,7 +137,10 @@ fn run(config: Config, settings: &Settings) -> Exit {
             tracing::warn!(tasks = ?late, "stopped; some tasks were cut off");
         }
         exit
-    })
+    });
+    // A self-test or a load can't be interrupted, and nobody needs its result any more.
+    runtime.shutdown_background();
+    exit
 }
 
 /// Threads inherit it, so it comes before the first one. Never raises the priority that the agent was started with.

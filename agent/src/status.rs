@@ -31,6 +31,16 @@ pub enum StatusError {
         /// What happened.
         source: std::io::Error,
     },
+    /// The agent is there, but does not say how it is.
+    #[error("the agent on {place} answers {status}: {why}")]
+    Refused {
+        /// Where it was asked.
+        place: String,
+        /// Of HTTP.
+        status: u16,
+        /// What it says.
+        why: String,
+    },
     /// Something answers, but no agent.
     #[error("what answers on {0} is not an agent")]
     Foreign(String),
@@ -68,9 +78,22 @@ fn ask_at(listen: Option<SocketAddr>, unix: Option<&Path>) -> Result<Value, Stat
         Ok(answer) => answer,
         Err(source) => return Err(StatusError::Unreachable { place, source }),
     };
+    understand(place, &answer)
+}
+
+fn understand(place: String, answer: &[u8]) -> Result<Value, StatusError> {
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n").map(|end| end + 4);
-    let body = head.and_then(|head| serde_json::from_slice(&answer[head..]).ok());
-    body.ok_or(StatusError::Foreign(place))
+    let body: Option<Value> = head.and_then(|head| serde_json::from_slice(&answer[head..]).ok());
+    let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let status = String::from_utf8_lossy(line).split(' ').nth(1).and_then(|code| code.parse().ok());
+    match (status, body) {
+        (Some(200), Some(body)) => Ok(body),
+        (Some(status), Some(body)) if body["error"].is_string() => {
+            let why = body["error"].as_str().unwrap_or_default().chars().take(200).collect();
+            Err(StatusError::Refused { place, status, why })
+        }
+        _ => Err(StatusError::Foreign(place)),
+    }
 }
 
 /// HTTP/1.0: the body ends with the connection and is never chunked.
@@ -115,6 +138,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         note(dir.path(), agent("run 7"));
         assert_eq!(ask(&config(dir.path())).unwrap()["boot_id"], "run 7");
+    }
+
+    #[test]
+    fn only_a_good_answer_is_a_status() {
+        let heard = |answer: &str| understand("here".into(), answer.as_bytes());
+        let good = heard("HTTP/1.1 200 OK\r\na: b\r\n\r\n{\"boot_id\": \"b\"}");
+        assert_eq!(good.unwrap()["boot_id"], "b");
+        let full = heard("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"error\": \"overloaded\"}").unwrap_err();
+        assert_eq!(full.to_string(), "the agent on here answers 503: overloaded");
+        for foreign in ["", "HTTP/1.1 404 Not Found\r\n\r\n<p>", "HTTP/1.1 200 OK\r\n\r\nhello", "SSH-2.0"] {
+            assert!(matches!(heard(foreign), Err(StatusError::Foreign(_))), "{foreign}");
+        }
     }
 
     #[test]

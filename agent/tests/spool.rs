@@ -196,6 +196,19 @@ fn a_damaged_database_is_moved_aside_and_the_agent_lives() {
 }
 
 #[test]
+fn what_is_no_folder_in_the_spools_place_is_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    for _again in 0..2 {
+        let _gone = std::fs::remove_dir_all(dir.path().join("spool"));
+        std::fs::write(dir.path().join("spool"), "mine").unwrap();
+        let (spool, report) = open(dir.path(), MIB);
+        assert!(report.is_some_and(|text| text.contains("it is no folder")));
+        assert_eq!(runtime().block_on(spool.handle().append(Kind::Event, vec![1])).unwrap(), 1);
+        assert_eq!(std::fs::read(dir.path().join("spool.quarantined")).unwrap(), b"mine");
+    }
+}
+
+#[test]
 fn without_its_key_records_wait_and_the_key_brings_them_home() {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");

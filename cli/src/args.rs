@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    alerts, audit, completions, device, drift, export, keys, login, reference, release, rollout, samples,
-    sign, token, verify,
+    alerts, audit, completions, device, drift, export, keys, login, project, reference, release, rollout,
+    samples, sign, token, verify,
 };
 
 /// Publish signed model releases, and run them over a fleet.
@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Alerts: list, take note of.
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// Projects: list, create.
+    #[command(subcommand)]
+    Project(project::Command),
     /// Enrolment tokens: list, take back.
     #[command(subcommand)]
     Token(token::Command),

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use release::{BlobRef, DraftManifest};
 
+use crate::replace::replace;
+
 /// A built release on disk.
 pub(crate) struct ReleaseFolder {
     path: PathBuf,
@@ -97,6 +99,6 @@ impl ReleaseFolder {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         }
-        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+        replace(&path, bytes)
     }
 }

@@ -1,9 +1,12 @@
 //! The publisher's key folder of one project, `keys/{project}` under the settings folder.
 //!
-//! `root.pem`, `targets.pem` and `models/{model}.pem` are PKCS#8, encrypted with one passphrase unless its owner
-//! asked for none; beside each stands its public half. Keys that take over once they are published wait in `next/`,
+//! `root.pem`, `targets.pem` and `models/{model}.pem` are encrypted with one passphrase unless its owner asked for
+//! none; beside each stands its public half. Keys that take over once they are published wait in `next/`,
 //! those that they replaced lie in `retired/`. `root.json` is the first root, to which new devices are pinned;
 //! `metadata/` holds what was last published. Nothing private in here ever goes to the server.
+
+mod file;
+mod passphrase;
 
 use std::fs;
 use std::io::Write as _;
@@ -11,16 +14,17 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
-use pkcs8::LineEnding;
 use sha2::{Digest as _, Sha256};
 use trust::{Ed25519Signer, PublicKey, Signer as _};
 
 use crate::settings;
+use file::{Closed, is_encrypted};
+pub(crate) use passphrase::new_passphrase;
 
 /// Environment variable with the passphrase, for scripts.
-pub(crate) const PASSPHRASE: &str = "FLOTILLA_PASSPHRASE";
+const PASSPHRASE: &str = "FLOTILLA_PASSPHRASE";
+/// The same for the one that takes its place.
+const NEW_PASSPHRASE: &str = "FLOTILLA_NEW_PASSPHRASE";
 
 /// What can be wrong with a key folder.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +47,24 @@ pub(crate) enum KeyringError {
         /// Which file.
         path: PathBuf,
     },
+    /// The file asks for more than any of ours.
+    #[error("{path} asks for more memory or time than the passphrase of a key takes; it is not opened", path = path.display())]
+    TooCostly {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The two halves are of different keys.
+    #[error("{path} and the public half beside it are not of one key", path = path.display())]
+    Mixed {
+        /// The private half.
+        path: PathBuf,
+    },
     /// Nobody to ask.
-    #[error("no terminal to ask for the passphrase on; set {PASSPHRASE}")]
-    NoPassphrase,
+    #[error("no terminal to ask for the passphrase on; set {variable}")]
+    NoPassphrase {
+        /// The environment variable that would do.
+        variable: &'static str,
+    },
     /// Too short to protect anything.
     #[error("the passphrase must have at least {MIN_PASSPHRASE} characters (or say --no-passphrase)")]
     ShortPassphrase,
@@ -127,20 +146,26 @@ impl Passphrase {
         if without {
             return Ok(Self::None);
         }
-        let passphrase = match std::env::var(PASSPHRASE) {
-            Ok(passphrase) => passphrase,
-            Err(_) => typed_twice()?,
-        };
-        if passphrase.chars().count() < MIN_PASSPHRASE {
-            return Err(KeyringError::ShortPassphrase);
-        }
-        Ok(Self::Given(passphrase))
+        chosen(PASSPHRASE, "passphrase for the new keys: ").map(Self::Given)
     }
 }
 
-fn typed_twice() -> Result<String, KeyringError> {
-    let ask = |prompt| rpassword::prompt_password(prompt).map_err(|_| KeyringError::NoPassphrase);
-    let first = ask("passphrase for the new keys: ")?;
+/// A passphrase from the environment, or typed twice.
+fn chosen(variable: &'static str, prompt: &str) -> Result<String, KeyringError> {
+    let passphrase = match std::env::var(variable) {
+        Ok(passphrase) => passphrase,
+        Err(_) => typed_twice(variable, prompt)?,
+    };
+    if passphrase.chars().count() < MIN_PASSPHRASE {
+        return Err(KeyringError::ShortPassphrase);
+    }
+    Ok(passphrase)
+}
+
+fn typed_twice(variable: &'static str, prompt: &str) -> Result<String, KeyringError> {
+    let ask =
+        |prompt| rpassword::prompt_password(prompt).map_err(|_| KeyringError::NoPassphrase { variable });
+    let first = ask(prompt)?;
     if first == ask("the same again: ")? { Ok(first) } else { Err(KeyringError::Mismatch) }
 }
 
@@ -288,10 +313,9 @@ impl Keyring {
             return Err(KeyringError::Exists { path }.into());
         }
         let signer = Ed25519Signer::generate().context("the system gives no randomness")?;
-        let key = SigningKey::from_bytes(&signer.seed());
         let pem = match passphrase {
-            Passphrase::Given(passphrase) => key.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
-            Passphrase::None => key.to_pkcs8_pem(LineEnding::LF),
+            Passphrase::Given(passphrase) => file::encrypted(&signer, passphrase),
+            Passphrase::None => file::plain(&signer),
         };
         write_private(&path, pem.context("the key can't be encoded")?.as_bytes())?;
         let public = serde_json::to_vec_pretty(&signer.public_key())?;
@@ -308,20 +332,26 @@ impl Keyring {
     }
 
     fn open_at(&mut self, path: PathBuf) -> Result<Ed25519Signer> {
-        let pem = match fs::read_to_string(&path) {
+        let pem = match file::read(&path) {
             Ok(pem) => pem,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(KeyringError::Missing { path }.into());
             }
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
-        let key = if is_encrypted(&pem) {
-            SigningKey::from_pkcs8_encrypted_pem(&pem, self.unlock()?)
+        Ok(self.open_pem(path, &pem)?)
+    }
+
+    fn open_pem(&mut self, path: PathBuf, pem: &str) -> Result<Ed25519Signer, KeyringError> {
+        let opened = if is_encrypted(pem) {
+            file::open_encrypted(pem, &self.unlock()?)
         } else {
-            SigningKey::from_pkcs8_pem(&pem)
+            file::open_plain(pem).ok_or(Closed::Locked)
         };
-        let key = key.map_err(|_| KeyringError::Locked { path })?;
-        Ok(Ed25519Signer::from_seed(&key.to_bytes()))
+        opened.map_err(|closed| match closed {
+            Closed::Locked => KeyringError::Locked { path },
+            Closed::TooCostly => KeyringError::TooCostly { path },
+        })
     }
 
     /// How this folder's keys are kept, for one more key beside them.
@@ -335,7 +365,7 @@ impl Keyring {
 
     fn passphrase_of(&mut self, owner: Owner<'_>) -> Result<Passphrase> {
         let path = self.folder.join(owner.file());
-        let pem = fs::read_to_string(&path).map_err(|_| KeyringError::Missing { path })?;
+        let pem = file::read(&path).map_err(|_| KeyringError::Missing { path })?;
         if !is_encrypted(&pem) {
             return Ok(Passphrase::None);
         }
@@ -350,7 +380,7 @@ impl Keyring {
         let passphrase = match std::env::var(PASSPHRASE) {
             Ok(passphrase) => passphrase,
             Err(_) => rpassword::prompt_password("passphrase of the keys: ")
-                .map_err(|_| KeyringError::NoPassphrase)?,
+                .map_err(|_| KeyringError::NoPassphrase { variable: PASSPHRASE })?,
         };
         self.passphrase = Some(Passphrase::Given(passphrase.clone()));
         Ok(passphrase)
@@ -387,7 +417,7 @@ impl Keyring {
         let mut listed = Vec::new();
         for name in names {
             let path = self.folder.join(format!("{name}.pem"));
-            let Ok(pem) = fs::read_to_string(&path) else { continue };
+            let Ok(pem) = file::read(&path) else { continue };
             let bytes = fs::read(public_file(&path))
                 .with_context(|| format!("no public half of {}", path.display()))?;
             let public =
@@ -417,10 +447,6 @@ impl Keyring {
     pub(crate) fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
         write_private(&self.folder.join(name), bytes)
     }
-}
-
-fn is_encrypted(pem: &str) -> bool {
-    pem.contains("BEGIN ENCRYPTED PRIVATE KEY")
 }
 
 fn move_key(from: &Path, to: &Path) -> Result<()> {
@@ -479,63 +505,4 @@ pub(crate) fn root_pin(root: Option<&Path>, project: &str) -> Result<Option<Stri
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn unlocked(folder: &Path, passphrase: &str) -> Keyring {
-        Keyring { folder: folder.to_owned(), passphrase: Some(Passphrase::Given(passphrase.into())) }
-    }
-
-    #[test]
-    fn key_files_are_encrypted_and_only_their_owner_reads_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let passphrase = Passphrase::Given("correct horse".into());
-        let made = Keyring::at(folder.path()).create(Owner::Root, &passphrase).unwrap();
-        let path = folder.path().join("root.pem");
-        let pem = fs::read_to_string(&path).unwrap();
-        assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{pem}");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let opened = unlocked(folder.path(), "correct horse").open(Owner::Root).unwrap();
-        assert_eq!(opened.public_key(), made.public_key());
-        let error = unlocked(folder.path(), "wrong horse").open(Owner::Root).unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(KeyringError::Locked { .. })), "{error:?}");
-    }
-
-    #[test]
-    fn keys_are_made_all_or_none_and_never_under_two_passphrases() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut keyring = Keyring::at(folder.path());
-        // The folder of models is a file: the second key can't be written.
-        fs::write(folder.path().join("models"), b"in the way").unwrap();
-        let owners = [Owner::Root, Owner::Model("digits")];
-        assert!(keyring.create_missing(&owners, true).is_err());
-        assert!(!keyring.has(Owner::Root) && !folder.path().join("root.pub.json").exists());
-        fs::remove_file(folder.path().join("models")).unwrap();
-        Keyring::at(folder.path()).create(Owner::Root, &Passphrase::Given("correct horse".into())).unwrap();
-        let error = unlocked(folder.path(), "wrong horse").create_missing(&owners, false).unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(KeyringError::Locked { .. })), "{error:?}");
-        assert!(!keyring.has(Owner::Model("digits")));
-        let mut right = unlocked(folder.path(), "correct horse");
-        right.create_missing(&owners, false).unwrap();
-        for owner in owners {
-            right.open(owner).unwrap();
-        }
-    }
-
-    #[test]
-    fn keys_are_never_overwritten_and_missing_ones_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut keyring = Keyring::at(folder.path());
-        let error = keyring.open(Owner::Model("digits")).unwrap_err();
-        assert!(error.to_string().ends_with("flotilla keys new --model digits"), "{error}");
-        let error = keyring.open(Owner::Root).unwrap_err();
-        assert!(error.to_string().contains("flotilla keys init"), "{error}");
-        keyring.create(Owner::Targets, &Passphrase::None).unwrap();
-        let error = keyring.create(Owner::Targets, &Passphrase::None).unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(KeyringError::Exists { .. })));
-        assert!(matches!(keyring.same_passphrase().unwrap(), Passphrase::None));
-        assert_eq!(keyring.list().unwrap().len(), 1);
-    }
-}
+mod tests;

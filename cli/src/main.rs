@@ -17,12 +17,17 @@ mod metadata;
 mod oms;
 mod output;
 mod pending;
+mod replace;
 mod rotation;
 mod settings;
 mod spec;
 
 fn main() -> ExitCode {
+    inference::quiet_caught_panics();
     let args = args::Args::parse();
+    for unknown in inference::int8::unknown_switches() {
+        eprintln!("warning: {unknown}");
+    }
     match commands::run(args) {
         Ok(()) => exit::Code::Ok.into(),
         // Whoever read our output has read enough, as `head` does.

@@ -3,7 +3,7 @@
 //! A server may be taken over, so nothing of it is signed again unless this publisher's key signed it before, or a
 //! threshold of the people who hold the role together.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use protocol::UnixMillis;
 use reqwest::Method;
 use trust::envelope::{Envelope, KeySet};
@@ -47,10 +47,23 @@ pub(crate) fn now() -> Result<UnixMillis> {
 pub(crate) async fn fetch(client: &Client, role: &str) -> Result<Option<Vec<u8>>> {
     let path = client.in_project(&format!("/metadata/{role}.json"));
     match client.send(client.request(Method::GET, &path)).await {
-        Ok(response) => Ok(Some(response.bytes().await.context("the metadata broke off")?.to_vec())),
+        Ok(response) => Ok(Some(bounded(response, trust::Limits::default().targets_bytes).await?)),
         Err(ClientError::Refused { status: 404, .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// An answer's body, of at most so many bytes: a server that somebody stole may send without end (D1, D2).
+///
+/// # Errors
+/// When it is longer, or breaks off.
+pub(crate) async fn bounded(mut response: reqwest::Response, max: u64) -> Result<Vec<u8>> {
+    let (url, mut bytes) = (response.url().clone(), Vec::new());
+    while let Some(chunk) = response.chunk().await.with_context(|| format!("{url} broke off"))? {
+        bytes.extend_from_slice(&chunk);
+        ensure!(bytes.len() as u64 <= max, "{url} has more than the {max} bytes that are allowed");
+    }
+    Ok(bytes)
 }
 
 /// What the next version of a role builds on: the newer one of what the server has and what was last published from

@@ -52,11 +52,13 @@ fn digits_copy(version: &str) -> TempDir {
 #[test]
 fn help_of_every_command_is_as_written() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 15] = [
         &[],
         &["login"],
         &["keys"],
         &["keys", "init"],
+        &["keys", "passphrase"],
+        &["sign"],
         &["release"],
         &["release", "build"],
         &["release", "inspect"],
@@ -126,12 +128,26 @@ fn what_was_measured_becomes_part_of_the_card() {
     // conv 3x3 1->16 and 16->32 on 8x8, depthwise and pointwise 32 on 4x4, 512x10.
     assert_eq!(f32["macs"], 64 * (9 * 16 + 9 * 16 * 32) + 16 * (9 * 32 + 32 * 32) + 5120);
     assert_eq!(f32["parameters"], 160 + 4640 + 320 + 1056 + 5130);
-    let out = home.path().join("out").display().to_string();
-    succeed(home.path(), &["release", "build", &spec, "--out", &out]);
+    let card = built_card(home.path(), &spec).1;
+    assert!(card.contains("### Latency") && card.contains("| cam-7 | int8 |"), "{card}");
+
+    // Another model under the name of one that was measured.
+    std::fs::copy(folder.join("f32.onnx"), folder.join("f16.onnx")).unwrap();
+    let (said, card) = built_card(home.path(), &spec);
+    assert!(said.contains("measured/cam-7.json, variant f16: measured with another model file"), "{said}");
+    assert!(!said.contains("variant int8: measured with"), "{said}");
+    assert!(card.contains("| cam-7 | int8 |") && !card.contains("| cam-7 | f16 |"), "{card}");
+}
+
+/// Builds; what was said on stderr, and the card that the release has.
+fn built_card(home: &Path, spec: &str) -> (String, String) {
+    let out = home.join("out").display().to_string();
+    let output = flotilla(home, &["release", "build", spec, "--out", &out]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
     let blobs = std::fs::read_dir(Path::new(&out).join("blobs")).unwrap();
     let texts = blobs.filter_map(|blob| std::fs::read_to_string(blob.unwrap().path()).ok());
-    let card = texts.into_iter().find(|text| text.starts_with("# digits 1.0.0")).unwrap();
-    assert!(card.contains("### Latency") && card.contains("| cam-7 | int8 |"), "{card}");
+    (said, texts.into_iter().find(|text| text.starts_with("# digits 1.0.0")).unwrap())
 }
 
 #[test]
@@ -151,6 +167,9 @@ fn inspecting_refuses_what_cannot_load_and_names_the_operator() {
     let folder = folder.display().to_string();
     let (_, said) = fail(home.path(), &["release", "inspect", &folder, "--store"]);
     assert!(said.contains("--store takes the spec"), "{said}");
+    let on_device = ["release", "inspect", "digits", "1.0.0", "--on", "cam", "--data", "none.csv"];
+    let (code, said) = fail(home.path(), &on_device);
+    assert!(code == 2 && said.contains("--data"), "{said}");
 }
 
 #[test]
@@ -243,6 +262,31 @@ fn a_reference_that_was_made_for_another_monitor_is_refused() {
         code == 1 && said.contains("reference: it counts images") && said.contains("no feature"),
         "{said}"
     );
+}
+
+#[test]
+fn a_passphrase_is_changed_by_the_environment() {
+    let home = tempfile::tempdir().unwrap();
+    let keys = |words: &[&str], env: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla"));
+        command.args(["--json", "--project", "p", "keys"]).args(words).env_clear();
+        command.env("HOME", home.path()).env("XDG_CONFIG_HOME", home.path()).envs(env.iter().copied());
+        let output = command.output().unwrap();
+        let said = if output.status.success() { output.stdout } else { output.stderr };
+        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+    };
+    let (old, new) =
+        (("FLOTILLA_PASSPHRASE", "correct horse"), ("FLOTILLA_NEW_PASSPHRASE", "battery staple"));
+    assert_eq!(keys(&["new"], &[old]).0, 0);
+    let (code, said) = keys(&["passphrase"], &[("FLOTILLA_PASSPHRASE", "wrong horse"), new]);
+    assert!(code == 1 && said.contains("wrong passphrase"), "{said}");
+    let (code, said) = keys(&["passphrase"], &[old, ("FLOTILLA_NEW_PASSPHRASE", "short")]);
+    assert!(code == 1 && said.contains("at least 8 characters"), "{said}");
+    let (code, said) = keys(&["passphrase", "root", "targets"], &[old, new]);
+    let changed: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, changed["keys"].as_array().unwrap().len()), (0, 2), "{said}");
+    assert_eq!(keys(&["passphrase"], &[old, new]).0, 1, "the old one opens nothing any more");
+    assert_eq!(keys(&["new", "--model", "digits"], &[("FLOTILLA_PASSPHRASE", "battery staple")]).0, 0);
 }
 
 #[test]

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::UnixMillis;
+
+/// The time that lies `age` before this one.
+pub(crate) fn before(now: UnixMillis, age: Duration) -> UnixMillis {
+    now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
 
 /// The server's clock. Cheap to clone.
 #[derive(Debug, Clone, Default)]

@@ -12,6 +12,8 @@ use flotilla_server::store::Store;
 use flotilla_server::supervisor::with_causes;
 use flotilla_server::tuf::keys;
 use protocol::ProjectId;
+use rustix::fs::Mode;
+use rustix::process::{Resource, getrlimit, setrlimit, umask};
 use tracing::{error, info, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -35,6 +37,9 @@ fn main() -> Exit {
         Command::CheckConfig(options) => with_config(options, |_| print("The configuration is fine.\n")),
         Command::Run(options) => with_config(options, |config| {
             start_log(&config.log);
+            // Whatever the data folder's own mode: database, keys and blobs are for this user only.
+            umask(Mode::from_raw_mode(0o077));
+            raise_file_limit();
             block_on(run(config))
         }),
         Command::ResetPassword { user, options } => {
@@ -43,6 +48,18 @@ fn main() -> Exit {
         Command::ForgetKeys { project, options } => {
             with_config(options, |config| block_on(forget_keys(config, &project)))
         }
+    }
+}
+
+/// Each connection is a file, and many systems begin with 1,024: a thousand devices would be the end of the fleet.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        warn!("open files stay bounded as they were at the start: {e}");
     }
 }
 

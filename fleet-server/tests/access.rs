@@ -60,6 +60,7 @@ const LEAST: &[(&str, Least)] = &[
     ("showModel", InProject("viewer")),
     ("listReleases", InProject("viewer")),
     ("showRelease", InProject("viewer")),
+    ("listMeasurements", InProject("viewer")),
     ("listAlerts", InProject("viewer")),
     ("acknowledgeAlert", InProject("operator")),
     ("listAudit", InProject("viewer")),

@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode, header};
 use flotilla_server::bus::ChangeKind;
 use flotilla_server::domain::users::{self, UserError};
 use flotilla_server::store::quarantine::{self, Quarantined};
-use flotilla_server::store::{devices, history, releases};
+use flotilla_server::store::{alerts, devices, history, measurements, releases};
 use protocol::{Counter, DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Version};
 use serde_json::{Value, json};
 use support::{As, NOW, TestServer};
@@ -39,13 +39,29 @@ async fn add_release(server: &TestServer, model: &str, version: &str) {
         version: Version::new(version).unwrap(),
         digest: Digest::from_bytes([1; 32]),
         counter: Counter(1),
-        manifest: b"{}".to_vec(),
+        manifest: br#"{"variants":[{"name":"int8"}]}"#.to_vec(),
         state: releases::ReleaseState::Published,
         published_at: NOW,
         published_by: "test".into(),
     };
     let mut tx = server.running.state.store.begin().await.unwrap();
     releases::insert(&mut tx, &ProjectId::new("default").unwrap(), &release).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn raise_alert(server: &TestServer, device: &str) {
+    let alert = alerts::NewAlert {
+        key: "drift:digits".into(),
+        kind: "drift".into(),
+        severity: alerts::Severity::Warning,
+        device: Some(DeviceId::new(device).unwrap()),
+        model: None,
+        rollout: None,
+        message: "drifts".into(),
+        details: json!({}),
+    };
+    let mut tx = server.running.state.store.begin().await.unwrap();
+    alerts::raise(&mut tx, &ProjectId::new("default").unwrap(), &alert, NOW).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -177,6 +193,25 @@ async fn a_token_may_never_more_than_its_maker() {
 }
 
 #[tokio::test]
+async fn a_token_that_ends_makes_none_that_outlives_it() {
+    let server = TestServer::start().await;
+    let admin = server.admin().await;
+    let end = "2026-09-22T00:00:00Z";
+    let parent = json!({"title": "ci", "project": "*", "role": "viewer", "expires_at": end});
+    let made = server.post(&admin, "/tokens", parent).await;
+    let parent = As::Token(made.json["text"].as_str().unwrap().to_owned());
+    let child = |end: Value| json!({"title": "child", "project": "*", "role": "viewer", "expires_at": end});
+    let made = server.post(&parent, "/tokens", child(Value::Null)).await;
+    assert_eq!(
+        made.json["token"]["expires_at"],
+        server.get(&parent, "/tokens").await.json["items"][0]["expires_at"]
+    );
+    let later = server.post(&parent, "/tokens", child("2026-09-23T00:00:00Z".into())).await;
+    assert_eq!(later.code(), "bad_expiry", "{}", later.text);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_narrow_token_sees_and_ends_only_what_it_includes() {
     let server = TestServer::start().await;
     let admin = server.admin().await;
@@ -229,7 +264,10 @@ async fn devices_are_listed_labelled_and_decommissioned() {
     assert_eq!(why.json["answer"], "nothing_desired", "{}", why.text);
     let events = server.get(&admin, &format!("{path}/events")).await;
     assert_eq!(events.json["items"][0]["name"], "enrolled");
+    raise_alert(&server, "cam-1").await;
     assert_eq!(server.call(&admin, Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
+    let open = server.get(&admin, &format!("{DEFAULT}/alerts?open=true")).await;
+    assert_eq!(open.json["total"], 0, "nothing about it can change any more: {}", open.text);
     assert_eq!(server.call(&admin, Method::DELETE, &path, None).await.code(), "decommissioned");
     assert_eq!(server.get(&admin, &path).await.json["decommissioned_at"], "2026-09-21T14:13:20.000Z");
     let overview = server.get(&admin, &format!("{DEFAULT}/overview")).await;
@@ -489,4 +527,46 @@ async fn samples_are_listed_for_viewers_and_each_download_is_written_down() {
     let rows = rows["items"].as_array().unwrap();
     let told: Vec<_> = rows.iter().filter(|row| row["action"] == "sample.download").collect();
     assert_eq!((told.len(), &told[1]["after"]["samples"]), (2, &json!(2)));
+}
+
+#[tokio::test]
+async fn a_release_is_measured_on_a_device_by_name_of_a_variant_that_it_has() {
+    let server = TestServer::start().await;
+    let who = server.admin().await;
+    add_device(&server, "cam").await;
+    add_release(&server, "digits", "1.0.0").await;
+    let path = format!("{DEFAULT}/devices/cam/commands");
+    let ask = |version: &str, variant: &str, max_s: u32| json!({ "type": "measure", "model": "digits", "version": version, "variant": variant, "max_s": max_s });
+    let refused = [
+        (ask("2.0.0", "int8", 60), StatusCode::NOT_FOUND, "not_found"),
+        (ask("1.0.0", "int4", 60), StatusCode::UNPROCESSABLE_ENTITY, "bad_variant"),
+        (ask("1.0.0", "int8", 0), StatusCode::UNPROCESSABLE_ENTITY, "bad_max_s"),
+        (ask("1.0.0", "int8", 601), StatusCode::UNPROCESSABLE_ENTITY, "bad_max_s"),
+    ];
+    for (body, status, code) in refused {
+        let answer = server.post(&who, &path, body).await;
+        assert_eq!((answer.status, answer.code()), (status, code), "{}", answer.text);
+    }
+    let answer = server.post(&who, &path, ask("1.0.0", "int8", 60)).await;
+    assert_eq!((answer.status, &answer.json["is_online"]), (StatusCode::ACCEPTED, &json!(false)));
+    let measurements = format!("{DEFAULT}/models/digits/releases/1.0.0/measurements");
+    assert_eq!(server.get(&who, &measurements).await.json["items"], json!([]));
+
+    let project = ProjectId::new("default").unwrap();
+    let failed = json!({ "command_id": "c", "model": "digits", "variant": "int8", "agent_version": "0.1.0",
+        "release": { "version": "1.0.0", "digest": "01".repeat(32), "counter": 1 },
+        "outcome": { "failed": { "kind": "too_big", "detail": "no room" } } });
+    let row = measurements::Measured {
+        device: DeviceId::new("cam").unwrap(),
+        hardware_class: "rpi4".into(),
+        received_at: NOW,
+        measurement: serde_json::from_value(failed).unwrap(),
+    };
+    let mut tx = server.running.state.store.begin().await.unwrap();
+    measurements::put(&mut tx, &project, &row).await.unwrap();
+    tx.commit().await.unwrap();
+    let found = server.get(&who, &measurements).await.json["items"][0].clone();
+    assert_eq!((&found["hardware_class"], &found["figures"]), (&json!("rpi4"), &Value::Null), "{found}");
+    assert_eq!(found["failure"], json!({ "kind": "too_big", "detail": "no room" }));
+    server.stop().await;
 }

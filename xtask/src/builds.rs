@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use testkit::rig::Binaries;
 
-use crate::run::{cargo, check, output, program, root, target_folder};
+use crate::run::{cargo, output, prepare, program, root, target_folder};
 use crate::tools;
 
 /// Folder of the web console.
@@ -34,8 +34,8 @@ pub(crate) fn install_console() -> Result<()> {
     if std::fs::read(&stamp).is_ok_and(|have| have == wanted) {
         return Ok(());
     }
-    println!("installing the console's packages: npm ci");
-    check(&mut npm(&["ci", "--no-audit", "--no-fund", "--loglevel=error"]))?;
+    eprintln!("installing the console's packages: npm ci");
+    prepare(&mut npm(&["ci", "--no-audit", "--no-fund", "--loglevel=error"]))?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
@@ -60,8 +60,8 @@ pub(crate) fn console() -> Result<()> {
     if is_fresh {
         return Ok(());
     }
-    println!("building the console: npm run build");
-    check(&mut npm(&["run", "--silent", "build"]))
+    eprintln!("building the console: npm run build");
+    prepare(&mut npm(&["run", "--silent", "build"]))
 }
 
 /// Builds console, server, agent and command line, and says where they are.
@@ -70,9 +70,11 @@ pub(crate) fn console() -> Result<()> {
 /// When one doesn't build.
 pub(crate) fn binaries() -> Result<Binaries> {
     console()?;
-    println!("building flotilla-server, flotilla-agent and flotilla (minutes the first time, seconds after)");
+    eprintln!(
+        "building flotilla-server, flotilla-agent and flotilla (minutes the first time, seconds after)"
+    );
     // One test target makes cargo choose the same features of the dependencies as `cargo test --workspace`: without
     // it, a machine that runs both would compile most of them twice.
-    check(cargo().args(["build", "--workspace", "--locked", "--bins", "--test", "asyncapi"]))?;
+    prepare(cargo().args(["build", "--workspace", "--locked", "--bins", "--test", "asyncapi"]))?;
     Ok(Binaries::in_folder(&target_folder()?.join("debug")))
 }

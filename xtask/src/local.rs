@@ -18,6 +18,8 @@ use crate::run::{output, program};
 use crate::serving::{self, Serving};
 use crate::tools;
 
+mod burst;
+
 const TOPICS: [&str; 2] = ["digits/in", "digits/out"];
 const LIMIT: Duration = Duration::from_secs(30);
 /// Images that are asked in each way.
@@ -52,8 +54,11 @@ pub(crate) fn main() -> Result<()> {
     images.truncate(IMAGES);
     watch(&watched, &images)?;
     println!("  ok  requests and pictures put into the watched folder are answered and taken away");
-    broker(port, &images)?;
+    let place = ["-h".to_owned(), "127.0.0.1".into(), "-p".into(), port.to_string()];
+    broker(&place, &images)?;
     println!("  ok  messages on the local broker are answered");
+    burst::play(&place, &serving.agent, &images, &folder)?;
+    println!("  ok  1000 messages at once are each answered once, and none is lost");
     let config = serving.agent.folder().join("agent.toml");
     drop(serving);
     let batch = Batch { agent: binaries.agent, config, folder };
@@ -126,14 +131,13 @@ fn watch(watched: &Path, images: &[Image]) -> Result<()> {
     })
 }
 
-fn broker(port: u16, images: &[Image]) -> Result<()> {
-    let place = ["-h".to_owned(), "127.0.0.1".into(), "-p".into(), port.to_string()];
+fn broker(place: &[String], images: &[Image]) -> Result<()> {
     let publish = |message: &str| {
-        output(program("mosquitto_pub").args(&place).args(["-q", "1", "-t", TOPICS[0], "-m", message]))
+        output(program("mosquitto_pub").args(place).args(["-q", "1", "-t", TOPICS[0], "-m", message]))
     };
     let heard = |message: &str| -> Result<Value> {
         let mut hear = program("mosquitto_sub");
-        hear.args(&place).args(["-q", "1", "-t", TOPICS[1], "-C", "1", "-W", "30"]);
+        hear.args(place).args(["-q", "1", "-t", TOPICS[1], "-C", "1", "-W", "30"]);
         let mut hearing = hear.stdout(Stdio::piped()).spawn().context("cannot start mosquitto_sub")?;
         // Said again until it is heard: nobody says when the listener has subscribed.
         wait_until("an answer on the local broker", LIMIT, || {

@@ -10,6 +10,7 @@ mod emulated;
 mod firmware;
 mod fuzz;
 mod interop;
+mod key_files;
 mod local;
 mod package;
 mod run;

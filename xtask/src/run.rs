@@ -30,7 +30,14 @@ pub(crate) fn metadata() -> Result<serde_json::Value> {
 
 /// The cargo that runs this program.
 pub(crate) fn cargo() -> Command {
-    program(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+    let mut command = program(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    // What cargo said about this package. ring's build script watches these names, so with them everything above
+    // ring would be built anew whenever a plain `cargo` command and one of ours take turns.
+    let of_this_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars().filter(|(name, _)| of_this_package(name)) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// A program, started from the root.
@@ -51,6 +58,14 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
         bail!("failed ({status}): {line}");
     }
     Ok(())
+}
+
+/// As [`check`], for what prepares a command: its words go to the error stream, so that they don't mix with a result.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn prepare(command: &mut Command) -> Result<()> {
+    check(command.stdout(std::io::stderr()))
 }
 
 /// Runs to the end and returns what it printed.

@@ -42,7 +42,8 @@ enum Step {
     /// asked for, since it compiles the model runtime for two more targets. Installs qemu-user and Debian's cross
     /// compiler for armhf, and Rust's standard library for both.
     Emulated,
-    /// Our TUF client and python-tuf's, each against the other's repositories; models signed by model-signing.
+    /// Our TUF client and python-tuf's, each against the other's repositories; models signed by model-signing; key files
+    /// of OpenSSL.
     Interop,
     /// The unmodified `tritonclient` from PyPI against a real agent.
     Client,
@@ -102,7 +103,7 @@ impl Step {
             Self::Deny => deny(),
             Self::Unit => unit(),
             Self::Emulated => crate::emulated::main(),
-            Self::Interop => crate::interop::main().and_then(|()| crate::signed_model::main()),
+            Self::Interop => interop(),
             Self::Client => client(),
             Self::Local => crate::local::main(),
             Self::Demo => story_and_browser(),
@@ -159,6 +160,12 @@ fn is_unreachable(error: &str) -> bool {
 fn unit() -> Result<()> {
     tools::ensure_postgresql()?;
     check(cargo().args(["test", "--workspace", "--locked", "--quiet", "--no-fail-fast"]))
+}
+
+fn interop() -> Result<()> {
+    crate::interop::main()?;
+    crate::signed_model::main()?;
+    crate::key_files::main()
 }
 
 fn client() -> Result<()> {

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: what no compiler checks. Arrows between rooms, fences around libraries, sizes of files,
 //! and nothing committed that belongs to one machine or to nobody.
 
+mod metrics;
 mod threats;
 
 use std::collections::BTreeSet;
@@ -52,11 +53,13 @@ pub(crate) fn main() -> Result<()> {
     let mut faults = arrows(&metadata()?)?;
     faults.extend(settings(&files)?);
     faults.extend(threats::faults(&files)?);
+    faults.extend(metrics::faults(&files)?);
     for name in &files {
         let Ok(text) = fs::read_to_string(root().join(name)) else { continue };
         faults.extend(fences(name, &text));
         faults.extend(size(name, &text));
         faults.extend(foreign(name, &text));
+        faults.extend(unexplained(name, &text));
     }
     if faults.is_empty() {
         println!("tidy: {} files, no fault", files.len());
@@ -187,6 +190,29 @@ fn foreign(name: &str, text: &str) -> Vec<String> {
     found.map(|(sign, what)| format!("{name} holds {what}: {sign}")).collect()
 }
 
+/// Private functions too say what their callers must see to: clippy asks it of public ones only.
+fn unexplained(name: &str, text: &str) -> Vec<String> {
+    if !has_extension(name, &["rs"]) {
+        return Vec::new();
+    }
+    let (mut is_explained, mut faults) = (false, Vec::new());
+    for (place, line) in text.lines().map(str::trim_start).enumerate() {
+        if line.starts_with("///") || line.starts_with("#[") {
+            is_explained |= line.trim_end() == "/// # Safety";
+            continue;
+        }
+        let is_unsafe = line.split('(').next().is_some_and(|head| {
+            let mut words = head.split_whitespace().skip_while(|word| *word != "unsafe");
+            words.next().is_some() && words.next() == Some("fn") && !line.starts_with("//")
+        });
+        if is_unsafe && !is_explained {
+            faults.push(format!("{name}:{} is an unsafe function without a section # Safety", place + 1));
+        }
+        is_explained = false;
+    }
+    faults
+}
+
 fn has_extension(name: &str, extensions: &[&str]) -> bool {
     Path::new(name).extension().is_some_and(|have| extensions.iter().any(|want| have == *want))
 }
@@ -194,6 +220,14 @@ fn has_extension(name: &str, extensions: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unsafe_function_says_what_its_callers_must_see_to() {
+        let text = "/// Adds.\n///\n/// # Safety\n/// AVX2.\n#[inline]\npub(super) unsafe fn a() {}\nunsafe fn b() {}\n";
+        let faults = unexplained("crates/x/src/lib.rs", text);
+        assert!(faults.len() == 1 && faults[0].contains("lib.rs:7"), "{faults:?}");
+        assert!(unexplained("crates/x/src/lib.rs", "// an unsafe fn\nunsafe extern \"C\" {\n").is_empty());
+    }
 
     #[test]
     fn a_fenced_library_outside_its_room_is_a_fault() {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{check, output, program};
+use crate::run::{output, prepare, program};
 
 /// A program and the Debian package that brings it.
 pub(crate) struct Tool {
@@ -47,6 +47,10 @@ pub(crate) const MOSQUITTO_CLIENTS: Tool =
 /// Changes the database of a server that was stolen; its library has SQLite.
 pub(crate) const PYTHON: Tool =
     Tool { program: "python3", package: "python3", needed_for: "the fault with a stolen server" };
+
+/// Another program that opens private keys.
+pub(crate) const OPENSSL: Tool =
+    Tool { program: "openssl", package: "openssl", needed_for: "key files of other programs" };
 
 /// A library that gives a program another clock; it lies in a folder named by the machine's architecture.
 pub(crate) const LIBFAKETIME: Tool = Tool {
@@ -99,7 +103,7 @@ fn install_debian(packages: &[&str], needed_for: &str) -> Result<()> {
         bail!("{needed_for}: missing {list}; install it with: sudo {line}");
     }
     eprintln!("installing {list} for {needed_for}: {line}");
-    let apt = |args: &[&str]| check(program("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"));
+    let apt = |args: &[&str]| prepare(program("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"));
     apt(&["update", "-qq"])?;
     apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages].concat())
         .with_context(|| format!("{needed_for}: could not install {list}"))
@@ -133,9 +137,9 @@ pub(crate) fn python_env(name: &str, packages: &[&str]) -> Result<PathBuf> {
         return Ok(folder.join("bin"));
     }
     eprintln!("installing {} into {}", packages.join(" "), folder.display());
-    check(program("python3").args(["-m", "venv", "--clear"]).arg(&folder))
+    prepare(program("python3").args(["-m", "venv", "--clear"]).arg(&folder))
         .context("python3 -m venv failed; on Debian: sudo apt-get install -y python3-venv")?;
-    check(program(&folder.join("bin/pip").to_string_lossy()).args(["install", "--quiet"]).args(packages))?;
+    prepare(program(&folder.join("bin/pip").to_string_lossy()).args(["install", "--quiet"]).args(packages))?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(folder.join("bin"))
 }

@@ -24,7 +24,7 @@ use crate::monitor::{Capture, Monitor, Shadow};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
 use crate::store::{Samples, SpoolHandle};
-use crate::update::{Core, CoreParts, Driver, Observer, Reported, Vitals, metadata};
+use crate::update::{Core, CoreParts, Driver, Jobs, Observer, Reported, Steps, Vitals, metadata};
 
 /// Task reports on their way to the link. When full the newest wait as "last report of the model".
 const REPORTS: usize = 64;
@@ -72,6 +72,7 @@ impl Parts {
             Reporter::open(state_dir, project.clone(), device, key, &run.clock).map_err(AppError::Report)?;
         let trusted =
             metadata::TrustedStore::open(state_dir, project, identity.root_pin).map_err(AppError::State)?;
+        let mended = trusted.mend();
         let (boot, kept) =
             BootStore::open(state_dir, &metadata::trusted_dir(state_dir)).map_err(AppError::State)?;
         let shelf = Shelf::open(state_dir).map_err(AppError::State)?;
@@ -109,13 +110,14 @@ impl Parts {
             load_at: tokio::time::Instant::now(),
         };
         parts.note_start(kept, start);
+        parts.note_root(mended);
         Ok(parts)
     }
 
     fn note_start(&mut self, kept: Kept, start: Start) {
         match kept {
             Kept::Whole => {}
-            Kept::OlderCopy => self.event(ProblemKind::BootRecordRepaired, "one copy of the boot record was damaged; the other is used".into()),
+            Kept::OlderCopy => self.event(ProblemKind::BootRecordRepaired, "one copy of the boot record, or of its marks, was damaged; the other is used".into()),
             Kept::Lost => self.event(
                 ProblemKind::BootRecordLost,
                 "both copies of the boot record were damaged; nothing serves until the server says what to run".into(),
@@ -142,6 +144,20 @@ impl Parts {
     }
 
     /// Says it in the log, to the server as a record, and in hello as long as this run lasts.
+    /// What is damaged in both copies is a problem of the metadata, as long as it lasts.
+    fn note_root(&mut self, mended: Result<metadata::Copies, metadata::MetadataError>) {
+        match mended {
+            Ok(metadata::Copies::Both) => {}
+            Ok(metadata::Copies::One) => self.event(
+                ProblemKind::TrustRepaired,
+                "one copy of the trusted root was damaged; the other is used".into(),
+            ),
+            Err(error) => {
+                tracing::warn!(error = crate::chain(&error), "what this device trusts was not made whole");
+            }
+        }
+    }
+
     pub(super) fn event(&mut self, kind: ProblemKind, detail: String) {
         say(&self.common.spool, kind, detail.clone());
         self.problems.push(Problem::new(kind, detail));
@@ -225,9 +241,11 @@ impl Parts {
             load_at: self.load_at,
             settled_at: tokio::time::Instant::now() + common.config.health.settled_after,
         });
+        let jobs = Jobs::new(words::measurements(common.spool.clone()));
         let commands = commands(common.spool, common.monitor, self.logs, common.run.clock);
         let (downlink, updates, pulse) = (ends.downlink, ends.updates, common.pulse);
-        (Driver { core, downlink, updates, commands, pulse }, self.reporter)
+        let steps = Steps::default();
+        (Driver { core, downlink, updates, commands, jobs, steps, pulse }, self.reporter)
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::UnixMillis;
-use protocol::message::{Clock as ClockState, Command, CommandAction, Hello};
-use protocol::telemetry::{Kind, LogLines, Resources};
+use protocol::measurement::Measurement;
+use protocol::message::{Clock as ClockState, Command, CommandAction, Hello, UNKNOWN_COMMAND};
+use protocol::telemetry::{DeviceEvent, Kind, LogLines, Resources};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -183,8 +184,23 @@ pub(super) fn commands(
             let lines = logs.newest(usize::try_from(max_lines).unwrap_or(usize::MAX));
             offer(&spool, Kind::Log, &LogLines { command_id: command.id, lines });
         }
-        CommandAction::Refresh | CommandAction::ReportFloor { .. } | CommandAction::WidenJitter { .. } => {}
+        CommandAction::Unknown => {
+            let version = env!("CARGO_PKG_VERSION");
+            let detail = format!("{}: agent {version} doesn't know what this command asks for", command.id);
+            tracing::warn!(id = command.id, "the server sent a command that this agent doesn't know");
+            offer(&spool, Kind::Event, &DeviceEvent { name: UNKNOWN_COMMAND.into(), detail });
+        }
+        // The update machine and the link see to these.
+        CommandAction::Refresh
+        | CommandAction::Measure { .. }
+        | CommandAction::ReportFloor { .. }
+        | CommandAction::WidenJitter { .. } => {}
     })
+}
+
+/// Takes what measuring a release found to the server.
+pub(super) fn measurements(spool: SpoolHandle) -> Box<dyn Fn(Measurement) + Send + Sync> {
+    Box::new(move |measurement| offer(&spool, Kind::Measurement, &measurement))
 }
 
 /// Closes panes in time and reads the device's resources.

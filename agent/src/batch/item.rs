@@ -35,6 +35,8 @@ pub(super) enum ItemError {
     Tensor(TensorJsonError),
     #[error("{0}")]
     Picture(PictureError),
+    #[error("its label {0:?} is no class of the model")]
+    Label(String),
     #[error("it is gone")]
     Gone,
     #[error(transparent)]

@@ -145,7 +145,8 @@ pub fn run(state_dir: &Path, options: &Options) -> Result<Summary, BatchError> {
     let (model, version) = (loaded.model.clone(), loaded.release.version.clone());
     let mut summary = Summary { model, version, answered: 0, refused: 0, labelled: 0, right: 0 };
     while let Some(item) = source.next()? {
-        let outputs = item.inputs.and_then(|inputs| loaded.runtime.infer(&inputs).map_err(ItemError::Infer));
+        let inputs = known_label(item.label.as_deref(), &loaded.manifest.labels).and(item.inputs);
+        let outputs = inputs.and_then(|inputs| loaded.runtime.infer(&inputs).map_err(ItemError::Infer));
         let class = outputs.as_ref().ok().and_then(|outputs| class(outputs, classes));
         let class = class.and_then(|class| loaded.manifest.labels.get(class)).map(String::as_str);
         summary.count(outputs.is_ok(), class, item.label.as_deref());
@@ -173,6 +174,12 @@ impl Summary {
             self.right += u64::from(class == label);
         }
     }
+}
+
+/// A label that is no class would count as a wrong answer of the model.
+fn known_label(label: Option<&str>, classes: &[String]) -> Result<(), ItemError> {
+    let is_unknown = |label: &&str| !classes.is_empty() && !classes.iter().any(|class| class == label);
+    label.filter(is_unknown).map_or(Ok(()), |label| Err(ItemError::Label(label.chars().take(80).collect())))
 }
 
 /// The class that the model says; none for several rows at once, or without classes.
@@ -207,4 +214,21 @@ fn committed(state_dir: &Path, wanted: Option<&ModelName>) -> Result<Loaded, Bat
         version: held.release.version,
         source: source.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_must_be_a_class_where_the_model_has_classes() {
+        let classes = ["cat", "dog"].map(str::to_owned);
+        for label in [None, Some("cat"), Some("dog")] {
+            assert!(known_label(label, &classes).is_ok(), "{label:?}");
+        }
+        for label in ["Cat", "2", ""] {
+            assert!(matches!(known_label(Some(label), &classes), Err(ItemError::Label(_))), "{label:?}");
+        }
+        assert!(known_label(Some("3.5"), &[]).is_ok());
+    }
 }

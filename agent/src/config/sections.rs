@@ -109,6 +109,8 @@ pub struct Serve {
     pub listen: Option<SocketAddr>,
     /// Path of a unix socket that serves the same. Default none.
     pub unix: Option<PathBuf>,
+    /// Its permissions: 0600, 0660 or 0666. Default 0660: the agent's user and group.
+    pub unix_mode: u32,
     /// Largest request body in bytes; four such bodies may be on their way at once. Default 16 MiB.
     pub max_body_bytes: usize,
     /// Inferences that may wait or run at once; one more is answered 503. Default 64.
@@ -343,6 +345,7 @@ fn serve(r: &mut Reader) -> Serve {
     let serve = Serve {
         listen: r.parsed("serve.listen", Listen::default(), "an address such as 127.0.0.1:8500, or off").0,
         unix: r.optional_path("serve.unix"),
+        unix_mode: r.parsed("serve.unix_mode", SocketMode(0o660), "\"0600\", \"0660\" or \"0666\"").0,
         max_body_bytes: usize::try_from(r.number("serve.max_body_bytes", 16 * MIB, 1024..=1024 * MIB))
             .unwrap_or(usize::MAX),
         queue: usize::try_from(r.number("serve.queue", 64, 1..=100_000)).unwrap_or(64),
@@ -356,6 +359,25 @@ fn serve(r: &mut Reader) -> Serve {
         r.refuse("serve.listen", "an address, or a path in serve.unix");
     }
     serve
+}
+
+/// Who may open a socket: its user, its group too, or everybody.
+struct SocketMode(u32);
+
+#[derive(Debug)]
+struct NoSocketMode;
+
+impl std::str::FromStr for SocketMode {
+    type Err = NoSocketMode;
+
+    fn from_str(text: &str) -> Result<Self, NoSocketMode> {
+        match text {
+            "0600" => Ok(Self(0o600)),
+            "0660" => Ok(Self(0o660)),
+            "0666" => Ok(Self(0o666)),
+            _ => Err(NoSocketMode),
+        }
+    }
 }
 
 /// An address to listen on, or `off`.

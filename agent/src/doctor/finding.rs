@@ -39,7 +39,7 @@ pub struct Report {
 }
 
 /// Checks whose failure may pass by itself: trying again can help.
-const PASSING: [&str; 4] = ["agent", "server", "mqtt", "disk"];
+const PASSING: [&str; 5] = ["agent", "server", "mqtt", "disk", "local_broker"];
 
 impl Report {
     pub(super) fn ok(&mut self, check: &'static str, what: impl Into<String>) {

@@ -3,6 +3,7 @@
 //! never takes the running agent's session: on the MQTT port it only shakes hands.
 
 mod finding;
+mod inputs;
 mod local;
 mod server;
 mod stored;
@@ -38,6 +39,7 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
     let running = status::ask(config).ok();
     local::exposure(&mut report, config);
     local::agent(&mut report, config, running.as_ref());
+    inputs::inputs(&mut report, config, running.is_some());
     if !is_usable {
         return report;
     }

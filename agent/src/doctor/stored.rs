@@ -10,14 +10,25 @@ use crate::slots::{BootStore, Shelf, ShelfError};
 use crate::status::{bytes, duration};
 use crate::store::check_key;
 use crate::update::machine::Held;
-use crate::update::metadata::{TrustedStore, trusted_dir};
+use crate::update::metadata::{Copies, TrustedStore, trusted_dir};
 
 pub(super) fn metadata(report: &mut Report, config: &Config, identity: &Identity, now: UnixMillis) {
     let store = TrustedStore::open(&config.state_dir, identity.project.clone(), identity.root_pin);
     let freshness = match store {
         Ok(store) => {
-            if let Err(error) = store.check() {
-                return report.fail("metadata", crate::chain(&error), ProblemKind::TrustDamaged.advice());
+            match store.check() {
+                Ok(Copies::Both) => {}
+                Ok(Copies::One) => report.warn(
+                    "metadata",
+                    "one copy of the trusted root is damaged; the other is used",
+                    "restart the agent: it repairs it; if it comes again, the disk is failing: replace it",
+                ),
+                Err(error) if error.is_damage() => {
+                    return report.fail("metadata", crate::chain(&error), ProblemKind::TrustDamaged.advice());
+                }
+                Err(error) => {
+                    return report.fail("metadata", crate::chain(&error), "check the disk of state_dir");
+                }
             }
             store.freshness()
         }

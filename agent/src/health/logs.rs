@@ -1,9 +1,12 @@
-//! Log lines to stderr, and the newest of them in a bounded ring for upload on request.
+//! Log lines to stderr, and the newest of them in a bounded ring for upload on request. Where stderr is the journal
+//! each line begins with its priority, as systemd reads it (`sd-daemon(3)`), so that `journalctl -p warning` finds it.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -17,6 +20,7 @@ const MAX_LINE_BYTES: usize = 512;
 pub struct LogRing {
     lines: Arc<Mutex<VecDeque<String>>>,
     filter: Arc<OnceLock<SetFilter>>,
+    is_journal: bool,
 }
 
 /// Changes the filter of a running log.
@@ -29,6 +33,12 @@ impl std::fmt::Debug for LogRing {
 }
 
 impl LogRing {
+    /// For the log of this process: systemd says in a variable which file the journal is.
+    pub fn for_stderr() -> Self {
+        let journal = std::env::var("JOURNAL_STREAM").ok();
+        Self { is_journal: journal.is_some_and(|journal| is_file(io::stderr(), &journal)), ..Self::default() }
+    }
+
     /// Names what changes the running log's filter. Only the first one counts.
     pub fn on_filter(&self, set: impl Fn(Targets) -> bool + Send + Sync + 'static) {
         let _named_before = self.filter.set(Box::new(set));
@@ -60,19 +70,42 @@ impl<'a> MakeWriter<'a> for LogRing {
     type Writer = Tee<'a>;
 
     fn make_writer(&'a self) -> Tee<'a> {
-        Tee(self)
+        Tee { ring: self, priority: "" }
     }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Tee<'a> {
+        Tee { ring: self, priority: if self.is_journal { priority(*meta.level()) } else { "" } }
+    }
+}
+
+/// As in `syslog(3)`.
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// Whether `file` is the one that `stream` names as DEVICE:INODE.
+fn is_file(file: impl AsFd, stream: &str) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
 }
 
 /// Writes a line to stderr and into the ring.
 #[derive(Debug)]
-pub struct Tee<'a>(&'a LogRing);
+pub struct Tee<'a> {
+    ring: &'a LogRing,
+    priority: &'static str,
+}
 
 impl Write for Tee<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line);
+        self.ring.push(line);
+        let mut stderr = io::stderr().lock();
         // A closed stderr must not end the agent.
-        let _closed = io::stderr().write_all(line);
+        let _closed = stderr.write_all(self.priority.as_bytes()).and_then(|()| stderr.write_all(line));
         Ok(line.len())
     }
 
@@ -94,6 +127,17 @@ mod tests {
             ring.set_filter("info,flotilla_agent::link=debug")
                 && !ring.set_filter("info,flotilla_agent=loud")
         );
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_device_and_inode() {
+        use std::os::unix::fs::MetadataExt;
+        let file = tempfile::tempfile().unwrap();
+        let meta = file.metadata().unwrap();
+        assert!(is_file(&file, &format!("{}:{}", meta.dev(), meta.ino())));
+        for other in [format!("{}:{}", meta.dev(), meta.ino() + 1), "journal".into(), String::new()] {
+            assert!(!is_file(&file, &other), "{other}");
+        }
     }
 
     #[test]

@@ -33,9 +33,11 @@ impl Footprint {
         Self { bounds, last: Arc::default() }
     }
 
-    /// The soft bound and what is resident now; none without a bound or where the kernel doesn't say.
+    /// The soft bound, or the hard one where there is no soft one, and what is resident now; none without a bound or
+    /// where the kernel doesn't say.
     pub fn soft(&self) -> Option<(u64, u64)> {
-        let soft = self.bounds.soft;
+        let Bounds { soft, hard } = self.bounds;
+        let soft = if soft > 0 { soft } else { hard };
         (soft > 0).then(|| self.read().map(|resident| (soft, resident))).flatten()
     }
 
@@ -86,8 +88,22 @@ pub fn resident_bytes() -> Option<u64> {
     rss_bytes(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
+/// The most that was resident since the start, or since [`forget_peak`].
+pub fn peak_bytes() -> Option<u64> {
+    bytes_of("VmHWM:", &std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Begins the peak anew at what is resident now; whether the kernel did it.
+pub fn forget_peak() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
 fn rss_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    bytes_of("VmRSS:", status)
+}
+
+fn bytes_of(key: &str, status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
 }
 

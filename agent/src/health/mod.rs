@@ -19,7 +19,7 @@ pub use clock::{Clock, built_at};
 pub use disk::{free_bytes, used_bytes};
 pub use hardware::read_hardware;
 pub use logs::LogRing;
-pub use memory::{Bounds, Footprint, resident_bytes};
+pub use memory::{Bounds, Footprint, forget_peak, peak_bytes, resident_bytes};
 pub use notify::{BEAT_EVERY, Pulse, ready, stopping};
 pub use pages::give_back_in_time;
 pub use problem::{Problem, ProblemKind, ShownProblem};

@@ -53,6 +53,8 @@ pub enum ProblemKind {
     MetadataRefused,
     /// The root that this device trusts is damaged on its disk.
     TrustDamaged,
+    /// One copy of that root was damaged.
+    TrustRepaired,
     /// The state directory takes no writes.
     StateUnwritable,
     /// The boot record can't be written.
@@ -132,14 +134,14 @@ impl ProblemKind {
                 "do not force it: the server's metadata does not follow from the trusted root; ask who publishes"
             }
             Self::TrustDamaged => {
-                "what is committed serves on, but nothing new is accepted: restore state_dir/trusted/root.json, or enrol \
+                "what is committed serves on, but nothing new is accepted: restore state_dir/trusted from a copy, or enrol \
                  the device again (`flotilla device delete NAME`, `flotilla device token --device NAME`, \
                  `flotilla-agent enroll --force --token ...`); if it comes again, the disk is failing"
             }
             Self::StateUnwritable | Self::BootRecordUnwritable => {
                 "check that the disk is not full or read-only and that state_dir belongs to the agent's user"
             }
-            Self::BootRecordRepaired => {
+            Self::BootRecordRepaired | Self::TrustRepaired => {
                 "nothing to do now; if it comes again, the disk is failing: replace it"
             }
             Self::BootRecordLost => {

@@ -1,6 +1,6 @@
-//! Topic in, topic out: every message is one request of the protocol. The broker is asked to keep what can't be asked yet
-//! (QoS 1); not every one does. What comes too early is refused, answered as far as there is room, and counted like any
-//! overload.
+//! Topic in, topic out: every message is one request of the protocol. As many are asked at once as the local API runs at
+//! once; the broker keeps the others, or TCP does. So none is refused for the others' sake, and each is answered or
+//! counted.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -13,8 +13,8 @@ use crate::config;
 use crate::link::{LocalBroker, Message, Receipt, Said};
 use crate::serve::Api;
 
-/// Messages that are asked at once.
-const AT_ONCE: u16 = 16;
+/// Most messages that are asked at once, however many processors there are; their answers have room to leave.
+const MOST_AT_ONCE: usize = 32;
 /// Longest id that an error repeats, in bytes; the protocol's own bound here.
 const MAX_ID_BYTES: usize = 128;
 const NAME: &str = "local broker";
@@ -25,41 +25,83 @@ struct Answer {
     receipt: Option<Receipt>,
 }
 
-/// Answers messages until `stop`.
+/// Answers messages until `stop`, and then those that have been read.
 pub async fn listen(config: config::Mqtt, api: Api, troubles: Troubles, stop: CancellationToken) {
-    let model = config.model.clone();
     let place = format!("{}:{}", config.host, config.port);
-    let mut broker = LocalBroker::new(config, AT_ONCE);
-    let mut asked: JoinSet<Answer> = JoinSet::new();
-    let mut is_overloaded = false;
+    let at_once = api.at_once().min(MOST_AT_ONCE);
+    let mut source = Source {
+        model: config.model.clone(),
+        place,
+        broker: LocalBroker::new(config),
+        api,
+        troubles,
+        asked: JoinSet::new(),
+    };
     loop {
+        let may_ask = source.asked.len() < at_once;
         tokio::select! {
-            () = stop.cancelled() => return,
-            Some(answer) = asked.join_next() => {
-                is_overloaded &= !asked.is_empty();
-                // What is asked ends with an answer even by a panic.
-                if let Ok(answer) = answer {
-                    hand_over(&mut broker, &api, answer);
-                }
+            () = stop.cancelled() => break,
+            Some(answer) = source.asked.join_next() => source.hand_over(answer.ok()),
+            said = source.broker.next(may_ask) => source.hear(said),
+        }
+    }
+    source.finish().await;
+}
+
+struct Source {
+    model: String,
+    /// The broker, for people.
+    place: String,
+    broker: LocalBroker,
+    api: Api,
+    troubles: Troubles,
+    asked: JoinSet<Answer>,
+}
+
+impl Source {
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Up => {
+                tracing::info!(broker = self.place, "listening on the local broker");
+                self.troubles.set(NAME, None);
             }
-            said = broker.next() => match said {
-                Said::Up => {
-                    tracing::info!(broker = place, "listening on the local broker");
-                    troubles.set(NAME, None);
-                }
-                Said::Down { why, lost } => {
-                    api.count_lost_answers(lost);
-                    troubles.set(NAME, Some(format!("no connection to {place}: {why}")));
-                }
-                Said::Message(message) if asked.len() >= usize::from(AT_ONCE) || !broker.has_room() => {
-                    if !is_overloaded {
-                        tracing::warn!(broker = place, "messages come faster than they can be asked; some are refused");
+            Said::Down { why, lost } => {
+                self.api.count_lost_answers(lost);
+                self.troubles.set(NAME, Some(format!("no connection to {}: {why}", self.place)));
+            }
+            Said::Refused(why) => {
+                self.api.count_lost_answers(1);
+                tracing::warn!(broker = self.place, why, "the local broker refuses an answer");
+            }
+            Said::Message(message) => {
+                self.asked.spawn(ask(self.api.clone(), self.model.clone(), message));
+            }
+        }
+    }
+
+    /// What is asked ends with an answer even by a panic: none means that the runtime ends.
+    fn hand_over(&mut self, answer: Option<Answer>) {
+        let Some(answer) = answer else { return };
+        if !self.broker.publish(answer.json, answer.correlation) {
+            self.api.count_lost_answers(1);
+            tracing::warn!("an answer could not be handed to the local broker");
+        }
+        if let Some(receipt) = answer.receipt {
+            self.broker.acknowledge(receipt);
+        }
+    }
+
+    /// Answers what has been read and lets the answers leave, as long as there is a connection.
+    async fn finish(&mut self) {
+        while !self.asked.is_empty() || self.broker.holds_answers() {
+            tokio::select! {
+                Some(answer) = self.asked.join_next() => self.hand_over(answer.ok()),
+                said = self.broker.next(false) => {
+                    let is_over = matches!(said, Said::Down { .. });
+                    self.hear(said);
+                    if is_over {
+                        return;
                     }
-                    is_overloaded = true;
-                    refuse(&mut broker, &api, message);
-                }
-                Said::Message(message) => {
-                    asked.spawn(ask(api.clone(), model.clone(), message));
                 }
             }
         }
@@ -83,27 +125,6 @@ async fn ask(api: Api, model: String, message: Message) -> Answer {
 
 fn ended() -> Vec<u8> {
     json!({ "error": "the request ended by a panic" }).to_string().into_bytes()
-}
-
-fn refuse(broker: &mut LocalBroker, api: &Api, message: Message) {
-    let refused = api.refuse_message();
-    // Where answers don't leave any more, refusals would only take the place of answers.
-    if broker.has_room() {
-        broker.publish(with_id(refused.json, &message.payload), message.correlation);
-    }
-    if let Some(receipt) = message.receipt {
-        broker.acknowledge(receipt);
-    }
-}
-
-fn hand_over(broker: &mut LocalBroker, api: &Api, answer: Answer) {
-    if !broker.publish(answer.json, answer.correlation) {
-        api.count_lost_answers(1);
-        tracing::warn!("an answer could not be handed to the local broker");
-    }
-    if let Some(receipt) = answer.receipt {
-        broker.acknowledge(receipt);
-    }
 }
 
 /// The protocol's error with the id of the request that it answers, if that has one.

@@ -258,8 +258,8 @@ impl Validity {
             return Some(Problem::new(ProblemKind::CertificateExpired, detail));
         }
         (now > self.after_sixths(5)).then(|| {
-            let hours = self.not_after.millis_since(now) / 3_600_000;
-            let detail = format!("the device's certificate expires in {hours} hours and was not renewed");
+            let left = crate::status::duration(self.not_after.millis_since(now));
+            let detail = format!("the device's certificate expires in {left} and was not renewed");
             Problem::new(ProblemKind::CertificateNotRenewed, detail)
         })
     }
@@ -284,12 +284,12 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn identity() -> Identity {
-        let key = rcgen::KeyPair::generate().unwrap();
+    /// A device's that has this certificate.
+    pub(in crate::link) fn identity_with(key: &rcgen::KeyPair, certificate: String, ca: String) -> Identity {
         let names = Names {
             project: ProjectId::new("p").unwrap(),
             device: DeviceId::new("d").unwrap(),
@@ -298,7 +298,12 @@ mod tests {
             root_pin: None,
         };
         let signer = Ed25519Signer::from_seed(&[3; 32]);
-        Identity::new(names, "cert".into(), "ca".into(), key.serialize_pem(), &signer)
+        Identity::new(names, certificate, ca, key.serialize_pem(), &signer)
+    }
+
+    fn identity() -> Identity {
+        let key = rcgen::KeyPair::generate().unwrap();
+        identity_with(&key, "cert".into(), "ca".into())
     }
 
     #[test]

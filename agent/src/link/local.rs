@@ -1,17 +1,17 @@
 //! A broker on the device or its own network, for applications that speak MQTT: requests come on one topic, answers go
 //! to another. The same library and the same traps as in `mqtt`, without TLS and without a session: what comes while
-//! there is no connection is not seen, and an answer without a connection is lost.
+//! there is no connection is not seen.
 //!
-//! A request with QoS 1 is acknowledged when its answer has been handed over, and the broker is told how many it may
-//! send before that. A broker that honours it keeps the others; mosquitto 2.0.11 was seen to send more.
+//! Two connections, because the library reads whenever it writes: requests come on one, which is not read while there is
+//! no room for more, so that TCP holds back a broker that sends more than it was told it may (mosquitto 2.0.11 does);
+//! answers leave by the other one, which never waits. A request with QoS 1 is acknowledged when its answer has been
+//! handed over; an answer counts as taken when the broker has acknowledged it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::time::Instant;
 
@@ -19,27 +19,39 @@ use super::mqtt::{Poll, poll};
 use crate::config;
 use crate::retry::{self, Backoff, Policy};
 
-/// Answers and acknowledgements that may wait inside the library. Full: not handed over, which [`ROOM`] prevents.
+mod receipts;
+
+pub use receipts::Receipt;
+use receipts::Receipts;
+
+/// Answers or acknowledgements that may wait inside the library. Full: not handed over, which [`ROOM`] prevents for
+/// answers; acknowledgements are tried again.
 const CHANNEL: usize = 128;
-/// Answers that wait inside the library above which no more should be asked for.
+/// Answers that the broker has not acknowledged above which no more requests are read.
 const ROOM: usize = 64;
+/// Requests with QoS 1 that the broker may send before one is acknowledged.
+const RECEIVE_MAXIMUM: u16 = 16;
 /// Largest message.
 const MAX_PACKET_BYTES: u32 = 16 * 1024 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Of the connection that is not always read: longer than any request takes. A dead broker is found by the other one.
+const KEEP_ALIVE_UNREAD: Duration = Duration::from_hours(1);
 const BACKOFF: Policy = Policy { min: Duration::from_millis(500), max: Duration::from_secs(30) };
 
 /// What the broker said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// The topic is subscribed.
+    /// The topic is subscribed, and answers can leave.
     Up,
     /// A message on it.
     Message(Message),
-    /// The connection ended, or the broker refuses; the next attempt comes after a delay.
+    /// The broker refuses one answer.
+    Refused(String),
+    /// The connection ended, or the broker refuses it; the next attempt comes after a delay.
     Down {
         /// What happened.
         why: String,
-        /// Answers that had been handed over and did not leave.
+        /// Answers that had been handed over and were not acknowledged.
         lost: usize,
     },
 }
@@ -55,76 +67,129 @@ pub struct Message {
     pub receipt: Option<Receipt>,
 }
 
-/// A message that is to be acknowledged once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
-    connection: u64,
-    packet: u16,
-}
-
-struct Connection {
+/// One connection.
+struct Line {
     client: AsyncClient,
     poll: Poll,
     last_event: Instant,
+    keep_alive: Duration,
+}
+
+impl Line {
+    fn open(config: &config::Mqtt, keep_alive: Duration) -> Self {
+        // The broker gives a name; two agents on one broker never push each other out.
+        let mut options = MqttOptions::new("", config.host.clone(), config.port);
+        options.set_keep_alive(keep_alive);
+        options.set_clean_start(true);
+        options.set_max_packet_size(Some(MAX_PACKET_BYTES));
+        options.set_receive_maximum(Some(RECEIVE_MAXIMUM));
+        options.set_manual_acks(true);
+        let (client, event_loop) = AsyncClient::new(options, CHANNEL);
+        Self { client, poll: poll(event_loop), last_event: Instant::now(), keep_alive }
+    }
+
+    /// Waits for the next event. Safe to drop and call again.
+    async fn next(&mut self) -> Result<Event, String> {
+        let deadline = self.last_event + self.keep_alive * 5 / 2;
+        let polled = tokio::time::timeout_at(deadline, &mut self.poll).await;
+        let (event_loop, result) = polled.map_err(|_| "no sign of life".to_owned())?;
+        self.poll = poll(event_loop);
+        self.last_event = Instant::now();
+        result.map_err(|error| crate::chain(&error))
+    }
+}
+
+/// Both connections.
+struct Lines {
+    requests: Line,
+    answers: Line,
     number: u64,
-    /// Answers inside the library.
+    is_subscribed: bool,
+    can_answer: bool,
+    /// Answers that the broker has not acknowledged.
     waiting: usize,
     receipts: Receipts,
 }
 
-/// Messages that came and whether each may be acknowledged: in the order in which they came (MQTT 5, 4.6).
-#[derive(Debug, Default)]
-struct Receipts(VecDeque<(Publish, bool)>);
-
-impl Receipts {
-    fn came(&mut self, publish: &Publish) {
-        // What acknowledges it needs its number alone.
-        self.0.push_back((Publish { payload: Bytes::new(), properties: None, ..publish.clone() }, false));
-    }
-
-    fn done(&mut self, packet: u16) {
-        if let Some(entry) = self.0.iter_mut().find(|(publish, _)| publish.pkid == packet) {
-            entry.1 = true;
+impl Lines {
+    fn open(config: &config::Mqtt, number: u64) -> Self {
+        Self {
+            requests: Line::open(config, KEEP_ALIVE_UNREAD),
+            answers: Line::open(config, KEEP_ALIVE),
+            number,
+            is_subscribed: false,
+            can_answer: false,
+            waiting: 0,
+            receipts: Receipts::default(),
         }
     }
 
-    /// Acknowledges what is due by `ack`, until that says no.
-    fn settle(&mut self, ack: impl Fn(&Publish) -> bool) {
-        while self.0.front().is_some_and(|(publish, is_done)| *is_done && ack(publish)) {
-            self.0.pop_front();
+    fn settle(&mut self) {
+        let client = &self.requests.client;
+        self.receipts.settle(|packet| {
+            let mut publish = Publish::new("", QoS::AtLeastOnce, Bytes::new(), None);
+            publish.pkid = packet;
+            client.try_ack(&publish).is_ok()
+        });
+    }
+
+    fn message(&mut self, publish: Publish) -> Message {
+        let receipt = (publish.qos != QoS::AtMostOnce).then(|| {
+            self.receipts.came(publish.pkid);
+            Receipt { connection: self.number, packet: publish.pkid }
+        });
+        let correlation = publish.properties.and_then(|properties| properties.correlation_data);
+        Message { payload: publish.payload, correlation, receipt }
+    }
+
+    /// The next thing that is heard; of requests only if there is room for one.
+    async fn next(&mut self, may_ask: bool) -> Heard {
+        // Nothing comes before the subscription.
+        let may_ask = !self.is_subscribed || (may_ask && self.waiting < ROOM);
+        let (event, of_requests) = tokio::select! {
+            event = self.requests.next(), if may_ask => (event, true),
+            event = self.answers.next() => (event, false),
+        };
+        if of_requests {
+            self.settle();
+        }
+        match event {
+            Ok(Event::Incoming(packet)) if of_requests => Heard::Requests(packet),
+            Ok(Event::Incoming(packet)) => Heard::Answers(packet),
+            Ok(Event::Outgoing(_)) => Heard::Nothing,
+            Err(why) => Heard::End(why),
         }
     }
 }
 
-impl Connection {
-    fn settle(&mut self) {
-        self.receipts.settle(|publish| self.client.try_ack(publish).is_ok());
-    }
+enum Heard {
+    Requests(Packet),
+    Answers(Packet),
+    Nothing,
+    End(String),
 }
 
 /// A connection that comes back by itself while [`LocalBroker::next`] is called.
 pub struct LocalBroker {
     config: config::Mqtt,
-    at_once: u16,
     connections: u64,
     backoff: Backoff,
-    connection: Option<Connection>,
+    lines: Option<Lines>,
     connect_at: Instant,
 }
 
 impl LocalBroker {
-    /// Connects at the first [`LocalBroker::next`]. The broker sends at most `at_once` messages with QoS 1 that are not
-    /// acknowledged.
-    pub fn new(config: config::Mqtt, at_once: u16) -> Self {
+    /// Connects at the first [`LocalBroker::next`].
+    pub fn new(config: config::Mqtt) -> Self {
         let backoff = Backoff::new(BACKOFF);
-        Self { config, at_once, connections: 0, backoff, connection: None, connect_at: Instant::now() }
+        Self { config, connections: 0, backoff, lines: None, connect_at: Instant::now() }
     }
 
     /// Hands an answer over, with the correlation data of its request; false when there is no connection or too much
     /// waits.
     pub fn publish(&mut self, answer: Vec<u8>, correlation: Option<Bytes>) -> bool {
-        let Some(connection) = &mut self.connection else { return false };
-        let (topic, client) = (self.config.topic_out.clone(), &connection.client);
+        let Some(lines) = &mut self.lines else { return false };
+        let (topic, client) = (self.config.topic_out.clone(), &lines.answers.client);
         let sent = match correlation {
             None => client.try_publish(topic, QoS::AtLeastOnce, false, answer),
             Some(data) => {
@@ -133,149 +198,101 @@ impl LocalBroker {
                 client.try_publish_with_properties(topic, QoS::AtLeastOnce, false, answer, properties)
             }
         };
-        connection.waiting += usize::from(sent.is_ok());
+        lines.waiting += usize::from(sent.is_ok());
         sent.is_ok()
     }
 
     /// Lets the broker send another message in this one's place. One of an earlier connection is ignored: the broker
     /// has forgotten it.
     pub fn acknowledge(&mut self, receipt: Receipt) {
-        let current = self.connection.as_mut().filter(|connection| connection.number == receipt.connection);
-        if let Some(connection) = current {
-            connection.receipts.done(receipt.packet);
-            connection.settle();
+        if let Some(lines) = self.lines.as_mut().filter(|lines| lines.number == receipt.connection) {
+            lines.receipts.done(receipt.packet);
+            lines.settle();
         }
     }
 
-    /// Whether answers leave about as fast as they come.
-    pub fn has_room(&self) -> bool {
-        self.connection.as_ref().is_none_or(|connection| connection.waiting < ROOM)
+    /// Whether answers are on their way that the broker has not acknowledged.
+    pub fn holds_answers(&self) -> bool {
+        self.lines.as_ref().is_some_and(|lines| lines.waiting > 0)
     }
 
-    /// Waits for the next thing that is said. Safe to drop and call again.
-    pub async fn next(&mut self) -> Said {
+    /// Waits for the next thing that is said; for a request only if `may_ask`, else the broker keeps it. Safe to drop
+    /// and call again.
+    pub async fn next(&mut self, may_ask: bool) -> Said {
         loop {
-            if self.connection.is_none() {
+            let Some(lines) = &mut self.lines else {
                 tokio::time::sleep_until(self.connect_at).await;
-                self.connection = Some(self.connect());
-            }
-            let Some(connection) = self.connection.as_mut() else { continue };
-            let deadline = connection.last_event + KEEP_ALIVE * 5 / 2;
-            let Ok((event_loop, result)) = tokio::time::timeout_at(deadline, &mut connection.poll).await
-            else {
-                return self.down("no sign of life".into());
+                self.connections += 1;
+                self.lines = Some(Lines::open(&self.config, self.connections));
+                continue;
             };
-            connection.poll = poll(event_loop);
-            connection.last_event = Instant::now();
-            connection.settle();
-            match result {
-                Ok(Event::Incoming(packet)) => {
-                    if let Some(said) = self.understand(packet) {
-                        return said;
-                    }
-                }
-                Ok(Event::Outgoing(Outgoing::Publish(_))) => {
-                    connection.waiting = connection.waiting.saturating_sub(1);
-                }
-                Ok(Event::Outgoing(_)) => {}
-                Err(error) => return self.down(crate::chain(&error)),
+            let said = match lines.next(may_ask).await {
+                Heard::Requests(packet) => self.of_requests(packet),
+                Heard::Answers(packet) => self.of_answers(&packet),
+                Heard::Nothing => None,
+                Heard::End(why) => Some(self.down(why)),
+            };
+            if let Some(said) = said {
+                return said;
             }
         }
     }
 
-    fn connect(&mut self) -> Connection {
-        // The broker gives a name; two agents on one broker never push each other out.
-        let mut options = MqttOptions::new("", self.config.host.clone(), self.config.port);
-        options.set_keep_alive(KEEP_ALIVE);
-        options.set_clean_start(true);
-        options.set_max_packet_size(Some(MAX_PACKET_BYTES));
-        options.set_receive_maximum(Some(self.at_once));
-        options.set_manual_acks(true);
-        let (client, event_loop) = AsyncClient::new(options, CHANNEL);
-        self.connections += 1;
-        Connection {
-            client,
-            poll: poll(event_loop),
-            last_event: Instant::now(),
-            number: self.connections,
-            waiting: 0,
-            receipts: Receipts::default(),
-        }
-    }
-
-    fn understand(&mut self, packet: Packet) -> Option<Said> {
+    fn of_requests(&mut self, packet: Packet) -> Option<Said> {
+        let lines = self.lines.as_mut()?;
         match packet {
             Packet::ConnAck(_) => {
-                let topic = self.config.topic_in.clone();
-                let client = &self.connection.as_ref()?.client;
-                match client.try_subscribe(topic, QoS::AtLeastOnce) {
-                    Ok(()) => None,
-                    Err(error) => Some(self.down(error.to_string())),
-                }
+                let asked =
+                    lines.requests.client.try_subscribe(self.config.topic_in.clone(), QoS::AtLeastOnce);
+                asked.err().map(|error| self.down(error.to_string()))
             }
             Packet::SubAck(ack) => {
-                let is_refused =
-                    ack.return_codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_)));
-                if is_refused {
+                let is_taken = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+                if !ack.return_codes.iter().all(is_taken) {
                     return Some(self.down(format!("it refuses the topic {}", self.config.topic_in)));
                 }
-                self.backoff.reset();
-                Some(Said::Up)
+                lines.is_subscribed = true;
+                self.up()
             }
-            Packet::Publish(publish) => self.message(publish).map(Said::Message),
-            Packet::Disconnect(end) => {
-                Some(self.down(format!("it ended the session: {:?}", end.reason_code)))
-            }
-            _ => None,
+            Packet::Publish(publish) => Some(Said::Message(lines.message(publish))),
+            other => self.ended(&other),
         }
     }
 
-    fn message(&mut self, publish: Publish) -> Option<Message> {
-        let connection = self.connection.as_mut()?;
-        let receipt = (publish.qos != QoS::AtMostOnce).then(|| {
-            connection.receipts.came(&publish);
-            Receipt { connection: connection.number, packet: publish.pkid }
-        });
-        let correlation = publish.properties.and_then(|properties| properties.correlation_data);
-        Some(Message { payload: publish.payload, correlation, receipt })
+    fn of_answers(&mut self, packet: &Packet) -> Option<Said> {
+        let lines = self.lines.as_mut()?;
+        match packet {
+            Packet::ConnAck(_) => {
+                lines.can_answer = true;
+                self.up()
+            }
+            Packet::PubAck(ack) => {
+                lines.waiting = lines.waiting.saturating_sub(1);
+                match ack.reason {
+                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+                    reason => Some(Said::Refused(format!("{reason:?}"))),
+                }
+            }
+            other => self.ended(other),
+        }
+    }
+
+    fn up(&mut self) -> Option<Said> {
+        let is_up = self.lines.as_ref().is_some_and(|lines| lines.is_subscribed && lines.can_answer);
+        is_up.then(|| {
+            self.backoff.reset();
+            Said::Up
+        })
+    }
+
+    fn ended(&mut self, packet: &Packet) -> Option<Said> {
+        let Packet::Disconnect(end) = packet else { return None };
+        Some(self.down(format!("it ended the session: {:?}", end.reason_code)))
     }
 
     fn down(&mut self, why: String) -> Said {
-        let lost = self.connection.take().map_or(0, |connection| connection.waiting);
+        let lost = self.lines.take().map_or(0, |lines| lines.waiting);
         self.connect_at = Instant::now() + self.backoff.next_delay(retry::random());
         Said::Down { why, lost }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::RefCell;
-
-    #[test]
-    fn messages_are_acknowledged_in_the_order_in_which_they_came() {
-        let mut receipts = Receipts::default();
-        for packet in 1..=4 {
-            let mut publish = Publish::new("a", QoS::AtLeastOnce, "x", None);
-            publish.pkid = packet;
-            receipts.came(&publish);
-        }
-        let acked = RefCell::new(Vec::new());
-        let ack = |publish: &Publish| {
-            acked.borrow_mut().push(publish.pkid);
-            true
-        };
-        receipts.done(2);
-        receipts.settle(ack);
-        assert!(acked.borrow().is_empty(), "1 is still being asked");
-        receipts.done(1);
-        receipts.settle(|_| false);
-        receipts.done(4);
-        receipts.done(9);
-        receipts.settle(ack);
-        assert_eq!(*acked.borrow(), [1, 2], "what the library had no room for comes with the next ones");
-        receipts.done(3);
-        receipts.settle(ack);
-        assert_eq!(*acked.borrow(), [1, 2, 3, 4]);
     }
 }

@@ -221,9 +221,10 @@ impl Session {
                 self.hello_soon();
                 self.pass_on(Downlink::Command(command));
             }
-            CommandAction::CollectLogs { .. } | CommandAction::FlushPanes { .. } => {
-                self.pass_on(Downlink::Command(command));
-            }
+            CommandAction::CollectLogs { .. }
+            | CommandAction::FlushPanes { .. }
+            | CommandAction::Measure { .. }
+            | CommandAction::Unknown => self.pass_on(Downlink::Command(command)),
         }
     }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::error::ApiError;
-use super::work::{Api, Full};
-use super::{body, infer};
+use super::work::Api;
+use super::{body, infer, work};
 use crate::slots::Loaded;
 
 /// Why there is no answer.
@@ -47,9 +47,9 @@ impl Api {
         Ok(self.serving(model, None)?)
     }
 
-    /// Counts a message that is one too many, and says so.
-    pub fn refuse_message(&self) -> Refused {
-        self.overloaded(Full::Messages).into()
+    /// Inferences that run at once; more would only wait for their turn, and be refused if it doesn't come in time.
+    pub fn at_once(&self) -> usize {
+        work::threads(&self.limits)
     }
 
     /// Counts answers that could not be handed to whoever asked.

@@ -26,8 +26,6 @@ use crate::config;
 const REFUSALS: usize = 32;
 /// Time that a refused connection has to read why.
 const REFUSAL_TIME: std::time::Duration = std::time::Duration::from_millis(500);
-/// Permissions of the unix socket: the agent's user and group.
-const SOCKET_MODE: u32 = 0o660;
 
 /// Why the API can't listen.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +62,7 @@ impl Listening {
             None => None,
             Some(path) => {
                 let place = path.display().to_string();
-                let bound = open_socket(path).await;
+                let bound = open_socket(path, config.unix_mode).await;
                 Some((bound.map_err(|source| ListenError { place, source })?, path.clone()))
             }
         };
@@ -107,7 +105,7 @@ impl Listening {
 }
 
 /// Opens a unix socket. One that a dead process left behind is replaced; anything else at the path is not touched.
-async fn open_socket(path: &Path) -> std::io::Result<UnixListener> {
+async fn open_socket(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
     if let Ok(there) = std::fs::symlink_metadata(path) {
         let is_alive = !there.file_type().is_socket() || UnixStream::connect(path).await.is_ok();
         if is_alive {
@@ -116,7 +114,7 @@ async fn open_socket(path: &Path) -> std::io::Result<UnixListener> {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)
 }
 

@@ -19,12 +19,18 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     models(&mut page, &api);
     shadow(&mut page, &api);
     capture(&mut page, &api);
-    spool(&mut page, &(api.status)());
+    let status = (api.status)();
+    agent(&mut page, &status);
+    spool(&mut page, &status);
     page.family("flotilla_requests_waiting", "gauge", "Inferences that wait or run.");
     page.sample("flotilla_requests_waiting", &[], api.waiting());
     page.family("flotilla_overloads_total", "counter", "Inferences refused because the queue was full.");
     page.sample("flotilla_overloads_total", &[], api.overloads.load(Ordering::Relaxed));
-    page.family("flotilla_answers_lost_total", "counter", "Answers that the local broker did not take.");
+    page.family(
+        "flotilla_answers_lost_total",
+        "counter",
+        "Answers that the local broker did not acknowledge.",
+    );
     page.sample("flotilla_answers_lost_total", &[], api.lost_answers.load(Ordering::Relaxed));
     page.family("flotilla_panes_closed_total", "counter", "Panes handed to the telemetry spool.");
     page.sample("flotilla_panes_closed_total", &[], api.monitor.panes());
@@ -69,6 +75,31 @@ fn models(page: &mut Page, api: &Api) {
     page.family("flotilla_inference_seconds_total", "counter", "Time spent in inference.");
     for (model, totals) in &totals {
         page.sample("flotilla_inference_seconds_total", &[("model", model)], totals.busy_us as f64 / 1e6);
+    }
+}
+
+/// What the status tells about the agent itself. What it doesn't know has no sample.
+fn agent(page: &mut Page, status: &Value) {
+    page.family("flotilla_connected", "gauge", "1 while there is a session with the server.");
+    page.sample("flotilla_connected", &[], u8::from(status["is_online"] == true));
+    let seconds: [(&str, &str, Option<i64>); 3] = [
+        ("flotilla_uptime_seconds", "Since the agent's start.", status["uptime_s"].as_i64()),
+        (
+            "flotilla_certificate_expires_seconds",
+            "When the device's certificate ends, in seconds since 1970.",
+            status["certificate_expires"].as_i64().map(|ms| ms.div_euclid(1000)),
+        ),
+        (
+            "flotilla_metadata_expires_seconds",
+            "When the signed metadata expires, in seconds since 1970.",
+            status.pointer("/metadata/expires").and_then(Value::as_i64).map(|ms| ms.div_euclid(1000)),
+        ),
+    ];
+    for (name, help, value) in seconds {
+        page.family(name, "gauge", help);
+        if let Some(value) = value {
+            page.sample(name, &[], value);
+        }
     }
 }
 

@@ -59,10 +59,6 @@ impl Api {
         now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
         status: StatusSource,
     ) -> Self {
-        let threads = match config.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         Self(Arc::new(Shared {
             table,
             monitor,
@@ -76,7 +72,7 @@ impl Api {
             connections: Arc::new(Semaphore::new(config.max_connections)),
             bodies: Arc::new(Semaphore::new(body::units(config.max_body_bytes))),
             places: Arc::new(Semaphore::new(config.queue)),
-            threads: Arc::new(Semaphore::new(threads)),
+            threads: Arc::new(Semaphore::new(threads(config))),
         }))
     }
 
@@ -140,10 +136,17 @@ impl Shared {
             Full::Connections => format!("{} connections are open already", self.limits.max_connections),
             Full::Bodies => "the bodies of other requests fill the memory for them".to_owned(),
             Full::Queue => format!("{} requests wait or run already", self.limits.queue),
-            Full::Messages => "too many messages wait already".to_owned(),
             Full::Time => format!("no turn came within {} ms", self.limits.max_wait.as_millis()),
         };
         ApiError::Overloaded { why }
+    }
+}
+
+/// Inferences that run at once.
+pub(super) fn threads(config: &config::Serve) -> usize {
+    match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
     }
 }
 
@@ -156,8 +159,6 @@ pub(super) enum Full {
     Bodies,
     /// Requests that wait or run.
     Queue,
-    /// Messages of a local broker.
-    Messages,
     /// Time that a request has waited for its turn.
     Time,
 }

@@ -1,12 +1,14 @@
 //! The boot record: what each model's slots hold, where its update stands, and the last accepted Desired.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use protocol::{ModelName, Revision};
 use release::HighWater;
 use serde::{Deserialize, Serialize};
+use trust::KeyId;
 use trust::desired::DesiredModel;
+use trust::director::DirectorKeys;
 
 use crate::durable::{self, DurableError, TwoCopies};
 use crate::update::machine::Record;
@@ -21,10 +23,20 @@ pub struct BootRecord {
     format: u32,
     /// Revision of the last accepted Desired.
     pub revision: Revision,
+    /// Ids of the director's keys that signed it. None in a record of a version that didn't keep them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub signers: BTreeSet<KeyId>,
     /// What it asked for.
     pub desired: Vec<DesiredModel>,
     /// Each model.
     pub models: BTreeMap<ModelName, Record>,
+}
+
+impl BootRecord {
+    /// What the next Desired must rise above. Metadata that revokes a key takes back what that key signed.
+    pub fn floor(&self, director: Option<&DirectorKeys>) -> Revision {
+        director.map_or(self.revision, |keys| keys.floor(self.revision, &self.signers))
+    }
 }
 
 /// What was found at start.
@@ -195,6 +207,17 @@ mod tests {
         let record = with_mark(&store, 3);
         store.write(record.clone()).unwrap();
         assert_eq!(open(dir.path()).unwrap().0.record(), &record);
+    }
+
+    #[test]
+    fn ff2_who_signed_the_last_desired_is_kept_and_older_records_are_read() {
+        let old = r#"{"format":1,"revision":7,"desired":[],"models":{}}"#;
+        let mut record: BootRecord = serde_json::from_str(old).unwrap();
+        assert_eq!((record.floor(None), record.signers.len()), (Revision(7), 0));
+        assert_eq!(serde_json::to_string(&record).unwrap(), old);
+        record.signers.insert(serde_json::from_str(&format!("\"{}\"", "a".repeat(64))).unwrap());
+        let again = serde_json::from_str::<BootRecord>(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(again, record);
     }
 
     #[test]

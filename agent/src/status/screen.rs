@@ -234,7 +234,7 @@ impl Screen {
 
 fn lost(dropped: &[Loss]) -> String {
     if dropped.iter().all(|loss| loss.count == 0) {
-        return "nothing was ever lost".to_owned();
+        return "nothing lost since the stream began".to_owned();
     }
     let word = |value: Value| value.as_str().unwrap_or("?").to_owned();
     let each: Vec<String> = dropped

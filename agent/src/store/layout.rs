@@ -59,6 +59,7 @@ pub(super) fn kind_byte(kind: Kind) -> u8 {
         Kind::Event => 3,
         Kind::Sample => 4,
         Kind::Log => 5,
+        Kind::Measurement => 6,
     }
 }
 

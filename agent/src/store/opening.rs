@@ -48,6 +48,9 @@ pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolEr
         let why = format!("{lost} openings in a row ended the process");
         return quarantine_and_open(dir, &marker, &why, config);
     }
+    if dir.exists() && !dir.is_dir() {
+        return quarantine_and_open(dir, &marker, "it is no folder", config);
+    }
     durable::make_dir(dir).map_err(SpoolError::Files)?;
     durable::write_atomic(&marker, &[lost + 1]).map_err(SpoolError::Files)?;
     match std::panic::catch_unwind(|| open_and_scan(dir, config)) {
@@ -86,7 +89,8 @@ fn quarantine_and_open(
     let io = |operation, source| {
         SpoolError::Files(durable::DurableError::Io { operation, path: aside.clone(), source })
     };
-    match fs::remove_dir_all(&aside) {
+    let removed = if aside.is_dir() { fs::remove_dir_all(&aside) } else { fs::remove_file(&aside) };
+    match removed {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(io("remove", error)),

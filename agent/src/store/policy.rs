@@ -8,14 +8,15 @@ use protocol::telemetry::Kind;
 use crate::config;
 
 /// Kinds in the order in which they are dropped when the spool is full: last in line is kept longest.
-pub(super) const DROP_ORDER: [Kind; 5] = [Kind::Log, Kind::Sample, Kind::Resources, Kind::Event, Kind::Pane];
+pub(super) const DROP_ORDER: [Kind; 6] =
+    [Kind::Log, Kind::Measurement, Kind::Sample, Kind::Resources, Kind::Event, Kind::Pane];
 
 /// How long a record of `kind` is worth sending.
 pub(super) fn ttl(config: &config::Spool, kind: Kind) -> Duration {
     match kind {
         Kind::Resources => config.resources_ttl.min(config.ttl),
         Kind::Log => config.log_ttl.min(config.ttl),
-        Kind::Pane | Kind::Event | Kind::Sample => config.ttl,
+        Kind::Pane | Kind::Event | Kind::Sample | Kind::Measurement => config.ttl,
     }
 }
 
@@ -24,11 +25,12 @@ pub(super) fn least_ttl(config: &config::Spool) -> Duration {
     Kind::ALL.into_iter().map(|kind| ttl(config, kind)).min().unwrap_or(config.ttl)
 }
 
-/// How long a record may wait in memory before it is committed: an event not at all; readings and log lines, of which
+/// How long a record may wait in memory before it is committed: an event, and a
+/// measurement that somebody waits for, not at all; readings and log lines, of which
 /// the next ones tell as much, longer than what was counted.
 pub(super) fn commit_after(config: &config::Spool, kind: Kind) -> Duration {
     match kind {
-        Kind::Event => Duration::ZERO,
+        Kind::Event | Kind::Measurement => Duration::ZERO,
         Kind::Pane | Kind::Sample => config.commit_after,
         Kind::Resources | Kind::Log => config.lazy_commit_after.max(config.commit_after),
     }

@@ -112,6 +112,8 @@ impl Core {
         }
         let metadata = Mutex::new(freshness);
         let loads = LoadLog::open(&parts.state_dir);
+        let metadata_trouble =
+            parts.trusted.check().err().map(|error| Problem::new(trouble_kind(&error), crate::chain(&error)));
         Self {
             state_dir: parts.state_dir,
             config: parts.config,
@@ -136,7 +138,7 @@ impl Core {
             turns: Mutex::default(),
             smaller: BTreeMap::new(),
             trouble: None,
-            metadata_trouble: None,
+            metadata_trouble,
             loads,
             warm: BTreeMap::new(),
             probation_since: BTreeMap::new(),
@@ -160,6 +162,8 @@ impl Core {
             self.report(&model);
         }
         self.load_all().await;
+        // What a run that was killed had fetched beside what it serves.
+        self.collect().await;
         self.announce();
     }
 
@@ -197,12 +201,7 @@ impl Core {
     /// Being offline is no problem of its own: hello says how old the metadata is.
     pub(super) fn refresh_failed(&mut self, error: &MetadataError) {
         let why = error.cause();
-        let kind = match why.kind {
-            _ if matches!(error, MetadataError::Damaged(_)) => ProblemKind::TrustDamaged,
-            CauseKind::MetadataExpired => ProblemKind::MetadataExpired,
-            CauseKind::DiskFull | CauseKind::Storage => ProblemKind::StateUnwritable,
-            _ => ProblemKind::MetadataRefused,
-        };
+        let kind = trouble_kind(error);
         let detail = format!("signed metadata could not be refreshed: {}", why.detail);
         self.metadata_trouble = (why.kind != CauseKind::Download).then(|| Problem::new(kind, detail));
         self.announce();
@@ -210,7 +209,7 @@ impl Core {
 
     /// Asks again for what the last accepted Desired says wherever a task ended that was another one.
     pub(super) async fn follow_desired(&mut self, now: Instant) {
-        if now < self.paused_until || self.is_held_back {
+        if !self.may_load(now) {
             return;
         }
         let boot = self.record();
@@ -424,6 +423,20 @@ impl Core {
         others.map(|loaded| memory::of(&loaded)).fold(0, u64::saturating_add)
     }
 
+    /// The same of all models.
+    pub(super) fn used_by_all(&self) -> u64 {
+        let loaded = self.table.all_active().into_iter().chain(self.table.all_shadow());
+        loaded
+            .chain(self.warm.values().cloned())
+            .map(|loaded| memory::of(&loaded))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Whether new releases may be loaded now: not while starts end early, nor right after the disk failed.
+    pub(super) fn may_load(&self, now: Instant) -> bool {
+        now >= self.paused_until && !self.is_held_back
+    }
+
     /// Remembers, and says in hello, why a model does not run the variant that its publisher prefers.
     pub(super) fn note_variant(&mut self, model: &ModelName, instead: Option<String>) {
         match instead {
@@ -469,7 +482,8 @@ impl Core {
         }
     }
 
-    async fn collect(&mut self) {
+    /// Removes what no release in a slot needs.
+    pub(super) async fn collect(&self) {
         let records = self.record().models.values();
         let held =
             records.clone().flat_map(|r| [&r.active, &r.fallback]).flatten().map(|held| held.release.digest);
@@ -479,7 +493,13 @@ impl Core {
         let pinned: BTreeSet<_> =
             marked.into_iter().filter(|digest| self.shelf.manifest(*digest).is_ok()).collect();
         let shelf = self.shelf.clone();
-        let collecting = tokio::task::spawn_blocking(move || shelf.collect(&pinned)).await;
+        let collecting = tokio::task::spawn_blocking(move || {
+            let collected = shelf.collect(&pinned);
+            // An update has ended: what it took besides the disk's room goes back as well.
+            inference::trim_heap();
+            collected
+        })
+        .await;
         if let Ok(Err(error)) = collecting {
             tracing::warn!(error = crate::chain(&error), "old releases could not be removed");
         }
@@ -487,7 +507,7 @@ impl Core {
 
     /// The next model with something to work on.
     pub(super) fn next_work(&self, now: Instant) -> Option<(ModelName, super::machine::Work)> {
-        if now < self.paused_until || self.is_held_back {
+        if !self.may_load(now) {
             return None;
         }
         self.record().models.iter().find_map(|(model, record)| Some((model.clone(), record.phase.work()?)))
@@ -558,4 +578,14 @@ impl Core {
 
 fn is_of(loaded: &Loaded, held: &Held) -> bool {
     loaded.release == held.release && loaded.variant == held.variant
+}
+
+/// What metadata that can't be used is for people.
+fn trouble_kind(error: &MetadataError) -> ProblemKind {
+    match error.cause().kind {
+        _ if error.is_damage() => ProblemKind::TrustDamaged,
+        CauseKind::MetadataExpired => ProblemKind::MetadataExpired,
+        CauseKind::DiskFull | CauseKind::Storage => ProblemKind::StateUnwritable,
+        _ => ProblemKind::MetadataRefused,
+    }
 }

@@ -1,24 +1,30 @@
 //! The driver: takes Desired and commands, and performs what the machine asks, one step at a time. A new Desired
-//! interrupts a transfer; transfers resume, so nothing is lost by it.
+//! interrupts a transfer; transfers resume, so nothing is lost by it. It doesn't interrupt the other steps (`steps`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::ModelName;
+use protocol::measurement::Figures;
 use protocol::message::{Cause, CauseKind, Command, CommandAction};
+use protocol::{ModelName, Revision};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use trust::desired::{self, Desired};
+use trust::director::DirectorKeys;
 use trust::{TrustError, Verified};
 
 use super::core::Core;
 use super::fetch::{Chosen, fetch};
+use super::jobs::{self, Job, Jobs};
 use super::machine::{Event, Held, Task, Work};
 use super::metadata::MetadataError;
-use super::selftest::{self, cause, shelf_cause};
+use super::selftest::cause;
+use super::steps::{Step, Steps};
 use crate::config;
 use crate::health::{BEAT_EVERY, Pulse};
 use crate::link::Downlink;
+use crate::slots::Loaded;
 
 /// Why a Desired was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,10 @@ pub struct Driver {
     pub updates: watch::Receiver<config::Update>,
     /// Commands that are not about updates go on here.
     pub commands: Box<dyn Fn(Command) + Send + Sync>,
+    /// Measurements that the server asks for.
+    pub jobs: Jobs,
+    /// Steps that nothing interrupts.
+    pub steps: Steps,
     /// Fed by this loop.
     pub pulse: Pulse,
 }
@@ -55,14 +65,24 @@ enum Next {
     Stop,
     Heard(Downlink),
     Worked(Outcome),
+    Stepped(Step, Outcome),
+    Measured(Result<Figures, Cause>),
     Look,
     Configured,
 }
 
-enum Outcome {
+/// What is worked on until something else happens.
+enum Doing {
+    Update(ModelName, Work),
+    FetchFor(Job),
+}
+
+/// What came of a step.
+pub(super) enum Outcome {
+    FetchedFor(Result<(), Cause>),
     Event(Event),
-    Tested(Box<(std::sync::Arc<crate::slots::Loaded>, Event)>),
-    Warm(std::sync::Arc<crate::slots::Loaded>),
+    Tested(Box<(Arc<Loaded>, Event)>),
+    Warm(Arc<Loaded>),
     Fetched(Chosen),
 }
 
@@ -73,8 +93,11 @@ impl Driver {
         loop {
             let now = Instant::now();
             self.core.follow_desired(now).await;
-            let work = self.core.next_work(now);
-            let model = work.as_ref().map(|(model, _)| model.clone());
+            let work = self.next_doing(now);
+            let model = match &work {
+                Some(Doing::Update(model, _)) => Some(model.clone()),
+                Some(Doing::FetchFor(_)) | None => None,
+            };
             let mut look_at = self.core.next_deadline(now).unwrap_or(refresh_at).min(refresh_at);
             if work.is_some() {
                 // Looking elsewhere interrupts a transfer: not too often.
@@ -87,10 +110,26 @@ impl Driver {
                 }
                 Next::Heard(Downlink::Desired(bytes)) => self.desired(&bytes).await,
                 Next::Heard(Downlink::Command(command)) => self.command(command).await,
+                Next::Worked(Outcome::FetchedFor(fetched)) => {
+                    self.jobs.fetched(&self.core, fetched);
+                    if !self.jobs.is_running() {
+                        self.core.collect().await;
+                    }
+                }
                 Next::Worked(outcome) => {
                     if let Some(model) = model {
                         self.worked(&model, outcome).await;
                     }
+                }
+                Next::Stepped(step, outcome) => {
+                    // What was asked for meanwhile may have made it stale.
+                    if step.is_wanted(&self.core) {
+                        self.worked(&step.model, outcome).await;
+                    }
+                }
+                Next::Measured(result) => {
+                    self.jobs.finished(result);
+                    self.core.collect().await;
                 }
                 Next::Look => self.core.look(Instant::now()).await,
                 Next::Configured => {
@@ -106,16 +145,30 @@ impl Driver {
         }
     }
 
-    async fn wait(
-        &mut self,
-        stop: &CancellationToken,
-        work: Option<(ModelName, Work)>,
-        look_at: Instant,
-    ) -> Next {
+    /// Updates come first: a measurement can be asked for again, the way back from a bad release can't wait for it.
+    fn next_doing(&mut self, now: Instant) -> Option<Doing> {
+        if self.steps.is_running() {
+            return None;
+        }
+        let Some((model, work)) = self.core.next_work(now) else {
+            return self.jobs.next().map(Doing::FetchFor);
+        };
+        self.jobs.give_way();
+        let task = self.core.model(&model).phase.task().cloned();
+        let is_loaded = work == Work::Activate
+            && task.is_some_and(|task| loaded_already(&self.core, &model, &task).is_some());
+        if !is_loaded && self.steps.begin(&self.core, &model, work) {
+            return None;
+        }
+        Some(Doing::Update(model, work))
+    }
+
+    async fn wait(&mut self, stop: &CancellationToken, doing: Option<Doing>, look_at: Instant) -> Next {
         let core = &self.core;
         let mut working = std::pin::pin!(async move {
-            match work {
-                Some((model, work)) => perform(core, &model, work).await,
+            match doing {
+                Some(Doing::Update(model, work)) => perform(core, &model, work).await,
+                Some(Doing::FetchFor(job)) => Outcome::FetchedFor(jobs::fetch(core, job).await),
                 None => std::future::pending().await,
             }
         });
@@ -127,6 +180,8 @@ impl Driver {
                 Some(heard) = self.downlink.recv() => return Next::Heard(heard),
                 Ok(()) = self.updates.changed() => return Next::Configured,
                 outcome = &mut working => return Next::Worked(outcome),
+                (step, outcome) = self.steps.over() => return Next::Stepped(step, outcome),
+                result = self.jobs.over() => return Next::Measured(result),
                 () = tokio::time::sleep_until(look_at) => return Next::Look,
                 _ = beat.tick() => self.pulse.beat("update"),
             }
@@ -135,6 +190,8 @@ impl Driver {
 
     async fn worked(&mut self, model: &ModelName, outcome: Outcome) {
         match outcome {
+            // The loop has seen to it.
+            Outcome::FetchedFor(_) => {}
             Outcome::Event(event) => self.core.apply(model, event).await,
             Outcome::Fetched(Chosen { variant, instead }) => {
                 self.core.note_variant(model, instead);
@@ -161,6 +218,7 @@ impl Driver {
         self.core.clock.raise(desired.issued_at);
         let mut record = self.core.record().clone();
         record.revision = desired.revision;
+        record.signers = self.core.director.as_ref().map(|keys| keys.signers_of(bytes)).unwrap_or_default();
         record.desired.clone_from(&desired.models);
         if !self.core.persist(record) {
             return;
@@ -215,7 +273,35 @@ impl Driver {
             cause: trust::Cause::TargetAbsent,
         })?;
         let (project, device) = (&links.identity.project, &links.identity.device);
-        desired::verify(bytes, keys, project, device, self.core.clock.now(), self.core.record().revision)
+        desired::verify(
+            bytes,
+            keys,
+            project,
+            device,
+            self.core.clock.now(),
+            self.core.record().floor(Some(keys)),
+        )
+    }
+
+    /// Takes over who may sign Desired. A record that doesn't say who signed the last one was written by an earlier
+    /// version: it is put down to the keys that held until now.
+    fn follow_director(&mut self, next: Option<DirectorKeys>) {
+        let floor = self.core.record().floor(self.core.director.as_ref());
+        let before = std::mem::replace(&mut self.core.director, next);
+        let unsaid = before.filter(|before| {
+            let record = self.core.record();
+            record.signers.is_empty()
+                && record.revision > Revision::default()
+                && self.core.director.as_ref().is_some_and(|next| next != before)
+        });
+        if let Some(before) = unsaid {
+            let mut record = self.core.record().clone();
+            record.signers = before.ids();
+            self.core.persist(record);
+        }
+        if floor > self.core.record().floor(self.core.director.as_ref()) {
+            tracing::warn!(revision = floor.0, "the director's key was replaced: revisions begin anew");
+        }
     }
 
     async fn try_refresh(&mut self) -> Result<(), MetadataError> {
@@ -223,7 +309,7 @@ impl Driver {
         let refreshed = refreshed.inspect_err(|error| self.core.refresh_failed(error))?;
         self.core.metadata_trouble = None;
         self.core.refreshed(&refreshed.repository);
-        self.core.director = refreshed.director;
+        self.follow_director(refreshed.director);
         self.core.announce();
         Ok(())
     }
@@ -237,7 +323,9 @@ impl Driver {
     async fn command(&mut self, command: Command) {
         match command.action {
             CommandAction::Refresh => self.refresh().await,
+            CommandAction::Measure { .. } => self.jobs.ask(command, Instant::now()),
             CommandAction::CollectLogs { .. }
+            | CommandAction::Unknown
             | CommandAction::FlushPanes { .. }
             | CommandAction::ReportFloor { .. }
             | CommandAction::WidenJitter { .. } => {
@@ -252,66 +340,28 @@ async fn perform(core: &Core, model: &ModelName, work: Work) -> Outcome {
     let Some(task) = record.phase.task().cloned() else {
         return failed(cause(CauseKind::Internal, "no task".into()));
     };
-    let variant = record.phase.variant().unwrap_or_default().to_owned();
-    let held = Held { release: task.release.clone(), variant };
     match work {
         Work::Fetch => match fetch(core, model, &record, &task).await {
             Ok(chosen) => Outcome::Fetched(chosen),
             Err(cause) => failed(cause),
         },
-        Work::Stage => in_time(core, stage(core, held)).await,
         Work::BeginTest => Outcome::Event(Event::TestBegins),
-        Work::SelfTest => in_time(core, self_test(core, model, held)).await,
-        Work::Activate => in_time(core, warm_up(core, model, held)).await,
+        // Steps on a thread of their own, but for what is loaded already.
+        Work::Stage | Work::SelfTest | Work::Activate => match loaded_already(core, model, &task) {
+            Some(loaded) => Outcome::Warm(loaded),
+            None => failed(cause(CauseKind::Internal, "a step was not begun".into())),
+        },
     }
 }
 
-fn failed(cause: Cause) -> Outcome {
+/// What the self-test or shadow mode has loaded.
+fn loaded_already(core: &Core, model: &ModelName, task: &Task) -> Option<Arc<Loaded>> {
+    let variant = core.model(model).phase.variant().unwrap_or_default().to_owned();
+    let held = Held { release: task.release.clone(), variant };
+    let shadow = core.table.shadow(model).filter(|shadow| shadow.release == held.release);
+    shadow.or_else(|| core.warm(model, &held))
+}
+
+pub(super) fn failed(cause: Cause) -> Outcome {
     Outcome::Event(Event::Failed(cause))
-}
-
-async fn in_time(core: &Core, work: impl Future<Output = Outcome>) -> Outcome {
-    let bound = core.config.step_timeout;
-    match tokio::time::timeout(bound, work).await {
-        Ok(outcome) => outcome,
-        Err(_) => failed(cause(CauseKind::Timeout, format!("a step took longer than {} s", bound.as_secs()))),
-    }
-}
-
-async fn stage(core: &Core, held: Held) -> Outcome {
-    let shelf = core.shelf.clone();
-    let checking = tokio::task::spawn_blocking(move || {
-        let manifest = shelf.manifest(held.release.digest).map_err(|error| shelf_cause(&error))?;
-        let no_variant =
-            || cause(CauseKind::Storage, format!("the manifest has no variant {}", held.variant));
-        let variant = manifest.variant(&held.variant).ok_or_else(no_variant)?;
-        shelf.check(&manifest, variant).map_err(|error| shelf_cause(&error))
-    });
-    match checking.await {
-        Ok(Ok(())) => Outcome::Event(Event::Staged),
-        Ok(Err(cause)) => failed(cause),
-        Err(panic) => failed(cause(CauseKind::Internal, panic.to_string())),
-    }
-}
-
-async fn self_test(core: &Core, model: &ModelName, held: Held) -> Outcome {
-    let (shelf, model) = (core.shelf.clone(), model.clone());
-    match tokio::task::spawn_blocking(move || selftest::run(&shelf, &model, &held)).await {
-        Ok(Ok((loaded, result))) => Outcome::Tested(Box::new((loaded, Event::Tested(result)))),
-        Ok(Err(cause)) => failed(cause),
-        Err(panic) => failed(cause(CauseKind::Internal, panic.to_string())),
-    }
-}
-
-async fn warm_up(core: &Core, model: &ModelName, held: Held) -> Outcome {
-    if let Some(shadow) = core.table.shadow(model).filter(|shadow| shadow.release == held.release) {
-        return Outcome::Warm(shadow);
-    }
-    if let Some(warm) = core.warm(model, &held) {
-        return Outcome::Warm(warm);
-    }
-    match core.load(model, held).await {
-        Ok(loaded) => Outcome::Warm(loaded),
-        Err(cause) => failed(cause),
-    }
 }

@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 
 use protocol::message::{Cause, CauseKind, Hardware};
-use protocol::{Counter, ModelName};
+use protocol::{Counter, ModelName, ReleaseRef};
 use release::{AgentVersion, BlobRef, DeviceFacts, Downgrade, HighWater, Manifest, Variant};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -39,10 +39,7 @@ pub(super) async fn fetch(
 ) -> Result<Chosen, Cause> {
     permitted(record.mark.as_ref(), task)?;
     take_turn(core, model, task).await;
-    let manifest = match known_manifest(core, record, task) {
-        Some(manifest) => manifest,
-        None => fetch_manifest(core, model, task).await?,
-    };
+    let manifest = manifest(core, model, record, &task.release).await?;
     fenced(record.mark.as_ref(), &manifest)?;
     let fitting = fitting(&core.hardware, &manifest)?;
     // A candidate that runs beside needs its memory beside that of the release that answers.
@@ -91,22 +88,62 @@ fn below(fence: Counter, manifest: &Manifest) -> Result<(), Cause> {
     ))
 }
 
+/// What a measurement needs: the variant, if it fits this device and finds room beside all that runs. The same
+/// verified way as for a release that is to serve, but nothing is activated: no counter is held against it.
+///
+/// # Errors
+/// The cause for which nothing is measured.
+pub(super) async fn fetch_beside(
+    core: &Core,
+    model: &ModelName,
+    release: &ReleaseRef,
+    variant: &str,
+) -> Result<(), Cause> {
+    let record = core.model(model);
+    let manifest = manifest(core, model, &record, release).await?;
+    fenced(record.mark.as_ref(), &manifest)?;
+    let fitting = fitting(&core.hardware, &manifest)?;
+    let Some(wanted) = fitting.into_iter().find(|fits| fits.name == variant) else {
+        let detail = format!("{model} {} has no variant {variant:?} that fits this device", release.version);
+        return Err(cause(CauseKind::Incompatible, detail));
+    };
+    let room = memory::Room {
+        used_by_others: core.used_by_all(),
+        budget: core.config.memory_budget_bytes,
+        soft: core.footprint.soft(),
+    };
+    memory::choose(&[wanted], room)?;
+    fetch_blobs(core, record.active.as_ref(), &manifest, wanted).await
+}
+
+async fn manifest(
+    core: &Core,
+    model: &ModelName,
+    record: &Record,
+    release: &ReleaseRef,
+) -> Result<Manifest, Cause> {
+    match known_manifest(core, record, release) {
+        Some(manifest) => Ok(manifest),
+        None => fetch_manifest(core, model, release).await,
+    }
+}
+
 /// The manifest of a release that this device verified before and that a signed statement still permits: one in a
 /// slot, or a fallback that the highest committed manifest names. It needs no network and no fresh metadata.
-fn known_manifest(core: &Core, record: &Record, task: &Task) -> Option<Manifest> {
-    let digest = task.release.digest;
+fn known_manifest(core: &Core, record: &Record, release: &ReleaseRef) -> Option<Manifest> {
+    let digest = release.digest;
     let is_held =
-        [&record.active, &record.fallback].into_iter().flatten().any(|held| held.release == task.release);
+        [&record.active, &record.fallback].into_iter().flatten().any(|held| held.release == *release);
     let is_named =
-        record.mark.as_ref().is_some_and(|mark| mark.fallback.contains(&(digest, task.release.counter)));
+        record.mark.as_ref().is_some_and(|mark| mark.fallback.contains(&(digest, release.counter)));
     if !is_held && !is_named {
         return None;
     }
     core.shelf.manifest(digest).ok()
 }
 
-async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<Manifest, Cause> {
-    let path = format!("models/{model}/{}/manifest.json", task.release.version);
+async fn fetch_manifest(core: &Core, model: &ModelName, release: &ReleaseRef) -> Result<Manifest, Cause> {
+    let path = release::target_path(model, &release.version);
     let http = core.http();
     let refreshed =
         core.trusted.refresh(&http, Some(&path), &core.clock).await.map_err(|error| error.cause())?;
@@ -116,7 +153,7 @@ async fn fetch_manifest(core: &Core, model: &ModelName, task: &Task) -> Result<M
     let manifest =
         Manifest::parse(&target).map_err(|error| cause(CauseKind::Untrusted, crate::chain(&error)))?;
     manifest
-        .agrees_with(model, &task.release, target.digest())
+        .agrees_with(model, release, target.digest())
         .map_err(|error| cause(CauseKind::DesiredMismatch, crate::chain(&error)))?;
     fenced_off(refreshed.repository.customs_of(target.role()), &manifest)?;
     core.shelf.keep_manifest(target.digest(), target.bytes()).map_err(|error| shelf_cause(&error))?;

@@ -76,6 +76,24 @@ pub enum ImportError {
     },
 }
 
+impl ImportError {
+    /// Whether this device could not take it, whatever the archive holds.
+    pub fn is_of_this_device(&self) -> bool {
+        use CauseKind::{DiskFull, Storage};
+        match self {
+            Self::Disk(_) | Self::Shelf(_) => true,
+            Self::Refused(cause) => matches!(cause.kind, DiskFull | Storage),
+            Self::Metadata(error) => matches!(error.cause().kind, DiskFull | Storage),
+            _ => false,
+        }
+    }
+
+    /// Whether what this device trusts is damaged: someone has to act.
+    pub fn is_trust_damaged(&self) -> bool {
+        matches!(self, Self::Metadata(error) if error.is_damage())
+    }
+}
+
 /// What an import works on; nobody else does meanwhile.
 #[derive(Debug)]
 pub struct Import<'a> {

@@ -419,8 +419,8 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
 fn wanted(mut record: Record, task: Task) -> (Record, Vec<Action>) {
     let current = record.phase.task();
     if let Some(current) = current.filter(|current| current.is_same_request(&task)) {
-        // Asked again by a new revision: whoever asks has not heard the end.
-        let is_answer_due = current.revision < task.revision && record.phase.word().is_terminal();
+        // Asked again by another revision (after a new director's key a lower one): whoever asks hasn't heard the end.
+        let is_answer_due = current.revision != task.revision && record.phase.word().is_terminal();
         return (record, if is_answer_due { vec![Action::Report] } else { vec![] });
     }
     record.transitions = 0;

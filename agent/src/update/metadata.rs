@@ -18,6 +18,7 @@ use crate::link::http::{FetchError, Http};
 /// Where the director's target lies among the trusted files; no role's file can have this name.
 const DIRECTOR_FILE: &str = "target.director";
 const REFRESHED_FILE: &str = "refreshed";
+const ROOT_FILE: &str = "root.json";
 
 /// Why metadata can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub enum MetadataError {
     /// What this device trusts is damaged on its disk.
     #[error("the trusted root on this disk is damaged; enrol this device again")]
     Damaged(#[source] TrustError),
+    /// It is damaged in both copies.
+    #[error("both copies of the trusted root on this disk are damaged; enrol this device again")]
+    Lost(#[source] DurableError),
     /// The first root is not the pinned one.
     #[error("the first root is not the one that the enrolment token pins")]
     RootPin,
@@ -46,6 +50,19 @@ pub enum MetadataError {
 }
 
 impl MetadataError {
+    /// Of reading what this device trusts: two copies that are both damaged are no fault of the disk's alone.
+    fn reading(error: DurableError) -> Self {
+        match error {
+            DurableError::Corrupt { .. } => Self::Lost(error),
+            error => Self::Disk(error),
+        }
+    }
+
+    /// Whether what this device trusts is damaged on its disk.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Lost(_))
+    }
+
     fn is_expired(&self) -> bool {
         matches!(self, Self::Trust(TrustError { cause: trust::Cause::Expired { .. }, .. }))
     }
@@ -61,7 +78,9 @@ impl MetadataError {
             Self::Fetch(FetchError::Disk { source, .. }) | Self::Disk(source) if source.is_disk_full() => {
                 CauseKind::DiskFull
             }
-            Self::Fetch(FetchError::Disk { .. }) | Self::Disk(_) | Self::Damaged(_) => CauseKind::Storage,
+            Self::Fetch(FetchError::Disk { .. }) | Self::Disk(_) | Self::Damaged(_) | Self::Lost(_) => {
+                CauseKind::Storage
+            }
             Self::Fetch(_) => CauseKind::Download,
         };
         Cause { kind, detail: crate::chain(self) }
@@ -82,6 +101,15 @@ impl Source for Http {
     async fn get(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, FetchError> {
         Self::get(self, path, max_bytes).await
     }
+}
+
+/// How many copies of the root are whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    /// As it should be; also where there is no root yet.
+    Both,
+    /// The other one is damaged.
+    One,
 }
 
 /// The folder of trusted files.
@@ -143,13 +171,14 @@ pub fn trusted_dir(state_dir: &Path) -> PathBuf {
 /// [`DurableError`].
 pub fn keep_first_root(state_dir: &Path, root: &[u8]) -> Result<(), DurableError> {
     let files = TrustedFiles::open(trusted_dir(state_dir))?;
-    match files.read("root.json")? {
-        Some(kept) if check_root(&kept).is_ok() => Ok(()),
-        Some(_) => {
+    match files.read(ROOT_FILE) {
+        Ok(Some(kept)) if check_root(&kept).is_ok() => Ok(()),
+        Ok(Some(_)) | Err(DurableError::Corrupt { .. }) => {
             tracing::warn!("the trusted root was damaged; the one that enrolment brought takes its place");
-            files.keep("root.json", root)
+            files.keep(ROOT_FILE, root)
         }
-        None => files.keep("root.json", root),
+        Ok(None) => files.keep(ROOT_FILE, root),
+        Err(error) => Err(error),
     }
 }
 
@@ -208,23 +237,39 @@ impl TrustedStore {
         Ok(Refreshed { repository, director })
     }
 
-    /// Whether this device trusts a root already.
+    /// Whether this device trusts a root already, which may be damaged.
     ///
     /// # Errors
     /// [`DurableError`] when it can't be read.
     pub fn has_root(&self) -> Result<bool, DurableError> {
-        Ok(self.files.read("root.json")?.is_some())
+        match self.files.read(ROOT_FILE) {
+            Ok(root) => Ok(root.is_some()),
+            Err(DurableError::Corrupt { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Whether what this device trusts is whole; also where it trusts nothing yet.
+    /// Whether what this device trusts is whole; also where it trusts nothing yet. One damaged copy of two is
+    /// [`Copies::One`].
     ///
     /// # Errors
-    /// [`MetadataError::Damaged`] and [`MetadataError::Disk`].
-    pub fn check(&self) -> Result<(), MetadataError> {
-        match self.files.read("root.json").map_err(MetadataError::Disk)? {
-            Some(root) => check_root(&root).map_err(MetadataError::Damaged),
-            None => Ok(()),
+    /// [`MetadataError::Damaged`], [`MetadataError::Lost`] and [`MetadataError::Disk`].
+    pub fn check(&self) -> Result<Copies, MetadataError> {
+        if let Some(root) = self.files.read(ROOT_FILE).map_err(MetadataError::reading)? {
+            check_root(&root).map_err(MetadataError::Damaged)?;
         }
+        let is_halved = self.files.is_root_halved().map_err(MetadataError::reading)?;
+        Ok(if is_halved { Copies::One } else { Copies::Both })
+    }
+
+    /// Repairs a damaged copy of the root from the other one. Only for the agent itself, whose files they are.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), or [`MetadataError::Disk`] when nothing can be written.
+    pub fn mend(&self) -> Result<Copies, MetadataError> {
+        let found = self.check()?;
+        self.files.mend_root().map_err(MetadataError::reading)?;
+        Ok(found)
     }
 
     /// The client workflow over any source; what it accepts is kept, and its signed time bounds the clock.
@@ -261,7 +306,7 @@ impl TrustedStore {
         clock: &Clock,
         now: UnixMillis,
     ) -> Result<Repository, MetadataError> {
-        let stored = match self.files.load().map_err(MetadataError::Disk)? {
+        let stored = match self.files.load().map_err(MetadataError::reading)? {
             Some(stored) => {
                 check_root(&stored.root).map_err(MetadataError::Damaged)?;
                 stored
@@ -338,7 +383,7 @@ impl TrustedStore {
         }
         // Used only if it is a root at all; the session checks its own signatures before it is kept.
         check_root(&bytes).map_err(MetadataError::Trust)?;
-        self.files.keep("root.json", &bytes).map_err(MetadataError::Disk)?;
+        self.files.keep(ROOT_FILE, &bytes).map_err(MetadataError::Disk)?;
         Ok(Stored::new(bytes))
     }
 
@@ -374,14 +419,33 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let files = TrustedFiles::open(trusted_dir(dir.path())).unwrap();
             if let Some(kept) = &kept {
-                files.keep("root.json", kept).unwrap();
+                files.keep(ROOT_FILE, kept).unwrap();
             }
             let store = TrustedStore::open(dir.path(), ProjectId::new("p").unwrap(), None).unwrap();
             let is_damaged = kept.as_ref().is_some_and(|kept| *kept != root(1) && *kept != root(2));
             assert_eq!(matches!(store.check(), Err(MetadataError::Damaged(_))), is_damaged, "{kept:?}");
             keep_first_root(dir.path(), &root(1)).unwrap();
-            assert!(files.read("root.json").unwrap() == Some(expected), "{kept:?}");
+            assert!(files.read(ROOT_FILE).unwrap() == Some(expected), "{kept:?}");
         }
+    }
+
+    #[test]
+    fn a_root_that_the_disk_lost_is_named_as_such_and_enrolment_brings_it_back() {
+        let root = Sim::new().files["1.root.json"].clone();
+        let dir = tempfile::tempdir().unwrap();
+        let store = TrustedStore::open(dir.path(), ProjectId::new("p").unwrap(), None).unwrap();
+        keep_first_root(dir.path(), &root).unwrap();
+        let damage = |copy: &str| std::fs::write(trusted_dir(dir.path()).join(copy), "{").unwrap();
+        damage("root.a");
+        assert_eq!((store.check().unwrap(), store.mend().unwrap()), (Copies::One, Copies::One));
+        assert_eq!(store.check().unwrap(), Copies::Both);
+        damage("root.a");
+        damage("root.b");
+        let error = store.check().unwrap_err();
+        assert!(error.is_damage() && error.cause().kind == CauseKind::Storage, "{error:?}");
+        assert!(store.mend().is_err() && store.has_root().unwrap());
+        keep_first_root(dir.path(), &root).unwrap();
+        assert_eq!(store.check().unwrap(), Copies::Both);
     }
 
     impl Source for Sim {

@@ -100,7 +100,8 @@ impl Core {
         });
         let since = record.models.iter().filter_map(|(model, record)| Some((model.clone(), record.since?)));
         let reported = Reported {
-            revision: record.revision,
+            // Also below a floor that was taken back: the server signs anew for who is ahead of it.
+            revision: record.revision.min(Revision::MAX),
             models,
             since: since.collect(),
             metadata: *self.metadata.lock().unwrap_or_else(PoisonError::into_inner),

@@ -56,7 +56,7 @@ pub(super) fn run(
 
 /// CPU time of this thread. A good release must not be condemned for what else the device did in these moments;
 /// what applications wait for is judged in probation and by the rollout's gates.
-fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or_default();
     Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanos)

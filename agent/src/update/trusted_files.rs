@@ -2,6 +2,8 @@
 //! it is written into `staged/`, made durable, renamed to `accepted/` (the commit point), and moved from there into
 //! its place. After a power cut opening finishes a commit that had reached that point and drops one
 //! that had not, so that timestamp, snapshot and targets on disk always belong together.
+//!
+//! The root is the one file that nobody can bring back but a new enrolment: it is kept in two copies with checksums.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,11 +11,13 @@ use std::path::{Path, PathBuf};
 
 use trust::{File, Stored};
 
-use crate::durable::{self, DurableError};
+use crate::durable::{self, DurableError, TwoCopies};
 
 /// Longest file that is read back; the longest that trust accepts is shorter.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 const ROOT: &str = "root.json";
+/// What the two copies of the root are called, without their letters.
+const ROOT_COPIES: &str = "root";
 const STAGED: &str = "staged";
 const ACCEPTED: &str = "accepted";
 
@@ -66,6 +70,11 @@ impl TrustedFiles {
     /// # Errors
     /// [`DurableError`].
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DurableError> {
+        if name == ROOT
+            && let Some(found) = TwoCopies::open(&self.path(ROOT_COPIES))?.1
+        {
+            return Ok(Some(found.body));
+        }
         durable::read_bounded(&self.path(name), MAX_FILE_BYTES)
     }
 
@@ -74,7 +83,44 @@ impl TrustedFiles {
     /// # Errors
     /// [`DurableError`].
     pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), DurableError> {
-        durable::write_atomic(&self.path(name), bytes)
+        if name != ROOT {
+            return durable::write_atomic(&self.path(name), bytes);
+        }
+        let path = self.path(ROOT_COPIES);
+        let mut copies = match TwoCopies::open(&path) {
+            Ok((copies, _)) => copies,
+            Err(DurableError::Corrupt { .. }) => TwoCopies::begin_anew(&path),
+            Err(error) => return Err(error),
+        };
+        // Into both: were the newer one damaged alone, an older root would be back.
+        copies.write(bytes)?;
+        copies.write(bytes)?;
+        // Earlier versions kept it in this one file.
+        durable::remove(&self.path(ROOT))
+    }
+
+    /// Whether one copy of the root is damaged and the other is whole.
+    ///
+    /// # Errors
+    /// [`DurableError::Corrupt`] when both are damaged; [`DurableError::Io`].
+    pub fn is_root_halved(&self) -> Result<bool, DurableError> {
+        let (_, found) = TwoCopies::open(&self.path(ROOT_COPIES))?;
+        Ok(found.is_some_and(|found| found.is_other_damaged))
+    }
+
+    /// Makes both copies of the root whole again, and two of one that an earlier version has left in a single file.
+    /// Returns whether one was damaged.
+    ///
+    /// # Errors
+    /// [`DurableError`] as [`is_root_halved`](Self::is_root_halved), or when nothing can be written.
+    pub fn mend_root(&self) -> Result<bool, DurableError> {
+        let is_halved = self.is_root_halved()?;
+        if (is_halved || self.path(ROOT).exists())
+            && let Some(root) = self.read(ROOT)?
+        {
+            self.keep(ROOT, &root)?;
+        }
+        Ok(is_halved)
     }
 
     /// Deletes a file, if it is there.
@@ -198,7 +244,7 @@ mod tests {
             assert!(found == expected("old") || found == expected("new"), "cut {cut}: {found:?}");
             assert!(!is_whole || found == expected("new"));
             seen.insert(found);
-            assert_eq!(names(&dir.path().join("trusted")).unwrap().len(), 5, "nothing is left over");
+            assert_eq!(names(&dir.path().join("trusted")).unwrap().len(), 6, "nothing is left over");
             files.commit(&generation("later")).unwrap();
             assert_eq!(on_disk(&files), expected("later"));
             if is_whole {
@@ -233,5 +279,56 @@ mod tests {
         files.forget("timestamp.json").unwrap();
         files.forget("timestamp.json").unwrap();
         assert_eq!(on_disk(&files).len(), 3);
+    }
+
+    #[test]
+    fn either_copy_of_the_root_may_be_damaged_and_is_made_whole_again() {
+        for copy in ["root.a", "root.b"] {
+            let dir = tempfile::tempdir().unwrap();
+            let files = TrustedFiles::open(dir.path().to_owned()).unwrap();
+            files.keep(ROOT, b"first root").unwrap();
+            files.keep(ROOT, b"second root").unwrap();
+            let path = files.path(copy);
+            let mut bytes = fs::read(&path).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(files.read(ROOT).unwrap().unwrap(), b"second root", "{copy}");
+            assert!(files.is_root_halved().unwrap() && files.mend_root().unwrap());
+            assert!(!files.is_root_halved().unwrap() && !files.mend_root().unwrap());
+            for other in ["root.a", "root.b"] {
+                let whole = fs::read(files.path(other)).unwrap();
+                fs::remove_file(files.path(other)).unwrap();
+                assert_eq!(files.read(ROOT).unwrap().unwrap(), b"second root", "without {other}");
+                fs::write(files.path(other), whole).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_root_that_is_damaged_in_both_copies_is_an_error_until_another_one_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TrustedFiles::open(dir.path().to_owned()).unwrap();
+        files.keep(ROOT, b"root").unwrap();
+        for copy in ["root.a", "root.b"] {
+            fs::write(files.path(copy), "{").unwrap();
+        }
+        for failed in [files.load().err(), files.mend_root().err(), files.read(ROOT).err()] {
+            assert!(matches!(failed, Some(DurableError::Corrupt { .. })), "{failed:?}");
+        }
+        files.keep(ROOT, b"another").unwrap();
+        assert_eq!(files.load().unwrap().unwrap().root, b"another");
+        assert!(!TrustedFiles::open(dir.path().to_owned()).unwrap().mend_root().unwrap());
+    }
+
+    #[test]
+    fn the_single_file_of_an_earlier_version_is_read_and_becomes_two_copies() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TrustedFiles::open(dir.path().to_owned()).unwrap();
+        fs::write(files.path(ROOT), "root").unwrap();
+        assert_eq!(files.load().unwrap().unwrap().root, b"root");
+        assert!(!files.mend_root().unwrap());
+        assert_eq!(names(dir.path()).unwrap(), ["root.a", "root.b"]);
+        assert_eq!(files.load().unwrap().unwrap().root, b"root");
     }
 }

@@ -1,7 +1,7 @@
 //! The unix socket, alone and beside TCP.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 
 use flotilla_agent::serve::Listening;
@@ -31,6 +31,20 @@ async fn the_socket_serves_the_same_and_is_gone_afterwards() {
     assert_eq!(busy.unwrap_err().source.kind(), std::io::ErrorKind::AddrInUse, "a living agent keeps it");
     drop(agent);
     wait_for(move || !other.exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_lets_in_whom_the_configuration_names_and_has_the_agents_group() {
+    let dir = tempfile::tempdir().unwrap();
+    for (word, mode) in [("0600", 0o600), ("0660", 0o660), ("0666", 0o666)] {
+        let path = dir.path().join(word);
+        let flags = [format!("serve.unix={}", path.display()), format!("serve.unix_mode={word}")];
+        let listening = Listening::open(&serve_config(&[&flags[0], &flags[1]])).await.unwrap();
+        let made = path.metadata().unwrap();
+        assert_eq!(made.permissions().mode() & 0o7777, mode);
+        assert_eq!(made.gid(), dir.path().metadata().unwrap().gid());
+        drop(listening);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,8 @@ pub(crate) enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Take note of an alert: others see who looks after it. It closes by itself.
+    /// Take note of an alert: others see who looks after it. It closes by itself; about a rollout that was
+    /// rolled back, by this or by a later one that completes.
     Acknowledge {
         /// The alert's id.
         alert: String,

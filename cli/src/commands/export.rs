@@ -19,7 +19,7 @@ use trust::{Limits, Reply, Repository, Session, Step, Stored, TargetBytes, Targe
 
 use super::Context;
 use crate::client::{Client, ClientError};
-use crate::metadata::now;
+use crate::metadata::{bounded, now};
 use crate::output::{bytes, facts, text};
 
 /// What to export.
@@ -116,10 +116,7 @@ async fn fetch(client: &Client, file: &str) -> Result<Option<Vec<u8>>> {
 async fn get(client: &Client, path: &str) -> Result<Option<Vec<u8>>> {
     let path = client.in_project(path);
     match client.send(client.request(Method::GET, &path)).await {
-        Ok(response) => {
-            let bytes = response.bytes().await.with_context(|| format!("{path} broke off"))?;
-            Ok(Some(bytes.to_vec()))
-        }
+        Ok(response) => Ok(Some(bounded(response, trust::Limits::default().targets_bytes).await?)),
         Err(ClientError::Refused { status: 404, .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

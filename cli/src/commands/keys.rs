@@ -3,6 +3,7 @@
 mod delegate;
 mod group;
 mod list;
+mod passphrase;
 mod rotate;
 pub(super) mod send;
 
@@ -59,6 +60,13 @@ pub(crate) enum Command {
     },
     /// Send what waits for signatures, once there are enough.
     Publish,
+    /// Change the passphrase of keys in this machine's folder.
+    ///
+    /// Scripts give the present one as FLOTILLA_PASSPHRASE and the next one as FLOTILLA_NEW_PASSPHRASE.
+    Passphrase {
+        /// Which, named as `keys list` names them; all without a name.
+        keys: Vec<String>,
+    },
     /// Keys in this machine's folder and the roles that they hold, as far as this folder knows.
     List,
 }
@@ -84,6 +92,7 @@ pub(crate) async fn run(
             delegate::run(&context()?, &role, &keys, threshold).await
         }
         Command::Publish => send::waiting(&context()?).await,
+        Command::Passphrase { keys } => passphrase::run(&settings::project(project)?, format, &keys),
         Command::List => list::run(&settings::project(project)?, format),
     }
 }

@@ -117,10 +117,16 @@ struct Session {
     grants: Vec<Value>,
 }
 
-/// The user's own role where the token is to work: everywhere if granted so, else in the one project.
+/// Roles, each with what the ones before may do.
+const ROLES: [&str; 4] = ["viewer", "operator", "publisher", "admin"];
+
+/// The user's own role where the token is to work: everywhere if granted so, else in the one project, or there when the
+/// role is a stronger one.
 fn widest(grants: &[Value], project: &str) -> Result<(String, String)> {
+    let rank = |grant: &&Value| ROLES.iter().position(|role| grant["role"] == *role);
     let of = |scope: &str| grants.iter().find(|grant| grant["project"] == scope);
-    let Some(grant) = of("*").or_else(|| of(project)) else {
+    // Of two that are equal, the last one is taken.
+    let Some(grant) = [of(project), of("*")].into_iter().flatten().max_by_key(rank) else {
         bail!("this user may do nothing in project {project}");
     };
     Ok((text(grant, "/project"), text(grant, "/role")))

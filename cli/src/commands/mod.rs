@@ -10,6 +10,7 @@ pub(crate) mod drift;
 pub(crate) mod export;
 pub(crate) mod keys;
 pub(crate) mod login;
+pub(crate) mod project;
 pub(crate) mod reference;
 pub(crate) mod release;
 pub(crate) mod rollout;
@@ -60,6 +61,7 @@ async fn dispatch(args: Args) -> Result<()> {
         Command::Drift(command) => drift::run(&context()?, command).await,
         Command::Samples(command) => samples::run(&context()?, command).await,
         Command::Alerts(command) => alerts::run(&context()?, command).await,
+        Command::Project(command) => project::run(&context()?, command).await,
         Command::Token(command) => token::run(&context()?, command).await,
         Command::Audit(command) => audit::run(&context()?, command).await,
     }

@@ -7,6 +7,7 @@ mod renew;
 mod sign;
 mod takers;
 mod withdraw;
+mod within;
 
 use std::path::PathBuf;
 

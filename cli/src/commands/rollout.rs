@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use super::{Context, rollout_gate};
@@ -27,7 +27,7 @@ pub(crate) enum Command {
         /// Rollout id.
         rollout: String,
     },
-    /// Follow one rollout until it ends.
+    /// Follow one rollout until it ends. Fails unless it completes.
     Watch {
         /// Rollout id.
         rollout: String,
@@ -224,8 +224,11 @@ async fn watch(context: &Context, rollout: &str, timeout_s: Option<u64>) -> Resu
             eprintln!("{}", shown(&line));
             said = line;
         }
-        if ENDED.contains(&text(&now, "/state").as_str()) {
-            return context.format.print(&now, show);
+        let state = text(&now, "/state");
+        if ENDED.contains(&state.as_str()) {
+            context.format.print(&now, show)?;
+            ensure!(state == "completed", "rollout {rollout} did not complete: {state}");
+            return Ok(());
         }
         if deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
             bail!("rollout {rollout} has not ended in time; it is {}", text(&now, "/state"));

@@ -2,6 +2,7 @@
 
 mod changes;
 mod holder;
+mod merge;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,26 +16,36 @@ use trust::{KeyId, PublicKey, Signer};
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, claims, expiry, short};
 use crate::output::{Format, items, table, text};
+use crate::replace::replace;
 use crate::settings;
 use holder::Standing;
+
+/// What to do with a file that was renamed on its way.
+const WHOSE: &str = "the file's name must say whose targets these are: name it targets.json or MODEL.json";
 
 /// What to sign.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Add a signature to this file; its name says the role: `root.json`, `targets.json` or `{model}.json`.
-    #[arg(long, required = true, value_name = "FILE")]
+    #[arg(long, required_unless_present = "merge", value_name = "FILE")]
     add: Vec<PathBuf>,
     /// Show what the files change and which signatures on them are valid; sign nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Add to the first file, named by its role, what others have signed on copies of it at the same time.
+    #[arg(long, num_args = 2.., value_names = ["FILE", "COPY"], conflicts_with_all = ["add", "dry_run"])]
+    merge: Vec<PathBuf>,
 }
 
-/// Signs each file in its place.
+/// Signs each file in its place, or brings signatures together.
 ///
 /// # Errors
 /// When a file is no metadata of a role that this folder has a key for.
 pub(crate) fn run(args: &Args, project: Option<&str>, format: Format) -> Result<()> {
     let mut keyring = Keyring::of(&settings::project(project)?)?;
+    if !args.merge.is_empty() {
+        return merge::run(&keyring, &args.merge, format);
+    }
     let mut files = Vec::new();
     for path in &args.add {
         let file = File::read(path)?;
@@ -104,11 +115,11 @@ impl<'a> File<'a> {
         let owner = match (claims.kind.as_str(), stem) {
             ("root", _) => Owner::Root,
             ("targets", "targets") => Owner::Targets,
-            ("targets", model) if model.parse::<ModelName>().is_ok() => Owner::Model(model),
-            ("targets", _) => bail!(
-                "{}: the file's name must say whose targets these are: name it targets.json or MODEL.json",
-                path.display()
-            ),
+            // A model's role delegates to nobody.
+            ("targets", model) if claims.delegations.is_empty() && model.parse::<ModelName>().is_ok() => {
+                Owner::Model(model)
+            }
+            ("targets", _) => bail!("{}: {WHOSE}", path.display()),
             _ => bail!("{} is signed by the server, not by people", path.display()),
         };
         Ok(Self { path, bytes, claims, owner })
@@ -157,6 +168,15 @@ impl<'a> File<'a> {
     }
 
     fn sign(mut self, keyring: &mut Keyring) -> Result<Map<String, Value>> {
+        if let Owner::Model(model) = self.owner
+            && !keyring.has(self.owner)
+            && holder::delegates(keyring, self.path, model)? == Some(false)
+        {
+            bail!(
+                "{}: no model {model} is delegated, as far as the files at hand say; {WHOSE}",
+                self.path.display()
+            );
+        }
         let mut signers = vec![keyring.open(self.owner)?];
         if keyring.has_next(self.owner) {
             signers.push(keyring.open_next(self.owner)?);
@@ -167,8 +187,7 @@ impl<'a> File<'a> {
         for signer in &signers {
             self.bytes = add_signature(&self.bytes, signer)?;
         }
-        std::fs::write(self.path, &self.bytes)
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        replace(self.path, &self.bytes)?;
         let mut said = self.judge(keyring, &own)?;
         said.insert("own_key".into(), json!(ids[0]));
         said.insert("holds_role".into(), json!(holds));
@@ -275,5 +294,21 @@ mod tests {
         std::fs::write(&path, TargetsBuilder::new(UnixMillis(0)).sign(&[]).unwrap()).unwrap();
         let error = File::read(&path).err().unwrap().to_string();
         assert!(error.contains("name it targets.json"), "{error}");
+        // A name that a model could have says it, too, when the file delegates, or nothing delegates to it.
+        let model = "digits".parse().unwrap();
+        let ada = Keyring::at(&folder.path().join("ada")).create(Owner::Targets, &Passphrase::None).unwrap();
+        let targets = TargetsBuilder::new(UnixMillis(0)).delegate_model(&model, &[ada.public_key()], 1);
+        let targets = targets.sign(&[]).unwrap();
+        let path = folder.path().join("t.json");
+        std::fs::write(&path, &targets).unwrap();
+        assert!(File::read(&path).err().unwrap().to_string().contains("name it targets.json"));
+        std::fs::write(folder.path().join("targets.json"), &targets).unwrap();
+        std::fs::write(&path, TargetsBuilder::new(UnixMillis(0)).sign(&[]).unwrap()).unwrap();
+        let keyring = &mut Keyring::at(&folder.path().join("bea"));
+        let error = File::read(&path).unwrap().sign(keyring).unwrap_err().to_string();
+        assert!(
+            error.contains("no model t is delegated") && error.contains("name it targets.json"),
+            "{error}"
+        );
     }
 }

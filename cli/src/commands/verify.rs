@@ -42,7 +42,7 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     let given = given.transpose()?;
     let stored = remembered(&keyring, given.clone())?;
     let first = walk(context, &stored, &[director::TARGET.to_owned()]).await?;
-    let mut wanted = wanted(context, &first).await?;
+    let mut wanted = wanted(&first)?;
     let (chain, refused) = walk_all(context, &stored, &mut wanted).await?;
     ensure_not_older(&chain.files, |role| keyring.read(&kept_name(role)))?;
     if let Some(root) = given.filter(|_| args.pin) {
@@ -52,7 +52,7 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     for (name, bytes) in &chain.files {
         keyring.keep(&kept_name(name.strip_suffix(".json").unwrap_or(name)), bytes)?;
     }
-    let wanted: Vec<String> = wanted.into_values().flatten().collect();
+    let wanted = listed_targets(&chain, wanted.keys())?;
     let said = json!({
         "project": context.client.project(), "roles": roles(&chain, &refused)?, "targets": targets(&chain, &wanted),
     });
@@ -150,15 +150,28 @@ async fn walk(context: &Context, stored: &Stored, wanted: &[String]) -> Result<C
     }
 }
 
-/// Every target that each delegated role claims to have, by role; whether it is so, the second walk decides.
-async fn wanted(context: &Context, first: &Chain) -> Result<BTreeMap<String, Vec<String>>> {
+/// A path below each delegated role that the verified snapshot lists, by role: looking for it loads the role. A role
+/// that is delegated and not listed has signed nothing yet.
+fn wanted(first: &Chain) -> Result<BTreeMap<String, Vec<String>>> {
+    let snapshot: Value = serde_json::from_slice(file(&first.files, "snapshot")?)?;
+    let is_listed = |role: &str| snapshot["signed"]["meta"].get(format!("{role}.json")).is_some();
     let mut wanted = BTreeMap::from([(TARGETS.to_owned(), vec![director::TARGET.to_owned()])]);
     for (role, _, _) in claims(file(&first.files, TARGETS)?)?.delegations {
-        if let Some(bytes) = fetch(&context.client, &role).await? {
-            wanted.insert(role, claims(&bytes)?.targets);
+        if is_listed(&role) {
+            let any = format!("models/{role}/any/manifest.json");
+            wanted.insert(role, vec![any]);
         }
     }
     Ok(wanted)
+}
+
+/// What the roles' verified files list, and nothing that somebody else says about them.
+fn listed_targets<'a>(chain: &Chain, roles: impl Iterator<Item = &'a String>) -> Result<Vec<String>> {
+    let mut paths = Vec::new();
+    for role in roles {
+        paths.extend(claims(file(&chain.files, role)?)?.targets);
+    }
+    Ok(paths)
 }
 
 fn file<'a>(files: &'a Files, role: &str) -> Result<&'a [u8]> {

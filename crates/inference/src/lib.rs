@@ -12,6 +12,7 @@ pub mod features;
 pub mod golden;
 mod image;
 pub mod int8;
+pub mod measure;
 mod model;
 mod oip;
 #[cfg(test)]
@@ -23,7 +24,7 @@ mod spec;
 mod tensor;
 
 pub use binary::{BinaryError, Pieces};
-pub use engine::Makeup;
+pub use engine::{Makeup, TESTED_OPSETS, quiet_caught_panics, trim_heap};
 pub use error::{InferError, LoadError};
 pub use model::{MAX_BATCH_ROWS, Model};
 pub use oip::{MAX_ELEMENTS, MAX_RANK, TensorJson, TensorJsonError};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::{Engine, Feed, Makeup, Value, count_makeup, trim};
+use crate::engine::{Engine, Feed, Makeup, Value, count_makeup, trim_heap};
 use crate::error::{InferError, LoadError};
 use crate::int8::report::Report;
 use crate::int8::{Int8, StepTime};
@@ -43,7 +43,7 @@ impl Model {
     /// As [`Model::load`].
     pub fn load_with(bytes: &[u8], spec: Spec, int8: Int8) -> Result<Self, LoadError> {
         let model = Self::warmed_up(bytes, spec, int8);
-        trim();
+        trim_heap();
         model
     }
 

@@ -98,11 +98,6 @@ impl Sketch {
         last
     }
 
-    /// How many values are above `limit`, to the sketch's precision.
-    pub fn count_above(&self, limit: f64) -> u64 {
-        self.points().filter(|(value, _)| *value > limit).fold(0, |sum, (_, n)| sum.saturating_add(n))
-    }
-
     /// Mean magnitude: what the error of a Wasserstein distance is proportional to.
     pub fn mean_magnitude(&self) -> f64 {
         let n = self.n();

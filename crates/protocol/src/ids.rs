@@ -161,6 +161,22 @@ impl fmt::Display for Counter {
 #[serde(transparent)]
 pub struct Revision(pub u64);
 
+impl Revision {
+    /// The highest there is, 2^53. Signed numbers, a database and JSON readers of every language hold it exactly.
+    pub const MAX: Self = Self(1 << 53);
+
+    /// The one after it; none at or beyond [`Self::MAX`].
+    pub fn next(self) -> Option<Self> {
+        (self < Self::MAX).then(|| Self(self.0.saturating_add(1)))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// SHA-256 of some bytes, written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -245,6 +261,15 @@ mod tests {
         }
         for good in ["a", "cam-01", "line_3.cam", "0"] {
             assert_eq!(DeviceId::new(good).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_revision_ends_at_its_bound() {
+        assert_eq!(Revision(41).next(), Some(Revision(42)));
+        assert_eq!(Revision((1 << 53) - 1).next(), Some(Revision::MAX));
+        for end in [Revision::MAX, Revision(u64::MAX)] {
+            assert_eq!(end.next(), None);
         }
     }
 

@@ -6,6 +6,7 @@
 //! `docs/PROTOCOL.yaml` against these types.
 
 pub mod ids;
+pub mod measurement;
 pub mod message;
 pub mod report;
 pub mod sample;

@@ -352,6 +352,18 @@ pub enum CommandAction {
         /// Which model.
         model: ModelName,
     },
+    /// Fetch a variant of a release, measure it beside what serves, and answer with a
+    /// [`Measurement`](crate::measurement::Measurement). Nothing of it ever serves by this.
+    Measure {
+        /// Which model.
+        model: ModelName,
+        /// Which release; its signed manifest must say the same.
+        release: ReleaseRef,
+        /// Name of the variant.
+        variant: String,
+        /// Seconds that loading and measuring may take in all.
+        max_s: u32,
+    },
     /// Should this connection end, spread the next one over at least so many seconds, from the first attempt on.
     /// Holds until then; the newest word counts.
     WidenJitter {
@@ -364,7 +376,14 @@ pub enum CommandAction {
         /// Highest counter that the server has taken from this device.
         floor: u64,
     },
+    /// Something that this build doesn't know; the device says so by the event [`UNKNOWN_COMMAND`]. Never sent.
+    #[serde(other)]
+    Unknown,
 }
+
+/// Name of the event by which a device says that it doesn't know what a command asks for; its detail begins with the
+/// command's id.
+pub const UNKNOWN_COMMAND: &str = "command_unknown";
 
 macro_rules! versioned {
     ($($type:ty => $what:literal),+ $(,)?) => {
@@ -391,6 +410,13 @@ mod tests {
         let bytes = encode_json(&command);
         assert!(String::from_utf8_lossy(&bytes).starts_with(r#"{"v":1,"#));
         assert_eq!(decode_json::<Command>(&bytes).unwrap(), command);
+    }
+
+    #[test]
+    fn a_command_of_a_later_server_is_read_as_unknown_and_keeps_its_id() {
+        let later = br#"{"v":1,"id":"c9","at":5,"action":{"type":"polish","lenses":[1,{"deep":true}]}}"#;
+        let command = decode_json::<Command>(later).unwrap();
+        assert_eq!((command.id.as_str(), command.action), ("c9", CommandAction::Unknown));
     }
 
     #[test]

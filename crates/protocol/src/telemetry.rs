@@ -32,11 +32,14 @@ pub enum Kind {
     Sample,
     /// Log lines on request ([`LogLines`], CBOR).
     Log,
+    /// What measuring a release on request found ([`Measurement`](crate::measurement::Measurement), CBOR).
+    Measurement,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Pane, Self::Resources, Self::Event, Self::Sample, Self::Log];
+    pub const ALL: [Self; 6] =
+        [Self::Pane, Self::Resources, Self::Event, Self::Sample, Self::Log, Self::Measurement];
 }
 
 /// One record of the spool.

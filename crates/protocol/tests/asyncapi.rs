@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use protocol::ids::{Counter, Digest, ModelName, ReleaseRef, Revision, RolloutId, StreamId, Version};
+use protocol::measurement::{Fallback, Figures, Measurement, Outcome};
 use protocol::message::*;
 use protocol::report::SignedReport;
 use protocol::telemetry::{Batch, Kind, Record};
@@ -143,6 +144,27 @@ fn every_message_has_the_fields_of_the_page() {
         dropped: spool().dropped,
     };
     sample(serde_json::to_value(batch).unwrap(), "Batch");
+    let outcome = Outcome::Failed(Cause { kind: CauseKind::Load, detail: "d".into() });
+    sample(serde_json::to_value(measurement(outcome)).unwrap(), "Measurement");
+    let fallback = Fallback { node: "n".into(), op: "Gather".into(), why: "w".into() };
+    let figures = Figures {
+        kernels: Some("avx2".into()),
+        why_all_tract: Some("w".into()),
+        fallbacks: vec![fallback],
+        ..Figures::default()
+    };
+    sample(serde_json::to_value(figures).unwrap(), "Figures");
+}
+
+fn measurement(outcome: Outcome) -> Measurement {
+    Measurement {
+        command_id: "c".into(),
+        model: ModelName::new("digits").unwrap(),
+        release: release(),
+        variant: "int8".into(),
+        agent_version: "0.1.0".into(),
+        outcome,
+    }
 }
 
 #[test]

@@ -67,14 +67,6 @@ impl Amount {
             Self::Percent(p) => u128::from(part) * u128::from(WHOLE) > u128::from(p.0) * u128::from(total),
         }
     }
-
-    /// Devices of `total` that a stage of this amount reaches: rounded up, so that a stage isn't empty by rounding.
-    pub fn reach_of(self, total: u64) -> u64 {
-        match self {
-            Self::Count(count) => count.min(total),
-            Self::Percent(p) => p.ceil_of(total),
-        }
-    }
 }
 
 impl fmt::Display for Percent {

@@ -103,6 +103,10 @@ fn check(
         let (expected, got) = (name(project, device), name(&desired.project, &desired.device));
         return Err(Cause::WrongAudience { expected, got });
     }
+    // FF2: nothing could rise above it.
+    if desired.revision > Revision::MAX {
+        return Err(Cause::Field(format!("revision {} is over {}", desired.revision, Revision::MAX)));
+    }
     if desired.revision <= floor {
         return Err(Cause::NotRising { what: "revision", floor: floor.0, got: desired.revision.0 });
     }

@@ -125,6 +125,12 @@ impl Envelope {
         self.signatures.iter().map(|(id, _)| id)
     }
 
+    /// Ids of those keys of the set whose signature is valid.
+    pub(crate) fn valid_signers(&self, keys: &KeySet) -> BTreeSet<KeyId> {
+        let valid = self.signatures.iter().filter(|(id, sig)| self.check_one(keys, id, sig).is_ok());
+        valid.map(|(id, _)| id.clone()).collect()
+    }
+
     pub(crate) fn signed(&self) -> &Json {
         &self.signed
     }
@@ -145,6 +151,19 @@ impl Envelope {
         self.signatures.retain(|(other, _)| *other != id);
         self.signatures.push((id, signature));
         Ok(())
+    }
+
+    /// Whether signatures on one are signatures on the other.
+    #[cfg(feature = "sign")]
+    pub(crate) fn signs_the_same(&self, other: &Self) -> bool {
+        self.message == other.message
+    }
+
+    /// Takes what another envelope has under this id, in place of an earlier signature of the same id.
+    #[cfg(feature = "sign")]
+    pub(crate) fn take_signature(&mut self, other: &Self, id: &KeyId) {
+        self.signatures.retain(|(own, _)| own != id);
+        self.signatures.extend(other.signatures.iter().filter(|(theirs, _)| theirs == id).cloned());
     }
 
     #[cfg(feature = "sign")]

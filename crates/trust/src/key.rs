@@ -110,12 +110,6 @@ impl PublicKey {
         &self.keytype
     }
 
-    /// The 32 bytes, if it is an ed25519 key.
-    pub fn ed25519_bytes(&self) -> Option<[u8; 32]> {
-        let Ok(Verifier::Ed25519(key)) = self.verifier() else { return None };
-        Some(key.to_bytes())
-    }
-
     /// Whether this build can verify with it.
     ///
     /// # Errors

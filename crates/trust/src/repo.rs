@@ -20,7 +20,7 @@ use crate::metadata::{
 };
 use crate::timestamp_text::format_rfc3339;
 
-pub use keys::signed_by;
+pub use keys::{Merged, merge_signatures, signed_by};
 
 /// Why metadata could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,9 @@ pub enum BuildError {
         /// Which key.
         key: KeyId,
     },
+    /// What two files sign is not the same.
+    #[error("what is signed differs")]
+    OtherContent,
     /// A key could not sign.
     #[error("signing failed")]
     Sign(#[from] SignError),
@@ -175,11 +178,6 @@ impl TargetsBuilder {
         listed.is_some_and(|entry| entry.hashes == hashes_of(bytes))
     }
 
-    /// Whether a role is delegated.
-    pub fn has_delegation(&self, role: &str) -> bool {
-        self.0.content.delegations.iter().flat_map(Delegations::roles).any(|r| r.name == role)
-    }
-
     /// Delegates paths to a terminating role, in place of an earlier delegation of that name.
     #[must_use]
     pub fn delegate(self, role: &str, keys: &[PublicKey], threshold: usize, paths: &[String]) -> Self {
@@ -285,10 +283,13 @@ pub fn timestamp(
 /// # Errors
 /// [`BuildError`] when the bytes are no envelope or the key can't sign.
 pub fn add_signature(bytes: &[u8], signer: &dyn Signer) -> Result<Vec<u8>, BuildError> {
-    let mut envelope = Envelope::parse(bytes, &Limits::default())
-        .map_err(|source| BuildError::Resume { role: "signed", source })?;
+    let mut envelope = parsed(bytes)?;
     envelope.add_signature(signer)?;
     Ok(envelope.to_bytes())
+}
+
+fn parsed(bytes: &[u8]) -> Result<Envelope, BuildError> {
+    Envelope::parse(bytes, &Limits::default()).map_err(|source| BuildError::Resume { role: "signed", source })
 }
 
 /// What a metadata file says of itself, unverified: for tools that list, order and store files.

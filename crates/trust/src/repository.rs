@@ -199,11 +199,6 @@ impl Repository {
         let listed = self.targets.get(role).into_iter().flat_map(|r| r.content.targets.values());
         listed.filter_map(|entry| entry.custom.as_ref())
     }
-
-    /// Paths that a loaded role lists itself, without its delegations.
-    pub fn listed_by(&self, role: &str) -> impl Iterator<Item = &str> {
-        self.targets.get(role).into_iter().flat_map(|r| r.content.targets.keys().map(String::as_str))
-    }
 }
 
 /// The check of a target that comes in pieces (step 5.7.3).

@@ -12,7 +12,7 @@ use flotilla_agent::update::trusted_files::TrustedFiles;
 use protocol::telemetry::Kind;
 
 use super::releases::Release;
-use super::work::{METADATA, Promise, body, metadata_text, place, spool_config};
+use super::work::{METADATA, Promise, body, metadata_text, place, root_text, spool_config};
 
 type Check = fn(&Path, &Promise) -> Result<()>;
 
@@ -128,20 +128,28 @@ fn records(handle: &SpoolHandle, promise: &Promise) -> Result<u64> {
 fn metadata(state: &Path, promise: &Promise) -> Result<()> {
     let files = TrustedFiles::open(trusted_dir(state))?;
     let Some(stored) = files.load()? else {
-        ensure!(promise.metadata == 0, "the root is gone");
+        ensure!(promise.root == 0, "the root is gone");
         return Ok(());
     };
+    let root = version(&stored.root).context("the root has no number")?;
+    ensure!(root >= promise.root, "root {root} is older than the promised {}", promise.root);
+    ensure!(stored.root == root_text(root).into_bytes(), "root {root} is not whole");
+    ensure!(!files.is_root_halved()?, "a copy of the root is damaged");
     let Some(first) = stored.files.get(METADATA[0]) else {
         ensure!(promise.metadata == 0, "{} is gone", METADATA[0]);
         ensure!(stored.files.is_empty(), "{} is missing beside others", METADATA[0]);
         return Ok(());
     };
-    let n = String::from_utf8_lossy(first).split(' ').next().and_then(|n| n.parse().ok());
-    let n: u64 = n.with_context(|| format!("{} has no number", METADATA[0]))?;
+    let n = version(first).with_context(|| format!("{} has no number", METADATA[0]))?;
     ensure!(n >= promise.metadata, "version {n} is older than the promised {}", promise.metadata);
     for name in METADATA {
         let bytes = stored.files.get(name).with_context(|| format!("{name} is missing"))?;
         ensure!(*bytes == metadata_text(n).into_bytes(), "{name} is not that of version {n}, or not whole");
     }
     Ok(())
+}
+
+/// The number that a file begins with.
+fn version(bytes: &[u8]) -> Option<u64> {
+    String::from_utf8_lossy(bytes).split(' ').next()?.parse().ok()
 }

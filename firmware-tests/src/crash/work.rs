@@ -30,6 +30,8 @@ use super::releases::{self, Release};
 pub(super) const MODEL: &str = "digits";
 /// An update after so many rounds.
 const ROUNDS_PER_UPDATE: u32 = 4;
+/// A new trusted root after so many rounds.
+const ROUNDS_PER_ROOT: u32 = 3;
 
 /// A deliberate mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,6 +66,8 @@ pub(super) struct Promise {
     pub(super) counter: u64,
     /// Version of the trusted metadata.
     pub(super) metadata: u64,
+    /// Version of the trusted root.
+    pub(super) root: u64,
 }
 
 impl Promise {
@@ -96,6 +100,11 @@ pub(super) const METADATA: [&str; 4] = ["digits.json", "snapshot.json", "targets
 /// Content of each of them in version `n`.
 pub(super) fn metadata_text(n: u64) -> String {
     format!("{n} {}", "signed ".repeat(100 + usize::try_from(n % 50).unwrap_or(0)))
+}
+
+/// Content of the trusted root in version `n`.
+pub(super) fn root_text(n: u64) -> String {
+    format!("{n} {}", "root ".repeat(1 + usize::try_from(n % 7).unwrap_or(0)))
 }
 
 pub(super) fn spool_config() -> config::Spool {
@@ -169,10 +178,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     };
     let stream = work.spool.stream().to_string();
     work.marks.write(|promise| promise.stream = stream)?;
-    work.trusted.keep("root.json", b"root")?;
+    work.root(1)?;
     for round in 1..=args.rounds {
         work.telemetry(round)?;
         work.metadata(u64::from(round))?;
+        if round.is_multiple_of(ROUNDS_PER_ROOT) {
+            work.root(u64::from(round / ROUNDS_PER_ROOT) + 1)?;
+        }
         if round.is_multiple_of(ROUNDS_PER_UPDATE) {
             work.update(u64::from(round / ROUNDS_PER_UPDATE))?;
         }
@@ -226,6 +238,11 @@ impl Work {
             self.trusted.commit(&METADATA.map(file))?;
         }
         self.marks.write(|promise| promise.metadata = n)
+    }
+
+    fn root(&mut self, n: u64) -> Result<()> {
+        self.trusted.keep("root.json", root_text(n).as_bytes())?;
+        self.marks.write(|promise| promise.root = n)
     }
 
     /// From a Desired to a committed release, in the order of the agent's driver.

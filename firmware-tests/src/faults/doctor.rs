@@ -64,10 +64,26 @@ fn stopped(world: &mut World) -> Result<usize> {
     level(&report, "models", "ok")?;
     let status = world.agents[AGENT].run(&["status"])?;
     ensure!(status.status.code() == Some(69), "status of a stopped agent: {status:?}");
+    root_copies(world)?;
     world.agents[AGENT].start()?;
+    world.logged(AGENT, &["one copy of the trusted root was damaged"])?;
     world.fleet.wait_online(3)?;
     world.feed_one(AGENT);
     Ok(report["checks"].as_array().map_or(0, Vec::len))
+}
+
+/// One damaged copy of what the device trusts is told, two are a failure; one is left damaged.
+fn root_copies(world: &World) -> Result<()> {
+    let trusted = world.agents[AGENT].folder().join("state/trusted");
+    let [one, other] = ["root.a", "root.b"].map(|copy| trusted.join(copy));
+    let whole = std::fs::read(&other).with_context(|| format!("cannot read {}", other.display()))?;
+    std::fs::write(&one, "{")?;
+    level(&doctor(world)?.1, "metadata", "warn")?;
+    std::fs::write(&other, "{")?;
+    let (code, report) = doctor(world)?;
+    ensure!(code == 78, "a device that has lost its root is told {code}: {report:#}");
+    level(&report, "metadata", "fail")?;
+    Ok(std::fs::write(&other, whole)?)
 }
 
 fn without_server(world: &mut World) -> Result<()> {

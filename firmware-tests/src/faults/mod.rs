@@ -14,6 +14,7 @@ mod input;
 mod ipv6;
 mod keys;
 mod limits;
+mod measured;
 mod model;
 mod offline;
 mod power;
@@ -27,6 +28,7 @@ mod stolen;
 mod tampered;
 mod telemetry;
 mod thief;
+mod withdrawn;
 mod world;
 
 use std::path::PathBuf;
@@ -75,6 +77,8 @@ enum Fault {
     Limits,
     /// A release for other hardware.
     Hardware,
+    /// A release is measured on a device that doesn't run it.
+    Measured,
     /// The server is killed in the middle of telemetry and of a rollout.
     Server,
     /// The broker doesn't answer for a while.
@@ -87,6 +91,8 @@ enum Fault {
     Keys,
     /// A bad release is fenced off by an older one under a higher counter.
     Fence,
+    /// A release is withdrawn while its rollout runs.
+    Withdrawn,
     /// The whole server is in an attacker's hands.
     Stolen,
     /// The server's own keys, which somebody copied, are replaced while the fleet runs.
@@ -145,12 +151,14 @@ impl Fault {
             Self::Renewal => renewal::play(world),
             Self::Limits => limits::play(world),
             Self::Hardware => hardware::play(world),
+            Self::Measured => measured::play(world),
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),
             Self::Shadow => shadow::play(world),
             Self::Tampered => tampered::play(world),
             Self::Keys => keys::play(world),
             Self::Fence => fence::play(world),
+            Self::Withdrawn => withdrawn::play(world),
             Self::Stolen => stolen::play(world),
             Self::ServerKeys => server_keys::play(world),
             Self::Disk => disk::play(world),

@@ -24,10 +24,13 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let current = world.release()?;
     let rollout = world.roll_out(&current, &[VICTIM, OTHER])?;
     world.completed(&rollout)?;
+    let withdrawn = world.release()?;
+    world.fleet.sign(&["release", "withdraw", "digits", &withdrawn])?;
     let signed = world.release()?;
     let mut played = 0;
     for attack in ATTACKS {
-        let place = Place { older: &older, current: &current, signed: &signed, first: &first };
+        let place =
+            Place { older: &older, current: &current, withdrawn: &withdrawn, signed: &signed, first: &first };
         mount(world, &attack, &place).with_context(|| format!("attack {:?}", attack.name))?;
         played += 1;
     }
@@ -43,10 +46,11 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     )))
 }
 
-/// Releases that an attack can name: all of them are rightly signed.
+/// Releases that an attack can name: all of them were rightly signed.
 struct Place<'a> {
     older: &'a str,
     current: &'a str,
+    withdrawn: &'a str,
     signed: &'a str,
     /// What the victim was told before the current release.
     first: &'a [u8],
@@ -60,10 +64,15 @@ struct Attack {
     refused: &'static str,
 }
 
-const ATTACKS: [Attack; 10] = [
+const ATTACKS: [Attack; 11] = [
     Attack {
         name: "Desired for a release that nobody signed",
         forge: |_, world, place| Ok(Wish::Director(evil(world, place)?.release_ref())),
+        refused: "no trusted role lists this target",
+    },
+    Attack {
+        name: "a release that its publisher has withdrawn",
+        forge: |_, world, place| Ok(Wish::Director(published(world, place.withdrawn)?.release_ref())),
         refused: "no trusted role lists this target",
     },
     Attack {

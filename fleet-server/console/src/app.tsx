@@ -1,6 +1,6 @@
 /** Composition root: providers and routes. Every page is a chunk of its own. */
 import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
-import { lazy, type ReactNode } from 'react';
+import type { ReactNode } from 'react';
 import { RouterProvider as AriaRouterProvider } from 'react-aria-components';
 import {
   createBrowserRouter,
@@ -16,20 +16,21 @@ import { useHasSessionEnded, useSession } from './api/session';
 import { I18nProvider } from './i18n/i18n';
 import { Home, Shell } from './layout/shell';
 import { LoginPage, PasswordPage } from './pages/login';
+import { lazyPage } from './ui/lazy-page';
 import { Failure, Skeleton } from './ui/states';
 
-const OverviewPage = lazy(() => import('./pages/overview'));
-const DevicesPage = lazy(() => import('./pages/devices'));
-const DevicePage = lazy(() => import('./pages/device/device'));
-const ReleasesPage = lazy(() => import('./pages/releases'));
-const ReleasePage = lazy(() => import('./pages/release'));
-const RolloutsPage = lazy(() => import('./pages/rollouts'));
-const RolloutPage = lazy(() => import('./pages/rollout/rollout'));
-const DriftPage = lazy(() => import('./pages/drift/drift'));
-const AlertsPage = lazy(() => import('./pages/alerts'));
-const AuditPage = lazy(() => import('./pages/audit'));
-const SettingsPage = lazy(() => import('./pages/settings'));
-const NotFoundPage = lazy(() => import('./pages/not-found'));
+const OverviewPage = lazyPage(() => import('./pages/overview'));
+const DevicesPage = lazyPage(() => import('./pages/devices'));
+const DevicePage = lazyPage(() => import('./pages/device/device'));
+const ReleasesPage = lazyPage(() => import('./pages/releases'));
+const ReleasePage = lazyPage(() => import('./pages/release'));
+const RolloutsPage = lazyPage(() => import('./pages/rollouts'));
+const RolloutPage = lazyPage(() => import('./pages/rollout/rollout'));
+const DriftPage = lazyPage(() => import('./pages/drift/drift'));
+const AlertsPage = lazyPage(() => import('./pages/alerts'));
+const AuditPage = lazyPage(() => import('./pages/audit'));
+const SettingsPage = lazyPage(() => import('./pages/settings'));
+const NotFoundPage = lazyPage(() => import('./pages/not-found'));
 
 const queries = new QueryClient({
   defaultOptions: {

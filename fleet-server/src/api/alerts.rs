@@ -101,7 +101,7 @@ async fn list(
     Ok(Json(List::page(page, window.limit, |alert| alert.alert_id.clone(), Alert::from)))
 }
 
-/// Take note of an alert; safe to repeat.
+/// Take note of an alert; safe to repeat. One about a rollout that was rolled back closes by it.
 #[utoipa::path(post, path = "/projects/{project}/alerts/{alert}/acknowledge", tag = "alerts",
     operation_id = "acknowledgeAlert", params(AlertPath),
     responses((status = 200, body = Alert), (status = 404, body = ErrorBody)))]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use protocol::measurement::MAX_MEASURE_S;
 use protocol::message::{Command, CommandAction};
-use protocol::{ModelName, ProjectId, Version};
+use protocol::{ModelName, ProjectId, ReleaseRef, Version};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -20,7 +21,7 @@ use crate::bus::ChangeKind;
 use crate::domain::audit::{self, Change};
 use crate::domain::{labels, why};
 use crate::ids::ordered_id;
-use crate::store::{Conn, Window, devices, history, quarantine, releases, rollouts, tasks};
+use crate::store::{Conn, Window, alerts, devices, history, quarantine, releases, rollouts, tasks};
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
@@ -110,6 +111,20 @@ pub enum NewCommand {
         /// The model's name.
         #[schema(value_type = String)]
         model: ModelName,
+    },
+    /// Fetch a variant of a release and measure it beside what serves; the answer stands among the release's
+    /// measurements.
+    Measure {
+        /// The model's name.
+        #[schema(value_type = String)]
+        model: ModelName,
+        /// The release's version.
+        #[schema(value_type = String)]
+        version: Version,
+        /// The variant's name.
+        variant: String,
+        /// Seconds that loading and measuring may take, 1 to 600.
+        max_s: u32,
     },
 }
 
@@ -220,6 +235,7 @@ async fn decommission(
     let mut tx = state.store.begin().await?;
     find_in_service(&mut tx, &scope, &path).await?;
     devices::decommission(&mut tx, &scope.project, &path.device, now).await?;
+    alerts::close_of_device(&mut tx, &scope.project, &path.device, now).await?;
     let actor = scope.who.actor();
     history::note(&mut tx, &scope.project, &path.device, now, "decommissioned", &format!("by {actor}"))
         .await?;
@@ -270,8 +286,8 @@ async fn command(
     Json(body): Json<NewCommand>,
 ) -> ApiResult<(StatusCode, Json<QueuedCommand>)> {
     let now = state.clock.now();
-    let action = action_of(body)?;
     let mut tx = state.store.begin().await?;
+    let action = action_of(&mut tx, &scope.project, body).await?;
     let device = find_in_service(&mut tx, &scope, &path).await?;
     let command = Command { id: ordered_id(now), at: now, action };
     let actor = scope.who.actor();
@@ -306,7 +322,7 @@ async fn find_in_service<R>(
     Ok(device)
 }
 
-fn action_of(body: NewCommand) -> ApiResult<CommandAction> {
+async fn action_of(conn: &mut Conn, project: &ProjectId, body: NewCommand) -> ApiResult<CommandAction> {
     match body {
         NewCommand::Refresh => Ok(CommandAction::Refresh),
         NewCommand::CollectLogs { max_lines: max_lines @ 1..=10_000 } => {
@@ -316,10 +332,26 @@ fn action_of(body: NewCommand) -> ApiResult<CommandAction> {
             Err(ApiError::unprocessable("bad_max_lines", "max_lines must be from 1 to 10000."))
         }
         NewCommand::FlushPanes { model } => Ok(CommandAction::FlushPanes { model }),
+        NewCommand::Measure { model, version, variant, max_s: max_s @ 1..=MAX_MEASURE_S } => {
+            let found = releases::get(conn, project, &model, &version).await?;
+            let found = found.ok_or_else(|| ApiError::not_found("release"))?;
+            if !found.has_variant(&variant) {
+                let message = "The release has no variant of this name.";
+                return Err(ApiError::unprocessable("bad_variant", message).with("variant", variant));
+            }
+            let release = ReleaseRef { version, digest: found.digest, counter: found.counter };
+            Ok(CommandAction::Measure { model, release, variant, max_s })
+        }
+        NewCommand::Measure { .. } => {
+            Err(ApiError::unprocessable("bad_max_s", "max_s must be from 1 to 600."))
+        }
     }
 }
 
 fn labels_of(text: &str) -> ApiResult<Vec<(String, String)>> {
+    if text.split(',').count() > labels::MAX_LABELS {
+        return Err(ApiError::malformed("bad_label", "A device has at most 64 labels."));
+    }
     let parse = |pair: &str| {
         let (key, value) = pair.split_once(':')?;
         Some((key.trim().to_owned(), value.trim().to_owned()))

@@ -14,7 +14,7 @@ use super::types::{List, ModelPath, Timestamp};
 use crate::app::AppState;
 use crate::domain::drift::{self as domain, DriftError, WindowRules, WindowSpan};
 use crate::store::drift::{self, WindowFilter};
-use crate::store::{Conn, releases};
+use crate::store::{Conn, devices, releases};
 
 /// Most windows in one answer: the newest.
 const MAX_WINDOWS: i64 = 500;
@@ -204,6 +204,28 @@ async fn known_model(conn: &mut Conn, project: &ProjectId, model: &ModelName) ->
     found.map(|_| ()).ok_or_else(|| ApiError::not_found("model"))
 }
 
+/// A misspelt device or version must not look like one without drift.
+async fn known_places(
+    conn: &mut Conn,
+    path: &ModelPath,
+    scope: &InProject<Viewer>,
+    device: Option<&DeviceId>,
+    version: Option<&Version>,
+) -> ApiResult<()> {
+    known_model(conn, &scope.project, &path.model).await?;
+    if let Some(device) = device
+        && devices::get(conn, &scope.project, device).await?.is_none()
+    {
+        return Err(ApiError::not_found("device"));
+    }
+    if let Some(version) = version
+        && releases::get(conn, &scope.project, &path.model, version).await?.is_none()
+    {
+        return Err(ApiError::not_found("release"));
+    }
+    Ok(())
+}
+
 fn rules(state: &AppState) -> WindowRules {
     WindowRules::new(state.config.jobs.window, state.config.jobs.window_late)
 }
@@ -229,7 +251,7 @@ async fn windows(
         limit: MAX_WINDOWS,
     };
     let mut conn = state.store.read().await?;
-    known_model(&mut conn, &scope.project, &path.model).await?;
+    known_places(&mut conn, &path, &scope, filter.device, filter.version).await?;
     let found = drift::list(&mut conn, &scope.project, &path.model, &filter).await?;
     drop(conn);
     let found = domain::with_reports(&state, &scope.project, &path.model, found).await?;
@@ -290,7 +312,8 @@ async fn distribution(
     Query(query): Query<DistributionQuery>,
 ) -> ApiResult<Json<Distribution>> {
     let (from, to) = span(&state, query.from, query.to)?;
-    known_model(&mut *state.store.read().await?, &scope.project, &path.model).await?;
+    let (device, version) = (query.device.as_ref(), query.version.as_ref());
+    known_places(&mut *state.store.read().await?, &path, &scope, device, version).await?;
     let span = WindowSpan { version: query.version.as_ref(), device: query.device.as_ref(), from, to };
     let found = domain::distribution(&state, &scope.project, &path.model, &query.feature, &span).await?;
     let (version, found) =

@@ -68,6 +68,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("There is no such {what}."))
     }
 
+    /// 405: the path is right, the method isn't.
+    pub fn method_not_allowed() -> Self {
+        let message = "This path doesn't know the method; the Allow header names those that it knows.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
     /// 409: not possible in the present state.
     pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, message)
@@ -124,6 +130,9 @@ impl From<StoreError> for ApiError {
         if e.is_retryable() {
             tracing::warn!("request put off, the database is busy: {}", with_causes(&e));
             return Self::unavailable("database_busy", "The database is busy; try again.", 1);
+        }
+        if e.is_unstorable_text() {
+            return Self::malformed("bad_text", "A text holds the character NUL.");
         }
         Self::internal(&e)
     }

@@ -56,6 +56,8 @@ async fn metrics(State(state): State<AppState>, _viewer: Everywhere<Viewer>) -> 
     };
     let gauge =
         |name, help, value: i64| state.metrics.gauge(name, help, &[]).set(u64::try_from(value).unwrap_or(0));
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    state.metrics.gauge("flotilla_server_info", "Version of the server.", &version).set(1);
     gauge("flotilla_devices", "Devices in service.", totals.devices);
     gauge("flotilla_devices_online", "Devices that are connected.", totals.online);
     gauge("flotilla_rollouts_running", "Rollouts that have not ended.", totals.rollouts);

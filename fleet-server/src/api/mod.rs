@@ -29,6 +29,7 @@ pub mod extract;
 pub mod health;
 pub mod history;
 pub mod logs;
+pub mod measurements;
 pub mod models;
 pub mod overview;
 pub mod projects;
@@ -76,6 +77,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
         .merge(quarantine::router())
         .merge(enrollment_tokens::router())
         .merge(models::router())
+        .merge(measurements::router())
         .merge(publications::router())
         .merge(rollouts::router())
         .merge(drift::router())
@@ -92,6 +94,7 @@ pub fn documented() -> OpenApiRouter<AppState> {
 pub fn router(state: AppState) -> Router {
     let (documented, _) = documented().split_for_parts();
     documented
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(DefaultBodyLimit::max(state.config.limits.json_bytes))
         .merge(crate::pki::enroll::router())
         .merge(health::router())
@@ -108,6 +111,14 @@ pub fn openapi_json() -> String {
     text
 }
 
+/// Whether the browser calls this machine by a name that all its programs share: a rule for this port would take
+/// the others, such as an agent's, away for a year.
+fn is_local(request: &Request) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}
+
 const KNOWN_METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
@@ -116,6 +127,7 @@ async fn around(State(state): State<AppState>, request: Request, next: Next) -> 
     let is_api = request.uri().path().starts_with("/api/");
     let path = request.extensions().get::<MatchedPath>().map_or("console", |path| path.as_str()).to_owned();
     let method = request.method().clone();
+    let is_local = is_local(&request);
     // A model may take long on a thin line; everything else is small.
     let is_upload = method == Method::PUT && path.contains("/blobs/");
     let answer = next.run(request);
@@ -133,7 +145,9 @@ async fn around(State(state): State<AppState>, request: Request, next: Next) -> 
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    if !is_local {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
     if is_api && !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

@@ -19,8 +19,7 @@ use super::rollout_body::{DryRun, JournalEntry, RolloutDetail, RolloutSummary, R
 use super::types::{List, ProjectPath, RolloutPath};
 use crate::app::AppState;
 use crate::domain::access::Principal;
-use crate::domain::audit::{self, Change};
-use crate::domain::rollouts::{self as domain, NewRollout, RolloutError};
+use crate::domain::rollouts::{self as domain, NewRollout, Order, RolloutError};
 use crate::store::rollouts::{self as store, Filter};
 use crate::supervisor::with_causes;
 
@@ -264,13 +263,9 @@ async fn act(
     name: &str,
     verb: &Verb,
 ) -> ApiResult<Json<RolloutDetail>> {
-    domain::order(state, project, rollout, &who.username, verb).await?;
     let (actor, action) = (who.actor(), format!("rollout.{name}"));
-    let change =
-        Change::new(state.clock.now(), &actor, &action, "rollout", rollout.as_str()).in_project(project);
-    let mut tx = state.store.begin().await?;
-    audit::record(&mut tx, &change.after(verb)).await?;
-    tx.commit().await?;
+    let order = Order { username: &who.username, actor: &actor, action: &action, verb };
+    domain::order(state, project, rollout, &order).await?;
     Ok(Json(detail(state, project, rollout).await?))
 }
 

@@ -106,10 +106,16 @@ async fn show(AnySession(who): AnySession) -> Json<Session> {
 /// Sign out.
 #[utoipa::path(delete, path = "/session", tag = "session", operation_id = "signOut",
     responses((status = 204), (status = 401, body = ErrorBody)))]
-async fn delete(State(state): State<AppState>, _who: AnySession, headers: HeaderMap) -> ApiResult<Response> {
+async fn delete(
+    State(state): State<AppState>,
+    AnySession(who): AnySession,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     if let Some(secret) = cookie_value(&headers, SESSION_COOKIE) {
         let mut tx = state.store.begin().await?;
         sessions::delete(&mut tx, &secret_hash(secret)).await?;
+        let change = Change::new(state.clock.now(), &who.username, "session.end", "user", &who.username);
+        audit::record(&mut tx, &change).await?;
         tx.commit().await?;
     }
     Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), "", 0))
@@ -132,21 +138,22 @@ async fn change_password(
         ));
     }
     let old = SignIn { username: who.username.clone(), password: body.old_password };
-    let mut user = check_password(&state, address_of(peer), &old).await?;
+    let before = check_password(&state, address_of(peer), &old).await?;
     if body.new_password == old.password {
         return Err(ApiError::unprocessable("password_unchanged", "The new password is the old one."));
     }
-    if let Some(problem) = password_problem(&user.username, &body.new_password) {
+    if let Some(problem) = password_problem(&before.username, &body.new_password) {
         return Err(ApiError::unprocessable("password_weak", problem));
     }
-    user.password_hash = hash(&state, body.new_password).await?;
-    user.must_change_password = false;
-    user.updated_at = state.clock.now();
+    let password_hash = hash(&state, body.new_password).await?;
     let (secret, now) = (secret_text(""), state.clock.now());
     let lifetime = state.config.sessions.lifetime;
     let expires = now.plus_millis(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
     let mut tx = state.store.begin().await?;
-    users::update(&mut tx, &user).await?;
+    let user = users::change_password(&mut tx, &before, &password_hash, now).await?;
+    let user = user.ok_or_else(|| {
+        ApiError::conflict("user_changed", "An admin has changed this user meanwhile; sign in again.")
+    })?;
     sessions::delete_of_user(&mut tx, &user.username).await?;
     sessions::insert(&mut tx, &secret_hash(&secret), &user.username, now, expires).await?;
     audit::record(&mut tx, &Change::new(now, &user.username, "user.password", "user", &user.username))

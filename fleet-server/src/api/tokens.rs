@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use protocol::UnixMillis;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -70,7 +71,7 @@ pub struct NewToken {
     project: String,
     /// What it is limited to.
     role: Role,
-    /// When it ends by itself; never if left out.
+    /// When it ends by itself. If left out, with the token that makes it, or never.
     expires_at: Option<Timestamp>,
 }
 
@@ -103,9 +104,7 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<CreatedToken>)> {
     let now = state.clock.now();
     check_title(&body.title)?;
-    if body.expires_at.is_some_and(|end| end.0 <= now) {
-        return Err(ApiError::unprocessable("bad_expiry", "The token would have ended already."));
-    }
+    let expires_at = end_of(&who, body.expires_at.map(|end| end.0), now)?;
     let mut tx = state.store.begin().await?;
     let limit = checked_grant(&mut tx, &GrantBody { project: body.project, role: body.role }).await?;
     refuse_more_than_own(&who, &limit)?;
@@ -115,7 +114,7 @@ async fn create(
         title: body.title,
         limit,
         created_at: now,
-        expires_at: body.expires_at.map(|t| t.0),
+        expires_at,
         last_used_at: None,
     };
     let text = secret_text("flt_");
@@ -151,13 +150,30 @@ async fn delete(
 fn may_touch(who: &Principal, token: &tokens::ApiToken) -> bool {
     let is_reached = match &who.proof {
         Proof::Session => true,
-        Proof::Token { id, limit } => *id == token.token_id || limit.includes(&token.limit),
+        Proof::Token { id, limit, .. } => *id == token.token_id || limit.includes(&token.limit),
     };
     is_reached && (token.username == who.username || is_admin(who))
 }
 
 fn is_admin(who: &Principal) -> bool {
     who.role_everywhere() == Some(Role::Admin)
+}
+
+/// A token that leaked must not outlive its own end in one that it makes.
+fn end_of(who: &Principal, wanted: Option<UnixMillis>, now: UnixMillis) -> ApiResult<Option<UnixMillis>> {
+    let own = match who.proof {
+        Proof::Session => None,
+        Proof::Token { expires_at, .. } => expires_at,
+    };
+    if wanted.is_some_and(|end| end <= now) {
+        return Err(ApiError::unprocessable("bad_expiry", "The token would have ended already."));
+    }
+    match (wanted, own) {
+        (Some(wanted), Some(own)) if wanted > own => {
+            Err(ApiError::unprocessable("bad_expiry", "A token can't outlive the token that makes it."))
+        }
+        _ => Ok(wanted.or(own)),
+    }
 }
 
 fn refuse_more_than_own(who: &Principal, limit: &Grant) -> ApiResult<()> {

@@ -1,7 +1,5 @@
 //! Shapes that many resources share.
 
-use std::time::Duration;
-
 use protocol::{DeviceId, ModelName, ProjectId, RolloutId, UnixMillis, Version};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
@@ -179,11 +177,6 @@ paths! {
         /// The token's id.
         token: String,
     }
-}
-
-/// A duration as whole seconds, rounded up.
-pub fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

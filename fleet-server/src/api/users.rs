@@ -174,6 +174,7 @@ async fn update(
         None => None,
     };
     let mut tx = state.store.begin().await?;
+    users::lock(&mut tx).await?;
     let mut user = users::get(&mut tx, &path.user).await?.ok_or_else(|| ApiError::not_found("user"))?;
     let before = User::from(user.clone());
     if let Some(grants) = body.grants {
@@ -205,6 +206,7 @@ async fn delete(
     Path(path): Path<UserPath>,
 ) -> ApiResult<StatusCode> {
     let mut tx = state.store.begin().await?;
+    users::lock(&mut tx).await?;
     let user = users::get(&mut tx, &path.user).await?.ok_or_else(|| ApiError::not_found("user"))?;
     users::delete(&mut tx, &path.user).await?;
     keep_an_admin(&mut tx).await?;
@@ -218,10 +220,7 @@ async fn delete(
 
 /// Refuses what would lock everybody out.
 async fn keep_an_admin(conn: &mut Conn) -> ApiResult<()> {
-    let is_admin = |user: &users::User| {
-        !user.is_disabled && user.grants.iter().any(|g| g.scope == Scope::All && g.role == Role::Admin)
-    };
-    if users::list(conn).await?.iter().any(is_admin) {
+    if users::list(conn).await?.iter().any(users::User::is_admin) {
         return Ok(());
     }
     Err(ApiError::conflict("last_admin", "This would leave nobody who can manage users."))

@@ -324,7 +324,7 @@ impl Retention {
 impl Log {
     fn read(reader: &mut Reader) -> Self {
         Self {
-            filter: reader.text("log.filter", "info,mqtt5=warn"),
+            filter: reader.text("log.filter", "info,mqtt5=error"),
             format: reader.parsed("log.format", LogFormat::Text, "text or plain", |value| match value {
                 "text" => Some(LogFormat::Text),
                 "plain" => Some(LogFormat::Plain),

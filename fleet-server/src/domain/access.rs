@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use protocol::ProjectId;
+use protocol::{ProjectId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// What someone may do; each role includes the ones before.
@@ -112,6 +112,8 @@ pub enum Proof {
         id: String,
         /// What it is limited to.
         limit: Grant,
+        /// When it ends by itself.
+        expires_at: Option<UnixMillis>,
     },
 }
 
@@ -190,6 +192,7 @@ mod tests {
         let token = |scope: &str, role| Proof::Token {
             id: "t".into(),
             limit: Grant { scope: scope.parse().unwrap(), role },
+            expires_at: None,
         };
         let ana = user(&[("*", Role::Operator)], token("a", Role::Admin));
         assert_eq!(ana.role_in(&project("a")), Some(Role::Operator));

@@ -100,19 +100,24 @@ pub async fn ensure_first_start(state: &AppState) -> Result<Option<FirstAdmin>, 
 }
 
 /// Gives a user a one-time password and ends the sessions: for whoever holds the server's own data, when no admin can
-/// sign in any more.
+/// sign in any more. Where nobody is an admin, this user becomes one.
 ///
 /// # Errors
 /// [`UserError::Unknown`]; others when the database refuses. Nothing has changed then.
 pub async fn reset_password(store: &Store, username: &str, now: UnixMillis) -> Result<String, UserError> {
     let password = one_time_password();
     let mut tx = store.begin().await?;
+    users::lock(&mut tx).await?;
     let user = users::get(&mut tx, username).await?;
     let mut user = user.ok_or_else(|| UserError::Unknown(username.to_owned()))?;
     user.password_hash = hash_password(&password)?;
     user.must_change_password = true;
     user.is_disabled = false;
     user.updated_at = now;
+    if !user.is_admin() && !users::list(&mut tx).await?.iter().any(User::is_admin) {
+        user.grants.retain(|grant| grant.scope != Scope::All);
+        user.grants.push(Grant { scope: Scope::All, role: Role::Admin });
+    }
     users::update(&mut tx, &user).await?;
     sessions::delete_of_user(&mut tx, username).await?;
     let change = Change::new(now, "server", "user.reset_password", "user", username);

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::app::AppState;
+use crate::clock::before;
 use crate::config::Retention;
 use crate::domain::{orphans, samples};
 use crate::store::StoreError;
@@ -51,10 +52,6 @@ pub async fn tick(state: &AppState) -> Result<(), TaskError> {
         info!(pages, "the database's file became smaller");
     }
     Ok(())
-}
-
-fn before(now: UnixMillis, age: Duration) -> UnixMillis {
-    now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn bounds(kept: &Retention) -> [(Kind, Duration); 15] {

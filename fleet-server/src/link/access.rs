@@ -11,8 +11,9 @@ use mqtt5::error::Result;
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use protocol::topic::{client_id, device_may_publish, device_may_subscribe};
-use protocol::{DeviceId, ProjectId};
+use protocol::{DeviceId, ProjectId, text};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 use tracing::debug;
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -20,15 +21,38 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// User name of the server's own client.
 pub(super) const SERVER_USER: &str = "fleet-server";
 
+/// Longest part of a refused topic that is told, in bytes.
+const TOLD_BYTES: usize = 200;
+
+/// A device that reached for a topic that isn't its own.
+pub(super) struct Reach {
+    pub(super) project: ProjectId,
+    pub(super) device: DeviceId,
+    /// Where it wanted to publish or subscribe, cut.
+    pub(super) topic: String,
+}
+
 /// A device's connection: it is this device and nobody else.
 pub(super) struct DeviceAccess {
     project: ProjectId,
     device: DeviceId,
+    reaches: mpsc::Sender<Reach>,
 }
 
 impl DeviceAccess {
-    pub(super) fn new(project: ProjectId, device: DeviceId) -> Self {
-        Self { project, device }
+    /// Refused topics are told to `reaches`.
+    pub(super) fn new(project: ProjectId, device: DeviceId, reaches: mpsc::Sender<Reach>) -> Self {
+        Self { project, device, reaches }
+    }
+
+    fn told(&self, is_allowed: bool, topic: &str) -> bool {
+        if !is_allowed {
+            let (project, device) = (self.project.clone(), self.device.clone());
+            let topic = text::one_line(topic, TOLD_BYTES);
+            // When nobody keeps up, one like it has just been told.
+            let _ = self.reaches.try_send(Reach { project, device, topic });
+        }
+        is_allowed
     }
 }
 
@@ -52,11 +76,11 @@ impl AuthProvider for DeviceAccess {
     }
 
     fn authorize_publish<'a>(&'a self, _: &str, _: Option<&'a str>, topic: &'a str) -> Answer<'a, bool> {
-        Box::pin(ready(device_may_publish(&self.project, &self.device, topic)))
+        Box::pin(ready(self.told(device_may_publish(&self.project, &self.device, topic), topic)))
     }
 
     fn authorize_subscribe<'a>(&'a self, _: &str, _: Option<&'a str>, filter: &'a str) -> Answer<'a, bool> {
-        Box::pin(ready(device_may_subscribe(&self.project, &self.device, filter)))
+        Box::pin(ready(self.told(device_may_subscribe(&self.project, &self.device, filter), filter)))
     }
 }
 

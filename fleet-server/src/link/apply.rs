@@ -6,7 +6,7 @@ use protocol::message::{Hello, MAX_ACK_RANGES, Status, TaskReport};
 use protocol::report::SignedReport;
 use protocol::telemetry::{Batch, Kind};
 use protocol::topic::{Channel, Topic};
-use protocol::{DeviceId, ProjectId, StreamId, UnixMillis, decode_json};
+use protocol::{DeviceId, ProjectId, Revision, StreamId, UnixMillis, decode_json};
 use trust::PublicKey;
 
 use super::decode::Message;
@@ -129,6 +129,9 @@ impl Applier<'_> {
     async fn hello(&mut self, row: &Device, report: &SignedReport) -> Result<(), ApplyError> {
         let payload = self.verified(row, Channel::Hello, report)?;
         let mut hello: Hello = decode_json(&payload).map_err(Rejection::Decode)?;
+        if hello.desired_revision > Revision::MAX {
+            return Err(Rejection::Revision(hello.desired_revision).into());
+        }
         words::clean_hello(&mut hello);
         if report.counter <= row.report_counter {
             return Err(stale_hello(row, report.counter, &hello).into());

@@ -21,13 +21,13 @@ use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
 use protocol::{DeviceId, ProjectId};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::access::{DeviceAccess, ServerAccess};
+use super::access::{DeviceAccess, Reach, ServerAccess};
 use super::gate::{Gate, Refusal};
 use crate::clock::Clock;
 use crate::pki::DeviceIdentity;
@@ -42,6 +42,8 @@ const MAX_PACKET_BYTES: usize = protocol::telemetry::MAX_COMPRESSED_BYTES + 64 *
 const OUTBOUND_INFLIGHT: u16 = 1000;
 /// Retained messages are device status, which is small.
 const MAX_RETAINED_BYTES: usize = 4096;
+/// Connections of one device at once; beyond them its oldest end.
+const MAX_OF_DEVICE: usize = 4;
 /// Messages that wait for one connected client; when full, the oldest is dropped.
 const QUEUED_MESSAGES: usize = 10_000;
 
@@ -76,7 +78,8 @@ pub struct EmbeddedBroker {
 struct Inner {
     /// A template of a connection: router, storage and statistics are shared by all.
     broker: BrokerParts,
-    connections: Mutex<HashMap<String, Connection>>,
+    /// By client id, oldest first. A device has a second one while it comes back before the first has ended.
+    connections: Mutex<HashMap<String, Vec<Connection>>>,
     next_connection: AtomicU64,
     loopback: SocketAddr,
     token: String,
@@ -96,6 +99,13 @@ struct BrokerParts {
 struct Connection {
     number: u64,
     close: broadcast::Sender<()>,
+}
+
+impl Connection {
+    fn end(&self) {
+        // An error means that it is ending already.
+        let _ = self.close.send(());
+    }
 }
 
 /// The broker's own listener and loop; run it as a task.
@@ -166,7 +176,7 @@ impl EmbeddedBroker {
 
     /// Devices connected now.
     pub fn connected(&self) -> usize {
-        self.registry().len()
+        self.registry().values().map(Vec::len).sum()
     }
 
     /// Whether this device is connected now.
@@ -176,43 +186,46 @@ impl EmbeddedBroker {
 
     /// Ends a device's connection, for instance because it was decommissioned.
     pub fn disconnect(&self, project: &ProjectId, device: &DeviceId) {
-        if let Some(connection) = self.registry().get(&protocol::topic::client_id(project, device)) {
-            // An error means that the connection is ending already.
-            let _ = connection.close.send(());
-        }
+        let id = protocol::topic::client_id(project, device);
+        self.registry().get(&id).into_iter().flatten().for_each(Connection::end);
     }
 
     /// Accepts devices at `door` until `shutdown`, then ends their connections.
     pub async fn serve(&self, door: Door, shutdown: CancellationToken) {
-        let Door { listener, tls, gate, clock, is_heard } = door;
-        let front = Front { broker: self.clone(), acceptor: TlsAcceptor::from(tls), gate, clock, is_heard };
+        let Door { listener, tls, gate, clock, is_heard, reaches } = door;
+        let acceptor = TlsAcceptor::from(tls);
+        let front = Front { broker: self.clone(), acceptor, gate, clock, is_heard, reaches };
         let front = Arc::new(front);
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = front.accept_all(listener) => {}
         }
-        for connection in self.registry().values() {
-            let _ = connection.close.send(());
-        }
+        self.registry().values().flatten().for_each(Connection::end);
         self.inner.broker.shutdown.shutdown();
     }
 
-    fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<String, Connection>> {
+    fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<Connection>>> {
         self.inner.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn register(&self, client_id: &str) -> (u64, broadcast::Sender<()>) {
         let number = self.inner.next_connection.fetch_add(1, Ordering::Relaxed);
         let (close, _) = broadcast::channel(1);
-        self.registry().insert(client_id.to_owned(), Connection { number, close: close.clone() });
+        let mut registry = self.registry();
+        let of_device = registry.entry(client_id.to_owned()).or_default();
+        of_device.push(Connection { number, close: close.clone() });
+        let spare = of_device.len().saturating_sub(MAX_OF_DEVICE);
+        of_device.iter().take(spare).for_each(Connection::end);
         (number, close)
     }
 
-    /// Removes the connection from the registry unless a newer one of the same device took its place.
     fn unregister(&self, client_id: &str, number: u64) {
         let mut registry = self.registry();
-        if registry.get(client_id).is_some_and(|connection| connection.number == number) {
-            registry.remove(client_id);
+        if let Some(of_device) = registry.get_mut(client_id) {
+            of_device.retain(|connection| connection.number != number);
+            if of_device.is_empty() {
+                registry.remove(client_id);
+            }
         }
     }
 }
@@ -230,6 +243,8 @@ pub struct Door {
     /// Whether the server's own session is subscribed. Devices wait outside until it is: what they say as soon as
     /// they are in would reach nobody.
     pub is_heard: watch::Receiver<bool>,
+    /// Told of devices that reach for topics of others.
+    pub(super) reaches: mpsc::Sender<Reach>,
 }
 
 /// What a connection passes before it meets the broker.
@@ -239,6 +254,7 @@ struct Front {
     gate: Arc<dyn Gate>,
     clock: Clock,
     is_heard: watch::Receiver<bool>,
+    reaches: mpsc::Sender<Reach>,
 }
 
 impl Front {
@@ -297,7 +313,8 @@ impl Front {
         info!(project = %identity.project, device = %identity.device, peer = %address, "device connected");
         let parts = &self.broker.inner.broker;
         let remaining = identity.not_after.millis_since(self.clock.now()).max(0);
-        let access = Arc::new(DeviceAccess::new(identity.project.clone(), identity.device.clone()));
+        let (project, device) = (identity.project.clone(), identity.device.clone());
+        let access = Arc::new(DeviceAccess::new(project, device, self.reaches.clone()));
         let handler = ClientHandler::new(
             BrokerTransport::tls(TlsStreamWrapper::new(stream)),
             address,

@@ -1,5 +1,6 @@
-//! How much telemetry a device may have stored in an hour: no device fills the server's disk alone. What is over is
-//! refused, not lost: the device keeps it and sends it again. Kept in memory; a restart begins a new hour.
+//! How much a device may have stored in an hour: no device fills the server's disk alone, or keeps it busy. Telemetry
+//! that is over is refused, not lost: the device keeps it and sends it again. Kept in memory; a restart begins a new
+//! hour.
 
 use std::collections::HashMap;
 
@@ -12,12 +13,22 @@ const HOUR_MS: i64 = 3_600_000;
 /// What a record takes beside its body: its row and its place in indices.
 const RECORD_BYTES: u64 = 100;
 
+/// Hellos, status and task reports of a device in an hour. An honest one says a few in a day, and even one that
+/// comes and goes all the time says less than one a second.
+const MAX_MESSAGES: u32 = 3600;
+
 /// What each device has used of the hour.
 #[derive(Debug)]
 pub(super) struct Budgets {
     max_bytes: u64,
     hour: i64,
-    used: HashMap<(ProjectId, DeviceId), u64>,
+    used: HashMap<(ProjectId, DeviceId), Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    bytes: u64,
+    messages: u32,
 }
 
 impl Budgets {
@@ -36,18 +47,41 @@ impl Budgets {
         device: &DeviceId,
         batch: &Batch,
     ) -> Result<(), Rejection> {
+        let max_bytes = self.max_bytes;
+        let used = self.of(now, project, device);
+        let with_batch = used.bytes.saturating_add(size(batch));
+        if with_batch > max_bytes {
+            return Err(Rejection::OverBudget { max_bytes });
+        }
+        used.bytes = with_batch;
+        Ok(())
+    }
+
+    /// Takes one message that is no telemetry from the device's hour.
+    ///
+    /// # Errors
+    /// [`Rejection::TooMany`] when it has said enough in this hour.
+    pub(super) fn take_message(
+        &mut self,
+        now: UnixMillis,
+        project: &ProjectId,
+        device: &DeviceId,
+    ) -> Result<(), Rejection> {
+        let used = self.of(now, project, device);
+        if used.messages >= MAX_MESSAGES {
+            return Err(Rejection::TooMany { max: MAX_MESSAGES });
+        }
+        used.messages += 1;
+        Ok(())
+    }
+
+    fn of(&mut self, now: UnixMillis, project: &ProjectId, device: &DeviceId) -> &mut Used {
         let hour = now.0.div_euclid(HOUR_MS);
         if hour != self.hour {
             self.hour = hour;
             self.used.clear();
         }
-        let used = self.used.entry((project.clone(), device.clone())).or_default();
-        let with_batch = used.saturating_add(size(batch));
-        if with_batch > self.max_bytes {
-            return Err(Rejection::OverBudget { max_bytes: self.max_bytes });
-        }
-        *used = with_batch;
-        Ok(())
+        self.used.entry((project.clone(), device.clone())).or_default()
     }
 }
 
@@ -83,5 +117,19 @@ mod tests {
         assert_eq!(take(2 * HOUR_MS - 1, &one, 0), Ok(()), "what was refused took nothing");
         assert_eq!(take(2 * HOUR_MS, &one, 900), Ok(()));
         assert_eq!(take(2 * HOUR_MS, &two, 901), Err("over_budget"));
+    }
+
+    #[test]
+    fn a_device_that_never_stops_talking_is_heard_so_often() {
+        let project = ProjectId::new("acme").unwrap();
+        let (one, two) = (DeviceId::new("one").unwrap(), DeviceId::new("two").unwrap());
+        let mut budgets = Budgets::new(1000);
+        let mut take = |at, device: &DeviceId| {
+            budgets.take_message(UnixMillis(at), &project, device).map_err(|refused| refused.code())
+        };
+        assert!((0..i64::from(MAX_MESSAGES)).all(|at| take(at, &one).is_ok()));
+        assert_eq!(take(HOUR_MS - 1, &one), Err("too_many_messages"));
+        assert_eq!(take(HOUR_MS - 1, &two), Ok(()));
+        assert_eq!(take(HOUR_MS, &one), Ok(()));
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use super::access::Reach;
 use super::apply::{Applier, ApplyError, Effects, Records, SetAside};
 use super::budget::Budgets;
 use super::counters::LinkCounters;
@@ -55,6 +56,8 @@ pub(super) struct Ingest {
     pub(super) downlink: Downlink,
     pub(super) counters: LinkCounters,
     pub(super) inbound: mpsc::Receiver<Inbound>,
+    /// From the embedded broker; an external one tells nothing.
+    pub(super) reaches: mpsc::Receiver<Reach>,
     pub(super) outbound: mpsc::Sender<Outbound>,
     pub(super) on_task: TaskHook,
     pub(super) is_connected: IsConnected,
@@ -77,13 +80,16 @@ impl Ingest {
     /// Runs until `shutdown`; a group that was begun is finished.
     pub(super) async fn run(&mut self, shutdown: CancellationToken) {
         loop {
-            let group = tokio::select! {
+            let first = tokio::select! {
                 () = shutdown.cancelled() => return,
-                group = gather(&mut self.inbound) => group,
+                Some(reach) = self.reaches.recv() => {
+                    self.note_reach(reach).await;
+                    continue;
+                }
+                first = self.inbound.recv() => first,
             };
-            if group.is_empty() {
-                return;
-            }
+            let Some(first) = first else { return };
+            let group = gather(first, &mut self.inbound).await;
             self.take(group, &shutdown).await;
         }
     }
@@ -113,7 +119,9 @@ impl Ingest {
         for (topic, message) in group {
             let taken = match &message {
                 Message::Telemetry(batch) => self.budgets.take(now, &topic.project, &topic.device, batch),
-                Message::Hello(_) | Message::Task(_) | Message::Status(_) => Ok(()),
+                Message::Hello(_) | Message::Task(_) | Message::Status(_) => {
+                    self.budgets.take_message(now, &topic.project, &topic.device)
+                }
             };
             match taken {
                 Ok(()) => readable.push((topic, message)),
@@ -244,22 +252,38 @@ impl Ingest {
 
     async fn note_refused(&mut self, refused: Vec<Refused>) {
         for (topic, rejection) in refused {
-            let (code, why) = (rejection.code(), with_causes(&rejection));
-            self.counters.reject(code);
-            let (project, device) = (&topic.project, &topic.device);
-            let Some(before) = self.note_is_due(project, device, code) else { continue };
-            warn!(%project, %device, code, before, "message on {topic} refused, {before} like it before: {why}");
-            // A repeated delivery is no event of the device's life; an unknown device has no events.
-            if !matches!(rejection, Rejection::Replayed { .. } | Rejection::UnknownDevice) {
-                let (name, detail) = if code == "state_went_back" {
-                    (code.to_owned(), sentence(&why))
-                } else {
-                    let channel = topic.channel.path();
-                    (format!("refused_{code}"), format!("Message on {channel} refused: {why}"))
-                };
-                self.note(project, device, &name, &detail).await;
-            }
+            let why = with_causes(&rejection);
+            let said = match &rejection {
+                Rejection::WentBack { .. } => sentence(&why),
+                _ => format!("Message on {} refused: {why}", topic.channel.path()),
+            };
+            self.note_refusal(&topic.project, &topic.device, &rejection, &said).await;
         }
+    }
+
+    async fn note_reach(&mut self, Reach { project, device, topic }: Reach) {
+        let rejection = Rejection::ForeignTopic { topic };
+        self.note_refusal(&project, &device, &rejection, &sentence(&rejection.to_string())).await;
+    }
+
+    async fn note_refusal(
+        &mut self,
+        project: &ProjectId,
+        device: &DeviceId,
+        rejection: &Rejection,
+        said: &str,
+    ) {
+        let code = rejection.code();
+        self.counters.reject(code);
+        let Some(before) = self.note_is_due(project, device, code) else { return };
+        warn!(%project, %device, code, before, "{said} ({before} like it before)");
+        let name = match rejection {
+            // A repeated delivery is no event of the device's life; an unknown device has no events.
+            Rejection::Replayed { .. } | Rejection::UnknownDevice => return,
+            Rejection::WentBack { .. } => code.to_owned(),
+            _ => format!("refused_{code}"),
+        };
+        self.note(project, device, &name, said).await;
     }
 
     async fn note_set_aside(&mut self, quarantined: BTreeMap<(ProjectId, DeviceId), SetAside>) {
@@ -312,10 +336,9 @@ fn sentence(why: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Waits for a message, then a little for more of them. Empty only when the session is gone.
-async fn gather(inbound: &mut mpsc::Receiver<Inbound>) -> Vec<Inbound> {
+/// Waits a little for more messages after the first.
+async fn gather(first: Inbound, inbound: &mut mpsc::Receiver<Inbound>) -> Vec<Inbound> {
     let mut group = Vec::with_capacity(GROUP);
-    let Some(first) = inbound.recv().await else { return group };
     group.push(first);
     let until = Instant::now() + GROUP_WAIT;
     while group.len() < GROUP {

@@ -1,5 +1,6 @@
 //! One telemetry record into its table, or into quarantine: either way it is stored and counts as received.
 
+use protocol::measurement::Measurement;
 use protocol::telemetry::{DeviceEvent, Kind, LogLines, Record, Resources};
 use protocol::{DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, text};
 use serde::de::DeserializeOwned;
@@ -7,9 +8,12 @@ use thiserror::Error;
 
 use super::apply::Records;
 use crate::store::history::{Event, Reading};
+use crate::store::measurements::Measured;
 use crate::store::quarantine::Quarantined;
 use crate::store::telemetry::PaneRow;
-use crate::store::{Conn, StoreError, history, keep, mark, quarantine, releases, telemetry, undo};
+use crate::store::{
+    Conn, StoreError, devices, history, keep, mark, measurements, quarantine, releases, telemetry, undo,
+};
 use crate::supervisor::with_causes;
 
 /// Whose record it is.
@@ -115,7 +119,26 @@ async fn try_store(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result
             telemetry::add_logs(conn, project, device, (stream, record.seq), &logs, now).await?;
         }
         Kind::Sample => return Err(NotStored::Sample),
+        Kind::Measurement => return store_measurement(conn, place, record).await,
     }
+    Ok(())
+}
+
+/// Only of releases and variants that there are: a device makes no other rows than these.
+async fn store_measurement(conn: &mut Conn, place: Place<'_>, record: &Record) -> Result<(), NotStored> {
+    let Place { project, device, now, .. } = place;
+    let measurement = read::<Measurement>(record)?.bounded();
+    let (model, digest) = (&measurement.model, measurement.release.digest);
+    let unknown = || NotStored::UnknownRelease { model: model.clone(), digest };
+    let release = releases::by_digest(conn, project, model, &digest).await?.ok_or_else(unknown)?;
+    if !release.has_variant(&measurement.variant) {
+        let why = format!("{model} {} has no variant {:?}", release.version, measurement.variant);
+        return Err(NotStored::Unreadable { kind: kind_text(record.kind), why });
+    }
+    let row = devices::get(conn, project, device).await?;
+    let hardware_class = row.and_then(|row| row.hello).map(|hello| hello.hardware.class).unwrap_or_default();
+    let measured = Measured { device: device.clone(), hardware_class, received_at: now, measurement };
+    measurements::put(conn, project, &measured).await?;
     Ok(())
 }
 
@@ -168,5 +191,6 @@ pub(super) fn kind_text(kind: Kind) -> &'static str {
         Kind::Event => "event",
         Kind::Sample => "sample",
         Kind::Log => "log",
+        Kind::Measurement => "measurement",
     }
 }

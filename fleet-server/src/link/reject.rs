@@ -1,7 +1,7 @@
 //! Messages that are refused, each by a name that stands in the log, in a counter and among the device's events.
 
-use protocol::DecodeError;
 use protocol::topic::TopicError;
+use protocol::{DecodeError, Revision};
 use trust::TrustError;
 
 use crate::store::StoreError;
@@ -54,6 +54,9 @@ pub enum Rejection {
         /// The report's.
         got: u64,
     },
+    /// A revision of Desired that no director signs.
+    #[error("desired_revision {0} is over {max}", max = Revision::MAX)]
+    Revision(Revision),
     /// A sequence number that no honest stream reaches.
     #[error("sequence number {0} is out of range")]
     Sequence(u64),
@@ -62,6 +65,18 @@ pub enum Rejection {
     OverBudget {
         /// Bound in bytes.
         max_bytes: u64,
+    },
+    /// The device has said enough in this hour.
+    #[error("at most {max} hellos, status and task reports of a device are taken in an hour")]
+    TooMany {
+        /// Bound in messages.
+        max: u32,
+    },
+    /// The device wanted to publish or subscribe where it may not.
+    #[error("the device may not use the topic {topic:?}")]
+    ForeignTopic {
+        /// The topic or filter, cut.
+        topic: String,
     },
     /// The database refuses what it says, for good.
     #[error("the message can't be stored")]
@@ -89,8 +104,11 @@ impl Rejection {
             Self::Untrusted(_) => "untrusted_report",
             Self::Replayed { .. } => "replayed_report",
             Self::WentBack { .. } => "state_went_back",
+            Self::Revision(_) => "bad_revision",
             Self::Sequence(_) => "bad_sequence",
             Self::OverBudget { .. } => "over_budget",
+            Self::TooMany { .. } => "too_many_messages",
+            Self::ForeignTopic { .. } => "foreign_topic",
             Self::Unstorable(_) => "unstorable",
             Self::UnknownDevice => "unknown_device",
             Self::Decommissioned => "decommissioned",

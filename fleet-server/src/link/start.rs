@@ -24,6 +24,8 @@ use crate::supervisor::{OnEnd, Supervisor};
 
 /// Messages on their way to devices. When full, Desired hints and acknowledgements are dropped: both are repeated.
 const OUTBOUND: usize = 8192;
+/// Refused topics that wait to be noted.
+const REACHES: usize = 64;
 /// Connections that the embedded broker holds at most.
 const MAX_CONNECTIONS: usize = 100_000;
 
@@ -66,6 +68,7 @@ impl Link {
         let counters = LinkCounters::new(&state.metrics);
         let (inbound_sender, inbound) = mpsc::channel(INBOUND);
         let (outbound, outbound_receiver) = mpsc::channel(OUTBOUND);
+        let (reaches_sender, reaches) = mpsc::channel(REACHES);
         let (ready_sender, is_ready) = watch::channel(false);
         let LinkIo { listener, tls, external, requests, on_task } = io;
         let (upstream, broker) = if let Some(upstream) = external {
@@ -73,7 +76,8 @@ impl Link {
         } else {
             let gate: Arc<dyn Gate> = Arc::new(StoreGate::new(state.store.clone(), counters.clone()));
             let (clock, is_heard) = (state.clock.clone(), is_ready.clone());
-            let door = listener.map(|listener| Door { listener, tls, gate, clock, is_heard });
+            let reaches = reaches_sender;
+            let door = listener.map(|listener| Door { listener, tls, gate, clock, is_heard, reaches });
             let broker = embed(door, supervisor).await?;
             let (address, token) = (broker.loopback(), broker.token().to_owned());
             (Upstream::Loopback { address, token }, Some(broker))
@@ -92,6 +96,7 @@ impl Link {
             downlink: state.downlink.clone(),
             counters,
             inbound,
+            reaches,
             outbound: outbound.clone(),
             on_task,
             is_connected: is_connected(broker.clone()),

@@ -10,6 +10,9 @@ use super::error::During;
 use super::row::{Columns, all, to_json};
 use super::{Conn, Page, StoreError, Window};
 
+/// Kind of the alert about a rollout that was rolled back. It is over when it is raised: being seen closes it.
+pub const ROLLED_BACK: &str = "rollout_rolled_back";
+
 /// How much it matters.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
@@ -159,7 +162,44 @@ pub async fn close(
     Ok(done.during("close an alert")?.rows_affected() > 0)
 }
 
-/// Notes that someone took note.
+/// Closes the open alerts of a kind about a model.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn close_of_model(
+    conn: &mut Conn,
+    project: &ProjectId,
+    kind: &str,
+    model: &ModelName,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "UPDATE alerts SET open_key = NULL, closed_at = $4, updated_at = $4 \
+         WHERE project = $1 AND kind = $2 AND model = $3 AND closed_at IS NULL",
+    );
+    let query = query.bind(project.as_str()).bind(kind).bind(model.as_str()).bind(now.0);
+    query.execute(conn).await.during("close alerts of a model").map(drop)
+}
+
+/// Closes the open alerts about a device: it is out of service, so nothing about it can change any more.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn close_of_device(
+    conn: &mut Conn,
+    project: &ProjectId,
+    device: &DeviceId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "UPDATE alerts SET open_key = NULL, closed_at = $3, updated_at = $3 \
+         WHERE project = $1 AND device = $2 AND closed_at IS NULL",
+    );
+    let query = query.bind(project.as_str()).bind(device.as_str()).bind(now.0);
+    query.execute(conn).await.during("close alerts of a device").map(drop)
+}
+
+/// Notes that someone took note; closes an alert of kind [`ROLLED_BACK`].
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
@@ -171,10 +211,13 @@ pub async fn acknowledge(
     now: UnixMillis,
 ) -> Result<bool, StoreError> {
     let query = sqlx::query(
-        "UPDATE alerts SET acknowledged_at = $3, acknowledged_by = $4 \
+        "UPDATE alerts SET acknowledged_at = $3, acknowledged_by = $4, \
+         open_key = CASE WHEN kind = $5 THEN NULL ELSE open_key END, \
+         closed_at = CASE WHEN kind = $5 AND closed_at IS NULL THEN $3 ELSE closed_at END \
          WHERE project = $1 AND alert_id = $2 AND acknowledged_at IS NULL",
     );
-    let done = query.bind(project.as_str()).bind(alert_id).bind(now.0).bind(actor).execute(conn).await;
+    let query = query.bind(project.as_str()).bind(alert_id).bind(now.0).bind(actor).bind(ROLLED_BACK);
+    let done = query.execute(conn).await;
     Ok(done.during("acknowledge an alert")?.rows_affected() > 0)
 }
 

@@ -204,30 +204,6 @@ pub async fn enroll_again(conn: &mut Conn, new: &NewDevice) -> Result<(), StoreE
     index_labels(conn, &new.project, &new.device).await
 }
 
-/// Writes a renewed certificate.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn set_certificate(
-    conn: &mut Conn,
-    project: &ProjectId,
-    device: &DeviceId,
-    serial: &str,
-    expires: UnixMillis,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE devices SET certificate_serial = $3, certificate_expires = $4 WHERE project = $1 AND device = $2",
-    )
-    .bind(project.as_str())
-    .bind(device.as_str())
-    .bind(serial)
-    .bind(expires.0)
-    .execute(conn)
-    .await
-    .during("renew a certificate")?;
-    Ok(())
-}
-
 /// Replaces the server's labels.
 ///
 /// # Errors
@@ -260,22 +236,6 @@ pub async fn set_online(
     );
     let query = query.bind(project.as_str()).bind(device.as_str()).bind(i64::from(is_online)).bind(now.0);
     Ok(query.execute(conn).await.during("note a connection")?.rows_affected() > 0)
-}
-
-/// Notes a sign of life.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn set_last_seen(
-    conn: &mut Conn,
-    project: &ProjectId,
-    device: &DeviceId,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    let query = sqlx::query("UPDATE devices SET last_seen = $3 WHERE project = $1 AND device = $2");
-    let query = query.bind(project.as_str()).bind(device.as_str()).bind(now.0);
-    query.execute(conn).await.during("note a sign of life")?;
-    Ok(())
 }
 
 /// At server start nobody is connected yet.

@@ -40,9 +40,9 @@ impl StoreError {
         self.database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
     }
 
-    /// Whether the row still has dependents, or names something that isn't there.
-    pub fn is_reference(&self) -> bool {
-        self.database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+    /// Whether a value holds what PostgreSQL stores in no text: the character NUL.
+    pub fn is_unstorable_text(&self) -> bool {
+        self.database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "22021")
     }
 
     /// Whether the database may take the same later: everything but what lies in the statement or its values. A full

@@ -3,8 +3,7 @@
 use protocol::{DeviceId, ProjectId, StreamId, UnixMillis};
 use sqlx::any::AnyRow;
 
-use super::error::During;
-use super::row::{Columns, all};
+use super::row::Columns;
 use super::{Conn, Page, StoreError, Window, arrival};
 
 /// What one command brought.
@@ -32,28 +31,7 @@ pub async fn list(
     device: &DeviceId,
     window: &Window,
 ) -> Result<Page<Upload>, StoreError> {
-    let (before, before_stream, before_seq) = arrival::before(window);
-    let rows = sqlx::query(
-        "SELECT * FROM device_logs WHERE project = $1 AND device = $2 \
-         AND (received_at < $3 OR (received_at = $3 AND (stream < $4 OR (stream = $4 AND seq < $5)))) \
-         ORDER BY received_at DESC, stream DESC, seq DESC LIMIT $6",
-    )
-    .bind(project.as_str())
-    .bind(device.as_str())
-    .bind(before)
-    .bind(before_stream)
-    .bind(before_seq)
-    .bind(window.limit)
-    .fetch_all(&mut *conn)
-    .await
-    .during("list log lines")?;
-    let total = sqlx::query_scalar("SELECT COUNT(*) FROM device_logs WHERE project = $1 AND device = $2")
-        .bind(project.as_str())
-        .bind(device.as_str())
-        .fetch_one(conn)
-        .await
-        .during("count uploads of log lines")?;
-    Ok(Page { items: all(rows, read)?, total })
+    arrival::page(conn, ("device_logs", "list log lines"), (project, device), window, read).await
 }
 
 /// The key of an upload in a list's cursor.

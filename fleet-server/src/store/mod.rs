@@ -14,6 +14,7 @@ pub mod enrollment;
 pub mod history;
 pub mod leases;
 pub mod logs;
+pub mod measurements;
 pub mod metadata;
 pub mod overview;
 pub mod projects;

@@ -44,6 +44,18 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0005_blob_ages.sql"),
         include_str!("../../migrations/postgres/0005_blob_ages.sql"),
     ),
+    (
+        6,
+        "measurements",
+        include_str!("../../migrations/sqlite/0006_measurements.sql"),
+        include_str!("../../migrations/postgres/0006_measurements.sql"),
+    ),
+    (
+        7,
+        "measurement_failures",
+        include_str!("../../migrations/sqlite/0007_measurement_failures.sql"),
+        include_str!("../../migrations/postgres/0007_measurement_failures.sql"),
+    ),
 ];
 
 /// SQLite: readers never wait for the writer, a commit survives a power cut, and a file that is new gives back what

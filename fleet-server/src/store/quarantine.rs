@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::any::AnyRow;
 
 use super::error::During;
-use super::row::{Columns, all, as_int};
+use super::row::{Columns, as_int};
 use super::{Conn, Page, StoreError, Window, arrival};
 
 /// Most bytes of a body that are kept.
@@ -100,9 +100,7 @@ pub async fn trim(conn: &mut Conn, project: &ProjectId, device: &DeviceId) -> Re
 /// # Errors
 /// [`StoreError`] when the database refuses.
 pub async fn count(conn: &mut Conn, project: &ProjectId, device: &DeviceId) -> Result<i64, StoreError> {
-    let query = sqlx::query_scalar("SELECT COUNT(*) FROM quarantine WHERE project = $1 AND device = $2");
-    let found = query.bind(project.as_str()).bind(device.as_str()).fetch_one(conn).await;
-    found.during("count quarantined records")
+    arrival::count(conn, ("quarantine", "count quarantined records"), (project, device)).await
 }
 
 /// A device's records, newest first.
@@ -115,22 +113,7 @@ pub async fn list(
     device: &DeviceId,
     window: &Window,
 ) -> Result<Page<Quarantined>, StoreError> {
-    let (before, before_stream, before_seq) = arrival::before(window);
-    let rows = sqlx::query(
-        "SELECT * FROM quarantine WHERE project = $1 AND device = $2 \
-         AND (received_at < $3 OR (received_at = $3 AND (stream < $4 OR (stream = $4 AND seq < $5)))) \
-         ORDER BY received_at DESC, stream DESC, seq DESC LIMIT $6",
-    )
-    .bind(project.as_str())
-    .bind(device.as_str())
-    .bind(before)
-    .bind(before_stream)
-    .bind(before_seq)
-    .bind(window.limit)
-    .fetch_all(&mut *conn)
-    .await
-    .during("list quarantined records")?;
-    Ok(Page { items: all(rows, read)?, total: count(conn, project, device).await? })
+    arrival::page(conn, ("quarantine", "list quarantined records"), (project, device), window, read).await
 }
 
 /// The key of a record in a list's cursor.

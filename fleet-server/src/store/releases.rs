@@ -37,6 +37,14 @@ pub struct Release {
     pub published_by: String,
 }
 
+impl Release {
+    /// Whether the manifest names such a variant.
+    pub fn has_variant(&self, name: &str) -> bool {
+        let manifest: serde_json::Value = serde_json::from_slice(&self.manifest).unwrap_or_default();
+        manifest["variants"].as_array().is_some_and(|all| all.iter().any(|variant| variant["name"] == name))
+    }
+}
+
 /// Whether a release may be rolled out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -75,7 +75,8 @@ pub async fn principal(
             tracing::debug!("{}", crate::supervisor::with_causes(&e));
         }
     }
-    users::principal(conn, &token.username, Proof::Token { id: token.token_id, limit: token.limit }).await
+    let ApiToken { token_id: id, limit, expires_at, .. } = token;
+    users::principal(conn, &token.username, Proof::Token { id, limit, expires_at }).await
 }
 
 /// A user's tokens; everyone's if `username` is `None`.

@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 use super::error::During;
 use super::row::Columns;
 use super::{Conn, StoreError};
-use crate::domain::access::{Grant, Principal, Proof};
+use crate::domain::access::{Grant, Principal, Proof, Role, Scope};
 
 /// A local user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,13 @@ pub struct User {
     pub updated_at: UnixMillis,
     /// What the user may do where.
     pub grants: Vec<Grant>,
+}
+
+impl User {
+    /// Whether this user may sign in and manage users.
+    pub fn is_admin(&self) -> bool {
+        !self.is_disabled && self.grants.iter().any(|g| g.scope == Scope::All && g.role == Role::Admin)
+    }
 }
 
 /// How many users there are.
@@ -101,6 +108,39 @@ pub async fn update(conn: &mut Conn, user: &User) -> Result<(), StoreError> {
     let removed = sqlx::query("DELETE FROM grants WHERE username = $1").bind(user.username.as_str());
     removed.execute(&mut *conn).await.during("remove grants")?;
     add_grants(conn, user).await
+}
+
+/// Gives a user the password that they chose themselves. `None`, and nothing is changed, when the user is no longer
+/// what `before` was: hashing takes long enough for an admin to disable them or to reset their password.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn change_password(
+    conn: &mut Conn,
+    before: &User,
+    password_hash: &str,
+    now: UnixMillis,
+) -> Result<Option<User>, StoreError> {
+    let query = sqlx::query(
+        "UPDATE users SET password_hash = $3, must_change_password = 0, updated_at = $4 \
+         WHERE username = $1 AND password_hash = $2 AND is_disabled = 0",
+    );
+    let query = query.bind(before.username.as_str()).bind(before.password_hash.as_str());
+    let changed = query.bind(password_hash).bind(now.0).execute(&mut *conn).await;
+    match changed.during("change a password")?.rows_affected() {
+        0 => Ok(None),
+        _ => get(conn, &before.username).await,
+    }
+}
+
+/// Holds all users until the end of the transaction, so that changes of who may do what take turns.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn lock(conn: &mut Conn) -> Result<(), StoreError> {
+    let query = sqlx::query("UPDATE users SET updated_at = updated_at");
+    query.execute(conn).await.during("hold the users")?;
+    Ok(())
 }
 
 /// Removes a user with grants, sessions and tokens.

@@ -6,6 +6,8 @@
 use protocol::{Counter, ModelName, Version};
 use release::Manifest;
 
+use crate::store::releases::Release;
+
 /// Why a release can't take its place among the others.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CounterError {
@@ -56,6 +58,19 @@ pub(super) fn check<'a>(
         }
     }
     Ok(())
+}
+
+/// Checks a new release against all that the model ever had: one that was withdrawn still runs where it was committed,
+/// and holds its counter there.
+///
+/// # Errors
+/// [`CounterError::Shared`] with the release that has the counter.
+pub(super) fn check_history(new: &Manifest, history: &[Release]) -> Result<(), CounterError> {
+    let taken = history.iter().find(|old| old.counter == new.counter && old.version != new.version);
+    taken.map_or(Ok(()), |old| {
+        let (model, version, counter) = (new.model.clone(), new.version.clone(), new.counter);
+        Err(CounterError::Shared { model, version, counter, other: old.version.clone() })
+    })
 }
 
 #[cfg(test)]

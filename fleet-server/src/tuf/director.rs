@@ -17,6 +17,9 @@ use crate::store::{Conn, StoreError};
 
 /// A Desired is signed anew when it is sent with less than half of this left.
 const LIFETIME_MS: i64 = 30 * 24 * 3600 * 1000;
+/// A device may be so far ahead of the database, as after a restored backup, and is followed. Whoever says more is
+/// not: a thief's signature, or its own word, must not use its revisions up.
+const LEAP: u64 = 1 << 32;
 
 /// Why a device's Desired can't be changed.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,14 @@ pub enum DirectorError {
     /// No such device in service.
     #[error("device {0} is not in service")]
     UnknownDevice(DeviceId),
+    /// This device had the last revision that there is. It can only be enrolled anew.
+    #[error("revision {revision} of device {device} is the last one; enrol the device anew")]
+    Spent {
+        /// Which device.
+        device: DeviceId,
+        /// What was signed last.
+        revision: Revision,
+    },
     /// The director's key can't be used.
     #[error("the director's key can't be used")]
     Keys(#[from] KeyStoreError),
@@ -136,6 +147,13 @@ pub async fn renew_if_needed(
     Ok(true)
 }
 
+/// The last revision of the database or, after a restored backup, of the device.
+fn known(row: &Device) -> Revision {
+    let ours = row.desired_revision;
+    let theirs = row.hello.as_ref().map_or(ours, |hello| hello.desired_revision);
+    if theirs.0 <= ours.0.saturating_add(LEAP) { ours.max(theirs) } else { ours }
+}
+
 async fn in_service(
     conn: &mut Conn,
     project: &ProjectId,
@@ -154,12 +172,12 @@ async fn sign_and_store(
     now: UnixMillis,
 ) -> Result<Revision, DirectorError> {
     let signer = keys::signer(conn, seal, &row.project, OnlineRole::Director).await?;
-    // After a restored backup the device may know a higher revision than the database.
-    let known = row.hello.as_ref().map_or(Revision(0), |hello| hello.desired_revision);
+    let last = known(row);
+    let spent = || DirectorError::Spent { device: row.device.clone(), revision: last };
     let desired = Desired {
         project: row.project.clone(),
         device: row.device.clone(),
-        revision: Revision(row.desired_revision.max(known).0 + 1),
+        revision: last.next().ok_or_else(spent)?,
         issued_at: whole_second(now),
         expires: whole_second(now.plus_millis(LIFETIME_MS)),
         models,

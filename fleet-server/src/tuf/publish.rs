@@ -384,6 +384,7 @@ async fn store_targets(
         *fence = (*fence).max(manifest.min_counter.0);
         if let Some(release) = new_release(conn, project, manifest, target, actor, now).await? {
             counters::check(manifest, targets.iter().filter_map(|target| target.manifest.as_deref()))?;
+            counters::check_history(manifest, &releases::list(conn, project, &manifest.model).await?)?;
             releases::insert(conn, project, &release).await?;
             new.push(release);
         }

@@ -47,6 +47,13 @@ async fn foreign_topics_are_refused_by_name() {
         let Packet::SubAck(ack) = answer else { panic!("no SUBACK") };
         assert_eq!(ack.return_codes, [SubscribeReasonCode::NotAuthorized], "{filter}");
     }
+    eventually("it stands among the device's events", || async {
+        let events = events(&server, &one).await;
+        events.iter().any(|event| {
+            event.name == "refused_foreign_topic" && event.detail.contains(&two.topic(Channel::Hello))
+        })
+    })
+    .await;
     server.stop().await;
 }
 

@@ -1,11 +1,12 @@
 //! Desired: signed by the director, sent on change and whenever a device is behind.
 
-use flotilla_server::tuf::director::{self, Wish};
+use flotilla_server::tuf::director::{self, DirectorError, Wish};
 use protocol::topic::Channel;
 use protocol::{Counter, Digest, ModelName, ReleaseRef, Revision, UnixMillis, Version};
 use trust::desired::Mode;
 use trust::{Repository, Session, Step, Stored};
 
+use crate::sql;
 use crate::support::*;
 
 fn wish(version: &str) -> Wish {
@@ -105,6 +106,36 @@ async fn a_device_that_knows_a_higher_revision_is_overtaken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ff2_no_word_of_a_device_uses_its_revisions_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let mut device = server.enroll("one").await;
+    let mut connection = device.connect(&server).await;
+    let topic = device.topic(Channel::Hello);
+    for beyond in [Revision::MAX.0 + 1, u64::MAX] {
+        let hello = device.hello(beyond);
+        connection.publish(&topic, hello).await;
+    }
+    eventually("it is refused by name", || async {
+        events(&server, &device).await.iter().any(|event| event.name == "refused_bad_revision")
+    })
+    .await;
+    assert!(server.row(&device).await.hello.is_none());
+
+    // As after a thief's Desired of the highest revision: one of our own is signed, for a new director's key.
+    let hello = device.hello(Revision::MAX.0);
+    connection.publish(&topic, hello).await;
+    eventually("hello is stored", || async { server.row(&device).await.hello.is_some() }).await;
+    let revision = director::set_desired(&server.state, &project(), &device.id, wish("1.0.0")).await.unwrap();
+    assert_eq!(revision, Revision(1));
+
+    sql::execute(&server.state.store, "UPDATE devices SET desired_revision = 9007199254740992").await;
+    let spent = director::set_desired(&server.state, &project(), &device.id, wish("1.1.0")).await;
+    assert!(matches!(spent, Err(DirectorError::Spent { .. })), "{spent:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_many_are_connected_hello_is_answered_with_the_time_to_spread_over() {
     let folder = tempfile::tempdir().unwrap();
     // One device is as many at ten seconds for each as two thousand at five milliseconds.
@@ -142,7 +173,9 @@ async fn a_device_sees_only_its_own_project() {
     let path = format!("/blobs/v1/sha256/{digest}");
     let refer = async |project: &protocol::ProjectId| {
         let mut tx = server.state.store.begin().await.unwrap();
-        flotilla_server::store::blobs::insert(&mut tx, project, &digest, 10, UnixMillis(0)).await.unwrap();
+        // An old one that no release names is collected.
+        let now = server.state.clock.now();
+        flotilla_server::store::blobs::insert(&mut tx, project, &digest, 10, now).await.unwrap();
         tx.commit().await.unwrap();
     };
     refer(&other).await;

@@ -4,6 +4,7 @@
 mod access;
 mod desired;
 mod enrolment;
+mod measurements;
 mod publication;
 mod samples;
 mod sql;

@@ -13,7 +13,7 @@ use flotilla_server::config;
 use flotilla_server::link::Link;
 use flotilla_server::pki::enroll::EnrollResponse;
 use flotilla_server::pki::token::{TokenText, secret_hash};
-use flotilla_server::store::{devices, enrollment, projects};
+use flotilla_server::store::{Window, devices, enrollment, history, projects};
 use flotilla_server::tuf::keys::{self, OnlineRole};
 use flotilla_server::tuf::publish::{self, Publication};
 use http::{HeaderMap, Method, StatusCode};
@@ -424,6 +424,12 @@ pub(crate) async fn fetch(
 }
 
 /// Polls until `is_true`, or panics with `what`.
+/// What the server has noted about a device, newest first.
+pub(crate) async fn events(server: &Server, device: &Device) -> Vec<history::Event> {
+    let mut conn = server.state.store.read().await.unwrap();
+    history::events(&mut conn, &project(), &device.id, &Window::first(500)).await.unwrap().items
+}
+
 pub(crate) async fn eventually<F, Fut>(what: &str, mut is_true: F)
 where
     F: FnMut() -> Fut,

@@ -17,11 +17,6 @@ use sha2::Digest as _;
 use crate::sql;
 use crate::support::*;
 
-async fn events(server: &Server, device: &Device) -> Vec<history::Event> {
-    let mut conn = server.state.store.read().await.unwrap();
-    history::events(&mut conn, &project(), &device.id, &Window::first(500)).await.unwrap().items
-}
-
 fn counter(server: &Server, line: &str) -> u64 {
     let text = server.state.metrics.render();
     let found = text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
@@ -98,13 +93,13 @@ async fn records_that_can_not_be_read_are_quarantined_and_count_as_received() {
         Batch { v: WIRE_VERSION, stream: stream(), floor_seq: 1, from_seq: 1, records, dropped: vec![] };
     let payload = zstd::encode_all(batch.encode().as_slice(), 3).unwrap();
     connection.publish(&device.topic(Channel::Telemetry), payload).await;
-    connection.acknowledged(&device, 5).await;
-    assert_eq!(counter(&server, "flotilla_link_quarantined_records_total"), 5);
+    connection.acknowledged(&device, 6).await;
+    assert_eq!(counter(&server, "flotilla_link_quarantined_records_total"), 6);
     server.stop().await;
 }
 
 /// A batch with these bodies from sequence number 1, compressed as on the wire.
-fn batch_of(records: Vec<(Kind, Vec<u8>)>) -> Vec<u8> {
+pub(crate) fn batch_of(records: Vec<(Kind, Vec<u8>)>) -> Vec<u8> {
     let record = |(n, (kind, body)): (usize, (Kind, Vec<u8>))| {
         let seq = 1 + u64::try_from(n).unwrap();
         Record { seq, kind, at: UnixMillis(0), body: body.into() }
@@ -115,7 +110,7 @@ fn batch_of(records: Vec<(Kind, Vec<u8>)>) -> Vec<u8> {
     zstd::encode_all(batch.encode().as_slice(), 3).unwrap()
 }
 
-fn cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn cbor<T: serde::Serialize>(value: &T) -> Vec<u8> {
     let mut body = Vec::new();
     ciborium::into_writer(value, &mut body).unwrap();
     body

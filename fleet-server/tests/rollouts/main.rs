@@ -29,6 +29,19 @@ async fn one_then_two_then_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ff2_a_device_without_revisions_does_not_hold_up_the_others() {
+    let mut fleet = Fleet::start(3).await;
+    let spent = fleet.devices()[0].clone();
+    fleet.spend_revisions(&spent).await;
+    fleet.create("1.0.0", stages(&["100%"])).await;
+    fleet.tick(1).await;
+    for device in fleet.devices() {
+        let expected = (device != spent).then_some("1.0.0");
+        assert_eq!(fleet.desired(&device).await.as_deref(), expected, "{device}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worse_model_fails_against_its_control_group_and_its_stage_goes_back() {
     let mut fleet = Fleet::start(6).await;
     fleet.all_serve("1.0.0").await;
@@ -58,6 +71,8 @@ async fn a_worse_model_fails_against_its_control_group_and_its_stage_goes_back()
     );
     assert_eq!(fleet.phase(&id, &offered[0]).await, Phase::RolledBack(RollbackReason::Gate));
     fleet.replay(&id).await;
+    fleet.acknowledge().await;
+    assert!(fleet.open_alerts().await.is_empty(), "it is over, and somebody has seen it");
 
     let file = rollouts::evidence_file(&fleet.state, &fleet.project, &id).await.unwrap();
     let payload: serde_json::Value = serde_json::from_str(file["payload"].as_str().unwrap()).unwrap();
@@ -94,6 +109,28 @@ async fn a_good_model_passes_the_same_gate() {
     fleet.commit(&id, &offered).await;
     fleet.tick(6).await;
     assert_eq!(fleet.status(&id).await, Status::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_is_withdrawn_is_offered_to_nobody_any_more() {
+    let mut fleet = Fleet::start(3).await;
+    fleet.all_serve("1.0.0").await;
+    let id = fleet.create("2.0.0", stages(&["1", "100%"])).await;
+    fleet.tick(1).await;
+    let offered = fleet.offered(&id).await;
+    assert_eq!(fleet.desired(&offered[0]).await.as_deref(), Some("2.0.0"));
+    fleet.withdraw("2.0.0").await;
+    fleet.tick(1).await;
+    let status = fleet.status(&id).await;
+    assert!(
+        matches!(&status, Status::Invalidated { reason } if reason.contains("names it no longer")),
+        "{status:?}"
+    );
+    assert_eq!(fleet.desired(&offered[0]).await.as_deref(), Some("1.0.0"));
+    assert!(fleet.offered(&id).await.is_empty());
+    fleet.replay(&id).await;
+    let refused = fleet.try_create("2.0.0", stages(&["100%"])).await;
+    assert!(matches!(refused, Err(RolloutError::Release { .. })), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

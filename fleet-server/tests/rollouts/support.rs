@@ -222,6 +222,14 @@ impl Fleet {
         tx.commit().await.unwrap();
     }
 
+    /// As a publication does whose metadata names a release no longer.
+    pub(crate) async fn withdraw(&self, version: &str) {
+        let mut tx = self.state.store.begin().await.unwrap();
+        let (version, state) = (version.parse().unwrap(), releases::ReleaseState::Withdrawn);
+        releases::set_state(&mut tx, &self.project, &model(), &version, state).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     pub(crate) async fn try_create(&self, version: &str, mut plan: Value) -> Result<RolloutId, RolloutError> {
         plan["model"] = "digits".into();
         plan["version"] = version.into();
@@ -254,7 +262,8 @@ impl Fleet {
     }
 
     pub(crate) async fn order(&self, id: &RolloutId, verb: &Verb) -> Result<(), RolloutError> {
-        rollouts::order(&self.state, &self.project, id, "bea", verb).await
+        let order = rollouts::Order { username: "bea", actor: "bea", action: "rollout.order", verb };
+        rollouts::order(&self.state, &self.project, id, &order).await
     }
 
     pub(crate) async fn load(&self, id: &RolloutId) -> Rollout {
@@ -303,6 +312,15 @@ impl Fleet {
 
     pub(crate) async fn revision(&self, device: &DeviceId) -> Revision {
         self.row(device).await.desired_revision
+    }
+
+    /// As if the director had signed the last revision that there is for a device.
+    pub(crate) async fn spend_revisions(&self, device: &DeviceId) {
+        let mut tx = self.state.store.begin().await.unwrap();
+        let nothing = json!({ "models": [] });
+        let last = Revision::MAX;
+        assert!(devices::set_desired(&mut tx, &self.project, device, last, &nothing, b"").await.unwrap());
+        tx.commit().await.unwrap();
     }
 
     pub(crate) async fn decommission(&self, device: &DeviceId) {
@@ -407,6 +425,18 @@ impl Fleet {
         let mut conn = self.state.store.read().await.unwrap();
         let found = alerts::list(&mut conn, &self.project, true, &Window::first(10)).await.unwrap();
         found.items.into_iter().map(|alert| alert.kind).collect()
+    }
+
+    /// Takes note of every open alert.
+    pub(crate) async fn acknowledge(&self) {
+        let mut tx = self.state.store.begin().await.unwrap();
+        let found = alerts::list(&mut tx, &self.project, true, &Window::first(10)).await.unwrap();
+        for alert in found.items {
+            alerts::acknowledge(&mut tx, &self.project, &alert.alert_id, "ana", self.state.clock.now())
+                .await
+                .unwrap();
+        }
+        tx.commit().await.unwrap();
     }
 
     /// The stored journal leads to the stored state.

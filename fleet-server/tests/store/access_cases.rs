@@ -32,6 +32,14 @@ pub(crate) async fn users_carry_their_grants(store: Store) {
     users::update(&mut tx, &ana).await.unwrap();
     assert_eq!(users::list(&mut tx).await.unwrap(), [ana, user("bob", Role::Viewer)]);
     assert_eq!(users::count(&mut tx).await.unwrap(), 2);
+    let bob = users::get(&mut tx, "bob").await.unwrap().unwrap();
+    let chosen = users::change_password(&mut tx, &bob, "chosen", NOW).await.unwrap().unwrap();
+    assert_eq!((chosen.password_hash.as_str(), chosen.must_change_password), ("chosen", false));
+    let late = users::change_password(&mut tx, &bob, "late", NOW).await.unwrap();
+    assert!(late.is_none(), "the password was reset meanwhile");
+    users::update(&mut tx, &users::User { is_disabled: true, ..chosen.clone() }).await.unwrap();
+    let late = users::change_password(&mut tx, &chosen, "late", NOW).await.unwrap();
+    assert!(late.is_none(), "the user was disabled meanwhile");
     users::delete(&mut tx, "bob").await.unwrap();
     assert!(users::get(&mut tx, "bob").await.unwrap().is_none());
     tx.commit().await.unwrap();

@@ -59,6 +59,8 @@ cases!(
     a_refused_value_leaves_the_rest_of_the_transaction,
     the_newest_quarantined_records_are_kept,
     log_lines_are_read_back_newest_first,
+    the_newest_measurement_of_a_device_and_variant_is_kept,
+    a_failed_measurement_stands_beside_the_figures_before_it,
     old_streams_are_forgotten,
     one_alert_is_open_per_key,
     a_lease_has_one_holder,

@@ -1,5 +1,7 @@
 //! Panes, streams, alerts, leases.
 
+use protocol::measurement::{Measurement, Outcome};
+
 use super::*;
 
 pub(crate) fn pane(seq: u64, start: i64, received_at: UnixMillis) -> telemetry::PaneRow {
@@ -95,6 +97,72 @@ pub(crate) async fn log_lines_are_read_back_newest_first(store: Store) {
     assert_eq!((first.items[0].command_id.as_str(), first.items[0].received_at), ("c3", UnixMillis(20)));
     let window = Window { after: Some(logs::key(&first.items[1])), limit: 2 };
     assert_eq!(seqs(&logs::list(&mut tx, &a, &cam, &window).await.unwrap().items), [1]);
+}
+
+pub(crate) async fn the_newest_measurement_of_a_device_and_variant_is_kept(store: Store) {
+    let a = add_project(&store, "a").await;
+    let (cam, other) = (add_device(&store, &a, "cam", &[]).await, add_device(&store, &a, "other", &[]).await);
+    let measured = |device: &DeviceId, class: &str, variant: &str, at: i64| measurements::Measured {
+        device: device.clone(),
+        hardware_class: class.into(),
+        received_at: UnixMillis(at),
+        measurement: Measurement {
+            command_id: format!("c{at}"),
+            model: digits(),
+            release: release_ref("1.0.0", 1),
+            variant: variant.into(),
+            agent_version: "0.1.0".into(),
+            outcome: Outcome::Measured(Box::default()),
+        },
+    };
+    let mut tx = store.begin().await.unwrap();
+    let newest = measured(&cam, "rpi4", "int8", 3);
+    let beside = measured(&other, "rpi3", "int8", 1);
+    for row in [&measured(&cam, "box", "int8", 2), &newest, &beside] {
+        measurements::put(&mut tx, &a, row).await.unwrap();
+    }
+    let digest = release_ref("1.0.0", 1).digest;
+    assert_eq!(measurements::list(&mut tx, &a, &digits(), &digest).await.unwrap(), [beside, newest]);
+    let unmeasured = Digest::from_bytes([2; 32]);
+    assert!(measurements::list(&mut tx, &a, &digits(), &unmeasured).await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_failed_measurement_stands_beside_the_figures_before_it(store: Store) {
+    let a = add_project(&store, "a").await;
+    let cam = add_device(&store, &a, "cam", &[]).await;
+    let row = |at: i64, outcome: Outcome| measurements::Measured {
+        device: cam.clone(),
+        hardware_class: "rpi4".into(),
+        received_at: UnixMillis(at),
+        measurement: Measurement {
+            command_id: format!("c{at}"),
+            model: digits(),
+            release: release_ref("1.0.0", 1),
+            variant: "int8".into(),
+            agent_version: "0.1.0".into(),
+            outcome,
+        },
+    };
+    let cause = |detail: &str| protocol::message::Cause {
+        kind: protocol::message::CauseKind::Superseded,
+        detail: detail.into(),
+    };
+    let failed = |at| row(at, Outcome::Failed(cause("ask again")));
+    let figures = |at| row(at, Outcome::Measured(Box::default()));
+    let steps = [
+        (failed(1), vec![failed(1)]),
+        (failed(2), vec![failed(2)]),
+        (figures(3), vec![figures(3)]),
+        (failed(4), vec![figures(3), failed(4)]),
+        (failed(5), vec![figures(3), failed(5)]),
+        (figures(6), vec![figures(6)]),
+    ];
+    let mut tx = store.begin().await.unwrap();
+    let digest = release_ref("1.0.0", 1).digest;
+    for (said, kept) in steps {
+        measurements::put(&mut tx, &a, &said).await.unwrap();
+        assert_eq!(measurements::list(&mut tx, &a, &digits(), &digest).await.unwrap(), kept);
+    }
 }
 
 pub(crate) async fn the_newest_quarantined_records_are_kept(store: Store) {

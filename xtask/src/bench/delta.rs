@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::parts;
-use crate::run::{check, output, program, root, target_folder};
+use crate::run::{output, prepare, program, root, target_folder};
 use crate::{builds, tools};
 
 /// What makes the models.
@@ -32,7 +32,7 @@ pub(super) fn main(is_json: bool) -> Result<()> {
     }
     let python = tools::python_env("bench-delta", &PACKAGES)?.join("python");
     let script = root().join("xtask/src/bench/delta_models.py");
-    check(program(&python.to_string_lossy()).arg(script).arg(&folder))?;
+    prepare(program(&python.to_string_lossy()).arg(script).arg(&folder))?;
     // Sizes are the same in every build.
     let agent = builds::binaries()?.agent;
     let mut figures = parts::run(agent.parent().context("a binary lies in a folder")?, "delta")?;

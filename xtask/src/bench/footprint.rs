@@ -17,7 +17,7 @@ use testkit::rig::{Agent, AgentOptions, Binaries, Fleet, ServerOptions};
 
 use crate::builds;
 use crate::demo::example;
-use crate::run::{cargo, check, target_folder};
+use crate::run::{cargo, prepare, target_folder};
 
 /// Nothing is measured before this.
 const WARM_UP: Duration = Duration::from_secs(20);
@@ -27,7 +27,7 @@ const SAMPLES: usize = 20;
 pub(crate) fn main(is_json: bool) -> Result<()> {
     let mut binaries = builds::binaries()?;
     eprintln!("building flotilla-agent as it ships: many minutes the first time");
-    check(cargo().args(["build", "--profile", "size", "--locked", "--package", "flotilla-agent"]))?;
+    prepare(cargo().args(["build", "--profile", "size", "--locked", "--package", "flotilla-agent"]))?;
     binaries.agent = target_folder()?.join("size/flotilla-agent");
     let measured = measure(&binaries)?;
     if is_json {

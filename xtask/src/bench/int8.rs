@@ -17,7 +17,7 @@ mod userland;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use crate::run::{cargo, check, target_folder};
+use crate::run::{cargo, prepare, target_folder};
 use engine::Programs;
 use models::Models;
 
@@ -52,7 +52,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     eprintln!("building the runner of our runtime and tract (minutes the first time)");
     let runner = ["build", "--release", "--locked", "--package", "inference", "--example", "bench-engine"];
-    check(cargo().args(runner))?;
+    prepare(cargo().args(runner))?;
     let ours = target_folder()?.join("release/examples/bench-engine");
     let programs = Programs { ours, python, core: engine::core()? };
     if args.profile {

@@ -4,10 +4,10 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::demo::example;
-use crate::run::{cargo, check, output, program, target_folder};
+use crate::run::{cargo, output, prepare, program, target_folder};
 
 pub(crate) fn main(name: &str, is_json: bool) -> Result<()> {
-    check(cargo().args(["build", "--profile", "quick", "--locked", "-p", "firmware-tests"]))?;
+    prepare(cargo().args(["build", "--profile", "quick", "--locked", "-p", "firmware-tests"]))?;
     let figures = run(&target_folder()?.join("quick"), name)?;
     if is_json {
         println!("{figures:#}");

@@ -5,10 +5,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::StatusCode;
-use protocol::{DeviceId, ProjectId};
-use trust::Ed25519Signer;
 
-use super::super::identity::Names;
+use super::super::identity::tests::identity_with;
 use super::*;
 use crate::config::Proxies;
 
@@ -127,15 +125,7 @@ fn certificate(key: &rcgen::KeyPair, year: i32) -> String {
 fn enrolled(state_dir: &Path) -> Server {
     let key = rcgen::KeyPair::generate().unwrap();
     let current = certificate(&key, 2027);
-    let names = Names {
-        project: ProjectId::new("p").unwrap(),
-        device: DeviceId::new("d").unwrap(),
-        mqtt_url: "mqtts://h:8883".into(),
-        device_url: "https://h:8444".into(),
-        root_pin: None,
-    };
-    let signer = Ed25519Signer::from_seed(&[3; 32]);
-    let identity = Identity::new(names, current.clone(), current.clone(), key.serialize_pem(), &signer);
+    let identity = identity_with(&key, current.clone(), current.clone());
     identity.store(state_dir).unwrap();
     Server {
         state_dir: state_dir.to_owned(),

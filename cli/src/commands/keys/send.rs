@@ -115,7 +115,9 @@ pub(crate) async fn publication(
     let promoted = keyring.promote_next(|owner, key| is_holder(owner, key, &now_published))?;
     Pending::clear(keyring)?;
     let roles: Vec<_> = pending.metadata.iter().map(|(role, _)| role).collect();
-    let said = json!({ "published": roles, "new_keys": promoted, "folder": keyring.folder() });
+    let said = json!({
+        "is_published": true, "published": roles, "new_keys": promoted, "folder": keyring.folder(),
+    });
     context.format.print(&said, |said| {
         let list =
             |pointer| said.pointer(pointer).map(|list| items(list).iter().map(|i| text(i, "")).collect());
@@ -162,12 +164,14 @@ fn wait(context: &Context, keyring: &Keyring, lacking: &[Lacking]) -> Result<()>
     let folder = Pending::folder(keyring).join("metadata");
     eprintln!(
         "not published yet: give the files in {} to the others, who run: flotilla sign --add FILE\n\
-         put what they give back there, then run: flotilla keys publish",
+         put what they give back there (with flotilla sign --merge if several signed at the same time), then run: \
+         flotilla keys publish",
         folder.display()
     );
     let rows =
         lacking.iter().map(|l| json!({ "role": l.role, "have": l.have, "need": l.need, "open": l.keys }));
-    let said = Value::Array(rows.collect());
+    let rows: Vec<Value> = rows.collect();
+    let said = json!({ "is_published": false, "published": [], "folder": keyring.folder(), "waits": rows });
     context.format.print(&said, |said| {
         let row = |row: &Value| {
             let open: Vec<String> = items(&row["open"]).iter().map(|key| text(key, "")).collect();
@@ -179,7 +183,7 @@ fn wait(context: &Context, keyring: &Keyring, lacking: &[Lacking]) -> Result<()>
         };
         table(
             &["waits", "signed", "keys that may still sign"],
-            items(said).iter().map(row).collect(),
+            items(&said["waits"]).iter().map(row).collect(),
             "nothing",
         )
     })

@@ -2,7 +2,7 @@
 //! called built, with the same code that runs on the device.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use inference::golden::{self, GoldenReport, GoldenSet};
@@ -14,7 +14,7 @@ use release::{BlobRef, DraftManifest, FORMAT, Manifest, Variant};
 use serde_json::{Value, json};
 
 use super::super::Context;
-use super::{inspect, takers};
+use super::{inspect, takers, within};
 use crate::folder::ReleaseFolder;
 use crate::metadata::now;
 use crate::oms;
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// When the release counts as made (RFC 3339); default: now. A fixed time makes the same release again.
     #[arg(long)]
     created: Option<String>,
+    /// Seconds that loading a variant may take.
+    #[arg(long, default_value_t = within::DEFAULT_S, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    time_limit: u64,
 }
 
 /// Builds.
@@ -54,13 +57,13 @@ pub(crate) async fn run(
     };
     let folder = ReleaseFolder::at(&out);
     folder.begin()?;
-    let tables = inspect::markdown(&inspect::stored(&args.spec)?);
+    let tables = tables(&args.spec)?;
     let manifest = compose(&spec, base, &folder, fallback, (created, &tables))?;
     let shown = args.spec.display();
     takers::check(&manifest).with_context(|| format!("{shown}: no device could take this release"))?;
     let draft = DraftManifest::compose(&manifest)
         .with_context(|| format!("{shown}: the release is not acceptable"))?;
-    let tried = preflight(&draft, &folder)?;
+    let tried = preflight(&draft, &folder, Duration::from_secs(args.time_limit))?;
     folder.write("manifest.json", draft.bytes())?;
     let said = json!({
         "model": draft.model, "version": draft.version, "counter": draft.counter, "digest": draft.digest(),
@@ -131,6 +134,27 @@ fn compose(
     })
 }
 
+/// What was measured of the very files that are built, on each hardware class.
+fn tables(spec: &Path) -> Result<String> {
+    let stored = inspect::stored(spec)?;
+    if stored.is_empty() {
+        return Ok(String::new());
+    }
+    let subject = inspect::Subject::at(spec)?;
+    let golden = subject.golden()?;
+    let now = |name: &str| {
+        let (_, onnx) = subject.variant(name).ok()?;
+        Some(subject.fingerprint(&onnx, &golden))
+    };
+    let (fits, left_out) = inspect::fitting(stored, now);
+    for row in left_out {
+        eprintln!(
+            "warning: left out of the card: {row}; measure again: flotilla release inspect SPEC --store"
+        );
+    }
+    Ok(inspect::markdown(&fits))
+}
+
 /// The card, with what was measured on each hardware class after the publisher's own words.
 fn card(path: &Path, tables: &str, folder: &ReleaseFolder) -> Result<BlobRef> {
     let mut card = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -139,7 +163,7 @@ fn card(path: &Path, tables: &str, folder: &ReleaseFolder) -> Result<BlobRef> {
 }
 
 /// Loads every variant and runs the golden samples, as the device will.
-fn preflight(manifest: &Manifest, folder: &ReleaseFolder) -> Result<Vec<Value>> {
+fn preflight(manifest: &Manifest, folder: &ReleaseFolder, limit: Duration) -> Result<Vec<Value>> {
     check_reference(manifest, &folder.blob(&manifest.reference)?)?;
     let golden =
         GoldenSet::parse(&folder.blob(&manifest.golden)?).context("the golden samples are not acceptable")?;
@@ -147,8 +171,10 @@ fn preflight(manifest: &Manifest, folder: &ReleaseFolder) -> Result<Vec<Value>> 
     for variant in &manifest.variants {
         eprintln!("trying variant {} on {} golden samples", variant.name, golden.samples.len());
         let onnx = folder.blob(&variant.model)?;
-        let model = Spec::of(manifest).and_then(|spec| Model::load(&onnx, spec));
-        let model = model.with_context(|| format!("variant {} can't be loaded", variant.name))?;
+        let refused = || format!("variant {} can't be loaded", variant.name);
+        let spec = Spec::of(manifest).with_context(refused)?;
+        let loading = within::limit("loading it", limit, move || Model::load(&onnx, spec));
+        let model = loading.and_then(|loaded| Ok(loaded?)).with_context(refused)?;
         let start = Instant::now();
         let report = golden::check(&model, &golden, &mut || start.elapsed());
         if !report.is_passed() {

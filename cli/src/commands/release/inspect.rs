@@ -1,7 +1,8 @@
 //! Showing a release: what a spec or a folder holds and how each variant does on this machine, or what the
-//! server knows.
+//! server knows, and how each variant does on a device.
 
 mod fleet;
+mod job;
 mod measured;
 mod probe;
 mod subject;
@@ -13,14 +14,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-pub(crate) use measured::{markdown, stored};
+pub(crate) use measured::{fitting, markdown, stored};
 pub(crate) use probe::{Args as ProbeArgs, run as probe};
+pub(crate) use subject::Subject;
 
 use super::super::Context;
+use super::within;
 use crate::folder::ReleaseFolder;
 use crate::metadata::claims;
 use crate::output::{Format, bytes, facts, items, table, text};
-use subject::Subject;
 
 /// What to show.
 #[derive(Debug, clap::Args)]
@@ -29,15 +31,22 @@ pub(crate) struct Args {
     release: String,
     /// The version on the server.
     version: Option<String>,
-    /// Evaluation data as CSV, a column `label` among them: measures each variant's accuracy.
-    #[arg(long)]
+    /// Evaluation data as CSV, a column `label` among them: measures each variant's accuracy on this machine.
+    #[arg(long, conflicts_with = "version")]
     data: Option<PathBuf>,
-    /// Hardware class that this machine stands for [default: its architecture and int8 level].
+    /// Hardware class that this machine stands for [default: its architecture and int8 level]; with MODEL VERSION,
+    /// measure each variant on a connected device of this class.
     #[arg(long)]
     class: Option<String>,
+    /// Measure each variant of MODEL VERSION on this device, beside what serves there.
+    #[arg(long, value_name = "DEVICE", requires = "version", conflicts_with = "class")]
+    on: Option<String>,
     /// Keep the tables beside the spec: the next build puts them into the release's card.
     #[arg(long, conflicts_with = "version")]
     store: bool,
+    /// Seconds that loading a variant may take.
+    #[arg(long, default_value_t = within::DEFAULT_S, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    time_limit: u64,
 }
 
 /// Shows it.
@@ -51,10 +60,7 @@ pub(crate) async fn run(
 ) -> Result<()> {
     if let Some(version) = &args.version {
         let context = context()?;
-        let path = format!("/models/{}/releases/{version}", args.release);
-        let mut found = context.client.get(&path).await?;
-        found["on_devices"] = fleet::measured(&context.client, &args.release, version).await?;
-        return context.format.print(&found, show);
+        return published(args, version, &context).await;
     }
     let path = Path::new(&args.release);
     if args.store && !path.is_file() {
@@ -63,7 +69,7 @@ pub(crate) async fn run(
     let mut said = if path.is_file() { json!({}) } else { folder(path)? };
     let default = format!("{}-{}", std::env::consts::ARCH, inference::int8::kernel::Level::detect());
     let class = measured::class_name(args.class.as_deref().unwrap_or(&default))?;
-    let tried = measure(path, args.data.as_deref())?;
+    let tried = measure(path, args.data.as_deref(), args.time_limit)?;
     said["class"] = json!(class);
     said["warnings"] = tried["warnings"].clone();
     said["measured"] = json!({ class: { "variants": tried["variants"] } });
@@ -74,13 +80,30 @@ pub(crate) async fn run(
     format.print(&said, show)
 }
 
+/// What the server knows, after measuring if that is asked for.
+async fn published(args: &Args, version: &str, context: &Context) -> Result<()> {
+    let client = &context.client;
+    let mut found = client.get(&format!("/models/{}/releases/{version}", args.release)).await?;
+    let place = args.on.as_deref().map(job::Place::Device);
+    if let Some(place) = place.or(args.class.as_deref().map(job::Place::Class)) {
+        job::measure(client, &found, place, args.time_limit).await?;
+    }
+    found["on_devices"] = fleet::measured(client, &args.release, version).await?;
+    let (classes, failures) = job::found(client, &found).await?;
+    if !classes.is_empty() {
+        found["measured"] = json!(classes);
+    }
+    found["warnings"] = json!(failures);
+    context.format.print(&found, show)
+}
+
 /// Tries every variant in a process of its own.
-fn measure(path: &Path, data: Option<&Path>) -> Result<Value> {
+fn measure(path: &Path, data: Option<&Path>, time_limit: u64) -> Result<Value> {
     let subject = Subject::at(path)?;
     let (mut variants, mut warnings) = (Vec::new(), Vec::new());
     for variant in &subject.variants {
         eprintln!("trying variant {}", variant.name);
-        let found = probed(path, &variant.name, data)
+        let found = probed(path, &variant.name, data, time_limit)
             .with_context(|| format!("variant {} can't be released", variant.name))?;
         let above = |key: &str, pointer: &str, allowed: u64, whose: &str| {
             let got = found.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
@@ -91,16 +114,21 @@ fn measure(path: &Path, data: Option<&Path>) -> Result<Value> {
         let peak = above("peak memory", "/peak_memory_bytes", variant.peak_memory_bytes, "variant");
         let golden = (found["golden"]["passed"] != found["golden"]["samples"])
             .then(|| format!("{}: golden {}", variant.name, text(&found, "/golden/first_failure")));
-        warnings.extend([p95, loaded, peak, golden].into_iter().flatten());
+        let opset = found["opset"].as_i64().filter(|opset| !inference::TESTED_OPSETS.contains(opset));
+        let (first, last) = inference::TESTED_OPSETS.into_inner();
+        let opset = opset
+            .map(|opset| format!("{}: it uses opset {opset}; {first} to {last} are tested", variant.name));
+        warnings.extend([p95, loaded, peak, golden, opset].into_iter().flatten());
         variants.push(found);
     }
     Ok(json!({ "variants": variants, "warnings": warnings }))
 }
 
-fn probed(path: &Path, variant: &str, data: Option<&Path>) -> Result<Value> {
+fn probed(path: &Path, variant: &str, data: Option<&Path>, time_limit: u64) -> Result<Value> {
     let this = std::env::current_exe().context("this program doesn't know its own file")?;
     let mut command = Command::new(this);
     command.args(["release", "probe"]).arg(path).args(["--variant", variant]);
+    command.args(["--time-limit", &time_limit.to_string()]);
     command.args(data.iter().flat_map(|data| [Path::new("--data"), data]));
     let output = command.stdin(Stdio::null()).output().context("cannot start this program again")?;
     if !output.status.success() {

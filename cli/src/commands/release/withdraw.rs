@@ -1,6 +1,7 @@
 //! Withdrawing: the model's role is signed anew without one release, which is fetched by no device any more.
 
 use anyhow::{Result, bail};
+use protocol::{ModelName, Version};
 use trust::repo::TargetsBuilder;
 
 use super::super::Context;
@@ -13,9 +14,9 @@ use crate::pending::Pending;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The model's name.
-    model: protocol::ModelName,
+    model: ModelName,
     /// The release's version.
-    version: protocol::Version,
+    version: Version,
 }
 
 /// Signs the role and publishes it, or keeps it until enough people have signed.
@@ -30,7 +31,7 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     let Some(role) = send::current_model(context, &keyring, &current, model).await? else {
         bail!("nothing of {model} is published");
     };
-    let role = without(&role, model, &version.to_string())?;
+    let role = without(&role, &args.model, version)?;
     let signed = role.sign(&[&keyring.open(owner)?])?;
     let pending = Pending { metadata: vec![(model.to_owned(), signed)], targets: Vec::new() };
     if send::publication(context, &keyring, &pending, &current).await? {
@@ -43,9 +44,9 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 /// The next version of the role, without that release.
-fn without(role: &[u8], model: &str, version: &str) -> Result<TargetsBuilder> {
+fn without(role: &[u8], model: &ModelName, version: &Version) -> Result<TargetsBuilder> {
     let role = TargetsBuilder::resume(role, expiry(TARGETS_DAYS)?)?;
-    let path = format!("models/{model}/{version}/manifest.json");
+    let path = release::target_path(model, version);
     if !role.has_target(&path) {
         bail!("release {version} of {model} is not among those that its role names");
     }
@@ -65,11 +66,12 @@ mod tests {
             .target("models/digits/1.0.0/manifest.json", b"1", None)
             .target("models/digits/9.9.9/manifest.json", b"2", None);
         let role = role.sign(&[&Ed25519Signer::from_seed(&[1; 32])]).unwrap();
-        let next = without(&role, "digits", "9.9.9").unwrap();
+        let (digits, version) = ("digits".parse().unwrap(), |text: &str| text.parse().unwrap());
+        let next = without(&role, &digits, &version("9.9.9")).unwrap();
         assert_eq!(next.version(), 2);
         assert!(next.has_target("models/digits/1.0.0/manifest.json"));
         assert!(!next.has_target("models/digits/9.9.9/manifest.json"));
-        let refused = without(&role, "digits", "9.9.8").unwrap_err().to_string();
+        let refused = without(&role, &digits, &version("9.9.8")).unwrap_err().to_string();
         assert_eq!(refused, "release 9.9.8 of digits is not among those that its role names");
     }
 }

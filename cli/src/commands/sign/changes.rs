@@ -13,18 +13,35 @@ use crate::output::{items, table};
 /// Characters of a value that people are shown; programs get all of it.
 const MOST_SHOWN: usize = 60;
 
-/// One field that differs; what is absent is null.
+/// One step on the way to a field. Kept apart until it is shown, so that no name can look like two steps.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// A key of an object.
+    Key(String),
+    /// An item of a list, from 1, and its name.
+    Item(usize, String),
+}
+
+type Place = Vec<Step>;
+
+/// One field that differs; none where it is absent, which is something else than null.
 #[derive(Debug, PartialEq)]
 pub(super) struct Change {
-    place: String,
-    before: Value,
-    after: Value,
+    place: Place,
+    before: Option<Value>,
+    after: Option<Value>,
 }
 
 impl Change {
-    /// For programs.
+    /// For programs. What is absent is left out.
     pub(super) fn to_json(&self) -> Value {
-        json!({ "place": self.place, "before": self.before, "after": self.after })
+        let mut json = json!({ "place": path(&self.place) });
+        for (name, value) in [("before", &self.before), ("after", &self.after)] {
+            if let Some(value) = value {
+                json[name] = value.clone();
+            }
+        }
+        json
     }
 }
 
@@ -35,10 +52,9 @@ impl Change {
 pub(super) fn changes(before: Option<&[u8]>, after: &[u8]) -> Result<Vec<Change>> {
     let mut old = before.map(fields).transpose()?.unwrap_or_default();
     let mut new = fields(after)?;
-    let places: BTreeSet<String> = old.keys().chain(new.keys()).cloned().collect();
-    let change = |place: String| {
+    let places: BTreeSet<Place> = old.keys().chain(new.keys()).cloned().collect();
+    let change = |place: Place| {
         let (before, after) = (old.remove(&place), new.remove(&place));
-        let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
         (before != after).then_some(Change { place, before, after })
     };
     Ok(places.into_iter().filter_map(change).collect())
@@ -48,35 +64,53 @@ pub(super) fn changes(before: Option<&[u8]>, after: &[u8]) -> Result<Vec<Change>
 pub(super) fn show(changes: &Value) -> String {
     let row = |change: &Value| {
         let place = change["place"].as_str().unwrap_or_default().to_owned();
-        vec![place, shown(&change["before"]), shown(&change["after"])]
+        let side = |name: &str| change.get(name).map_or_else(|| "-".to_owned(), shown);
+        vec![place, side("before"), side("after")]
     };
     table(&["field", "before", "after"], items(changes).iter().map(row).collect(), "changes nothing")
 }
 
-fn fields(bytes: &[u8]) -> Result<BTreeMap<String, Value>> {
+fn fields(bytes: &[u8]) -> Result<BTreeMap<Place, Value>> {
     let mut file: Value = serde_json::from_slice(bytes).context("not signed metadata")?;
     let mut fields = BTreeMap::new();
-    collect(String::new(), file["signed"].take(), &mut fields);
+    collect(&[], file["signed"].take(), &mut fields);
     Ok(fields)
 }
 
 /// Objects are gone through by key, lists of named objects by name; the rest is a field. A key is one, too: nobody
 /// compares its parts.
-fn collect(place: String, value: Value, fields: &mut BTreeMap<String, Value>) {
-    let inner = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
+fn collect(place: &[Step], value: Value, fields: &mut BTreeMap<Place, Value>) {
+    let inner = |step: Step| [place, &[step]].concat();
     match value {
         Value::Object(object) if !object.is_empty() && !object.contains_key("keyval") => {
-            object.into_iter().for_each(|(name, value)| collect(inner(&name), value, fields));
+            object.into_iter().for_each(|(name, value)| collect(&inner(Step::Key(name)), value, fields));
         }
         Value::Array(list) if !list.is_empty() && have_names(&list) => {
             for (at, value) in list.into_iter().enumerate() {
                 // The order of delegations decides who is asked first.
-                let name = format!("{} {}", at + 1, value["name"].as_str().unwrap_or_default());
-                collect(format!("{place}[{name}]"), value, fields);
+                let name = value["name"].as_str().unwrap_or_default().to_owned();
+                collect(&inner(Step::Item(at + 1, name)), value, fields);
             }
         }
-        value => drop(fields.insert(place, value)),
+        value => drop(fields.insert(place.to_vec(), value)),
     }
+}
+
+/// A place for people. Names that hold anything but plain letters stand in quotes, so that each place looks different.
+fn path(place: &[Step]) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let quoted = |name: &str| {
+        if !name.is_empty() && name.bytes().all(is_plain) { name.to_owned() } else { format!("{name:?}") }
+    };
+    let mut path = String::new();
+    for step in place {
+        match step {
+            Step::Key(name) if path.is_empty() => path = quoted(name),
+            Step::Key(name) => path.extend([".", &quoted(name)]),
+            Step::Item(at, name) => path.extend(["[", &at.to_string(), " ", &quoted(name), "]"]),
+        }
+    }
+    path
 }
 
 fn have_names(list: &[Value]) -> bool {
@@ -85,7 +119,6 @@ fn have_names(list: &[Value]) -> bool {
 
 fn shown(value: &Value) -> String {
     let text = match value {
-        Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(list) => list.iter().map(shown).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
@@ -116,21 +149,41 @@ mod tests {
         let next = next.delegate_model(&model, &[key(2)], 1).target("director.json", b"b", None);
         let next = next.sign(&[]).unwrap();
         let found = changes(Some(&first), &next).unwrap();
-        let places: Vec<&str> = found.iter().map(|change| change.place.as_str()).collect();
+        let places: Vec<String> = found.iter().map(|change| path(&change.place)).collect();
         let (old, new) = (key(1).id(), key(2).id());
         for place in [
             format!("delegations.keys.{old}"),
             format!("delegations.keys.{new}"),
             "delegations.roles[1 digits].keyids".into(),
             "expires".into(),
-            "targets.director.json.hashes.sha256".into(),
+            "targets.\"director.json\".hashes.sha256".into(),
             "version".into(),
         ] {
-            assert!(places.contains(&place.as_str()), "{place} is missing in {places:?}");
+            assert!(places.contains(&place), "{place} is missing in {places:?}");
         }
         assert_eq!(places.len(), 6, "{places:?}");
         assert!(changes(Some(&next), &next).unwrap().is_empty());
         assert!(changes(None, &next).unwrap().len() > 6, "without a file before, all of it is new");
+    }
+
+    #[test]
+    fn k1_no_field_of_a_file_hides_another() {
+        let file = |signed: Value| json!({ "signed": signed }).to_string().into_bytes();
+        let roles = |keys: &str| json!({ "roles": [{ "name": "digits", "keyids": [keys] }], "keys": {} });
+        let honest = file(json!({ "delegations": roles("ours") }));
+        let mut stolen = json!({ "delegations": roles("theirs") });
+        stolen["delegations"]["keys"]["theirs"] = json!({ "keyval": "x" });
+        // Fields that nobody knows may stand in a file, and their names are free.
+        stolen["delegations.roles[1 digits].keyids"] = json!(["ours"]);
+        stolen["delegations.keys.theirs"] = Value::Null;
+        let found = changes(Some(&honest), &file(stolen)).unwrap();
+        let places: Vec<String> = found.iter().map(|change| path(&change.place)).collect();
+        for place in ["delegations.roles[1 digits].keyids", "delegations.keys.theirs"] {
+            assert!(places.iter().any(|shown| shown == place), "{place} is hidden in {places:?}");
+            assert!(places.contains(&format!("{place:?}")), "the odd one is shown, too: {places:?}");
+        }
+        let made_null = changes(Some(&file(json!({ "a": 1 }))), &file(json!({ "a": 1, "x": null }))).unwrap();
+        assert_eq!(made_null.len(), 1, "null is not absent");
     }
 
     #[test]

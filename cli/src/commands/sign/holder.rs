@@ -125,6 +125,15 @@ pub(super) fn keys(keyring: &Keyring, path: &Path, file: &[u8], owner: Owner<'_>
     Ok(named.map(|(keys, _)| keys).unwrap_or_default())
 }
 
+/// Whether the targets at hand delegate a model; nothing without any.
+///
+/// # Errors
+/// When they can't be read.
+pub(super) fn delegates(keyring: &Keyring, path: &Path, model: &str) -> Result<Option<bool>> {
+    let Some(found) = find(keyring, path, "targets")? else { return Ok(None) };
+    Ok(Some(claims(&found.bytes)?.delegations.iter().any(|(name, _, _)| name == model)))
+}
+
 /// A delegator.
 struct Found {
     by: PathBuf,

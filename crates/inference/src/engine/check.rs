@@ -21,6 +21,20 @@ const MAX_WINDOW_ELEMENTS: u64 = 1 << 20;
 const MAKERS: [(&str, usize); 5] =
     [("ConstantOfShape", 0), ("Expand", 1), ("Tile", 1), ("Reshape", 1), ("Resize", 3)];
 
+/// The highest version of ONNX's operators that is taken: beyond ONNX's newest, so that no model in use is refused,
+/// but nobody knows what such operators would mean.
+const MAX_OPSET: i64 = 30;
+
+/// The version of ONNX's own operators that a file names.
+pub(super) fn opset(proto: &ModelProto) -> Result<i64, LoadError> {
+    let own = proto.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
+    match own.map(|set| set.version) {
+        Some(version @ 1..=MAX_OPSET) => Ok(version),
+        Some(other) => Err(malformed(format!("opset {other}: versions 1 to {MAX_OPSET} are known"))),
+        None => Err(malformed("it doesn't say which version of ONNX's operators it uses (opset_import)")),
+    }
+}
+
 /// Checks a parsed file; `has_op` says whether the runtime knows an operator.
 pub(super) fn check(proto: &ModelProto, has_op: impl Fn(&str) -> bool) -> Result<(), LoadError> {
     let graph = proto.graph.as_ref().ok_or_else(|| malformed("there is no graph"))?;
@@ -219,9 +233,11 @@ fn malformed(why: impl Into<String>) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+    use tract_onnx::pb::{
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+    };
 
-    use super::check;
+    use super::{check, opset};
 
     fn pool(name: &str, kernel: &[i64], pads: &[i64]) -> NodeProto {
         let ints = |name: &str, ints: &[i64]| AttributeProto {
@@ -255,6 +271,23 @@ mod tests {
             assert!(why.contains("node \"y\" (MaxPool)") && why.contains("at most 1048576"), "{why}");
         }
         assert_ne!(refusal(vec![pool("y", &[i64::MIN, i64::MAX], &[i64::MIN, i64::MIN])], vec![]), "");
+    }
+
+    #[test]
+    fn a_file_says_which_operators_it_means() {
+        let of = |sets: &[(&str, i64)]| {
+            let set = |(domain, version): &(&str, i64)| OperatorSetIdProto {
+                domain: (*domain).to_owned(),
+                version: *version,
+            };
+            opset(&ModelProto { opset_import: sets.iter().map(set).collect(), ..ModelProto::default() })
+        };
+        assert_eq!(of(&[("com.microsoft", 1), ("", 17)]).unwrap(), 17);
+        assert_eq!(of(&[("ai.onnx", 7)]).unwrap(), 7);
+        assert!(of(&[("com.microsoft", 1)]).unwrap_err().to_string().contains("opset_import"));
+        for odd in [0, -1, 99, i64::MAX] {
+            assert!(of(&[("", odd)]).unwrap_err().to_string().contains(&format!("opset {odd}")), "{odd}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Engine {
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
+        check::opset(&proto)?;
         let knows = |op: &str| onnx.op_register.0.contains_key(op);
         let report = match int8 {
             Int8::Off => Report::of_tract("the switch is off"),

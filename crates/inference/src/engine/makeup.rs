@@ -11,6 +11,9 @@ use super::plan::{Feed, match_inputs, planned_shape};
 use super::{check, guarded};
 use crate::error::LoadError;
 
+/// Versions of ONNX's operators that tests cover; others are tried, and nothing is promised of them.
+pub const TESTED_OPSETS: std::ops::RangeInclusive<i64> = 10..=21;
+
 /// What a model is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Makeup {
@@ -61,9 +64,8 @@ fn count_unguarded(mut bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError
     for node in &graph.node {
         *operators.entry(node.op_type.clone()).or_insert(0) += 1;
     }
-    let opset = proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
     Ok(Makeup {
-        opset: opset.map_or(0, |set| set.version),
+        opset: check::opset(&proto)?,
         operators,
         parameters: parameters(graph),
         macs: macs(&onnx, &proto, feeds),

@@ -1,8 +1,8 @@
 //! A graph, or a part of one, as tract plans and runs it.
 //!
 //! A free first dimension becomes a symbol, so that one plan serves every batch size and its weights are in
-//! memory once. Where a model can't be planned like that, the plan is made for one row and larger batches run
-//! row by row.
+//! memory once. Where a model can't be planned like that, or has windows, the plan is made for one row and larger
+//! batches run row by row: tract's fast convolutions need every dimension to be a number.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -72,22 +72,24 @@ impl Plan {
     pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let graph = onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
-        Self::of_graph(graph, feeds)
+        Self::of_graph(&graph, feeds, has_windows(proto))
     }
 
     /// The same for a file that isn't needed any more: it is dropped before the plan is made.
     pub(super) fn build_owned(onnx: &Onnx, proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
         let graph = onnx.model_for_proto_model(&proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
+        let has_windows = has_windows(&proto);
         drop(proto);
-        Self::of_graph(graph, feeds)
+        Self::of_graph(&graph, feeds, has_windows)
     }
 
-    fn of_graph(graph: InferenceModel, feeds: &[Feed]) -> Result<Self, LoadError> {
-        let feeds_of = match_inputs(&graph, feeds)?;
-        let symbolic = Self::of_shapes(graph.clone(), &feeds_of, feeds, Batching::Any);
-        let mut chosen = match symbolic {
-            Ok(plan) if plan.keeps_rows(feeds) => plan,
-            Ok(_) | Err(_) => Self::of_shapes(graph, &feeds_of, feeds, Batching::Single)?,
+    fn of_graph(graph: &InferenceModel, feeds: &[Feed], has_windows: bool) -> Result<Self, LoadError> {
+        let feeds_of = match_inputs(graph, feeds)?;
+        let planned = |batching| Self::of_shapes(graph.clone(), &feeds_of, feeds, batching);
+        let symbolic = if has_windows { None } else { planned(Batching::Any).ok() };
+        let mut chosen = match symbolic.filter(|plan| plan.keeps_rows(feeds)) {
+            Some(plan) => plan,
+            None => planned(Batching::Single)?,
         };
         let outputs = chosen.can_run(feeds, 1).map_err(LoadError::WarmUp)?;
         let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
@@ -168,6 +170,16 @@ impl Plan {
     pub(crate) fn output_shapes(&self) -> &[Option<Vec<usize>>] {
         &self.shapes
     }
+}
+
+/// Operators that slide a window over an image or a signal: with a symbol among the dimensions tract ran nets of them
+/// five times slower.
+const WINDOWED: [&str; 7] =
+    ["AveragePool", "Conv", "ConvInteger", "ConvTranspose", "LpPool", "MaxPool", "QLinearConv"];
+
+fn has_windows(proto: &ModelProto) -> bool {
+    let mut nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+    nodes.any(|node| WINDOWED.contains(&node.op_type.as_str()))
 }
 
 /// For each input of the graph the feed of the same name, or, where both have as many, of the same place.

@@ -249,6 +249,18 @@ def dynamic(g, kind, weights=np.uint8):
     return (IMAGE if is_conv else ROWS), g.op("Relu", [g.op("Add", [made, g.constant(bias)])]), CLOSE, []
 
 
+@case(conv={"is_conv": True}, matmul={"is_conv": False})
+def dynamic_across(g, is_conv):
+    """As many channels as places on another axis, and a constant for each of those places: not one for each channel."""
+    value, scale, zero = g.op("DynamicQuantizeLinear", ["input"], 3)
+    bytes_, own_scale, own_zero = g.weights(*((6, 8, 3, 3) if is_conv else (24, 5)), kind=np.uint8)
+    more = {"pads": [1] * 4, "kernel_shape": [3, 3]} if is_conv else {}
+    sums = g.op("ConvInteger" if is_conv else "MatMulInteger", [value, bytes_, zero, own_zero], **more)
+    made = g.op("Mul", [g.op("Cast", [sums], to=TensorProto.FLOAT), g.op("Mul", [scale, own_scale])])
+    bias = g.floats(6) if is_conv else g.floats(5, 1)
+    return (IMAGE if is_conv else ROWS), g.op("Add", [made, g.constant(bias)]), CLOSE, ["Add", "Identity"]
+
+
 @case(s8={}, u8={"kind": np.uint8})
 def dynamic_quantize_matmul(g, kind=np.int8):
     weights = g.weights(24, 18, kind=kind)
@@ -422,3 +434,51 @@ def none_lowered(g):
 def rounded(g, kind, left):
     """Nothing but rounding in 8 bits."""
     return ((24,), *qdq(g, g.op(kind, [g.qdq("input", g.params(0.04, 128))]), scale=1 / 64), left)
+
+
+def trained(g, shape, kind=np.int8, axis=0, scales=1):
+    """f32 weights that are quantized and dequantized again, as quantization-aware training exports them: some beyond the
+    range of 8 bits, some half way between two steps."""
+    scale = g.random.uniform(0.002, 0.006, scales).astype(np.float32)
+    zero = g.random.integers(-9, 9, scales) if kind == np.int8 else g.random.integers(110, 140, scales)
+    along = [1] * len(shape)
+    along[axis] = scales
+    steps = g.random.integers(-300, 301, shape) / 2
+    values = (steps * scale.reshape(along)).astype(np.float32)
+    per_axis = {} if scales == 1 else {"axis": axis}
+    if scales == 1:
+        scale, zero = scale[0], zero[0]
+    params = [g.constant(scale, "ws"), g.constant(zero.astype(kind), "wz")]
+    made = g.op("QuantizeLinear", [g.constant(values, "w"), *params], **per_axis)
+    return g.op("DequantizeLinear", [made, *params], **per_axis)
+
+
+@case(tensor={}, channel={"scales": 12}, u8={"kind": np.uint8})
+def trained_conv(g, **more):
+    weights = trained(g, (12, 8, 3, 3), **more)
+    made = g.op("Relu", [g.op("Conv", [view(g), weights, g.constant(g.floats(12), "b")], pads=[1] * 4, kernel_shape=[3, 3])])
+    return (IMAGE, *qdq(g, made, scale=0.05), [])
+
+
+@case(turned={"shape": (18, 24), "turned": 1}, plain={"shape": (24, 18), "axis": 1})
+def trained_gemm(g, shape, turned=0, axis=0):
+    weights = trained(g, shape, axis=axis, scales=18)
+    made = g.op("Gemm", [view(g), weights, g.constant(g.floats(18), "b")], transB=turned)
+    return ((24,), *qdq(g, made, scale=0.05), [])
+
+
+@case()
+def trained_left(g):
+    """Such weights under an operator that tract runs: it has them as they are, for any number of rows."""
+    table = trained(g, (24, 18), axis=1, scales=18)
+    picked = g.op("Gather", [table, g.constant(np.array([3, 1, 2]))], axis=1)
+    return (24,), g.op("MatMul", [view(g), picked]), 0.03, ["Gather", "MatMul", "Identity"]
+
+
+@case(channel={"scales": 18}, tensor={}, trained={"scales": 18, "is_trained": True})
+def turned_matmul(g, scales=1, is_trained=False):
+    """A linear layer: its weights are stored outputs first and turned when they are read."""
+    weights = trained(g, (18, 24), scales=scales) if is_trained else g.dequantized_weights(18, 24, scales=scales)
+    turned = g.op("Transpose", [weights], perm=[1, 0])
+    made = g.op("Add", [g.op("MatMul", [view(g), turned]), g.constant(g.floats(18), "b")])
+    return (ROWS, *qdq(g, made, scale=0.05), [])

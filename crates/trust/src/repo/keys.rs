@@ -1,10 +1,8 @@
 //! Which keys a role has, and others in their place.
 
-use super::{BuildError, RootBuilder, TargetsBuilder};
+use super::{BuildError, RootBuilder, TargetsBuilder, parsed};
 use crate::envelope::{Envelope, KeySet};
-use crate::error::Cause;
 use crate::key::{KeyId, PublicKey};
-use crate::limits::Limits;
 
 impl RootBuilder {
     /// Keys and threshold of a top-level role; none if root doesn't name it.
@@ -70,8 +68,40 @@ fn replaced(
 /// # Errors
 /// [`BuildError`] when they are no metadata.
 pub fn signed_by(bytes: &[u8], keys: &[PublicKey]) -> Result<Vec<KeyId>, BuildError> {
-    let envelope = Envelope::parse(bytes, &Limits::default())
-        .map_err(|source: Cause| BuildError::Resume { role: "signed", source })?;
+    Ok(valid(&parsed(bytes)?, keys))
+}
+
+fn valid(envelope: &Envelope, keys: &[PublicKey]) -> Vec<KeyId> {
     let has_signed = |key: &&PublicKey| envelope.verify(&KeySet::new([(*key).clone()], 1)).is_ok();
-    Ok(keys.iter().filter(has_signed).map(PublicKey::id).collect())
+    keys.iter().filter(has_signed).map(PublicKey::id).collect()
+}
+
+/// A file with the signatures of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Whose signatures came from the copy.
+    pub taken: Vec<KeyId>,
+    /// Whose didn't: no valid ones of these keys.
+    pub refused: Vec<KeyId>,
+}
+
+/// Adds the valid signatures of these keys on a copy of the same content, for people who signed at the same time.
+///
+/// # Errors
+/// [`BuildError::OtherContent`] when the signed parts differ; another when one is no metadata.
+pub fn merge_signatures(bytes: &[u8], copy: &[u8], keys: &[PublicKey]) -> Result<Merged, BuildError> {
+    let (mut envelope, copy) = (parsed(bytes)?, parsed(copy)?);
+    if !envelope.signs_the_same(&copy) {
+        return Err(BuildError::OtherContent);
+    }
+    let (have, offered) = (valid(&envelope, keys), valid(&copy, keys));
+    let refused = copy.signers().filter(|id| !offered.contains(id)).cloned().collect();
+    let taken: Vec<KeyId> = offered.into_iter().filter(|id| !have.contains(id)).collect();
+    for id in &taken {
+        envelope.take_signature(&copy, id);
+    }
+    let bytes = if taken.is_empty() { bytes.to_vec() } else { envelope.to_bytes() };
+    Ok(Merged { bytes, taken, refused })
 }

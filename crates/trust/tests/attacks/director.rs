@@ -81,6 +81,44 @@ fn director_rotates_through_the_signed_target() {
 }
 
 #[test]
+fn ff2_a_revision_beyond_the_bound_is_refused_by_name() {
+    let keys = director_keys(&mut Repo::new(), &[&key(9)]);
+    let (project, device) = ids();
+    let check = |revision: u64| {
+        let bytes = desired::sign(&desired(revision), &key(9)).unwrap();
+        desired::verify(&bytes, &keys, &project, &device, NOW, Revision(4))
+    };
+    check(1 << 53).unwrap();
+    for beyond in [(1 << 53) + 1, i64::MAX.unsigned_abs(), u64::MAX] {
+        let error = check(beyond).unwrap_err().cause.to_string();
+        assert!(error.contains("revision") && error.contains("9007199254740992"), "{beyond}: {error}");
+    }
+}
+
+#[test]
+fn ff2_a_new_director_key_takes_back_the_revision_that_the_old_one_signed() {
+    let mut repo = Repo::new();
+    let (project, device) = ids();
+    let highest = Revision::MAX;
+    let stolen = desired::sign(&desired(highest.0), &key(9)).unwrap();
+    let new = desired::sign(&desired(6), &key(11)).unwrap();
+    let old = director_keys(&mut repo, &[&key(9)]);
+    desired::verify(&stolen, &old, &project, &device, NOW, Revision(5)).unwrap();
+    let signers = old.signers_of(&stolen);
+    assert_eq!((signers.len(), old.floor(highest, &signers)), (1, highest));
+    assert!(old.signers_of(&new).is_empty(), "a stranger's signature");
+
+    let one_more = director_keys(&mut repo, &[&key(9), &key(11)]);
+    assert_eq!(one_more.floor(highest, &signers), highest, "one more key revokes nothing");
+    let keys = director_keys(&mut repo, &[&key(11)]);
+    let floor = keys.floor(highest, &signers);
+    assert_eq!(floor, Revision(0));
+    desired::verify(&new, &keys, &project, &device, NOW, floor).unwrap();
+    assert_eq!(keys.floor(Revision(6), &keys.signers_of(&new)), Revision(6), "the new key's own holds");
+    assert_eq!(attack(desired::verify(&stolen, &keys, &project, &device, NOW, floor)), "A1");
+}
+
+#[test]
 fn v1_replayed_or_forged_report_is_refused() {
     let (project, device) = ids();
     let (signer, thief) = (key(20), key(21));

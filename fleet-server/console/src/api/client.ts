@@ -32,6 +32,16 @@ export async function take<T>(call: Promise<Answer<T>>): Promise<T> {
   return data as T; // openapi-fetch: a success has the data of its status.
 }
 
+/** Whether a server is there, signed in or not. */
+export async function serverAnswers(): Promise<boolean> {
+  try {
+    await client.GET('/api/v1/session');
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Parameters that are not set are left out of the address. */
 export function set<T extends Record<string, unknown>>(query: T): { [K in keyof T]?: Exclude<T[K], ''> } {
   return Object.fromEntries(

@@ -6,6 +6,7 @@ import type { Manifest } from './manifest';
 export type Model = Schemas['Model'];
 export type Release = Schemas['ReleaseSummary'];
 export type Signature = Schemas['Signature'];
+export type Measurement = Schemas['MeasurementBody'];
 export type ReleaseDetail = Omit<Schemas['ReleaseDetail'], 'manifest'> & { readonly manifest: Manifest };
 
 export function useModels(project: string) {
@@ -43,5 +44,20 @@ export function useRelease(project: string, model: string, version: string) {
       // The server stores only manifests that the release crate could read.
       return detail as unknown as ReleaseDetail;
     },
+  });
+}
+
+/** What devices measured of it on request. */
+export function useMeasurements(project: string, model: string, version: string) {
+  return useQuery({
+    queryKey: ['release', project, 'of', model, version, 'measurements'],
+    queryFn: async () =>
+      (
+        await take(
+          client.GET('/api/v1/projects/{project}/models/{model}/releases/{version}/measurements', {
+            params: { path: { project, model, version } },
+          }),
+        )
+      ).items,
   });
 }

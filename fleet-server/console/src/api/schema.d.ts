@@ -82,7 +82,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Take note of an alert; safe to repeat. */
+        /** Take note of an alert; safe to repeat. One about a rollout that was rolled back closes by it. */
         post: operations["acknowledgeAlert"];
         delete?: never;
         options?: never;
@@ -444,6 +444,26 @@ export interface paths {
         };
         /** One release: manifest, signatures, card, adoption. */
         get: operations["showRelease"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project}/models/{model}/releases/{version}/measurements": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What devices measured of a release on request, by hardware class, variant and device: the newest of each, of at
+         *     most 1000. Where a device could not measure again, its figures stay and the failure comes right behind them.
+         */
+        get: operations["listMeasurements"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1337,6 +1357,94 @@ export interface components {
             /** @description One sentence for people. */
             message: string;
         };
+        /** @description A node that isn't in int8. */
+        FallbackBody: {
+            /** @description Its name. */
+            node: string;
+            /** @description Its operator. */
+            op: string;
+            /** @description Why. */
+            why: string;
+        };
+        /** @description The figures; times are CPU time. */
+        FiguresBody: {
+            /**
+             * Format: int32
+             * @description Nodes in f32 between them.
+             */
+            f32_nodes: number;
+            /** @description The first nodes that aren't in int8. */
+            fallbacks: components["schemas"]["FallbackBody"][];
+            /**
+             * Format: int32
+             * @description Nodes in int8.
+             */
+            int8_nodes: number;
+            /** @description Level of the int8 kernels. */
+            kernels: string | null;
+            /**
+             * Format: int64
+             * @description Loading and warming up, in microseconds.
+             */
+            load_us: number;
+            /**
+             * Format: int64
+             * @description Resident memory that loading added.
+             */
+            loaded_bytes: number;
+            /**
+             * Format: int64
+             * @description Median of one request in microseconds.
+             */
+            p50_us: number;
+            /**
+             * Format: int64
+             * @description 90th percentile.
+             */
+            p90_us: number;
+            /**
+             * Format: int64
+             * @description 95th percentile.
+             */
+            p95_us: number;
+            /**
+             * Format: int64
+             * @description 99th percentile.
+             */
+            p99_us: number;
+            /**
+             * Format: int32
+             * @description Those whose answer was within tolerance.
+             */
+            passed: number;
+            /**
+             * Format: int64
+             * @description Most resident memory above what the agent had before.
+             */
+            peak_bytes: number;
+            /**
+             * Format: int32
+             * @description Requests that were timed.
+             */
+            runs: number;
+            /**
+             * Format: int32
+             * @description Golden samples.
+             */
+            samples: number;
+            /**
+             * Format: int32
+             * @description Nodes that tract runs; 0 where it runs the whole model.
+             */
+            tract_nodes: number;
+            /**
+             * Format: double
+             * @description Share of the time that tract takes, 0 to 1.
+             */
+            tract_time_share: number;
+            /** @description Why tract runs the whole model. */
+            why_all_tract: string | null;
+        };
         /** @description One test at the end of a stage. */
         Gate: {
             /** @description Only failures of this kind, for task metrics. */
@@ -1787,6 +1895,33 @@ export interface components {
             total: number;
         };
         /** @description One page of a list. */
+        List_MeasurementBody: {
+            /** @description The items. */
+            items: {
+                /** @description Version of its agent. */
+                agent_version: string;
+                /** @description The command that asked for it. */
+                command_id: string;
+                /** @description The device. */
+                device: string;
+                failure: components["schemas"]["CauseBody"] | null;
+                figures: components["schemas"]["FiguresBody"] | null;
+                /** @description The device's hardware class when it measured. */
+                hardware_class: string;
+                /** @description When it arrived, by the server's clock. */
+                received_at: components["schemas"]["Timestamp"];
+                /** @description The variant, e.g. `int8`. */
+                variant: string;
+            }[];
+            /** @description `cursor` of the next page; null on the last. */
+            next_cursor: string | null;
+            /**
+             * Format: int64
+             * @description How many items match in all.
+             */
+            total: number;
+        };
+        /** @description One page of a list. */
         List_Model: {
             /** @description The items. */
             items: {
@@ -2193,6 +2328,23 @@ export interface components {
              */
             start_minute: number;
         };
+        /** @description A variant of a release on one device: figures, or why there are none. */
+        MeasurementBody: {
+            /** @description Version of its agent. */
+            agent_version: string;
+            /** @description The command that asked for it. */
+            command_id: string;
+            /** @description The device. */
+            device: string;
+            failure: components["schemas"]["CauseBody"] | null;
+            figures: components["schemas"]["FiguresBody"] | null;
+            /** @description The device's hardware class when it measured. */
+            hardware_class: string;
+            /** @description When it arrived, by the server's clock. */
+            received_at: components["schemas"]["Timestamp"];
+            /** @description The variant, e.g. `int8`. */
+            variant: string;
+        };
         /** @description The signed metadata that a device holds. */
         MetadataAge: {
             /**
@@ -2254,6 +2406,20 @@ export interface components {
             model: string;
             /** @enum {string} */
             type: "flush_panes";
+        } | {
+            /**
+             * Format: int32
+             * @description Seconds that loading and measuring may take, 1 to 600.
+             */
+            max_s: number;
+            /** @description The model's name. */
+            model: string;
+            /** @enum {string} */
+            type: "measure";
+            /** @description The variant's name. */
+            variant: string;
+            /** @description The release's version. */
+            version: string;
         };
         /** @description A token to make. */
         NewEnrollmentToken: {
@@ -5084,6 +5250,67 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ReleaseDetail"];
+                };
+            };
+            /** @description Path, query or body can't be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Nobody is signed in: no session or API token, or one that has ended. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The role isn't enough, or the one-time password must be changed first. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listMeasurements: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The project's id. */
+                project: string;
+                /** @description The model's name. */
+                model: string;
+                /** @description The release's version. */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_MeasurementBody"];
                 };
             };
             /** @description Path, query or body can't be read. */

@@ -52,27 +52,48 @@ function invalidator(
   };
 }
 
-/** Keeps one stream open for the project. Whether it stands. */
+function listen(project: string, mark: (kind: Kind) => void): EventSource {
+  const source = new EventSource(`/api/v1/projects/${encodeURIComponent(project)}/stream`);
+  const markAll = () => KINDS.forEach(mark);
+  source.onopen = () => {
+    setLive(true);
+    markAll(); // Whatever changed while the stream was down.
+  };
+  source.onerror = () => setLive(false); // The browser reconnects by itself.
+  source.addEventListener('missed', markAll);
+  for (const kind of KINDS) source.addEventListener(kind, () => mark(kind));
+  return source;
+}
+
+/** Keeps one stream open for the project while the tab is looked at. Whether it stands. */
 export function useLive(project: string): boolean {
   const queries = useQueryClient();
   useEffect(() => {
     const { mark, stop } = invalidator(queries, project);
-    const source = new EventSource(`/api/v1/projects/${encodeURIComponent(project)}/stream`);
-    source.onopen = () => {
-      setLive(true);
-      KINDS.forEach(mark); // Whatever changed while the stream was down.
+    let source: EventSource | undefined;
+    const close = () => {
+      source?.close();
+      source = undefined;
+      setLive(false);
     };
-    source.onerror = () => setLive(false); // The browser reconnects by itself.
-    source.addEventListener('missed', () => KINDS.forEach(mark));
-    for (const kind of KINDS) source.addEventListener(kind, () => mark(kind));
+    // A browser opens six connections to a server in all: a tab that nobody looks at must not keep one.
+    const follow = () => {
+      close();
+      if (!document.hidden) source = listen(project, mark);
+    };
+    follow();
+    document.addEventListener('visibilitychange', follow);
     const poll = setInterval(() => {
-      if (source.readyState !== EventSource.OPEN) KINDS.forEach(mark);
+      if (!source || source.readyState === EventSource.OPEN) return;
+      KINDS.forEach(mark);
+      // After an answer that is no stream, such as 503, the browser doesn't try again by itself.
+      if (source.readyState === EventSource.CLOSED) follow();
     }, POLL_MS);
     return () => {
-      source.close();
+      document.removeEventListener('visibilitychange', follow);
       clearInterval(poll);
       stop();
-      setLive(false);
+      close();
     };
   }, [project, queries]);
   return useSyncExternalStore(subscribe, () => isLive);

@@ -36,6 +36,23 @@ export function useDeleteUser() {
   );
 }
 
+export function useChangeUser() {
+  return useChange(
+    'users',
+    (change: {
+      readonly username: string;
+      readonly grants: readonly Grant[];
+      readonly isDisabled: boolean;
+    }) =>
+      take(
+        client.PATCH('/api/v1/users/{user}', {
+          params: { path: { user: change.username } },
+          body: { grants: [...change.grants], is_disabled: change.isDisabled },
+        }),
+      ),
+  );
+}
+
 export function useResetPassword() {
   return useChange('users', (user: string) =>
     take(

@@ -36,6 +36,7 @@ export const en = {
   'error.notFound': 'Not found',
   'error.unreachable': 'The server cannot be reached. Check the connection; the page tries again by itself.',
   'error.crash': 'Something went wrong in this page',
+  'error.reload': 'Reload the page',
   'error.crashHint': 'Reload the page. If it happens again, report it with the text below.',
   yes: 'Yes',
   no: 'No',
@@ -110,7 +111,7 @@ export const en = {
 
   // Devices
   'devices.title': 'Devices',
-  'devices.search': 'Search by name or label',
+  'devices.search': 'Search by name',
   'devices.online': 'Connection',
   'devices.label': 'Label (key:value)',
   'devices.model': 'Model',
@@ -279,6 +280,16 @@ export const en = {
   'release.seeDrift': 'Drift of this release',
   'release.lineage': 'Lineage',
   'release.raw': 'Whole manifest',
+
+  // What devices measured of a release
+  'measured.title': 'Measured on devices',
+  'measured.class': 'Hardware class',
+  'measured.p50': 'Median latency',
+  'measured.p99': '99 % within',
+  'measured.golden': 'Golden samples',
+  'measured.int8': 'Time in int8',
+  'measured.device': 'Device',
+  'measured.at': 'When',
 
   // Samples for retraining
   'samples.title': 'Samples for retraining',
@@ -608,6 +619,8 @@ export const en = {
   'drift.score.line': 'Drift score by column',
   'drift.distribution': 'Distribution of {feature}',
   'drift.bin': 'Bin',
+  'drift.other': 'other',
+  'drift.outside': 'outside',
   'drift.window': 'Window',
   'drift.noModels': 'No model published yet',
   'drift.chooseFeature': 'Show distribution of {feature}',
@@ -685,6 +698,9 @@ export const en = {
 
   // More on users and tokens
   'users.disabled': 'Disabled',
+  'users.rights': 'Rights',
+  'users.noRole': 'No role',
+  'users.disable': 'May not sign in',
   'users.reset': 'Reset password',
   'users.resetText': '{name} gets a new one-time password; all sessions of {name} end now.',
   'users.copyPassword': 'Copy password',

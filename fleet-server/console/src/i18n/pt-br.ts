@@ -37,6 +37,7 @@ export const ptBr: Catalogue = {
   'error.notFound': 'Não encontrado',
   'error.unreachable': 'Não há contato com o servidor. Verifique a conexão; a página tenta de novo sozinha.',
   'error.crash': 'Algo deu errado nesta página',
+  'error.reload': 'Recarregar a página',
   'error.crashHint': 'Recarregue a página. Se acontecer de novo, informe o problema com o texto abaixo.',
   yes: 'Sim',
   no: 'Não',
@@ -111,7 +112,7 @@ export const ptBr: Catalogue = {
 
   // Devices
   'devices.title': 'Dispositivos',
-  'devices.search': 'Buscar por nome ou rótulo',
+  'devices.search': 'Buscar por nome',
   'devices.online': 'Conexão',
   'devices.label': 'Rótulo (chave:valor)',
   'devices.model': 'Modelo',
@@ -280,6 +281,16 @@ export const ptBr: Catalogue = {
   'release.seeDrift': 'Deriva desta versão',
   'release.lineage': 'Origem',
   'release.raw': 'Manifesto completo',
+
+  // What devices measured of a release
+  'measured.title': 'Medido em dispositivos',
+  'measured.class': 'Classe de hardware',
+  'measured.p50': 'Latência mediana',
+  'measured.p99': '99 % em até',
+  'measured.golden': 'Amostras de referência',
+  'measured.int8': 'Tempo em int8',
+  'measured.device': 'Dispositivo',
+  'measured.at': 'Quando',
 
   // Samples for retraining
   'samples.title': 'Amostras para retreino',
@@ -613,6 +624,8 @@ export const ptBr: Catalogue = {
   'drift.score.line': 'Deriva por coluna',
   'drift.distribution': 'Distribuição de {feature}',
   'drift.bin': 'Faixa',
+  'drift.other': 'outros',
+  'drift.outside': 'fora',
   'drift.window': 'Janela',
   'drift.noModels': 'Nenhum modelo publicado ainda',
   'drift.chooseFeature': 'Mostrar distribuição de {feature}',
@@ -690,6 +703,9 @@ export const ptBr: Catalogue = {
 
   // More on users and tokens
   'users.disabled': 'Desativado',
+  'users.rights': 'Permissões',
+  'users.noRole': 'Nenhuma função',
+  'users.disable': 'Não pode entrar',
   'users.reset': 'Redefinir senha',
   'users.resetText': '{name} recebe uma nova senha de uso único; as sessões de {name} terminam agora.',
   'users.copyPassword': 'Copiar senha',

@@ -14,6 +14,7 @@ import { Empty, Failure, Skeleton } from '../ui/states';
 import { Table, type Column } from '../ui/table';
 import { AbsoluteTime, RelativeTime } from '../ui/time';
 import { ModelCard } from './release/card';
+import { Measured } from './release/measured';
 import { Samples } from './release/samples';
 import { Variants } from './release/variants';
 
@@ -199,6 +200,7 @@ export default function ReleasePage() {
       <Panel title={t('release.variants')} isFlush>
         <Variants manifest={manifest} />
       </Panel>
+      <Measured project={project} model={model} version={version} />
       <div className="grid-2">
         <Panel title={t('release.signatures')} isFlush>
           <Signatures release={release} />

@@ -14,10 +14,13 @@ interface DialogProps {
   /** `alertdialog` for questions that stop the person. */
   readonly role?: 'dialog' | 'alertdialog';
   readonly width?: 'normal' | 'wide';
+  /** Shows what is gone when it closes: no slip of a key may close it. */
+  readonly isLastChance?: boolean;
   readonly children: ReactNode;
 }
 
-export function Dialog({ title, isOpen, onClose, role = 'dialog', width = 'normal', children }: DialogProps) {
+export function Dialog(props: DialogProps) {
+  const { title, isOpen, onClose, role = 'dialog', width = 'normal', isLastChance = false, children } = props;
   const { t } = useI18n();
   return (
     <ModalOverlay
@@ -27,6 +30,7 @@ export function Dialog({ title, isOpen, onClose, role = 'dialog', width = 'norma
         if (!open) onClose();
       }}
       isDismissable={role === 'dialog'}
+      isKeyboardDismissDisabled={isLastChance}
     >
       <Modal className={`dialog dialog-${width}`}>
         <AriaDialog role={role} className="dialog-inner">

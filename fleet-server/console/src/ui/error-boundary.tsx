@@ -1,6 +1,7 @@
 /** A page that throws takes only itself down, and says what to report. */
 import { Component, type ReactNode } from 'react';
 import { useI18n } from '../i18n/i18n';
+import { Button } from './button';
 
 interface State {
   readonly error: Error | null;
@@ -25,6 +26,9 @@ function Crash({ error }: { readonly error: Error }) {
       <h1>{t('error.crash')}</h1>
       <p>{t('error.crashHint')}</p>
       <code className="break">{error.message}</code>
+      <p>
+        <Button onPress={() => window.location.reload()}>{t('error.reload')}</Button>
+      </p>
     </div>
   );
 }

@@ -102,7 +102,8 @@ export function sortRows<Row>(
 export function Table<Row>(props: TableProps<Row>) {
   const { caption, columns, rows, rowKey, error, onRetry, empty, sort, onSort, skeletonRows = 5 } = props;
   const { hasCards = false } = props;
-  const roles = hasCards ? CARD_ROLES : null;
+  // A table without rows has no use for the role, and must not have it.
+  const roles = hasCards && rows && rows.length > 0 ? CARD_ROLES : null;
   const { t } = useI18n();
   const shown = rows && sortRows(rows, columns, sort);
   const isFailed = !rows && error !== undefined && error !== null;

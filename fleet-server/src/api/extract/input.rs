@@ -27,6 +27,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
+/// Longest query string in bytes: far above what a list's filters need, far below what a database chokes on.
+const MAX_QUERY_BYTES: usize = 4096;
+
 /// Checked query parameters; unknown ones are ignored.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
@@ -34,9 +37,12 @@ pub struct Query<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        if parts.uri.query().is_some_and(|query| query.len() > MAX_QUERY_BYTES) {
+            return Err(ApiError::malformed("bad_query", "The query has more than 4096 bytes."));
+        }
         match axum::extract::Query::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
-            Err(e) => Err(ApiError::malformed("bad_query", e.body_text())),
+            Err(e) => Err(ApiError::malformed("bad_query", what_is_wrong(&e.body_text()))),
         }
     }
 }
@@ -65,13 +71,25 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
 }
 
 fn rejected(e: &JsonRejection) -> ApiError {
-    let text = e.body_text();
+    let text = what_is_wrong(&e.body_text());
     match e.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The request body is too large.")
         }
         StatusCode::UNPROCESSABLE_ENTITY => ApiError::unprocessable("bad_body", text),
         _ => ApiError::malformed("bad_body", text),
+    }
+}
+
+/// The reason without the framework's words before it, which name types of this program.
+fn what_is_wrong(text: &str) -> String {
+    let reason = ["Failed to parse the request body as JSON: ", "Failed to deserialize query string: "]
+        .into_iter()
+        .chain(["Failed to deserialize the JSON body into the target type: "])
+        .find_map(|words| text.strip_prefix(words));
+    match reason.map(|reason| reason.split_once(", expected struct ").map_or(reason, |(reason, _)| reason)) {
+        Some(reason) => format!("What was sent isn't what is expected here: {reason}."),
+        None => text.to_owned(),
     }
 }
 

@@ -2,7 +2,6 @@
 //! by adding their panes. Runs in the job that computes windows, so that no window is written while it is merged.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use protocol::{DeviceId, Digest, UnixMillis};
 use tracing::warn;
@@ -11,17 +10,13 @@ use super::panes::{DriftError, sum, usable_release};
 use super::reports::sound_pane;
 use super::windows::{Of, WindowRules};
 use crate::app::AppState;
+use crate::clock::before;
 use crate::store::drift::{self, DriftWindow, Span};
 
 /// Devices of one transaction; each brings at most an hour's windows per release and segment.
 const DEVICES: i64 = 40;
 /// Transactions of one call. What is left waits for the next one: a database of an earlier version has years of windows.
 const STEPS: usize = 20;
-
-/// The time that lies so far back.
-pub(super) fn before(now: UnixMillis, age: Duration) -> UnixMillis {
-    now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
-}
 
 /// Where the window of this slot is merged into, if it lies so far back.
 pub fn merged_slot(state: &AppState, rules: WindowRules, slot: UnixMillis) -> Option<UnixMillis> {

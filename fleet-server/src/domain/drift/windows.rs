@@ -9,10 +9,11 @@ use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis};
 
 use tracing::debug;
 
-use super::merge::{before, merged_slot};
+use super::merge::merged_slot;
 use super::panes::{DriftError, newest, sum, usable_release};
 use super::reports::compared;
 use crate::app::AppState;
+use crate::clock::before;
 use crate::store::drift::{self, DriftWindow, Findings, Span};
 use crate::store::releases::Release;
 use crate::store::telemetry;

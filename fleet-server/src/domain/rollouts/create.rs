@@ -19,7 +19,7 @@ use crate::domain::access::Principal;
 use crate::domain::audit::{self, Change};
 use crate::ids::random_bytes;
 use crate::store::releases::{self, Release, ReleaseState};
-use crate::store::{Conn, rollouts};
+use crate::store::{Conn, StoreError, projects, rollouts};
 use crate::tuf::keys;
 
 /// A rollout to make: model, version and stages are enough; everything else has a default.
@@ -81,6 +81,8 @@ pub async fn create(
     keys::ensure(&state.store, &state.clock, &state.seal, project).await?;
     let now = state.clock.now();
     let mut tx = state.store.begin().await?;
+    // Two at once would each find no open rollout.
+    projects::lock(&mut tx, project).await?;
     let (plan, ground) = prepare(&mut tx, project, new, now).await?;
     refuse_without_target(&plan, &ground, now)?;
     if let Some((rollout, state)) = rollouts::open_of(&mut tx, project, &plan.model).await? {
@@ -156,11 +158,11 @@ async fn find_release(
 }
 
 /// What its publisher did to a release that is no longer to be had.
-async fn why_withdrawn(
+pub(super) async fn why_withdrawn(
     conn: &mut Conn,
     project: &ProjectId,
     found: &Release,
-) -> Result<&'static str, RolloutError> {
+) -> Result<&'static str, StoreError> {
     let all = releases::list(conn, project, &found.model).await?;
     let valid = all.iter().filter(|release| release.state == ReleaseState::Published);
     let manifests = valid.filter_map(|release| Manifest::reopen(&release.manifest, release.digest).ok());

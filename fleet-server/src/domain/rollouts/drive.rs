@@ -12,16 +12,19 @@ use serde_json::json;
 use tracing::{info, warn};
 use trust::desired::Mode;
 
+use super::create::why_withdrawn;
 use super::{RolloutError, facts, measure};
 use crate::app::AppState;
 use crate::bus::ChangeKind;
+use crate::domain::audit;
 use crate::link::TaskHook;
-use crate::store::alerts::{self, NewAlert, Severity};
+use crate::store::alerts::{self, NewAlert, ROLLED_BACK, Severity};
+use crate::store::releases::{self, ReleaseState};
 use crate::store::rollouts::{self, StoredEvidence};
-use crate::store::{Conn, devices, releases};
+use crate::store::{Conn, devices};
 use crate::supervisor::with_causes;
 use crate::tuf::SealKey;
-use crate::tuf::director::{self, Wish};
+use crate::tuf::director::{self, DirectorError, Wish};
 
 /// Tries when another replica changes the same rollout at the same time.
 const TRIES: usize = 5;
@@ -29,13 +32,26 @@ const TRIES: usize = 5;
 /// What one run of the engine is about.
 enum Work<'a> {
     /// A person's decision.
-    Verb(&'a str, &'a Verb),
+    Order(&'a Order<'a>),
     /// Stored reports.
     Reports,
     /// Everything that time brings.
     Tick,
     /// A measurement.
     Measured(u16, &'a [rollout::Evidence]),
+}
+
+/// A person's decision about a rollout, and the words of its audit row.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// The user who decides.
+    pub username: &'a str,
+    /// Who acts: the user, and the token if one was used.
+    pub actor: &'a str,
+    /// Name of the act in audit rows.
+    pub action: &'a str,
+    /// What is decided.
+    pub verb: &'a Verb,
 }
 
 /// One rollout in one transaction.
@@ -52,7 +68,7 @@ pub(super) struct Session {
     measure: Option<(u16, UnixMillis)>,
 }
 
-/// A person's decision.
+/// Carries a person's decision out; its audit row stands in the same transaction.
 ///
 /// # Errors
 /// [`RolloutError::Refused`] when the engine says no; nothing is changed then.
@@ -60,10 +76,9 @@ pub async fn order(
     state: &AppState,
     project: &ProjectId,
     rollout: &RolloutId,
-    username: &str,
-    verb: &Verb,
+    order: &Order<'_>,
 ) -> Result<(), RolloutError> {
-    run(state, project, rollout, Work::Verb(username, verb)).await.map(|_| ())
+    run(state, project, rollout, Work::Order(order)).await.map(|_| ())
 }
 
 /// Takes in a device's stored report. Call it after the report's commit; a call that is lost is made up for by the
@@ -142,6 +157,11 @@ async fn run(
             return Err(RolloutError::Refused(why));
         }
         if session.save(&mut tx, &state.seal).await? {
+            if let Work::Order(order) = &work {
+                let change =
+                    audit::Change::new(session.now, order.actor, order.action, "rollout", rollout.as_str());
+                audit::record(&mut tx, &change.in_project(project).after(order.verb)).await?;
+            }
             tx.commit().await?;
             session.tell(state);
             return Ok(session);
@@ -173,13 +193,14 @@ impl Session {
     async fn work(&mut self, conn: &mut Conn, work: &Work<'_>) -> Result<(), RolloutError> {
         let engine = |event| Input { actor: Actor::Engine, event };
         match work {
-            Work::Verb(username, verb) => {
-                let actor = Actor::User((*username).to_owned());
-                self.feed(Input { actor, event: Event::Verb((*verb).clone()) });
+            Work::Order(order) => {
+                let actor = Actor::User(order.username.to_owned());
+                self.feed(Input { actor, event: Event::Verb(order.verb.clone()) });
             }
             Work::Reports => self.take_in_reports(conn).await?,
             Work::Tick => {
                 self.take_in_reports(conn).await?;
+                self.follow_release(conn).await?;
                 self.follow_fleet(conn).await?;
                 self.feed(engine(Event::Tick));
             }
@@ -235,6 +256,22 @@ impl Session {
             let event =
                 Event::Report { device: device.clone(), release, phase, cause: cause.map(|c| c.kind) };
             self.feed(Input { actor: Actor::Device(device), event });
+        }
+        Ok(())
+    }
+
+    /// What its publisher has withdrawn no device can fetch any more, and nobody should: no more offers. A rollout that
+    /// goes back goes on with that.
+    async fn follow_release(&mut self, conn: &mut Conn) -> Result<(), RolloutError> {
+        let (plan, status) = (self.rollout.plan(), self.rollout.status());
+        if status.is_terminal() || matches!(status, Status::RollingBack { .. }) {
+            return Ok(());
+        }
+        let release = releases::by_digest(conn, &self.project, &plan.model, &plan.release.digest).await?;
+        if let Some(release) = release.filter(|release| release.state == ReleaseState::Withdrawn) {
+            let reason = why_withdrawn(conn, &self.project, &release).await?.to_owned();
+            let event = Event::Verb(Verb::Invalidate { reason });
+            self.feed(Input { actor: Actor::Engine, event });
         }
         Ok(())
     }
@@ -296,14 +333,31 @@ impl Session {
         if is_again {
             // The same wish would change nothing; taking it out first makes the next revision ask again.
             let without = Wish { release: None, ..wish.clone() };
-            director::set_desired_in(conn, seal, &self.project, &device, without, self.now).await?;
+            self.sign(conn, seal, &device, without).await?;
         }
-        let (_, is_changed) =
-            director::set_desired_in(conn, seal, &self.project, &device, wish, self.now).await?;
-        if is_changed {
+        if self.sign(conn, seal, &device, wish).await? {
             self.sent.push(device);
         }
         Ok(())
+    }
+
+    /// Whether anything changed. A device whose revisions are used up is named and left as it is: no reason to stop
+    /// for the others.
+    async fn sign(
+        &self,
+        conn: &mut Conn,
+        seal: &SealKey,
+        device: &DeviceId,
+        wish: Wish,
+    ) -> Result<bool, RolloutError> {
+        match director::set_desired_in(conn, seal, &self.project, device, wish, self.now).await {
+            Ok((_, is_changed)) => Ok(is_changed),
+            Err(spent @ DirectorError::Spent { .. }) => {
+                warn!(project = %self.project, %device, "device {device} is left out: {spent}");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A verdict is stored with its gate and its numbers, so that it can be understood without the rest.
@@ -337,7 +391,8 @@ impl Session {
         Ok(())
     }
 
-    /// Someone should look when a rollout stops by itself; the alert closes when it goes on.
+    /// Someone should look when a rollout stops by itself. The alert closes when it goes on, or when somebody decides
+    /// otherwise; that of one that was rolled back, when somebody takes note or a later rollout of the model completes.
     async fn raise_alert(&self, conn: &mut Conn, id: &RolloutId) -> Result<(), RolloutError> {
         let status = self.entries.iter().rev().find_map(|e| match &e.change {
             Change::Status { to, .. } => Some(to),
@@ -354,7 +409,7 @@ impl Session {
                 ("budget_exceeded", Severity::Warning, why)
             }
             Some(Status::RollingBack { by: rollout::RollbackReason::Gate, reason, .. }) => {
-                ("rollout_rolled_back", Severity::Critical, reason)
+                (ROLLED_BACK, Severity::Critical, reason)
             }
             Some(_) | None => return Ok(()),
         };
@@ -379,11 +434,15 @@ impl Session {
         id: &RolloutId,
         status: &Status,
     ) -> Result<(), RolloutError> {
-        if matches!(status, Status::Paused { .. } | Status::RollingBack { .. } | Status::RolledBack { .. }) {
+        if matches!(status, Status::Paused { .. }) {
             return Ok(());
         }
         for kind in ["gate_failed", "budget_exceeded"] {
             alerts::close(conn, &self.project, &format!("rollout:{id}:{kind}"), self.now).await?;
+        }
+        if matches!(status, Status::Completed) {
+            let model = &self.rollout.plan().model;
+            alerts::close_of_model(conn, &self.project, ROLLED_BACK, model, self.now).await?;
         }
         Ok(())
     }

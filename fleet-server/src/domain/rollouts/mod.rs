@@ -21,7 +21,7 @@ mod measure;
 mod waiting;
 
 pub use create::{NewRollout, NewStage, create, dry_run};
-pub use drive::{on_task_report, order, task_hook, tick_all, tick_one};
+pub use drive::{Order, on_task_report, order, task_hook, tick_all, tick_one};
 pub use file::evidence_file;
 pub use waiting::waits_for;
 

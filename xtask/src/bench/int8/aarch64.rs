@@ -18,7 +18,7 @@ use super::engine::Maker;
 use super::models::{Models, scripts};
 use super::userland::Userland;
 use crate::package::{Profile, zigbuild};
-use crate::run::{check, program, root, target_folder};
+use crate::run::{prepare, program, root, target_folder};
 use crate::tools;
 
 const TARGET: &str = "aarch64-unknown-linux-musl";
@@ -218,7 +218,7 @@ fn plugin() -> Result<PathBuf> {
     tools::ensure(&tools::C_COMPILER)?;
     let plugin = target_folder()?.join("qemu-instructions.so");
     let source = root().join("xtask/src/bench/int8/instructions.c");
-    check(program("cc").args(["-O2", "-Wall", "-fPIC", "-shared", "-o"]).arg(&plugin).arg(source))?;
+    prepare(program("cc").args(["-O2", "-Wall", "-fPIC", "-shared", "-o"]).arg(&plugin).arg(source))?;
     Ok(plugin)
 }
 

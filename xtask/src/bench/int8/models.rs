@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::run::{check, program, root};
+use crate::run::{prepare, program, root};
 use crate::tools;
 
 /// The nets, as the script names them.
@@ -68,7 +68,7 @@ impl Models {
             let mut command = program(&python.to_string_lossy());
             // Results go to standard output: talk of others belongs on standard error.
             command.arg(scripts().join("make.py")).arg(&folder).stdout(std::io::stderr());
-            check(&mut command)?;
+            prepare(&mut command)?;
             std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
         }
         let file = folder.join("models.json");

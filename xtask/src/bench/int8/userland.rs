@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::models;
-use crate::run::{check, program};
+use crate::run::{prepare, program};
 use crate::tools;
 
 /// What Debian brings: Python, and the C++ library that ONNX Runtime needs.
@@ -92,12 +92,12 @@ fn debian(folder: &Path, root: &Path) -> Result<()> {
     let status = apt.join("state/status");
     fs::write(&status, "").with_context(|| format!("cannot write {}", status.display()))?;
     let run = |args: &[&str]| {
-        check(program("apt-get").args(args).env("APT_CONFIG", &file).stdout(std::io::stderr()))
+        prepare(program("apt-get").args(args).env("APT_CONFIG", &file).stdout(std::io::stderr()))
     };
     run(&["update", "-qq"])?;
     run(&[&["install", "-y", "-qq", "--no-install-recommends", "--download-only"], &DEBIAN[..]].concat())?;
     for package in entries(&apt.join("cache/archives"))?.into_iter().filter(|p| p.extension().is_some()) {
-        check(program("dpkg").arg("-x").args([&package, root]))?;
+        prepare(program("dpkg").arg("-x").args([&package, root]))?;
     }
     fs::remove_dir_all(&apt).with_context(|| format!("cannot remove {}", apt.display()))
 }
@@ -108,7 +108,7 @@ fn pypi(host_python: &Path, packages: &Path, version: &str, wanted: &[String]) -
     command.args(["-m", "pip", "install", "--quiet", "--no-compile", "--only-binary=:all:"]);
     command.args(["--python-version", version, "--implementation", "cp"]);
     command.args(PLATFORMS.iter().flat_map(|platform| ["--platform", platform]));
-    check(command.arg("--target").arg(packages).args(wanted).stdout(std::io::stderr()))
+    prepare(command.arg("--target").arg(packages).args(wanted).stdout(std::io::stderr()))
 }
 
 /// The userland's Python and its version, e.g. `3.11`.

@@ -71,6 +71,43 @@ pub(crate) fn stored(spec: &Path) -> Result<BTreeMap<String, Value>> {
     Ok(found)
 }
 
+/// Leaves out what was measured of another model file, of other golden samples or other steps than are built now:
+/// a card is signed, and nobody could tell any more. What `now` says of a variant must be what its row says.
+pub(crate) fn fitting(
+    classes: BTreeMap<String, Value>,
+    now: impl Fn(&str) -> Option<Value>,
+) -> (BTreeMap<String, Value>, Vec<String>) {
+    let (mut fits, mut left_out) = (BTreeMap::new(), Vec::new());
+    for (class, mut measured) in classes {
+        let rows = measured["variants"].as_array().cloned().unwrap_or_default();
+        let mut kept = Vec::new();
+        for row in rows {
+            let variant = text(&row, "/variant");
+            match now(&variant).map_or(Some("variant"), |now| changed(&row["measured_on"], &now)) {
+                None => kept.push(row),
+                Some(what) => left_out.push(format!(
+                    "{FOLDER}/{class}.json, variant {variant}: measured with another {what} than is built now"
+                )),
+            }
+        }
+        if !kept.is_empty() {
+            measured["variants"] = Value::Array(kept);
+            fits.insert(class, measured);
+        }
+    }
+    (fits, left_out)
+}
+
+/// The first part that differs, for people.
+fn changed(then: &Value, now: &Value) -> Option<&'static str> {
+    let parts = [
+        ("model", "model file"),
+        ("golden", "set of golden samples"),
+        ("signature", "signature, steps or labels"),
+    ];
+    parts.into_iter().find(|(key, _)| then[*key] != now[*key]).map(|(_, what)| what)
+}
+
 fn folder(spec: &Path) -> PathBuf {
     spec.parent().unwrap_or_else(|| Path::new(".")).join(FOLDER)
 }
@@ -78,17 +115,19 @@ fn folder(spec: &Path) -> PathBuf {
 /// A column of the tables: its heading and what it shows of a variant.
 type Column = (&'static str, fn(&Value) -> String);
 
-const SIZE: [Column; 6] = [
+const SIZE: [Column; 7] = [
     ("file", |v| size(v, "size_bytes")),
     ("parameters", |v| count(v, "parameters")),
     ("multiply-adds", |v| count(v, "macs")),
+    ("FLOPs", |v| count(v, "flops")),
     ("loaded", |v| size(v, "loaded_bytes")),
     ("peak memory", |v| size(v, "peak_memory_bytes")),
     ("load", |v| millis(&v["load_us"])),
 ];
-const ACCURACY: [Column; 4] = [
+const ACCURACY: [Column; 5] = [
     ("accuracy", |v| percent(&v["measured_accuracy"]["share"])),
     ("rows", |v| text(v, "/measured_accuracy/rows")),
+    ("data", |v| short(&v["measured_accuracy"]["data_sha256"])),
     ("as claimed", |v| percent(&v["claimed_accuracy"])),
     ("golden samples", |v| format!("{} of {}", text(v, "/golden/passed"), text(v, "/golden/samples"))),
 ];
@@ -128,7 +167,8 @@ fn run_lines(variant: &Value) -> Vec<String> {
     let runs = &variant["runs"];
     let fallen = items(&runs["nodes"]).iter().filter(|node| node["runs"] == "tract");
     let line = |node: &Value| {
-        format!("  {} {} runs in tract: {}", text(node, "/op"), text(node, "/name"), text(node, "/why"))
+        let (op, name, why) = (text(node, "/op"), text(node, "/name"), text(node, "/why"));
+        format!("  {op} {name} runs in tract{}: {why}", time_of(node))
     };
     let mut lines = vec![format!("{}: {}", text(variant, "/variant"), summary(runs))];
     if let Some(share) = variant["tract_time_share"].as_f64().filter(|share| *share > 0.0) {
@@ -142,18 +182,32 @@ fn run_lines(variant: &Value) -> Vec<String> {
     lines
 }
 
+/// The share of the time that goes into a node of tract's; nodes that run in one go share theirs.
+fn time_of(node: &Value) -> String {
+    let Some(share) = node["time_share"].as_f64() else { return String::new() };
+    let others = node["nodes_in_that_time"].as_u64().unwrap_or(1).saturating_sub(1);
+    let with = if others == 0 { String::new() } else { format!(" with {others} more") };
+    format!(", {:.1} % of the time{with}", share * 100.0)
+}
+
 fn summary(runs: &Value) -> String {
     if let Some(why) = runs["why_all_tract"].as_str() {
         return format!("all of it in tract: {why}");
     }
     let number = |key: &str| text(runs, &["/", key].concat());
-    format!(
-        "{} nodes in int8 ({} kernels), {} in f32 between them, {} in tract; {} multiply-adds in int8, weights {}, \
-         activations {}",
+    let nodes = format!(
+        "{} nodes in int8 ({} kernels), {} in f32 between them, {} in tract",
         number("int8_nodes"),
         number("kernels"),
         number("f32_nodes"),
         number("tract_nodes"),
+    );
+    // Devices don't report these.
+    if runs["int8_macs"].is_null() {
+        return nodes;
+    }
+    format!(
+        "{nodes}; {} multiply-adds in int8, weights {}, activations {}",
         count(runs, "int8_macs"),
         size(runs, "weight_bytes"),
         size(runs, "activation_bytes"),
@@ -214,6 +268,11 @@ fn millis(micros: &Value) -> String {
     }
 }
 
+/// The first digits of a hash: enough to see whether two are the same.
+fn short(digest: &Value) -> String {
+    digest.as_str().map_or_else(|| "-".into(), |digest| digest.chars().take(12).collect())
+}
+
 fn percent(share: &Value) -> String {
     share.as_f64().map_or_else(|| "-".into(), |share| format!("{:.1} %", share * 100.0))
 }
@@ -226,6 +285,7 @@ mod tests {
     fn measured() -> BTreeMap<String, Value> {
         let variant = json!({
             "variant": "int8", "size_bytes": 2048, "macs": 568_700_000_u64, "parameters": 4_220_000,
+            "flops": 1_137_400_000_u64, "measured_on": { "model": "a1", "golden": "b2", "signature": "c3" },
             "latency_us": { "p50": 1500, "runs": 30 }, "measured_accuracy": { "share": 0.958, "rows": 500 },
             "golden": { "passed": 16, "samples": 16 },
         });
@@ -236,12 +296,41 @@ mod tests {
     fn the_card_gets_three_tables() {
         let card = markdown(&measured());
         assert_eq!(card.matches("### ").count(), 3);
-        assert!(card.contains("| cam | int8 | 2.0 KiB | 4.2 M | 569 M | - | - | - |"), "{card}");
-        assert!(card.contains("| cam | int8 | 95.8 % | 500 | - | 16 of 16 |"), "{card}");
+        assert!(card.contains("| cam | int8 | 2.0 KiB | 4.2 M | 569 M | 1137 M | - | - | - |"), "{card}");
+        assert!(card.contains("| cam | int8 | 95.8 % | 500 | - | - | 16 of 16 |"), "{card}");
         assert!(card.contains("| cam | int8 | 1.50 ms | - | - | - | 30 |"), "{card}");
         assert_eq!(markdown(&BTreeMap::new()), "");
         assert_eq!(of_card(&["# My model\n", &card].concat()), card.trim_start());
         assert_eq!(of_card("# My model\n"), "");
+    }
+
+    #[test]
+    fn what_was_measured_of_another_build_is_left_out_and_named() {
+        let now = json!({ "model": "a1", "golden": "b2", "signature": "c3" });
+        let (fits, left_out) = fitting(measured(), |_| Some(now.clone()));
+        assert_eq!((fits, left_out), (measured(), Vec::new()));
+        for (part, what) in [("model", "model file"), ("golden", "golden samples"), ("signature", "steps")] {
+            let mut now = now.clone();
+            now[part] = json!("d4");
+            let (fits, left_out) = fitting(measured(), |_| Some(now.clone()));
+            assert!(fits.is_empty() && left_out.len() == 1, "{part}");
+            assert!(left_out[0].starts_with("measured/cam.json, variant int8:"), "{left_out:?}");
+            assert!(left_out[0].contains(what), "{left_out:?}");
+        }
+        assert!(fitting(measured(), |_| None).1[0].contains("another variant"));
+        let before = BTreeMap::from([("cam".to_owned(), json!({ "variants": [{ "variant": "int8" }] }))]);
+        assert!(fitting(before, |_| Some(now.clone())).0.is_empty(), "it doesn't say what was measured");
+    }
+
+    #[test]
+    fn a_node_s_share_of_the_time_stands_beside_its_reason() {
+        let node = json!({
+            "op": "Gather", "name": "g", "runs": "tract", "why": "no int8 step for it", "time_share": 0.25,
+            "nodes_in_that_time": 3,
+        });
+        let variant = json!({ "variant": "int8", "runs": { "nodes": [node] } });
+        let shown = show_runs(&BTreeMap::from([("cam".to_owned(), json!({ "variants": [variant] }))]));
+        assert!(shown.contains("Gather g runs in tract, 25.0 % of the time with 2 more: no int8"), "{shown}");
     }
 
     #[test]

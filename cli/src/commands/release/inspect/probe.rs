@@ -2,16 +2,19 @@
 //! brings the runtime down takes nothing else with it. Called by `inspect` itself.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use inference::golden::{self, GoldenSet};
-use inference::int8::StepTime;
 use inference::int8::kernel::Level;
 use inference::int8::report::{NodeReport, Report, Runs};
+use inference::measure::{self, Steps};
 use inference::{Model, features};
+use release::BlobRef;
 use serde_json::{Value, json};
 
+use super::super::within;
 use super::subject::Subject;
 use crate::commands::reference::read_rows;
 use crate::output::Format;
@@ -27,6 +30,9 @@ pub(crate) struct Args {
     /// Evaluation data as CSV.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Seconds that loading may take.
+    #[arg(long, default_value_t = within::DEFAULT_S)]
+    time_limit: u64,
 }
 
 /// Time for measuring latency; at least [`MIN_RUNS`], at most [`MAX_RUNS`].
@@ -37,38 +43,51 @@ const MAX_RUNS: usize = 1000;
 /// Measures and prints one JSON object.
 ///
 /// # Errors
-/// When the variant can't be loaded, with the operator's name; when a row of the data doesn't fit.
+/// When the variant can't be loaded, with the operator's name, or not in time; when a row of the data doesn't fit.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let subject = Subject::at(&args.release)?;
     let (variant, onnx) = subject.variant(&args.variant)?;
-    let makeup = Model::makeup(&onnx, &subject.spec)?;
+    let (onnx, golden) = (Arc::new(onnx), subject.golden()?);
+    let limit = Duration::from_secs(args.time_limit);
+    let (file, spec) = (onnx.clone(), subject.spec.clone());
+    let makeup = within::limit("counting what it is made of", limit, move || Model::makeup(&file, &spec))??;
     let before = Memory::now()?;
+    let (file, spec) = (onnx.clone(), subject.spec.clone());
+    let loading = move || {
+        let start = Instant::now();
+        Model::load(&file, spec).map(|model| (model, start.elapsed()))
+    };
+    let (model, load) = within::limit("loading it", limit, loading)??;
+    let set = GoldenSet::parse(&golden).context("the golden samples are not acceptable")?;
     let start = Instant::now();
-    let model = Model::load(&onnx, subject.spec.clone())?;
-    let load = start.elapsed();
-    let set = GoldenSet::parse(&subject.golden()?).context("the golden samples are not acceptable")?;
-    let latency = latency(&model, &set)?;
+    let mut go_on = |runs| runs < MAX_RUNS && (runs < MIN_RUNS || start.elapsed() < MEASURING);
+    let latency = measure::latency(&model, &set, &mut || start.elapsed(), &mut go_on);
+    let latency = latency.context("the model fails on a golden sample")?;
     let loaded = Memory::now()?;
-    let steps = steps(&model, &set);
-    let golden = golden::check(&model, &set, &mut || Duration::ZERO);
+    let steps = Steps::of(&model, &set, MIN_RUNS, &mut || start.elapsed());
+    let checked = golden::check(&model, &set, &mut || Duration::ZERO);
     let accuracy = args.data.as_ref().map(|data| accuracy(&model, data)).transpose()?;
     let macs = makeup.macs.or_else(|| u64::try_from(model.report().macs()).ok().filter(|macs| *macs > 0));
     let said = json!({
         "variant": variant.name, "precision": variant.precision, "size_bytes": onnx.len(),
+        "measured_on": subject.fingerprint(&onnx, &golden),
         "parameters": makeup.parameters, "macs": macs, "flops": macs.map(|macs| macs.saturating_mul(2)),
-        "opset": makeup.opset, "operators": makeup.operators, "runs": runs(model.report()),
-        "steps": steps, "tract_time_share": tract_share(&steps),
-        "load_us": micros(load), "latency_us": latency,
+        "opset": makeup.opset, "operators": makeup.operators, "runs": runs(model.report(), &steps),
+        "steps": steps.0.iter().map(step).collect::<Vec<_>>(), "tract_time_share": steps.tract_share(),
+        "load_us": micros(load), "latency_us": {
+            "runs": latency.runs, "p50": micros(latency.p50), "p90": micros(latency.p90),
+            "p95": micros(latency.p95), "p99": micros(latency.p99),
+        },
         "loaded_bytes": loaded.resident.saturating_sub(before.resident),
         "peak_memory_bytes": loaded.peak.saturating_sub(before.resident),
-        "golden": { "samples": golden.samples, "passed": golden.passed, "first_failure": golden.first_failure },
+        "golden": { "samples": checked.samples, "passed": checked.passed, "first_failure": checked.first_failure },
         "measured_accuracy": accuracy, "claimed_accuracy": variant.accuracy,
     });
     Format::Json.print(&said, |_| String::new())
 }
 
 /// Which nodes run in int8, and which don't and why.
-fn runs(report: &Report) -> Value {
+fn runs(report: &Report, steps: &Steps) -> Value {
     let count = |runs: &Runs| report.nodes.iter().filter(|node| node.runs == *runs).count();
     let level = report.nodes.iter().find_map(|node| node.level);
     json!({
@@ -76,58 +95,27 @@ fn runs(report: &Report) -> Value {
         "tract_nodes": report.fallbacks().count(), "why_all_tract": report.why_not,
         "int8_macs": report.macs(), "kernels": level.map(Level::name),
         "weight_bytes": report.weight_bytes, "activation_bytes": report.activation_bytes,
-        "nodes": report.nodes.iter().map(node).collect::<Vec<_>>(),
+        "nodes": report.nodes.iter().map(|one| node(one, steps)).collect::<Vec<_>>(),
     })
 }
 
-fn node(node: &NodeReport) -> Value {
+fn node(node: &NodeReport, steps: &Steps) -> Value {
     let (runs, why) = match &node.runs {
         Runs::Int8 => ("int8", None),
         Runs::Float => ("f32", None),
         Runs::Tract { why } => ("tract", Some(why)),
     };
-    json!({ "name": node.name, "op": node.op, "runs": runs, "why": why, "macs": node.macs })
+    let share = why.and_then(|_| steps.share_of(&node.name));
+    json!({
+        "name": node.name, "op": node.op, "runs": runs, "why": why, "macs": node.macs,
+        "time_share": share.map(|(share, _)| share), "nodes_in_that_time": share.map(|(_, nodes)| nodes),
+    })
 }
 
-/// What each step costs, in nanoseconds; nothing where tract runs the whole model or takes several rows only.
-fn steps(model: &Model, set: &GoldenSet) -> Vec<Value> {
-    let start = Instant::now();
-    let sample = set.samples.first().map_or(&[][..], |sample| sample.inputs.as_slice());
-    let steps = model.profile(sample, MIN_RUNS, &mut || start.elapsed()).unwrap_or_default();
-    let one = |mut step: StepTime| {
-        step.times.sort_unstable();
-        let median = step.times.get(step.times.len() / 2).map(Duration::as_nanos);
-        let time_ns = median.and_then(|time| u64::try_from(time).ok());
-        json!({ "what": step.what, "is_tract": step.is_tract, "macs": step.macs, "time_ns": time_ns })
-    };
-    steps.into_iter().map(one).collect()
-}
-
-/// The share of the time that goes into steps of tract's.
-fn tract_share(steps: &[Value]) -> Option<f64> {
-    let time = |step: &Value| step["time_ns"].as_u64().unwrap_or_default();
-    let all: u64 = steps.iter().map(time).sum();
-    let of_tract: u64 = steps.iter().filter(|step| step["is_tract"] == true).map(time).sum();
-    (all > 0).then(|| of_tract as f64 / all as f64)
-}
-
-/// Percentiles of one request, pre- and post-processing included.
-fn latency(model: &Model, set: &GoldenSet) -> Result<Value> {
-    let mut times = Vec::new();
-    let start = Instant::now();
-    for sample in set.samples.iter().cycle() {
-        let inputs = sample.inputs.clone();
-        let begin = Instant::now();
-        model.infer(inputs).context("the model fails on a golden sample")?;
-        times.push(micros(begin.elapsed()));
-        let is_enough = times.len() >= MIN_RUNS && start.elapsed() >= MEASURING;
-        if is_enough || times.len() >= MAX_RUNS {
-            break;
-        }
-    }
-    times.sort_unstable();
-    let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).copied();
-    Ok(json!({ "runs": times.len(), "p50": at(50), "p90": at(90), "p95": at(95), "p99": at(99) }))
+/// What a step costs.
+fn step(step: &measure::StepMedian) -> Value {
+    let time_ns = u64::try_from(step.time.as_nanos()).unwrap_or(u64::MAX);
+    json!({ "what": step.what, "tract_nodes": step.tract_nodes, "macs": step.macs, "time_ns": time_ns })
 }
 
 /// The share of labelled rows that the model gets right.
@@ -142,7 +130,10 @@ fn accuracy(model: &Model, data: &std::path::Path) -> Result<Value> {
         right += u32::from(class.and_then(|class| labels.get(class)) == Some(&label));
     }
     anyhow::ensure!(all > 0, "{} has no labelled row", data.display());
-    Ok(json!({ "rows": all, "right": right, "share": f64::from(right) / f64::from(all) }))
+    let file = std::fs::read(data).with_context(|| format!("cannot read {}", data.display()))?;
+    let sha256 = BlobRef::of(&file, "text/csv").digest;
+    let share = f64::from(right) / f64::from(all);
+    Ok(json!({ "rows": all, "right": right, "share": share, "data_sha256": sha256 }))
 }
 
 /// This process's memory.

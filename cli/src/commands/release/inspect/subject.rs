@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use inference::Spec;
-use release::{Budgets, Precision};
+use protocol::Digest;
+use release::{BlobRef, Budgets, PostStep, PreStep, Precision, TensorSpec};
+use serde_json::{Value, json};
 
 use crate::folder::ReleaseFolder;
 use crate::spec::ReleaseSpec;
@@ -16,6 +18,8 @@ pub(crate) struct Subject {
     pub(crate) spec: Spec,
     /// What it may cost on a device.
     pub(crate) budgets: Budgets,
+    /// Digest of signature, steps and labels: with others, a model answers otherwise.
+    signature: Digest,
     /// Its golden samples.
     golden: PathBuf,
     /// Its builds.
@@ -57,6 +61,7 @@ impl Subject {
         });
         Ok(Self {
             spec: Spec::from_parts(&spec.inputs, &spec.outputs, &spec.pre, &spec.post, &spec.labels)?,
+            signature: signature((&spec.inputs, &spec.outputs), (&spec.pre, &spec.post), &spec.labels)?,
             budgets: spec.budgets,
             golden: base.join(&spec.golden),
             variants: variants.collect(),
@@ -78,6 +83,11 @@ impl Subject {
         });
         Ok(Self {
             spec: Spec::of(&manifest)?,
+            signature: signature(
+                (&manifest.inputs, &manifest.outputs),
+                (&manifest.pre, &manifest.post),
+                &manifest.labels,
+            )?,
             budgets: manifest.budgets,
             golden: folder.blob_path(&manifest.golden),
             variants: variants.collect(),
@@ -92,6 +102,12 @@ impl Subject {
         fs::read(&self.golden).with_context(|| format!("cannot read {}", self.golden.display()))
     }
 
+    /// What a measurement depends on: it holds only where all of this is still the same.
+    pub(crate) fn fingerprint(&self, onnx: &[u8], golden: &[u8]) -> Value {
+        let sha256 = |bytes| BlobRef::of(bytes, "").digest;
+        json!({ "model": sha256(onnx), "golden": sha256(golden), "signature": self.signature })
+    }
+
     /// A variant by name, with its file.
     ///
     /// # Errors
@@ -104,4 +120,13 @@ impl Subject {
         let bytes = fs::read(&found.file).with_context(|| format!("cannot read {}", found.file.display()))?;
         Ok((found, bytes))
     }
+}
+
+fn signature(
+    (inputs, outputs): (&[TensorSpec], &[TensorSpec]),
+    (pre, post): (&[PreStep], &[PostStep]),
+    labels: &[String],
+) -> Result<Digest> {
+    let said = serde_json::to_vec(&(inputs, outputs, pre, post, labels))?;
+    Ok(BlobRef::of(&said, "").digest)
 }

@@ -45,7 +45,12 @@ impl Gemm {
         let zero_point = in_zero_point.map_or(0, |zero| i32::from(zero) - tile::offset(level));
         let lowest = tile::lowest_weight(level);
         let packing = Packing { order: tile::order(level), zero_point, lane: tile::lane(level), lowest };
-        Self { panels: Panels::pack(spec, weights, requant, packing), level }
+        let mut panels = Panels::pack(spec, weights, requant, packing);
+        if in_zero_point.is_some() {
+            // They correct sums by a zero point that comes with the run.
+            panels.weight_sums = Vec::new();
+        }
+        Self { panels, level }
     }
 
     pub(super) fn bytes(&self) -> usize {

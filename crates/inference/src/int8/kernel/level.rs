@@ -49,13 +49,26 @@ impl Level {
         })
     }
 
-    /// The last (fastest) of `available` up to the wanted level. A name that no level has limits to the portable
-    /// one: what was asked for isn't known, and the report shows what runs.
+    /// The level of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let name = name.trim().to_ascii_lowercase();
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// The last (fastest) of `available` up to the wanted level. A name that no level has, or one of another
+    /// architecture, limits to the portable one: the program says so, and the report shows what runs.
     fn choose(wanted: Option<&str>, available: &[Self]) -> Self {
-        let limit = wanted.map(|name| Self::ALL.into_iter().find(|level| level.name() == name));
-        let limit = limit.map(|level| level.unwrap_or(Self::Portable));
-        let allowed = available.iter().rfind(|level| limit.is_none_or(|limit| **level <= limit));
-        allowed.copied().unwrap_or(Self::Portable)
+        let wanted = wanted.filter(|name| !name.trim().is_empty());
+        let limit = wanted.map(|name| Self::named(name).unwrap_or(Self::Portable));
+        let is_allowed = |level: &Self| {
+            let is_plain = *level <= Self::Portable;
+            limit.is_none_or(|limit| *level <= limit && (is_plain || level.is_arm() == limit.is_arm()))
+        };
+        available.iter().rfind(|level| is_allowed(level)).copied().unwrap_or(Self::Portable)
+    }
+
+    fn is_arm(self) -> bool {
+        matches!(self, Self::Neon | Self::NeonDot)
     }
 
     /// The levels of this machine, slowest first; never empty.
@@ -126,7 +139,13 @@ mod tests {
         assert_eq!(Level::choose(Some("avx2"), &here), Level::Avx2);
         assert_eq!(Level::choose(Some("amx"), &here), Level::Avx512Vnni);
         assert_eq!(Level::choose(Some("avx-vnni"), &here), Level::Avx2);
+        assert_eq!(Level::choose(Some("AVX2 "), &here), Level::Avx2);
+        assert_eq!(Level::choose(Some(""), &here), Level::Avx512Vnni);
         assert_eq!(Level::choose(Some("avx9"), &here), Level::Scalar);
+        assert_eq!(Level::choose(Some("neon-dot"), &here), Level::Scalar);
+        let there = [Level::Scalar, Level::Portable, Level::Neon, Level::NeonDot];
+        assert_eq!(Level::choose(Some("amx"), &there), Level::Portable);
+        assert_eq!(Level::choose(Some("neon"), &there), Level::Neon);
         assert_eq!(Level::choose(None, &here), Level::Avx512Vnni);
     }
 }

@@ -80,7 +80,7 @@ pub(super) struct Panels {
     pub(super) multiplier: Vec<f32>,
     /// The biases, in the order of the columns, less what the input's zero point adds to the sums.
     pub(super) bias: Vec<i32>,
-    /// Sums of each column's weights.
+    /// Sums of each column's weights; none where the input's zero point is known.
     pub(super) weight_sums: Vec<i32>,
     pub(super) order: Order,
 }
@@ -168,7 +168,8 @@ impl Panels {
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        self.weights.bytes().len() + self.bias.len() * 12
+        let numbers = self.multiplier.len() + self.bias.len() + self.weight_sums.len();
+        self.weights.bytes().len() + numbers * 4
     }
 
     /// Bytes of the longest row.

@@ -5,7 +5,7 @@
 
 use super::Reason;
 use super::graph::Node;
-use super::linear::{Bias, Linear, narrow};
+use super::linear::{Bias, Channels, Linear, narrow};
 use super::matmul::matrix;
 use super::tensor;
 use super::walk::{Form, Kind, Lowering, Params};
@@ -143,13 +143,21 @@ impl<'a> Lowering<'a> {
             return self.packed_product(index, &linear, tail, (matrix_shape(shape, &spec), Form::Last));
         }
         let scale = source.0.output.get(1).map_or("", String::as_str);
-        let tail = self.tail(node.output(), scale)?;
-        if node.op() == "MatMulInteger" {
+        let weights_shape = tensor::shape(tensor).ok_or(Reason::NotConstant { what: "the weights" })?;
+        let rank = shape.len();
+        let is_matrix = node.op() == "MatMulInteger";
+        let (count, behind) = if is_matrix {
+            (weights_shape.last(), 0)
+        } else {
+            (weights_shape.first(), rank.saturating_sub(2))
+        };
+        let count = *count.ok_or(Reason::Form("the weights have no axis"))?;
+        let tail = self.tail(node.output(), scale, Channels { count, behind, rank })?;
+        if is_matrix {
             let (spec, bytes) = matrix(node, tensor, false, shape)?;
             let linear = Linear { spec, bytes, scales: tail.scales.clone(), zero_points, bias: Bias::None };
             return self.packed_product(index, &linear, tail, (matrix_shape(shape, &spec), Form::Last));
         }
-        let weights_shape = tensor::shape(tensor).ok_or(Reason::NotConstant { what: "the weights" })?;
         let (spec, output) = super::pools::conv_spec(node, shape, &weights_shape)?;
         let bytes = tensor::bytes(tensor).ok_or(Reason::NotConstant { what: "the weights" })?;
         let linear = Linear { spec, bytes, scales: tail.scales.clone(), zero_points, bias: Bias::None };
@@ -176,7 +184,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Cast, Mul by both scales, maybe Add and clips.
-    fn tail(&self, name: &'a str, scale: &str) -> Result<Tail<'a>, Reason> {
+    fn tail(&self, name: &'a str, scale: &str, channels: Channels) -> Result<Tail<'a>, Reason> {
         let wrong = || Reason::Form("the product isn't scaled in a known way");
         let cast = self.graph.only_consumer(name).ok_or_else(wrong)?;
         let node = self.graph.nodes[cast];
@@ -190,12 +198,12 @@ impl<'a> Lowering<'a> {
         if scaled.op() != "Mul" {
             return Err(wrong());
         }
-        let (scales, of_scales) = self.scale_product(other, scale).ok_or_else(wrong)?;
+        let (scales, of_scales) = self.scale_product(other, scale, channels).ok_or_else(wrong)?;
         let mut absorbed = vec![cast, mul];
         absorbed.extend(of_scales);
         let mut name = scaled.output();
         let mut bias = Vec::new();
-        if let Some((values, next)) = self.channel_bias(name) {
+        if let Some((values, next)) = self.channel_bias(name, channels) {
             bias = values;
             absorbed.push(next);
             name = self.graph.nodes[next].output();
@@ -211,7 +219,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// The weights' scales in a product of both scales, and the node that makes it.
-    fn scale_product(&self, name: &str, scale: &str) -> Option<(Vec<f32>, Option<usize>)> {
+    fn scale_product(
+        &self,
+        name: &str,
+        scale: &str,
+        channels: Channels,
+    ) -> Option<(Vec<f32>, Option<usize>)> {
         let node = self.graph.producer(name).filter(|node| node.op() == "Mul")?;
         let other = node.0.input.iter().find(|input| *input != scale)?;
         if !node.0.input.iter().any(|input| input == scale) || self.graph.is_output(name) {
@@ -219,20 +232,21 @@ impl<'a> Lowering<'a> {
         }
         let index =
             self.graph.consumers(scale).iter().find(|index| self.graph.nodes[**index].output() == name);
-        let scales = self.graph.constant(other).and_then(tensor::floats)?;
+        let constant = self.graph.constant(other)?;
+        let scales = tensor::floats(constant)
+            .filter(|_| tensor::shape(constant).is_some_and(|shape| channels.fit(&shape)))?;
         Some((scales, index.copied()))
     }
 
     /// The addition of one constant per channel.
-    fn channel_bias(&self, name: &'a str) -> Option<(Vec<f32>, usize)> {
+    fn channel_bias(&self, name: &'a str, channels: Channels) -> Option<(Vec<f32>, usize)> {
         let next = self.graph.only_consumer(name)?;
         let node = self.graph.nodes[next];
         let other = node.0.input.iter().find(|input| *input != name)?;
         let constant = (node.op() == "Add").then(|| self.graph.constant(other))??;
         let shape = tensor::shape(constant)?;
         let values = tensor::floats(constant)?;
-        let wide = shape.iter().filter(|size| **size != 1).count();
-        (wide <= 1 && values.len() > 1).then_some((values, next))
+        (channels.fit(&shape) && values.len() > 1).then_some((values, next))
     }
 }
 

@@ -48,9 +48,12 @@ impl<'a> Lowering<'a> {
     pub(super) fn fold_constants(&mut self) {
         for index in 0..self.graph.nodes.len() {
             let node = self.graph.nodes[index];
-            if matches!(node.op(), "Reshape" | "Identity") && self.fold_floats(node) {
-                self.runs[index] = Some(Runs::Float);
-            }
+            self.runs[index] = match node.op() {
+                "Reshape" | "Identity" if self.fold_floats(node) => Some(Runs::Float),
+                "QuantizeLinear" if self.fold_quantized(node) => Some(Runs::Int8),
+                "Transpose" if self.turn_constant(node) => Some(Runs::Int8),
+                _ => None,
+            };
         }
     }
 

@@ -10,6 +10,8 @@ pub(super) struct Graph<'a> {
     /// Nodes in the file's order, which is one that can be run.
     pub(super) nodes: Vec<Node<'a>>,
     constants: HashMap<&'a str, Cow<'a, TensorProto>>,
+    /// Constants that were worked out and may hold for one row only.
+    of_row: HashSet<&'a str>,
     consumers: HashMap<&'a str, Vec<usize>>,
     producers: HashMap<&'a str, usize>,
     outputs: HashSet<&'a str>,
@@ -40,6 +42,11 @@ impl<'a> Node<'a> {
     /// The first output's name.
     pub(super) fn output(self) -> &'a str {
         self.0.output.first().map_or("", String::as_str)
+    }
+
+    /// What reports call it: its name, or that of its first output where it has none.
+    pub(super) fn shown(self) -> &'a str {
+        if self.0.name.is_empty() { self.output() } else { &self.0.name }
     }
 
     /// An attribute.
@@ -75,6 +82,7 @@ impl<'a> Graph<'a> {
         let mut graph = Self {
             nodes: Vec::new(),
             constants: proto.initializer.iter().map(|t| (t.name.as_str(), Cow::Borrowed(t))).collect(),
+            of_row: HashSet::new(),
             consumers: HashMap::new(),
             producers: HashMap::new(),
             outputs: proto.output.iter().map(|output| output.name.as_str()).collect(),
@@ -112,11 +120,17 @@ impl<'a> Graph<'a> {
     /// Makes a name constant: something that was worked out from shapes.
     pub(super) fn fold(&mut self, name: &'a str, value: TensorProto) {
         self.constants.insert(name, Cow::Owned(value));
+        self.of_row.insert(name);
     }
 
-    /// Whether a constant was worked out.
-    pub(super) fn is_folded(&self, name: &str) -> bool {
-        matches!(self.constants.get(name), Some(Cow::Owned(_)))
+    /// Makes a name constant: something that was worked out from the file's constants alone.
+    pub(super) fn fold_for_all_rows(&mut self, name: &'a str, value: TensorProto) {
+        self.constants.insert(name, Cow::Owned(value));
+    }
+
+    /// Whether a constant was worked out and may hold for one row only.
+    pub(super) fn is_of_row(&self, name: &str) -> bool {
+        self.of_row.contains(name)
     }
 
     /// The nodes that read a tensor.

@@ -129,7 +129,8 @@ impl<'a> Lowering<'a> {
             self.bind(name, shape.clone(), Kind::Float(id));
             to.push(id);
         }
-        self.steps.push(Step::Island { plan: Box::new(plan), from, to });
+        let nodes = pending.iter().map(|index| self.graph.nodes[*index].shown().to_owned()).collect();
+        self.steps.push(Step::Island { plan: Box::new(plan), nodes, from, to });
         for (name, params) in outputs.into_iter().zip(params) {
             params.map_or(Ok(()), |params| self.quantize_end(name, params))?;
         }
@@ -197,7 +198,7 @@ impl<'a> Lowering<'a> {
             name.clone_into(&mut constant.name);
             draft.constants.push(constant);
             // What was worked out for one row may hold for one row only.
-            self.is_batched &= !self.graph.is_folded(name);
+            self.is_batched &= !self.graph.is_of_row(name);
             return;
         }
         let maker = self.graph.producer(name);

@@ -265,6 +265,25 @@ impl<'a> Lowering<'a> {
     }
 }
 
+/// Where a product's channels stand among its axes.
+#[derive(Clone, Copy)]
+pub(super) struct Channels {
+    pub(super) count: usize,
+    /// Axes behind theirs.
+    pub(super) behind: usize,
+    /// All axes.
+    pub(super) rank: usize,
+}
+
+impl Channels {
+    /// Whether a constant of this shape, broadcast against the product, has one value for each channel, or one in all.
+    pub(super) fn fit(self, shape: &[usize]) -> bool {
+        let is_of_channels =
+            |(at, size): (usize, &usize)| *size == 1 || (at == self.behind && *size == self.count);
+        shape.len() <= self.rank && shape.iter().rev().enumerate().all(is_of_channels)
+    }
+}
+
 /// i32 zero points; none means zero.
 pub(super) fn narrow(zero_points: &[i64]) -> Result<Vec<i32>, Reason> {
     if zero_points.is_empty() {
@@ -284,4 +303,23 @@ fn requant(linear: &Linear<'_>, scale: f32, to: Params, sink: &Sink<'_>) -> Resu
         lo,
         hi,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_of_another_axis_is_none_of_channels() {
+        let matrix = Channels { count: 6, behind: 0, rank: 3 };
+        for shape in [&[6][..], &[1, 6], &[1, 1, 6], &[], &[1]] {
+            assert!(matrix.fit(shape), "{shape:?}");
+        }
+        for shape in [&[6, 1][..], &[1, 6, 1], &[1, 1, 1, 6], &[5], &[6, 6]] {
+            assert!(!matrix.fit(shape), "{shape:?}");
+        }
+        let image = Channels { count: 5, behind: 2, rank: 4 };
+        assert!(image.fit(&[5, 1, 1]) && image.fit(&[1, 5, 1, 1]));
+        assert!(!image.fit(&[5]) && !image.fit(&[5, 1]), "numpy counts axes from the end");
+    }
 }

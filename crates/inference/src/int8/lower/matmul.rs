@@ -2,7 +2,7 @@
 
 use super::Reason;
 use super::graph::Node;
-use super::linear::{Bias, Linear, narrow};
+use super::linear::{Bias, Channels, Linear, narrow};
 use super::shapes::axis_of;
 use super::tensor::{self, Bytes};
 use super::walk::{Form, Lowering};
@@ -72,7 +72,10 @@ impl<'a> Lowering<'a> {
             }
             let bias = match node.input(6).filter(|_| is_gemm) {
                 None => Bias::None,
-                Some(name) => Bias::Sums(self.int_constant(name, "the bias")?),
+                Some(name) => {
+                    self.refuse_column(name, spec.out_channels)?;
+                    Bias::Sums(self.int_constant(name, "the bias")?)
+                }
             };
             let linear = Linear { spec, bytes, scales, zero_points, bias };
             let mut shape = quant.shape.clone();
@@ -88,6 +91,7 @@ impl<'a> Lowering<'a> {
 
     fn gemm_bias(&self, node: Node<'a>, name: &str, outputs: usize) -> Result<Bias, Reason> {
         let beta = node.float("beta").unwrap_or(1.0);
+        self.refuse_column(name, outputs)?;
         let Bias::Real(values) = self.bias(name)? else { return Err(Reason::Operator) };
         let values: Vec<f32> = match values.len() {
             1 => vec![values[0] * beta; outputs],
@@ -96,16 +100,22 @@ impl<'a> Lowering<'a> {
         Ok(Bias::Real(values))
     }
 
+    /// Gemm's C may also have one value for each row.
+    fn refuse_column(&self, name: &str, outputs: usize) -> Result<(), Reason> {
+        let channels = Channels { count: outputs, behind: 0, rank: 2 };
+        let is_row = channels.fit(&self.weights_shape(name)?);
+        is_row.then_some(()).ok_or(Reason::Form("the bias isn't one of outputs"))
+    }
+
     /// The addition of a constant to each row of a product of that rank.
     fn bias_after(&self, name: &'a str, weights: &str, rank: usize) -> Option<(Vec<f32>, usize)> {
         let next = self.graph.only_consumer(name)?;
         let node = self.graph.nodes[next];
         let other = node.0.input.iter().find(|input| *input != name)?;
-        let outputs = *self.weights_shape(weights).ok()?.get(1)?;
+        let count = *self.weights_shape(weights).ok()?.get(1)?;
         let values = (node.op() == "Add").then(|| self.float_constant(other))??;
         let shape = self.weights_shape(other).ok()?;
-        // With more axes than the product it would give the sum more axes, too.
-        let is_row = shape.last() == Some(&outputs) && volume(&shape) == outputs && shape.len() <= rank;
+        let is_row = values.len() == count && Channels { count, behind: 0, rank }.fit(&shape);
         is_row.then_some((values, next))
     }
 }
@@ -132,6 +142,7 @@ pub(super) fn matrix<'g>(
     Ok((ConvSpec::pointwise(k, n), bytes))
 }
 
-fn turned<T: Copy>(values: &[T], [k, n]: [usize; 2]) -> Vec<T> {
+/// A matrix of k rows and n columns with its columns as rows.
+pub(super) fn turned<T: Copy>(values: &[T], [k, n]: [usize; 2]) -> Vec<T> {
     (0..n).flat_map(|column| (0..k).map(move |row| values[row * n + column])).collect()
 }

@@ -20,8 +20,22 @@ pub(super) struct Dequantized<'g> {
 }
 
 impl<'a> Lowering<'a> {
-    /// The constant under a DequantizeLinear.
+    /// The constant under a DequantizeLinear, or under a Transpose behind it.
     pub(super) fn dequantized_constant(&self, name: &str) -> Result<Dequantized<'_>, Reason> {
+        let Some(tensor) = self.turned.get(name) else { return self.dequantized_as_it_is(name) };
+        let missing = Reason::NotConstant { what: "an operand" };
+        let source = self.graph.producer(name).and_then(|turn| turn.input(0)).ok_or(missing)?;
+        let constant = self.dequantized_as_it_is(source)?;
+        let axis = match constant.axis {
+            0 | -2 => 1,
+            1 | -1 => 0,
+            none => none,
+        };
+        Ok(Dequantized { tensor, axis, ..constant })
+    }
+
+    /// The constant under a DequantizeLinear.
+    pub(super) fn dequantized_as_it_is(&self, name: &str) -> Result<Dequantized<'_>, Reason> {
         let missing = || Reason::NotConstant { what: "an operand" };
         let node =
             self.graph.producer(name).filter(|node| node.op() == "DequantizeLinear").ok_or_else(missing)?;
@@ -42,7 +56,8 @@ impl<'a> Lowering<'a> {
 
     /// Whether a node dequantizes a constant: it runs where it is read.
     pub(super) fn is_constant_view(&self, node: Node<'a>) -> bool {
-        node.op() == "DequantizeLinear" && self.dequantized_constant(node.output()).is_ok()
+        matches!(node.op(), "DequantizeLinear" | "Transpose")
+            && self.dequantized_constant(node.output()).is_ok()
     }
 
     /// Tensors from u8 or s8 to f32: nothing runs, the reader says what it needs.

@@ -146,6 +146,12 @@ impl<'a> Lowering<'a> {
         if !matches!(node.text("mode"), None | Some("nearest")) {
             return Err(Reason::Form("it interpolates"));
         }
+        if node.ints("axes").is_some_and(|axes| axes != [0, 1, 2, 3]) {
+            return Err(Reason::Form("it names its axes"));
+        }
+        if !matches!(node.text("keep_aspect_ratio_policy"), None | Some("stretch")) {
+            return Err(Reason::Form("it keeps the aspect ratio"));
+        }
         let is_resize = node.op() == "Resize" && node.0.input.len() > 2;
         let scales = node.input(if is_resize { 2 } else { 1 });
         let scales = scales.and_then(|name| self.graph.constant(name)).and_then(tensor::floats);

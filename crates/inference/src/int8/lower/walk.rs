@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tract_onnx::pb::TensorProto;
+
 use super::Reason;
 use super::graph::{Graph, Node};
 use crate::int8::kernel::{Layout, Level};
@@ -63,6 +65,8 @@ pub(super) struct Lowering<'a> {
     pub(super) values: Values,
     pub(super) steps: Vec<Step>,
     pub(super) bound: HashMap<&'a str, Bound>,
+    /// Dequantized constants that a Transpose turns, by its output: their bytes, turned.
+    pub(super) turned: HashMap<&'a str, TensorProto>,
     /// How each node runs; none before it is reached.
     pub(super) runs: Vec<Option<Runs>>,
     /// Multiply-accumulates of each node's steps.
@@ -87,6 +91,7 @@ impl<'a> Lowering<'a> {
             values: Values::default(),
             steps: Vec::new(),
             bound: HashMap::new(),
+            turned: HashMap::new(),
             runs: vec![None; count],
             work: vec![(0, None); count],
             pending: Vec::new(),
@@ -195,7 +200,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn node_reports(&self) -> impl Iterator<Item = NodeReport> {
         let nodes = self.graph.nodes.iter().zip(&self.runs).zip(&self.work);
         nodes.map(|((node, runs), (macs, level))| NodeReport {
-            name: if node.0.name.is_empty() { node.output() } else { &node.0.name }.to_owned(),
+            name: node.shown().to_owned(),
             op: node.0.op_type.clone(),
             runs: runs.clone().unwrap_or(Runs::Float),
             macs: *macs,

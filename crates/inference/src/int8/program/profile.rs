@@ -7,13 +7,13 @@ use super::step::Step;
 use crate::engine::Fed;
 use crate::error::InferError;
 
-/// A step and its times.
+/// A step and its times. What tract runs in one go is one step, of however many nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepTime {
     /// What it does, for people: kind, window, channels and pixels of the result.
     pub what: String,
-    /// Whether tract does it.
-    pub is_tract: bool,
+    /// The nodes that tract runs in it; none where this crate does it.
+    pub tract_nodes: Vec<String>,
     /// Multiply-accumulates for one row.
     pub macs: usize,
     /// One for each run.
@@ -55,7 +55,7 @@ impl Program {
         let windows = windows.collect::<Vec<_>>().join(", then");
         StepTime {
             what: [kind(step), &windows, &size].concat(),
-            is_tract: matches!(step, Step::Island { .. }),
+            tract_nodes: if let Step::Island { nodes, .. } = step { nodes.clone() } else { Vec::new() },
             macs: self.macs(step).unwrap_or(0),
             times: Vec::new(),
         }

@@ -123,7 +123,7 @@ impl Run<'_> {
             }
             Step::LinearFloat { .. } => self.linear_float(step),
             Step::Float { op, from, to } => self.float_op(op, from, *to),
-            Step::Island { plan, from, to } => self.island(plan, from, to)?,
+            Step::Island { plan, from, to, .. } => self.island(plan, from, to)?,
             Step::Linear { .. }
             | Step::LinearAdd { .. }
             | Step::Chain { .. }

@@ -81,8 +81,8 @@ pub(crate) enum Step {
     Shuffle { from: ActId, shuffle: Shuffle, to: ActId },
     /// Something in f32.
     Float { op: FloatOp, from: Vec<FloatId>, to: FloatId },
-    /// Nodes that tract runs.
-    Island { plan: Box<Plan>, from: Vec<(FloatId, Vec<usize>)>, to: Vec<FloatId> },
+    /// Nodes that tract runs, and what reports call them.
+    Island { plan: Box<Plan>, nodes: Vec<String>, from: Vec<(FloatId, Vec<usize>)>, to: Vec<FloatId> },
 }
 
 impl Step {

@@ -31,6 +31,7 @@ export function DeviceActions({ project, device }: ActionsProps) {
     refresh: t('device.refresh'),
     collect_logs: t('device.collectLogs'),
     flush_panes: t('device.flush'),
+    measure: t('measured.title'),
   };
   const model = device.models[0]?.model;
   return (

@@ -50,6 +50,7 @@ export function FeatureDetail({ project, model, window, feature }: FeatureProps)
       isSecondary: true,
     },
   ];
+  const words = { other: t('drift.other'), outside: t('drift.outside') };
   return (
     <Panel
       title={t('drift.distribution', { feature })}
@@ -61,7 +62,7 @@ export function FeatureDetail({ project, model, window, feature }: FeatureProps)
         {distribution.data && (
           <Histogram
             title={t('drift.distribution', { feature })}
-            bins={distribution.data.bins.map((bin) => binLabel(bin, (value) => format.score(value)))}
+            bins={distribution.data.bins.map((bin) => binLabel(bin, (value) => format.score(value), words))}
             reference={distribution.data.reference}
             current={distribution.data.current}
             currentLabel={window.device ?? t('drift.current')}

@@ -5,6 +5,7 @@ import { fromOf, rangeOf } from './range';
 describe('bins', () => {
   it('are named by category, by both edges, or by the one that they have', () => {
     expect(binLabel({ name: 'other', low: null, high: null }, String)).toBe('other');
+    expect(binLabel({ name: 'other', low: null, high: null }, String, { other: 'outros' })).toBe('outros');
     expect(binLabel({ name: null, low: 0, high: 0.5 }, String)).toBe('0 – 0.5');
     expect(binLabel({ name: null, low: 7, high: 7 }, String)).toBe('7');
     expect(binLabel({ name: null, low: 1, high: null }, String)).toBe('≥ 1');

@@ -30,8 +30,13 @@ export function decidingMeasure(feature: Pick<FeatureDrift, 'measures'>): Measur
 
 type Bin = Pick<Schemas['DistributionBin'], 'name' | 'low' | 'high'>;
 
-export function binLabel({ name, low, high }: Bin, number: (value: number) => string): string {
-  if (name !== null) return name;
+/** `words` are for the bins that the server names itself: what the reference doesn't know. */
+export function binLabel(
+  { name, low, high }: Bin,
+  number: (value: number) => string,
+  words: Readonly<Record<string, string>> = {},
+): string {
+  if (name !== null) return words[name] ?? name;
   if (low !== null && high !== null) return low === high ? number(low) : `${number(low)} – ${number(high)}`;
   if (low !== null) return `≥ ${number(low)}`;
   if (high !== null) return `< ${number(high)}`;

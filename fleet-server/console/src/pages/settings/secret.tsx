@@ -16,7 +16,7 @@ interface SecretProps {
 export function SecretDialog({ title, text, copyLabel, hint, onClose }: SecretProps) {
   const { t } = useI18n();
   return (
-    <Dialog title={title} isOpen onClose={onClose} role="alertdialog">
+    <Dialog title={title} isOpen onClose={onClose} role="alertdialog" isLastChance>
       <DialogBody>
         <Notice tone="warn" title={t('enrol.once')} />
         {hint !== undefined && <p className="muted">{hint}</p>}

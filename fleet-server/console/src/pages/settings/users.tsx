@@ -15,6 +15,7 @@ import { RelativeTime } from '../../ui/time';
 import { wordOf } from '../../ui/tones';
 import { useOpen } from '../../ui/use-open';
 import { SecretDialog } from './secret';
+import { RightsDialog } from './user-rights';
 
 interface Question {
   readonly what: 'delete' | 'reset';
@@ -27,6 +28,7 @@ export function UsersPanel({ project }: { readonly project: string }) {
   const users = useUsers(true);
   const creating = useOpen();
   const [question, setQuestion] = useState<Question | null>(null);
+  const [editing, setEditing] = useState<User | null>(null);
   const columns: readonly Column<User>[] = [
     {
       id: 'user',
@@ -65,7 +67,15 @@ export function UsersPanel({ project }: { readonly project: string }) {
       align: 'end',
       cell: (row) =>
         row.username === session.data?.user ? null : (
-          <span className="nowrap">
+          <span className="row">
+            <Button
+              size="small"
+              look="quiet"
+              aria-label={`${t('users.rights')}: ${row.username}`}
+              onPress={() => setEditing(row)}
+            >
+              {t('users.rights')}
+            </Button>
             <Button
               size="small"
               look="quiet"
@@ -84,7 +94,7 @@ export function UsersPanel({ project }: { readonly project: string }) {
             </Button>
           </span>
         ),
-      isSecondary: true,
+      isWide: true,
     },
   ];
   return (
@@ -102,8 +112,10 @@ export function UsersPanel({ project }: { readonly project: string }) {
         onRetry={() => void users.refetch()}
         skeletonRows={2}
         empty={<Empty title={t('users.none')} />}
+        hasCards
       />
       {creating.isOpen && <NewUserDialog project={project} onClose={creating.close} />}
+      {editing && <RightsDialog user={editing} project={project} onClose={() => setEditing(null)} />}
       {question && <UserQuestion question={question} onClose={() => setQuestion(null)} />}
     </Panel>
   );

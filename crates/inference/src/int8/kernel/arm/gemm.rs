@@ -47,6 +47,11 @@ pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
     }
 }
 
+/// 16 columns of all rows.
+///
+/// # Safety
+/// NEON; the job passed its checks, has 16 columns from `first` on, and no weight is -128; `store` takes each of its
+/// rows.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, Sums)) {
@@ -66,6 +71,9 @@ unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, Sums)) {
 }
 
 /// Four values, in each quarter of a vector, as signed ones.
+///
+/// # Safety
+/// NEON; four bytes from `at` on are readable.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn four(at: *const u8) -> int8x16_t {
@@ -74,6 +82,10 @@ unsafe fn four(at: *const u8) -> int8x16_t {
     vreinterpretq_s8_u8(veorq_u8(bytes, vdupq_n_u8(128)))
 }
 
+/// 16 columns of `MR` rows.
+///
+/// # Safety
+/// As [`tiles`]; the job has rows from `row` to `row + MR`.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: &impl Fn(usize, Sums)) {

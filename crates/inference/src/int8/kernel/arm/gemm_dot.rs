@@ -48,6 +48,11 @@ pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
     }
 }
 
+/// 16 columns of all rows.
+///
+/// # Safety
+/// NEON with the dot product; the job passed its checks and has 16 columns from `first` on; `store` takes each of its
+/// rows.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, Sums)) {
@@ -90,6 +95,10 @@ unsafe fn dot<const L: usize>(sum: int32x4_t, weights: int8x16_t, values: int8x1
     result
 }
 
+/// 16 columns of `MR` rows.
+///
+/// # Safety
+/// As [`tiles`]; the job has rows from `row` to `row + MR`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: &impl Fn(usize, Sums)) {

@@ -60,6 +60,11 @@ pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8
     }
 }
 
+/// All rows of a block of `NR * 16` columns.
+///
+/// # Safety
+/// AVX-512 with VNNI, and AMX with the tiles configured; job, sink and work passed the checks of `tile::run`; the job has
+/// `NR * 16` columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8]) {
     let work = work.as_mut_ptr();
@@ -136,6 +141,10 @@ struct Waiting {
 
 impl Waiting {
     /// Stores at most so many rows.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI; where a tile waits, `work` lies on a cache line and holds its `16 * NR` vectors; `store` takes each
+    /// of its rows.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn store<const NR: usize>(&mut self, most: usize, store: &impl Fn(usize, &[__m512i; NR])) {
@@ -158,6 +167,10 @@ impl Waiting {
 }
 
 /// Multiplies two tiles after two tiles.
+///
+/// # Safety
+/// AVX-512 with VNNI, and AMX with the tiles configured; the job passed its checks and has `NR * 16` columns; `work` lies
+/// on a cache line and holds twice `32 * NR` vectors; `store` takes each row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const NR: usize>(job: &Job<'_>, work: *mut u8, store: impl Fn(usize, &[__m512i; NR])) {

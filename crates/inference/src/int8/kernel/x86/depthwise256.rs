@@ -39,6 +39,10 @@ pub(in super::super) unsafe fn run<const V: bool>(
 }
 
 /// Half of the lanes of the packed weights; `TWO`: two parts of 16 lanes.
+///
+/// # Safety
+/// AVX2, and AVX-VNNI where `V`; the arguments passed the checks of `strip::run`; `index` is 0, or 1 in a strip of 64
+/// lanes.
 #[target_feature(enable = "avx2")]
 unsafe fn half<const V: bool, const TWO: bool>(
     strip: &Strip<'_>,
@@ -93,6 +97,10 @@ struct Work<'a, const V: bool, const TWO: bool> {
 }
 
 impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
+    /// 32 lanes of one place of the input.
+    ///
+    /// # Safety
+    /// AVX2; 32 bytes from `at` on are readable, or 16 there and 16 in the second part.
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn load(&self, at: *const u8) -> __m256i {
@@ -106,6 +114,10 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
         }
     }
 
+    /// 32 lanes of one place of the output.
+    ///
+    /// # Safety
+    /// AVX2; 32 bytes from `at` on are writable, or 16 there and 16 in the second part.
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn store(&self, at: *mut u8, sums: Sums) {
@@ -123,6 +135,9 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
     }
 
     /// `sums` plus four taps of each lane; the weights of this half are every second 32 bytes.
+    ///
+    /// # Safety
+    /// AVX2, and AVX-VNNI where `V`; four times 32 bytes of weights, 64 apart, are readable, each on 32 bytes.
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn dot(sums: Sums, values: [Words; 4], weights: *const u8) -> Sums {
@@ -152,6 +167,9 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
     }
 
     /// Three rows of one column of the input.
+    ///
+    /// # Safety
+    /// As [`Work::load`] at `at` and in the two rows of the input below it.
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn three(&self, at: *const u8) -> [Words; 4] {
@@ -164,6 +182,10 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
     }
 
     /// A row of a 3x3 convolution at stride `S`; each column of the input is interleaved once.
+    ///
+    /// # Safety
+    /// AVX2, and AVX-VNNI where `V`; `from` is the first window of a row and `to` its result in a strip that passed the
+    /// checks of `strip::run`, of three rows of taps at stride `S`.
     #[target_feature(enable = "avx2")]
     unsafe fn row<const S: usize>(&self, from: *const u8, to: *mut u8) {
         let (pixel, kx) = (self.inner[1], 256);
@@ -197,6 +219,10 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
     }
 
     /// A row of any kernel, four taps at a time.
+    ///
+    /// # Safety
+    /// AVX2, and AVX-VNNI where `V`; `from` is the first window of a row and `to` its result in a strip that passed the
+    /// checks of `strip::run`.
     #[target_feature(enable = "avx2")]
     unsafe fn any(&self, from: *const u8, to: *mut u8) {
         for x in 0..self.length {

@@ -45,6 +45,9 @@ struct Parts<const P: usize> {
 
 impl<const P: usize> Parts<P> {
     /// 64 lanes: the same place in each part.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI; 64 / P bytes are readable at `at` in each part.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn load(&self, at: *const u8) -> __m512i {
@@ -67,6 +70,10 @@ impl<const P: usize> Parts<P> {
         }
     }
 
+    /// 64 lanes to the same place in each part.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI; 64 / P bytes are writable at `at` in each part.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn store(&self, at: *mut u8, value: __m512i) {
@@ -121,6 +128,10 @@ unsafe fn dot(sums: Sums, values: Sums, weights: *const u8) -> Sums {
     result
 }
 
+/// All rows, in `P` parts each.
+///
+/// # Safety
+/// AVX-512 with VNNI; the arguments passed the checks of `strip::run`, whose strip has 64 / P lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn parts<const P: usize>(
     strip: &Strip<'_>,
@@ -186,6 +197,9 @@ struct Work<'a, const P: usize> {
 
 impl<const P: usize> Work<'_, P> {
     /// Three rows of one column of the input, the fourth byte of each lane being zero.
+    ///
+    /// # Safety
+    /// As [`Parts::load`] at `at` and in the two rows of the input below it.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn three(&self, at: *const u8) -> Sums {
@@ -198,6 +212,9 @@ impl<const P: usize> Work<'_, P> {
     }
 
     /// Four rows of one column.
+    ///
+    /// # Safety
+    /// As [`Parts::load`] at `at` and in the three rows of the input below it.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn four(&self, at: *const u8) -> Sums {
@@ -214,6 +231,10 @@ impl<const P: usize> Work<'_, P> {
     }
 
     /// A row of a 3x3 convolution at stride `S`; each column of the input is interleaved once.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI; `from` is the first window of a row and `to` its result in a strip that passed the checks of
+    /// `strip::run`, of three rows of taps at stride `S`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn one_row<const S: usize>(&self, from: *const u8, to: *mut u8) {
         let (pixel, kx) = (self.inner[1], 256);
@@ -247,6 +268,10 @@ impl<const P: usize> Work<'_, P> {
     }
 
     /// Two rows of a 3x3 convolution at stride 1 from four rows of the input.
+    ///
+    /// # Safety
+    /// As [`Work::one_row`] at stride 1; the output has a row below, at the distance `row`, the input a fourth row, and the
+    /// weights of the second row lie behind those of the first.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn two_rows(&self, from: *const u8, to: *mut u8, row: usize) {
         let (pixel, kx) = (self.inner[1], 256);
@@ -274,6 +299,10 @@ impl<const P: usize> Work<'_, P> {
     }
 
     /// A row of any kernel, four taps at a time.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI; `from` is the first window of a row and `to` its result in a strip that passed the checks of
+    /// `strip::run`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn any(&self, from: *const u8, to: *mut u8) {
         for x in 0..self.length {

@@ -49,6 +49,9 @@ pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
 }
 
 /// 16 columns of all rows.
+///
+/// # Safety
+/// AVX2 and AVX-VNNI; the job passed its checks, and has 16 columns from `first` on; `store` takes each of its rows.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, [__m256i; 2])) {
@@ -74,6 +77,10 @@ unsafe fn tiles(job: &Job<'_>, first: usize, store: impl Fn(usize, [__m256i; 2])
     }
 }
 
+/// 16 columns of `MR` rows.
+///
+/// # Safety
+/// As [`tiles`]; the job has rows from `row` to `row + MR`.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn tile<const MR: usize>(

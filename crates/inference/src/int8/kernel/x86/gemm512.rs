@@ -25,6 +25,10 @@ pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>) {
     }
 }
 
+/// All rows of a block of `NR * 16` columns.
+///
+/// # Safety
+/// AVX-512 with VNNI; job and sink passed the checks of `tile::run`; the job has `NR * 16` columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>) {
     match sink {
@@ -56,6 +60,9 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>) {
 }
 
 /// Tiles as high as the registers allow; what is left is divided evenly.
+///
+/// # Safety
+/// AVX-512 with VNNI; the job passed its checks and has `NR * 16` columns; `store` takes each of its rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const NR: usize>(job: &Job<'_>, store: impl Fn(usize, &[__m512i; NR])) {
@@ -87,6 +94,10 @@ unsafe fn tiles<const NR: usize>(job: &Job<'_>, store: impl Fn(usize, &[__m512i;
     }
 }
 
+/// All columns of `MR` rows.
+///
+/// # Safety
+/// As [`tiles`]; the job has rows from `row` to `row + MR`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tile<const MR: usize, const NR: usize>(
@@ -116,6 +127,9 @@ unsafe fn tile<const MR: usize, const NR: usize>(
 }
 
 /// Adds the products of rows at equal distances.
+///
+/// # Safety
+/// As [`tile`]; the rows lie at equal distances, each in one part.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn whole<const MR: usize, const NR: usize>(job: &Job<'_>, row: usize, sums: &mut [[__m512i; NR]; MR]) {
@@ -133,6 +147,9 @@ unsafe fn whole<const MR: usize, const NR: usize>(job: &Job<'_>, row: usize, sum
 }
 
 /// Adds the products of rows whose parts lie apart.
+///
+/// # Safety
+/// As [`tile`]; `parts` are the job's.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn apart<const MR: usize, const NR: usize>(

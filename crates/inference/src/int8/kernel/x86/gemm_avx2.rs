@@ -53,6 +53,11 @@ pub(in super::super) unsafe fn run(job: &Job<'_>, sink: Sink<'_>, work: &mut [u8
     }
 }
 
+/// All rows, up to [`ROWS`] at a time.
+///
+/// # Safety
+/// AVX2; the job passed its checks; `work` holds [`ROWS`] rows of it in 16 bits, on a cache line; `store` takes each of
+/// its rows and each 16 columns.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn tiles(job: &Job<'_>, work: *mut u16, store: impl Fn(usize, usize, [__m256i; 2])) {
@@ -77,6 +82,9 @@ unsafe fn tiles(job: &Job<'_>, work: *mut u16, store: impl Fn(usize, usize, [__m
 }
 
 /// `MR` rows of all columns.
+///
+/// # Safety
+/// As [`tiles`]; the job has rows from `row` to `row + MR`, and `MR` is at most [`ROWS`].
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn tile<const MR: usize>(
