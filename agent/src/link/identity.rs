@@ -241,7 +241,7 @@ pub(super) fn forget_next(state_dir: &Path) -> Result<(), IdentityError> {
 pub struct Validity {
     /// Its first instant.
     pub not_before: UnixMillis,
-    /// Its last.
+    /// Its last: the end of the second that the certificate names.
     pub not_after: UnixMillis,
 }
 
@@ -275,7 +275,9 @@ pub(super) fn validity_of(certificate: &CertificateDer<'_>) -> Option<Validity> 
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let at = |time: ASN1Time| UnixMillis(time.timestamp().saturating_mul(1000));
     let validity = certificate.validity();
-    Some(Validity { not_before: at(validity.not_before), not_after: at(validity.not_after) })
+    // X.509 counts whole seconds, and the last one still holds: the server lets the device in until it is over.
+    let not_after = at(validity.not_after).plus_millis(999);
+    Some(Validity { not_before: at(validity.not_before), not_after })
 }
 
 fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
@@ -326,6 +328,19 @@ pub(super) mod tests {
         let kind = |at| validity.problem(UnixMillis(at)).map(|problem| problem.kind);
         assert_eq!(kind(5_100_000), Some(ProblemKind::CertificateNotRenewed));
         assert_eq!(kind(6_000_001), Some(ProblemKind::CertificateExpired));
+    }
+
+    #[test]
+    fn a_certificate_holds_through_the_whole_second_that_it_names() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+        let ends = UnixMillis(params.not_after.unix_timestamp() * 1000);
+        let certificate = params.self_signed(&key).unwrap();
+        let validity = validity_of(certificate.der()).unwrap();
+        let kind = |at| validity.problem(at).map(|problem| problem.kind);
+        assert_eq!(kind(ends.plus_millis(999)), Some(ProblemKind::CertificateNotRenewed));
+        assert_eq!(kind(ends.plus_millis(1000)), Some(ProblemKind::CertificateExpired));
     }
 
     #[test]
