@@ -1,12 +1,12 @@
 //! The integrator's application: sends images to an agent's local API and the true labels some time later.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 /// One labelled image: 8x8 pixels, row-major, 0..16.
@@ -36,6 +36,21 @@ pub struct Tally {
     pub failed: AtomicU64,
     /// Answers that named the true label.
     pub right: AtomicU64,
+    /// Why the first of those that were not answered wasn't.
+    why: OnceLock<String>,
+}
+
+impl Tally {
+    /// Fails if a request was not answered.
+    ///
+    /// # Errors
+    /// How many were not, by whom, and why the first wasn't.
+    pub fn all_answered(&self, device: &str) -> Result<()> {
+        let failed = self.failed.load(Ordering::Relaxed);
+        let why = self.why.get().map_or("", String::as_str);
+        ensure!(failed == 0, "{failed} requests to {device} were not answered; the first: {why}");
+        Ok(())
+    }
 }
 
 /// Feeds one agent from its own thread until it is dropped.
@@ -125,9 +140,14 @@ impl Hand {
 
     fn ask(&self, client: &mut Client, image: &Image, turn: usize, labels: &mut VecDeque<LateLabel>) {
         let lens = if self.is_dirty.load(Ordering::Relaxed) { Lens::Dirty } else { Lens::Clean };
-        let Ok(answer) = client.infer(&lens.look(&image.pixels, turn)) else {
-            self.tally.failed.fetch_add(1, Ordering::Relaxed);
-            return;
+        let asked = Instant::now();
+        let answer = match client.infer(&lens.look(&image.pixels, turn)) {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.tally.failed.fetch_add(1, Ordering::Relaxed);
+                self.tally.why.get_or_init(|| format!("{error:#}, after {:?}", asked.elapsed()));
+                return;
+            }
         };
         self.tally.answered.fetch_add(1, Ordering::Relaxed);
         if answer.label == image.label {

@@ -124,8 +124,7 @@ impl World {
     }
 
     fn count(&mut self, agent: usize, tally: &Tally) -> Result<()> {
-        let failed = tally.failed.load(Ordering::Relaxed);
-        ensure!(failed == 0, "{failed} requests to {} were not answered", self.agents[agent].device());
+        tally.all_answered(self.agents[agent].device())?;
         self.answered[agent] += tally.answered.load(Ordering::Relaxed);
         Ok(())
     }

@@ -176,12 +176,11 @@ fn all_serve(world: &World, version: &str) -> Result<()> {
 
 /// No application saw a failed request, swaps and rollback included.
 fn ensure_lossless(world: &World) -> Result<()> {
-    let (mut answered, mut failed) = (0, 0);
-    for feeder in &world.feeders {
+    let mut answered = 0;
+    for (feeder, agent) in world.feeders.iter().zip(&world.agents) {
         answered += feeder.tally().answered.load(Ordering::Relaxed);
-        failed += feeder.tally().failed.load(Ordering::Relaxed);
+        feeder.tally().all_answered(agent.device())?;
     }
-    ensure!(failed == 0, "{failed} of {answered} requests failed while releases were swapped");
     told(&format!("{answered} requests answered by the devices' local APIs, none failed during any swap"));
     Ok(())
 }
