@@ -193,6 +193,15 @@ impl Phase {
         matches!(self, Self::Activating | Self::Probation)
     }
 
+    /// Whether the device was asked, ended without the release and may still take it: when it is back, or by trying
+    /// again.
+    pub fn may_wake_up(self) -> bool {
+        matches!(
+            self,
+            Self::RolledBack(_) | Self::Failed(_) | Self::Rejected(_) | Self::TimedOut | Self::Unreachable
+        )
+    }
+
     /// Whether it counts against the failure budget.
     pub fn is_failure(self) -> bool {
         matches!(
