@@ -8,6 +8,7 @@
 use std::fmt;
 
 use protocol::message::{CauseKind, TaskPhase};
+use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Serialize};
 
 /// One device's part in a rollout. Only `Committed` counts as success.
@@ -144,6 +145,13 @@ impl PhaseName {
             Self::Unreachable => "unreachable",
             Self::Canceled => "canceled",
         }
+    }
+}
+
+impl PhaseName {
+    /// The phase that is written like this, if there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok()
     }
 }
 
