@@ -40,6 +40,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Copy what a server can't make again to a new folder, while it runs; that folder is a data folder to start from.
+    Backup {
+        /// The new folder, best on another disk.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        options: Options,
+    },
     /// Print the REST API's OpenAPI document.
     Openapi,
 }

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod blobs;
 pub mod bus;
 pub mod clock;

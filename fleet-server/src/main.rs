@@ -1,9 +1,11 @@
 //! The server's binary: read the configuration, start, say what was bound, run until a signal, drain.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use clap::Parser;
 use flotilla_server::app::{self, Running, StartError};
+use flotilla_server::backup::BackupError;
 use flotilla_server::clock::Clock;
 use flotilla_server::config::{Config, Log, LogFormat};
 use flotilla_server::domain::users::{self, UserError};
@@ -42,6 +44,10 @@ fn main() -> Exit {
             raise_file_limit();
             block_on(run(config))
         }),
+        Command::Backup { to, options } => with_config(options, |config| {
+            umask(Mode::from_raw_mode(0o077));
+            block_on(backup(config, &to))
+        }),
         Command::ResetPassword { user, options } => {
             with_config(options, |config| block_on(reset_password(config, &user)))
         }
@@ -78,6 +84,31 @@ async fn store_of(config: &Config) -> Result<Store, Exit> {
         eprintln!("{}", with_causes(&e));
         Exit::Unavailable
     })
+}
+
+async fn backup(config: Config, to: &Path) -> Exit {
+    let store = match store_of(&config).await {
+        Ok(store) => store,
+        Err(exit) => return exit,
+    };
+    match flotilla_server::backup::backup(&config, &store, to).await {
+        Ok(copied) => {
+            if !copied.has_database {
+                eprintln!(
+                    "the database is PostgreSQL's and not in it: copy it with pg_dump, and before this folder"
+                );
+            }
+            print(&format!("{} files, {} bytes copied to {}\n", copied.files, copied.bytes, to.display()))
+        }
+        Err(e @ (BackupError::Exists(_) | BackupError::Inside(_))) => {
+            eprintln!("{e}");
+            Exit::Usage
+        }
+        Err(e) => {
+            eprintln!("{}", with_causes(&e));
+            Exit::Unavailable
+        }
+    }
 }
 
 async fn forget_keys(config: Config, project: &ProjectId) -> Exit {

@@ -258,6 +258,11 @@ async fn devices_are_listed_labelled_and_decommissioned() {
     assert_eq!(changes.recv().await.unwrap().kind, ChangeKind::Device);
     let found = server.get(&admin, &format!("{DEFAULT}/devices?label=site:roof")).await;
     assert_eq!(found.json["total"], 1);
+    let more = json!({"labels": {"line": "4", "zone": "a"}});
+    server.call(&admin, Method::PATCH, &path, Some(more)).await;
+    let less = json!({"labels": {"zone": null, "never": null}});
+    let changed = server.call(&admin, Method::PATCH, &path, Some(less)).await;
+    assert_eq!(changed.json["labels"], json!({"line": "4", "site": "roof"}), "the others stay");
     let bad = server.call(&admin, Method::PATCH, &path, Some(json!({"labels": {"a b": "x"}}))).await;
     assert_eq!((bad.status, bad.code()), (StatusCode::UNPROCESSABLE_ENTITY, "bad_label"));
     let why = server.get(&admin, &format!("{path}/why?model=digits")).await;

@@ -225,16 +225,10 @@ fn show(device: &Value) -> String {
 async fn label(context: &Context, device: &str, labels: &[String]) -> Result<()> {
     let client = &context.client;
     let path = client.in_project(&format!("/devices/{device}"));
-    let current = client.json(client.request(Method::GET, &path)).await?;
-    let mut all = current["server_labels"].as_object().cloned().unwrap_or_default();
-    for (key, value) in pairs(labels)? {
-        if value == "" {
-            all.remove(&key)
-        } else {
-            all.insert(key, value)
-        };
-    }
-    let changed = client.json(client.request(Method::PATCH, &path).json(&json!({ "labels": all }))).await?;
+    let removal = |(key, value)| (key, if value == "" { Value::Null } else { value });
+    let changes: Map<String, Value> = pairs(labels)?.into_iter().map(removal).collect();
+    let changed =
+        client.json(client.request(Method::PATCH, &path).json(&json!({ "labels": changes }))).await?;
     context.format.print(&changed, show)
 }
 

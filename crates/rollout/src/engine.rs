@@ -5,7 +5,7 @@
 
 use protocol::{DeviceId, UnixMillis};
 
-use crate::event::{Action, Actor, Event, Input};
+use crate::event::{Action, Actor, Event, Input, Verb};
 use crate::journal::{Change, Entry, Judged};
 use crate::phase::Phase;
 use crate::state::{Rollout, Stage, StageState, Status};
@@ -30,8 +30,10 @@ pub fn step(mut rollout: Rollout, input: Input, now: UnixMillis) -> (Rollout, Ve
         Event::Tick => run.tick(),
     }
     run.advance();
-    if event == Event::Tick {
-        run.ask_for_measurement();
+    match event {
+        Event::Tick => run.ask_for_measurement(),
+        Event::Verb(Verb::Resume { .. }) => run.renew_offers(),
+        _ => {}
     }
     let mut actions = run.actions;
     let first = actions.iter_mut().find_map(|a| if let Action::Record(e) = a { Some(e) } else { None });
@@ -69,7 +71,11 @@ impl Run<'_> {
 
     fn set_status(&mut self, to: Status, cause: impl Into<String>) {
         let from = std::mem::replace(&mut self.rollout.core.status, to.clone());
+        let is_pause = matches!(to, Status::Paused { .. });
         self.record(cause, Change::Status { from, to });
+        if is_pause {
+            self.recall_offers();
+        }
     }
 
     fn stage(&self, stage: u16) -> &Stage {

@@ -97,12 +97,13 @@ pub enum Verb {
         /// Whether the stage's failed and unreachable devices get another chance first.
         retry_failed: bool,
     },
-    /// Ends; devices past the swap finish, the others keep their old release.
+    /// Ends; devices past the swap finish, the others keep their old release. One that goes back stops waiting for the
+    /// devices that haven't confirmed it.
     Abort {
         /// Why.
         reason: String,
     },
-    /// Brings devices back to their old release and ends.
+    /// Brings devices back to their old release and ends; also one that had ended with devices on its release.
     RollBack {
         /// Every device, or only those of the current stage.
         scope: Scope,

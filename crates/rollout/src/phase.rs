@@ -8,6 +8,7 @@
 use std::fmt;
 
 use protocol::message::{CauseKind, TaskPhase};
+use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Serialize};
 
 /// One device's part in a rollout. Only `Committed` counts as success.
@@ -147,6 +148,13 @@ impl PhaseName {
     }
 }
 
+impl PhaseName {
+    /// The phase that is written like this, if there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok()
+    }
+}
+
 impl fmt::Display for PhaseName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -191,6 +199,15 @@ impl Phase {
     /// Whether the swap has begun: such a task finishes even when the rollout stops.
     pub fn is_past_return(self) -> bool {
         matches!(self, Self::Activating | Self::Probation)
+    }
+
+    /// Whether the device was asked, ended without the release and may still take it: when it is back, or by trying
+    /// again.
+    pub fn may_wake_up(self) -> bool {
+        matches!(
+            self,
+            Self::RolledBack(_) | Self::Failed(_) | Self::Rejected(_) | Self::TimedOut | Self::Unreachable
+        )
     }
 
     /// Whether it counts against the failure budget.

@@ -3,6 +3,7 @@
 //! ```text
 //! Draft -> (AwaitingApproval -> Denied) -> Scheduled -> Running(stage) <-> Paused(stage, reason)
 //!   Running | Paused -> Completed | Aborted | RollingBack -> RolledBack;  not ended -> Superseded | Invalidated
+//!   Completed | Aborted | Invalidated -> RollingBack, on a person's word
 //! Stage: Pending -> Offering -> Soaking -> GatePassed | GateFailed
 //! ```
 
@@ -116,7 +117,7 @@ impl Status {
         }
     }
 
-    /// Whether it never changes again.
+    /// Whether it is over: nothing follows but, of one that devices have taken, a person's order to go back.
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::Denied { .. }

@@ -12,15 +12,19 @@ use crate::tasks::Task;
 const NAMED: usize = 3;
 
 impl Rollout {
-    /// Up to `most` devices of the current stage of which an end is still expected.
+    /// Up to `most` devices of which an end is still expected: of the current stage, or of those that go back.
     pub fn unsettled(&self, most: usize) -> impl Iterator<Item = &DeviceId> {
         self.waiting_tasks().map(|task| &task.device).take(most)
     }
 
-    /// What keeps a running rollout in its stage, in one sentence; `None` when it isn't running or goes on by
-    /// itself with the next tick. `is_online` is asked about the devices that are named.
+    /// What keeps a running rollout in its stage, or one that goes back from its end, in one sentence; `None` when it
+    /// does neither or goes on by itself with the next tick. `is_online` is asked about the devices that are named.
     pub fn waits_for(&self, now: UnixMillis, is_online: impl Fn(&DeviceId) -> bool) -> Option<String> {
-        let Status::Running { stage } = self.core.status else { return None };
+        let stage = match self.core.status {
+            Status::Running { stage } => stage,
+            Status::RollingBack { .. } => return self.waits_for_devices(is_online),
+            _ => return None,
+        };
         let state = self.core.stages.get(usize::from(stage))?;
         match state.state {
             StageState::Offering => self.waits_for_devices(is_online),
@@ -58,14 +62,19 @@ impl Rollout {
     }
 
     fn waiting_tasks(&self) -> impl Iterator<Item = &Task> {
-        let stage = self.core.status.stage();
-        let is_open = |task: &&Task| task.phase == Phase::Queued || task.phase.is_active();
-        self.tasks.all().iter().filter(move |task| stage.is_some() && task.stage == stage).filter(is_open)
+        let (is_rolling_back, stage) =
+            (matches!(self.core.status, Status::RollingBack { .. }), self.core.status.stage());
+        let is_open = |task: &Task| task.phase == Phase::Queued || task.phase.is_active();
+        let is_in_stage = move |task: &Task| stage.is_some() && task.stage == stage;
+        self.tasks.all().iter().filter(move |task| {
+            if is_rolling_back { task.is_restoring } else { is_in_stage(task) && is_open(task) }
+        })
     }
 }
 
 fn standing(task: &Task) -> String {
     match (task.phase, task.last_failure) {
+        _ if task.is_restoring => "hasn't confirmed its earlier release yet".into(),
         (Phase::Queued, Some(cause)) => format!("waits for its retry after {cause}"),
         (Phase::Queued, None) => "waits for its turn".into(),
         (Phase::Offered, _) => "hasn't answered the offer yet".into(),

@@ -223,14 +223,20 @@ proptest! {
         plan.rate = Some(rollout::Rate { per_minute: 1, growth: None, max_in_flight: None });
         let mut fleet = Fleet::new(plan, n);
         fleet.tick(1);
+        let at_work = fleet.in_phase(Phase::Offered);
+        prop_assert!(!at_work.is_empty());
+        for i in &at_work {
+            fleet.report(*i, TaskPhase::Accepted, None);
+        }
         fleet.verb(Verb::Pause { reason: "look".into() });
         for _ in 0..done {
             fleet.tick(120);
             let offers = fleet.last.iter().any(|a| matches!(a, rollout::Action::Offer { .. }));
             prop_assert!(!offers);
         }
-        let at_work = fleet.in_phase(Phase::Offered);
-        fleet.commit_offered();
+        for i in &at_work {
+            fleet.report(*i, TaskPhase::Committed, None);
+        }
         prop_assert!(at_work.iter().all(|i| fleet.phase(*i) == Phase::Committed));
         prop_assert_eq!(fleet.status(), "paused");
     }

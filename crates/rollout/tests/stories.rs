@@ -197,6 +197,84 @@ fn abort_lets_those_past_the_swap_finish() {
     assert!(matches!(fleet.last[..], [Action::Refuse { .. }]));
 }
 
+/// Devices whose Desired the last step set back.
+fn sent_back(fleet: &Fleet) -> usize {
+    fleet.last.iter().filter(|a| matches!(a, Action::Restore { .. })).count()
+}
+
+#[test]
+fn after_the_end_nobody_takes_the_release_who_was_away_or_failed() {
+    let mut plan = plan(&["100%"]);
+    plan.gates = vec![install_gate("50%")];
+    let mut fleet = Fleet::new(plan, 4);
+    fleet.tick(1);
+    fleet.report(0, TaskPhase::Committed, None);
+    fleet.report(1, TaskPhase::Failed, Some(CauseKind::GoldenMismatch));
+    fleet.report(2, TaskPhase::Accepted, None);
+    fleet.tick(301);
+    assert_eq!(fleet.phase(3), Phase::Unreachable);
+    fleet.tick(300);
+    assert!(matches!(fleet.phase(2), Phase::TimedOut | Phase::Queued), "{:?}", fleet.phase(2));
+    fleet.verb(Verb::Abort { reason: "wrong model".into() });
+    assert_eq!((fleet.status(), sent_back(&fleet)), ("aborted", 3), "all but the committed one");
+}
+
+#[test]
+fn a_pause_takes_back_what_nobody_has_answered() {
+    let mut fleet = Fleet::new(plan(&["100%"]), 3);
+    fleet.tick(1);
+    fleet.report(0, TaskPhase::Accepted, None);
+    fleet.verb(Verb::Pause { reason: "look".into() });
+    assert_eq!((fleet.phase(0), fleet.phase(1), sent_back(&fleet)), (Phase::Accepted, Phase::Queued, 2));
+    fleet.tick(10_000);
+    fleet.verb(Verb::Resume { retry_failed: false });
+    fleet.tick(1);
+    assert_eq!(fleet.in_phase(Phase::Offered), [1, 2]);
+    let again = fleet.rollout.task(&device(1)).unwrap();
+    assert_eq!(again.attempt, 1, "an offer that was taken back is no attempt");
+}
+
+#[test]
+fn what_has_ended_can_still_go_back() {
+    let mut fleet = Fleet::new(plan(&["1", "100%"]), 3);
+    for _ in 0..4 {
+        fleet.tick(1);
+        fleet.commit_offered();
+    }
+    fleet.tick(1);
+    assert_eq!(fleet.status(), "completed");
+    fleet.verb(Verb::RollBack { scope: Scope::Stage, reason: "it shows its fault late".into() });
+    assert_eq!(
+        (fleet.status(), sent_back(&fleet)),
+        ("rolling_back", 3),
+        "no stage is the current one any more"
+    );
+    (0..3).for_each(|i| fleet.report_release(i, release(1), TaskPhase::Committed, None));
+    assert_eq!(fleet.status(), "rolled_back");
+}
+
+#[test]
+fn what_never_began_has_nothing_to_go_back_from() {
+    let mut fleet = Fleet::new(plan(&["100%"]), 3);
+    fleet.verb(Verb::Abort { reason: "too early".into() });
+    fleet.verb(Verb::RollBack { scope: Scope::All, reason: "why not".into() });
+    assert!(matches!(fleet.last[..], [Action::Refuse { .. }]), "{:?}", fleet.last);
+}
+
+#[test]
+fn waiting_for_those_that_go_back_is_told_and_can_be_ended() {
+    let mut fleet = Fleet::new(plan(&["100%"]), 2);
+    fleet.tick(1);
+    fleet.commit_offered();
+    fleet.verb(Verb::RollBack { scope: Scope::All, reason: "worse".into() });
+    fleet.report_release(0, release(1), TaskPhase::Committed, None);
+    let waits = fleet.rollout.waits_for(fleet.now, |_| false).unwrap();
+    assert_eq!(waits, "cam-01 is not connected");
+    fleet.verb(Verb::Abort { reason: "it is in a drawer".into() });
+    assert!(matches!(fleet.rollout.status(), Status::RolledBack { unconfirmed: 1, .. }));
+    assert_eq!(sent_back(&fleet), 0, "its Desired names the earlier release already");
+}
+
 #[test]
 fn the_reserve_is_compared_with_and_released_last() {
     let mut plan = plan(&["50%", "100%"]);

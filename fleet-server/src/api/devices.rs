@@ -21,7 +21,7 @@ use crate::bus::ChangeKind;
 use crate::domain::audit::{self, Change};
 use crate::domain::{labels, why};
 use crate::ids::ordered_id;
-use crate::store::{Conn, Window, alerts, devices, history, quarantine, releases, rollouts, tasks};
+use crate::store::{Conn, Window, alerts, devices, history, projects, quarantine, releases, rollouts, tasks};
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<AppState> {
@@ -54,8 +54,8 @@ pub struct DeviceQuery {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceChange {
-    /// Replaces the server's labels.
-    labels: BTreeMap<String, String>,
+    /// The server's labels to be set, and with `null` to be removed; the others stay.
+    labels: BTreeMap<String, Option<String>>,
 }
 
 /// For which model.
@@ -196,7 +196,7 @@ async fn show(
     Ok(Json(DeviceDetail::new(&device, quarantined, state.clock.now())))
 }
 
-/// Replace a device's labels.
+/// Change a device's labels.
 #[utoipa::path(patch, path = "/projects/{project}/devices/{device}", tag = "devices", operation_id = "updateDevice",
     params(DevicePath), request_body = DeviceChange,
     responses((status = 200, body = DeviceDetail), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -206,19 +206,22 @@ async fn update(
     Path(path): Path<DevicePath>,
     Json(body): Json<DeviceChange>,
 ) -> ApiResult<Json<DeviceDetail>> {
-    check_labels(&body.labels)?;
     let now = state.clock.now();
     let mut tx = state.store.begin().await?;
+    // Two at once would each keep what the other removes.
+    projects::lock(&mut tx, &scope.project).await?;
     let mut device = find_in_service(&mut tx, &scope, &path).await?;
-    devices::set_labels(&mut tx, &scope.project, &path.device, &body.labels).await?;
+    let labels = merged(device.labels.clone(), body.labels);
+    check_labels(&labels)?;
+    devices::set_labels(&mut tx, &scope.project, &path.device, &labels).await?;
     let actor = scope.who.actor();
     let change =
         Change::new(now, &actor, "device.labels", "device", path.device.as_str()).in_project(&scope.project);
-    audit::record(&mut tx, &change.before(&device.labels).after(&body.labels)).await?;
+    audit::record(&mut tx, &change.before(&device.labels).after(&labels)).await?;
     let quarantined = quarantine::count(&mut tx, &scope.project, &path.device).await?;
     tx.commit().await?;
     state.bus.changed(&scope.project, ChangeKind::Device, path.device.as_str());
-    device.labels = body.labels;
+    device.labels = labels;
     Ok(Json(DeviceDetail::new(&device, quarantined, now)))
 }
 
@@ -346,6 +349,19 @@ async fn action_of(conn: &mut Conn, project: &ProjectId, body: NewCommand) -> Ap
             Err(ApiError::unprocessable("bad_max_s", "max_s must be from 1 to 600."))
         }
     }
+}
+
+fn merged(
+    mut labels: BTreeMap<String, String>,
+    changes: BTreeMap<String, Option<String>>,
+) -> BTreeMap<String, String> {
+    for (key, value) in changes {
+        match value {
+            Some(value) => _ = labels.insert(key, value),
+            None => _ = labels.remove(&key),
+        }
+    }
+    labels
 }
 
 fn labels_of(text: &str) -> ApiResult<Vec<(String, String)>> {

@@ -403,17 +403,12 @@ impl From<rollout::DryRun> for DryRun {
 
 fn verbs(status: &Status) -> &'static [&'static str] {
     match status {
-        Status::Draft | Status::Scheduled => &["abort"],
+        Status::Draft | Status::Scheduled | Status::RollingBack { .. } => &["abort"],
         Status::AwaitingApproval => &["approve", "deny", "abort"],
         Status::Running { .. } => &["pause", "abort", "rollback"],
         Status::Paused { .. } => &["resume", "abort", "rollback"],
-        Status::Denied { .. }
-        | Status::Completed
-        | Status::Aborted { .. }
-        | Status::RollingBack { .. }
-        | Status::RolledBack { .. }
-        | Status::Superseded { .. }
-        | Status::Invalidated { .. } => &[],
+        Status::Completed | Status::Aborted { .. } | Status::Invalidated { .. } => &["rollback"],
+        Status::Denied { .. } | Status::RolledBack { .. } | Status::Superseded { .. } => &[],
     }
 }
 

@@ -161,8 +161,11 @@ async fn tasks(
     let mut conn = state.store.read().await?;
     let loaded = store::get(&mut conn, &scope.project, &path.rollout).await?;
     let row = loaded.ok_or_else(|| ApiError::not_found("rollout"))?;
-    let page =
-        store::tasks(&mut conn, &scope.project, &path.rollout, query.phase.as_deref(), &window).await?;
+    let phase = query.phase.as_deref().filter(|name| !name.is_empty());
+    if phase.is_some_and(|name| rollout::PhaseName::named(name).is_none()) {
+        return Err(ApiError::malformed("bad_phase", "phase is not one of a task's phases."));
+    }
+    let page = store::tasks(&mut conn, &scope.project, &path.rollout, phase, &window).await?;
     let rollout = rollout::Rollout::assemble(row.core, page.items.clone());
     let map = |task: rollout::Task| RolloutTask::new(&task, rollout.why(&task.device).text);
     Ok(Json(List::page(page, window.limit, |task| task.device.to_string(), map)))

@@ -10,8 +10,15 @@ use super::error::During;
 use super::row::{Columns, all, to_json};
 use super::{Conn, Page, StoreError, Window};
 
-/// Kind of the alert about a rollout that was rolled back. It is over when it is raised: being seen closes it.
+/// Kinds of alerts about a rollout that ended by itself: it was rolled back, a gate that failed ended it, or its release
+/// can't be taken any more. What they tell is over when they are raised: being seen closes them.
+pub const ENDED: [&str; 3] = [ROLLED_BACK, ABORTED, INVALIDATED];
+/// See [`ENDED`].
 pub const ROLLED_BACK: &str = "rollout_rolled_back";
+/// See [`ENDED`].
+pub const ABORTED: &str = "rollout_aborted";
+/// See [`ENDED`].
+pub const INVALIDATED: &str = "rollout_invalidated";
 
 /// How much it matters.
 #[derive(
@@ -199,7 +206,7 @@ pub async fn close_of_device(
     query.execute(conn).await.during("close alerts of a device").map(drop)
 }
 
-/// Notes that someone took note; closes an alert of kind [`ROLLED_BACK`].
+/// Notes that someone took note; closes an alert of one of the kinds [`ENDED`].
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
@@ -212,11 +219,14 @@ pub async fn acknowledge(
 ) -> Result<bool, StoreError> {
     let query = sqlx::query(
         "UPDATE alerts SET acknowledged_at = $3, acknowledged_by = $4, \
-         open_key = CASE WHEN kind = $5 THEN NULL ELSE open_key END, \
-         closed_at = CASE WHEN kind = $5 AND closed_at IS NULL THEN $3 ELSE closed_at END \
+         open_key = CASE WHEN kind IN ($5, $6, $7) THEN NULL ELSE open_key END, \
+         closed_at = CASE WHEN kind IN ($5, $6, $7) AND closed_at IS NULL THEN $3 ELSE closed_at END \
          WHERE project = $1 AND alert_id = $2 AND acknowledged_at IS NULL",
     );
-    let query = query.bind(project.as_str()).bind(alert_id).bind(now.0).bind(actor).bind(ROLLED_BACK);
+    let mut query = query.bind(project.as_str()).bind(alert_id).bind(now.0).bind(actor);
+    for kind in ENDED {
+        query = query.bind(kind);
+    }
     let done = query.execute(conn).await;
     Ok(done.during("acknowledge an alert")?.rows_affected() > 0)
 }

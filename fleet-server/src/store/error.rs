@@ -24,6 +24,9 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// A copy is damaged.
+    #[error("database: the copy is not whole: {0}")]
+    Copy(String),
     /// A stored value is not what this build writes.
     #[error("database: column {column} holds an invalid value: {why}")]
     Corrupt {
@@ -80,7 +83,11 @@ impl StoreError {
                     None => ["22", "23", "54"].iter().any(|class| code.starts_with(class)),
                 })
             }
-            Self::Open { .. } | Self::Migrate(_) | Self::Query { .. } | Self::Corrupt { .. } => false,
+            Self::Open { .. }
+            | Self::Migrate(_)
+            | Self::Query { .. }
+            | Self::Copy(_)
+            | Self::Corrupt { .. } => false,
         }
     }
 

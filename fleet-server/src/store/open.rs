@@ -1,6 +1,7 @@
 //! Opening the database, its schema, and transactions.
 
 use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Connection, Executor, SqlSafeStr, Transaction};
 
 use super::error::During;
+use super::row::Columns as _;
 use super::{Conn, StoreError};
 
 /// Schema steps, in order: number, name, SQL for SQLite, SQL for PostgreSQL.
@@ -149,6 +151,36 @@ impl Store {
     /// How long ago something was written. The server's own jobs write every few seconds.
     pub fn since_last_commit(&self) -> Duration {
         self.last_commit.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Writes SQLite's database, as it is at this moment, to the new file `to`; others go on reading and writing. The
+    /// copy is looked through afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database refuses, or the copy is not whole.
+    pub async fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let text = to.display().to_string();
+        let mut conn = self.read().await?;
+        let copied = sqlx::query("VACUUM INTO $1").bind(text.clone()).execute(&mut *conn).await;
+        copied.during("copy the database")?;
+        let copy = Self::open(&format!("sqlite://{text}"), 1).await?;
+        let said = sqlx::query("PRAGMA quick_check").fetch_one(&mut *copy.read().await?).await;
+        let said = said.during("look the copy through")?.text("quick_check")?;
+        copy.close().await;
+        if said == "ok" { Ok(()) } else { Err(StoreError::Copy(said)) }
+    }
+
+    /// SQLite's files, which change while the server runs; none for PostgreSQL.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database refuses.
+    pub async fn files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        if self.dialect != Dialect::Sqlite {
+            return Ok(Vec::new());
+        }
+        let row = sqlx::query("PRAGMA database_list").fetch_one(&mut *self.read().await?).await;
+        let file = row.during("find the database's files")?.text("file")?;
+        Ok(["", "-wal", "-shm", "-journal"].map(|end| PathBuf::from(format!("{file}{end}"))).to_vec())
     }
 
     /// Gives free pages of an SQLite file back to the disk, a part at a time, when they are many; returns how many.

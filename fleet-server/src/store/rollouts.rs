@@ -101,7 +101,7 @@ pub async fn update(
     let is_over = core.status.is_terminal() && !rollout.has_work_left();
     let done = sqlx::query(
         "UPDATE rollouts SET state = $3, state_name = $4, is_terminal = $5, updated_at = $6, \
-         finished_at = COALESCE(finished_at, $7), row_version = row_version + 1 \
+         finished_at = CASE WHEN $9 = 0 THEN NULL ELSE COALESCE(finished_at, $7) END, row_version = row_version + 1 \
          WHERE project = $1 AND rollout = $2 AND row_version = $8",
     )
     .bind(project.as_str())
@@ -112,6 +112,7 @@ pub async fn update(
     .bind(now.0)
     .bind(finished)
     .bind(row_version)
+    .bind(i64::from(core.status.is_terminal()))
     .execute(conn)
     .await
     .during("change a rollout")?;
@@ -243,8 +244,30 @@ pub async fn open_of(
          ORDER BY created_at LIMIT 1",
     );
     let row = query.bind(project.as_str()).bind(model.as_str()).fetch_optional(conn).await;
-    let read = |row: &AnyRow| Ok((row.id("rollout")?, row.text("state_name")?));
-    row.during("find a model's rollout")?.as_ref().map(read).transpose()
+    row.during("find a model's rollout")?.as_ref().map(id_and_state).transpose()
+}
+
+/// The newest rollout of a model that began after `created_at` and is open or completed, with its state's name.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn newer_of(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+    created_at: UnixMillis,
+) -> Result<Option<(RolloutId, String)>, StoreError> {
+    let query = sqlx::query(
+        "SELECT rollout, state_name FROM rollouts WHERE project = $1 AND model = $2 AND created_at > $3 \
+         AND (finished_at IS NULL OR state_name = $4) ORDER BY created_at DESC LIMIT 1",
+    );
+    let query = query.bind(project.as_str()).bind(model.as_str()).bind(created_at.0);
+    let row = query.bind(Status::Completed.name()).fetch_optional(conn).await;
+    row.during("find a later rollout")?.as_ref().map(id_and_state).transpose()
+}
+
+fn id_and_state(row: &AnyRow) -> Result<(RolloutId, String), StoreError> {
+    Ok((row.id("rollout")?, row.text("state_name")?))
 }
 
 /// Writes tasks, new or changed. A new one starts after the device's newest report.

@@ -134,6 +134,62 @@ async fn a_release_that_is_withdrawn_is_offered_to_nobody_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_away_does_not_take_what_a_gate_has_ended() {
+    let mut fleet = Fleet::start(3).await;
+    fleet.all_serve("1.0.0").await;
+    let mut plan = stages(&["100%"]);
+    plan["on_failure"] = "abort".into();
+    plan["unreachable_after_s"] = 60.into();
+    let id = fleet.create("2.0.0", plan).await;
+    fleet.tick(1).await;
+    let offered = fleet.offered(&id).await;
+    fleet.report(&id, &offered[0], "2.0.0", TaskPhase::Accepted, None).await;
+    fleet.tick(61).await;
+    assert_eq!(fleet.phase(&id, &offered[1]).await, Phase::Unreachable);
+    fleet.report(&id, &offered[0], "2.0.0", TaskPhase::Failed, Some(CauseKind::GoldenMismatch)).await;
+    assert!(matches!(fleet.status(&id).await, Status::Aborted { .. }), "{:?}", fleet.status(&id).await);
+    for device in &offered {
+        assert_eq!(fleet.desired(device).await.as_deref(), Some("1.0.0"), "{device}");
+    }
+    assert_eq!(fleet.open_alerts().await, ["rollout_aborted"]);
+    fleet.acknowledge().await;
+    assert!(fleet.open_alerts().await.is_empty(), "it is over, and somebody has seen it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completed_rollout_goes_back_unless_another_came_later() {
+    let mut fleet = Fleet::start(2).await;
+    fleet.all_serve("1.0.0").await;
+    let id = fleet.create("2.0.0", stages(&["100%"])).await;
+    fleet.tick(1).await;
+    let offered = fleet.offered(&id).await;
+    fleet.commit(&id, &offered).await;
+    fleet.tick(1).await;
+    assert_eq!(fleet.status(&id).await, Status::Completed);
+    let back = Verb::RollBack { scope: Scope::All, reason: "it shows its fault late".into() };
+    fleet.order(&id, &back).await.unwrap();
+    for device in &offered {
+        assert_eq!(fleet.desired(device).await.as_deref(), Some("1.0.0"), "{device}");
+        fleet.report(&id, device, "1.0.0", TaskPhase::Committed, None).await;
+    }
+    assert!(matches!(fleet.status(&id).await, Status::RolledBack { unconfirmed: 0, .. }));
+
+    let first = fleet.create("2.0.0", stages(&["1", "100%"])).await;
+    fleet.tick(1).await;
+    let offered = fleet.offered(&first).await;
+    fleet.commit(&first, &offered).await;
+    fleet.order(&first, &Verb::Abort { reason: "one is enough".into() }).await.unwrap();
+    let second = fleet.create("2.0.0", stages(&["100%"])).await;
+    fleet.tick(1).await;
+    assert!(matches!(fleet.order(&first, &back).await, Err(RolloutError::Open { .. })));
+    let offered = fleet.offered(&second).await;
+    fleet.commit(&second, &offered).await;
+    fleet.tick(1).await;
+    let refused = fleet.order(&first, &back).await;
+    assert!(matches!(&refused, Err(RolloutError::Refused(why)) if why.contains("came later")), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_that_nobody_can_take_is_refused_with_the_reasons() {
     let fleet = Fleet::start(3).await;
     fleet.all_serve("2.0.0").await;
@@ -195,6 +251,7 @@ async fn pausing_stops_offers_and_late_reports_change_nothing() {
     let id = fleet.create("1.0.0", stages(&["1", "100%"])).await;
     fleet.tick(1).await;
     let first = fleet.offered(&id).await;
+    fleet.report(&id, &first[0], "1.0.0", TaskPhase::Accepted, None).await;
     fleet.order(&id, &Verb::Pause { reason: "look".into() }).await.unwrap();
     fleet.commit(&id, &first).await;
     fleet.tick(60).await;

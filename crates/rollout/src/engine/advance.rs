@@ -34,11 +34,7 @@ impl Run<'_> {
     fn expire(&mut self, at: usize) {
         let task = self.rollout.tasks.get(at);
         match task.phase {
-            _ if task.is_restoring => {
-                self.rollout.core.unconfirmed += 1;
-                let cause = "it never confirmed its earlier release";
-                self.set_phase(at, Phase::Unreachable, cause, |task| task.is_restoring = false);
-            }
+            _ if task.is_restoring => self.give_up_on(at, "it never confirmed its earlier release"),
             Phase::Queued => {
                 let device = task.device.clone();
                 self.rollout.tasks.update(at, |task| task.due = None);
@@ -48,6 +44,7 @@ impl Run<'_> {
             _ => {
                 self.set_phase(at, Phase::TimedOut, "it took longer than the plan allows", |_| {});
                 self.retry_if_allowed(at);
+                self.send_back_if_given_up(at);
             }
         }
     }

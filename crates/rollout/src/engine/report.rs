@@ -46,6 +46,7 @@ impl Run<'_> {
         let is_settled = to.is_terminal() || (is_shadow && to == Phase::Shadow);
         self.set_phase(at, to, "the device reported it", |task| task.due = due.filter(|_| !is_settled));
         self.retry_if_allowed(at);
+        self.send_back_if_given_up(at);
     }
 
     /// Queues a failed task again where its kind can pass and attempts are left.

@@ -10,19 +10,86 @@ use crate::state::Status;
 
 impl Run<'_> {
     /// Ends without going back: what waits is taken out, what is before the swap keeps the old release, what is past
-    /// it finishes.
+    /// it finishes. Nobody takes the release afterwards: not one that failed and could try again, nor one that was
+    /// away and wakes up.
     pub(super) fn abandon(&mut self, reason: CancelReason, cause: &str) {
         for at in self.rollout.tasks.places() {
             let task = self.rollout.tasks.get(at);
-            let (was_offered, is_past_return) = (task.phase.is_active(), task.phase.is_past_return());
-            if task.is_restoring || task.phase.is_terminal() || is_past_return {
-                continue;
-            }
-            self.set_phase(at, Phase::Canceled(reason), cause, |_| {});
-            if was_offered {
-                self.send_back(at);
+            let was_offered = task.was_offered();
+            match task.phase {
+                _ if task.is_restoring => {}
+                phase if phase.may_wake_up() => self.send_back(at),
+                phase if phase.is_terminal() || phase.is_past_return() => {}
+                _ => {
+                    self.set_phase(at, Phase::Canceled(reason), cause, |_| {});
+                    if was_offered {
+                        self.send_back(at);
+                    }
+                }
             }
         }
+    }
+
+    /// Takes back what no device has answered: those that are away would find the offer when they come, however long
+    /// the rollout has been paused by then. Those that are at work finish.
+    pub(super) fn recall_offers(&mut self) {
+        for at in self.rollout.tasks.places() {
+            match self.rollout.tasks.get(at).phase {
+                Phase::Offered => {
+                    let cause = "paused before the device answered";
+                    self.set_phase(at, Phase::Queued, cause, |task| task.attempt -= 1);
+                    self.send_back(at);
+                }
+                Phase::Unreachable => self.send_back(at),
+                _ => {}
+            }
+        }
+    }
+
+    /// What [`Self::recall_offers`] took from devices that nobody waits for any more: they may take the release when
+    /// they come.
+    pub(super) fn renew_offers(&mut self) {
+        if !matches!(self.rollout.core.status, Status::Running { .. }) {
+            return;
+        }
+        for at in self.rollout.tasks.places() {
+            let task = self.rollout.tasks.get(at);
+            if task.phase == Phase::Unreachable {
+                let (device, attempt) = (task.device.clone(), task.attempt);
+                let mode = self.rollout.core.plan.mode;
+                self.actions.push(Action::Offer { device, mode, attempt });
+            }
+        }
+    }
+
+    /// A device that ended without the release after the rollout was given up must not try again.
+    pub(super) fn send_back_if_given_up(&mut self, at: usize) {
+        let is_given_up = matches!(
+            self.rollout.core.status,
+            Status::Aborted { .. }
+                | Status::Superseded { .. }
+                | Status::Invalidated { .. }
+                | Status::RollingBack { .. }
+                | Status::RolledBack { .. }
+        );
+        if is_given_up && self.rollout.tasks.get(at).phase.may_wake_up() {
+            self.send_back(at);
+        }
+    }
+
+    /// Stops waiting for the devices that haven't confirmed their earlier release; it stays what they are asked for.
+    pub(super) fn stop_waiting(&mut self, cause: &str) {
+        for at in self.rollout.tasks.places() {
+            if self.rollout.tasks.get(at).is_restoring {
+                self.give_up_on(at, cause);
+            }
+        }
+    }
+
+    /// A device never confirmed its earlier release.
+    pub(super) fn give_up_on(&mut self, at: usize, cause: &str) {
+        self.rollout.core.unconfirmed += 1;
+        self.set_phase(at, Phase::Unreachable, cause, |task| task.is_restoring = false);
     }
 
     /// Starts bringing devices back.
@@ -50,7 +117,7 @@ impl Run<'_> {
                     self.record(cause, Change::Late { device, reported });
                 }
                 // It runs the old release already, or may wake up later: only its Desired changes.
-                phase if phase.is_terminal() && phase != Phase::Committed => self.send_back(at),
+                phase if phase.may_wake_up() => self.send_back(at),
                 _ => {
                     let device = self.device(at);
                     self.rollout.tasks.update(at, |task| {

@@ -124,9 +124,11 @@ impl Run<'_> {
         if is_done {
             return;
         }
-        let status = &self.rollout.core.status;
-        if status.is_terminal() || matches!(status, Status::RollingBack { .. }) {
-            return self.refuse_in_state("ended");
+        match self.rollout.core.status {
+            Status::RollingBack { .. } if reason == CancelReason::Aborted => return self.stop_waiting(cause),
+            Status::RollingBack { .. } => return self.refuse_in_state("ended"),
+            _ if self.rollout.core.status.is_terminal() => return self.refuse_in_state("ended"),
+            _ => {}
         }
         self.set_status(end, cause);
         self.abandon(reason, cause);
@@ -138,6 +140,13 @@ impl Run<'_> {
                 self.roll_back(stage, scope, RollbackReason::Operator, reason);
             }
             Status::RollingBack { .. } | Status::RolledBack { .. } => {}
+            // What shows its fault late must have a way back too; no stage is the current one any more.
+            Status::Completed | Status::Aborted { .. } | Status::Invalidated { .. }
+                if self.rollout.core.is_filled =>
+            {
+                let last = u16::try_from(self.rollout.core.stages.len() - 1).unwrap_or(u16::MAX);
+                self.roll_back(last, Scope::All, RollbackReason::Operator, reason);
+            }
             _ => self.refuse_in_state("rolled back"),
         }
     }

@@ -6,6 +6,8 @@
     reason = "test support; each test file uses its part of it"
 )]
 
+use std::collections::BTreeSet;
+
 use protocol::message::{CauseKind, TaskPhase};
 use protocol::{Counter, DeviceId, Digest, ModelName, ReleaseRef, RolloutId, UnixMillis, Version};
 use rollout::{
@@ -80,6 +82,8 @@ pub(crate) struct Fleet {
     pub(crate) journal: Vec<Entry>,
     pub(crate) last: Vec<Action>,
     plan: ValidPlan,
+    /// Devices whose Desired names the release.
+    asked: BTreeSet<DeviceId>,
 }
 
 impl Fleet {
@@ -88,7 +92,8 @@ impl Fleet {
         let plan = plan.check().unwrap();
         let id = RolloutId::new("r1").unwrap();
         let rollout = Rollout::new(id, plan.clone(), Actor::User("ana".into()), T0);
-        let mut fleet = Self { rollout, now: T0, journal: Vec::new(), last: Vec::new(), plan };
+        let asked = BTreeSet::new();
+        let mut fleet = Self { rollout, now: T0, journal: Vec::new(), last: Vec::new(), plan, asked };
         fleet.feed(Actor::Engine, Event::Devices((0..n).map(facts).collect()));
         fleet.verb(Verb::Submit);
         fleet
@@ -111,6 +116,37 @@ impl Fleet {
         self.journal.extend(entries);
         self.rollout = after;
         self.last = actions;
+        self.check_desired();
+    }
+
+    /// Nobody takes a release whose rollout was given up, and nobody who is away takes one whose rollout is paused.
+    fn check_desired(&mut self) {
+        for action in &self.last {
+            match action {
+                Action::Offer { device, .. } => _ = self.asked.insert(device.clone()),
+                Action::Restore { device, .. } => _ = self.asked.remove(device),
+                _ => {}
+            }
+        }
+        let status = self.rollout.status();
+        for task in self.asked.iter().filter_map(|device| self.rollout.task(device)) {
+            match status {
+                Status::Aborted { .. } | Status::Superseded { .. } | Status::Invalidated { .. } => {
+                    let keeps = task.phase == Phase::Committed || task.phase.is_past_return();
+                    let has_left = matches!(task.phase, Phase::Canceled(_));
+                    assert!(
+                        keeps || has_left,
+                        "{} may take the release after {status:?}: {task:?}",
+                        task.device
+                    );
+                }
+                Status::Paused { .. } => {
+                    let is_away = matches!(task.phase, Phase::Offered | Phase::Unreachable);
+                    assert!(!is_away, "{} is away and may take the release: {task:?}", task.device);
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(crate) fn verb(&mut self, verb: Verb) {

@@ -10,6 +10,8 @@ export type Reading = Schemas['ResourceReading'];
 export type DeviceTask = Schemas['TaskTransition'];
 export type DeviceEvent = Schemas['DeviceEvent'];
 export type Labels = Readonly<Record<string, string>>;
+/** Labels to be set, and with `null` to be removed. */
+export type LabelChanges = Readonly<Record<string, string | null>>;
 
 export interface DeviceFilter {
   readonly q?: string;
@@ -133,8 +135,8 @@ function useDeviceChange<Variables, Result>(
   });
 }
 
-export function useSetLabels(project: string, device: string) {
-  return useDeviceChange(project, (labels: Labels) =>
+export function useChangeLabels(project: string, device: string) {
+  return useDeviceChange(project, (labels: LabelChanges) =>
     take(
       client.PATCH('/api/v1/projects/{project}/devices/{device}', {
         params: { path: { project, device } },

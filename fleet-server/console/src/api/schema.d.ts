@@ -158,7 +158,7 @@ export interface paths {
         delete: operations["decommissionDevice"];
         options?: never;
         head?: never;
-        /** Replace a device's labels. */
+        /** Change a device's labels. */
         patch: operations["updateDevice"];
         trace?: never;
     };
@@ -1036,9 +1036,9 @@ export interface components {
         };
         /** @description Changes to a device. */
         DeviceChange: {
-            /** @description Replaces the server's labels. */
+            /** @description The server's labels to be set, and with `null` to be removed; the others stay. */
             labels: {
-                [key: string]: string;
+                [key: string]: string | null;
             };
         };
         /** @description Devices by state. */

@@ -34,3 +34,10 @@ export function parseLabels(text: string): { labels: Labels } | { badLine: numbe
   }
   return { labels };
 }
+
+/** What leads from one set to another; labels that somebody else has set meanwhile stay. */
+export function labelChanges(before: Labels, after: Labels): Record<string, string | null> {
+  const removed = Object.keys(before).filter((key) => !(key in after));
+  const set = Object.entries(after).filter(([key, value]) => before[key] !== value);
+  return Object.fromEntries([...removed.map((key) => [key, null] as const), ...set]);
+}

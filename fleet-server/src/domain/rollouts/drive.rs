@@ -10,7 +10,7 @@ use rollout::{
 };
 use serde_json::json;
 use tracing::{info, warn};
-use trust::desired::Mode;
+use trust::desired::{DesiredModel, Mode};
 
 use super::create::why_withdrawn;
 use super::{RolloutError, facts, measure};
@@ -18,7 +18,7 @@ use crate::app::AppState;
 use crate::bus::ChangeKind;
 use crate::domain::audit;
 use crate::link::TaskHook;
-use crate::store::alerts::{self, NewAlert, ROLLED_BACK, Severity};
+use crate::store::alerts::{self, ABORTED, ENDED, INVALIDATED, NewAlert, ROLLED_BACK, Severity};
 use crate::store::releases::{self, ReleaseState};
 use crate::store::rollouts::{self, StoredEvidence};
 use crate::store::{Conn, devices};
@@ -64,6 +64,8 @@ pub(super) struct Session {
     wishes: Vec<(DeviceId, Wish, bool)>,
     touched: BTreeSet<DeviceId>,
     sent: Vec<DeviceId>,
+    /// Whether a person's decision changed anything.
+    has_decided: bool,
     refused: Option<String>,
     measure: Option<(u16, UnixMillis)>,
 }
@@ -157,7 +159,9 @@ async fn run(
             return Err(RolloutError::Refused(why));
         }
         if session.save(&mut tx, &state.seal).await? {
-            if let Work::Order(order) = &work {
+            if let Work::Order(order) = &work
+                && session.has_decided
+            {
                 let change =
                     audit::Change::new(session.now, order.actor, order.action, "rollout", rollout.as_str());
                 audit::record(&mut tx, &change.in_project(project).after(order.verb)).await?;
@@ -181,6 +185,7 @@ impl Session {
             wishes: Vec::new(),
             touched: BTreeSet::new(),
             sent: Vec::new(),
+            has_decided: false,
             refused: None,
             measure: None,
         }
@@ -194,8 +199,11 @@ impl Session {
         let engine = |event| Input { actor: Actor::Engine, event };
         match work {
             Work::Order(order) => {
-                let actor = Actor::User(order.username.to_owned());
+                self.take_in_reports(conn).await?;
+                self.refuse_outdated(conn, order.verb).await?;
+                let (actor, known) = (Actor::User(order.username.to_owned()), self.entries.len());
                 self.feed(Input { actor, event: Event::Verb(order.verb.clone()) });
+                self.has_decided = self.entries.len() > known;
             }
             Work::Reports => self.take_in_reports(conn).await?,
             Work::Tick => {
@@ -258,6 +266,23 @@ impl Session {
             self.feed(Input { actor: Actor::Device(device), event });
         }
         Ok(())
+    }
+
+    /// Devices go back from the newest release; that of an ended rollout may not be theirs any more.
+    async fn refuse_outdated(&mut self, conn: &mut Conn, verb: &Verb) -> Result<(), RolloutError> {
+        let status = self.rollout.status();
+        let has_ended = status.is_terminal() && !matches!(status, Status::RolledBack { .. });
+        if !matches!(verb, Verb::RollBack { .. }) || !has_ended {
+            return Ok(());
+        }
+        let (model, core) = (&self.rollout.plan().model, self.rollout.core());
+        match rollouts::newer_of(conn, &self.project, model, core.created_at).await? {
+            Some((rollout, state)) if state == Status::Completed.name() => Err(RolloutError::Refused(
+                format!("rollout {rollout} of this model came later: roll that one back"),
+            )),
+            Some((rollout, state)) => Err(RolloutError::Open { rollout, state }),
+            None => Ok(()),
+        }
     }
 
     /// What its publisher has withdrawn no device can fetch any more, and nobody should: no more offers. A rollout that
@@ -326,8 +351,15 @@ impl Session {
         is_again: bool,
     ) -> Result<(), RolloutError> {
         let row = devices::get(conn, &self.project, &device).await?;
-        if row.is_none_or(|row| row.decommissioned_at.is_some()) {
+        let Some(row) = row.filter(|row| row.decommissioned_at.is_none()) else {
             // The engine learns of it with the next tick.
+            return Ok(());
+        };
+        let ours = &self.rollout.plan().release;
+        let is_ours =
+            |desired: &DesiredModel| desired.model == wish.model && desired.release.digest == ours.digest;
+        if wish.release.as_ref() != Some(ours) && !director::models(&row).iter().any(is_ours) {
+            // Another rollout's release is desired by now: nothing to take back.
             return Ok(());
         }
         if is_again {
@@ -392,12 +424,14 @@ impl Session {
     }
 
     /// Someone should look when a rollout stops by itself. The alert closes when it goes on, or when somebody decides
-    /// otherwise; that of one that was rolled back, when somebody takes note or a later rollout of the model completes.
+    /// otherwise; that of one that ended by itself, when somebody takes note or a later rollout of the model completes.
     async fn raise_alert(&self, conn: &mut Conn, id: &RolloutId) -> Result<(), RolloutError> {
-        let status = self.entries.iter().rev().find_map(|e| match &e.change {
-            Change::Status { to, .. } => Some(to),
+        let last = self.entries.iter().rev().find_map(|e| match &e.change {
+            Change::Status { to, .. } => Some((to, matches!(e.actor, Actor::User(_)))),
             _ => None,
         });
+        let (status, is_by_person) = last.unzip();
+        let is_by_itself = is_by_person == Some(false);
         if let Some(status) = status {
             self.close_alerts(conn, id, status).await?;
         }
@@ -411,6 +445,8 @@ impl Session {
             Some(Status::RollingBack { by: rollout::RollbackReason::Gate, reason, .. }) => {
                 (ROLLED_BACK, Severity::Critical, reason)
             }
+            Some(Status::Aborted { reason }) if is_by_itself => (ABORTED, Severity::Critical, reason),
+            Some(Status::Invalidated { reason }) if is_by_itself => (INVALIDATED, Severity::Warning, reason),
             Some(_) | None => return Ok(()),
         };
         let plan = self.rollout.plan();
@@ -442,7 +478,9 @@ impl Session {
         }
         if matches!(status, Status::Completed) {
             let model = &self.rollout.plan().model;
-            alerts::close_of_model(conn, &self.project, ROLLED_BACK, model, self.now).await?;
+            for kind in ENDED {
+                alerts::close_of_model(conn, &self.project, kind, model, self.now).await?;
+            }
         }
         Ok(())
     }

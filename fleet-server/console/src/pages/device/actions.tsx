@@ -4,7 +4,7 @@ import { useNavigate } from 'react-router';
 import {
   useDecommission,
   useDeviceCommand,
-  useSetLabels,
+  useChangeLabels,
   type Command,
   type DeviceDetail,
 } from '../../api/devices';
@@ -13,7 +13,7 @@ import { useI18n } from '../../i18n/i18n';
 import { Button } from '../../ui/button';
 import { Confirm, Dialog, DialogActions, DialogBody } from '../../ui/dialog';
 import { TextField } from '../../ui/field';
-import { formatLabels, parseLabels } from '../../ui/labels';
+import { formatLabels, labelChanges, parseLabels } from '../../ui/labels';
 import { ErrorText } from '../../ui/states';
 
 const LOG_LINES = 500;
@@ -69,12 +69,13 @@ export function DeviceActions({ project, device }: ActionsProps) {
 
 function LabelsDialog({ project, device, onClose }: ActionsProps & { readonly onClose: () => void }) {
   const { t } = useI18n();
-  const [text, setText] = useState(formatLabels(device.server_labels));
-  const save = useSetLabels(project, device.device);
+  const [before] = useState(device.server_labels);
+  const [text, setText] = useState(formatLabels(before));
+  const save = useChangeLabels(project, device.device);
   const parsed = parseLabels(text);
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
-    if ('labels' in parsed) save.mutate(parsed.labels, { onSuccess: onClose });
+    if ('labels' in parsed) save.mutate(labelChanges(before, parsed.labels), { onSuccess: onClose });
   };
   return (
     <Dialog title={`${t('device.editLabels')}: ${device.device}`} isOpen onClose={onClose}>
