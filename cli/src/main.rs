@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod args;
+mod chain;
 mod client;
 mod commands;
 mod exit;

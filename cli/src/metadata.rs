@@ -12,6 +12,7 @@ use trust::{Limits, PublicKey};
 
 use crate::client::{Client, ClientError};
 use crate::keyring::Keyring;
+use crate::pending::root_keys;
 
 /// What somebody has to do whose folder doesn't know the project's first root.
 pub(crate) const UNPINNED: &str = "this key folder doesn't know the project's first root. If the project is new, make \
@@ -45,7 +46,15 @@ pub(crate) fn now() -> Result<UnixMillis> {
 /// # Errors
 /// What the server refused.
 pub(crate) async fn fetch(client: &Client, role: &str) -> Result<Option<Vec<u8>>> {
-    let path = client.in_project(&format!("/metadata/{role}.json"));
+    fetch_file(client, &format!("{role}.json")).await
+}
+
+/// A file of signed metadata on the server, by the name that devices fetch it under; none if it has none.
+///
+/// # Errors
+/// What the server refused.
+pub(crate) async fn fetch_file(client: &Client, name: &str) -> Result<Option<Vec<u8>>> {
+    let path = client.in_project(&format!("/metadata/{name}"));
     match client.send(client.request(Method::GET, &path)).await {
         Ok(response) => Ok(Some(bounded(response, trust::Limits::default().targets_bytes).await?)),
         Err(ClientError::Refused { status: 404, .. }) => Ok(None),
@@ -120,6 +129,21 @@ fn choose(
         );
     }
     Ok(Some(bytes))
+}
+
+/// Whether `next` is the root right after `root`, as a device takes it: signed by both (5.3.4, 5.3.5).
+///
+/// # Errors
+/// When one is no root.
+pub(crate) fn is_next_root(root: &[u8], next: &[u8]) -> Result<bool> {
+    let is_next = claims(root)?.version.checked_add(1) == Some(claims(next)?.version);
+    Ok(is_next && is_signed(next, root_keys(root, "root")?) && is_signed(next, root_keys(next, "root")?))
+}
+
+/// Whether enough of these have signed it.
+pub(crate) fn is_signed(bytes: &[u8], (keys, threshold): (Vec<PublicKey>, usize)) -> bool {
+    let envelope = Envelope::parse(bytes, &Limits::default());
+    envelope.is_ok_and(|envelope| envelope.verify(&KeySet::new(keys, threshold)).is_ok())
 }
 
 /// The id of a key as people compare it.

@@ -91,6 +91,8 @@ pub enum ProblemKind {
     ModelAbsent,
     /// A release that served can't be loaded any more.
     ReleaseLost,
+    /// A release serves that its publisher has fenced off.
+    ReleaseFenced,
     /// A model runs a smaller variant than its publisher prefers.
     SmallerVariant,
     /// A watched folder or a local broker can't be served.
@@ -188,6 +190,10 @@ impl ProblemKind {
             }
             Self::ReleaseLost => {
                 "what the disk lost is fetched again by itself; if it comes again, the disk is failing: replace it"
+            }
+            Self::ReleaseFenced => {
+                "it serves on until a newer one takes its place, and nothing goes back to it: roll out a release at or above \
+                 the fence"
             }
             Self::SmallerVariant => {
                 "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or unload another model"

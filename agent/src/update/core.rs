@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::message::{Cause, CauseKind, Hardware, TaskReport};
-use protocol::{Digest, ModelName};
+use protocol::{Counter, Digest, ModelName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use trust::Repository;
@@ -89,6 +89,8 @@ pub struct Core {
     is_held_back: bool,
     settled_at: Option<Instant>,
     pub(super) metadata: Mutex<Option<Freshness>>,
+    /// What metadata says since [`Core::follow_fences`] was here last.
+    pub(super) fences: Mutex<BTreeMap<ModelName, Counter>>,
     /// When each model's fetch may begin.
     pub(super) turns: Mutex<BTreeMap<ModelName, (Digest, Instant)>>,
     /// Models that run a smaller variant than the publisher prefers, and why.
@@ -135,6 +137,7 @@ impl Core {
             is_held_back: parts.load_at > Instant::now(),
             settled_at: Some(parts.settled_at),
             metadata,
+            fences: Mutex::default(),
             turns: Mutex::default(),
             smaller: BTreeMap::new(),
             trouble: None,

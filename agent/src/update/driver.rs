@@ -92,6 +92,7 @@ impl Driver {
         let mut refresh_at = Instant::now() + self.core.config.refresh_every;
         loop {
             let now = Instant::now();
+            self.core.follow_fences().await;
             self.core.follow_desired(now).await;
             let work = self.next_doing(now);
             let model = match &work {
@@ -315,8 +316,11 @@ impl Driver {
     }
 
     async fn refresh(&mut self) {
-        if let Err(error) = self.try_refresh().await {
-            tracing::warn!(error = crate::chain(&error), "signed metadata could not be refreshed");
+        match self.try_refresh().await {
+            Ok(()) => self.core.refresh_fences().await,
+            Err(error) => {
+                tracing::warn!(error = crate::chain(&error), "signed metadata could not be refreshed");
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use protocol::message::{Cause, CauseKind, Hardware};
 use protocol::{Counter, ModelName, ReleaseRef};
-use release::{AgentVersion, BlobRef, DeviceFacts, Downgrade, HighWater, Manifest, Variant};
+use release::{AgentVersion, BlobRef, DeviceFacts, Downgrade, Manifest, Variant};
 use serde_json::Value;
 use tokio::time::Instant;
 use trust::desired::Mode;
@@ -37,10 +37,10 @@ pub(super) async fn fetch(
     record: &Record,
     task: &Task,
 ) -> Result<Chosen, Cause> {
-    permitted(record.mark.as_ref(), task)?;
+    permitted(record, task)?;
     take_turn(core, model, task).await;
     let manifest = manifest(core, model, record, &task.release).await?;
-    fenced(record.mark.as_ref(), &manifest)?;
+    fenced(record, &manifest)?;
     let fitting = fitting(&core.hardware, &manifest)?;
     // A candidate that runs beside needs its memory beside that of the release that answers.
     let beside = match task.mode {
@@ -57,15 +57,18 @@ pub(super) async fn fetch(
     Ok(Chosen { variant: variant.name.clone(), instead })
 }
 
-/// R3 to R5: the counter of what is committed never falls, but to a pair that the signed manifest names.
-pub(super) fn permitted(mark: Option<&HighWater>, task: &Task) -> Result<(), Cause> {
-    let check = mark.map_or(Ok(()), |mark| mark.permits(task.release.digest, task.release.counter));
+/// R3 to R5: the counter of what is committed never falls, but to a pair that the signed manifest names, and to none
+/// below the fence (R6).
+pub(super) fn permitted(record: &Record, task: &Task) -> Result<(), Cause> {
+    let (digest, counter) = (task.release.digest, task.release.counter);
+    below(record.min_counter(), counter)?;
+    let check = record.mark.as_ref().map_or(Ok(()), |mark| mark.permits(digest, counter));
     check.map_err(|downgrade: Downgrade| cause(CauseKind::Downgrade, downgrade.to_string()))
 }
 
 /// A release cannot stand below its own fence, or the fence that stands already.
-pub(super) fn fenced(mark: Option<&HighWater>, manifest: &Manifest) -> Result<(), Cause> {
-    below(mark.map_or(manifest.min_counter, |mark| mark.min_counter), manifest)
+pub(super) fn fenced(record: &Record, manifest: &Manifest) -> Result<(), Cause> {
+    below(record.min_counter().max(manifest.min_counter), manifest.counter)
 }
 
 /// Nor below a fence that the role which vouches for it states beside any release: it binds devices that never
@@ -74,18 +77,20 @@ pub(super) fn fenced_off<'a>(
     customs: impl Iterator<Item = &'a Value>,
     manifest: &Manifest,
 ) -> Result<(), Cause> {
-    let fence = customs.filter_map(|custom| custom["min_counter"].as_u64()).max().unwrap_or_default();
-    below(Counter(fence), manifest)
+    below(fence_of(customs), manifest.counter)
 }
 
-fn below(fence: Counter, manifest: &Manifest) -> Result<(), Cause> {
-    if manifest.counter >= fence {
+/// The highest fence that a role states.
+pub(super) fn fence_of<'a>(customs: impl Iterator<Item = &'a Value>) -> Counter {
+    Counter(customs.filter_map(|custom| custom["min_counter"].as_u64()).max().unwrap_or_default())
+}
+
+fn below(fence: Counter, counter: Counter) -> Result<(), Cause> {
+    if counter >= fence {
         return Ok(());
     }
-    Err(cause(
-        CauseKind::Downgrade,
-        format!("release counter {} is fenced off: at least {fence} is needed", manifest.counter),
-    ))
+    let detail = format!("release counter {counter} is fenced off: at least {fence} is needed");
+    Err(cause(CauseKind::Downgrade, detail))
 }
 
 /// What a measurement needs: the variant, if it fits this device and finds room beside all that runs. The same
@@ -101,7 +106,7 @@ pub(super) async fn fetch_beside(
 ) -> Result<(), Cause> {
     let record = core.model(model);
     let manifest = manifest(core, model, &record, release).await?;
-    fenced(record.mark.as_ref(), &manifest)?;
+    fenced(&record, &manifest)?;
     let fitting = fitting(&core.hardware, &manifest)?;
     let Some(wanted) = fitting.into_iter().find(|fits| fits.name == variant) else {
         let detail = format!("{model} {} has no variant {variant:?} that fits this device", release.version);
@@ -148,6 +153,9 @@ async fn fetch_manifest(core: &Core, model: &ModelName, release: &ReleaseRef) ->
     let refreshed =
         core.trusted.refresh(&http, Some(&path), &core.clock).await.map_err(|error| error.cause())?;
     core.refreshed(&refreshed.repository);
+    if let Ok(target) = refreshed.repository.find_target(&path) {
+        core.hear_fence(model, &refreshed.repository, target.role());
+    }
     let target =
         core.trusted.target(&http, &refreshed.repository, &path).await.map_err(|error| error.cause())?;
     let manifest =
@@ -272,5 +280,24 @@ mod tests {
         let refused = fenced_off(customs(counter + 1).iter(), &manifest).unwrap_err();
         assert_eq!(refused.kind, CauseKind::Downgrade);
         assert!(fenced_off([].into_iter(), &manifest).is_ok());
+    }
+
+    #[test]
+    fn r6_what_metadata_fences_off_is_not_permitted_from_the_disk_either() {
+        let version = protocol::Version::new("1.0.0").unwrap();
+        let release =
+            ReleaseRef { version, digest: protocol::Digest::from_bytes([1; 32]), counter: Counter(1) };
+        let wanted = Task { release, mode: Mode::Replace, rollout: None, revision: protocol::Revision(1) };
+        let mark = release::HighWater {
+            digest: protocol::Digest::from_bytes([2; 32]),
+            counter: Counter(2),
+            fallback: vec![(wanted.release.digest, Counter(1))],
+            min_counter: Counter(0),
+        };
+        let mut record = Record { mark: Some(mark), ..Record::default() };
+        assert!(permitted(&record, &wanted).is_ok(), "the committed manifest names it");
+        record.fence = Counter(2);
+        let refused = permitted(&record, &wanted).unwrap_err();
+        assert!(refused.kind == CauseKind::Downgrade && refused.detail.contains("fenced off"), "{refused:?}");
     }
 }

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use protocol::message::{Cause, CauseKind, Hardware};
-use protocol::{Digest, ModelName, ReleaseRef};
+use protocol::{Counter, Digest, ModelName, ReleaseRef};
 use release::archive::{ArchiveError, Limits, Name, Reader};
 use release::{BlobRef, DraftManifest, Manifest, Variant};
 use sha2::{Digest as _, Sha256};
@@ -159,7 +159,7 @@ impl Import<'_> {
     pub async fn take(&mut self, archive: impl Read) -> Result<Taken, ImportError> {
         let mut reader = Reader::new(archive, Limits::default());
         let (files, mut next) = read_small(&mut reader)?;
-        let manifest = self.verify(&files).await?;
+        let (manifest, fence) = self.verify(&files).await?;
         let digest = only_manifest(&files)?.0;
         let release = ReleaseRef { version: manifest.version.clone(), digest, counter: manifest.counter };
         let model = manifest.model.clone();
@@ -171,8 +171,8 @@ impl Import<'_> {
             rollout: None,
         };
         let task = Task::of(&wanted, self.boot.record().revision);
-        fetch::permitted(record.mark.as_ref(), &task).map_err(ImportError::Refused)?;
-        fetch::fenced(record.mark.as_ref(), &manifest).map_err(ImportError::Refused)?;
+        fetch::permitted(&record, &task).map_err(ImportError::Refused)?;
+        fetch::fenced(&record, &manifest).map_err(ImportError::Refused)?;
         let (variant, instead) = self.choose(&manifest)?;
         self.has_room(&manifest, variant)?;
         while let Some((name, size)) = next {
@@ -184,7 +184,7 @@ impl Import<'_> {
         }
         let bytes = only_manifest(&files)?.1;
         self.shelf.keep_manifest(digest, bytes).map_err(ImportError::Shelf)?;
-        self.persist(&wanted, task, &variant.name)?;
+        self.persist(&wanted, task, &variant.name, fence)?;
         Ok(Taken { model, release, instead })
     }
 
@@ -206,8 +206,8 @@ impl Import<'_> {
         peaks.fold(0, u64::saturating_add)
     }
 
-    /// The signed chain, then the manifest, as [`fetch`] does.
-    async fn verify(&self, files: &Files) -> Result<Verified<Manifest>, ImportError> {
+    /// The signed chain, then the manifest, as [`fetch`] does; and the model's fence.
+    async fn verify(&self, files: &Files) -> Result<(Verified<Manifest>, Counter), ImportError> {
         if !self.trusted.has_root().map_err(ImportError::Disk)? {
             return Err(ImportError::NoRoot);
         }
@@ -222,7 +222,7 @@ impl Import<'_> {
             .agrees_with(&draft.model, &draft.release_ref(), target.digest())
             .map_err(ImportError::Manifest)?;
         fetch::fenced_off(repository.customs_of(target.role()), &manifest).map_err(ImportError::Refused)?;
-        Ok(manifest)
+        Ok((manifest, fetch::fence_of(repository.customs_of(target.role()))))
     }
 
     fn has_room(&self, manifest: &Manifest, variant: &Variant) -> Result<(), ImportError> {
@@ -280,10 +280,17 @@ impl Import<'_> {
     }
 
     /// The update machine goes on from here at the next start: stage, self-test, swap, probation.
-    fn persist(&mut self, wanted: &DesiredModel, task: Task, variant: &str) -> Result<(), ImportError> {
+    fn persist(
+        &mut self,
+        wanted: &DesiredModel,
+        task: Task,
+        variant: &str,
+        fence: Counter,
+    ) -> Result<(), ImportError> {
         let mut boot = self.boot.record().clone();
         let before = boot.models.remove(&wanted.model).unwrap_or_default();
-        let (asked, _) = step(before, Event::Wanted(task));
+        let (fenced, _) = step(before, Event::Fenced(fence));
+        let (asked, _) = step(fenced, Event::Wanted(task));
         let (after, _) = step(asked, Event::Fetched { variant: variant.into() });
         if !matches!(after.phase, Phase::Verified { .. }) {
             let release = format!("{} {}", wanted.model, wanted.release.version);

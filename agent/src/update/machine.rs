@@ -16,10 +16,12 @@
 //! stopped by the transition counter. Both are part of the persisted record.
 
 use protocol::message::{Cause, CauseKind, SelfTestResult, TaskPhase};
-use protocol::{ReleaseRef, Revision, RolloutId, UnixMillis};
+use protocol::{Counter, ReleaseRef, Revision, RolloutId, UnixMillis};
 use release::HighWater;
 use serde::{Deserialize, Serialize};
 use trust::desired::{DesiredModel, Mode};
+
+mod fence;
 
 /// Starts that a self-test or a swap may end before it counts as a crash loop.
 const TRIES: u8 = 2;
@@ -170,6 +172,9 @@ pub struct Record {
     pub fallback: Option<Held>,
     /// The highest release that was ever committed, with the fallbacks that it permits.
     pub mark: Option<HighWater>,
+    /// The fence that the metadata states which was accepted last. It falls when its release is withdrawn.
+    #[serde(default)]
+    pub fence: Counter,
     /// Transitions of the current task.
     pub transitions: u32,
     /// What the last self-test measured.
@@ -241,6 +246,8 @@ pub enum Event {
     Unloadable(Cause),
     /// Trying again is due.
     Retry,
+    /// Metadata was accepted that states this fence.
+    Fenced(Counter),
     /// The agent has started.
     Boot,
     /// It has stayed up since.
@@ -352,7 +359,9 @@ impl Phase {
 /// The next record and what to do after persisting it.
 pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
     let before = record.phase.word();
+    let (record, mut freed) = record.without_fenced_fallback();
     let (mut next, mut actions) = match event {
+        Event::Fenced(fence) => fence::fenced(record, fence),
         Event::Wanted(task) => wanted(record, task),
         Event::Boot => boot(record),
         Event::Settled => settled(record),
@@ -380,6 +389,9 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
             (next, actions) = failed(next, cause);
         }
     }
+    let (next, freed_now) = next.without_fenced_fallback();
+    freed.extend(freed_now);
+    actions.extend(freed.into_iter().take(1));
     (next, actions)
 }
 
@@ -588,7 +600,7 @@ mod table;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Counter, Digest, Version};
+    use protocol::{Digest, Version};
 
     fn release(n: u8) -> ReleaseRef {
         let version = Version::new(format!("{n}.0.0")).unwrap();

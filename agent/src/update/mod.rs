@@ -7,6 +7,7 @@ pub mod trusted_files;
 
 mod core;
 mod driver;
+mod fence;
 mod fetch;
 mod jobs;
 mod measure;

@@ -7,6 +7,7 @@ use protocol::message::{Cause, CauseKind, ModelState, TaskPhase, TaskReport};
 use protocol::{ModelName, ReleaseRef, Revision, UnixMillis};
 
 use super::core::Core;
+use super::fence;
 use super::machine::{Phase, Record, Task};
 use super::metadata::Freshness;
 use super::selftest::cause;
@@ -98,6 +99,7 @@ impl Core {
             );
             Some(Problem::new(ProblemKind::ReleaseLost, detail))
         });
+        let fenced = record.models.iter().filter_map(|(model, record)| fence::problem(model, record));
         let since = record.models.iter().filter_map(|(model, record)| Some((model.clone(), record.since?)));
         let reported = Reported {
             // Also below a floor that was taken back: the server signs anew for who is ahead of it.
@@ -114,6 +116,7 @@ impl Core {
                 .chain(lost)
                 .chain(self.clock.ahead())
                 .chain(not_loaded)
+                .chain(fenced)
                 .chain(smaller)
                 .chain(ends)
                 .collect(),

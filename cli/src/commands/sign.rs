@@ -1,6 +1,7 @@
 //! `flotilla sign --add`: this person's signature on a file that somebody else prepared. Needs no server.
 
 mod changes;
+mod delegator;
 mod holder;
 mod merge;
 
@@ -16,6 +17,7 @@ use trust::{KeyId, PublicKey, Signer};
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, claims, expiry, short};
 use crate::output::{Format, items, table, text};
+use crate::pending::root_keys;
 use crate::replace::replace;
 use crate::settings;
 use holder::Standing;
@@ -84,8 +86,21 @@ fn show(files: &Value, is_dry_run: bool) -> String {
             text(file, "/file"),
             changes::show(&file["changes"])
         ));
+        if let Some(by) = holders(&file["holders_by"]) {
+            parts.push(format!("who holds {} is said by {by}", text(file, "/role")));
+        }
     }
     parts.join("\n\n")
+}
+
+/// Which file is believed, and why.
+fn holders(by: &Value) -> Option<String> {
+    let why = match by["trust"].as_str()? {
+        "kept" => "which this key folder trusts",
+        "vouched_for" => "which came with the file and is signed by those whom this key folder trusts",
+        _ => "which came with the file; NOTHING VOUCHES FOR IT",
+    };
+    Some(format!("{} (version {}), {why}", text(by, "/file"), text(by, "/version")))
 }
 
 fn merged(mut one: Map<String, Value>, other: Map<String, Value>) -> Value {
@@ -127,7 +142,7 @@ impl<'a> File<'a> {
 
     /// What it changes; what nobody would expect is said on stderr.
     fn compare(&self, keyring: &Keyring) -> Result<Map<String, Value>> {
-        let kept = holder::kept(keyring, self.owner.role())?.map(|(_, bytes)| bytes);
+        let kept = delegator::kept(keyring, self.owner.role())?.map(|(_, bytes)| bytes);
         let before = kept.as_deref().map(claims).transpose()?.map(|kept| kept.version);
         let (path, version) = (self.path.display(), self.claims.version);
         if let Some(before) = before.filter(|before| before.checked_add(1) != Some(version)) {
@@ -145,8 +160,23 @@ impl<'a> File<'a> {
         let said = json!({
             "file": self.path, "role": self.owner.role(), "version": version, "compared_with": before,
             "expires_at": trust::format_rfc3339(self.claims.expires), "changes": changes,
+            "holders_by": self.holders_by(keyring)?,
         });
         Ok(object(said))
+    }
+
+    /// The file that says who holds the role, as far as one is believed; what nobody expects is said on stderr.
+    fn holders_by(&self, keyring: &Keyring) -> Result<Option<Value>> {
+        let delegators = holder::delegators(keyring, self.path, self.owner)?;
+        delegators.tell(self.owner.role());
+        if self.owner == Owner::Root && delegator::kept(keyring, "root")?.is_none() {
+            eprintln!(
+                "WARNING: this key folder trusts no root yet, so nothing vouches for {}: compare every key in it with \
+                 its holder",
+                self.path.display()
+            );
+        }
+        Ok(delegators.believed.as_ref().map(delegator::Delegator::to_json))
     }
 
     /// Whose signatures are valid, as far as their keys are known here: the holders' and these.
@@ -159,6 +189,24 @@ impl<'a> File<'a> {
         for id in others.iter().filter(|id| keys.iter().any(|key| key.id() == ***id)) {
             eprintln!(
                 "warning: {} was changed after {} had signed it: that signature counts for nothing",
+                self.path.display(),
+                short(id.as_str())
+            );
+        }
+        if self.owner == Owner::Root
+            && let Some((by, kept)) = delegator::kept(keyring, "root")?
+            && signed_by(&self.bytes, &root_keys(&kept, "root")?.0)?.is_empty()
+        {
+            eprintln!(
+                "WARNING: nobody who holds root as {} says it, which this key folder trusts, has signed {}",
+                by.display(),
+                self.path.display()
+            );
+        }
+        let proposed = holder::proposed_keys(keyring, self.path, self.owner)?;
+        for id in others.iter().filter(|id| proposed.iter().any(|key| key.id() == ***id)) {
+            eprintln!(
+                "warning: {} is signed by {}, whom only a file names that is not believed",
                 self.path.display(),
                 short(id.as_str())
             );

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use trust::repo::signed_by;
-use trust::{Limits, PublicKey, Reply, Repository, Session, Step, Stored, TrustError, director};
+use trust::{Stored, TrustError, director};
 
 use super::Context;
+use crate::chain::{self, Chain, ensure_not_older, file, keys};
 use crate::keyring::Keyring;
-use crate::metadata::{UNPINNED, claims, fetch, kept_name, now, short};
+use crate::metadata::{claims, fetch_file, kept_name, short};
 use crate::output::{facts, items, table, text};
-use crate::pending::{delegated_keys, root_keys};
 
 /// The role that delegates the models.
 const TARGETS: &str = "targets";
@@ -83,13 +83,17 @@ async fn walk_all(
     }
 }
 
+async fn walk(context: &Context, stored: &Stored, wanted: &[String]) -> Result<Chain> {
+    chain::walk(async |name: &str| fetch_file(&context.client, name).await, stored, wanted).await
+}
+
 /// What this folder trusts already: the root that is given, else the last or the first one, and the last files.
 fn remembered(keyring: &Keyring, given: Option<Vec<u8>>) -> Result<Stored> {
     let root = match given {
         Some(root) => root,
         None => match keyring.read(&kept_name("root"))? {
             Some(root) => root,
-            None => keyring.read("root.json")?.context(UNPINNED)?,
+            None => chain::first_root(keyring)?,
         },
     };
     let mut stored = Stored::new(root);
@@ -99,55 +103,6 @@ fn remembered(keyring: &Keyring, given: Option<Vec<u8>>) -> Result<Stored> {
         }
     }
     Ok(stored)
-}
-
-/// Beyond what snapshots say: nothing that the holders of a role signed, and that this folder has seen, may be missing.
-fn ensure_not_older(files: &Files, kept: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<()> {
-    for (name, shown) in files {
-        let role = name.strip_suffix(".json").unwrap_or(name);
-        let Some(known) = kept(role)? else { continue };
-        let (shown, version) = (claims(shown)?.version, claims(&known)?.version);
-        // What only keys vouch for that are replaced since may be an attacker's; 5.3.11 forgets it, too.
-        let (keys, threshold) = keys(files, role)?;
-        ensure!(
-            version <= shown || signed_by(&known, &keys)?.len() < threshold,
-            "the server shows {role} version {shown}, but this key folder knows version {version}: the server went \
-             back, as a restored backup does, or somebody withholds what was published. Nothing was kept. If it was a \
-             backup, publish again what is missing"
-        );
-    }
-    Ok(())
-}
-
-/// What was accepted: the view, and each role's bytes.
-struct Chain {
-    repository: Repository,
-    files: Files,
-}
-
-/// Metadata by the names of files.
-type Files = BTreeMap<String, Vec<u8>>;
-
-async fn walk(context: &Context, stored: &Stored, wanted: &[String]) -> Result<Chain> {
-    let wanted = wanted.iter().map(String::as_str);
-    let mut session = Session::new(stored.clone(), wanted, now()?, &Limits::default())?;
-    let mut files = stored.files.clone();
-    files.insert("root.json".to_owned(), stored.root.clone());
-    loop {
-        match session.next()? {
-            Step::Need(need) => {
-                let name = need.path.strip_suffix(".json").unwrap_or(&need.path);
-                let bytes = fetch(&context.client, name).await?;
-                session.feed(bytes.map_or(Reply::NotFound, Reply::Bytes))?;
-            }
-            Step::Persist(file) => drop(files.insert(file.name, file.bytes)),
-            Step::Forget(name) => drop(files.remove(&name)),
-            Step::Done(accepted) => {
-                files.extend(accepted.files.into_iter().map(|file| (file.name, file.bytes)));
-                return Ok(Chain { repository: accepted.repository, files });
-            }
-        }
-    }
 }
 
 /// A path below each delegated role that the verified snapshot lists, by role: looking for it loads the role. A role
@@ -172,20 +127,6 @@ fn listed_targets<'a>(chain: &Chain, roles: impl Iterator<Item = &'a String>) ->
         paths.extend(claims(file(&chain.files, role)?)?.targets);
     }
     Ok(paths)
-}
-
-fn file<'a>(files: &'a Files, role: &str) -> Result<&'a [u8]> {
-    let file = files.get(&format!("{role}.json"));
-    file.map(Vec::as_slice).with_context(|| format!("{role} is missing"))
-}
-
-/// Who holds a role, and how many of them must sign.
-fn keys(files: &Files, role: &str) -> Result<(Vec<PublicKey>, usize)> {
-    if matches!(role, "root" | "targets" | "snapshot" | "timestamp") {
-        root_keys(file(files, "root")?, role)
-    } else {
-        delegated_keys(file(files, "targets")?, role)
-    }
 }
 
 fn roles(chain: &Chain, refused: &BTreeMap<String, String>) -> Result<Vec<Value>> {
@@ -254,40 +195,4 @@ fn show(said: &Value) -> String {
             "no target",
         )
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use protocol::UnixMillis;
-    use trust::repo::{RootBuilder, TargetsBuilder};
-    use trust::{Ed25519Signer, Signer as _};
-
-    use super::*;
-
-    #[test]
-    fn k3_verify_does_not_go_back() {
-        let (ada, bea) = (Ed25519Signer::from_seed(&[1; 32]), Ed25519Signer::from_seed(&[2; 32]));
-        let root = |holder: &Ed25519Signer| {
-            let all = ["root", "targets", "snapshot", "timestamp"];
-            let root = RootBuilder::new(UnixMillis(0));
-            let root = all.into_iter().fold(root, |root, role| root.role(role, &[holder.public_key()], 1));
-            root.sign(&[holder]).unwrap()
-        };
-        let older = TargetsBuilder::new(UnixMillis(0)).sign(&[&ada]).unwrap();
-        let newer = TargetsBuilder::resume(&older, UnixMillis(0)).unwrap().sign(&[&ada]).unwrap();
-        let shows = |root: Vec<u8>, targets: &[u8]| {
-            Files::from([("root.json".into(), root), ("targets.json".into(), targets.to_vec())])
-        };
-        let knows = |known: &[u8]| {
-            let known = known.to_vec();
-            move |role: &str| Ok((role == "targets").then(|| known.clone()))
-        };
-        assert!(ensure_not_older(&shows(root(&ada), &newer), knows(&older)).is_ok());
-        assert!(ensure_not_older(&shows(root(&ada), &newer), knows(&newer)).is_ok());
-        let error = ensure_not_older(&shows(root(&ada), &older), knows(&newer)).unwrap_err().to_string();
-        assert!(error.contains("targets version 1") && error.contains("knows version 2"), "{error}");
-        // The key that signed what is known was replaced since: nobody vouches for it any more.
-        let again = TargetsBuilder::new(UnixMillis(0)).sign(&[&bea]).unwrap();
-        assert!(ensure_not_older(&shows(root(&bea), &again), knows(&newer)).is_ok());
-    }
 }

@@ -21,6 +21,7 @@ mod power;
 mod proxy;
 mod renewal;
 mod restored;
+mod revision;
 mod server;
 mod server_keys;
 mod shadow;
@@ -97,6 +98,8 @@ enum Fault {
     Stolen,
     /// The server's own keys, which somebody copied, are replaced while the fleet runs.
     ServerKeys,
+    /// A thief signs the highest revision of Desired that there is.
+    Revision,
     /// The device's disk is full.
     Disk,
     /// The device boots in 1970.
@@ -161,6 +164,7 @@ impl Fault {
             Self::Withdrawn => withdrawn::play(world),
             Self::Stolen => stolen::play(world),
             Self::ServerKeys => server_keys::play(world),
+            Self::Revision => revision::play(world),
             Self::Disk => disk::play(world),
             Self::Clock => clock::play(world),
             Self::Offline => offline::play(world),

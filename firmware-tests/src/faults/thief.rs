@@ -146,7 +146,16 @@ impl Thief {
         }
     }
 
-    fn tell(&self, device: &str, revision: u64, envelope: &[u8]) -> Result<()> {
+    /// As the true director, at a revision of the thief's choice.
+    pub(super) fn desire_at(&self, device: &str, revision: Revision, release: ReleaseRef) -> Result<()> {
+        let model = ModelName::new("digits")?;
+        let model = DesiredModel { model, release, mode: Mode::Replace, rollout: None };
+        let envelope = self.sign_desired(device, revision.0, vec![model], &self.keys["director"])?;
+        self.tell(device, revision.0, &envelope)
+    }
+
+    /// Has the server send this.
+    pub(super) fn tell(&self, device: &str, revision: u64, envelope: &[u8]) -> Result<()> {
         let statement = "UPDATE devices SET desired_revision = ?, desired_envelope = ? WHERE device = ?";
         self.sql(statement, &[json!(revision), blob(envelope), json!(device)]).map(drop)
     }
@@ -156,6 +165,13 @@ impl Thief {
         let statement = "SELECT desired_envelope FROM devices WHERE device = ?";
         let rows = self.sql(statement, &[json!(device)])?;
         bytes(&rows.first().with_context(|| format!("{device} has no Desired"))?[0])
+    }
+
+    /// What a device is told now, and its revision.
+    pub(super) fn told(&self, device: &str) -> Result<(u64, Vec<u8>)> {
+        let rows = self.sql("SELECT desired_revision FROM devices WHERE device = ?", &[json!(device)])?;
+        let revision = rows.first().and_then(|row| row[0].as_u64()).context("no such device")?;
+        Ok((revision, self.envelope(device)?))
     }
 
     fn sign_desired(
@@ -178,9 +194,7 @@ impl Thief {
 
     /// Above everything that the device has accepted so far.
     fn revision(&self, device: &str) -> Result<u64> {
-        let rows = self.sql("SELECT desired_revision FROM devices WHERE device = ?", &[json!(device)])?;
-        let known = rows.first().and_then(|row| row[0].as_u64()).context("no such device")?;
-        Ok(known + 1000)
+        Ok(self.told(device)?.0 + 1000)
     }
 
     /// Snapshot and timestamp of all newest roles but those in `instead`.

@@ -1,8 +1,7 @@
 //! Whether a key holds the role that it is about to sign for, as far as the files at hand say. Asks no server.
 //!
 //! Who holds root stands in root itself and in the root before it; who holds targets, in root; who holds a model, in
-//! targets. A delegator that lies beside the file was handed over with it and is believed; one from the key folder may
-//! be older than the file.
+//! targets. Which of those files are believed says `delegator`; one from the key folder may be older than the file.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +9,9 @@ use anyhow::Result;
 use trust::repo::Claims;
 use trust::{KeyId, PublicKey};
 
+use super::delegator::{Delegator, Delegators, kept};
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{claims, kept_name, short};
+use crate::metadata::{claims, short};
 use crate::pending::{delegated_keys, root_keys};
 
 /// What is known.
@@ -38,13 +38,21 @@ pub(super) struct Named {
     ids: Vec<KeyId>,
     /// Whether this is what the role's signatures will be checked against.
     is_sure: bool,
+    /// Whether it is believed; who holds the role by a file that nobody vouches for does not hold it yet.
+    is_believed: bool,
 }
 
 impl Named {
     fn of(by: PathBuf, delegator: &Claims, role: &str, is_sure: bool) -> Self {
         let listed = delegator.roles.iter().chain(&delegator.delegations).find(|(name, _, _)| name == role);
         let ids = listed.map(|(_, ids, _)| ids.clone()).unwrap_or_default();
-        Self { by, version: delegator.version, ids, is_sure }
+        Self { by, version: delegator.version, ids, is_sure, is_believed: true }
+    }
+
+    fn by(delegator: &Delegator, role: &str, is_believed: bool) -> Result<Self> {
+        let is_sure = is_believed && delegator.is_sure();
+        let named = Self::of(delegator.by.clone(), &claims(&delegator.bytes)?, role, is_sure);
+        Ok(Self { is_believed, ..named })
     }
 }
 
@@ -52,7 +60,8 @@ impl std::fmt::Display for Named {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ids: Vec<String> = self.ids.iter().map(|id| short(id.as_str())).collect();
         let ids = if ids.is_empty() { "nobody".into() } else { ids.join(", ") };
-        write!(f, "{} (version {}) names {ids}", self.by.display(), self.version)
+        let belief = if self.is_believed { "" } else { ", not believed," };
+        write!(f, "{} (version {}){belief} names {ids}", self.by.display(), self.version)
     }
 }
 
@@ -72,7 +81,9 @@ pub(super) fn standing(
         Owner::Targets => holders(keyring, path, "root", owner.role())?,
         Owner::Model(model) => holders(keyring, path, "targets", model)?,
     };
-    Ok(if named.iter().any(|named| named.ids.iter().any(|id| own.contains(id))) {
+    let mut holders = named.iter().filter(|named| named.is_believed).flat_map(|named| &named.ids);
+    let holds = holders.any(|id| own.contains(id));
+    Ok(if holds {
         Standing::Holds
     } else if named.is_empty() {
         Standing::Unknown
@@ -99,30 +110,51 @@ fn holders_of_root(keyring: &Keyring, path: &Path, file: &Claims) -> Result<Vec<
 }
 
 fn holders(keyring: &Keyring, path: &Path, delegator: &str, role: &str) -> Result<Vec<Named>> {
-    let Some(found) = find(keyring, path, delegator)? else { return Ok(Vec::new()) };
-    Ok(vec![Named::of(found.by, &claims(&found.bytes)?, role, found.is_beside)])
+    let found = Delegators::find(keyring, path, delegator)?;
+    let believed = found.believed.iter().map(|delegator| Named::by(delegator, role, true));
+    believed.chain(found.proposed.iter().map(|delegator| Named::by(delegator, role, false))).collect()
 }
 
-/// Keys that the files at hand name for the role: those whose signatures on the file can be checked.
+/// What says who holds the role of this file: nothing for root, which says it itself.
 ///
 /// # Errors
-/// When a delegator can't be read.
+/// When what is kept can't be read.
+pub(super) fn delegators(keyring: &Keyring, path: &Path, owner: Owner<'_>) -> Result<Delegators> {
+    match owner {
+        Owner::Root => Ok(Delegators::default()),
+        Owner::Targets => Delegators::find(keyring, path, "root"),
+        Owner::Model(_) => Delegators::find(keyring, path, "targets"),
+    }
+}
+
+/// Keys that hold the role as far as files say that are believed.
+///
+/// # Errors
+/// When what is kept can't be read.
 pub(super) fn keys(keyring: &Keyring, path: &Path, file: &[u8], owner: Owner<'_>) -> Result<Vec<PublicKey>> {
-    // A delegator that doesn't know the role names nobody.
-    let named = match owner {
-        Owner::Root => {
-            let kept = kept(keyring, "root")?.map(|(_, kept)| kept);
-            let roots = [Some(file.to_vec()), kept].into_iter().flatten();
-            return Ok(roots.filter_map(|root| root_keys(&root, "root").ok()).flat_map(|(k, _)| k).collect());
-        }
-        Owner::Targets => {
-            find(keyring, path, "root")?.and_then(|found| root_keys(&found.bytes, "targets").ok())
-        }
-        Owner::Model(model) => {
-            find(keyring, path, "targets")?.and_then(|found| delegated_keys(&found.bytes, model).ok())
-        }
-    };
-    Ok(named.map(|(keys, _)| keys).unwrap_or_default())
+    if owner == Owner::Root {
+        let kept = kept(keyring, "root")?.map(|(_, kept)| kept);
+        let roots = [Some(file.to_vec()), kept].into_iter().flatten();
+        return Ok(roots.filter_map(|root| root_keys(&root, "root").ok()).flat_map(|(k, _)| k).collect());
+    }
+    Ok(named_by(delegators(keyring, path, owner)?.believed.as_ref(), owner))
+}
+
+/// Keys that files name for the role which nobody vouches for yet.
+///
+/// # Errors
+/// When what is kept can't be read.
+pub(super) fn proposed_keys(keyring: &Keyring, path: &Path, owner: Owner<'_>) -> Result<Vec<PublicKey>> {
+    Ok(named_by(delegators(keyring, path, owner)?.proposed.as_ref(), owner))
+}
+
+/// A delegator that doesn't know the role names nobody.
+fn named_by(delegator: Option<&Delegator>, owner: Owner<'_>) -> Vec<PublicKey> {
+    let named = delegator.and_then(|delegator| match owner {
+        Owner::Model(model) => delegated_keys(&delegator.bytes, model).ok(),
+        owner => root_keys(&delegator.bytes, owner.role()).ok(),
+    });
+    named.map(|(keys, _)| keys).unwrap_or_default()
 }
 
 /// Whether the targets at hand delegate a model; nothing without any.
@@ -130,41 +162,13 @@ pub(super) fn keys(keyring: &Keyring, path: &Path, file: &[u8], owner: Owner<'_>
 /// # Errors
 /// When they can't be read.
 pub(super) fn delegates(keyring: &Keyring, path: &Path, model: &str) -> Result<Option<bool>> {
-    let Some(found) = find(keyring, path, "targets")? else { return Ok(None) };
-    Ok(Some(claims(&found.bytes)?.delegations.iter().any(|(name, _, _)| name == model)))
-}
-
-/// A delegator.
-struct Found {
-    by: PathBuf,
-    bytes: Vec<u8>,
-    /// Whether it was handed over with the file.
-    is_beside: bool,
-}
-
-/// The delegator beside the file, else the one that this folder keeps.
-fn find(keyring: &Keyring, path: &Path, delegator: &str) -> Result<Option<Found>> {
-    let by = path.with_file_name(format!("{delegator}.json"));
-    if let Ok(bytes) = std::fs::read(&by)
-        && claims(&bytes).is_ok_and(|said| said.kind == delegator)
-    {
-        return Ok(Some(Found { by, bytes, is_beside: true }));
+    let found = Delegators::find(keyring, path, "targets")?;
+    let mut known = None;
+    for targets in found.believed.iter().chain(&found.proposed) {
+        let names_it = claims(&targets.bytes)?.delegations.iter().any(|(name, _, _)| name == model);
+        known = Some(names_it || known == Some(true));
     }
-    let kept = kept(keyring, delegator)?;
-    Ok(kept.map(|(by, bytes)| Found { by, bytes, is_beside: false }))
-}
-
-/// What was last published from here or verified, else the first root.
-///
-/// # Errors
-/// When it can't be read.
-pub(super) fn kept(keyring: &Keyring, role: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
-    for name in [kept_name(role), format!("{role}.json")] {
-        if let Some(bytes) = keyring.read(&name)? {
-            return Ok(Some((keyring.folder().join(name), bytes)));
-        }
-    }
-    Ok(None)
+    Ok(known)
 }
 
 #[cfg(test)]

@@ -25,7 +25,10 @@ pub(super) fn run(keyring: &Keyring, paths: &[PathBuf], format: Format) -> Resul
 
 fn into(keyring: &Keyring, first: &Path, copies: &[PathBuf]) -> Result<Value> {
     let mut file = File::read(first)?;
-    let keys = holder::keys(keyring, file.path, &file.bytes, file.owner)?;
+    holder::delegators(keyring, file.path, file.owner)?.tell(file.owner.role());
+    let mut keys = holder::keys(keyring, file.path, &file.bytes, file.owner)?;
+    // They may hold the role once others have signed what names them; until then their signatures do no harm.
+    keys.extend(holder::proposed_keys(keyring, file.path, file.owner)?);
     if keys.is_empty() {
         bail!(
             "nothing here says who holds the role {}: put the file that names its keys beside {}, or run: flotilla verify",
@@ -141,6 +144,26 @@ mod tests {
         let before = table.bytes();
         assert_eq!(table.merge(&["cem.json"]).unwrap()["copies"][0]["taken"], json!([]));
         assert_eq!(table.bytes(), before);
+    }
+
+    #[test]
+    fn signatures_of_those_whom_a_change_that_waits_names_come_together_too() {
+        let table = Table::new();
+        let first = kept_root(&[1, 2].map(|n| key(n).public_key()));
+        let next = RootBuilder::resume(&first, UnixMillis(0)).unwrap();
+        let next = next.role("targets", &[key(4).public_key()], 1).sign(&[]).unwrap();
+        table.keyring.keep("root.json", &first).unwrap();
+        table.put("root.json", &next);
+        table.put("dan.json", &add_signature(&table.bytes(), &key(4)).unwrap());
+        let said = table.merge(&["dan.json"]).unwrap();
+        assert_eq!(said["copies"][0]["taken"], json!([key(4).public_key().id()]), "{said}");
+        assert_eq!(said["keys"], json!([key(1).public_key().id()]), "not valid before the root is: {said}");
+    }
+
+    fn kept_root(holders: &[PublicKey]) -> Vec<u8> {
+        let roles = ["root", "targets", "snapshot", "timestamp"];
+        let root = RootBuilder::new(UnixMillis(0));
+        roles.into_iter().fold(root, |root, role| root.role(role, holders, 1)).sign(&[]).unwrap()
     }
 
     #[test]
