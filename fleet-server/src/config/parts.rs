@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::sample::MAX_SAMPLE_BYTES;
 
-use super::Reader;
+use super::{Network, Reader};
 
 /// Everything, valid by type.
 #[derive(Debug, Clone)]
@@ -48,6 +48,8 @@ pub struct Https {
     pub listen: SocketAddr,
     /// `public_url`: what others call this port; default `https://localhost:{port}`. Stands in enrolment tokens.
     pub public_url: Option<String>,
+    /// `trusted_proxies`: addresses and networks whose `X-Forwarded-For` and `Forwarded` are believed; default none.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// The port for devices' fetches: mutual TLS.
@@ -114,7 +116,8 @@ pub struct Samples {
 pub struct Sessions {
     /// `lifetime_s`, default 12 hours.
     pub lifetime: Duration,
-    /// `failures_per_minute`: wrong passwords per user and per address before 429; default 10.
+    /// `failures_per_minute`: wrong passwords of one user from one address before 429; default 10. One address may err
+    /// five times as often over all users, one user ten times as often over all addresses.
     pub failures_per_minute: u32,
 }
 
@@ -211,6 +214,7 @@ impl Config {
         let https = Https {
             listen: reader.value("https.listen", SocketAddr::from(([127, 0, 0, 1], 8443)), ADDRESS),
             public_url: url(reader, "https.public_url", "https://"),
+            trusted_proxies: networks(reader, "https.trusted_proxies"),
         };
         let device = DevicePort {
             listen: reader.value("device.listen", SocketAddr::from(([0, 0, 0, 0], 8444)), ADDRESS),
@@ -357,6 +361,18 @@ fn a_day_at_least(reader: &mut Reader, key: &str, default: Duration) -> Duration
 fn stream_check(reader: &mut Reader) -> Duration {
     reader.parsed("limits.stream_check_s", Duration::from_secs(15), "seconds from 1 to 30", |value| {
         value.parse().ok().filter(|seconds| (1..=30).contains(seconds)).map(Duration::from_secs)
+    })
+}
+
+fn networks(reader: &mut Reader, key: &str) -> Vec<Network> {
+    let expected = "addresses and networks, e.g. 10.0.0.7, fd00::/8";
+    reader.parsed(key, Vec::new(), expected, |value| {
+        value
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(|item| item.parse().ok())
+            .collect()
     })
 }
 
