@@ -19,6 +19,7 @@ mod output;
 mod pending;
 mod replace;
 mod rotation;
+mod session;
 mod settings;
 mod spec;
 
