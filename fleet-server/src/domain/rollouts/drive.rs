@@ -18,7 +18,7 @@ use crate::app::AppState;
 use crate::bus::ChangeKind;
 use crate::domain::audit;
 use crate::link::TaskHook;
-use crate::store::alerts::{self, NewAlert, ROLLED_BACK, Severity};
+use crate::store::alerts::{self, NewAlert, Over, ROLLED_BACK, Severity};
 use crate::store::releases::{self, ReleaseState};
 use crate::store::rollouts::{self, StoredEvidence};
 use crate::store::{Conn, devices};
@@ -438,11 +438,11 @@ impl Session {
             return Ok(());
         }
         for kind in ["gate_failed", "budget_exceeded"] {
-            alerts::close(conn, &self.project, &format!("rollout:{id}:{kind}"), self.now).await?;
+            alerts::close(conn, &self.project, Over::Key(&format!("rollout:{id}:{kind}")), self.now).await?;
         }
         if matches!(status, Status::Completed) {
             let model = &self.rollout.plan().model;
-            alerts::close_of_model(conn, &self.project, ROLLED_BACK, model, self.now).await?;
+            alerts::close(conn, &self.project, Over::OfModel(ROLLED_BACK, model), self.now).await?;
         }
         Ok(())
     }
