@@ -151,8 +151,11 @@ pub struct Retention {
     pub samples: Duration,
     /// `drift_s`: drift windows, default 400 days.
     pub drift: Duration,
-    /// `drift_detail_s`: a device's windows before they are merged by the hour, default 2 days, a day at least.
+    /// `drift_detail_s`: windows of drift before they are merged by the hour, default 2 days, a day at least.
     pub drift_detail: Duration,
+    /// `drift_hours_s`: hours of drift before they are merged by the day, default 30 days, a day at least. As long as
+    /// panes are kept, hours are too.
+    pub drift_hours: Duration,
     /// `task_reports_s`: what devices said of their updates, default 180 days.
     pub task_reports: Duration,
     /// `rollouts_s`: journal and evidence of rollouts that are over, default 3 years.
@@ -315,6 +318,7 @@ impl Retention {
             samples: reader.seconds("retention.samples_s", DAY * 30),
             drift: reader.seconds("retention.drift_s", DAY * 400),
             drift_detail: a_day_at_least(reader, "retention.drift_detail_s", DAY * 2),
+            drift_hours: a_day_at_least(reader, "retention.drift_hours_s", DAY * 30),
             task_reports: reader.seconds("retention.task_reports_s", DAY * 180),
             rollouts: reader.seconds("retention.rollouts_s", DAY * 1096),
             alerts: reader.seconds("retention.alerts_s", DAY * 400),
