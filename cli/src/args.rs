@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     alerts, audit, completions, device, drift, export, keys, login, project, reference, release, rollout,
-    samples, sign, token, verify,
+    samples, sign, token, user, verify,
 };
 
 /// Publish signed model releases, and run them over a fleet.
@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Enrolment tokens: list, take back.
     #[command(subcommand)]
     Token(token::Command),
+    /// Users: list, make, change what they may do, passwords, delete.
+    #[command(subcommand)]
+    User(user::Command),
     /// Who changed what, when.
     #[command(subcommand)]
     Audit(audit::Command),

@@ -114,6 +114,11 @@ impl Client {
         })
     }
 
+    /// The same server, as nobody.
+    pub(crate) fn without_token(&self) -> Self {
+        Self { token: None, ..self.clone() }
+    }
+
     /// The project that commands work on.
     pub(crate) fn project(&self) -> &str {
         &self.project

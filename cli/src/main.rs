@@ -20,6 +20,7 @@ mod output;
 mod pending;
 mod replace;
 mod rotation;
+mod session;
 mod settings;
 mod spec;
 

@@ -52,7 +52,7 @@ fn digits_copy(version: &str) -> TempDir {
 #[test]
 fn help_of_every_command_is_as_written() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 19] = [
         &[],
         &["login"],
         &["keys"],
@@ -68,6 +68,10 @@ fn help_of_every_command_is_as_written() {
         &["rollout"],
         &["rollout", "create"],
         &["samples", "download"],
+        &["user"],
+        &["user", "create"],
+        &["user", "set"],
+        &["user", "password"],
     ];
     let mut all = String::new();
     for command in commands {
@@ -302,6 +306,15 @@ fn errors_name_file_field_and_way_out() {
     assert!(said.contains("model name") && said.contains("line 1"), "{said}");
     let (code, _) = fail(home.path(), &["rollout", "explode"]);
     assert_eq!(code, 2);
+    for (words, expected) in [
+        (&["user", "create", "ana", "--grant", "porto"][..], "PROJECT:ROLE"),
+        (&["user", "set", "ana"], "--grant"),
+        (&["user", "set", "ana", "--enable", "--disable"], "cannot be used with"),
+        (&["user", "create", "ana", "--password", "secret"], "unexpected argument"),
+    ] {
+        let (code, said) = fail(home.path(), words);
+        assert!(code == 2 && said.contains(expected), "{words:?}: {said}");
+    }
     let ca = home.path().join("ca.pem");
     std::fs::write(&ca, "no certificate").unwrap();
     let login = ["login", "--server", "https://127.0.0.1:1", "--ca", &ca.display().to_string()];

@@ -4,6 +4,7 @@
 
 #[path = "store/raw.rs"]
 mod raw;
+mod support;
 
 use std::collections::BTreeSet;
 
@@ -12,11 +13,11 @@ use flotilla_server::clock::Clock;
 use flotilla_server::config;
 use flotilla_server::domain::drift::{self, Group, WindowRules, WindowSpan};
 use flotilla_server::jobs::windows;
-use flotilla_server::store::drift::{DriftWindow, WindowFilter};
+use flotilla_server::store::drift::{DriftWindow, Grain, WindowFilter};
 use flotilla_server::store::releases::{Release, ReleaseState};
 use flotilla_server::store::telemetry::{PaneRow, add_pane};
 use flotilla_server::store::{Window, alerts, drift as rows, projects, releases};
-use profile::drift::DriftReport;
+use profile::drift::{DriftReport, Thresholds, compare_counters};
 use profile::features::Extractor;
 use profile::{Observed, Pane, PaneKey, Reference, ReferenceBuilder};
 use protocol::{Counter, DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Version};
@@ -72,6 +73,11 @@ impl Fleet {
     }
 
     async fn of(reference: Reference) -> Self {
+        Self::on(None, reference).await
+    }
+
+    /// On this database, or on a file of its own.
+    async fn on(database: Option<String>, reference: Reference) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let flags = [
             ("data_dir", folder.path().display().to_string()),
@@ -82,7 +88,8 @@ impl Fleet {
             ("jobs.window_late_s", "1".into()),
             ("jobs.window_tick_s", "3600".into()),
         ];
-        let flags = flags.map(|(key, value)| (key.to_owned(), value));
+        let mut flags: Vec<_> = flags.map(|(key, value)| (key.to_owned(), value)).into();
+        flags.extend(database.map(|url| ("database.url".to_owned(), url)));
         let clock = Clock::fixed(UnixMillis(BEGIN));
         let running = app::start(config::load(None, [], &flags).unwrap(), clock.clone()).await.unwrap();
         let fleet = Self { running, clock, reference, seq: 0, _folder: folder };
@@ -205,6 +212,19 @@ impl Fleet {
         drift::with_reports(self.state(), &project(), &model(), self.windows(of).await).await.unwrap()
     }
 
+    /// At most so many windows with their reports.
+    async fn chart(&self, of: Option<&DeviceId>, limit: i64) -> Vec<(DriftWindow, DriftReport)> {
+        let filter = WindowFilter {
+            version: None,
+            device: of,
+            segment: "",
+            from: UnixMillis(0),
+            to: UnixMillis(i64::MAX),
+            limit,
+        };
+        drift::chart(self.state(), &project(), &model(), &filter, self.rules()).await.unwrap()
+    }
+
     async fn open_alerts(&self) -> Vec<Option<DeviceId>> {
         let mut conn = self.state().store.read().await.unwrap();
         let page = alerts::list(&mut conn, &project(), true, &Window::first(100)).await.unwrap();
@@ -297,7 +317,7 @@ async fn hostile_panes_and_unknown_releases_are_left_out() {
 const HOUR: i64 = 3_600_000;
 
 #[tokio::test]
-async fn a_devices_old_windows_become_hours_and_the_fleets_stay() {
+async fn old_windows_become_hours_and_then_days() {
     let mut fleet = Fleet::start().await;
     // BEGIN lies on the hour: windows 0 and 1 are of one hour, 400 of the next.
     assert_eq!(BEGIN % HOUR, 0);
@@ -305,21 +325,25 @@ async fn a_devices_old_windows_become_hours_and_the_fleets_stay() {
         fleet.window(number, &[3]).await;
     }
     let before = fleet.windows(Some(&device(3))).await;
-    assert_eq!(before.iter().filter(|window| window.is_merged).count(), 0);
+    assert_eq!(before.iter().filter(|window| window.grain != Grain::Window).count(), 0);
     fleet.clock.set(UnixMillis(BEGIN + 49 * HOUR));
-    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 12);
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 14);
     let merged = fleet.reports(Some(&device(3))).await;
     let shape = |windows: &[(DriftWindow, DriftReport)]| {
-        let each =
-            windows.iter().map(|(window, _)| (window.window_start.0 - BEGIN, window.n, window.is_merged));
+        let each = windows.iter().map(|(window, _)| (window.window_start.0 - BEGIN, window.n, window.grain));
         each.collect::<Vec<_>>()
     };
-    assert_eq!(shape(&merged), [(0, 400, true), (400 * WINDOW, 200, false)], "two days are whole");
+    assert_eq!(
+        shape(&merged),
+        [(0, 400, Grain::Hour), (400 * WINDOW, 200, Grain::Window)],
+        "two days are whole"
+    );
     assert!(merged[0].0.is_drifting);
     assert_eq!(merged[0].0.findings.drifted[0].feature, "level");
     assert_eq!(merged[0].1.service.answered, 400);
     assert_eq!(merged[0].0.window_end.0, BEGIN + HOUR);
-    assert_eq!(fleet.windows(None).await.len(), 3, "the fleet's windows stay");
+    let of_fleet = [(0, 2400, Grain::Hour), (400 * WINDOW, 1200, Grain::Window)];
+    assert_eq!(shape(&fleet.reports(None).await), of_fleet);
     let span =
         WindowSpan { version: None, device: Some(&device(3)), from: UnixMillis(0), to: UnixMillis(i64::MAX) };
     let found = drift::distribution(fleet.state(), &project(), &model(), "level", &span).await.unwrap();
@@ -332,16 +356,91 @@ async fn a_devices_old_windows_become_hours_and_the_fleets_stay() {
     fleet.store(3, "1.0.0", &late).await;
     windows::tick(fleet.state()).await.unwrap();
     let again = fleet.reports(Some(&device(3))).await;
-    assert_eq!(shape(&again), [(0, 600, true), (400 * WINDOW, 200, false)]);
-    assert_eq!(fleet.windows(None).await.len(), 4);
+    assert_eq!(shape(&again), [(0, 600, Grain::Hour), (400 * WINDOW, 200, Grain::Window)]);
+    let of_fleet = [(0, 2600, Grain::Hour), (400 * WINDOW, 1200, Grain::Window)];
+    assert_eq!(shape(&fleet.reports(None).await), of_fleet);
 
-    // After the panes' own time there is nothing to compute a window from.
+    // After the panes' own time there is nothing to compute a window from: hours become days. BEGIN is at eight o'clock.
     fleet.clock.set(UnixMillis(BEGIN + 31 * 24 * HOUR));
     let too_late = fleet.pane("1.0.0", 3, 0.0, 95);
     fleet.store(3, "1.0.0", &too_late).await;
     windows::tick(fleet.state()).await.unwrap();
-    assert_eq!(shape(&fleet.reports(Some(&device(3))).await), [(0, 600, true), (HOUR, 200, true)]);
-    assert_eq!(fleet.windows(None).await.len(), 4);
+    assert_eq!(shape(&fleet.reports(Some(&device(3))).await), [(-8 * HOUR, 800, Grain::Day)]);
+    let days = fleet.reports(None).await;
+    assert_eq!(shape(&days), [(-8 * HOUR, 3800, Grain::Day)]);
+    assert_eq!(days[0].0.window_end.0, BEGIN + 16 * HOUR);
+    windows::tick(fleet.state()).await.unwrap();
+    assert_eq!(shape(&fleet.reports(None).await), shape(&days));
+}
+
+#[tokio::test]
+async fn ninety_days_are_exact() {
+    ninety_days(None).await;
+}
+
+#[tokio::test]
+async fn ninety_days_are_exact_on_postgresql() {
+    let database = support::postgres::Postgres::start();
+    ninety_days(Some(database.database("days", None))).await;
+}
+
+/// A window every twelve hours, merged as time goes on; then what the charts tell against the sum of all panes.
+async fn ninety_days(database: Option<String>) {
+    const EVERY: i64 = 12 * HOUR / WINDOW;
+    let mut fleet = Fleet::on(database, reference()).await;
+    let seen = [(0.0, 95), (5.0, 80), (30.0, 60)].map(|(shift, right)| fleet.pane("1.0.0", 0, shift, right));
+    let mut all: Option<Pane> = None;
+    for number in 0..90 * 2 {
+        let mut pane = seen[usize::try_from(number % 3).unwrap()].clone();
+        pane.key = fleet.key("1.0.0", number * EVERY);
+        match &mut all {
+            Some(all) => all.merge(&pane).unwrap(),
+            None => all = Some(pane.clone()),
+        }
+        fleet.clock.set(pane.key.end);
+        fleet.store(0, "1.0.0", &pane).await;
+        if number % 6 == 5 {
+            windows::tick(fleet.state()).await.unwrap();
+        }
+    }
+    let (all, reference) = (all.unwrap().counters, &fleet.reference);
+    let expected = compare_counters(
+        &reference.schema,
+        &reference.counters,
+        &all,
+        &reference.noise,
+        &Thresholds::default(),
+    );
+    for of in [None, Some(&device(0))] {
+        let windows = fleet.windows(of).await;
+        let count = |grain| windows.iter().filter(|window| window.grain == grain).count();
+        let counts = [count(Grain::Window), count(Grain::Hour), count(Grain::Day)];
+        assert!(counts[0] <= 5 && counts[1] <= 29 * 2 && counts[2] >= 58, "{counts:?}");
+        let span = WindowSpan { version: None, device: of, from: UnixMillis(0), to: UnixMillis(i64::MAX) };
+        for feature in ["level", "tone", "confidence"] {
+            let (project, model) = (project(), model());
+            let found = drift::distribution(fleet.state(), &project, &model, feature, &span).await;
+            let found = found.unwrap().unwrap().1;
+            let of_all = profile::drift::distribution(&reference.schema, &reference.counters, &all, feature);
+            let of_all = of_all.unwrap();
+            assert_eq!((found.current, found.m), (of_all.current, of_all.m), "{feature}");
+        }
+        for limit in [500, 100, 10, 1] {
+            let chart = fleet.chart(of, limit).await;
+            assert!(i64::try_from(chart.len()).unwrap() <= limit, "{} of {limit}", chart.len());
+            assert_eq!(chart.iter().map(|(window, _)| window.n).sum::<u64>(), all.answered, "{limit}");
+            let is_in_order = chart.windows(2).all(|two| two[0].0.window_end <= two[1].0.window_start);
+            assert!(is_in_order, "{limit}");
+            if let [(window, report)] = &chart[..] {
+                assert_eq!((report.verdict, &report.service), (expected.verdict, &expected.service));
+                assert_eq!(report.quality.accuracy, expected.quality.accuracy);
+                let far =
+                    |report: &DriftReport| report.features.iter().map(|f| f.distance).collect::<Vec<_>>();
+                assert_eq!(far(report), far(&expected));
+                assert_eq!(window.findings.drifted.len(), expected.verdict.drifted);
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -357,7 +456,7 @@ async fn windows_of_an_earlier_version_are_read_and_merged() {
     assert!(old.report.is_some() && window.report.is_none());
     assert_eq!(old.pane, window.pane);
     fleet.clock.set(UnixMillis(BEGIN + 50 * HOUR));
-    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 12);
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 14);
     let merged = fleet.reports(Some(&device(3))).await;
     assert_eq!((merged.len(), merged[0].0.n, merged[0].0.report.is_none()), (1, 400, true));
 }
@@ -422,11 +521,16 @@ async fn a_day_of_a_device_is_small() {
     windows::tick(fleet.state()).await.unwrap();
     let (panes, windows) = raw::stored_bytes(&fleet.state().store).await;
     fleet.clock.set(UnixMillis(BEGIN + 60 * HOUR));
-    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 72);
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 144);
     let (_, hours) = raw::stored_bytes(&fleet.state().store).await;
     assert_eq!(fleet.windows(Some(&device(0))).await.len(), 6);
+    fleet.clock.set(UnixMillis(BEGIN + 40 * 24 * HOUR));
+    assert_eq!(drift::merge_old(fleet.state(), fleet.rules()).await.unwrap(), 12);
+    let (_, day) = raw::stored_bytes(&fleet.state().store).await;
     let [panes, windows, hours] = [panes, windows, hours].map(|bytes| bytes * 4 / 1000);
-    println!("a day of a device, in kB: {panes} of panes, {windows} of windows, {hours} of hours");
-    println!("kept: {} kB", panes * 30 + windows * 2 + hours * 398);
-    assert!(panes < 1200 && windows < 1200 && hours < 120);
+    println!(
+        "a day of a device, in kB: {panes} of panes, {windows} of windows, {hours} of hours; {day} bytes as a day"
+    );
+    println!("kept: {} kB", panes * 30 + windows * 2 + hours * 28 + day * 370 / 1000);
+    assert!(panes < 1200 && windows < 1200 && hours < 120 && day < 6000);
 }

@@ -1,31 +1,26 @@
 //! `flotilla login` and `flotilla logout`.
 //!
-//! The password is asked for once, or taken from `FLOTILLA_PASSWORD`; what is remembered is an API token that
-//! can be revoked, never the password.
+//! The password is asked for once; what is remembered is an API token that can be revoked, never the password.
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use reqwest::Method;
-use reqwest::header::{COOKIE, ORIGIN, SET_COOKIE};
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+use super::user::ROLES;
 use crate::client::{Client, ClientError};
 use crate::output::{Format, shown, text};
+use crate::session::{Session, new_password, password};
 use crate::settings::Settings;
-
-/// Environment variable with the password, for scripts.
-const PASSWORD: &str = "FLOTILLA_PASSWORD";
-/// Environment variable with the password to set in place of a one-time password.
-const NEW_PASSWORD: &str = "FLOTILLA_NEW_PASSWORD";
 
 /// Whom and where.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without a terminal the password is taken from FLOTILLA_PASSWORD, and the one that replaces a one-time \
-password from FLOTILLA_NEW_PASSWORD."
+password from FLOTILLA_NEW_PASSWORD; where they are not set, each is a line of stdin."
 )]
 pub(crate) struct Args {
     /// Address of the server, e.g. <https://fleet.example:8443>.
@@ -54,12 +49,11 @@ pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) ->
         )
     })?;
     let client = Client::new(&args.server, &ca)?;
-    let password = secret(PASSWORD, &format!("password of {}: ", args.user))?;
+    let password = password(&args.user)?;
     let mut session = Session::open(&client, &args.user, &password).await?;
     if session.must_change_password {
-        let new = new_secret()?;
+        let new = new_password("this password works once; ")?;
         session.change_password(&client, &password, &new).await?;
-        session = Session::open(&client, &args.user, &new).await?;
     }
     let project = project.unwrap_or("default");
     let (scope, role) = widest(&session.grants, project)?;
@@ -71,7 +65,7 @@ pub(crate) async fn login(args: &Args, project: Option<&str>, format: Format) ->
     let made = session.request(&client, Method::POST, "/tokens").json(&wanted);
     let made = client.json(made).await?;
     let token = made["text"].as_str().context("the server's answer holds no token")?.to_owned();
-    client.send(session.request(&client, Method::DELETE, "/session")).await?;
+    session.close(&client).await?;
     let settings = Settings {
         server: client.server().to_owned(),
         ca,
@@ -110,16 +104,6 @@ pub(crate) async fn logout() -> Result<()> {
     Settings::forget()
 }
 
-/// A session by cookie, only long enough to make a token.
-struct Session {
-    cookie: String,
-    must_change_password: bool,
-    grants: Vec<Value>,
-}
-
-/// Roles, each with what the ones before may do.
-const ROLES: [&str; 4] = ["viewer", "operator", "publisher", "admin"];
-
 /// The user's own role where the token is to work: everywhere if granted so, else in the one project, or there when the
 /// role is a stronger one.
 fn widest(grants: &[Value], project: &str) -> Result<(String, String)> {
@@ -130,50 +114,6 @@ fn widest(grants: &[Value], project: &str) -> Result<(String, String)> {
         bail!("this user may do nothing in project {project}");
     };
     Ok((text(grant, "/project"), text(grant, "/role")))
-}
-
-impl Session {
-    async fn open(client: &Client, user: &str, password: &str) -> Result<Self> {
-        let request =
-            client.request(Method::POST, "/session").json(&json!({ "username": user, "password": password }));
-        let response = client.send(request).await?;
-        let cookie = response.headers().get(SET_COOKIE).and_then(|value| value.to_str().ok());
-        let cookie =
-            cookie.and_then(|value| value.split(';').next()).context("the server set no session")?.to_owned();
-        let body: Value = response.json().await.context("the server's answer is not JSON")?;
-        let must_change_password = body["must_change_password"].as_bool().unwrap_or(false);
-        let grants = body["grants"].as_array().cloned().unwrap_or_default();
-        Ok(Self { cookie, must_change_password, grants })
-    }
-
-    fn request(&self, client: &Client, method: Method, path: &str) -> reqwest::RequestBuilder {
-        // A cookie alone could be another web site's doing: the server asks where the request comes from.
-        client.request(method, path).header(COOKIE, &self.cookie).header(ORIGIN, client.server())
-    }
-
-    async fn change_password(&self, client: &Client, old: &str, new: &str) -> Result<()> {
-        let body = json!({ "old_password": old, "new_password": new });
-        client.send(self.request(client, Method::POST, "/session/password").json(&body)).await?;
-        Ok(())
-    }
-}
-
-fn secret(variable: &str, prompt: &str) -> Result<String> {
-    if let Ok(value) = std::env::var(variable) {
-        return Ok(value);
-    }
-    match rpassword::prompt_password(prompt) {
-        Ok(value) => Ok(value),
-        Err(_) => bail!("no terminal to ask on; set {variable}"),
-    }
-}
-
-/// Typed twice: nobody sees what is typed, and a slip would lock its user out.
-fn new_secret() -> Result<String> {
-    let new = secret(NEW_PASSWORD, "this password works once; new password: ")?;
-    let again = secret(NEW_PASSWORD, "the new password again: ")?;
-    ensure!(new == again, "the two passwords differ; nothing has changed");
-    Ok(new)
 }
 
 fn host_name() -> String {

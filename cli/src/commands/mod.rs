@@ -18,6 +18,7 @@ mod rollout_gate;
 pub(crate) mod samples;
 pub(crate) mod sign;
 pub(crate) mod token;
+pub(crate) mod user;
 pub(crate) mod verify;
 
 use anyhow::Result;
@@ -63,6 +64,7 @@ async fn dispatch(args: Args) -> Result<()> {
         Command::Alerts(command) => alerts::run(&context()?, command).await,
         Command::Project(command) => project::run(&context()?, command).await,
         Command::Token(command) => token::run(&context()?, command).await,
+        Command::User(command) => user::run(&context()?, command).await,
         Command::Audit(command) => audit::run(&context()?, command).await,
     }
 }

@@ -29,6 +29,7 @@ mod stolen;
 mod tampered;
 mod telemetry;
 mod thief;
+mod users;
 mod withdrawn;
 mod world;
 
@@ -62,6 +63,8 @@ pub(crate) struct Args {
 enum Fault {
     /// Wrong, expired and used enrolment tokens.
     Enrolment,
+    /// Users that the command line makes, and a forgotten password.
+    Users,
     /// What the doctor, the status screen and the exit codes say about each of these.
     Doctor,
     /// Malformed requests at the local API.
@@ -146,6 +149,7 @@ impl Fault {
     fn play(self, world: &mut World) -> Result<Outcome> {
         match self {
             Self::Enrolment => enrolment::play(world),
+            Self::Users => users::play(world),
             Self::Doctor => doctor::play(world),
             Self::Input => input::play(world),
             Self::Model => model::play(world),

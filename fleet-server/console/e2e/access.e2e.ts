@@ -158,6 +158,34 @@ describe('access', () => {
     await context.close();
   });
 
+  it('cards are put in order on a narrow screen', async () => {
+    const context = await open(browser, { state, width: 390, height: 780 });
+    const page = await context.newPage();
+    await page.goto(`/p/${settings.project}/devices`);
+    const region = page.getByRole('region', { name: 'Devices', exact: true });
+    const names = () => region.locator('tbody tr td:first-child a').allTextContents();
+    await region.locator('tbody a').first().waitFor();
+    const before = await names();
+    expect(before.length).toBeGreaterThan(1);
+    await region.getByRole('button', { name: /Order/ }).click();
+    await page.getByRole('option', { name: 'Device, descending' }).click();
+    await expect.poll(names).toEqual(before.toReversed());
+    await page.setViewportSize({ width: 1280, height: 900 });
+    await region.getByRole('button', { name: /Order/ }).waitFor({ state: 'hidden' });
+    await context.close();
+  });
+
+  it('charts are drawn at once where motion is not wanted', async () => {
+    const context = await open(browser, { state });
+    const page = await context.newPage();
+    await page.goto(`/p/${settings.project}/drift/${settings.model}`);
+    const point = page.locator('.chart-series circle').last();
+    await point.waitFor({ state: 'attached' });
+    // A transition of the places themselves would leave a picture with lines past their axes.
+    expect(await point.evaluate((element) => getComputedStyle(element).transitionDuration)).toBe('0s');
+    await context.close();
+  });
+
   it('the navigation opens on a narrow screen', async () => {
     const context = await open(browser, { state, width: 360, height: 780 });
     const page = await context.newPage();

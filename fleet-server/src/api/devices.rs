@@ -21,6 +21,7 @@ use crate::bus::ChangeKind;
 use crate::domain::audit::{self, Change};
 use crate::domain::{labels, why};
 use crate::ids::ordered_id;
+use crate::store::alerts::Over;
 use crate::store::{Conn, Window, alerts, devices, history, projects, quarantine, releases, rollouts, tasks};
 
 /// The routes of this file.
@@ -238,7 +239,7 @@ async fn decommission(
     let mut tx = state.store.begin().await?;
     find_in_service(&mut tx, &scope, &path).await?;
     devices::decommission(&mut tx, &scope.project, &path.device, now).await?;
-    alerts::close_of_device(&mut tx, &scope.project, &path.device, now).await?;
+    alerts::close(&mut tx, &scope.project, Over::OfDevice(&path.device), now).await?;
     let actor = scope.who.actor();
     history::note(&mut tx, &scope.project, &path.device, now, "decommissioned", &format!("by {actor}"))
         .await?;

@@ -16,7 +16,7 @@ use crate::domain::drift::{self as domain, DriftError, WindowRules, WindowSpan};
 use crate::store::drift::{self, WindowFilter};
 use crate::store::{Conn, devices, releases};
 
-/// Most windows in one answer: the newest.
+/// Most windows in one answer; in a longer time neighbours are added together.
 const MAX_WINDOWS: i64 = 500;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -230,7 +230,8 @@ fn rules(state: &AppState) -> WindowRules {
     WindowRules::new(state.config.jobs.window, state.config.jobs.window_late)
 }
 
-/// Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. A device's old ones are hours.
+/// Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. Old ones are hours, older ones days;
+/// where more than 500 would come, neighbours are added together.
 #[utoipa::path(get, path = "/projects/{project}/models/{model}/drift", tag = "drift", operation_id = "listDriftWindows",
     params(ModelPath, WindowQuery),
     responses((status = 200, body = List<DriftWindow>), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -252,9 +253,8 @@ async fn windows(
     };
     let mut conn = state.store.read().await?;
     known_places(&mut conn, &path, &scope, filter.device, filter.version).await?;
-    let found = drift::list(&mut conn, &scope.project, &path.model, &filter).await?;
     drop(conn);
-    let found = domain::with_reports(&state, &scope.project, &path.model, found).await?;
+    let found = domain::chart(&state, &scope.project, &path.model, &filter, rules(&state)).await?;
     let closed = state.clock.now().plus_millis(-rules(&state).late_ms);
     let shown = |(w, report): (drift::DriftWindow, DriftReport)| DriftWindow {
         version: w.version,

@@ -13,6 +13,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 
 use self::error::ApiError;
+use self::known_query::KnownQuery;
 use crate::app::AppState;
 
 pub mod alerts;
@@ -28,6 +29,7 @@ pub mod error;
 pub mod extract;
 pub mod health;
 pub mod history;
+mod known_query;
 pub mod logs;
 pub mod measurements;
 pub mod models;
@@ -92,8 +94,10 @@ pub fn documented() -> OpenApiRouter<AppState> {
 
 /// The whole `https` port.
 pub fn router(state: AppState) -> Router {
-    let (documented, _) = documented().split_for_parts();
+    let (documented, document) = documented().split_for_parts();
+    let known = KnownQuery::of(&document);
     documented
+        .route_layer(middleware::from_fn_with_state(known, known_query::refuse_unknown))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(DefaultBodyLimit::max(state.config.limits.json_bytes))
         .merge(crate::pki::enroll::router())

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::Extension;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::{ApiError, ApiResult, ErrorBody};
-use super::extract::{AnySession, Json, SESSION_COOKIE, cookie_value, is_same_origin};
+use super::extract::{AnySession, ClientAddress, Json, SESSION_COOKIE, cookie_value, is_same_origin};
 use super::users::GrantBody;
 use crate::app::AppState;
 use crate::domain::access::{Principal, Proof};
@@ -20,7 +19,6 @@ use crate::domain::audit::{self, Change};
 use crate::domain::passwords::Busy;
 use crate::domain::users::{forget_first_password, hash_password, password_problem, verify_password};
 use crate::ids::{secret_hash, secret_text};
-use crate::listener::Peer;
 use crate::store::{sessions, users};
 
 /// The routes of this file.
@@ -71,14 +69,14 @@ impl From<Principal> for Session {
     responses((status = 200, body = Session), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn create(
     State(state): State<AppState>,
-    peer: Option<Extension<ConnectInfo<Peer>>>,
+    ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     Json(body): Json<SignIn>,
 ) -> ApiResult<Response> {
     if headers.contains_key(header::ORIGIN) && !is_same_origin(&headers) {
         return Err(ApiError::forbidden("wrong_origin", "This request comes from another web site."));
     }
-    let user = check_password(&state, address_of(peer), &body).await?;
+    let user = check_password(&state, address, &body).await?;
     let (secret, now) = (secret_text(""), state.clock.now());
     let lifetime = state.config.sessions.lifetime;
     let expires = now.plus_millis(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
@@ -128,7 +126,7 @@ async fn delete(
 async fn change_password(
     State(state): State<AppState>,
     AnySession(who): AnySession,
-    peer: Option<Extension<ConnectInfo<Peer>>>,
+    ClientAddress(address): ClientAddress,
     Json(body): Json<ChangePassword>,
 ) -> ApiResult<Response> {
     if who.proof != Proof::Session {
@@ -138,7 +136,7 @@ async fn change_password(
         ));
     }
     let old = SignIn { username: who.username.clone(), password: body.old_password };
-    let before = check_password(&state, address_of(peer), &old).await?;
+    let before = check_password(&state, address, &old).await?;
     if body.new_password == old.password {
         return Err(ApiError::unprocessable("password_unchanged", "The new password is the old one."));
     }
@@ -204,10 +202,6 @@ pub(super) async fn hash(state: &AppState, password: String) -> ApiResult<String
 
 fn busy(_: Busy) -> ApiError {
     ApiError::unavailable("busy", "Too many passwords are being checked; try again in a moment.", 2)
-}
-
-fn address_of(peer: Option<Extension<ConnectInfo<Peer>>>) -> Option<IpAddr> {
-    peer.map(|Extension(ConnectInfo(peer))| peer.address.ip())
 }
 
 fn with_cookie(mut response: Response, secret: &str, max_age_s: u64) -> Response {

@@ -2,9 +2,11 @@
 //! file is opened, all problems are reported together, unknown keys are errors. Each part owns its struct here
 //! with documented defaults; nobody else reads files or variables.
 
+mod networks;
 mod parts;
 mod reader;
 
+pub use networks::{Network, NoNetwork};
 pub use parts::{
     Authority, Blobs, Config, Database, DevicePort, Https, Jobs, Limits, Log, LogFormat, Mqtt, Retention,
     Samples, Sessions,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::sample::MAX_SAMPLE_BYTES;
 
-use super::Reader;
+use super::{Network, Reader};
 
 /// Everything, valid by type.
 #[derive(Debug, Clone)]
@@ -48,6 +48,8 @@ pub struct Https {
     pub listen: SocketAddr,
     /// `public_url`: what others call this port; default `https://localhost:{port}`. Stands in enrolment tokens.
     pub public_url: Option<String>,
+    /// `trusted_proxies`: addresses and networks whose `X-Forwarded-For` and `Forwarded` are believed; default none.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// The port for devices' fetches: mutual TLS.
@@ -114,7 +116,8 @@ pub struct Samples {
 pub struct Sessions {
     /// `lifetime_s`, default 12 hours.
     pub lifetime: Duration,
-    /// `failures_per_minute`: wrong passwords per user and per address before 429; default 10.
+    /// `failures_per_minute`: wrong passwords of one user from one address before 429; default 10. One address may err
+    /// five times as often over all users, one user ten times as often over all addresses.
     pub failures_per_minute: u32,
 }
 
@@ -148,8 +151,11 @@ pub struct Retention {
     pub samples: Duration,
     /// `drift_s`: drift windows, default 400 days.
     pub drift: Duration,
-    /// `drift_detail_s`: a device's windows before they are merged by the hour, default 2 days, a day at least.
+    /// `drift_detail_s`: windows of drift before they are merged by the hour, default 2 days, a day at least.
     pub drift_detail: Duration,
+    /// `drift_hours_s`: hours of drift before they are merged by the day, default 30 days, a day at least. As long as
+    /// panes are kept, hours are too.
+    pub drift_hours: Duration,
     /// `task_reports_s`: what devices said of their updates, default 180 days.
     pub task_reports: Duration,
     /// `rollouts_s`: journal and evidence of rollouts that are over, default 3 years.
@@ -211,6 +217,7 @@ impl Config {
         let https = Https {
             listen: reader.value("https.listen", SocketAddr::from(([127, 0, 0, 1], 8443)), ADDRESS),
             public_url: url(reader, "https.public_url", "https://"),
+            trusted_proxies: networks(reader, "https.trusted_proxies"),
         };
         let device = DevicePort {
             listen: reader.value("device.listen", SocketAddr::from(([0, 0, 0, 0], 8444)), ADDRESS),
@@ -311,6 +318,7 @@ impl Retention {
             samples: reader.seconds("retention.samples_s", DAY * 30),
             drift: reader.seconds("retention.drift_s", DAY * 400),
             drift_detail: a_day_at_least(reader, "retention.drift_detail_s", DAY * 2),
+            drift_hours: a_day_at_least(reader, "retention.drift_hours_s", DAY * 30),
             task_reports: reader.seconds("retention.task_reports_s", DAY * 180),
             rollouts: reader.seconds("retention.rollouts_s", DAY * 1096),
             alerts: reader.seconds("retention.alerts_s", DAY * 400),
@@ -357,6 +365,18 @@ fn a_day_at_least(reader: &mut Reader, key: &str, default: Duration) -> Duration
 fn stream_check(reader: &mut Reader) -> Duration {
     reader.parsed("limits.stream_check_s", Duration::from_secs(15), "seconds from 1 to 30", |value| {
         value.parse().ok().filter(|seconds| (1..=30).contains(seconds)).map(Duration::from_secs)
+    })
+}
+
+fn networks(reader: &mut Reader, key: &str) -> Vec<Network> {
+    let expected = "addresses and networks, e.g. 10.0.0.7, fd00::/8";
+    reader.parsed(key, Vec::new(), expected, |value| {
+        value
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(|item| item.parse().ok())
+            .collect()
     })
 }
 

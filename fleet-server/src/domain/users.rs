@@ -207,7 +207,10 @@ pub fn verify_password(password: &str, hash: Option<&str>) -> bool {
     Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok() && hash.is_some()
 }
 
-/// Counts tries of passwords per user and per address in a sliding minute, until one is right.
+/// Counts tries of passwords in a sliding minute, until one is right: of a user from an address, of an address and of a
+/// user from everywhere, the last two with wider bounds. One person who forgot a password keeps neither the others behind
+/// the same address out, nor can a stranger so easily keep a user out; what one address or all together can guess stays
+/// bounded.
 #[derive(Debug)]
 pub struct SignInLimiter {
     per_minute: u32,
@@ -225,11 +228,13 @@ struct Guesser {
 /// controls that many addresses.
 const MAX_REMEMBERED: usize = 100_000;
 const WINDOW_MS: i64 = 60_000;
-/// So many times the bound of one address is a user's from all addresses.
+/// So many times the bound of one user from one address is the address's over all users: an office behind one address.
+const OF_ONE_ADDRESS: u32 = 5;
+/// So many times it is the user's from all addresses.
 const FROM_EVERYWHERE: u32 = 10;
 
 impl SignInLimiter {
-    /// At most so many wrong passwords in a minute.
+    /// At most so many wrong passwords of a user from an address in a minute.
     pub fn new(per_minute: u32) -> Self {
         Self { per_minute: per_minute.max(1), tries: Mutex::default() }
     }
@@ -269,7 +274,7 @@ impl SignInLimiter {
         let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, _) in keys(username, address) {
             let Some(times) = tries.get_mut(&key) else { continue };
-            if key.user.is_some() && key.address == address {
+            if key.user.is_some() && key.address == address.map(place_of) {
                 tries.remove(&key);
             } else if let Some(at) = times.iter().rposition(|at| *at == began) {
                 times.remove(at);
@@ -278,15 +283,24 @@ impl SignInLimiter {
     }
 }
 
-/// What a try counts for, each with its share of the bound: the user from this address, the address, and the user from
-/// everywhere, which is wider so that a stranger can't keep the user out so easily.
+/// What a try counts for, each with its multiple of the bound.
 fn keys(username: &str, address: Option<IpAddr>) -> Vec<(Guesser, u32)> {
     let user: Option<String> = Some(username.chars().take(64).collect());
+    let address = address.map(place_of);
     if address.is_none() {
         return vec![(Guesser { user, address }, 1)];
     }
     let everywhere = Guesser { user: user.clone(), address: None };
-    vec![(Guesser { user, address }, 1), (Guesser { user: None, address }, 1), (everywhere, FROM_EVERYWHERE)]
+    let alone = Guesser { user: None, address };
+    vec![(Guesser { user, address }, 1), (alone, OF_ONE_ADDRESS), (everywhere, FROM_EVERYWHERE)]
+}
+
+/// Who has one IPv6 address has the 2^64 of its network: they count as one.
+fn place_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
 #[cfg(test)]
@@ -331,13 +345,38 @@ mod tests {
         }
         let elsewhere = Some(IpAddr::from([10, 0, 0, 2]));
         assert_eq!(limiter.begin("ana", address, UnixMillis(3000)), Err(58));
-        assert_eq!(limiter.begin("bob", address, UnixMillis(3000)), Err(58));
+        assert_eq!(limiter.begin("bob", address, UnixMillis(3000)), Ok(()), "ana doesn't keep him out");
         assert_eq!(
             limiter.begin("ana", elsewhere, UnixMillis(3000)),
             Ok(()),
             "a stranger doesn't keep her out"
         );
         assert_eq!(limiter.begin("ana", address, UnixMillis(60_000)), Ok(()));
+    }
+
+    #[test]
+    fn one_address_guesses_at_most_five_times_as_often_and_one_user_is_guessed_ten_times() {
+        let wrong = |limiter: &SignInLimiter, user: usize, host: usize| {
+            let address = IpAddr::from([10, 0, 0, u8::try_from(host).unwrap()]);
+            limiter.begin(&format!("user{user}"), Some(address), UnixMillis(0)).is_ok()
+        };
+        let limiter = SignInLimiter::new(2);
+        let of_one_address = (0..100).filter(|user| wrong(&limiter, *user, 1)).count();
+        assert_eq!(of_one_address, 10);
+        let limiter = SignInLimiter::new(2);
+        let of_one_user = (0..100).filter(|host| wrong(&limiter, 1, *host)).count();
+        assert_eq!(of_one_user, 20);
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one() {
+        let limiter = SignInLimiter::new(1);
+        let begin = |address: &str| limiter.begin("ana", Some(address.parse().unwrap()), UnixMillis(0));
+        assert_eq!(begin("2001:db8::1"), Ok(()));
+        assert!(begin("2001:db8::ffff:2").is_err());
+        assert_eq!(begin("2001:db8:0:1::1"), Ok(()));
+        assert_eq!(begin("10.0.0.1"), Ok(()));
+        assert!(begin("::ffff:10.0.0.1").is_err());
     }
 
     #[test]

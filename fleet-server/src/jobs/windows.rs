@@ -1,5 +1,5 @@
-//! Computes drift windows where panes arrived, looks at each touched model's last windows for alerts, and merges devices'
-//! old windows.
+//! Computes drift windows where panes arrived, looks at each touched model's last windows for alerts, and merges old
+//! windows.
 
 use std::collections::BTreeSet;
 
@@ -44,16 +44,20 @@ pub async fn tick(state: &AppState) -> Result<(), TaskError> {
     };
     let slots: BTreeSet<_> =
         touched.into_iter().map(|(project, model, at)| (project, model, rules.slot(at))).collect();
-    let merged: BTreeSet<_> = slots
+    let places: BTreeSet<_> = slots
         .iter()
-        .filter_map(|(project, model, slot)| Some((project, model, merged_slot(state, rules, *slot)?)))
+        .map(|(project, model, slot)| match merged_slot(state, rules, *slot) {
+            Some(hour) => (project, model, hour, true),
+            None => (project, model, *slot, false),
+        })
         .collect();
-    for (project, model, slot) in merged {
-        refresh_merged(state, project, model, slot, rules).await?;
-    }
     let mut changed = BTreeSet::new();
-    for (project, model, slot) in &slots {
-        let written = refresh(state, project, model, *slot, rules).await?;
+    for (project, model, slot, is_merged) in places {
+        let written = if is_merged {
+            refresh_merged(state, project, model, slot, rules).await?
+        } else {
+            refresh(state, project, model, slot, rules).await?
+        };
         debug!(%project, %model, windows = written.len(), "drift windows computed");
         changed.extend(written.into_iter().map(|w| (project, format!("{}/{}", w.model, w.version))));
     }
@@ -65,6 +69,6 @@ pub async fn tick(state: &AppState) -> Result<(), TaskError> {
         state.bus.changed(project, ChangeKind::Release, release);
     }
     let merged = merge_old(state, rules).await?;
-    debug!(windows = merged, "old drift windows of devices merged");
+    debug!(windows = merged, "old drift windows merged");
     Ok(())
 }

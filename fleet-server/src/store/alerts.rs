@@ -8,6 +8,7 @@ use sqlx::any::AnyRow;
 
 use super::error::During;
 use super::row::{Columns, all, to_json};
+use super::sql::Sql;
 use super::{Conn, Page, StoreError, Window};
 
 /// Kinds of alerts about a rollout that ended by itself: it was rolled back, a gate that failed ended it, or its release
@@ -152,58 +153,39 @@ pub async fn raise(
     Ok((opened.rows_affected() > 0).then_some(alert_id))
 }
 
-/// Closes the open alert with this key; returns whether there was one.
+/// Which open alerts are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over<'a> {
+    /// The one with this key.
+    Key(&'a str),
+    /// Those of a kind about a model.
+    OfModel(&'a str, &'a ModelName),
+    /// Those about a device: it is out of service, so nothing about it can change any more.
+    OfDevice(&'a DeviceId),
+}
+
+/// Closes open alerts; returns whether there was one.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
 pub async fn close(
     conn: &mut Conn,
     project: &ProjectId,
-    key: &str,
+    over: Over<'_>,
     now: UnixMillis,
 ) -> Result<bool, StoreError> {
-    let query = sqlx::query(
-        "UPDATE alerts SET open_key = NULL, closed_at = $3, updated_at = $3 WHERE project = $1 AND open_key = $2",
-    );
-    let done = query.bind(project.as_str()).bind(key).bind(now.0).execute(conn).await;
-    Ok(done.during("close an alert")?.rows_affected() > 0)
-}
-
-/// Closes the open alerts of a kind about a model.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn close_of_model(
-    conn: &mut Conn,
-    project: &ProjectId,
-    kind: &str,
-    model: &ModelName,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    let query = sqlx::query(
-        "UPDATE alerts SET open_key = NULL, closed_at = $4, updated_at = $4 \
-         WHERE project = $1 AND kind = $2 AND model = $3 AND closed_at IS NULL",
-    );
-    let query = query.bind(project.as_str()).bind(kind).bind(model.as_str()).bind(now.0);
-    query.execute(conn).await.during("close alerts of a model").map(drop)
-}
-
-/// Closes the open alerts about a device: it is out of service, so nothing about it can change any more.
-///
-/// # Errors
-/// [`StoreError`] when the database refuses.
-pub async fn close_of_device(
-    conn: &mut Conn,
-    project: &ProjectId,
-    device: &DeviceId,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    let query = sqlx::query(
-        "UPDATE alerts SET open_key = NULL, closed_at = $3, updated_at = $3 \
-         WHERE project = $1 AND device = $2 AND closed_at IS NULL",
-    );
-    let query = query.bind(project.as_str()).bind(device.as_str()).bind(now.0);
-    query.execute(conn).await.during("close alerts of a device").map(drop)
+    let mut sql = Sql::new("UPDATE alerts SET open_key = NULL, closed_at = ");
+    sql.bind(now.0).push(", updated_at = ").bind(now.0);
+    sql.push(" WHERE closed_at IS NULL AND project = ").bind(project.as_str());
+    match over {
+        Over::Key(key) => sql.push(" AND open_key = ").bind(key),
+        Over::OfModel(kind, model) => {
+            sql.push(" AND kind = ").bind(kind).push(" AND model = ").bind(model.as_str())
+        }
+        Over::OfDevice(device) => sql.push(" AND device = ").bind(device.as_str()),
+    };
+    let done = sql.query().execute(conn).await.during("close alerts")?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Notes that someone took note; closes an alert of one of the kinds [`ENDED`].

@@ -1,7 +1,8 @@
 //! Drift windows: one row per release, device (or the whole fleet), segment and window. Rows are computed from
 //! panes and may be computed again at any time; a row keeps its pane and the findings, from which and the release's
-//! reference the report is made when somebody asks for it. A device's old rows are merged, the fleet's never.
+//! reference the report is made when somebody asks for it. Old rows are merged by the hour, older ones by the day.
 
+use futures_util::TryStreamExt as _;
 use profile::drift::{DriftReport, Role, Status};
 use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis, Version};
 use serde::de::DeserializeOwned;
@@ -11,6 +12,7 @@ use sqlx::any::AnyRow;
 use super::error::During;
 use super::packed::{pack, unpack};
 use super::row::{Columns, all, as_int, to_json};
+use super::sql::Sql;
 use super::{Conn, StoreError};
 
 /// A feature that drifted in a window.
@@ -48,6 +50,44 @@ impl From<&DriftReport> for Findings {
     }
 }
 
+/// How coarse a window is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grain {
+    /// As it was computed from panes.
+    Window,
+    /// Several windows of one hour.
+    Hour,
+    /// Several hours of one day.
+    Day,
+}
+
+impl Grain {
+    fn number(self) -> i64 {
+        match self {
+            Self::Window => 0,
+            Self::Hour => 1,
+            Self::Day => 2,
+        }
+    }
+
+    fn of(number: i64) -> Self {
+        match number {
+            0 => Self::Window,
+            1 => Self::Hour,
+            _ => Self::Day,
+        }
+    }
+
+    /// As text of a statement: the indexes are of these constants.
+    fn is(self) -> &'static str {
+        match self {
+            Self::Window => "is_merged = 0",
+            Self::Hour => "is_merged = 1",
+            Self::Day => "is_merged = 2",
+        }
+    }
+}
+
 /// A computed window.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriftWindow {
@@ -75,8 +115,8 @@ pub struct DriftWindow {
     pub report: Option<DriftReport>,
     /// The merged pane, CBOR. Not read by [`of_devices`].
     pub pane: Option<Vec<u8>>,
-    /// Whether several windows of a device were merged into this one.
-    pub is_merged: bool,
+    /// Whether several windows were merged into this one, and how far.
+    pub grain: Grain,
     /// When it was computed.
     pub updated_at: UnixMillis,
 }
@@ -148,7 +188,7 @@ pub async fn put(conn: &mut Conn, project: &ProjectId, window: &DriftWindow) -> 
     .bind(to_json(&window.findings))
     .bind(window.report.as_ref().map(to_json).unwrap_or_default())
     .bind(window.pane.as_deref().map(pack))
-    .bind(i64::from(window.is_merged))
+    .bind(window.grain.number())
     .bind(window.updated_at.0)
     .execute(conn)
     .await
@@ -166,18 +206,71 @@ pub async fn list(
     model: &ModelName,
     filter: &WindowFilter<'_>,
 ) -> Result<Vec<DriftWindow>, StoreError> {
-    let query = sqlx::query(
-        "SELECT * FROM drift_windows WHERE project = $1 AND model = $2 AND device = $3 AND segment = $4 \
-         AND ($5 = '' OR version = $5) AND window_end > $6 AND window_start < $7 \
-         ORDER BY window_start DESC, digest DESC LIMIT $8",
-    );
-    let query = query.bind(project.as_str()).bind(model.as_str());
-    let query = query.bind(filter.device.map_or("", DeviceId::as_str)).bind(filter.segment);
-    let query = query.bind(filter.version.map_or("", Version::as_str));
-    let rows = query.bind(filter.from.0).bind(filter.to.0).bind(filter.limit).fetch_all(conn).await;
+    let mut sql = filtered("SELECT * FROM drift_windows", project, model, filter);
+    sql.push(" ORDER BY window_start DESC, digest DESC LIMIT ").bind(filter.limit);
+    let rows = sql.query().fetch_all(conn).await;
     let mut windows = all(rows.during("list drift windows")?, read_whole)?;
     windows.reverse();
     Ok(windows)
+}
+
+/// Start and release of each window that fits, whatever the filter's limit.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn starts(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+    filter: &WindowFilter<'_>,
+) -> Result<Vec<(UnixMillis, Digest)>, StoreError> {
+    let sql = filtered("SELECT window_start, digest FROM drift_windows", project, model, filter);
+    let rows = sql.query().fetch_all(conn).await.during("count drift windows")?;
+    all(rows, |row| Ok((row.millis("window_start")?, row.id("digest")?)))
+}
+
+/// Windows on their way, some at a time.
+pub type Chunks = tokio::sync::mpsc::Sender<Vec<DriftWindow>>;
+/// Windows that travel together.
+const CHUNK: usize = 64;
+
+/// Sends each window that fits, whatever the filter's limit, oldest first and all as of one moment. Ends early, and well,
+/// when nobody takes them any more.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn send(
+    conn: &mut Conn,
+    project: &ProjectId,
+    model: &ModelName,
+    filter: &WindowFilter<'_>,
+    to: Chunks,
+) -> Result<(), StoreError> {
+    let mut sql = filtered("SELECT * FROM drift_windows", project, model, filter);
+    sql.push(" ORDER BY window_start, digest");
+    let mut rows = sql.query().fetch(conn);
+    let mut chunk = Vec::with_capacity(CHUNK);
+    while let Some(row) = rows.try_next().await.during("read drift windows")? {
+        chunk.push(read_whole(&row)?);
+        if chunk.len() == CHUNK && to.send(std::mem::take(&mut chunk)).await.is_err() {
+            return Ok(());
+        }
+    }
+    // Whoever waits for it waits for the sender's end.
+    let _ = to.send(chunk).await;
+    Ok(())
+}
+
+fn filtered(select: &'static str, project: &ProjectId, model: &ModelName, filter: &WindowFilter<'_>) -> Sql {
+    let mut sql = Sql::new(select);
+    sql.push(" WHERE project = ").bind(project.as_str()).push(" AND model = ").bind(model.as_str());
+    sql.push(" AND device = ").bind(filter.device.map_or("", DeviceId::as_str));
+    sql.push(" AND segment = ").bind(filter.segment);
+    sql.push(" AND window_end > ").bind(filter.from.0).push(" AND window_start < ").bind(filter.to.0);
+    if let Some(version) = filter.version {
+        sql.push(" AND version = ").bind(version.as_str());
+    }
+    sql
 }
 
 /// All devices' windows of a span, of all data, by device and time, without their panes.
@@ -219,19 +312,18 @@ pub async fn alert_closed_at(
     query.fetch_one(conn).await.during("look for closed drift alerts")?.millis_opt("closed_at")
 }
 
-/// Where a device's oldest window lies that starts before this and was not merged yet.
+/// Where the oldest window of this grain lies that starts before this.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn unmerged_before(
+pub async fn oldest(
     conn: &mut Conn,
+    grain: Grain,
     before: UnixMillis,
 ) -> Result<Option<(ProjectId, ModelName, UnixMillis)>, StoreError> {
-    let query = sqlx::query(
-        "SELECT project, model, window_start FROM drift_windows WHERE device <> '' AND is_merged = 0 \
-         AND window_start < $1 ORDER BY window_start LIMIT 1",
-    );
-    let row = query.bind(before.0).fetch_optional(conn).await.during("look for windows to merge")?;
+    let mut sql = Sql::new("SELECT project, model, window_start FROM drift_windows WHERE ");
+    sql.push(grain.is()).push(" AND window_start < ").bind(before.0).push(" ORDER BY window_start LIMIT 1");
+    let row = sql.query().fetch_optional(conn).await.during("look for windows to merge")?;
     row.map(|row| Ok((row.id("project")?, row.id("model")?, row.millis("window_start")?))).transpose()
 }
 
@@ -248,19 +340,23 @@ pub struct Span<'a> {
     pub to: UnixMillis,
 }
 
-/// All windows of a span that were not merged yet, of at most so many devices, by device and time.
+/// All windows of a span that have this grain, of at most so many devices (the fleet is one), by device and time.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn unmerged(conn: &mut Conn, span: Span<'_>, devices: i64) -> Result<Vec<DriftWindow>, StoreError> {
-    let query = sqlx::query(
-        "SELECT * FROM drift_windows WHERE project = $1 AND model = $2 AND device <> '' AND is_merged = 0 \
-         AND window_start >= $3 AND window_start < $4 AND device IN (SELECT DISTINCT device FROM drift_windows \
-         WHERE project = $1 AND model = $2 AND device <> '' AND is_merged = 0 AND window_start >= $3 \
-         AND window_start < $4 ORDER BY device LIMIT $5) ORDER BY device, window_start",
-    );
-    let query = query.bind(span.project.as_str()).bind(span.model.as_str()).bind(span.from.0).bind(span.to.0);
-    all(query.bind(devices).fetch_all(conn).await.during("list windows to merge")?, read_whole)
+pub async fn of_grain(
+    conn: &mut Conn,
+    span: Span<'_>,
+    grain: Grain,
+    devices: i64,
+) -> Result<Vec<DriftWindow>, StoreError> {
+    let mut sql = Sql::new("SELECT * FROM drift_windows WHERE ");
+    sql.value(span.project.as_str()).value(span.model.as_str()).value(span.from.0).value(span.to.0);
+    let place = " AND project = $1 AND model = $2 AND window_start >= $3 AND window_start < $4";
+    sql.push(grain.is()).push(place).push(" AND device IN (SELECT DISTINCT device FROM drift_windows WHERE ");
+    sql.push(grain.is()).push(place).push(" ORDER BY device LIMIT ").bind(devices);
+    sql.push(") ORDER BY device, window_start");
+    all(sql.query().fetch_all(conn).await.during("list windows to merge")?, read_whole)
 }
 
 /// Deletes one window.
@@ -279,17 +375,17 @@ pub async fn delete(conn: &mut Conn, project: &ProjectId, window: &DriftWindow) 
     Ok(())
 }
 
-/// Deletes the devices' windows of one release that start in a span.
+/// Deletes the windows of one release that start in a span.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn delete_of_devices(conn: &mut Conn, span: Span<'_>, digest: &Digest) -> Result<(), StoreError> {
+pub async fn delete_span(conn: &mut Conn, span: Span<'_>, digest: &Digest) -> Result<(), StoreError> {
     let query = sqlx::query(
-        "DELETE FROM drift_windows WHERE project = $1 AND model = $2 AND digest = $3 AND device <> '' \
+        "DELETE FROM drift_windows WHERE project = $1 AND model = $2 AND digest = $3 \
          AND window_start >= $4 AND window_start < $5",
     );
     let query = query.bind(span.project.as_str()).bind(span.model.as_str()).bind(digest.to_hex());
-    query.bind(span.from.0).bind(span.to.0).execute(conn).await.during("delete devices' drift windows")?;
+    query.bind(span.from.0).bind(span.to.0).execute(conn).await.during("delete drift windows of a span")?;
     Ok(())
 }
 
@@ -318,7 +414,7 @@ fn read(row: &AnyRow) -> Result<DriftWindow, StoreError> {
         findings,
         report,
         pane: None,
-        is_merged: row.truth("is_merged")?,
+        grain: Grain::of(row.int("is_merged")?),
         updated_at: row.millis("updated_at")?,
     })
 }

@@ -58,6 +58,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0007_measurement_failures.sql"),
         include_str!("../../migrations/postgres/0007_measurement_failures.sql"),
     ),
+    (
+        8,
+        "grain",
+        include_str!("../../migrations/sqlite/0008_grain.sql"),
+        include_str!("../../migrations/postgres/0008_grain.sql"),
+    ),
 ];
 
 /// SQLite: readers never wait for the writer, a commit survives a power cut, and a file that is new gives back what

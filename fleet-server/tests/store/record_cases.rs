@@ -235,11 +235,21 @@ pub(crate) async fn one_alert_is_open_per_key(store: Store) {
     assert!(alerts::acknowledge(&mut tx, &a, &id, "ana", NOW).await.unwrap());
     assert!(!alerts::acknowledge(&mut tx, &a, &id, "bob", NOW).await.unwrap());
     assert!(!alerts::acknowledge(&mut tx, &b, &id, "bob", NOW).await.unwrap());
-    assert!(alerts::close(&mut tx, &a, "drift/digits/cam", NOW).await.unwrap());
-    assert!(!alerts::close(&mut tx, &a, "drift/digits/cam", NOW).await.unwrap());
+    assert!(alerts::close(&mut tx, &a, alerts::Over::Key("drift/digits/cam"), NOW).await.unwrap());
+    assert!(!alerts::close(&mut tx, &a, alerts::Over::Key("drift/digits/cam"), NOW).await.unwrap());
     assert_eq!(alerts::list(&mut tx, &a, true, &Window::first(9)).await.unwrap().total, 0);
     assert!(alerts::raise(&mut tx, &a, &alert("again"), NOW.plus_millis(2)).await.unwrap().is_some());
     assert_eq!(alerts::list(&mut tx, &a, false, &Window::first(9)).await.unwrap().total, 2);
+    let (cam, other) = (DeviceId::new("cam").unwrap(), DeviceId::new("other").unwrap());
+    let others = [alerts::Over::OfDevice(&other), alerts::Over::OfModel("gate_failed", &digits())];
+    for over in others {
+        assert!(!alerts::close(&mut tx, &a, over, NOW).await.unwrap(), "{over:?}");
+    }
+    for over in [alerts::Over::OfDevice(&cam), alerts::Over::OfModel("drift", &digits())] {
+        assert!(alerts::close(&mut tx, &a, over, NOW).await.unwrap(), "{over:?}");
+        assert!(alerts::raise(&mut tx, &a, &alert("again"), NOW).await.unwrap().is_some());
+    }
+    assert_eq!(alerts::list(&mut tx, &b, true, &Window::first(9)).await.unwrap().total, 1);
     let past = alerts::get(&mut tx, &a, &id).await.unwrap().unwrap();
     assert_eq!((past.acknowledged_by.as_deref(), past.closed_at), (Some("ana"), Some(NOW)));
 }

@@ -1,7 +1,8 @@
 //! The `flotilla` command line, called as an operator or publisher would.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -33,12 +34,7 @@ impl Cli {
     /// # Errors
     /// When it fails; what it said is in the error.
     pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Result<String> {
-        let output = self.output(args, env)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("flotilla {} failed ({}): {}", args.join(" "), output.status, said.trim());
-        }
-        String::from_utf8(output.stdout).context("the command line printed something that isn't text")
+        printed(args, self.output(args, env)?)
     }
 
     /// Runs one command with `--json` and parses what it printed.
@@ -56,13 +52,37 @@ impl Cli {
     /// # Errors
     /// When it can't be started.
     pub fn output(&self, args: &[&str], env: &[(&str, &str)]) -> Result<Output> {
-        let mut command = Command::new(&self.binary);
-        command
-            .current_dir(&self.folder)
-            .args(args)
-            .env("XDG_CONFIG_HOME", &self.home)
-            .env("HOME", &self.home);
-        command.env("XDG_DATA_HOME", &self.home).envs(env.iter().copied());
+        let mut command = self.command(args);
+        command.envs(env.iter().copied());
         command.output().with_context(|| format!("cannot start {}", self.binary.display()))
     }
+
+    /// Runs one command with this on its stdin and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; what it said is in the error.
+    pub fn run_fed(&self, args: &[&str], stdin: &str) -> Result<String> {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
+        let mut pipe = child.stdin.take().context("the command line has no stdin")?;
+        pipe.write_all(stdin.as_bytes())?;
+        drop(pipe);
+        printed(args, child.wait_with_output()?)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.current_dir(&self.folder).args(args);
+        command.env("XDG_CONFIG_HOME", &self.home).env("HOME", &self.home).env("XDG_DATA_HOME", &self.home);
+        command
+    }
+}
+
+fn printed(args: &[&str], output: Output) -> Result<String> {
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("flotilla {} failed ({}): {}", args.join(" "), output.status, said.trim());
+    }
+    String::from_utf8(output.stdout).context("the command line printed something that isn't text")
 }

@@ -374,7 +374,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. A device's old ones are hours. */
+        /**
+         * Windows, oldest first: drift per feature, predictions, accuracy, latency, errors. Old ones are hours, older ones days;
+         *     where more than 500 would come, neighbours are added together.
+         */
         get: operations["listDriftWindows"];
         put?: never;
         post?: never;

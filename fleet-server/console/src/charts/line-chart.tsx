@@ -28,6 +28,11 @@ const MARGIN = { top: 10, right: 12, bottom: 24, left: 62 };
 const LABEL_PX = 84;
 const DASHES = ['', '6 3', '2 3', '8 3 2 3', '1 2', '10 4'] as const;
 
+/** Above its line, but below one at the upper edge, where it would be cut. */
+function limitLabelAt(line: number): number {
+  return line < 2 * MARGIN.top ? line + 12 : line - 4;
+}
+
 function extent(values: readonly number[]): readonly [number, number] {
   if (values.length === 0) return [0, 1];
   return [Math.min(...values), Math.max(...values)];
@@ -110,7 +115,7 @@ export function LineChart({ title, series, format, limit, height = 190, include 
                   y1={y.at(limit.value)}
                   y2={y.at(limit.value)}
                 />
-                <text x={width - MARGIN.right} y={y.at(limit.value) - 4} textAnchor="end">
+                <text x={width - MARGIN.right} y={limitLabelAt(y.at(limit.value))} textAnchor="end">
                   {limit.label}
                 </text>
               </g>

@@ -67,6 +67,14 @@ describe('lines', () => {
     expect(usualStep([])).toBe(0);
   });
 
+  it('break where a window is missing, be it a minute or an hour', () => {
+    const scale = linear([0, 10], [0, 10]);
+    const at = (x: number, span: number) => ({ x, y: 1, span });
+    const path = linePath([at(0, 4), at(4, 4), at(5, 1), at(6, 1), at(8, 1)], scale, scale);
+    expect(path).toBe('M0.0 1.0L4.0 1.0L5.0 1.0L6.0 1.0M8.0 1.0');
+    expect(linePath([at(0, 1), at(5, 4)], scale, scale)).toBe('M0.0 1.0L5.0 1.0');
+  });
+
   it('break where nothing was measured', () => {
     const scale = linear([0, 10], [0, 10]);
     const path = linePath(

@@ -28,20 +28,31 @@ export interface Point {
   readonly x: number;
   /** Nothing was measured: the line breaks here. */
   readonly y: number | null;
+  /** How much of `x` the value was measured over: what lies at most half of it farther away is no gap. */
+  readonly span?: number;
 }
 
-/** A line breaks where nothing was measured, and where more than `longestGap` of `x` lies between two points. */
+function isGap(before: Point, point: Point, longestGap: number): boolean {
+  const spans = [before.span, point.span].filter((span) => span !== undefined);
+  const most = spans.length > 0 ? 1.5 * Math.max(...spans) : longestGap;
+  return point.x - before.x > most;
+}
+
+/**
+ * A line breaks where nothing was measured, and where more than `longestGap` of `x` lies between two points; where points
+ * know their span, it is theirs that counts.
+ */
 export function linePath(points: readonly Point[], x: Scale, y: Scale, longestGap = Infinity): string {
   let path = '';
-  let before: number | null = null;
+  let before: Point | null = null;
   for (const point of points) {
     if (point.y === null) {
       before = null;
       continue;
     }
-    const isBroken = before === null || point.x - before > longestGap;
+    const isBroken = before === null || isGap(before, point, longestGap);
     path += `${isBroken ? 'M' : 'L'}${x.at(point.x).toFixed(1)} ${y.at(point.y).toFixed(1)}`;
-    before = point.x;
+    before = point;
   }
   return path;
 }

@@ -31,6 +31,9 @@ export const en = {
   'chart.empty': 'No measurements in this time',
   'chart.asTable': 'Show as table',
   'chart.time': 'Time',
+  'table.sort': 'Order',
+  'table.ascending': '{column}, ascending',
+  'table.descending': '{column}, descending',
   'state.loading': 'Loading',
   'error.title': 'This could not be loaded',
   'error.notFound': 'Not found',
@@ -578,6 +581,7 @@ export const en = {
   'drift.range.24h': 'Last 24 hours',
   'drift.range.7d': 'Last 7 days',
   'drift.range.30d': 'Last 30 days',
+  'drift.range.90d': 'Last 90 days',
   'drift.table': 'Columns',
   'drift.tableNote':
     'Reference is the training data, fixed in the signed release; both are counted on the same bins',

@@ -32,6 +32,9 @@ export const ptBr: Catalogue = {
   'chart.empty': 'Sem medições neste período',
   'chart.asTable': 'Mostrar como tabela',
   'chart.time': 'Hora',
+  'table.sort': 'Ordem',
+  'table.ascending': '{column}, crescente',
+  'table.descending': '{column}, decrescente',
   'state.loading': 'Carregando',
   'error.title': 'Não foi possível carregar',
   'error.notFound': 'Não encontrado',
@@ -583,6 +586,7 @@ export const ptBr: Catalogue = {
   'drift.range.24h': 'Últimas 24 horas',
   'drift.range.7d': 'Últimos 7 dias',
   'drift.range.30d': 'Últimos 30 dias',
+  'drift.range.90d': 'Últimos 90 dias',
   'drift.table': 'Colunas',
   'drift.tableNote':
     'A referência são os dados de treino, fixados na versão assinada; ambos contados nas mesmas faixas',

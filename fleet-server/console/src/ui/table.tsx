@@ -1,8 +1,10 @@
 /** One table for all lists: sticky header, sortable columns, rows of fixed height while loading, scrolls sideways where narrow. */
 import type { ReactNode } from 'react';
 import { useI18n } from '../i18n/i18n';
+import { Select } from './field';
 import { Icon } from './icons';
 import { Failure } from './states';
+import { formatSort, parseSort } from './url-state';
 import './table.css';
 
 export interface Column<Row> {
@@ -89,6 +91,42 @@ function Header<Row>({
   );
 }
 
+/** Cards have no header to press: their order is chosen from a list. */
+function CardSort<Row>({
+  columns,
+  sort,
+  onSort,
+}: {
+  readonly columns: readonly Column<Row>[];
+  readonly sort: Sort | undefined;
+  readonly onSort: (sort: Sort) => void;
+}) {
+  const { t } = useI18n();
+  const options = columns.flatMap(({ id, header: column, sort: compare }) =>
+    compare === undefined || typeof column !== 'string'
+      ? []
+      : [
+          { id, label: t('table.ascending', { column }) },
+          { id: `-${id}`, label: t('table.descending', { column }) },
+        ],
+  );
+  if (options.length === 0) return null;
+  const choose = (id: string) => {
+    const chosen = parseSort(id);
+    if (chosen) onSort(chosen);
+  };
+  return (
+    <div className="table-card-sort">
+      <Select
+        label={t('table.sort')}
+        options={options}
+        value={sort ? formatSort(sort) : ''}
+        onChange={choose}
+      />
+    </div>
+  );
+}
+
 export function sortRows<Row>(
   rows: readonly Row[],
   columns: readonly Column<Row>[],
@@ -109,6 +147,7 @@ export function Table<Row>(props: TableProps<Row>) {
   const isFailed = !rows && error !== undefined && error !== null;
   return (
     <div className="table-scroll" role="region" aria-label={caption} tabIndex={0}>
+      {roles && onSort && <CardSort columns={columns} sort={sort} onSort={onSort} />}
       <table
         {...roles?.table}
         className={hasCards ? 'table table-cards' : 'table'}

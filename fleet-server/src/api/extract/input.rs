@@ -30,7 +30,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 /// Longest query string in bytes: far above what a list's filters need, far below what a database chokes on.
 const MAX_QUERY_BYTES: usize = 4096;
 
-/// Checked query parameters; unknown ones are ignored.
+/// Checked query parameters; unknown ones are refused before, by `api/known_query.rs`.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 

@@ -11,7 +11,7 @@ use super::panes::DriftError;
 use super::view::{DriftingDevice, drifting_among};
 use crate::app::AppState;
 use crate::bus::ChangeKind;
-use crate::store::alerts::{NewAlert, Severity};
+use crate::store::alerts::{NewAlert, Over, Severity};
 use crate::store::drift::{self, DriftWindow};
 use crate::store::{Conn, alerts};
 
@@ -129,7 +129,7 @@ impl Place<'_> {
             Trend::Unsure => Ok(None),
             Trend::Calm => {
                 let key = key(self.model, device);
-                let is_closed = alerts::close(conn, self.project, &key, self.now).await?;
+                let is_closed = alerts::close(conn, self.project, Over::Key(&key), self.now).await?;
                 Ok(is_closed.then_some(key))
             }
             Trend::Drifting => {

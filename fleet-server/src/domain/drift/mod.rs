@@ -2,6 +2,7 @@
 //! for a gate. What is computed here can be computed again from the stored panes at any time.
 
 mod alerts;
+mod chart;
 mod evidence;
 mod merge;
 mod panes;
@@ -10,6 +11,7 @@ mod view;
 mod windows;
 
 pub use alerts::{Hysteresis, review};
+pub use chart::chart;
 pub use evidence::{Group, behaviour, compare_groups};
 pub use merge::{merge_old, merged_slot};
 pub use panes::{DriftError, newest, reference_of};

@@ -1,8 +1,7 @@
 //! Reports of stored windows, made from pane and reference when somebody asks for them: a report is many times as large as
 //! the pane, and hardly one in a thousand is ever read.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use profile::drift::{DriftReport, Thresholds, compare_counters};
 use profile::{Pane, Reference};
@@ -30,21 +29,33 @@ pub async fn with_reports(
     model: &ModelName,
     windows: Vec<DriftWindow>,
 ) -> Result<Vec<(DriftWindow, DriftReport)>, DriftError> {
-    let mut references: BTreeMap<Digest, Reference> = BTreeMap::new();
-    for window in windows.iter().filter(|window| window.report.is_none()) {
-        if let Entry::Vacant(place) = references.entry(window.digest) {
-            let mut conn = state.store.read().await?;
-            let release = releases::by_digest(&mut conn, project, model, &window.digest).await?;
-            drop(conn);
-            let missing = || DriftError::Missing { release: format!("{model} {}", window.version) };
-            let reference = reference_of(&state.blobs, &release.ok_or_else(missing)?).await?;
-            place.insert(reference);
-        }
-    }
+    let needed = windows.iter().filter(|window| window.report.is_none()).map(|window| window.digest);
+    let references = references_of(state, project, model, needed.collect()).await?;
     let made = tokio::task::spawn_blocking(move || {
         windows.into_iter().filter_map(|window| with_report(window, &references)).collect()
     });
     made.await.map_err(DriftError::Panicked)
+}
+
+/// The references of these releases.
+///
+/// # Errors
+/// [`DriftError`] when database or blob store fail, or one is gone.
+pub(super) async fn references_of(
+    state: &AppState,
+    project: &ProjectId,
+    model: &ModelName,
+    digests: BTreeSet<Digest>,
+) -> Result<BTreeMap<Digest, Reference>, DriftError> {
+    let mut references = BTreeMap::new();
+    for digest in digests {
+        let mut conn = state.store.read().await?;
+        let release = releases::by_digest(&mut conn, project, model, &digest).await?;
+        drop(conn);
+        let missing = || DriftError::Missing { release: format!("{model} of manifest {digest}") };
+        references.insert(digest, reference_of(&state.blobs, &release.ok_or_else(missing)?).await?);
+    }
+    Ok(references)
 }
 
 fn with_report(

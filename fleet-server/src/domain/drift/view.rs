@@ -6,10 +6,12 @@ use profile::Pane;
 use profile::drift::Distribution;
 use protocol::{DeviceId, ModelName, ProjectId, UnixMillis, Version};
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 use super::WindowRules;
 use super::alerts::{Hysteresis, Trend};
 use super::panes::{DriftError, reference_of, sum};
+use super::reports::sound_pane;
 use crate::app::AppState;
 use crate::store::drift::{self, DriftWindow, DriftingFeature, WindowFilter};
 use crate::store::releases;
@@ -46,8 +48,8 @@ pub struct WindowSpan<'a> {
     pub to: UnixMillis,
 }
 
-/// Most windows that are read for one distribution.
-const MAX_WINDOWS: i64 = 2000;
+/// Chunks of windows that may wait to be added: reading waits for it.
+const CHUNKS: usize = 4;
 
 /// Devices that drift now, by name.
 ///
@@ -124,7 +126,7 @@ pub async fn distribution(
         segment: "",
         from: span.from,
         to: span.to,
-        limit: MAX_WINDOWS,
+        limit: 1,
     };
     let windows = drift::list(&mut conn, project, model, &filter).await?;
     let Some(newest) = windows.last() else { return Ok(None) };
@@ -132,9 +134,19 @@ pub async fn distribution(
         return Ok(None);
     };
     let reference = reference_of(&state.blobs, &release).await?;
-    let of_release = windows.iter().filter(|window| window.digest == newest.digest);
-    let panes: Vec<Pane> = of_release.filter_map(|window| Pane::decode(window.pane.as_ref()?).ok()).collect();
-    let Some(seen) = sum(panes.iter().filter(|pane| pane.check(&reference).is_ok())) else { return Ok(None) };
+    let (send, mut receive) = mpsc::channel::<Vec<DriftWindow>>(CHUNKS);
+    let (digest, checked_by) = (newest.digest, reference.clone());
+    let added = tokio::task::spawn_blocking(move || {
+        let mut seen: Option<Pane> = None;
+        while let Some(chunk) = receive.blocking_recv() {
+            let of_release = chunk.iter().filter(|window| window.digest == digest);
+            let panes: Vec<Pane> = of_release.filter_map(|window| sound_pane(window, &checked_by)).collect();
+            seen = sum(seen.iter().chain(&panes));
+        }
+        seen
+    });
+    drift::send(&mut conn, project, model, &filter, send).await?;
+    let Some(seen) = added.await.map_err(DriftError::Panicked)? else { return Ok(None) };
     let found = profile::drift::distribution(&reference.schema, &reference.counters, &seen.counters, feature);
     Ok(found.map(|found| (release.version, found)))
 }

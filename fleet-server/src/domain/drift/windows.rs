@@ -9,12 +9,11 @@ use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis};
 
 use tracing::debug;
 
-use super::merge::merged_slot;
 use super::panes::{DriftError, newest, sum, usable_release};
 use super::reports::compared;
 use crate::app::AppState;
 use crate::clock::before;
-use crate::store::drift::{self, DriftWindow, Findings, Span};
+use crate::store::drift::{self, DriftWindow, Findings, Grain, Span};
 use crate::store::releases::Release;
 use crate::store::telemetry;
 use crate::store::telemetry::PaneRow;
@@ -42,15 +41,25 @@ impl WindowRules {
         UnixMillis(at.0.div_euclid(self.length_ms).saturating_mul(self.length_ms))
     }
 
-    /// How windows of devices are cut once they are merged: by the hour, or the whole number of windows next above it.
+    /// How windows are cut once they are merged: by the hour, or the whole number of windows next above it.
     pub(super) fn coarse(self) -> Self {
-        let windows = (HOUR_MS + self.length_ms - 1) / self.length_ms;
-        Self { length_ms: self.length_ms.saturating_mul(windows), ..self }
+        self.at_least(HOUR_MS)
+    }
+
+    /// Of hours, days, or the whole number of hours next above one.
+    pub(super) fn days(self) -> Self {
+        self.at_least(24 * HOUR_MS)
+    }
+
+    /// The whole number of windows that is this long, or next above it.
+    pub(super) fn at_least(self, length_ms: i64) -> Self {
+        let windows = length_ms.saturating_add(self.length_ms - 1) / self.length_ms;
+        Self { length_ms: self.length_ms.saturating_mul(windows.max(1)), ..self }
     }
 }
 
-/// Computes one window of a model anew, for every release, device and segment that it holds; for the fleet only where
-/// devices' windows are merged already, which is [`refresh_merged`]'s.
+/// Computes one window of a model anew, for every release, device and segment that it holds. Where windows are merged
+/// already that is [`refresh_merged`]'s.
 ///
 /// # Errors
 /// [`DriftError`] when database or blob store fail; nothing of this window is changed then.
@@ -65,10 +74,7 @@ pub async fn refresh(
         debug!(%project, %model, start = slot.0, "panes that came too late are left out of drift");
         return Ok(Vec::new());
     }
-    let mut windows = computed(state, project, model, slot, rules).await?;
-    if merged_slot(state, rules, slot).is_some() {
-        windows.retain(|window| window.device.is_none());
-    }
+    let windows = computed(state, project, model, slot, rules).await?;
     let mut tx = state.store.begin().await?;
     for window in &windows {
         drift::put(&mut tx, project, window).await?;
@@ -77,7 +83,7 @@ pub async fn refresh(
     Ok(windows)
 }
 
-/// Computes the merged windows of a model's devices anew, where late panes came; `slot` is a [`merged_slot`].
+/// Computes the merged windows of a model anew, where late panes came; `slot` is a [`merged_slot`].
 ///
 /// # Errors
 /// [`DriftError`] when database or blob store fail; nothing is changed then.
@@ -87,24 +93,25 @@ pub async fn refresh_merged(
     model: &ModelName,
     slot: UnixMillis,
     rules: WindowRules,
-) -> Result<(), DriftError> {
+) -> Result<Vec<DriftWindow>, DriftError> {
     if is_too_late(state, slot) {
-        return Ok(());
+        debug!(%project, %model, start = slot.0, "panes that came too late are left out of drift");
+        return Ok(Vec::new());
     }
     let coarse = rules.coarse();
     let mut windows = computed(state, project, model, slot, coarse).await?;
-    windows.retain(|window| window.device.is_some());
     let digests: BTreeSet<_> = windows.iter().map(|window| window.digest).collect();
     let span = Span { project, model, from: slot, to: slot.plus_millis(coarse.length_ms) };
     let mut tx = state.store.begin().await?;
     for digest in &digests {
-        drift::delete_of_devices(&mut tx, span, digest).await?;
+        drift::delete_span(&mut tx, span, digest).await?;
     }
-    for window in windows {
-        drift::put(&mut tx, project, &DriftWindow { is_merged: true, ..window }).await?;
+    for window in &mut windows {
+        window.grain = Grain::Hour;
+        drift::put(&mut tx, project, window).await?;
     }
     tx.commit().await?;
-    Ok(())
+    Ok(windows)
 }
 
 /// Other panes of this time are deleted already: to count the late one alone would be wrong.
@@ -169,7 +176,7 @@ impl Of {
             findings: Findings::from(&report),
             report: None,
             pane: Some(pane.encode()),
-            is_merged: false,
+            grain: Grain::Window,
             updated_at: self.now,
         }
     }
@@ -209,5 +216,10 @@ mod tests {
             WindowRules::new(Duration::from_secs(window_s), Duration::ZERO).coarse().length_ms / 1000
         };
         assert_eq!([10, 300, 1500, 3600, 7000].map(coarse_s), [3600, 3600, 4500, 3600, 7000]);
+        let days_s = |window_s| {
+            let rules = WindowRules::new(Duration::from_secs(window_s), Duration::ZERO);
+            rules.coarse().days().length_ms / 1000
+        };
+        assert_eq!([10, 300, 1500, 7000, 100_000].map(days_s), [86_400, 86_400, 90_000, 91_000, 100_000]);
     }
 }

@@ -18,7 +18,7 @@ use crate::app::AppState;
 use crate::bus::ChangeKind;
 use crate::domain::audit;
 use crate::link::TaskHook;
-use crate::store::alerts::{self, ABORTED, ENDED, INVALIDATED, NewAlert, ROLLED_BACK, Severity};
+use crate::store::alerts::{self, ABORTED, ENDED, INVALIDATED, NewAlert, Over, ROLLED_BACK, Severity};
 use crate::store::releases::{self, ReleaseState};
 use crate::store::rollouts::{self, StoredEvidence};
 use crate::store::{Conn, devices};
@@ -474,12 +474,12 @@ impl Session {
             return Ok(());
         }
         for kind in ["gate_failed", "budget_exceeded"] {
-            alerts::close(conn, &self.project, &format!("rollout:{id}:{kind}"), self.now).await?;
+            alerts::close(conn, &self.project, Over::Key(&format!("rollout:{id}:{kind}")), self.now).await?;
         }
         if matches!(status, Status::Completed) {
             let model = &self.rollout.plan().model;
             for kind in ENDED {
-                alerts::close_of_model(conn, &self.project, kind, model, self.now).await?;
+                alerts::close(conn, &self.project, Over::OfModel(kind, model), self.now).await?;
             }
         }
         Ok(())

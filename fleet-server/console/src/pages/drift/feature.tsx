@@ -32,12 +32,24 @@ export function FeatureDetail({ project, model, window, feature }: FeatureProps)
       id: 'interval',
       header: '95 %',
       cell: (row) =>
-        row.interval ? `${format.score(row.interval.low)} – ${format.score(row.interval.high)}` : NONE,
+        row.interval ? (
+          <span className="nowrap">
+            {format.score(row.interval.low)} – {format.score(row.interval.high)}
+          </span>
+        ) : (
+          NONE
+        ),
       align: 'end',
       isSecondary: true,
     },
     { id: 'critical', header: t('drift.threshold'), cell: (row) => format.score(row.critical), align: 'end' },
-    { id: 'p', header: 'p', cell: (row) => format.probability(row.p), align: 'end', isSecondary: true },
+    {
+      id: 'p',
+      header: 'p',
+      cell: (row) => <span className="nowrap">{format.probability(row.p)}</span>,
+      align: 'end',
+      isSecondary: true,
+    },
     {
       id: 'convention',
       header: t('gate.arithmetic'),

@@ -1,5 +1,5 @@
 /** How far back the page looks. */
-export const RANGES = ['1h', '24h', '7d', '30d'] as const;
+export const RANGES = ['1h', '24h', '7d', '30d', '90d'] as const;
 export type Range = (typeof RANGES)[number];
 
 const SECONDS: Readonly<Record<Range, number>> = {
@@ -7,6 +7,7 @@ const SECONDS: Readonly<Record<Range, number>> = {
   '24h': 86_400,
   '7d': 604_800,
   '30d': 2_592_000,
+  '90d': 7_776_000,
 };
 
 export function rangeOf(text: string): Range {

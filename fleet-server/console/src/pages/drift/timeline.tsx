@@ -15,13 +15,11 @@ function points(
   windows: readonly DriftWindow[],
   value: (window: DriftWindow) => number | null | undefined,
 ): Point[] {
-  return windows.map((window) => ({ x: new Date(window.to).getTime(), y: value(window) ?? null }));
-}
-
-/** A missing window is no measurement: the line must not bridge it. */
-function longestGap(windows: readonly DriftWindow[]): number {
-  const lengths = windows.map(({ from, to }) => new Date(to).getTime() - new Date(from).getTime());
-  return 1.5 * Math.max(...lengths);
+  return windows.map((window) => {
+    const [from, to] = [new Date(window.from).getTime(), new Date(window.to).getTime()];
+    // A missing window is no measurement: the line must not bridge it. Old windows are hours and days.
+    return { x: to, y: value(window) ?? null, span: to - from };
+  });
 }
 
 function columnSeries(windows: readonly DriftWindow[]): Series[] {
@@ -37,7 +35,6 @@ function columnSeries(windows: readonly DriftWindow[]): Series[] {
     .map(([feature]) => ({
       id: feature,
       label: feature,
-      longestGap: longestGap(windows),
       points: points(windows, (window) => {
         const found = window.report.features.find((each) => each.feature === feature);
         return found?.status === 'insufficient' ? null : found?.distance;
@@ -67,7 +64,6 @@ export function Timeline({ windows }: { readonly windows: readonly DriftWindow[]
       id: `${label} ${release}`,
       label: isOne ? label : release,
       points: points(own, value),
-      longestGap: longestGap(own),
     }));
   return (
     <Panel title={t('drift.timeline')} note={isOne ? undefined : t('drift.timelineNote', { version })}>
