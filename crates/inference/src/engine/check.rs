@@ -167,11 +167,15 @@ fn width(data_type: i32) -> Option<u64> {
 /// Small integer constants by name: the ones that can be shapes.
 fn constants(graph: &GraphProto) -> HashMap<&str, Vec<i64>> {
     let of_nodes = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
-        let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
-        Some((node.output.first()?.as_str(), tensor))
+        let values = node.attribute.iter().find_map(|attribute| match attribute.name.as_str() {
+            "value_int" => Some(vec![attribute.i]),
+            "value_ints" => Some(attribute.ints.clone()),
+            _ => attribute.t.as_ref().and_then(integers),
+        });
+        Some((node.output.first()?.as_str(), values?))
     });
-    let of_graph = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
-    of_graph.chain(of_nodes).filter_map(|(name, tensor)| Some((name, integers(tensor)?))).collect()
+    let of_graph = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), integers(tensor)));
+    of_graph.filter_map(|(name, values)| Some((name, values?))).chain(of_nodes).collect()
 }
 
 fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
@@ -271,6 +275,28 @@ mod tests {
             assert!(why.contains("node \"y\" (MaxPool)") && why.contains("at most 1048576"), "{why}");
         }
         assert_ne!(refusal(vec![pool("y", &[i64::MIN, i64::MAX], &[i64::MIN, i64::MIN])], vec![]), "");
+    }
+
+    #[test]
+    fn sizes_that_stand_in_a_constant_node_are_bounded() {
+        let node = |op: &str, input: &[&str], attribute| NodeProto {
+            op_type: op.to_owned(),
+            input: input.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![format!("of_{op}")],
+            attribute,
+            ..NodeProto::default()
+        };
+        for (size, is_refused) in [(1 << 10, false), (1 << 40, true)] {
+            let sizes = AttributeProto {
+                name: "value_ints".to_owned(),
+                ints: vec![size],
+                ..AttributeProto::default()
+            };
+            let nodes =
+                vec![node("Constant", &[], vec![sizes]), node("ConstantOfShape", &["of_Constant"], vec![])];
+            let why = refusal(nodes, vec![]);
+            assert_eq!(why.contains("elements"), is_refused, "{size}: {why}");
+        }
     }
 
     #[test]

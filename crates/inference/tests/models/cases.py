@@ -57,15 +57,28 @@ def view(g, kind=np.uint8):
     dilated={"more": {"dilations": [2, 2], "pads": [2, 2, 2, 2]}},
     odd={"shape": (12, 8, 2, 5), "more": {"strides": [2, 1], "pads": [1, 0, 0, 2]}},
     same={"more": {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, "opset": 11},
+    counted_back={"scales": 12, "axis": -4},
 )
-def qdq_conv(g, shape=(12, 8, 3, 3), kind=np.int8, acts=np.uint8, scales=1, more=None):
+def qdq_conv(g, shape=(12, 8, 3, 3), kind=np.int8, acts=np.uint8, scales=1, axis=0, more=None):
     more = dict(more or {})
     if "auto_pad" not in more:
         more.setdefault("pads", [1] * 4)
-    weights = g.dequantized_weights(*shape, kind=kind, scales=scales)
+    weights = g.dequantized_weights(*shape, kind=kind, scales=scales, axis=axis)
     bias = g.bias(shape[0], IN[0], acts == np.int8)
     made = g.op("Relu", [g.op("Conv", [view(g, acts), weights, bias], kernel_shape=list(shape[2:]), **more)])
     return (IMAGE, *qdq(g, made, acts), [])
+
+
+@case(saturated={"scale": OUT[0]}, inside={"scale": 1500.0})
+def far_bias(g, scale):
+    """Biases near i32's limits: with the sums they go beyond them. Graphs that aren't optimised add them in f32."""
+    weights = g.dequantized_weights(12, 8, 3, 3, scales=12)
+    far = [(1 << 31) - 1, -(1 << 31), (1 << 31) - 9000, 9000 - (1 << 31)]
+    values = g.constant(np.array([far[place % 4] for place in range(11)] + [100], np.int32), "b")
+    units = (np.float32(IN[0]) * g.weight_scale).astype(np.float32)
+    bias = [values, g.constant(units, "scale"), g.constant(np.zeros(12, np.int32), "zero")]
+    made = g.op("Conv", [view(g), weights, g.op("DequantizeLinear", bias, axis=0)], pads=[1] * 4)
+    return (IMAGE, *qdq(g, made, scale=scale), [])
 
 
 @case(u8s8={"scales": 12}, s8s8={"acts": np.int8, "scales": 12}, u8u8={"kind": np.uint8}, no_bias={"bias": False, "opset": 10})
@@ -208,6 +221,14 @@ def qdq_unary(g, kind, acts=np.uint8):
     return (IMAGE, *qdq(g, g.op(kind, [view(g, acts), *bounds]), acts, 0.015), [])
 
 
+@case(alone={"is_alone": True}, folded={})
+def crossed_clip(g, is_alone=False):
+    """A lower bound above the upper one: all results are the upper one."""
+    source = view(g) if is_alone else g.op("Conv", [view(g), g.dequantized_weights(8, 8, 1, 1)])
+    made = g.op("Clip", [source, g.constant(np.float32(0.9)), g.constant(np.float32(0.3))])
+    return (IMAGE, *qdq(g, made, scale=0.015), [])
+
+
 @case()
 def qdq_softmax(g):
     scores, _ = qdq(g, g.op("Gemm", [view(g), g.dequantized_weights(24, 18)]), scale=0.05)
@@ -323,6 +344,21 @@ def constant_axes(g, kind, values, axes):
         moved = g.op(kind, [numbers, g.constant(np.array(axes))])
     column = g.op("Cast", [moved], to=TensorProto.FLOAT)
     return (6, 24), g.op("Add", [layer(g), column]), 0.05, ["Cast", "Add", "Identity"]
+
+
+@case()
+def constant_listed(g):
+    """Constants whose numbers stand in the node itself, one or a list."""
+    listed = lambda **value: g.op("Constant", [], **value)
+    params = [listed(value_float=IN[0]), g.constant(np.uint8(IN[1]))]
+    value = g.dequantize(g.quantize("input", params), params)
+    shape = listed(value_ints=[0, 0, -1])
+    rows = g.op("Reshape", [value, shape])
+    bias = listed(value_floats=[float(one) for one in g.floats(18)])
+    made = g.op("Add", [g.op("MatMul", [rows, g.dequantized_weights(24, 18)]), bias])
+    bounds = [listed(value_float=-0.5), listed(value_float=2.0)]
+    last, scale = qdq(g, g.op("Clip", [made, *bounds]), scale=0.05)
+    return ROWS, g.op("Slice", [last, listed(value_ints=[1]), listed(value_ints=[16]), listed(value_ints=[2])]), scale, []
 
 
 @case()

@@ -65,7 +65,8 @@ impl Conv {
     ) -> Result<Self, PackError> {
         let weights = centred(spec, weights, weight_zero_points)?;
         check_requant(spec, requant)?;
-        Ok(Self::pack_centred(spec, weights, requant, Some(in_zero_point), level))
+        let requant = requant.with_room(&reaches(&weights, spec.out_channels));
+        Ok(Self::pack_centred(spec, weights, &requant, Some(in_zero_point), level))
     }
 
     fn pack_centred(
@@ -143,7 +144,7 @@ impl Conv {
         output.fill_border();
         match &self.packed {
             Packed::Plain(plain) => plain.sums(&self.spec, input, size, |[n, y, x], c, sum| {
-                let value = self.requant.apply(c, sum.wrapping_add(self.requant.bias[c]));
+                let value = self.requant.apply(c, i64::from(sum) + i64::from(self.requant.bias[c]));
                 output.set(n, c, y, x, value);
             }),
             Packed::Gemm(gemm) => gemm.run(&self.spec, &self.requant, (input, None), output, scratch),
@@ -257,14 +258,21 @@ fn centred(spec: &ConvSpec, weights: Weights<'_>, zero_points: &[i32]) -> Result
     Ok(centred)
 }
 
-/// Whether a product of sum and multiplier may leave i32, which the vector units' conversion would get wrong.
+/// How far from zero each channel's sum can be.
+fn reaches(weights: &[i16], channels: usize) -> Vec<i64> {
+    let each = (weights.len() / channels.max(1)).max(1);
+    let reach = |own: &[i16]| own.iter().map(|weight| i64::from(weight.unsigned_abs()) * 255).sum();
+    weights.chunks_exact(each).map(reach).collect()
+}
+
+/// Whether a sum with its bias, or its product with the multiplier, may leave i32: additions would wrap, and the
+/// vector units' conversion would get it wrong. The reference adds in 64 bits.
 fn may_overflow(weights: &[i16], requant: &Requant) -> bool {
-    let each = weights.len() / requant.bias.len().max(1);
-    let channels = weights.chunks_exact(each.max(1)).zip(&requant.bias).zip(&requant.multiplier);
-    channels.into_iter().any(|((own, bias), multiplier)| {
-        let sum: i64 = own.iter().map(|weight| i64::from(weight.unsigned_abs()) * 255).sum();
-        let most = (sum + i64::from(bias.unsigned_abs())).min(1 << 31);
-        f64::from(*multiplier) * most as f64 >= f64::from(1 << 30)
+    let reaches = reaches(weights, requant.bias.len());
+    let mut channels = reaches.iter().zip(&requant.bias).zip(&requant.multiplier);
+    channels.any(|((reach, bias), multiplier)| {
+        let most = reach + i64::from(bias.unsigned_abs());
+        most > i64::from(i32::MAX) || f64::from(*multiplier) * most as f64 >= f64::from(1 << 30)
     })
 }
 

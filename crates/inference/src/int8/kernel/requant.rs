@@ -16,10 +16,27 @@ pub struct Requant {
 }
 
 impl Requant {
-    /// One channel's sum: multiply in f32, round half to even, add the zero point, saturate.
-    pub fn apply(&self, channel: usize, sum: i32) -> u8 {
+    /// One channel's sum, bias included: multiply in f32, round half to even, add the zero point, saturate.
+    pub fn apply(&self, channel: usize, sum: i64) -> u8 {
         let value = round(sum as f32 * self.multiplier[channel], self.zero_point);
         value.max(self.lo).min(self.hi)
+    }
+
+    /// With biases that leave room in i32 for sums so far from zero (one for each channel), where the results stay
+    /// the same: a bias that far out gives the highest or the lowest result whatever the sum is. Others stay.
+    pub(super) fn with_room(&self, reaches: &[i64]) -> Self {
+        let channels = self.bias.iter().zip(reaches).zip(&self.multiplier);
+        let bias = channels.map(|((bias, reach), multiplier)| {
+            let most = i64::from(i32::MAX) - reach;
+            let nearest = f64::from(*multiplier) * (most - reach) as f64;
+            match i32::try_from(most) {
+                Ok(most) if bias.unsigned_abs() > most.unsigned_abs() && nearest >= SURELY_SATURATED => {
+                    most * bias.signum()
+                }
+                _ => *bias,
+            }
+        });
+        Self { bias: bias.collect(), multiplier: self.multiplier.clone(), ..*self }
     }
 
     /// Without what each channel has of its own: for kernels that hold that in another order.
@@ -27,6 +44,9 @@ impl Requant {
         Self { multiplier: Vec::new(), bias: Vec::new(), ..*self }
     }
 }
+
+/// So many steps from zero a result is the highest or the lowest, whatever the zero point.
+const SURELY_SATURATED: f64 = 512.0;
 
 /// `value` rounded half to even, plus the zero point, saturated to u8.
 ///
@@ -58,6 +78,21 @@ mod tests {
             let value = step as f32 / 128.0;
             let want = (value.round_ties_even() + 100.0).clamp(0.0, 255.0) as u8;
             assert_eq!(round(value, 100), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn far_biases_make_room_only_where_the_result_stays() {
+        let bias = vec![i32::MAX, i32::MIN, i32::MAX, i32::MAX - 1000, 7];
+        let multiplier = vec![1e-3, 1e-3, 1e-8, 1e-3, 1e-3];
+        let far = Requant { multiplier, bias: bias.clone(), zero_point: 9, lo: 0, hi: 255 };
+        let near = far.with_room(&[1000; 5]);
+        assert_eq!(near.bias, [i32::MAX - 1000, 1000 - i32::MAX, i32::MAX, i32::MAX - 1000, 7]);
+        for (channel, (before, after)) in bias.iter().zip(&near.bias).enumerate() {
+            for sum in [-1000, 0, 1000] {
+                let [want, got] = [before, after].map(|bias| far.apply(channel, i64::from(*bias) + sum));
+                assert_eq!(want, got, "channel {channel}, sum {sum}");
+            }
         }
     }
 

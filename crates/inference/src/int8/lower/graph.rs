@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+
+use super::tensor;
 
 /// The graph of a file.
 pub(super) struct Graph<'a> {
@@ -69,6 +72,22 @@ impl<'a> Node<'a> {
         self.attribute(name).map(|attribute| attribute.ints.as_slice())
     }
 
+    /// A Constant's numbers where they stand in the node itself: one, or a list.
+    fn listed_constant(self) -> Option<TensorProto> {
+        let found = |name: &str| self.attribute(name).filter(|_| self.op() == "Constant");
+        let output = self.output();
+        if let Some(one) = found("value_int") {
+            return tensor::of_ints(output, DataType::Int64, &[], vec![one.i]);
+        }
+        if let Some(list) = found("value_ints") {
+            return tensor::of_ints(output, DataType::Int64, &[list.ints.len()], list.ints.clone());
+        }
+        if let Some(one) = found("value_float") {
+            return Some(tensor::of_float(output, one.f));
+        }
+        found("value_floats").and_then(|list| tensor::of_floats(output, list.floats.clone()))
+    }
+
     /// A text.
     pub(super) fn text(self, name: &str) -> Option<&'a str> {
         self.attribute(name).and_then(|attribute| std::str::from_utf8(&attribute.s).ok())
@@ -98,8 +117,9 @@ impl<'a> Graph<'a> {
     fn add(&mut self, node: &'a NodeProto) {
         let node = Node(node);
         let value = node.attribute("value").and_then(|attribute| attribute.t.as_ref());
+        let value = value.map(Cow::Borrowed).or_else(|| node.listed_constant().map(Cow::Owned));
         if let ("Constant", Some(value)) = (node.op(), value) {
-            self.constants.insert(node.output(), Cow::Borrowed(value));
+            self.constants.insert(node.output(), value);
             return;
         }
         let index = self.nodes.len();

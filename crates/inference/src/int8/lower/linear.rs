@@ -2,6 +2,7 @@
 
 use super::Reason;
 use super::graph::Node;
+use super::shapes::axis_of;
 use super::sink::{End, Sink};
 use super::tensor::{self, Bytes};
 use super::walk::{Form, Kind, Lowering, Params, Quant};
@@ -26,8 +27,24 @@ pub(super) enum Bias {
     None,
     /// In units of input scale * weight scale.
     Sums(Vec<i64>),
+    /// In units of its own scales: one, or one per output.
+    Scaled(Vec<i64>, Vec<f32>),
     /// As it is.
     Real(Vec<f32>),
+}
+
+/// Quantizers write the product of both scales, rounded to f32, as a bias's scale: so near it is the same.
+const SAME_SCALE: f64 = 1e-6;
+
+impl Bias {
+    /// How many values it has.
+    pub(super) fn len(&self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::Sums(values) | Self::Scaled(values, _) => Some(values.len()),
+            Self::Real(values) => Some(values.len()),
+        }
+    }
 }
 
 /// Packed weights and what they make.
@@ -51,11 +68,7 @@ impl Linear<'_> {
     pub(super) fn check(&self) -> Result<(), Reason> {
         let outputs = self.spec.out_channels;
         let fits = |count: usize| count == 1 || count == outputs;
-        let bias = match &self.bias {
-            Bias::None => outputs,
-            Bias::Sums(values) => values.len(),
-            Bias::Real(values) => values.len(),
-        };
+        let bias = self.bias.len().unwrap_or(outputs);
         if !fits(self.scales.len()) || !fits(self.zero_points.len()) || bias != outputs {
             return Err(Reason::Form("scales, zero points or bias of the weights have the wrong length"));
         }
@@ -65,22 +78,23 @@ impl Linear<'_> {
 
     /// The bias in sums.
     fn sums(&self, in_scale: f32) -> Result<Vec<i32>, Reason> {
+        let unit = |c: usize| f64::from(in_scale) * f64::from(self.scale(c));
+        #[expect(clippy::cast_possible_truncation, reason = "saturates; checked against i32 below")]
+        let whole = |value: f64| value.round_ties_even() as i64;
         let values = match &self.bias {
             Bias::None => return Ok(vec![0; self.spec.out_channels]),
             Bias::Sums(values) => values.clone(),
-            Bias::Real(values) => values
-                .iter()
-                .enumerate()
-                .map(|(c, value)| {
-                    let unit = f64::from(in_scale) * f64::from(self.scale(c));
-                    #[expect(
-                        clippy::cast_possible_truncation,
-                        reason = "saturates; checked against i32 below"
-                    )]
-                    let steps = (f64::from(*value) / unit).round_ties_even() as i64;
-                    steps
-                })
-                .collect(),
+            Bias::Scaled(values, scales) => {
+                let of_unit = |c: usize| f64::from(scales[c % scales.len()]) / unit(c);
+                let steps = |(c, value): (usize, &i64)| match of_unit(c) {
+                    ratio if (ratio - 1.0).abs() < SAME_SCALE => *value,
+                    ratio => whole(*value as f64 * ratio),
+                };
+                values.iter().enumerate().map(steps).collect()
+            }
+            Bias::Real(values) => {
+                values.iter().enumerate().map(|(c, value)| whole(f64::from(*value) / unit(c))).collect()
+            }
         };
         let values = values.into_iter().map(|value| i32::try_from(value).ok());
         values.collect::<Option<_>>().ok_or(Reason::Form("the bias is out of range"))
@@ -95,9 +109,15 @@ impl Linear<'_> {
                 .enumerate()
                 .map(|(c, value)| *value as f32 * (in_scale * self.scale(c)))
                 .collect(),
+            Bias::Scaled(values, scales) => scaled(values, scales),
             Bias::Real(values) => values.clone(),
         }
     }
+}
+
+/// What a bias in units of its own scales stands for.
+pub(super) fn scaled(values: &[i64], scales: &[f32]) -> Vec<f32> {
+    values.iter().enumerate().map(|(index, value)| *value as f32 * scales[index % scales.len()]).collect()
 }
 
 impl<'a> Lowering<'a> {
@@ -157,7 +177,8 @@ impl<'a> Lowering<'a> {
         self.conv_of(index, node, quant, &sink, |this, spec| {
             let weights = this.dequantized_constant(Self::input(node, 1)?)?;
             let bias = node.input(2).map(|name| this.bias(name)).transpose()?.unwrap_or(Bias::None);
-            if weights.axis != 0 && weights.scales.len() != 1 {
+            let rank = weights.tensor.dims.len();
+            if weights.scales.len() != 1 && axis_of(weights.axis, rank) != Some(0) {
                 return Err(Reason::Form("the weights are quantized along another axis than the outputs"));
             }
             let bytes = tensor::bytes(weights.tensor).ok_or(Reason::NotConstant { what: "the weights" })?;
@@ -260,8 +281,7 @@ impl<'a> Lowering<'a> {
         if scales.len() != 1 && scales.len() != values.len() {
             return Err(Reason::Form("the bias has a wrong number of scales"));
         }
-        let real = |(index, value): (usize, &i64)| *value as f32 * scales[index % scales.len()];
-        Ok(Bias::Real(values.iter().enumerate().map(real).collect()))
+        Ok(Bias::Scaled(values, constant.scales))
     }
 }
 

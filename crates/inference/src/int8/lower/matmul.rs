@@ -2,7 +2,7 @@
 
 use super::Reason;
 use super::graph::Node;
-use super::linear::{Bias, Channels, Linear, narrow};
+use super::linear::{Bias, Channels, Linear, narrow, scaled};
 use super::shapes::axis_of;
 use super::tensor::{self, Bytes};
 use super::walk::{Form, Lowering};
@@ -92,7 +92,17 @@ impl<'a> Lowering<'a> {
     fn gemm_bias(&self, node: Node<'a>, name: &str, outputs: usize) -> Result<Bias, Reason> {
         let beta = node.float("beta").unwrap_or(1.0);
         self.refuse_column(name, outputs)?;
-        let Bias::Real(values) = self.bias(name)? else { return Err(Reason::Operator) };
+        let bias = self.bias(name)?;
+        if bias.len() == Some(outputs)
+            && node.float("beta").is_none_or(|beta| beta.to_bits() == 1_f32.to_bits())
+        {
+            return Ok(bias);
+        }
+        let values = match bias {
+            Bias::Real(values) => values,
+            Bias::Scaled(values, scales) => scaled(&values, &scales),
+            Bias::None | Bias::Sums(_) => return Err(Reason::Operator),
+        };
         let values: Vec<f32> = match values.len() {
             1 => vec![values[0] * beta; outputs],
             _ => values.iter().map(|value| value * beta).collect(),

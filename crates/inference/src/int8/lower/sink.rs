@@ -73,7 +73,8 @@ impl<'a> Lowering<'a> {
                 };
                 let lo = bound(1, "min", f32::NEG_INFINITY)?;
                 let hi = bound(2, "max", f32::INFINITY)?;
-                (lo <= hi).then_some(Bounds { lo, hi })
+                // Where they cross, ONNX gives the upper one for everything.
+                (!lo.is_nan() && !hi.is_nan()).then_some(Bounds { lo: lo.min(hi), hi })
             }
             _ => None,
         }

@@ -111,6 +111,12 @@ pub(super) fn of_float(name: &str, value: f32) -> TensorProto {
     }
 }
 
+/// A list of f32.
+pub(super) fn of_floats(name: &str, values: Vec<f32>) -> Option<TensorProto> {
+    let dims = vec![i64::try_from(values.len()).ok()?];
+    Some(TensorProto { dims, float_data: values, ..of_float(name, 0.0) })
+}
+
 /// One 8-bit number, given as it is in memory: signed ones have moved up by 128.
 pub(super) fn of_byte(name: &str, value: u8, is_signed: bool) -> TensorProto {
     let (kind, value) = if is_signed { (DataType::Int8, value ^ 0x80) } else { (DataType::Uint8, value) };

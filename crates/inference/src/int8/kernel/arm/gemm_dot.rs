@@ -95,6 +95,33 @@ unsafe fn dot<const L: usize>(sum: int32x4_t, weights: int8x16_t, values: int8x1
     result
 }
 
+/// Adds the products of four values of each row, those of lane `L`, to its 16 columns. Written out: compilers keep
+/// sums in memory, with a load and a store for each instruction, where they don't unroll a loop around them.
+///
+/// # Safety
+/// The dot product; 64 weights are readable.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn four<const L: usize, const MR: usize>(
+    sums: &mut [Sums; MR],
+    weights: *const i8,
+    values: [int8x16_t; MR],
+) {
+    // SAFETY: as this function.
+    unsafe {
+        let [a, b, c, d] = [0, 16, 32, 48].map(|at| vld1q_s8(weights.add(at)));
+        for (sums, values) in sums.iter_mut().zip(values) {
+            let [one, two, three, last] = *sums;
+            *sums = [
+                dot::<L>(one, a, values),
+                dot::<L>(two, b, values),
+                dot::<L>(three, c, values),
+                dot::<L>(last, d, values),
+            ];
+        }
+    }
+}
+
 /// 16 columns of `MR` rows.
 ///
 /// # Safety
@@ -115,20 +142,11 @@ unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: 
             for (i, values) in values.iter_mut().enumerate() {
                 *values = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at.add(i * stride)), middle));
             }
-            for four in 0..4 {
-                for j in 0..4 {
-                    let vector = vld1q_s8(weights.add(16 * j));
-                    for (sums, values) in sums.iter_mut().zip(values) {
-                        sums[j] = match four {
-                            0 => dot::<0>(sums[j], vector, values),
-                            1 => dot::<1>(sums[j], vector, values),
-                            2 => dot::<2>(sums[j], vector, values),
-                            _ => dot::<3>(sums[j], vector, values),
-                        };
-                    }
-                }
-                weights = weights.add(step);
-            }
+            four::<0, MR>(&mut sums, weights, values);
+            four::<1, MR>(&mut sums, weights.add(step), values);
+            four::<2, MR>(&mut sums, weights.add(2 * step), values);
+            four::<3, MR>(&mut sums, weights.add(3 * step), values);
+            weights = weights.add(4 * step);
             at = at.add(16);
         }
         for (i, sums) in sums.into_iter().enumerate() {
