@@ -5,6 +5,7 @@ pub mod machine;
 pub mod metadata;
 pub mod trusted_files;
 
+mod account;
 mod core;
 mod driver;
 mod fetch;
@@ -13,13 +14,15 @@ mod measure;
 mod memory;
 mod observe;
 mod report;
+#[cfg(test)]
+mod rig;
 mod selftest;
 mod steps;
 mod transport;
 
 pub use self::core::{Core, CoreParts};
 pub use driver::Driver;
-pub use jobs::Jobs;
+pub use jobs::{Jobs, Measuring, MeasuringState};
 pub use metadata::Freshness;
 pub use observe::{Observer, Vitals};
 pub use report::Reported;
