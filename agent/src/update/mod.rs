@@ -10,6 +10,8 @@ mod core;
 mod driver;
 mod fetch;
 mod jobs;
+#[cfg(test)]
+mod kills;
 mod measure;
 mod memory;
 mod observe;
