@@ -104,7 +104,9 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let mut file = open.map_err(io_error("create", path))?;
     file.write_all(bytes).map_err(io_error("write", path))?;
-    file.sync_all().map_err(io_error("sync", path))
+    file.sync_all().map_err(io_error("sync", path))?;
+    cut::written();
+    Ok(())
 }
 
 /// Gives a synced file its final name, durably.
@@ -113,6 +115,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
 /// [`DurableError::Io`].
 pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
     fs::rename(from, to).map_err(io_error("rename", from))?;
+    cut::written();
     to.parent().map_or(Ok(()), sync_dir)
 }
 
@@ -122,7 +125,10 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
 /// [`DurableError::Io`].
 pub fn remove(path: &Path) -> Result<(), DurableError> {
     match fs::remove_file(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+        Ok(()) => {
+            cut::written();
+            path.parent().map_or(Ok(()), sync_dir)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io_error("remove", path)(error)),
     }
@@ -312,6 +318,39 @@ fn parse_copy(bytes: &[u8]) -> Option<Copy> {
     let is_valid =
         magic == MAGIC && u32::try_from(body.len()) == Ok(length) && checksum(generation, body) == sum;
     is_valid.then(|| Copy::Valid { generation, body: body.to_vec() })
+}
+
+#[cfg(not(test))]
+mod cut {
+    pub(super) fn written() {}
+}
+
+/// For tests: ends this process by SIGKILL right after the write that was chosen.
+#[cfg(test)]
+pub(crate) mod cut {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static WRITES: AtomicUsize = AtomicUsize::new(0);
+    static KILL_AT: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+    /// Counts from here on, and kills at this write, from 1.
+    pub(crate) fn kill_at(write: usize) {
+        WRITES.store(0, Ordering::Relaxed);
+        KILL_AT.store(write, Ordering::Relaxed);
+    }
+
+    /// Writes since.
+    pub(crate) fn writes() -> usize {
+        WRITES.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn written() {
+        if WRITES.fetch_add(1, Ordering::Relaxed) + 1 == KILL_AT.load(Ordering::Relaxed) {
+            let _ends =
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            std::thread::park();
+        }
+    }
 }
 
 #[cfg(test)]

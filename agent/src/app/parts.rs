@@ -24,7 +24,7 @@ use crate::monitor::{Capture, Monitor, Shadow};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
 use crate::store::{Samples, SpoolHandle};
-use crate::update::{Core, CoreParts, Driver, Jobs, Observer, Reported, Steps, Vitals, metadata};
+use crate::update::{Core, CoreParts, Driver, Jobs, Measuring, Observer, Reported, Steps, Vitals, metadata};
 
 /// Task reports on their way to the link. When full the newest wait as "last report of the model".
 const REPORTS: usize = 64;
@@ -176,6 +176,7 @@ impl Parts {
         let mut supervisor = Supervisor::default();
         let common = self.common.clone();
         let (core_ends, session_ends, link) = channels(changes);
+        let measuring = core_ends.measuring.subscribe();
         let reported = session_ends.reported.clone();
         let troubles = inputs::Troubles::default();
         let problems = words::problems(
@@ -190,7 +191,7 @@ impl Parts {
         let resources = LastReading::default();
         let samples = common.samples(link.clone());
         let refusal = watch::Sender::new(None);
-        let facts = common.facts(link.clone(), refusal.subscribe(), reported, resources.clone());
+        let facts = common.facts(link.clone(), refusal.subscribe(), reported, measuring, resources.clone());
         let admission = Admission { links: common.links.subscribe(), link, refusal };
         let status = status(&common.run, &common.links, hello.clone(), problems, facts);
         let (driver, reporter) = self.driver(core_ends);
@@ -241,7 +242,7 @@ impl Parts {
             load_at: self.load_at,
             settled_at: tokio::time::Instant::now() + common.config.health.settled_after,
         });
-        let jobs = Jobs::new(words::measurements(common.spool.clone()));
+        let jobs = Jobs::new(words::measurements(common.spool.clone()), ends.measuring);
         let commands = commands(common.spool, common.monitor, self.logs, common.run.clock);
         let (downlink, updates, pulse) = (ends.downlink, ends.updates, common.pulse);
         let steps = Steps::default();
@@ -255,12 +256,14 @@ impl Common {
         link: watch::Receiver<LinkState>,
         refusal: watch::Receiver<Option<Refusal>>,
         reported: watch::Receiver<Reported>,
+        measuring: watch::Receiver<Vec<Measuring>>,
         resources: LastReading,
     ) -> Facts {
         Facts {
             link,
             refusal,
             reported,
+            measuring,
             resources,
             monitor: self.monitor.clone(),
             spool: self.spool.clone(),
@@ -361,6 +364,7 @@ struct CoreEnds {
     reported: watch::Sender<Reported>,
     downlink: mpsc::Receiver<Downlink>,
     updates: watch::Receiver<config::Update>,
+    measuring: watch::Sender<Vec<Measuring>>,
 }
 
 /// The session's ends.
@@ -380,8 +384,14 @@ fn channels(changes: Changes) -> (CoreEnds, SessionEnds, watch::Receiver<LinkSta
     let (reported_tx, reported) = watch::channel(Reported::default());
     let (state, link) = watch::channel(LinkState::default());
     let Changes { update, link: changes } = changes;
-    let core =
-        CoreEnds { reports: reports_tx, tasks: tasks_tx, reported: reported_tx, downlink, updates: update };
+    let core = CoreEnds {
+        reports: reports_tx,
+        tasks: tasks_tx,
+        reported: reported_tx,
+        downlink,
+        updates: update,
+        measuring: watch::Sender::default(),
+    };
     (core, SessionEnds { reports, tasks, reported, downlink: downlink_tx, state, changes }, link)
 }
 

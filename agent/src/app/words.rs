@@ -21,7 +21,7 @@ use crate::link::{Identity, LinkState, Links};
 use crate::monitor::{self, Monitor};
 use crate::serve;
 use crate::store::SpoolHandle;
-use crate::update::Reported;
+use crate::update::{Measuring, Reported};
 
 /// Room that the spool and the small files want beside an update.
 const ROOM_FOR_ITSELF_BYTES: u64 = 8 * 1024 * 1024;
@@ -85,6 +85,7 @@ pub(super) fn status(
             "certificate_expires": validity.map(|validity| validity.not_after),
             "resources": resources,
             "shadow": facts.monitor.shadow().tallies(),
+            "measuring": *facts.measuring.borrow(),
             "capture": facts.monitor.capture().figures(),
             "spool_max_bytes": facts.spool_max_bytes,
             "spool_figures": facts.spool.figures(),
@@ -103,6 +104,7 @@ pub(super) struct Facts {
     pub(super) link: watch::Receiver<LinkState>,
     pub(super) refusal: watch::Receiver<Option<Refusal>>,
     pub(super) reported: watch::Receiver<Reported>,
+    pub(super) measuring: watch::Receiver<Vec<Measuring>>,
     pub(super) resources: LastReading,
     pub(super) monitor: Arc<Monitor>,
     pub(super) spool: SpoolHandle,

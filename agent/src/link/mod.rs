@@ -9,6 +9,8 @@ pub mod http;
 pub mod identity;
 
 mod admission;
+#[cfg(test)]
+pub(crate) mod alone;
 mod local;
 mod mqtt;
 mod pump;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::health::ShownProblem;
 use crate::monitor::{CaptureFigures, ShadowTally};
 use crate::store::Figures;
+use crate::update::{Measuring, MeasuringState};
 
 /// What `/status` says beside hello. Everything may be missing: the agent may be an older one.
 #[derive(Deserialize, Default)]
@@ -29,6 +30,7 @@ struct More {
     attention: Vec<ShownProblem>,
     serving: Vec<Value>,
     shadow: Vec<ShadowTally>,
+    measuring: Vec<Measuring>,
     capture: CaptureFigures,
 }
 
@@ -53,6 +55,9 @@ pub fn screen(status: &Value) -> String {
     }
     if hello.models.is_empty() {
         screen.line("models", "none yet: the fleet has not asked for one");
+    }
+    for measuring in &more.measuring {
+        screen.measuring(measuring);
     }
     screen.telemetry(&hello, &more);
     screen.samples(&more.capture);
@@ -124,6 +129,16 @@ impl Screen {
             );
             self.line("", &text);
         }
+    }
+
+    fn measuring(&mut self, Measuring { model, version, variant, state, since }: &Measuring) {
+        let state = match state {
+            MeasuringState::Waiting => "waits",
+            MeasuringState::Running => "is measured",
+            MeasuringState::Ending => "was told to end, measured",
+        };
+        let since = self.since(*since);
+        self.line("measurement", &format!("{model} {version} {variant} {state} {since}"));
     }
 
     fn telemetry(&mut self, hello: &Hello, more: &More) {
@@ -300,6 +315,10 @@ mod tests {
             "spool_max_bytes": 1_048_576,
             "attention": [{ "kind": "offline", "what": "no connection", "todo": "run doctor" }],
             "serving": [{ "name": "digits", "variant": "int8", "execution_count": 7 }],
+            "measuring": [
+                { "model": "digits", "version": "1.1.0", "variant": "f32", "state": "running", "since": 99_990_000 },
+                { "model": "faces", "version": "2.0.0", "variant": "int8", "state": "waiting", "since": 99_940_000 },
+            ],
         })
     }
 
@@ -312,6 +331,8 @@ mod tests {
             "digits 1.0.0 int8  since 1970-01-01T02:46:40Z (1 d 1 h)",
             "7 answered, 0 failed",
             "3 records wait, 2.0 KiB of 1.0 MiB; LOST so far: 2 log full",
+            "measurement digits 1.1.0 f32 is measured since 1970-01-02T03:46:30Z (10 s)",
+            "measurement faces 2.0.0 int8 waits since 1970-01-02T03:45:40Z (1 min 0 s)",
             "EXPIRED 2 h 46 min ago",
             "PROBLEM     no connection\n    do        run doctor",
         ] {
@@ -323,7 +344,7 @@ mod tests {
     #[test]
     fn an_older_agents_status_is_shown_with_what_there_is() {
         let mut status = status();
-        for key in ["link", "active_since", "attention", "serving", "spool_max_bytes"] {
+        for key in ["link", "active_since", "attention", "serving", "spool_max_bytes", "measuring"] {
             status.as_object_mut().unwrap().remove(key);
         }
         let screen = screen(&status);

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use trust::Repository;
 use trust::director::DirectorKeys;
 
+use super::account::Passing;
 use super::machine::{Action, Event, Held, Phase, Record, Task, step};
-use super::memory;
 use super::metadata::{Freshness, MetadataError, TrustedStore};
 use super::observe::{Observer, Verdict, judge};
 use super::report::{Reported, log_transition};
@@ -97,6 +97,8 @@ pub struct Core {
     pub(super) smaller: BTreeMap<ModelName, String>,
     pub(super) trouble: Option<Problem>,
     pub(super) metadata_trouble: Option<Problem>,
+    /// Memory of threads that load.
+    pub(super) passing: Passing,
     loads: LoadLog,
     warm: BTreeMap<ModelName, Arc<Loaded>>,
     probation_since: BTreeMap<ModelName, Instant>,
@@ -142,6 +144,7 @@ impl Core {
             smaller: BTreeMap::new(),
             trouble: None,
             metadata_trouble,
+            passing: Passing::default(),
             loads,
             warm: BTreeMap::new(),
             probation_since: BTreeMap::new(),
@@ -172,13 +175,16 @@ impl Core {
 
     async fn load_all(&mut self) {
         let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
-        for model in models {
-            self.load_active(&model).await;
-            if self.is_held_back {
-                continue;
-            }
-            if let Phase::Shadow { task, variant, .. } = self.model(&model).phase {
-                self.begin_shadow(&model, Held { release: task.release, variant }).await;
+        for model in &models {
+            self.load_active(model).await;
+        }
+        if self.is_held_back {
+            return;
+        }
+        // What was committed goes before candidates.
+        for model in &models {
+            if let Phase::Shadow { task, variant, .. } = self.model(model).phase {
+                self.begin_shadow(model, Held { release: task.release, variant }).await;
             }
         }
     }
@@ -288,7 +294,8 @@ impl Core {
                     .or_insert_with(|| (Backoff::new(self.config.retry), Instant::now()));
                 *at = Instant::now() + backoff.next_delay(retry::random());
             }
-            Phase::Fetching { .. } => {}
+            // Of another release.
+            Phase::Fetching { .. } => drop(self.warm.remove(model)),
             _ => {
                 self.probation_since.remove(model);
                 if record.phase.word().is_terminal() {
@@ -398,8 +405,7 @@ impl Core {
     }
 
     async fn begin_shadow(&mut self, model: &ModelName, held: Held) {
-        let warm = self.warm.get(model).filter(|warm| warm.release == held.release).cloned();
-        let loaded = match warm {
+        let loaded = match self.warm(model, &held) {
             Some(loaded) => Ok(loaded),
             None => self.load(model, held).await,
         };
@@ -417,22 +423,6 @@ impl Core {
             Ok(Err(error)) => Err(load_cause(&error)),
             Err(panic) => Err(cause(CauseKind::Internal, panic.to_string())),
         }
-    }
-
-    /// Memory that the manifests of the other loaded models, and of candidates beside them, allow them.
-    pub(super) fn used_by_others(&self, model: &ModelName) -> u64 {
-        let loaded = self.table.all_active().into_iter().chain(self.table.all_shadow());
-        let others = loaded.filter(|loaded| loaded.model != *model);
-        others.map(|loaded| memory::of(&loaded)).fold(0, u64::saturating_add)
-    }
-
-    /// The same of all models.
-    pub(super) fn used_by_all(&self) -> u64 {
-        let loaded = self.table.all_active().into_iter().chain(self.table.all_shadow());
-        loaded
-            .chain(self.warm.values().cloned())
-            .map(|loaded| memory::of(&loaded))
-            .fold(0, u64::saturating_add)
     }
 
     /// Whether new releases may be loaded now: not while starts end early, nor right after the disk failed.
@@ -453,20 +443,19 @@ impl Core {
         }
     }
 
-    fn still_fits(&self, model: &ModelName, held: &Held) -> Result<(), memory::OverBudget> {
-        // A manifest that can't be read is found out by the load itself.
-        let Ok(manifest) = self.shelf.manifest(held.release.digest) else { return Ok(()) };
-        let Some(variant) = manifest.variant(&held.variant) else { return Ok(()) };
-        memory::still_fits(variant, self.used_by_others(model), self.config.memory_budget_bytes)
-    }
-
     /// What passed its self-test waits here for the swap, so that it is loaded once.
     pub(super) fn keep_warm(&mut self, loaded: Arc<Loaded>) {
         self.warm.insert(loaded.model.clone(), loaded);
     }
 
-    pub(super) fn warm(&self, model: &ModelName, held: &Held) -> Option<Arc<Loaded>> {
+    fn warm(&self, model: &ModelName, held: &Held) -> Option<Arc<Loaded>> {
         self.warm.get(model).filter(|warm| is_of(warm, held)).cloned()
+    }
+
+    /// What the self-test or shadow mode has loaded.
+    pub(super) fn loaded_already(&self, model: &ModelName, held: &Held) -> Option<Arc<Loaded>> {
+        let shadow = self.table.shadow(model).filter(|shadow| is_of(shadow, held));
+        shadow.or_else(|| self.warm(model, held))
     }
 
     /// The candidate is warm: from now on it answers, or runs beside.

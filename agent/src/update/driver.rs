@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::measurement::Figures;
 use protocol::message::{Cause, CauseKind, Command, CommandAction};
 use protocol::{ModelName, Revision};
 use tokio::sync::{mpsc, watch};
@@ -14,10 +13,11 @@ use trust::desired::{self, Desired};
 use trust::director::DirectorKeys;
 use trust::{TrustError, Verified};
 
+use super::account;
 use super::core::Core;
 use super::fetch::{Chosen, fetch};
 use super::jobs::{self, Job, Jobs};
-use super::machine::{Event, Held, Task, Work};
+use super::machine::{Event, Task, Work};
 use super::metadata::MetadataError;
 use super::selftest::cause;
 use super::steps::{Step, Steps};
@@ -66,14 +66,16 @@ enum Next {
     Heard(Downlink),
     Worked(Outcome),
     Stepped(Step, Outcome),
-    Measured(Result<Figures, Cause>),
+    Measured,
     Look,
     Configured,
 }
 
 /// What is worked on until something else happens.
 enum Doing {
-    Update(ModelName, Work),
+    Fetch(ModelName),
+    /// What needs no work.
+    Now(ModelName, Outcome),
     FetchFor(Job),
 }
 
@@ -96,7 +98,7 @@ impl Driver {
             self.core.follow_desired(now).await;
             let work = self.next_doing(now);
             let model = match &work {
-                Some(Doing::Update(model, _)) => Some(model.clone()),
+                Some(Doing::Fetch(model) | Doing::Now(model, _)) => Some(model.clone()),
                 Some(Doing::FetchFor(_)) | None => None,
             };
             let mut look_at = self.core.next_deadline(now).unwrap_or(refresh_at).min(refresh_at);
@@ -106,6 +108,7 @@ impl Driver {
             }
             match self.wait(stop, work, look_at).await {
                 Next::Stop => {
+                    self.jobs.end_all();
                     self.core.clock.keep();
                     return self.pulse.retire("update");
                 }
@@ -128,10 +131,7 @@ impl Driver {
                         self.worked(&step.model, outcome).await;
                     }
                 }
-                Next::Measured(result) => {
-                    self.jobs.finished(result);
-                    self.core.collect().await;
-                }
+                Next::Measured => self.core.collect().await,
                 Next::Look => self.core.look(Instant::now()).await,
                 Next::Configured => {
                     self.core.config = self.updates.borrow_and_update().clone();
@@ -154,21 +154,29 @@ impl Driver {
         let Some((model, work)) = self.core.next_work(now) else {
             return self.jobs.next().map(Doing::FetchFor);
         };
-        self.jobs.give_way();
-        let task = self.core.model(&model).phase.task().cloned();
-        let is_loaded = work == Work::Activate
-            && task.is_some_and(|task| loaded_already(&self.core, &model, &task).is_some());
-        if !is_loaded && self.steps.begin(&self.core, &model, work) {
+        if self.jobs.give_way() {
             return None;
         }
-        Some(Doing::Update(model, work))
+        match work {
+            Work::Fetch => Some(Doing::Fetch(model)),
+            Work::BeginTest => Some(Doing::Now(model, Outcome::Event(Event::TestBegins))),
+            Work::Stage | Work::SelfTest | Work::Activate => {
+                let step = Step::of(&self.core, &model, work)?;
+                if let Some(loaded) = step.loaded_already(&self.core) {
+                    return Some(Doing::Now(model, Outcome::Warm(loaded)));
+                }
+                self.steps.begin(&self.core, step);
+                None
+            }
+        }
     }
 
     async fn wait(&mut self, stop: &CancellationToken, doing: Option<Doing>, look_at: Instant) -> Next {
         let core = &self.core;
         let mut working = std::pin::pin!(async move {
             match doing {
-                Some(Doing::Update(model, work)) => perform(core, &model, work).await,
+                Some(Doing::Fetch(model)) => fetch_for(core, &model).await,
+                Some(Doing::Now(_, outcome)) => outcome,
                 Some(Doing::FetchFor(job)) => Outcome::FetchedFor(jobs::fetch(core, job).await),
                 None => std::future::pending().await,
             }
@@ -182,7 +190,7 @@ impl Driver {
                 Ok(()) = self.updates.changed() => return Next::Configured,
                 outcome = &mut working => return Next::Worked(outcome),
                 (step, outcome) = self.steps.over() => return Next::Stepped(step, outcome),
-                result = self.jobs.over() => return Next::Measured(result),
+                () = self.jobs.over() => return Next::Measured,
                 () = tokio::time::sleep_until(look_at) => return Next::Look,
                 _ = beat.tick() => self.pulse.beat("update"),
             }
@@ -327,7 +335,9 @@ impl Driver {
     async fn command(&mut self, command: Command) {
         match command.action {
             CommandAction::Refresh => self.refresh().await,
-            CommandAction::Measure { .. } => self.jobs.ask(command, Instant::now()),
+            CommandAction::Measure { .. } => {
+                self.jobs.ask(command, Instant::now(), self.core.clock.now());
+            }
             CommandAction::CollectLogs { .. }
             | CommandAction::Unknown
             | CommandAction::FlushPanes { .. }
@@ -339,33 +349,64 @@ impl Driver {
     }
 }
 
-async fn perform(core: &Core, model: &ModelName, work: Work) -> Outcome {
+async fn fetch_for(core: &Core, model: &ModelName) -> Outcome {
     let record = core.model(model);
     let Some(task) = record.phase.task().cloned() else {
         return failed(cause(CauseKind::Internal, "no task".into()));
     };
-    match work {
-        Work::Fetch => match fetch(core, model, &record, &task).await {
-            Ok(chosen) => Outcome::Fetched(chosen),
-            Err(cause) => failed(cause),
-        },
-        Work::BeginTest => Outcome::Event(Event::TestBegins),
-        // Steps on a thread of their own, but for what is loaded already.
-        Work::Stage | Work::SelfTest | Work::Activate => match loaded_already(core, model, &task) {
-            Some(loaded) => Outcome::Warm(loaded),
-            None => failed(cause(CauseKind::Internal, "a step was not begun".into())),
-        },
-    }
-}
-
-/// What the self-test or shadow mode has loaded.
-fn loaded_already(core: &Core, model: &ModelName, task: &Task) -> Option<Arc<Loaded>> {
-    let variant = core.model(model).phase.variant().unwrap_or_default().to_owned();
-    let held = Held { release: task.release.clone(), variant };
-    let shadow = core.table.shadow(model).filter(|shadow| shadow.release == held.release);
-    shadow.or_else(|| core.warm(model, &held))
+    // It only shrinks from here on: no thread begins meanwhile.
+    let passing = core.passing.bytes();
+    let fetched = fetch(core, model, &record, &task).await;
+    fetched.map_or_else(|why| failed(account::refused(why, passing)), Outcome::Fetched)
 }
 
 pub(super) fn failed(cause: Cause) -> Outcome {
     Outcome::Event(Event::Failed(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::UnixMillis;
+    use trust::desired::Mode;
+
+    use super::super::machine::{Phase, Task};
+    use super::super::rig::{INT8_BYTES, Rig, name};
+    use super::*;
+
+    fn driver(core: Core) -> Driver {
+        Driver {
+            downlink: mpsc::channel(1).1,
+            updates: watch::channel(core.config.clone()).1,
+            core,
+            commands: Box::new(|_| {}),
+            jobs: Jobs::new(Box::new(|_| {}), watch::Sender::default()),
+            steps: Steps::default(),
+            pulse: Pulse::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_update_begins_once_the_measurement_that_it_ended_holds_no_memory() {
+        let mut rig = Rig::new();
+        let (release, model) = (rig.held.release.clone(), name("digits"));
+        let action =
+            CommandAction::Measure { model: model.clone(), release, variant: "int8".into(), max_s: 60 };
+        let task = Task {
+            release: rig.held.release.clone(),
+            mode: Mode::Replace,
+            rollout: None,
+            revision: Revision(1),
+        };
+        let staging = Phase::Verified { task, variant: "int8".into() };
+        rig.stands(&model, staging);
+        let mut driver = driver(rig.core);
+        let now = Instant::now();
+        driver.jobs.ask(Command { id: "a".into(), at: UnixMillis(0), action }, now, UnixMillis(0));
+        let hanging = driver.jobs.hang(&driver.core);
+        assert!(driver.next_doing(now).is_none() && !driver.steps.is_running(), "it waits");
+        drop(hanging);
+        driver.jobs.over().await;
+        assert!(driver.next_doing(now).is_none() && driver.steps.is_running(), "it has begun");
+        assert_eq!(driver.core.used_by_all(), INT8_BYTES, "the candidate alone");
+    }
 }

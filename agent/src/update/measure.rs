@@ -1,9 +1,11 @@
 //! Measuring a release beside what serves: in a thread of its own with the least priority, on CPU time, bounded in
-//! time. What is loaded here is dropped here; nothing of it ever answers.
+//! time. What is loaded here is dropped here; nothing of it ever answers. It ends when told to, at the latest after the
+//! request that it is at; loading is one such piece.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use inference::golden::{self, GoldenSet};
@@ -15,6 +17,7 @@ use protocol::measurement::{Fallback, Figures, MAX_FALLBACKS};
 use protocol::message::{Cause, CauseKind};
 use tokio::sync::oneshot;
 
+use super::account::Reserved;
 use super::machine::Held;
 use super::selftest::{cause, cpu_time, shelf_cause};
 use crate::health::{forget_peak, peak_bytes, resident_bytes};
@@ -33,36 +36,54 @@ const LAST: i32 = 19;
 /// As much as the threads have that load what serves.
 const STACK_BYTES: usize = 1024 * 1024;
 
-/// A measurement under way.
+/// A measurement under way; told to end when dropped.
 pub(super) struct Running {
-    /// Its result.
-    pub(super) done: oneshot::Receiver<Result<Figures, Cause>>,
+    done: oneshot::Receiver<Result<Figures, Cause>>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
 }
 
 impl Running {
-    /// Measures what lies on the shelf.
+    /// Measures what lies on the shelf, in the memory that was reserved for it.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub(super) fn start(shelf: Shelf, held: Held) -> std::io::Result<Self> {
+    pub(super) fn start(shelf: Shelf, held: Held, memory: Reserved) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (tell, done) = oneshot::channel();
         let is_stopped = stop.clone();
         let work = move || {
             be_last();
+            let measured = until(&is_stopped, |clock| measure(&shelf, &held, clock));
+            inference::trim_heap();
+            drop(memory);
             // Nobody listens any more where the time was up.
-            let _ = tell.send(measure(&shelf, &held, &is_stopped));
+            let _ = tell.send(measured);
         };
-        let thread = thread::Builder::new().name("measure".into()).stack_size(STACK_BYTES).spawn(work)?;
-        Ok(Self { done, stop, thread })
+        thread::Builder::new().name("measure".into()).stack_size(STACK_BYTES).spawn(work)?;
+        Ok(Self { done, stop })
     }
 
-    /// Tells it to end; it does after the request that it is at.
-    pub(super) fn stop(self) -> JoinHandle<()> {
+    /// Waits for its result. Its thread holds no memory any more then. May be dropped and called again until then.
+    pub(super) async fn over(&mut self) -> Result<Figures, Cause> {
+        let ended = (&mut self.done).await;
+        let silent = || cause(CauseKind::Internal, "the measurement ended without a word".into());
+        ended.unwrap_or_else(|_| Err(silent()))
+    }
+
+    /// Whether its thread has ended; drop it then.
+    pub(super) fn is_over(&mut self) -> bool {
+        !matches!(self.done.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
+
+    /// Tells it to end.
+    pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -73,7 +94,30 @@ fn be_last() {
     }
 }
 
-fn measure(shelf: &Shelf, held: &Held, is_stopped: &AtomicBool) -> Result<Figures, Cause> {
+type Clock<'a> = &'a mut dyn FnMut() -> Duration;
+
+/// That the work was told to end.
+struct Stopped;
+
+/// Works with a clock of CPU time until told to end. Loading, timing, profile and golden check all ask for the time
+/// before and after each request, and are left by unwinding from there.
+fn until<T>(is_stopped: &AtomicBool, work: impl FnOnce(Clock<'_>) -> Result<T, Cause>) -> Result<T, Cause> {
+    let mut clock = || {
+        if is_stopped.load(Ordering::Relaxed) {
+            // Not a panic: no hook hears of it.
+            resume_unwind(Box::new(Stopped));
+        }
+        cpu_time()
+    };
+    catch_unwind(AssertUnwindSafe(|| work(&mut clock))).unwrap_or_else(|payload| {
+        if payload.is::<Stopped>() {
+            return Err(cause(CauseKind::Timeout, "the measurement was stopped".into()));
+        }
+        resume_unwind(payload)
+    })
+}
+
+fn measure(shelf: &Shelf, held: &Held, clock: Clock<'_>) -> Result<Figures, Cause> {
     let manifest = shelf.manifest(held.release.digest).map_err(|error| shelf_cause(&error))?;
     let no_variant = || cause(CauseKind::Storage, format!("the manifest has no variant {}", held.variant));
     let variant = manifest.variant(&held.variant).ok_or_else(no_variant)?;
@@ -86,33 +130,25 @@ fn measure(shelf: &Shelf, held: &Held, is_stopped: &AtomicBool) -> Result<Figure
     let spec = Spec::of(&manifest).map_err(refused)?;
     let is_peak_known = forget_peak();
     let before = resident_bytes().unwrap_or(0);
-    let began = cpu_time();
+    let began = clock();
     let model = Model::load(&onnx, spec).map_err(refused)?;
-    let load = cpu_time().saturating_sub(began);
+    let load = clock().saturating_sub(began);
     drop(onnx);
     let loaded = resident_bytes().unwrap_or(0).saturating_sub(before);
-    let figures = try_out(&model, &set, is_stopped)?;
+    let figures = try_out(&model, &set, clock)?;
     let peak = peak_bytes().filter(|_| is_peak_known).or_else(resident_bytes).unwrap_or(0);
     let peak = peak.saturating_sub(before).max(loaded);
     Ok(Figures { load_us: micros(load), loaded_bytes: loaded, peak_bytes: peak, ..figures })
 }
 
 /// All but loading and memory.
-fn try_out(model: &Model, set: &GoldenSet, is_stopped: &AtomicBool) -> Result<Figures, Cause> {
-    let goes_on = || !is_stopped.load(Ordering::Relaxed);
-    let stopped = || cause(CauseKind::Timeout, "the measurement was stopped".into());
+fn try_out(model: &Model, set: &GoldenSet, clock: Clock<'_>) -> Result<Figures, Cause> {
     let start = Instant::now();
-    let mut go_on = |runs| goes_on() && runs < RUNS[1] && (runs < RUNS[0] || start.elapsed() < TIMING);
-    let times = latency(model, set, &mut cpu_time, &mut go_on)
+    let mut go_on = |runs| runs < RUNS[1] && (runs < RUNS[0] || start.elapsed() < TIMING);
+    let times = latency(model, set, clock, &mut go_on)
         .map_err(|error| cause(CauseKind::Load, crate::chain(&error)))?;
-    if !goes_on() {
-        return Err(stopped());
-    }
-    let steps = Steps::of(model, set, STEP_RUNS, &mut cpu_time);
-    if !goes_on() {
-        return Err(stopped());
-    }
-    let checked = golden::check(model, set, &mut cpu_time);
+    let steps = Steps::of(model, set, STEP_RUNS, clock);
+    let checked = golden::check(model, set, clock);
     Ok(Figures {
         runs: count(times.runs),
         p50_us: micros(times.p50),
@@ -160,66 +196,45 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// For tests: the thread of a measurement that ends when this is dropped.
+#[cfg(test)]
+pub(super) struct Hanging {
+    _memory: Reserved,
+    _tell: oneshot::Sender<Result<Figures, Cause>>,
+}
+
+#[cfg(test)]
+impl Hanging {
+    pub(super) fn begin(memory: Reserved) -> (Self, Running) {
+        let (tell, done) = oneshot::channel();
+        (Self { _memory: memory, _tell: tell }, Running { done, stop: Arc::default() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
-    use protocol::ReleaseRef;
-    use release::{BlobRef, DraftManifest};
-    use serde_json::{Value, json};
-
+    use super::super::account::Passing;
+    use super::super::rig::shelf;
     use super::*;
 
-    fn example(name: &str) -> Vec<u8> {
-        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits/1.0.0"));
-        std::fs::read(folder.join(name)).unwrap()
+    fn measured(shelf: &Shelf, held: &Held) -> Result<Figures, Cause> {
+        until(&AtomicBool::new(false), |clock| measure(shelf, held, clock))
     }
 
-    /// The digits example on a shelf, as a fetch leaves it.
-    fn shelf(folder: &std::path::Path) -> (Shelf, Held) {
-        let shelf = Shelf::open(folder).unwrap();
-        let keep = |name: &str| -> Value {
-            let bytes = example(name);
-            let blob = BlobRef::of(&bytes, "application/octet-stream");
-            std::fs::write(shelf.part(&blob), &bytes).unwrap();
-            shelf.keep_blob(&blob).unwrap();
-            serde_json::to_value(blob).unwrap()
-        };
-        let manifest = json!({
-            "format": 1, "model": "digits", "version": "1.0.0", "counter": 1, "created": "2026-11-21T00:00:00Z",
-            "min_agent_version": "0.1.0", "runtime": { "tract": "0.23", "opset": 17 },
-            "inputs": [{ "name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8] }],
-            "outputs": [{ "name": "scores", "datatype": "FP32", "shape": [-1, 10] }],
-            "pre": [{ "kind": "scale", "factor": 0.0625 }], "post": [{ "kind": "softmax" }],
-            "variants": [
-                { "name": "int8", "precision": "int8", "model": keep("int8.onnx"), "peak_memory_bytes": 4_000_000 },
-                { "name": "f32", "precision": "f32", "model": keep("f32.onnx"), "peak_memory_bytes": 4_000_000 },
-            ],
-            "labels": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
-            "reference": keep("release.toml"), "golden": keep("golden.json"), "card": keep("card.md"),
-            "budgets": { "latency_p95_us": 50_000, "memory_bytes": 4_000_000 },
-            "probation": { "duration_s": 8, "max_error_percent": 5.0, "max_p95_us": 100_000 },
-        });
-        let bytes = serde_json::to_vec(&manifest).unwrap();
-        let draft = DraftManifest::parse_unsigned(&bytes).unwrap();
-        shelf.keep_manifest(draft.digest(), &bytes).unwrap();
-        let release =
-            ReleaseRef { version: draft.version.clone(), digest: draft.digest(), counter: draft.counter };
-        (shelf, Held { release, variant: "int8".into() })
-    }
-
-    #[test]
-    fn a_release_on_the_shelf_is_measured() {
+    #[tokio::test]
+    async fn a_release_on_the_shelf_is_measured() {
         let folder = tempfile::tempdir().unwrap();
         let (shelf, held) = shelf(folder.path());
-        let running = Running::start(shelf.clone(), held.clone()).unwrap();
-        let figures = running.done.blocking_recv().unwrap().unwrap();
+        let passing = Passing::default();
+        let mut running = Running::start(shelf.clone(), held.clone(), passing.reserve(7)).unwrap();
+        let figures = running.over().await.unwrap();
+        assert_eq!(passing.bytes(), 0, "it holds no memory once it has told");
         assert!((figures.samples, figures.passed) == (16, 16) && figures.runs >= 30, "{figures:?}");
         assert!(figures.p50_us <= figures.p90_us && figures.p95_us <= figures.p99_us, "{figures:?}");
         assert!(figures.int8_nodes > 0 && figures.kernels.is_some(), "{figures:?}");
         assert!(figures.peak_bytes >= figures.loaded_bytes && figures.tract_permille < 1000, "{figures:?}");
         let f32 = Held { variant: "f32".into(), ..held };
-        let figures = measure(&shelf, &f32, &AtomicBool::new(false)).unwrap();
+        let figures = measured(&shelf, &f32).unwrap();
         assert!(figures.tract_permille == 1000 && figures.why_all_tract.is_some(), "{figures:?}");
     }
 
@@ -227,13 +242,46 @@ mod tests {
     fn what_is_stopped_or_damaged_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let (shelf, held) = shelf(folder.path());
-        let stopped = measure(&shelf, &held, &AtomicBool::new(true)).unwrap_err();
-        assert_eq!(stopped.kind, CauseKind::Timeout);
+        let stopped = until(&AtomicBool::new(true), |clock| measure(&shelf, &held, clock));
+        assert_eq!(stopped.unwrap_err().kind, CauseKind::Timeout);
         let manifest = shelf.manifest(held.release.digest).unwrap();
         let blob = &manifest.variant("int8").unwrap().model;
         std::fs::write(folder.path().join("blobs").join(blob.digest.to_hex()), b"changed").unwrap();
-        assert_eq!(measure(&shelf, &held, &AtomicBool::new(false)).unwrap_err().kind, CauseKind::Storage);
+        assert_eq!(measured(&shelf, &held).unwrap_err().kind, CauseKind::Storage);
         let unknown = Held { variant: "int4".into(), ..held };
-        assert!(measure(&shelf, &unknown, &AtomicBool::new(false)).unwrap_err().detail.contains("int4"));
+        assert!(measured(&shelf, &unknown).unwrap_err().detail.contains("int4"));
+    }
+
+    #[test]
+    fn it_ends_at_whichever_request_it_is_told_to_the_golden_check_included() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shelf, held) = shelf(folder.path());
+        let is_stopped = AtomicBool::new(false);
+        let asked_until = |stop_at: usize| {
+            is_stopped.store(false, Ordering::Relaxed);
+            let mut asked = 0;
+            let outcome = until(&is_stopped, |clock| {
+                let mut counted = || {
+                    asked += 1;
+                    is_stopped.store(asked == stop_at, Ordering::Relaxed);
+                    clock()
+                };
+                measure(&shelf, &held, &mut counted)
+            });
+            (asked, outcome.map_err(|why| why.kind))
+        };
+        let (all, measured) = asked_until(usize::MAX);
+        // Sixteen samples and more, with the time asked before and after each.
+        let in_the_check = all - 40;
+        assert_eq!(measured.map(|figures| figures.passed), Ok(16));
+        for stop_at in [1, 2, 3, 40, in_the_check] {
+            assert_eq!(asked_until(stop_at), (stop_at, Err(CauseKind::Timeout)));
+        }
+    }
+
+    #[test]
+    fn a_panic_is_not_taken_for_an_end() {
+        let panics = || until::<()>(&AtomicBool::new(false), |_| resume_unwind(Box::new("a bug")));
+        assert!(catch_unwind(panics).unwrap_err().is::<&str>());
     }
 }

@@ -5,22 +5,27 @@ pub mod machine;
 pub mod metadata;
 pub mod trusted_files;
 
+mod account;
 mod core;
 mod driver;
 mod fence;
 mod fetch;
 mod jobs;
+#[cfg(test)]
+mod kills;
 mod measure;
 mod memory;
 mod observe;
 mod report;
+#[cfg(test)]
+mod rig;
 mod selftest;
 mod steps;
 mod transport;
 
 pub use self::core::{Core, CoreParts};
 pub use driver::Driver;
-pub use jobs::Jobs;
+pub use jobs::{Jobs, Measuring, MeasuringState};
 pub use metadata::Freshness;
 pub use observe::{Observer, Vitals};
 pub use report::Reported;

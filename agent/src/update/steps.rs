@@ -1,18 +1,20 @@
 //! Steps that take a thread of their own: checking, testing and loading a release. Nothing can interrupt such a thread,
 //! so one step runs at a time, whatever is heard meanwhile, and its end is waited for: each holds a copy of the model.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::ModelName;
 use protocol::message::{Cause, CauseKind};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
+use super::account::Reserved;
 use super::core::Core;
 use super::driver::{Outcome, failed};
 use super::machine::{Event, Held, Work};
 use super::selftest::{self, cause, load_cause, shelf_cause};
-use crate::slots::{self, Shelf};
+use crate::slots::{self, Loaded, Shelf};
 
 /// Steps that took too long and may still run; beyond them none is begun.
 const MAX_LATE: usize = 2;
@@ -23,7 +25,8 @@ type Thread = Box<dyn FnOnce() -> Outcome + Send>;
 #[derive(Default)]
 pub struct Steps {
     running: Option<Running>,
-    late: Vec<JoinHandle<Outcome>>,
+    /// Handles that don't keep what the threads return: it is a model.
+    late: Vec<AbortHandle>,
 }
 
 struct Running {
@@ -56,16 +59,32 @@ impl Step {
         work.and_then(|work| Self::of(core, &self.model, work)).as_ref() == Some(self)
     }
 
-    /// What its thread does; none for a step that takes none.
-    fn thread(&self, core: &Core) -> Option<Thread> {
+    /// What the self-test or shadow mode has loaded for it.
+    pub(super) fn loaded_already(&self, core: &Core) -> Option<Arc<Loaded>> {
+        (self.work == Work::Activate).then(|| core.loaded_already(&self.model, &self.held)).flatten()
+    }
+
+    /// What its thread does.
+    fn thread(&self, core: &Core) -> Thread {
         let (shelf, model, held) = (core.shelf.clone(), self.model.clone(), self.held.clone());
+        let memory = || core.reserve(&self.held);
         match self.work {
-            Work::Stage => Some(Box::new(move || stage(&shelf, &held))),
-            Work::SelfTest => Some(Box::new(move || self_test(&shelf, &model, &held))),
-            Work::Activate => Some(Box::new(move || load(&shelf, &model, &held))),
-            Work::Fetch | Work::BeginTest => None,
+            Work::Stage => Box::new(move || stage(&shelf, &held)),
+            Work::SelfTest => within(memory(), move || self_test(&shelf, &model, &held)),
+            Work::Activate => within(memory(), move || load(&shelf, &model, &held)),
+            Work::Fetch | Work::BeginTest => {
+                Box::new(|| failed(cause(CauseKind::Internal, "a step without a thread".into())))
+            }
         }
     }
+}
+
+fn within(memory: Reserved, work: impl FnOnce() -> Outcome + Send + 'static) -> Thread {
+    Box::new(move || {
+        let outcome = work();
+        drop(memory);
+        outcome
+    })
 }
 
 impl Steps {
@@ -74,19 +93,16 @@ impl Steps {
         self.running.is_some()
     }
 
-    /// Begins a step on a thread of its own; whether it is such a step. One that can't be begun ends at once.
-    pub(super) fn begin(&mut self, core: &Core, model: &ModelName, work: Work) -> bool {
-        let Some(step) = Step::of(core, model, work) else { return false };
-        let Some(mut thread) = step.thread(core) else { return false };
+    /// Begins a step on a thread of its own. One that can't be begun ends at once.
+    pub(super) fn begin(&mut self, core: &Core, step: Step) {
+        let mut thread = step.thread(core);
         self.late.retain(|thread| !thread.is_finished());
         if self.late.len() >= MAX_LATE {
             let why = format!("{MAX_LATE} earlier steps took too long and have not ended yet");
             thread = Box::new(move || failed(cause(CauseKind::Timeout, why)));
         }
-        let bound = core.config.step_timeout;
-        let thread = tokio::task::spawn_blocking(thread);
+        let (bound, thread) = (core.config.step_timeout, tokio::task::spawn_blocking(thread));
         self.running = Some(Running { step, until: Instant::now() + bound, bound, thread });
-        true
     }
 
     /// Waits until the step that runs is over or its time is up; for ever where none does. May be dropped.
@@ -103,7 +119,7 @@ impl Steps {
         if let Some(Running { thread, .. }) =
             self.running.take().filter(|running| !running.thread.is_finished())
         {
-            self.late.push(thread);
+            self.late.push(thread.abort_handle());
         }
         (step, outcome)
     }
@@ -138,6 +154,7 @@ mod tests {
 
     use protocol::{Counter, Digest, ReleaseRef, Version};
 
+    use super::super::rig::{Rig, name};
     use super::*;
 
     fn step() -> Step {
@@ -190,5 +207,25 @@ mod tests {
         assert!(matches!(outcome, Outcome::Event(Event::Failed(why)) if why.kind == CauseKind::Timeout));
         assert_eq!(steps.late.len(), 1);
         go_on.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_late_step_loads_is_freed_when_it_ends() {
+        let rig = Rig::new();
+        let loaded = rig.load(&name("digits"), &rig.held);
+        let there = Arc::downgrade(&loaded);
+        let (go_on, wait) = mpsc::channel::<()>();
+        let mut steps = running(Duration::ZERO, move || {
+            wait.recv().unwrap();
+            Outcome::Warm(loaded)
+        });
+        let (_, outcome) = steps.over().await;
+        assert!(matches!(outcome, Outcome::Event(Event::Failed(_))) && there.upgrade().is_some());
+        go_on.send(()).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while there.upgrade().is_some() {
+            assert!(Instant::now() < until, "it is kept");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

@@ -1,0 +1,187 @@
+//! The account of declared memory: what the manifests allow what serves, what runs beside it, candidates on their way,
+//! and threads that nothing can interrupt, until they end. Room for another release is what it leaves of the budget.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use protocol::ModelName;
+use protocol::message::{Cause, CauseKind};
+use trust::desired::Mode;
+
+use super::core::Core;
+use super::machine::{Held, Record};
+use super::memory::{self, OverBudget};
+
+/// Memory that threads hold which load a release. Clones see the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Passing(Arc<AtomicU64>);
+
+/// Part of it, until dropped: by the thread itself, once what it loaded is freed or handed on.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    of: Passing,
+    bytes: u64,
+}
+
+impl Passing {
+    pub(super) fn reserve(&self, bytes: u64) -> Reserved {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Reserved { of: self.clone(), bytes }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What one model takes now, and once its update is through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Claim {
+    serves: u64,
+    candidate: u64,
+    is_beside: bool,
+}
+
+impl Claim {
+    /// A candidate that takes the other's place brings only what it is larger by; both are there for the moment of the
+    /// swap.
+    fn bytes(self) -> u64 {
+        if self.is_beside {
+            self.serves.saturating_add(self.candidate)
+        } else {
+            self.serves.max(self.candidate)
+        }
+    }
+}
+
+impl Core {
+    /// Memory that a candidate of `model` finds taken.
+    pub(super) fn used_by_others(&self, model: &ModelName) -> u64 {
+        self.used(|other| other != model)
+    }
+
+    /// Memory that something finds taken which takes no release's place.
+    pub(super) fn used_by_all(&self) -> u64 {
+        self.used(|_| true)
+    }
+
+    fn used(&self, is_counted: impl Fn(&ModelName) -> bool) -> u64 {
+        let models = self.record().models.iter().filter(|(model, _)| is_counted(model));
+        let claims = models.map(|(model, record)| self.claim(model, record).bytes());
+        claims.fold(self.passing.bytes(), u64::saturating_add)
+    }
+
+    fn claim(&self, model: &ModelName, record: &Record) -> Claim {
+        let serves = self.table.active(model).map_or(0, |loaded| memory::of(&loaded));
+        let (Some(task), Some(variant)) = (record.phase.task(), record.phase.variant()) else {
+            return Claim { serves, ..Claim::default() };
+        };
+        let candidate = self.declared(&Held { release: task.release.clone(), variant: variant.to_owned() });
+        Claim { serves, candidate, is_beside: task.mode == Mode::Shadow }
+    }
+
+    /// What a release's manifest allows it; a manifest that can't be read is found out by the load itself.
+    fn declared(&self, held: &Held) -> u64 {
+        let manifest = self.shelf.manifest(held.release.digest).ok();
+        let variant = manifest.as_ref().and_then(|manifest| manifest.variant(&held.variant));
+        variant.map_or(0, |variant| variant.peak_memory_bytes)
+    }
+
+    /// For a thread that loads `held`.
+    pub(super) fn reserve(&self, held: &Held) -> Reserved {
+        self.passing.reserve(self.declared(held))
+    }
+
+    /// Whether a release that is loaded again at a start still fits beside what is loaded already: what was
+    /// committed goes before candidates.
+    ///
+    /// # Errors
+    /// [`OverBudget`].
+    pub(super) fn still_fits(&self, model: &ModelName, held: &Held) -> Result<(), OverBudget> {
+        let loaded = self.table.all_active().into_iter().chain(self.table.all_shadow());
+        let others = loaded.filter(|loaded| loaded.model != *model);
+        let used = others.map(|loaded| memory::of(&loaded)).fold(0, u64::saturating_add);
+        memory::still_fits(self.declared(held), used, self.config.memory_budget_bytes)
+    }
+}
+
+/// Why a release was refused, when `passing` bytes of the account were those of threads that had been given up: where
+/// that may be why it found no room, it is tried again.
+pub(super) fn refused(why: Cause, passing: u64) -> Cause {
+    if why.kind != CauseKind::TooBig || passing == 0 {
+        return why;
+    }
+    let detail = format!(
+        "{}; {passing} bytes of it are held by a step or a measurement that was given up and has not ended yet",
+        why.detail
+    );
+    Cause { kind: CauseKind::Timeout, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Revision;
+
+    use super::super::machine::{Phase, Task};
+    use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
+    use super::*;
+
+    fn task(rig: &Rig, mode: Mode) -> Task {
+        Task { release: rig.held.release.clone(), mode, rollout: None, revision: Revision(1) }
+    }
+
+    #[tokio::test]
+    async fn a_candidate_counts_before_it_is_loaded_and_once_when_it_is() {
+        let mut rig = Rig::new();
+        let (a, b) = (name("a"), name("b"));
+        let variant = || "f32".to_owned();
+        let staged = Phase::Staged { task: task(&rig, Mode::Replace), variant: variant() };
+        rig.stands(&a, staged);
+        assert_eq!((rig.core.used_by_others(&a), rig.core.used_by_others(&b)), (0, F32_BYTES));
+        rig.core.table.swap(rig.load(&a, &rig.held));
+        assert_eq!(rig.core.used_by_others(&b), F32_BYTES, "it takes the place of what serves");
+        let shadow = Phase::Shadow { task: task(&rig, Mode::Shadow), variant: variant(), boots_left: 1 };
+        rig.stands(&a, shadow);
+        assert_eq!(rig.core.used_by_others(&b), INT8_BYTES + F32_BYTES, "it is to run beside");
+        let candidate = rig.load(&a, &rig.held_as("f32"));
+        rig.core.keep_warm(candidate.clone());
+        rig.core.table.set_shadow(&a, Some(candidate));
+        assert_eq!(rig.core.used_by_all(), INT8_BYTES + F32_BYTES, "it runs beside");
+    }
+
+    #[tokio::test]
+    async fn at_a_start_what_was_committed_goes_before_candidates_that_wait() {
+        let mut rig = Rig::new();
+        rig.core.config.memory_budget_bytes = F32_BYTES;
+        let waits = Phase::Staged { task: task(&rig, Mode::Replace), variant: "f32".into() };
+        rig.stands(&name("a"), waits);
+        assert_eq!(rig.core.still_fits(&name("b"), &rig.held), Ok(()));
+        rig.core.table.swap(rig.load(&name("a"), &rig.held_as("f32")));
+        assert!(rig.core.still_fits(&name("b"), &rig.held).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_loads_counts_until_it_ends() {
+        let rig = Rig::new();
+        let memory = rig.core.reserve(&rig.held_as("f32"));
+        assert_eq!((rig.core.used_by_all(), rig.core.used_by_others(&name("a"))), (F32_BYTES, F32_BYTES));
+        drop(memory);
+        assert_eq!(rig.core.used_by_all(), 0);
+    }
+
+    #[test]
+    fn what_found_no_room_beside_a_late_thread_is_tried_again() {
+        let why = Cause { kind: CauseKind::TooBig, detail: "no room".into() };
+        assert_eq!(refused(why.clone(), 0), why);
+        let later = refused(why, 5);
+        assert!(later.kind.is_retryable() && later.detail.contains("5 bytes"), "{later:?}");
+        let other = Cause { kind: CauseKind::Incompatible, detail: String::new() };
+        assert_eq!(refused(other.clone(), 5), other);
+    }
+}
