@@ -13,8 +13,7 @@ async fn a_server_goes_on_from_a_copy_of_one_that_ran() {
     let server = TestServer::start().await;
     let admin = server.admin().await;
     let reader = server.token(&admin, "default", "viewer").await;
-    let made =
-        server.post(&admin, "/projects", json!({"project": "harbour", "title": "Harbour"})).await;
+    let made = server.post(&admin, "/projects", json!({"project": "harbour", "title": "Harbour"})).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
     let (config, store) = (&server.running.state.config, &server.running.state.store);
 
