@@ -24,6 +24,12 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// What must never change is stored already, and is something else.
+    #[error("database: {what} is stored already with other content")]
+    Taken {
+        /// What it is.
+        what: String,
+    },
     /// A stored value is not what this build writes.
     #[error("database: column {column} holds an invalid value: {why}")]
     Corrupt {
@@ -80,7 +86,11 @@ impl StoreError {
                     None => ["22", "23", "54"].iter().any(|class| code.starts_with(class)),
                 })
             }
-            Self::Open { .. } | Self::Migrate(_) | Self::Query { .. } | Self::Corrupt { .. } => false,
+            Self::Open { .. }
+            | Self::Migrate(_)
+            | Self::Query { .. }
+            | Self::Taken { .. }
+            | Self::Corrupt { .. } => false,
         }
     }
 
