@@ -11,6 +11,7 @@ mod args;
 mod client;
 mod commands;
 mod exit;
+mod expired;
 mod folder;
 mod keyring;
 mod metadata;

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use trust::repo::{BuildError, merge_signatures};
 use trust::{KeyId, PublicKey};
 
 use super::{File, holder, merged};
 use crate::keyring::Keyring;
-use crate::metadata::short;
+use crate::metadata::{read_given, short};
 use crate::output::{Format, items, table, text};
 use crate::replace::replace;
 
@@ -35,7 +35,7 @@ fn into(keyring: &Keyring, first: &Path, copies: &[PathBuf]) -> Result<Value> {
     }
     let mut rows = Vec::new();
     for path in copies {
-        let copy = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let copy = read_given(path)?;
         let merged = merge_signatures(&file.bytes, &copy, &keys).map_err(|error| match error {
             BuildError::OtherContent => anyhow::anyhow!(
                 "{} is no copy of {}: what is signed differs, so nothing was merged; see what each changes with: \
@@ -141,6 +141,25 @@ mod tests {
         let before = table.bytes();
         assert_eq!(table.merge(&["cem.json"]).unwrap()["copies"][0]["taken"], json!([]));
         assert_eq!(table.bytes(), before);
+    }
+
+    #[test]
+    fn a_key_in_the_old_root_and_in_the_new_one_is_named_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = Keyring::at(&folder.path().join("keys"));
+        let roles = ["root", "targets", "snapshot", "timestamp"];
+        let first = roles
+            .into_iter()
+            .fold(RootBuilder::new(UnixMillis(0)), |root, role| root.role(role, &[key(1).public_key()], 1))
+            .sign(&[])
+            .unwrap();
+        keyring.keep("root.json", &first).unwrap();
+        let next = RootBuilder::resume(&first, UnixMillis(0)).unwrap().sign(&[]).unwrap();
+        let (path, copy) = (folder.path().join("root.json"), folder.path().join("copy.json"));
+        std::fs::write(&path, &next).unwrap();
+        std::fs::write(&copy, add_signature(&next, &key(1)).unwrap()).unwrap();
+        let said = into(&keyring, &path, &[copy]).unwrap();
+        assert_eq!(said["copies"][0]["taken"], json!([key(1).public_key().id()]), "{said}");
     }
 
     #[test]
