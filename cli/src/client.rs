@@ -49,6 +49,8 @@ pub(crate) enum ClientError {
         code: String,
         /// One sentence.
         message: String,
+        /// The role that it is about, with code `expired`.
+        role: Option<String>,
     },
     /// The answer isn't what the API promises.
     #[error("the server's answer to {url} is not JSON")]
@@ -220,5 +222,6 @@ async fn refusal(response: Response) -> ClientError {
         status: status.as_u16(),
         code: text("/error/code").unwrap_or_else(|| "unknown".into()),
         message: text("/error/message").unwrap_or_else(|| format!("the server answered {reason}")),
+        role: text("/error/details/role"),
     }
 }

@@ -39,8 +39,13 @@ mod tests {
     #[test]
     fn the_cause_decides_the_code() {
         let refused = |status| {
-            anyhow::Error::new(ClientError::Refused { status, code: "c".into(), message: "m".into() })
-                .context("while")
+            anyhow::Error::new(ClientError::Refused {
+                status,
+                code: "c".into(),
+                message: "m".into(),
+                role: None,
+            })
+            .context("while")
         };
         assert_eq!(code_of(&refused(403)), Code::NoPermission);
         assert_eq!(code_of(&refused(503)), Code::Unavailable);

@@ -82,12 +82,26 @@ impl ReleaseFolder {
         let mut files = Vec::new();
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-            let Some(role) = path.file_stem().and_then(|name| name.to_str()) else { continue };
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Some(role) = name.strip_suffix(".json") else { continue };
             let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             files.push((role.to_owned(), bytes));
         }
         files.sort();
         Ok(files)
+    }
+
+    /// Removes signed metadata of every other role: an earlier signing may have left what is published since, or was
+    /// overtaken, and no publication that holds it is taken.
+    ///
+    /// # Errors
+    /// When a file can't be removed.
+    pub(crate) fn keep_only(&self, roles: &[&str]) -> Result<()> {
+        for (role, _) in self.metadata()?.iter().filter(|(role, _)| !roles.contains(&role.as_str())) {
+            let path = self.path.join(format!("metadata/{role}.json"));
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Writes a file of the folder.
@@ -100,5 +114,23 @@ impl ReleaseFolder {
             fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         }
         replace(&path, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_signing_left_behind_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let release = ReleaseFolder::at(folder.path());
+        for role in ["faces", "targets"] {
+            release.write(&format!("metadata/{role}.json"), b"{}").unwrap();
+        }
+        release.keep_only(&["faces"]).unwrap();
+        let left = release.metadata().unwrap();
+        assert_eq!(left, [("faces".to_owned(), b"{}".to_vec())]);
+        ReleaseFolder::at(&folder.path().join("none")).keep_only(&[]).unwrap();
     }
 }

@@ -75,6 +75,10 @@ pub(crate) enum KeyringError {
 
 /// The command that makes a key that is missing.
 fn how_to_make(path: &Path) -> String {
+    let private = path.to_str().and_then(|path| path.strip_suffix(".pub.json"));
+    if private.is_some_and(|private| Path::new(&format!("{private}.pem")).exists()) {
+        return "flotilla keys passphrase, with the same passphrase again".into();
+    }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = name.strip_suffix(".pub.json").or_else(|| name.strip_suffix(".pem")).unwrap_or(name);
     if path.parent().is_some_and(|folder| folder.ends_with(MODELS)) {
@@ -269,12 +273,17 @@ impl Keyring {
         self.folder.join(NEXT).join(owner.file()).exists()
     }
 
-    /// Opens a key that waits.
+    /// Opens a key that waits. A public half that got lost is made anew, so that the key can take its place.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub(crate) fn open_next(&mut self, owner: Owner<'_>) -> Result<Ed25519Signer> {
-        self.open_at(self.folder.join(NEXT).join(owner.file()))
+        let path = self.folder.join(NEXT).join(owner.file());
+        let signer = self.open_at(path.clone())?;
+        if !public_file(&path).exists() {
+            write_private(&public_file(&path), &serde_json::to_vec_pretty(&signer.public_key())?)?;
+        }
+        Ok(signer)
     }
 
     /// Every key that waits.
@@ -317,9 +326,10 @@ impl Keyring {
             Passphrase::Given(passphrase) => file::encrypted(&signer, passphrase),
             Passphrase::None => file::plain(&signer),
         };
-        write_private(&path, pem.context("the key can't be encoded")?.as_bytes())?;
-        let public = serde_json::to_vec_pretty(&signer.public_key())?;
-        write_private(&public_file(&path), &public)?;
+        let pem = pem.context("the key can't be encoded")?;
+        // The public half first: alone it is in nobody's way, while a private one alone can't be listed or named.
+        write_private(&public_file(&path), &serde_json::to_vec_pretty(&signer.public_key())?)?;
+        write_private(&path, pem.as_bytes())?;
         Ok(signer)
     }
 
@@ -401,7 +411,7 @@ impl Keyring {
         public_file(&self.folder.join(owner.file()))
     }
 
-    /// Every key in the folder.
+    /// Every key in the folder. One without its public half is left out, and said.
     ///
     /// # Errors
     /// When the folder can't be read.
@@ -418,8 +428,13 @@ impl Keyring {
         for name in names {
             let path = self.folder.join(format!("{name}.pem"));
             let Ok(pem) = file::read(&path) else { continue };
-            let bytes = fs::read(public_file(&path))
-                .with_context(|| format!("no public half of {}", path.display()))?;
+            let Ok(bytes) = fs::read(public_file(&path)) else {
+                eprintln!(
+                    "note: {} has no public half, so it is left out; flotilla keys passphrase makes it",
+                    path.display()
+                );
+                continue;
+            };
             let public =
                 serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
             listed.push(Listed { name, public, is_encrypted: is_encrypted(&pem) });
@@ -449,17 +464,18 @@ impl Keyring {
     }
 }
 
+/// Moves both halves. The public one is at both places meanwhile: wherever this is cut off, the private one has it.
 fn move_key(from: &Path, to: &Path) -> Result<()> {
     let shown = || format!("cannot move {} to {}", from.display(), to.display());
     let folder = to.parent().with_context(shown)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(shown)?;
-    fs::rename(public_file(from), public_file(to)).with_context(shown)?;
+    write_private(&public_file(to), &fs::read(public_file(from)).with_context(shown)?)?;
     // A private half that got lost is replaced like any other.
     match fs::rename(from, to) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(shown),
         _ => {}
     }
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(shown)
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(shown)?;
+    fs::remove_file(public_file(from)).with_context(shown)
 }
 
 fn public_file(private: &Path) -> PathBuf {

@@ -12,6 +12,7 @@ mod chain;
 mod client;
 mod commands;
 mod exit;
+mod expired;
 mod folder;
 mod keyring;
 mod metadata;

@@ -3,6 +3,10 @@
 //! A server may be taken over, so nothing of it is signed again unless this publisher's key signed it before, or a
 //! threshold of the people who hold the role together.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use protocol::UnixMillis;
 use reqwest::Method;
@@ -72,6 +76,22 @@ pub(crate) async fn bounded(mut response: reqwest::Response, max: u64) -> Result
         bytes.extend_from_slice(&chunk);
         ensure!(bytes.len() as u64 <= max, "{url} has more than the {max} bytes that are allowed");
     }
+    Ok(bytes)
+}
+
+/// A file that somebody gave, of at most as many bytes as metadata may have (D1): it may be a device that never ends.
+///
+/// # Errors
+/// When it can't be read, or is longer.
+pub(crate) fn read_given(path: &Path) -> Result<Vec<u8>> {
+    let (max, mut bytes) = (Limits::default().targets_bytes, Vec::new());
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    file.take(max + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(
+        bytes.len() as u64 <= max,
+        "{} has more than the {max} bytes that metadata may have",
+        path.display()
+    );
     Ok(bytes)
 }
 
@@ -165,6 +185,12 @@ mod tests {
     use trust::{Ed25519Signer, Signer as _};
 
     use super::*;
+
+    #[test]
+    fn d1_a_file_without_end_is_refused_before_it_fills_the_memory() {
+        let error = read_given(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.contains("/dev/zero has more than the 5000000 bytes"), "{error}");
+    }
 
     #[test]
     fn k2_metadata_that_our_key_did_not_sign_is_never_built_on() {

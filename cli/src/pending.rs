@@ -18,6 +18,10 @@ use crate::metadata::{expiry, short};
 
 /// Name of the folder in the key folder.
 const FOLDER: &str = "pending";
+/// What is to take its place, until it is whole.
+const NEW: &str = "pending.new";
+/// What it took the place of, until that is durable.
+const OLD: &str = "pending.old";
 
 /// The files, by role and by target path.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -34,6 +38,10 @@ impl Pending {
     /// # Errors
     /// When it can't be read.
     pub(crate) fn read(keyring: &Keyring) -> Result<Self> {
+        // A writing was cut off between its two steps.
+        if !Self::folder(keyring).exists() && keyring.folder().join(OLD).exists() {
+            rename(keyring, OLD, FOLDER)?;
+        }
         let folder = keyring.folder().join(FOLDER);
         let metadata = files(&folder.join("metadata"))?;
         let role = |(name, bytes): (String, Vec<u8>)| Some((name.strip_suffix(".json")?.to_owned(), bytes));
@@ -43,19 +51,28 @@ impl Pending {
         })
     }
 
-    /// Keeps it in the key folder, in place of what waited there.
+    /// Keeps it in the key folder, in place of what waited there: cut off anywhere, one of the two is there as a whole.
+    /// Other people's signatures are in it.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When it can't be written; what waited before is still there then.
     pub(crate) fn write(&self, keyring: &Keyring) -> Result<()> {
-        Self::clear(keyring)?;
+        if Self::read(keyring)? == *self {
+            return Ok(());
+        }
+        remove(keyring, NEW)?;
         for (role, bytes) in &self.metadata {
-            keyring.keep(&format!("{FOLDER}/metadata/{role}.json"), bytes)?;
+            keyring.keep(&format!("{NEW}/metadata/{role}.json"), bytes)?;
         }
         for (path, bytes) in &self.targets {
-            keyring.keep(&format!("{FOLDER}/targets/{path}"), bytes)?;
+            keyring.keep(&format!("{NEW}/targets/{path}"), bytes)?;
         }
-        Ok(())
+        remove(keyring, OLD)?;
+        if Self::folder(keyring).exists() {
+            rename(keyring, FOLDER, OLD)?;
+        }
+        rename(keyring, NEW, FOLDER)?;
+        remove(keyring, OLD)
     }
 
     /// Forgets what waited.
@@ -63,13 +80,12 @@ impl Pending {
     /// # Errors
     /// When it can't be removed.
     pub(crate) fn clear(keyring: &Keyring) -> Result<()> {
-        let folder = Self::folder(keyring);
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-            }
-            _ => Ok(()),
+        remove(keyring, OLD)?;
+        remove(keyring, NEW)?;
+        if Self::folder(keyring).exists() {
+            rename(keyring, FOLDER, NEW)?; // All of it at once, and only then file by file.
         }
+        remove(keyring, NEW)
     }
 
     /// Where it lies.
@@ -163,6 +179,24 @@ pub(crate) fn delegated_keys(targets: &[u8], role: &str) -> Result<(Vec<PublicKe
     targets.keys_of(role).with_context(|| format!("model {role} is not delegated"))
 }
 
+fn rename(keyring: &Keyring, from: &str, to: &str) -> Result<()> {
+    let folder = keyring.folder();
+    let moved = fs::rename(folder.join(from), folder.join(to));
+    moved
+        .and_then(|()| fs::File::open(folder)?.sync_all())
+        .with_context(|| format!("cannot rename {} to {to}", folder.join(from).display()))
+}
+
+fn remove(keyring: &Keyring, name: &str) -> Result<()> {
+    let folder = keyring.folder().join(name);
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut files = Vec::new();
@@ -174,4 +208,42 @@ fn files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(text: &[u8]) -> Pending {
+        let file = |name: &str| (name.to_owned(), text.to_vec());
+        Pending { metadata: vec![file("root"), file("targets")], targets: vec![file("director.json")] }
+    }
+
+    #[test]
+    fn what_waits_is_never_lost_when_writing_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = Keyring::at(folder.path());
+        let inode = || {
+            let path = folder.path().join("pending/metadata/root.json");
+            std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap())
+        };
+        pending(b"signed by two").write(&keyring).unwrap();
+        let before = inode();
+        pending(b"signed by two").write(&keyring).unwrap();
+        assert_eq!(inode(), before, "the same again touches nothing");
+        // It can't be written: the name of its folder is taken by a file.
+        let taken =
+            Pending { targets: vec![("a/b".into(), vec![]), ("a".into(), vec![])], ..pending(b"new") };
+        assert!(taken.write(&keyring).is_err());
+        assert_eq!(Pending::read(&keyring).unwrap(), pending(b"signed by two"));
+        // The power went between the two steps.
+        fs::rename(folder.path().join("pending"), folder.path().join("pending.old")).unwrap();
+        assert_eq!(Pending::read(&keyring).unwrap(), pending(b"signed by two"));
+        pending(b"new").write(&keyring).unwrap();
+        assert_eq!(Pending::read(&keyring).unwrap(), pending(b"new"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+        Pending::clear(&keyring).unwrap();
+        assert_eq!(Pending::read(&keyring).unwrap(), Pending::default());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

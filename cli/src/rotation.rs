@@ -1,12 +1,13 @@
 //! New keys in the place of old ones: which files have to be signed again, and by whom. No network and no clock but
 //! the expiry of what is signed.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use protocol::ModelName;
 use trust::repo::{RootBuilder, TargetsBuilder};
 use trust::{PublicKey, Signer, director};
 
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, expiry};
+use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, expiry, kept_name};
 use crate::pending::{Pending, delegated_keys, root_keys};
 
 /// What is published now.
@@ -31,6 +32,19 @@ pub(crate) struct Online {
     pub(crate) director: PublicKey,
 }
 
+/// Refuses a model's name that means something else where roles are named.
+///
+/// # Errors
+/// When it does.
+pub(crate) fn not_reserved(model: &ModelName) -> Result<()> {
+    let name = model.as_str();
+    ensure!(
+        !matches!(name, "root" | "targets" | "snapshot" | "timestamp" | "server"),
+        "no model can be called {name}: among keys and roles that name means another"
+    );
+    Ok(())
+}
+
 /// The keys that hold a role now, and how many of them must sign.
 ///
 /// # Errors
@@ -45,6 +59,27 @@ pub(crate) fn holders(owner: Owner<'_>, current: &Current) -> Result<(Vec<Public
 /// Whether a key holds a role now.
 pub(crate) fn is_holder(owner: Owner<'_>, key: &PublicKey, current: &Current) -> bool {
     holders(owner, current).is_ok_and(|(keys, _)| keys.iter().any(|holder| holder.is_same(key)))
+}
+
+/// Ends here what the server took already, when its answer got lost or this program was cut off after it: a key that waits
+/// and holds its role by now takes its place, and the publication that named it waits no more. Returns whose keys those are.
+///
+/// # Errors
+/// When a file can't be moved or removed.
+pub(crate) fn catch_up(keyring: &Keyring, current: &Current) -> Result<Vec<String>> {
+    let promoted = keyring.promote_next(|owner, key| is_holder(owner, key, current))?;
+    let pending = Pending::read(keyring)?;
+    // A publication is taken as a whole or not at all.
+    let is_taken = [("root", &current.root), ("targets", &current.targets)]
+        .into_iter()
+        .any(|(role, published)| pending.role(role) == Some(published.as_slice()));
+    if is_taken {
+        for (role, bytes) in &pending.metadata {
+            keyring.keep(&kept_name(role), bytes)?;
+        }
+        Pending::clear(keyring)?;
+    }
+    Ok(promoted)
 }
 
 /// Puts this folder's next key of `owner` in the place of its present one.
@@ -123,7 +158,7 @@ fn next_targets(bytes: &[u8]) -> Result<TargetsBuilder> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use protocol::{ModelName, UnixMillis};
+    use protocol::UnixMillis;
     use trust::client::{self, Stored};
     use trust::repo::{snapshot, timestamp};
     use trust::{Ed25519Signer, Limits};
@@ -263,6 +298,31 @@ mod tests {
         assert_eq!(world.promote(), ["root"]);
         assert_ne!(world.keyring.public(Owner::Root).unwrap(), present);
         assert_eq!(world.follow().unwrap(), 2);
+    }
+
+    #[test]
+    fn a_model_is_not_called_as_a_role_is() {
+        let reserved = |name: &str| not_reserved(&name.parse().unwrap()).is_err();
+        assert!(reserved("server") && reserved("root") && !reserved("digits") && !reserved("servers"));
+    }
+
+    #[test]
+    fn a_publication_that_was_taken_unheard_is_ended_by_the_next_command() {
+        let mut world = World::new();
+        let owner = Owner::Model("digits");
+        let before = world.keyring.public(owner).unwrap();
+        world.keyring.create_next(owner, &Passphrase::None).unwrap();
+        let pending = of_owner(&mut world.keyring, owner, &world.current).unwrap();
+        pending.write(&world.keyring).unwrap();
+        assert!(catch_up(&world.keyring, &world.current).unwrap().is_empty(), "not taken yet");
+        assert_eq!(Pending::read(&world.keyring).unwrap(), pending);
+        world.serve(&pending);
+        assert_eq!(catch_up(&world.keyring, &world.current).unwrap(), ["models/digits"]);
+        assert_ne!(world.keyring.public(owner).unwrap(), before);
+        assert_eq!(Pending::read(&world.keyring).unwrap(), Pending::default());
+        assert_eq!(world.keyring.read(&kept_name("digits")).unwrap(), world.current.model);
+        world.rotate(owner);
+        world.follow().unwrap();
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod list;
 mod passphrase;
 mod rotate;
 pub(super) mod send;
+mod undelegate;
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
@@ -58,6 +59,11 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1)]
         threshold: usize,
     },
+    /// Trust nobody with a model any more; only one without releases.
+    Undelegate {
+        /// The model's name.
+        model: protocol::ModelName,
+    },
     /// Send what waits for signatures, once there are enough.
     Publish,
     /// Change the passphrase of keys in this machine's folder.
@@ -91,6 +97,7 @@ pub(crate) async fn run(
         Command::Delegate { role, keys, threshold } => {
             delegate::run(&context()?, &role, &keys, threshold).await
         }
+        Command::Undelegate { model } => undelegate::run(&context()?, &model).await,
         Command::Publish => send::waiting(&context()?).await,
         Command::Passphrase { keys } => passphrase::run(&settings::project(project)?, format, &keys),
         Command::List => list::run(&settings::project(project)?, format),

@@ -15,7 +15,7 @@ use trust::repo::{Claims, add_signature, signed_by};
 use trust::{KeyId, PublicKey, Signer};
 
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, claims, expiry, short};
+use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, claims, expiry, read_given, short};
 use crate::output::{Format, items, table, text};
 use crate::pending::root_keys;
 use crate::replace::replace;
@@ -118,14 +118,13 @@ struct File<'a> {
 
 impl<'a> File<'a> {
     fn read(path: &'a Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        // What the reader of metadata found instead helps nobody who named the wrong file.
-        let Ok(claims) = claims(&bytes) else {
-            bail!(
-                "{} is no signed metadata; of a release, the files in its folder metadata are",
+        let bytes = read_given(path)?;
+        let claims = claims(&bytes).with_context(|| {
+            format!(
+                "{} is no signed metadata that can be used; of a release, the files in its folder metadata are",
                 path.display()
             )
-        };
+        })?;
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         let owner = match (claims.kind.as_str(), stem) {
             ("root", _) => Owner::Root,
@@ -333,6 +332,20 @@ mod tests {
         changed["signed"]["version"] = json!(7);
         std::fs::write(&path, changed.to_string()).unwrap();
         assert_eq!(ids(&path), (0, 1));
+    }
+
+    #[test]
+    fn why_a_file_is_no_metadata_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.json");
+        let root = ["targets", "root", "snapshot", "timestamp"].into_iter();
+        let root = root.fold(RootBuilder::new(UnixMillis(0)), |root, role| root.role(role, &[], 1));
+        let mut root: Value = serde_json::from_slice(&root.sign(&[]).unwrap()).unwrap();
+        root["signed"]["roles"]["targets"]["threshold"] = json!(0);
+        std::fs::write(&path, root.to_string()).unwrap();
+        let error = format!("{:#}", File::read(&path).err().unwrap());
+        assert!(error.contains("root.json is no signed metadata"), "{error}");
+        assert!(error.contains("targets: threshold is 0"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! `flotilla verify`: who signed what until when, by the client workflow of the devices, from this folder's first root.
 
+mod listed;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -10,8 +12,9 @@ use trust::{Stored, TrustError, director};
 
 use super::Context;
 use crate::chain::{self, Chain, ensure_not_older, file, keys};
+use crate::expired;
 use crate::keyring::Keyring;
-use crate::metadata::{claims, fetch_file, kept_name, short};
+use crate::metadata::{claims, fetch_file, kept_name, now, read_given, short};
 use crate::output::{facts, items, table, text};
 
 /// The role that delegates the models.
@@ -35,13 +38,9 @@ pub(crate) struct Args {
 /// What a device would refuse.
 pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     let keyring = Keyring::of(context.client.project())?;
-    let given = args
-        .root
-        .as_ref()
-        .map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display())));
-    let given = given.transpose()?;
+    let given = args.root.as_deref().map(|path| given_root(path, args.pin)).transpose()?;
     let stored = remembered(&keyring, given.clone())?;
-    let first = walk(context, &stored, &[director::TARGET.to_owned()]).await?;
+    let first = walk(context, &stored, &[director::TARGET.to_owned()]).await.map_err(expired::advise)?;
     let mut wanted = wanted(&first)?;
     let (chain, refused) = walk_all(context, &stored, &mut wanted).await?;
     ensure_not_older(&chain.files, |role| keyring.read(&kept_name(role)))?;
@@ -52,14 +51,28 @@ pub(crate) async fn run(context: &Context, args: &Args) -> Result<()> {
     for (name, bytes) in &chain.files {
         keyring.keep(&kept_name(name.strip_suffix(".json").unwrap_or(name)), bytes)?;
     }
-    let wanted = listed_targets(&chain, wanted.keys())?;
+    let targets = listed::rows(&chain.files, wanted.keys(), now()?)?;
     let said = json!({
-        "project": context.client.project(), "roles": roles(&chain, &refused)?, "targets": targets(&chain, &wanted),
+        "project": context.client.project(), "roles": roles(&chain, &refused)?, "targets": targets,
     });
     context.format.print(&said, show)?;
     let names: Vec<&str> = refused.keys().map(String::as_str).collect();
     ensure!(names.is_empty(), "devices refuse what these roles signed: {}", names.join(", "));
     Ok(())
+}
+
+/// A root that came by a trusted way. Only the first one can be pinned: by its digest devices know the project.
+fn given_root(path: &Path, is_to_pin: bool) -> Result<Vec<u8>> {
+    let (root, shown) = (read_given(path)?, path.display());
+    let said = claims(&root).with_context(|| format!("{shown} is no root that can be used"))?;
+    ensure!(said.kind == "root", "{shown} is no root, but of the role {}", said.kind);
+    ensure!(
+        !is_to_pin || said.version == 1,
+        "{shown} is root version {}; the pin must be the project's first root, root.json in the key folder itself (not \
+         the one in its folder metadata)",
+        said.version
+    );
+    Ok(root)
 }
 
 /// Walks to all that is wanted. A model's role that is refused is left out and named: the others stand without it.
@@ -73,7 +86,7 @@ async fn walk_all(
         let paths: Vec<String> = wanted.values().flatten().cloned().collect();
         let error = match walk(context, stored, &paths).await {
             Ok(chain) => return Ok((chain, refused)),
-            Err(error) => error,
+            Err(error) => expired::advise(error),
         };
         let role = error.downcast_ref::<TrustError>().map(|error| error.role.clone()).unwrap_or_default();
         if role == TARGETS || wanted.remove(&role).is_none() {
@@ -120,15 +133,6 @@ fn wanted(first: &Chain) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(wanted)
 }
 
-/// What the roles' verified files list, and nothing that somebody else says about them.
-fn listed_targets<'a>(chain: &Chain, roles: impl Iterator<Item = &'a String>) -> Result<Vec<String>> {
-    let mut paths = Vec::new();
-    for role in roles {
-        paths.extend(claims(file(&chain.files, role)?)?.targets);
-    }
-    Ok(paths)
-}
-
 fn roles(chain: &Chain, refused: &BTreeMap<String, String>) -> Result<Vec<Value>> {
     let row = |(role, why): (&String, &String)| json!({ "role": role, "refused": why });
     let mut rows: Vec<Value> = refused.iter().map(row).collect();
@@ -144,28 +148,6 @@ fn roles(chain: &Chain, refused: &BTreeMap<String, String>) -> Result<Vec<Value>
     Ok(rows)
 }
 
-fn targets(chain: &Chain, wanted: &[String]) -> Vec<Value> {
-    let found = wanted.iter().filter_map(|path| chain.repository.find_target(path).ok());
-    let number = |info: &trust::TargetInfo, name: &str| {
-        info.custom().and_then(|custom| custom.get(name)).and_then(Value::as_u64)
-    };
-    let found: Vec<_> = found.collect();
-    let mut fences: BTreeMap<&str, u64> = BTreeMap::new();
-    for info in &found {
-        let fence = fences.entry(info.role()).or_default();
-        *fence = (*fence).max(number(info, "min_counter").unwrap_or_default());
-    }
-    let row = |info: &&trust::TargetInfo| {
-        let counter = number(info, "counter");
-        let is_fenced_off = counter.is_some_and(|counter| counter < fences[info.role()]);
-        json!({
-            "path": info.path(), "role": info.role(), "digest": info.sha256(), "counter": counter,
-            "is_fenced_off": is_fenced_off,
-        })
-    };
-    found.iter().map(row).collect()
-}
-
 fn show(said: &Value) -> String {
     let role = |row: &Value| {
         let keys: Vec<String> = items(&row["signed_by"]).iter().map(|key| short(&text(key, ""))).collect();
@@ -174,9 +156,13 @@ fn show(said: &Value) -> String {
             let nothing = || "-".to_owned();
             return vec![text(row, "/role"), nothing(), nothing(), nothing(), format!("REFUSED: {why}")];
         }
-        vec![text(row, "/role"), text(row, "/version"), text(row, "/expires_at"), threshold, keys.join(", ")]
+        let until = expired::until(&text(row, "/role"), &text(row, "/expires_at"));
+        vec![text(row, "/role"), text(row, "/version"), until, threshold, keys.join(", ")]
     };
     let target = |row: &Value| {
+        if let Some(why) = row["refused"].as_str() {
+            return vec![text(row, "/path"), text(row, "/role"), "-".to_owned(), format!("REFUSED: {why}")];
+        }
         let fence = if row["is_fenced_off"] == true { ", fenced off" } else { "" };
         let counter = text(row, "/counter") + fence;
         vec![text(row, "/path"), text(row, "/role"), counter, short(&text(row, "/digest"))]
@@ -195,4 +181,39 @@ fn show(said: &Value) -> String {
             "no target",
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::UnixMillis;
+    use trust::repo::{RootBuilder, TargetsBuilder};
+    use trust::{Ed25519Signer, Signer as _};
+
+    use super::*;
+
+    #[test]
+    fn only_the_first_root_is_pinned_and_what_is_no_root_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.json");
+        let holder = Ed25519Signer::from_seed(&[1; 32]);
+        let root = RootBuilder::new(UnixMillis(0));
+        let all = ["root", "targets", "snapshot", "timestamp"];
+        let first = all.into_iter().fold(root, |root, role| root.role(role, &[holder.public_key()], 1));
+        let first = first.sign(&[&holder]).unwrap();
+        let second = RootBuilder::resume(&first, UnixMillis(0)).unwrap().sign(&[&holder]).unwrap();
+        let given = |bytes: &[u8], is_to_pin| {
+            std::fs::write(&path, bytes).unwrap();
+            given_root(&path, is_to_pin).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(given(&first, true).unwrap(), first);
+        assert_eq!(given(&second, false).unwrap(), second, "to look from, any will do");
+        assert!(given(&second, true).unwrap_err().contains("is root version 2; the pin must be"));
+        let error = given(b"{}", false).unwrap_err();
+        assert!(
+            error.contains("root.json is no root that can be used") && !error.contains("enrol"),
+            "{error}"
+        );
+        let targets = TargetsBuilder::new(UnixMillis(0)).sign(&[&holder]).unwrap();
+        assert!(given(&targets, true).unwrap_err().contains("but of the role targets"));
+    }
 }

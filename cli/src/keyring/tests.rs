@@ -121,3 +121,55 @@ fn a_passphrase_changes_for_all_that_were_named_or_for_none() {
     let error = change("battery staple", &[]).unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(KeyringError::Mixed { .. })), "{error:?}");
 }
+
+#[test]
+fn a_key_that_waits_without_its_public_half_is_in_nobodys_way_and_gets_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut keyring = Keyring::at(folder.path());
+    let owner = Owner::Model("faces");
+    let made = keyring.create_next(owner, &Passphrase::None).unwrap().public_key();
+    fs::remove_file(folder.path().join("next/models/faces.pub.json")).unwrap();
+    assert!(keyring.waiting().unwrap().is_empty(), "left out, and no error");
+    assert!(keyring.promote_next(|_, _| true).unwrap().is_empty());
+    keyring.open_next(owner).unwrap();
+    assert_eq!(keyring.promote_next(|_, key| *key == made).unwrap(), ["models/faces"]);
+    assert_eq!(keyring.public(owner).unwrap(), made);
+}
+
+#[test]
+fn a_public_half_alone_is_overwritten_when_the_key_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyring = Keyring::at(folder.path());
+    fs::create_dir_all(folder.path().join("next")).unwrap();
+    fs::write(folder.path().join("next/targets.pub.json"), b"of the first try").unwrap();
+    assert!(!keyring.has_next(Owner::Targets) && keyring.waiting().unwrap().is_empty());
+    let made = keyring.create_next(Owner::Targets, &Passphrase::None).unwrap().public_key();
+    assert_eq!(keyring.waiting().unwrap()[0].public, made);
+}
+
+#[test]
+fn a_key_whose_move_was_cut_off_anywhere_still_takes_its_place() {
+    let (old, new) = ("root.pub.json", "next/root.pub.json");
+    // What was done when the power went: of the old key to retired/, then of the new one to its place.
+    let cuts: [&dyn Fn(&Path, &str); 4] = [
+        &|at, retired| drop(fs::copy(at.join(old), at.join(format!("{retired}.pub.json"))).unwrap()),
+        &|at, retired| fs::rename(at.join("root.pem"), at.join(format!("{retired}.pem"))).unwrap(),
+        &|at, _| drop(fs::copy(at.join(new), at.join(old)).unwrap()),
+        &|at, _| fs::rename(at.join("next/root.pem"), at.join("root.pem")).unwrap(),
+    ];
+    for cut in 0..=cuts.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keyring = Keyring::at(folder.path());
+        let before = keyring.create(Owner::Root, &Passphrase::None).unwrap().public_key();
+        let after = keyring.create_next(Owner::Root, &Passphrase::None).unwrap().public_key();
+        let id: String = before.id().as_str().chars().take(16).collect();
+        fs::create_dir_all(folder.path().join("retired")).unwrap();
+        for step in &cuts[..cut] {
+            step(folder.path(), &format!("retired/root-{id}"));
+        }
+        keyring.promote_next(|_, key| *key == after).unwrap();
+        assert_eq!(keyring.open(Owner::Root).unwrap().public_key(), after, "after {cut} steps");
+        assert_eq!(keyring.public(Owner::Root).unwrap(), after, "after {cut} steps");
+        assert!(folder.path().join(format!("retired/root-{id}.pem")).exists(), "after {cut} steps");
+    }
+}

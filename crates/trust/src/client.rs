@@ -20,7 +20,7 @@ use protocol::UnixMillis;
 use crate::envelope::{Envelope, KeySet};
 use crate::error::{Cause, TrustError};
 use crate::limits::Limits;
-use crate::metadata::{Role, Root, Signed, Snapshot, Targets, Timestamp};
+use crate::metadata::{MAX_VERSION, Role, Root, Signed, Snapshot, Targets, Timestamp};
 use crate::repository::{Repository, TargetInfo, check_length_and_hashes};
 use search::Walk;
 
@@ -198,6 +198,11 @@ impl Session {
     fn advance_root(&mut self) -> Result<Step, TrustError> {
         // 5.3.3: after so many roots in one run go on with the last; the next run takes the rest.
         if self.root_updates >= self.limits.root_updates {
+            self.end_of_roots()?;
+            return self.advance();
+        }
+        // FF3: at the bound there is no next one.
+        if self.root.version >= MAX_VERSION {
             self.end_of_roots()?;
             return self.advance();
         }

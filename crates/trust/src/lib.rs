@@ -32,7 +32,7 @@ pub use error::{Cause, TrustError};
 pub use key::EcdsaSigner;
 pub use key::{Ed25519Signer, KeyError, KeyId, PublicKey, SignError, Signer};
 pub use limits::Limits;
-pub use metadata::percent_encode as file_name_of;
+pub use metadata::{MAX_VERSION, percent_encode as file_name_of};
 pub use repository::{Repository, TargetBytes, TargetCheck, TargetInfo};
 pub use timestamp_text::{format_rfc3339, parse_rfc3339};
 pub use verified::Verified;

@@ -15,6 +15,10 @@ use crate::timestamp_text::{format_rfc3339, parse_rfc3339};
 #[cfg(feature = "sign")]
 pub(crate) const SPEC_VERSION: &str = "1.0.34";
 
+/// The highest version of a file, 2^53 as with counters and revisions (FF3). Signed numbers, a database and JSON readers
+/// of every language hold it exactly.
+pub const MAX_VERSION: u64 = 1 << 53;
+
 /// What every role's file begins with.
 #[derive(Debug, Clone)]
 pub(crate) struct Signed<T> {
@@ -51,9 +55,7 @@ impl<T: Role> Signed<T> {
         if !is_known_spec(&header.spec_version) {
             return Err(Cause::Field(format!("spec_version {:?} is not 1.x", header.spec_version)));
         }
-        if header.version == 0 {
-            return Err(Cause::Field("version is 0".into()));
-        }
+        check_version("version", header.version)?;
         let expires = parse_rfc3339(&header.expires).ok_or_else(|| {
             Cause::Field(format!("expires {:?} is not YYYY-MM-DDTHH:MM:SSZ", header.expires))
         })?;
@@ -67,6 +69,15 @@ impl<T: Role> Signed<T> {
             return Ok(());
         }
         Err(Cause::Expired { expires: format_rfc3339(self.expires), now: format_rfc3339(now) })
+    }
+}
+
+/// 4.3: above 0. FF3: nothing could rise above a version beyond the bound.
+fn check_version(what: &str, version: u64) -> Result<(), Cause> {
+    match version {
+        0 => Err(Cause::Field(format!("{what} is 0"))),
+        1..=MAX_VERSION => Ok(()),
+        _ => Err(Cause::Field(format!("{what} {version} is over {MAX_VERSION}"))),
     }
 }
 
@@ -146,15 +157,13 @@ pub(crate) struct MetaFile {
     pub(crate) hashes: Option<BTreeMap<String, String>>,
 }
 
-/// One file must be listed, and what is listed has a version above 0 (4.3, 4.4).
+/// One file must be listed, and what is listed has a version within the bounds (4.3, 4.4).
 fn check_meta(meta: &BTreeMap<String, MetaFile>, must: &str) -> Result<(), Cause> {
     if !meta.contains_key(must) {
         return Err(Cause::Field(format!("{must} is not listed")));
     }
-    match meta.iter().find(|(_, file)| file.version == 0) {
-        Some((name, _)) => Err(Cause::Field(format!("{name} is listed with version 0"))),
-        None => Ok(()),
-    }
+    let mut listed = meta.iter();
+    listed.try_for_each(|(name, file)| check_version(&format!("the listed version of {name}"), file.version))
 }
 
 /// Which snapshot is current.

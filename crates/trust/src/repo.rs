@@ -15,8 +15,8 @@ use crate::error::Cause;
 use crate::key::{KeyId, PublicKey, SignError, Signer};
 use crate::limits::Limits;
 use crate::metadata::{
-    DelegatedRole, Delegations, MetaFile, Role, RoleKeys, Root, Signed, Snapshot, TargetEntry, Targets,
-    Timestamp, to_signed,
+    DelegatedRole, Delegations, MAX_VERSION, MetaFile, Role, RoleKeys, Root, Signed, Snapshot, TargetEntry,
+    Targets, Timestamp, to_signed,
 };
 use crate::timestamp_text::format_rfc3339;
 
@@ -42,6 +42,17 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: Cause,
+    },
+    /// No version can follow.
+    #[error(
+        "{role} metadata has version {version}, the highest there is, so no other can follow; only a thief signs such a \
+         one, see \"A version at its bound\" in docs/TRUST.md"
+    )]
+    LastVersion {
+        /// Which role.
+        role: &'static str,
+        /// Its version.
+        version: u64,
     },
     /// A value holds a fraction, which metadata can't.
     #[error("{role}: custom data may hold whole numbers only")]
@@ -79,12 +90,9 @@ impl RootBuilder {
     /// The next version of an existing root.
     ///
     /// # Errors
-    /// When the bytes are no root.
+    /// When the bytes are no root, or no version can follow.
     pub fn resume(root: &[u8], expires: UnixMillis) -> Result<Self, BuildError> {
-        let mut signed: Signed<Root> = resume(root)?;
-        signed.version += 1;
-        signed.expires = expires;
-        Ok(Self(signed))
+        Ok(Self(next(resume(root)?, expires)?))
     }
 
     /// Sets keys and threshold of `root`, `targets`, `snapshot` or `timestamp`, in place of earlier ones.
@@ -134,12 +142,9 @@ impl TargetsBuilder {
     /// The next version of an existing file.
     ///
     /// # Errors
-    /// When the bytes are no targets role.
+    /// When the bytes are no targets role, or no version can follow.
     pub fn resume(bytes: &[u8], expires: UnixMillis) -> Result<Self, BuildError> {
-        let mut signed: Signed<Targets> = resume(bytes)?;
-        signed.version += 1;
-        signed.expires = expires;
-        Ok(Self(signed))
+        Ok(Self(next(resume(bytes)?, expires)?))
     }
 
     /// Adds or replaces a target.
@@ -365,6 +370,13 @@ fn meta_file(version: u64, bytes: &[u8]) -> MetaFile {
 fn resume<T: Role>(bytes: &[u8]) -> Result<Signed<T>, BuildError> {
     let envelope = Envelope::parse(bytes, &Limits::default());
     envelope.and_then(|e| Signed::read(&e)).map_err(|source| BuildError::Resume { role: T::TYPE, source })
+}
+
+fn next<T: Role>(signed: Signed<T>, expires: UnixMillis) -> Result<Signed<T>, BuildError> {
+    if signed.version >= MAX_VERSION {
+        return Err(BuildError::LastVersion { role: T::TYPE, version: signed.version });
+    }
+    Ok(Signed { version: signed.version + 1, expires, content: signed.content })
 }
 
 fn build<T: Role + serde::Serialize>(

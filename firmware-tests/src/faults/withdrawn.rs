@@ -16,6 +16,7 @@ const REFUSED: i32 = 77;
 pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let before = world.active(AGENT)?;
     let version = world.release()?;
+    ensure!(is_listed(world, &version)?, "verify doesn't list {version}, which is published");
     let archive = world.folder.join("withdrawn.tar").display().to_string();
     let export = ["export", "digits", &version, "--out", &archive];
     world.fleet.cli.run(&export)?;
@@ -23,6 +24,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     world.agents[AGENT].stop();
     let rollout = world.roll_out(&version, &[AGENT])?;
     world.fleet.sign(&["release", "withdraw", "digits", &version])?;
+    ensure!(!is_listed(world, &version)?, "verify lists {version}, which is withdrawn");
     let ended = world.fleet.wait_ended(&rollout, PATIENCE, |_| {})?;
     ensure!(
         ended["state"] == "invalidated" && ended.to_string().contains(GONE),
@@ -53,4 +55,12 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
         "{version} withdrawn: its rollout ended, no other began, it was not exported again, and its archive was refused \
          by a device that had taken {next} meanwhile"
     )))
+}
+
+/// Whether a publisher who looks for releases that nobody of them signed would see this one.
+fn is_listed(world: &World, version: &str) -> Result<bool> {
+    let verified = world.fleet.cli.json(&["verify"])?;
+    let targets = verified["targets"].as_array().context("verify lists no targets")?;
+    let path = format!("models/digits/{version}/manifest.json");
+    Ok(targets.iter().any(|target| target["path"] == *path && target["counter"].is_u64()))
 }

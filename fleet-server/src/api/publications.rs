@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use trust::{Cause, TrustError};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -221,7 +222,11 @@ fn refused(e: &PublishError) -> ApiError {
         PublishError::WrongRole { .. } => wrong("wrong_role"),
         PublishError::Conflict { .. } => ApiError::conflict("version_exists", format!("Refused: {text}.")),
         PublishError::Stale { .. } => ApiError::conflict("stale_metadata", format!("Refused: {text}.")),
+        PublishError::Jump { .. } => wrong("version_jump"),
         PublishError::NoRoot => ApiError::conflict("no_root", format!("Refused: {text}.")),
+        PublishError::Untrusted(TrustError { role, cause: Cause::Expired { .. }, .. }) => {
+            wrong("expired").with("role", role.clone())
+        }
         PublishError::Untrusted(_) => wrong("untrusted"),
         PublishError::MissingTarget { .. } => wrong("missing_target"),
         PublishError::Counter(_) => ApiError::conflict("counter_taken", format!("Refused: {text}.")),

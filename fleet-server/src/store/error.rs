@@ -27,6 +27,12 @@ pub enum StoreError {
     /// A copy is damaged.
     #[error("database: the copy is not whole: {0}")]
     Copy(String),
+    /// What must never change is stored already, and is something else.
+    #[error("database: {what} is stored already with other content")]
+    Taken {
+        /// What it is.
+        what: String,
+    },
     /// A stored value is not what this build writes.
     #[error("database: column {column} holds an invalid value: {why}")]
     Corrupt {
@@ -87,6 +93,7 @@ impl StoreError {
             | Self::Migrate(_)
             | Self::Query { .. }
             | Self::Copy(_)
+            | Self::Taken { .. }
             | Self::Corrupt { .. } => false,
         }
     }

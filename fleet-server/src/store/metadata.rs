@@ -4,7 +4,7 @@ use protocol::{Digest, ProjectId, UnixMillis};
 use sqlx::any::AnyRow;
 
 use super::error::During;
-use super::row::{Columns, all, as_int};
+use super::row::{Columns, all};
 use super::{Conn, StoreError};
 
 /// One version of one TUF file.
@@ -37,26 +37,36 @@ pub struct OnlineKey {
     pub created_at: UnixMillis,
 }
 
-/// Adds a version of a file; does nothing when the very same version is there.
+/// Adds a version of a file; does nothing when the very same version with the very same bytes is there.
 ///
 /// # Errors
-/// [`StoreError`] when the database refuses.
+/// [`StoreError`] when the version is there with other bytes, or is none that the database can hold, or it refuses.
 pub async fn insert(conn: &mut Conn, project: &ProjectId, file: &MetadataFile) -> Result<(), StoreError> {
-    sqlx::query(
+    let taken = || StoreError::Taken { what: format!("version {} of {}.json", file.version, file.name) };
+    let version = i64::try_from(file.version).map_err(|_| StoreError::Corrupt {
+        column: "version".into(),
+        why: format!("{} of {}.json is more than it holds", file.version, file.name),
+    })?;
+    let done = sqlx::query(
         "INSERT INTO metadata (project, name, version, bytes, expires_at, stored_at, stored_by) \
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
     )
     .bind(project.as_str())
     .bind(file.name.as_str())
-    .bind(as_int(file.version))
+    .bind(version)
     .bind(file.bytes.clone())
     .bind(file.expires_at.0)
     .bind(file.stored_at.0)
     .bind(file.stored_by.as_str())
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .during("add signed metadata")?;
-    Ok(())
+    if done.rows_affected() > 0 {
+        return Ok(());
+    }
+    // Nothing that was called published may be missing afterwards.
+    let stored = get(conn, project, &file.name, file.version).await?;
+    if stored.is_some_and(|stored| stored.bytes == file.bytes) { Ok(()) } else { Err(taken()) }
 }
 
 /// The newest version of a role's file.
@@ -85,8 +95,9 @@ pub async fn get(
     name: &str,
     version: u64,
 ) -> Result<Option<MetadataFile>, StoreError> {
+    let Ok(version) = i64::try_from(version) else { return Ok(None) };
     let query = sqlx::query("SELECT * FROM metadata WHERE project = $1 AND name = $2 AND version = $3");
-    let query = query.bind(project.as_str()).bind(name).bind(as_int(version));
+    let query = query.bind(project.as_str()).bind(name).bind(version);
     query.fetch_optional(conn).await.during("read signed metadata")?.as_ref().map(read).transpose()
 }
 

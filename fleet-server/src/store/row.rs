@@ -115,7 +115,7 @@ pub(super) fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("our own types have only string keys and finite numbers")
 }
 
-/// A counter as the database holds it; counters never come near the bound.
+/// A counter of ours as the database holds it; they never come near the bound. What others chose is no such counter.
 pub(super) fn as_int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

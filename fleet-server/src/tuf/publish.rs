@@ -19,6 +19,10 @@ use crate::store::metadata::MetadataFile;
 use crate::store::releases::{Release, ReleaseState};
 use crate::store::{Conn, StoreError, blobs, metadata, projects, releases};
 
+/// So far a role's version may rise at once (FF3). A stolen key of one model could use up its versions otherwise, and no
+/// snapshot that lists the last one can ever list another: nobody could publish anything.
+const MAX_STEP: u64 = 1000;
+
 /// What a publisher sends.
 #[derive(Debug, Clone, Default)]
 pub struct Publication {
@@ -79,6 +83,18 @@ pub enum PublishError {
         /// Which version.
         version: u64,
         /// The version that is served.
+        served: u64,
+    },
+    /// So high that versions could be used up.
+    #[error(
+        "version {version} of {name} is more than {MAX_STEP} above version {served}, which is served; build on that one"
+    )]
+    Jump {
+        /// Which role.
+        name: String,
+        /// Which version.
+        version: u64,
+        /// The version that is served; 0 if none is.
         served: u64,
     },
     /// No root was ever published.
@@ -231,6 +247,9 @@ fn take_metadata(
                 return Err(PublishError::Conflict { name: name_again(), version });
             }
             _ if version < served => return Err(PublishError::Stale { name: name_again(), version, served }),
+            _ if version - served > MAX_STEP => {
+                return Err(PublishError::Jump { name: name_again(), version, served });
+            }
             _ => {}
         }
         candidate.put(name, claims.version, bytes.clone());

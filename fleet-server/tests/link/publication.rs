@@ -77,6 +77,36 @@ async fn what_a_device_would_refuse_is_refused_and_nothing_is_stored() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ff3_a_role_version_far_above_the_served_one_is_refused_and_the_role_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_bare(folder.path(), 0).await;
+    server.add_project(&project()).await;
+    let publisher = server.publish_root(&project()).await;
+    let expires = server.state.clock.now().plus_millis(YEAR_MS);
+    let holder = &publisher.targets;
+    let targets = newest(&server, "targets").await.unwrap();
+    let at = |version: u64| {
+        let mut envelope: serde_json::Value = serde_json::from_slice(&targets.bytes).unwrap();
+        envelope["signed"]["version"] = version.into();
+        envelope["signatures"] = json!([]);
+        trust::repo::add_signature(&serde_json::to_vec(&envelope).unwrap(), holder).unwrap()
+    };
+    for beyond in [(1 << 53) + 1, i64::MAX.unsigned_abs() + 1, u64::MAX] {
+        let refused = publish(&server, vec![("targets", at(beyond))]).await;
+        assert!(matches!(refused, Err(PublishError::Malformed { .. })), "{refused:?}");
+    }
+    for jump in [targets.version + 1001, 1 << 53] {
+        let refused = publish(&server, vec![("targets", at(jump))]).await;
+        assert!(matches!(refused, Err(PublishError::Jump { served: 1, .. })), "{refused:?}");
+    }
+    publish(&server, vec![("targets", at(targets.version + 1000))]).await.unwrap();
+    let next = TargetsBuilder::resume(&newest(&server, "targets").await.unwrap().bytes, expires).unwrap();
+    publish(&server, vec![("targets", next.sign(&[holder]).unwrap())]).await.unwrap();
+    assert_eq!(newest(&server, "targets").await.unwrap().version, 1002);
+    server.stop().await;
+}
+
 /// A release of the sample's model with every blob that it names known to the server; path and content.
 async fn a_release(server: &Server, version: &str, counter: u64, fence: u64) -> (String, Vec<u8>) {
     let sample = include_bytes!("../../../fuzz/seeds/manifest/full");

@@ -46,6 +46,12 @@ pub(crate) async fn the_newest_metadata_is_served(store: Store) {
         metadata::insert(&mut tx, &a, &file("root", version)).await.unwrap();
     }
     metadata::insert(&mut tx, &a, &file("digits", 1)).await.unwrap();
+    metadata::insert(&mut tx, &a, &file("digits", 1)).await.unwrap();
+    let other = metadata::MetadataFile { bytes: b"other".to_vec(), ..file("digits", 1) };
+    let refused = metadata::insert(&mut tx, &a, &other).await.unwrap_err().to_string();
+    assert!(refused.contains("version 1 of digits.json is stored already"), "{refused}");
+    let beyond = file("digits", i64::MAX.unsigned_abs() + 1);
+    assert!(metadata::insert(&mut tx, &a, &beyond).await.is_err(), "never kept as another version");
     assert_eq!(metadata::newest(&mut tx, &a, "root").await.unwrap(), Some(file("root", 10)));
     assert_eq!(metadata::get(&mut tx, &a, "root", 2).await.unwrap(), Some(file("root", 2)));
     assert_eq!(metadata::all_newest(&mut tx, &a).await.unwrap(), [file("digits", 1), file("root", 10)]);

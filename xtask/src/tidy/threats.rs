@@ -12,7 +12,7 @@ const PAGE: &str = "docs/THREAT-MODEL.md";
 const CHAPTER: &str = "\n## Threats and the tests";
 /// Attacks of the design, letter and highest number.
 const ATTACKS: [(&str, u32); 9] =
-    [("A", 10), ("R", 5), ("F", 4), ("FF", 2), ("M", 3), ("D", 6), ("K", 3), ("V", 2), ("X", 5)];
+    [("A", 10), ("R", 5), ("F", 4), ("FF", 3), ("M", 3), ("D", 6), ("K", 3), ("V", 2), ("X", 5)];
 
 /// What is wrong with the page.
 pub(super) fn faults(files: &[String]) -> Result<Vec<String>> {

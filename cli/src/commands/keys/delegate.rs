@@ -12,7 +12,7 @@ use super::{group, send};
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{ROOT_DAYS, TARGETS_DAYS, expiry};
 use crate::pending::Pending;
-use crate::rotation::Current;
+use crate::rotation::{Current, not_reserved};
 
 /// The people who are to hold a role.
 struct Holders {
@@ -37,6 +37,12 @@ pub(super) async fn run(context: &Context, role: &str, keys: &[PathBuf], thresho
         model => {
             let model = ModelName::new(model)
                 .with_context(|| format!("{model:?} is neither root nor targets nor a model's name"))?;
+            not_reserved(&model)?;
+            if !send::is_delegated(&current.targets, model.as_str())? {
+                eprintln!(
+                    "note: {model} is delegated for the first time; no model of that name was known until now"
+                );
+            }
             current.model = send::current_model(context, &keyring, &current, model.as_str()).await?;
             of_model(&mut keyring, &current, &model, &holders)?
         }

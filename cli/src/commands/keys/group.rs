@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use trust::PublicKey;
 
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::short;
+use crate::metadata::{read_given, short};
 use crate::output::{Format, items, table, text};
+use crate::rotation::not_reserved;
 
 /// The other people of a new project, and how many of all must sign.
 #[derive(Debug, clap::Args)]
@@ -90,7 +91,7 @@ fn reachable(threshold: usize, keys: usize) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<PublicKey> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = read_given(path)?;
     let key: PublicKey =
         serde_json::from_slice(&bytes).with_context(|| format!("{} is no public key", path.display()))?;
     key.check().with_context(|| format!("{} can't be used", path.display()))?;
@@ -107,6 +108,7 @@ pub(super) fn make_own(
     model: Option<&ModelName>,
     no_passphrase: bool,
 ) -> Result<()> {
+    model.map_or(Ok(()), not_reserved)?;
     let mut keyring = Keyring::of(project)?;
     let owners = match model {
         Some(model) => vec![Owner::Model(model.as_str())],

@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use trust::{PublicKey, format_rfc3339};
 
+use crate::expired;
 use crate::keyring::{Keyring, Listed, Owner};
 use crate::metadata::{claims, kept_name, short};
 use crate::output::{Format, items, table, text};
@@ -25,7 +26,7 @@ pub(super) fn run(project: &str, format: Format) -> Result<()> {
                 lock.into(),
                 standing(row),
                 text(row, "/version"),
-                text(row, "/expires"),
+                expired::until("", &text(row, "/expires")),
             ]
         };
         let headings = ["key", "type", "id", "kept", "holds its role", "role version", "valid until"];

@@ -7,13 +7,15 @@ use trust::envelope::KeySet;
 
 use super::super::Context;
 use crate::client::ClientError;
+use crate::expired;
 use crate::keyring::{Keyring, Owner};
 use crate::metadata::{UNPINNED, claims, fetch, kept_name, newest, own};
 use crate::output::{facts, items, table, text};
 use crate::pending::{Lacking, Pending, delegated_keys, root_keys};
-use crate::rotation::{Current, is_holder};
+use crate::rotation::{Current, catch_up, is_holder};
 
-/// Root and targets as they are published; each only if this folder's key signed it, or all who hold the role.
+/// Root and targets as they are published, and what was taken of this folder's own without its hearing of it is ended here.
+/// Each only if this folder's key signed it, or all who hold the role.
 ///
 /// # Errors
 /// When there are none yet, or the server offers something that neither signed.
@@ -32,7 +34,13 @@ pub(crate) async fn current(context: &Context, keyring: &Keyring) -> Result<Curr
     let root = root.or(known).context(begin)?;
     let accepted = accepted_targets(keyring, &root)?;
     let targets = newest(&context.client, keyring, "targets", &accepted).await?.context(begin)?;
-    Ok(Current { root, targets, model: None })
+    let current = Current { root, targets, model: None };
+    for name in catch_up(keyring, &current)? {
+        eprintln!(
+            "note: the new {name} key waited, and holds its role by now; it has taken the old one's place"
+        );
+    }
+    Ok(current)
 }
 
 fn accepted_targets(keyring: &Keyring, root: &[u8]) -> Result<Vec<KeySet>> {
@@ -147,6 +155,9 @@ fn replacing(keyring: &Keyring, pending: &Pending) -> Result<()> {
 
 /// What is to be done when somebody else was faster.
 fn advise(error: ClientError) -> anyhow::Error {
+    if let Some(advice) = expired::of_refusal(&error) {
+        return anyhow::Error::from(error).context(advice);
+    }
     let is_late = matches!(
         &error,
         ClientError::Refused { code, .. } if matches!(code.as_str(), "version_exists" | "stale_metadata")

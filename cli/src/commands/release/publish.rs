@@ -14,6 +14,7 @@ use tokio_util::io::ReaderStream;
 
 use super::super::Context;
 use crate::client::{Client, ClientError};
+use crate::expired;
 use crate::folder::ReleaseFolder;
 use crate::keyring::Keyring;
 use crate::metadata::kept_name;
@@ -60,6 +61,9 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
 }
 
 fn advise(error: ClientError, path: &Path) -> anyhow::Error {
+    if let Some(advice) = expired::of_refusal(&error) {
+        return anyhow::Error::from(error).context(format!("not published: {advice}"));
+    }
     let is_untrusted = matches!(&error, ClientError::Refused { code, .. } if code == "untrusted");
     let is_conflict = matches!(
         &error,

@@ -9,12 +9,13 @@ use trust::{PublicKey, Signer as _};
 
 use super::super::Context;
 use super::super::keys::send;
+use crate::expired;
 use crate::folder::ReleaseFolder;
 use crate::keyring::{Keyring, Owner};
-use crate::metadata::{TARGETS_DAYS, expiry, short};
+use crate::metadata::{TARGETS_DAYS, claims, expiry, short};
 use crate::output::{facts, text};
 use crate::pending::{Pending, delegated_keys};
-use crate::rotation::Current;
+use crate::rotation::{Current, not_reserved};
 
 /// Signs a release folder.
 ///
@@ -31,6 +32,9 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     let model = manifest.model.as_str();
     let owner = Owner::Model(model);
     let current = send::current(context, &keyring).await?;
+    for (role, bytes) in [("root", &current.root), ("targets", &current.targets)] {
+        expired::warn(role, claims(bytes)?.expires);
+    }
     let is_delegated = send::is_delegated(&current.targets, model)?;
     // Only now that nothing else is missing is there a reason to make a key.
     if !keyring.has(owner) {
@@ -47,9 +51,6 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     }
     let key = keyring.public(owner)?;
     let targets = delegate(&mut keyring, &current, &manifest.model, &key, is_delegated)?;
-    if let Some(targets) = &targets {
-        folder.write("metadata/targets.json", targets)?;
-    }
     let role = match send::current_model(context, &keyring, &current, model).await? {
         Some(bytes) => TargetsBuilder::resume(&bytes, expiry(TARGETS_DAYS)?)?,
         None => TargetsBuilder::new(expiry(TARGETS_DAYS)?),
@@ -66,9 +67,12 @@ pub(crate) async fn run(context: &Context, path: &Path) -> Result<()> {
     let role = role.target(&target, manifest.bytes(), Some(custom));
     let signer = keyring.open(owner)?;
     let signed = role.sign(&[&signer])?;
-    folder.write(&format!("metadata/{model}.json"), &signed)?;
     let mut metadata = vec![(model.to_owned(), signed)];
     metadata.extend(targets.clone().map(|targets| ("targets".to_owned(), targets)));
+    folder.keep_only(&metadata.iter().map(|(role, _)| role.as_str()).collect::<Vec<_>>())?;
+    for (role, bytes) in &metadata {
+        folder.write(&format!("metadata/{role}.json"), bytes)?;
+    }
     let lacking = Pending { metadata, targets: Vec::new() };
     let lacking = lacking.lacking(Some(&current.root), Some(&current.targets))?;
     for lacking in &lacking {
@@ -134,6 +138,7 @@ fn delegate(
             keyring.folder().display()
         );
     }
+    not_reserved(model)?;
     let next = TargetsBuilder::resume(&current.targets, expiry(TARGETS_DAYS)?)?;
     let next = next.delegate_model(model, std::slice::from_ref(key), 1);
     Ok(Some(next.sign(&[&keyring.open(Owner::Targets)?])?))

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use trust::repo::{BuildError, merge_signatures};
 use trust::{KeyId, PublicKey};
 
 use super::{File, holder, merged};
 use crate::keyring::Keyring;
-use crate::metadata::short;
+use crate::metadata::{read_given, short};
 use crate::output::{Format, items, table, text};
 use crate::replace::replace;
 
@@ -38,7 +38,7 @@ fn into(keyring: &Keyring, first: &Path, copies: &[PathBuf]) -> Result<Value> {
     }
     let mut rows = Vec::new();
     for path in copies {
-        let copy = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let copy = read_given(path)?;
         let merged = merge_signatures(&file.bytes, &copy, &keys).map_err(|error| match error {
             BuildError::OtherContent => anyhow::anyhow!(
                 "{} is no copy of {}: what is signed differs, so nothing was merged; see what each changes with: \
@@ -164,6 +164,18 @@ mod tests {
         let roles = ["root", "targets", "snapshot", "timestamp"];
         let root = RootBuilder::new(UnixMillis(0));
         roles.into_iter().fold(root, |root, role| root.role(role, holders, 1)).sign(&[]).unwrap()
+    }
+
+    #[test]
+    fn a_key_in_the_old_root_and_in_the_new_one_is_named_once() {
+        let table = Table::new();
+        let first = kept_root(&[key(1).public_key()]);
+        table.keyring.keep("root.json", &first).unwrap();
+        let next = RootBuilder::resume(&first, UnixMillis(0)).unwrap().sign(&[]).unwrap();
+        table.put("root.json", &next);
+        table.put("ada.json", &add_signature(&next, &key(1)).unwrap());
+        let said = table.merge(&["ada.json"]).unwrap();
+        assert_eq!(said["copies"][0]["taken"], json!([key(1).public_key().id()]), "{said}");
     }
 
     #[test]

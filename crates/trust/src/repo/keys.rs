@@ -1,5 +1,7 @@
 //! Which keys a role has, and others in their place.
 
+use std::collections::BTreeSet;
+
 use super::{BuildError, RootBuilder, TargetsBuilder, parsed};
 use crate::envelope::{Envelope, KeySet};
 use crate::key::{KeyId, PublicKey};
@@ -31,6 +33,19 @@ impl TargetsBuilder {
         Some((keys.collect(), listed.threshold))
     }
 
+    /// Takes a delegation back; its keys go unless another delegation names them.
+    #[must_use]
+    pub fn without_delegation(mut self, role: &str) -> Self {
+        if let Some(delegations) = &mut self.0.content.delegations {
+            let roles = delegations.roles.get_or_insert_default();
+            roles.retain(|delegated| delegated.name != role);
+            let used: BTreeSet<_> =
+                roles.iter().flat_map(|delegated| delegated.keys.keyids.clone()).collect();
+            delegations.keys.retain(|id, _| used.contains(id));
+        }
+        self
+    }
+
     /// Puts `new` into the place of `old` in a delegation; its paths, other keys and threshold stay.
     ///
     /// # Errors
@@ -43,7 +58,7 @@ impl TargetsBuilder {
             delegated.keys.keyids = keys.iter().map(PublicKey::id).collect();
         }
         delegations.keys.extend(keys.into_iter().map(|key| (key.id(), key)));
-        let used: std::collections::BTreeSet<KeyId> =
+        let used: BTreeSet<KeyId> =
             roles.iter().flat_map(|delegated| delegated.keys.keyids.clone()).collect();
         delegations.keys.retain(|id, _| used.contains(id));
         Ok(self)
@@ -73,7 +88,9 @@ pub fn signed_by(bytes: &[u8], keys: &[PublicKey]) -> Result<Vec<KeyId>, BuildEr
 
 fn valid(envelope: &Envelope, keys: &[PublicKey]) -> Vec<KeyId> {
     let has_signed = |key: &&PublicKey| envelope.verify(&KeySet::new([(*key).clone()], 1)).is_ok();
-    keys.iter().filter(has_signed).map(PublicKey::id).collect()
+    let mut seen = BTreeSet::new();
+    // A key may be given twice, as one that stands in the old root and in the new one.
+    keys.iter().filter(has_signed).map(PublicKey::id).filter(|id| seen.insert(id.clone())).collect()
 }
 
 /// A file with the signatures of a copy.

@@ -1,8 +1,9 @@
-//! R1, R2 and FF1: versions never fall, roles stay listed, fast-forward is recoverable.
+//! R1, R2, FF1 and FF3: versions never fall, roles stay listed, fast-forward is recoverable and bounded.
 
-use trust::repo::TargetsBuilder;
+use trust::client::Stored;
+use trust::repo::{RootBuilder, TargetsBuilder, claims};
 
-use crate::repo::{Repo, attack, key, later, publics};
+use crate::repo::{Repo, attack, key, later, publics, tampered};
 
 #[test]
 fn r1_older_timestamp_is_refused() {
@@ -60,7 +61,7 @@ fn r2_role_removed_from_the_snapshot_is_refused() {
 #[test]
 fn ff1_fast_forwarded_timestamp_and_snapshot_are_dropped_after_key_rotation() {
     let mut repo = Repo::new();
-    repo.publish_as(u64::MAX - 1, &["targets", "digits"], later(7), later(1));
+    repo.publish_as(trust::MAX_VERSION, &["targets", "digits"], later(7), later(1));
     let mut device = repo.device();
     repo.refresh(&mut device).unwrap();
     repo.publish(&["targets", "digits"]);
@@ -75,6 +76,47 @@ fn ff1_fast_forwarded_timestamp_and_snapshot_are_dropped_after_key_rotation() {
     repo.files.insert("2.root.json".into(), next.sign(&[&repo.root[0], &repo.root[1]]).unwrap());
     repo.publish(&["targets", "digits"]);
     assert_eq!(repo.refresh(&mut device).unwrap().timestamp_version(), 3);
+}
+
+#[test]
+fn ff3_a_role_version_beyond_the_bound_is_refused_by_name() {
+    for beyond in [trust::MAX_VERSION + 1, i64::MAX.unsigned_abs() + 1, u64::MAX] {
+        let mut repo = Repo::new();
+        let role =
+            tampered(&repo.files["digits.json"], &[&repo.model], |role| role["version"] = beyond.into());
+        let error = claims(&role).unwrap_err();
+        assert!(format!("{:?}", error).contains("is over 9007199254740992"), "{beyond}: {error:?}");
+        // A thief of the server's keys could list it all the same.
+        let files = repo.files.clone();
+        repo.tamper("1.snapshot.json", &[&key(5)], |snap| {
+            snap["meta"]["digits.json"]["version"] = beyond.into()
+        });
+        let snapshot = repo.files["1.snapshot.json"].clone();
+        repo.tamper("timestamp.json", &[&key(6)], |time| {
+            time["meta"]["snapshot.json"] = serde_json::json!({ "version": 1, "length": snapshot.len() });
+        });
+        let mut device = repo.device();
+        let error = repo.refresh(&mut device).unwrap_err();
+        assert_eq!((error.role.as_str(), error.attack()), ("snapshot", "A1"));
+        assert!(error.cause.to_string().contains("digits.json"), "{}", error.cause);
+        repo.files = files;
+        repo.refresh(&mut device).unwrap();
+    }
+}
+
+#[test]
+fn ff3_no_version_follows_the_highest_and_building_on_it_says_so() {
+    let repo = Repo::new();
+    let last = tampered(&repo.files["digits.json"], &[&repo.model], |role| {
+        role["version"] = trust::MAX_VERSION.into();
+    });
+    let error = TargetsBuilder::resume(&last, later(30)).unwrap_err().to_string();
+    assert!(error.contains("9007199254740992, the highest there is"), "{error}");
+    let root = tampered(&repo.root_v1(), &[&repo.root[0], &repo.root[1]], |root| {
+        root["version"] = trust::MAX_VERSION.into();
+    });
+    assert!(RootBuilder::resume(&root, later(30)).is_err());
+    repo.refresh(&mut Stored::new(root)).unwrap();
 }
 
 #[test]
