@@ -57,7 +57,7 @@ impl Pending {
     /// # Errors
     /// When it can't be written; what waited before is still there then.
     pub(crate) fn write(&self, keyring: &Keyring) -> Result<()> {
-        if Self::read(keyring)? == *self {
+        if Self::read(keyring)?.is_same(self) {
             return Ok(());
         }
         remove(keyring, NEW)?;
@@ -86,6 +86,17 @@ impl Pending {
             rename(keyring, FOLDER, NEW)?; // All of it at once, and only then file by file.
         }
         remove(keyring, NEW)
+    }
+
+    /// Whether both hold the same files, in any order.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let sorted = |pending: &Self| {
+            let mut pending = pending.clone();
+            pending.metadata.sort();
+            pending.targets.sort();
+            pending
+        };
+        sorted(self) == sorted(other)
     }
 
     /// Where it lies.
@@ -229,7 +240,9 @@ mod tests {
         };
         pending(b"signed by two").write(&keyring).unwrap();
         let before = inode();
-        pending(b"signed by two").write(&keyring).unwrap();
+        let mut same = pending(b"signed by two");
+        same.metadata.reverse();
+        same.write(&keyring).unwrap();
         assert_eq!(inode(), before, "the same again touches nothing");
         // It can't be written: the name of its folder is taken by a file.
         let taken =

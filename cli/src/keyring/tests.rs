@@ -150,11 +150,12 @@ fn a_public_half_alone_is_overwritten_when_the_key_is_made_again() {
 #[test]
 fn a_key_whose_move_was_cut_off_anywhere_still_takes_its_place() {
     let (old, new) = ("root.pub.json", "next/root.pub.json");
+    let copy = |from: &Path, to: &Path| assert!(fs::copy(from, to).unwrap() > 0);
     // What was done when the power went: of the old key to retired/, then of the new one to its place.
     let cuts: [&dyn Fn(&Path, &str); 4] = [
-        &|at, retired| drop(fs::copy(at.join(old), at.join(format!("{retired}.pub.json"))).unwrap()),
+        &|at, retired| copy(&at.join(old), &at.join(format!("{retired}.pub.json"))),
         &|at, retired| fs::rename(at.join("root.pem"), at.join(format!("{retired}.pem"))).unwrap(),
-        &|at, _| drop(fs::copy(at.join(new), at.join(old)).unwrap()),
+        &|at, _| copy(&at.join(new), &at.join(old)),
         &|at, _| fs::rename(at.join("next/root.pem"), at.join("root.pem")).unwrap(),
     ];
     for cut in 0..=cuts.len() {

@@ -142,7 +142,7 @@ pub(crate) async fn publication(
 /// Says so when something else waited for signatures until now.
 fn replacing(keyring: &Keyring, pending: &Pending) -> Result<()> {
     let before = Pending::read(keyring)?;
-    if !before.metadata.is_empty() && before != *pending {
+    if !before.metadata.is_empty() && !before.is_same(pending) {
         let roles: Vec<_> = before.metadata.iter().map(|(role, _)| role.as_str()).collect();
         eprintln!(
             "note: this takes the place of what waited for signatures: {}; if that was another change, prepare it \
