@@ -161,7 +161,9 @@ fn reload(app: &mut App, settings: &Settings) {
     match settings.load() {
         Ok(config) => {
             let Reloaded { applied, needs_restart } = app.reload(config);
-            tracing::info!(?applied, ?needs_restart, "the configuration was read again");
+            let named = |keys: &[&str]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+            let (applied, needs_restart) = (named(&applied), named(&needs_restart));
+            tracing::info!(applied, needs_restart, "the configuration was read again");
         }
         Err(errors) => tracing::error!(%errors, "the configuration is wrong; nothing was changed"),
     }

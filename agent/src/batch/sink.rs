@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use inference::{Data, Tensor, TensorSpec};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 /// One item's outcome.
 pub(super) struct Row<'a> {
@@ -66,18 +66,9 @@ impl Sink {
     }
 
     fn write_json(&mut self, row: &Row<'_>) -> io::Result<()> {
-        let mut line = Map::new();
-        line.insert("item".into(), row.name.into());
-        let texts = [("class", row.class), ("label", row.label), ("error", row.outputs.err())];
-        for (key, text) in texts {
-            if let Some(text) = text {
-                line.insert(key.into(), text.into());
-            }
-        }
-        if let Ok(outputs) = row.outputs {
-            line.insert("outputs".into(), json!(outputs));
-        }
-        serde_json::to_writer(&mut self.out, &Value::Object(line))?;
+        let (outputs, error) = (row.outputs.ok(), row.outputs.err());
+        let line = Line { item: row.name, class: row.class, label: row.label, error, outputs };
+        serde_json::to_writer(&mut self.out, &line)?;
         self.out.write_all(b"\n")
     }
 
@@ -108,6 +99,20 @@ impl Sink {
     }
 }
 
+/// One item as JSON; numbers as short as in an answer of the local API.
+#[derive(Serialize)]
+struct Line<'a> {
+    item: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<&'a [Tensor]>,
+}
+
 /// Values that one row of the batch has in this output.
 fn row_values(spec: &TensorSpec) -> usize {
     spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).product()
@@ -135,7 +140,7 @@ mod tests {
     #[test]
     fn a_file_appears_when_it_is_complete_and_holds_every_row() {
         let dir = tempfile::tempdir().unwrap();
-        let scores = [Tensor::new("scores", vec![1, 2], Data::Fp32(vec![0.25, 0.75])).unwrap()];
+        let scores = [Tensor::new("scores", vec![1, 2], Data::Fp32(vec![0.1, 0.9])).unwrap()];
         let spec = TensorSpec { name: "scores".into(), datatype: Datatype::Fp32, shape: vec![-1, 2] };
         let rows = [
             Row { name: "a,b", class: Some("cat"), label: None, outputs: Ok(&scores) },
@@ -144,11 +149,11 @@ mod tests {
         for (name, expected) in [
             (
                 "out.csv",
-                "item,class,label,error,scores_0,scores_1\n\"a,b\",cat,,,0.25,0.75\n2,,dog,\"too \"\"large\"\"\",,\n",
+                "item,class,label,error,scores_0,scores_1\n\"a,b\",cat,,,0.1,0.9\n2,,dog,\"too \"\"large\"\"\",,\n",
             ),
             (
                 "out.jsonl",
-                "{\"class\":\"cat\",\"item\":\"a,b\",\"outputs\":[{\"data\":[0.25,0.75],\"datatype\":\"FP32\",\"name\":\"scores\",\"shape\":[1,2]}]}\n{\"error\":\"too \\\"large\\\"\",\"item\":\"2\",\"label\":\"dog\"}\n",
+                "{\"item\":\"a,b\",\"class\":\"cat\",\"outputs\":[{\"name\":\"scores\",\"datatype\":\"FP32\",\"shape\":[1,2],\"data\":[0.1,0.9]}]}\n{\"item\":\"2\",\"label\":\"dog\",\"error\":\"too \\\"large\\\"\"}\n",
             ),
         ] {
             let path = dir.path().join(name);

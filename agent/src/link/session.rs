@@ -290,7 +290,7 @@ impl Session {
                     tracing::debug!(channel = channel.path(), "a report could not be handed over");
                 }
             }
-            Err(error) => tracing::error!(error = %error, "nothing can be reported"),
+            Err(error) => tracing::error!(error = crate::chain(&error), "nothing can be reported"),
         }
     }
 

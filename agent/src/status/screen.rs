@@ -112,7 +112,11 @@ impl Screen {
             let count = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);
             let (answered, failed) = (count("/execution_count"), count("/inference_stats/fail/count"));
             let p95 = count("/since_activation/p95_us");
-            self.line("", &format!("{answered} answered, {failed} failed since the start; p95 {p95} µs"));
+            let text = match answered + failed {
+                0 => "nothing asked since the start".to_owned(),
+                _ => format!("{answered} answered, {failed} failed since the start; p95 {p95} µs"),
+            };
+            self.line("", &text);
         }
         let phase = serde_json::to_value(model.phase).ok();
         let phase = phase.as_ref().and_then(Value::as_str).unwrap_or("?");
@@ -339,6 +343,14 @@ mod tests {
             assert!(screen.contains(part), "{part} is missing in\n{screen}");
         }
         assert!(screen.lines().count() < 20, "one screen");
+    }
+
+    #[test]
+    fn a_model_that_nobody_asks_has_no_figures() {
+        let mut status = status();
+        status["serving"][0]["execution_count"] = json!(0);
+        let screen = screen(&status);
+        assert!(screen.contains("nothing asked since the start") && !screen.contains("p95"), "{screen}");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Args {
     load_s: u64,
 }
 
+/// Clients of an overload: more than `serve.queue` has places, fewer than `serve.max_connections`.
+const CROWD: u32 = 120;
 /// Inferences of one way in one turn.
 const PER_TURN: usize = 100;
 
@@ -64,6 +66,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let per_s = full.0.len() as f64 / load.as_secs_f64();
     let pause = Duration::from_secs_f64(f64::from(CLIENTS) / (per_s / 2.0));
     let half = under_load(&device.unix, &in_binary, load, Some(pause))?;
+    let (accepted, refused) = overloaded(&device.unix, &in_binary, load)?;
     println!(
         "{:#}",
         json!({
@@ -73,6 +76,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             "unix_binary_p50_us": unix_binary.percentile(50),
             "requests_per_s_8_clients": per_s.round(),
             "p99_us_at_half_load": half.percentile(99),
+            "p99_us_8_clients": full.percentile(99),
+            "p99_us_at_overload": accepted.percentile(99),
+            "refused_at_overload": refused,
         })
     );
     Ok(())
@@ -137,6 +143,37 @@ fn under_load(unix: &Path, request: &Prepared, load: Duration, pause: Option<Dur
     }
     ensure!(!all.0.is_empty(), "nothing was answered");
     Ok(all)
+}
+
+/// More clients than there are places, none of which waits when it is told to: what the accepted ones measure, and how
+/// many were refused.
+fn overloaded(unix: &Path, request: &Prepared, load: Duration) -> Result<(Micros, u64)> {
+    let end = Instant::now() + load;
+    let clients: Vec<_> = (0..CROWD)
+        .map(|_| {
+            let (mut connection, request) = (Connection::unix(unix)?, request.clone());
+            Ok(std::thread::spawn(move || -> Result<_> {
+                let (mut seen, mut refused) = (Micros::default(), 0_u64);
+                while Instant::now() < end {
+                    let begun = Instant::now();
+                    if connection.offer(&request)? {
+                        seen.add(begun.elapsed());
+                    } else {
+                        refused += 1;
+                    }
+                }
+                Ok((seen, refused))
+            }))
+        })
+        .collect::<Result<_>>()?;
+    let (mut all, mut refused) = (Micros::default(), 0);
+    for client in clients {
+        let (seen, more) = client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        all.0.extend(seen.0);
+        refused += more;
+    }
+    ensure!(!all.0.is_empty() && refused > 0, "{} answered, {refused} refused", all.0.len());
+    Ok((all, refused))
 }
 
 fn ask<S: Read + Write>(

@@ -82,6 +82,12 @@ impl Connection<UnixStream> {
 impl<S: Read + Write> Connection<S> {
     /// Asks once and checks the answer.
     pub(super) fn ask(&mut self, request: &Prepared) -> Result<()> {
+        ensure!(self.offer(request)?, "overloaded: {}", String::from_utf8_lossy(&self.buffer));
+        Ok(())
+    }
+
+    /// The same; whether it was taken, and not told to come back later.
+    pub(super) fn offer(&mut self, request: &Prepared) -> Result<bool> {
         self.stream.write_all(&request.bytes)?;
         self.buffer.clear();
         let mut end = None;
@@ -94,9 +100,14 @@ impl<S: Read + Write> Connection<S> {
                 end = answer_end(&self.buffer)?;
             }
         }
+        if self.buffer.starts_with(b"HTTP/1.1 503 ") {
+            let head = String::from_utf8_lossy(&self.buffer).to_ascii_lowercase();
+            ensure!(head.contains("retry-after: "), "it doesn't say when to come back: {head}");
+            return Ok(false);
+        }
         let is_right = self.buffer.starts_with(b"HTTP/1.1 200 ") && self.buffer.ends_with(&request.expected);
         ensure!(is_right, "a wrong answer: {}", String::from_utf8_lossy(&self.buffer));
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -1,5 +1,7 @@
 //! An agent that keeps its own bounds: threads that give way, a release refused above the soft bound of memory, and an
-//! orderly end above the hard one.
+//! orderly end above the hard one; and what it tells a service manager, whose watchdog bounds it too.
+
+use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context as _, Result, ensure};
 use testkit::rig::wait_until;
@@ -18,7 +20,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let version = world.release()?;
     world.rest_one(AGENT)?;
     let soft = [("FLOTILLA_HEALTH_MEMORY_SOFT_BYTES", TIGHT), ("FLOTILLA_HEALTH_NICE", &NICE.to_string())];
-    restart(world, &soft)?;
+    restart(world, AGENT, &soft)?;
     world.fleet.wait_online(3)?;
     gives_way(world)?;
     let rollout = world.roll_out(&version, &[AGENT])?;
@@ -26,18 +28,19 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     world.problem(AGENT, &["above health.memory_soft_bytes"])?;
     world.serves(AGENT, "1.0.0")?;
 
-    restart(world, &[("FLOTILLA_HEALTH_MEMORY_HARD_BYTES", TIGHT)])?;
+    restart(world, AGENT, &[("FLOTILLA_HEALTH_MEMORY_HARD_BYTES", TIGHT)])?;
     let ending = wait_until("the end of an agent above its hard bound", PATIENCE, || {
         Ok(world.agents[AGENT].process()?.check_running().err().map(|ended| ended.to_string()))
     })?;
     ensure!(ending.contains("exit status: 75") && ending.contains("stopped in order"), "{ending}");
-    restart(world, &[])?;
+    tells_its_manager(world)?;
+    restart(world, AGENT, &[])?;
     world.fleet.wait_online(3)?;
     world.serves(AGENT, "1.0.0")?;
     world.feed_one(AGENT);
     Ok(Outcome::Ok(
         "an agent with bounds of its own: nice threads, a release refused above the soft bound of memory and said so, an \
-         orderly end with 75 above the hard one; 1.0.0 serves on"
+         orderly end with 75 above the hard one; a service manager is told ready, alive and stopping; 1.0.0 serves on"
             .into(),
     ))
 }
@@ -54,8 +57,37 @@ fn refused(world: &World, rollout: &str) -> Result<()> {
     world.fleet.cli.run(&["rollout", "abort", rollout]).map(drop)
 }
 
-fn restart(world: &mut World, env: &[(&str, &str)]) -> Result<()> {
-    let agent = &mut world.agents[AGENT];
+/// Systemd's side of the protocol: ready, then alive in half of the watchdog's time, again and again, then stopping.
+fn tells_its_manager(world: &mut World) -> Result<()> {
+    // The path of a socket is bounded; the rig's folder may lie deep.
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("notify");
+    let manager =
+        UnixDatagram::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    manager.set_read_timeout(Some(PATIENCE))?;
+    let socket = path.display().to_string();
+    restart(world, AGENT, &[("NOTIFY_SOCKET", &socket), ("WATCHDOG_USEC", "1000000")])?;
+    let mut heard = Vec::new();
+    let mut hear = |word: &str| -> Result<()> {
+        loop {
+            let mut said = [0; 1024];
+            let length = manager.recv(&mut said).with_context(|| format!("no {word} after {heard:?}"))?;
+            heard.push(String::from_utf8_lossy(&said[..length]).into_owned());
+            if heard.last().is_some_and(|said| said.lines().any(|line| line == word)) {
+                return Ok(());
+            }
+        }
+    };
+    for word in ["READY=1", "WATCHDOG=1", "WATCHDOG=1"] {
+        hear(word)?;
+    }
+    world.agents[AGENT].stop();
+    hear("STOPPING=1")
+}
+
+/// Starts an agent again with this environment.
+pub(super) fn restart(world: &mut World, agent: usize, env: &[(&str, &str)]) -> Result<()> {
+    let agent = &mut world.agents[agent];
     agent.stop();
     agent.set_env(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
     agent.start()

@@ -2,6 +2,7 @@
 //! tells it in one line; a fault that can't be made on this machine is skipped by name.
 
 mod broker;
+mod budget;
 mod capture;
 mod clock;
 mod damaged;
@@ -113,6 +114,8 @@ enum Fault {
     Damaged,
     /// Samples for retraining, with and without consent, over a dead server and a power cut.
     Capture,
+    /// A budget of memory for all models together.
+    Budget,
     /// The device's power is cut in the middle of updates.
     Power,
     /// The device's state goes back to an image of yesterday.
@@ -174,6 +177,7 @@ impl Fault {
             Self::Offline => offline::play(world),
             Self::Damaged => damaged::play(world),
             Self::Capture => capture::play(world),
+            Self::Budget => budget::play(world),
             Self::Power => power::play(world),
             Self::Restored => restored::play(world),
         }
