@@ -302,6 +302,22 @@ fn an_ab_share_leaves_the_others_alone() {
 }
 
 #[test]
+fn v2_a_stage_waits_for_committed_and_takes_no_earlier_phase_for_it() {
+    use TaskPhase::{Activating, Committed, Fetching, Probation, SelfTest, Staged, Verified};
+    let mut fleet = Fleet::new(plan(&["1", "100%"]), 2);
+    fleet.tick(1);
+    let first = fleet.in_phase(Phase::Offered)[0];
+    for early in [Fetching, Verified, Staged, SelfTest, Activating, Probation] {
+        fleet.report(first, early, None);
+        fleet.tick(1);
+        let others = (fleet.in_phase(Phase::Committed).len(), fleet.in_phase(Phase::Offered).len());
+        assert_eq!((fleet.status(), others), ("running", (0, 0)), "{early:?}");
+    }
+    fleet.report(first, Committed, None);
+    assert_eq!(fleet.in_phase(Phase::Offered).len(), 1, "the next stage begins");
+}
+
+#[test]
 fn v2_shadow_counts_as_in_place_but_not_as_committed() {
     let mut plan = plan(&["100%"]);
     plan.mode = Mode::Shadow;
