@@ -147,12 +147,15 @@ fn a_public_half_alone_is_overwritten_when_the_key_is_made_again() {
     assert_eq!(keyring.waiting().unwrap()[0].public, made);
 }
 
+/// One step of a move: in the key folder, with the retired key's name.
+type Cut<'a> = &'a dyn Fn(&Path, &str);
+
 #[test]
 fn a_key_whose_move_was_cut_off_anywhere_still_takes_its_place() {
     let (old, new) = ("root.pub.json", "next/root.pub.json");
     let copy = |from: &Path, to: &Path| assert!(fs::copy(from, to).unwrap() > 0);
     // What was done when the power went: of the old key to retired/, then of the new one to its place.
-    let cuts: [&dyn Fn(&Path, &str); 4] = [
+    let cuts: [Cut<'_>; 4] = [
         &|at, retired| copy(&at.join(old), &at.join(format!("{retired}.pub.json"))),
         &|at, retired| fs::rename(at.join("root.pem"), at.join(format!("{retired}.pem"))).unwrap(),
         &|at, _| copy(&at.join(new), &at.join(old)),

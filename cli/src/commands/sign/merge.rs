@@ -174,7 +174,7 @@ mod tests {
         let next = RootBuilder::resume(&first, UnixMillis(0)).unwrap().sign(&[]).unwrap();
         table.put("root.json", &next);
         table.put("ada.json", &add_signature(&next, &key(1)).unwrap());
-        let said = table.merge(&["ada.json"]).unwrap();
+        let said = into(&table.keyring, &table.path("root.json"), &[table.path("ada.json")]).unwrap();
         assert_eq!(said["copies"][0]["taken"], json!([key(1).public_key().id()]), "{said}");
     }
 

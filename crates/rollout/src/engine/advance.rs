@@ -81,10 +81,7 @@ impl Run<'_> {
                 self.set_stage(stage, StageState::Offering, "its turn has come", Vec::new());
                 true
             }
-            StageState::Offering => {
-                self.offer(stage);
-                self.watch_offering(stage)
-            }
+            StageState::Offering => self.watch_offering(stage),
             StageState::Soaking => self.watch_soaking(stage),
             StageState::GatePassed => self.next(stage),
             StageState::GateFailed => false,
@@ -105,8 +102,11 @@ impl Run<'_> {
             self.set_stage(stage, StageState::Soaking, "every device came to its end", Vec::new());
             return true;
         }
+        // Nobody is asked to take what has failed already.
         if let Some(Judgement::Failed(why)) = self.judge(stage, &tally, false) {
             self.fail_stage(stage, why, self.rollout.on_failure(stage));
+        } else {
+            self.offer(stage);
         }
         false
     }

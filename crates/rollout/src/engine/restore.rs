@@ -62,7 +62,7 @@ impl Run<'_> {
         }
     }
 
-    /// A device that ended without the release after the rollout was given up must not try again.
+    /// A device that ended without the release after the rollout was given up, or began anew, must not go on.
     pub(super) fn send_back_if_given_up(&mut self, at: usize) {
         let is_given_up = matches!(
             self.rollout.core.status,
@@ -72,7 +72,9 @@ impl Run<'_> {
                 | Status::RollingBack { .. }
                 | Status::RolledBack { .. }
         );
-        if is_given_up && self.rollout.tasks.get(at).phase.may_wake_up() {
+        let phase = self.rollout.tasks.get(at).phase;
+        let is_before_swap = phase.is_active() && !phase.is_past_return();
+        if is_given_up && (phase.may_wake_up() || is_before_swap) {
             self.send_back(at);
         }
     }
