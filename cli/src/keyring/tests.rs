@@ -147,29 +147,24 @@ fn a_public_half_alone_is_overwritten_when_the_key_is_made_again() {
     assert_eq!(keyring.waiting().unwrap()[0].public, made);
 }
 
-/// One step of a move: in the key folder, with the retired key's name.
-type Cut<'a> = &'a dyn Fn(&Path, &str);
-
 #[test]
 fn a_key_whose_move_was_cut_off_anywhere_still_takes_its_place() {
-    let (old, new) = ("root.pub.json", "next/root.pub.json");
-    let copy = |from: &Path, to: &Path| assert!(fs::copy(from, to).unwrap() > 0);
     // What was done when the power went: of the old key to retired/, then of the new one to its place.
-    let cuts: [Cut<'_>; 4] = [
-        &|at, retired| copy(&at.join(old), &at.join(format!("{retired}.pub.json"))),
-        &|at, retired| fs::rename(at.join("root.pem"), at.join(format!("{retired}.pem"))).unwrap(),
-        &|at, _| copy(&at.join(new), &at.join(old)),
-        &|at, _| fs::rename(at.join("next/root.pem"), at.join("root.pem")).unwrap(),
-    ];
-    for cut in 0..=cuts.len() {
+    let step = |at: &Path, retired: &str, step: usize| match step {
+        0 => fs::copy(at.join("root.pub.json"), at.join(format!("{retired}.pub.json"))).map(drop),
+        1 => fs::rename(at.join("root.pem"), at.join(format!("{retired}.pem"))),
+        2 => fs::copy(at.join("next/root.pub.json"), at.join("root.pub.json")).map(drop),
+        _ => fs::rename(at.join("next/root.pem"), at.join("root.pem")),
+    };
+    for cut in 0..=4 {
         let folder = tempfile::tempdir().unwrap();
         let mut keyring = Keyring::at(folder.path());
         let before = keyring.create(Owner::Root, &Passphrase::None).unwrap().public_key();
         let after = keyring.create_next(Owner::Root, &Passphrase::None).unwrap().public_key();
         let id: String = before.id().as_str().chars().take(16).collect();
         fs::create_dir_all(folder.path().join("retired")).unwrap();
-        for step in &cuts[..cut] {
-            step(folder.path(), &format!("retired/root-{id}"));
+        for done in 0..cut {
+            step(folder.path(), &format!("retired/root-{id}"), done).unwrap();
         }
         keyring.promote_next(|_, key| *key == after).unwrap();
         assert_eq!(keyring.open(Owner::Root).unwrap().public_key(), after, "after {cut} steps");
