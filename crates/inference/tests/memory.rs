@@ -20,12 +20,16 @@ struct Counting;
 #[expect(unsafe_code, reason = "an allocator that counts what the system's hands out")]
 // SAFETY: all is the system's allocator's; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
+    /// # Safety
+    /// As the system's allocator.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller's.
         unsafe { System.alloc(layout) }
     }
 
+    /// # Safety
+    /// As the system's allocator.
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller's.
