@@ -118,7 +118,7 @@ impl Core {
         let loads = LoadLog::open(&parts.state_dir);
         let metadata_trouble =
             parts.trusted.check().err().map(|error| Problem::new(trouble_kind(&error), crate::chain(&error)));
-        Self {
+        let core = Self {
             state_dir: parts.state_dir,
             config: parts.config,
             clock: parts.clock,
@@ -150,7 +150,10 @@ impl Core {
             probation_since: BTreeMap::new(),
             retries: BTreeMap::new(),
             paused_until: Instant::now(),
-        }
+        };
+        // Who asks before the first release is loaded hears what is recorded.
+        core.announce();
+        core
     }
 
     /// After a start: counts it, then loads what the boot record names. No network is needed, and expired metadata

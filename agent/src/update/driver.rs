@@ -386,6 +386,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_recorded_is_told_before_anything_is_loaded() {
+        let mut rig = Rig::new();
+        let (model, release) = (name("digits"), rig.held.release.clone());
+        let task = Task { release, mode: Mode::Replace, rollout: None, revision: Revision(1) };
+        rig.stands(&model, Phase::Committed { task });
+        let started = Rig::core(rig.folder.path(), None, crate::update::Vitals::default());
+        let told = started.reported.borrow().models.clone();
+        let active = told.first().and_then(|model| model.active.clone());
+        assert_eq!((told.len(), active), (1, Some(rig.held.release)));
+    }
+
+    #[tokio::test]
     async fn an_update_begins_once_the_measurement_that_it_ended_holds_no_memory() {
         let mut rig = Rig::new();
         let (release, model) = (rig.held.release.clone(), name("digits"));

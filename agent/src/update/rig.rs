@@ -109,7 +109,7 @@ pub(super) struct Rig {
     pub(super) core: Core,
     /// The example's int8 variant.
     pub(super) held: Held,
-    _folder: TempDir,
+    pub(super) folder: TempDir,
 }
 
 /// Sees the same whatever serves.
@@ -129,7 +129,7 @@ impl Rig {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (_, held) = shelf(folder.path());
-        Self { core: Self::core(folder.path(), None, Vitals::default()), held, _folder: folder }
+        Self { core: Self::core(folder.path(), None, Vitals::default()), held, folder }
     }
 
     /// A core on what lies in `dir`, with this way to a server, that sees this of whatever serves.
