@@ -33,12 +33,11 @@ pub async fn chart(
     filter: &WindowFilter<'_>,
     rules: WindowRules,
 ) -> Result<Vec<(DriftWindow, DriftReport)>, DriftError> {
-    let mut conn = state.store.read().await?;
-    let starts = drift::starts(&mut conn, project, model, filter).await?;
+    // No connection is held while another one is waited for.
+    let starts = drift::starts(&mut *state.store.read().await?, project, model, filter).await?;
     let most = usize::try_from(filter.limit).unwrap_or_default();
     if starts.len() <= most {
-        let found = drift::list(&mut conn, project, model, filter).await?;
-        drop(conn);
+        let found = drift::list(&mut *state.store.read().await?, project, model, filter).await?;
         return with_reports(state, project, model, found).await;
     }
     let digests: BTreeSet<Digest> = starts.iter().map(|(_, digest)| *digest).collect();
@@ -46,7 +45,7 @@ pub async fn chart(
     let rules = coarse_enough(rules, &starts, most);
     let (send, receive) = mpsc::channel(CHUNKS);
     let added = tokio::task::spawn_blocking(move || add_up(receive, &references, rules));
-    drift::send(&mut conn, project, model, filter, send).await?;
+    drift::send(&mut *state.store.read().await?, project, model, filter, send).await?;
     added.await.map_err(DriftError::Panicked)
 }
 
