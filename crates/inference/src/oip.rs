@@ -266,7 +266,7 @@ fn wrong<T: Element, E: serde::de::Error>(got: &dyn fmt::Display) -> E {
 }
 
 /// What a JSON value may become. A value that doesn't fit exactly is refused, never bent.
-trait Element: Sized {
+pub(crate) trait Element: Sized {
     const EXPECTED: &'static str;
 
     fn from_integer(_: i128) -> Option<Self> {
