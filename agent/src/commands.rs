@@ -187,6 +187,9 @@ fn exit_of_batch(error: &BatchError) -> Exit {
         | BatchError::Kind { .. }
         | BatchError::Inputs { .. }
         | BatchError::NoColumn { .. }
+        | BatchError::Columns { .. }
+        | BatchError::NoLabels { .. }
+        | BatchError::SameFile { .. }
         | BatchError::TooMany { .. }
         | BatchError::NoRelease { .. } => Exit::Usage,
         BatchError::Line { .. } => Exit::Data,

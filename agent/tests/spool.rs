@@ -225,6 +225,32 @@ fn without_its_key_records_wait_and_the_key_brings_them_home() {
 }
 
 #[test]
+fn what_could_not_be_stored_at_the_end_is_counted_by_the_next_run_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let sealed = config::Spool { encrypt: true, key_file: Some(key.clone()), ..config(MIB) };
+    let clock = Clock::open(dir.path()).unwrap();
+    let run = || Spool::open(dir.path(), &sealed, &clock).unwrap().0;
+    // More than one group: the writer takes no order any more, and has to see the end all the same.
+    for _run in 0..2 {
+        let spool = run();
+        (0..600).for_each(|_| spool.handle().offer(Kind::Pane, vec![1]));
+        wait_for("a count of what waits", || spool.handle().figures().in_memory_records == 600);
+    }
+    std::fs::write(&key, [7; 32]).unwrap();
+    for _run in 0..2 {
+        let spool = run();
+        runtime().block_on(spool.handle().append(Kind::Event, vec![1])).unwrap();
+        let lost: Vec<_> = spool.handle().state().dropped;
+        assert!(
+            matches!(lost.as_slice(), [loss] if loss.cause == LossCause::Storage && loss.count == 1200),
+            "{lost:?}"
+        );
+        wait_for("an empty queue", || spool.handle().figures().in_memory_records == 0);
+    }
+}
+
+#[test]
 fn a_disk_that_takes_no_spool_is_tried_again_and_what_came_meanwhile_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     // The marker's temporary name is taken by a folder: it can't be written.

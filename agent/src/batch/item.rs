@@ -1,6 +1,6 @@
 //! One item of a batch, and why it has no answer.
 
-use inference::{Datatype, InferError, ShapeError, Tensor, TensorJsonError};
+use inference::{InferError, ShapeError, Tensor, TensorJsonError, TextError};
 
 use crate::durable::DurableError;
 use crate::picture::PictureError;
@@ -23,10 +23,10 @@ pub(super) enum ItemError {
     Quote,
     #[error("it has {got} fields, the head has {expected}")]
     Fields { got: usize, expected: usize },
-    #[error("{0:?} is no number")]
-    Number(String),
-    #[error("can't make {0}")]
-    Datatype(Datatype),
+    #[error("it is no UTF-8 text")]
+    Text,
+    #[error("value {place}: {why}", place = place + 1)]
+    Value { place: usize, why: TextError },
     #[error("{0}")]
     Shape(ShapeError),
     #[error("{0}")]

@@ -1,5 +1,6 @@
 //! One batch from its first item to its last.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use inference::Tensor;
@@ -95,6 +96,28 @@ pub enum BatchError {
         /// What is there.
         columns: String,
     },
+    /// Columns that are not those of the release.
+    #[error("{path} has the columns {got}; the release knows them as {expected}", path = path.display())]
+    Columns {
+        /// File.
+        path: PathBuf,
+        /// What the head says, without the label.
+        got: String,
+        /// What the signed manifest says.
+        expected: String,
+    },
+    /// A label's column of something without columns.
+    #[error("{path} has no columns: --label is for .csv files", path = path.display())]
+    NoLabels {
+        /// File or folder.
+        path: PathBuf,
+    },
+    /// The answers would replace what is asked.
+    #[error("{path} is both the input and the output", path = path.display())]
+    SameFile {
+        /// File.
+        path: PathBuf,
+    },
     /// Too many files.
     #[error("{path} holds more than {max} pictures", path = path.display())]
     TooMany {
@@ -138,6 +161,9 @@ pub fn run(state_dir: &Path, options: &Options) -> Result<Summary, BatchError> {
     let loaded = committed(state_dir, options.model.as_ref())?;
     let spec = loaded.runtime.spec();
     let mut source = Source::open(&options.input, &loaded.manifest, &spec.inputs, options.label.as_deref())?;
+    if is_same(&options.input, &options.output) {
+        return Err(BatchError::SameFile { path: options.output.clone() });
+    }
     let write_error = |source| BatchError::Write { path: options.output.clone(), source };
     let mut sink = Sink::open(&options.output, &spec.outputs).map_err(write_error)?;
     let mut progress = Progress::new(options.is_quiet);
@@ -160,6 +186,12 @@ pub fn run(state_dir: &Path, options: &Options) -> Result<Summary, BatchError> {
     sink.finish().map_err(write_error)?;
     progress.finish(summary.answered + summary.refused);
     Ok(summary)
+}
+
+/// Whether both are one file, by whatever names.
+fn is_same(input: &Path, output: &Path) -> bool {
+    let id = |path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    id(input).is_some_and(|input| id(output) == Some(input))
 }
 
 impl Summary {
@@ -219,6 +251,17 @@ fn committed(state_dir: &Path, wanted: Option<&ModelName>) -> Result<Loaded, Bat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_input_is_known_by_another_name_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, other) = (dir.path().join("in.csv"), dir.path().join("out.csv"));
+        std::fs::write(&input, "a\n1\n").unwrap();
+        assert!(!is_same(&input, &other), "there is no output yet");
+        std::os::unix::fs::symlink(&input, &other).unwrap();
+        assert!(is_same(&input, &input) && is_same(&input, &other));
+        assert!(!is_same(&input, Path::new("-")));
+    }
 
     #[test]
     fn a_label_must_be_a_class_where_the_model_has_classes() {

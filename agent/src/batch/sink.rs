@@ -20,7 +20,21 @@ pub(super) struct Row<'a> {
     pub(super) outputs: Result<&'a [Tensor], &'a str>,
 }
 
-/// The file, or stdout.
+/// The same as a line of JSONL. Numbers are written as the local API writes them.
+#[derive(Serialize)]
+struct Line<'a> {
+    item: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<&'a [Tensor]>,
+}
+
+/// The file, or stdout. A file that isn't finished is removed.
 pub(super) struct Sink {
     out: Box<dyn Write>,
     /// Where it is written, and the name that it gets.
@@ -39,7 +53,7 @@ impl Sink {
         part.push(".part");
         let part = PathBuf::from(part);
         let out = Box::new(BufWriter::new(File::create(&part)?));
-        let is_csv = path.extension().is_some_and(|extension| extension == "csv");
+        let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
         let csv = is_csv.then(|| outputs.iter().map(|spec| (spec.name.clone(), row_values(spec))).collect());
         let mut sink = Self { out, file: Some((part, path.to_owned())), csv };
         sink.write_head()?;
@@ -60,14 +74,21 @@ impl Sink {
     /// Gives the file its name.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.out.flush()?;
-        let Some((part, path)) = self.file else { return Ok(()) };
-        File::open(&part)?.sync_all()?;
-        std::fs::rename(part, path)
+        let Some((part, path)) = &self.file else { return Ok(()) };
+        File::open(part)?.sync_all()?;
+        std::fs::rename(part, path)?;
+        self.file = None;
+        Ok(())
     }
 
     fn write_json(&mut self, row: &Row<'_>) -> io::Result<()> {
-        let (outputs, error) = (row.outputs.ok(), row.outputs.err());
-        let line = Line { item: row.name, class: row.class, label: row.label, error, outputs };
+        let line = Line {
+            item: row.name,
+            class: row.class,
+            label: row.label,
+            error: row.outputs.err(),
+            outputs: row.outputs.ok(),
+        };
         serde_json::to_writer(&mut self.out, &line)?;
         self.out.write_all(b"\n")
     }
@@ -99,18 +120,12 @@ impl Sink {
     }
 }
 
-/// One item as JSON; numbers as short as in an answer of the local API.
-#[derive(Serialize)]
-struct Line<'a> {
-    item: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outputs: Option<&'a [Tensor]>,
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Some((part, _)) = self.file.take() {
+            let _gone = std::fs::remove_file(part);
+        }
+    }
 }
 
 /// Values that one row of the batch has in this output.
@@ -140,7 +155,7 @@ mod tests {
     #[test]
     fn a_file_appears_when_it_is_complete_and_holds_every_row() {
         let dir = tempfile::tempdir().unwrap();
-        let scores = [Tensor::new("scores", vec![1, 2], Data::Fp32(vec![0.1, 0.9])).unwrap()];
+        let scores = [Tensor::new("scores", vec![1, 2], Data::Fp32(vec![0.1, 0.75])).unwrap()];
         let spec = TensorSpec { name: "scores".into(), datatype: Datatype::Fp32, shape: vec![-1, 2] };
         let rows = [
             Row { name: "a,b", class: Some("cat"), label: None, outputs: Ok(&scores) },
@@ -149,11 +164,16 @@ mod tests {
         for (name, expected) in [
             (
                 "out.csv",
-                "item,class,label,error,scores_0,scores_1\n\"a,b\",cat,,,0.1,0.9\n2,,dog,\"too \"\"large\"\"\",,\n",
+                "item,class,label,error,scores_0,scores_1\n\"a,b\",cat,,,0.1,0.75\n2,,dog,\"too \"\"large\"\"\",,\n",
             ),
             (
                 "out.jsonl",
-                "{\"item\":\"a,b\",\"class\":\"cat\",\"outputs\":[{\"name\":\"scores\",\"datatype\":\"FP32\",\"shape\":[1,2],\"data\":[0.1,0.9]}]}\n{\"item\":\"2\",\"label\":\"dog\",\"error\":\"too \\\"large\\\"\"}\n",
+                concat!(
+                    r#"{"item":"a,b","class":"cat","outputs":[{"name":"scores","datatype":"FP32","shape":[1,2],"data":[0.1,0.75]}]}"#,
+                    "\n",
+                    r#"{"item":"2","label":"dog","error":"too \"large\""}"#,
+                    "\n"
+                ),
             ),
         ] {
             let path = dir.path().join(name);
@@ -165,5 +185,7 @@ mod tests {
             sink.finish().unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
         }
+        drop(Sink::open(&dir.path().join("broken.CSV"), std::slice::from_ref(&spec)).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "what is not finished leaves nothing");
     }
 }

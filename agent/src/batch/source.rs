@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use inference::{Data, Datatype, Pieces, Tensor, TensorJson, TensorSpec};
-use release::{ImageLayout, Manifest};
+use inference::{Data, Pieces, Tensor, TensorJson, TensorSpec};
+use release::{ImageLayout, Manifest, Monitor};
 use serde::Deserialize;
 
 use super::item::{Item, ItemError};
@@ -33,11 +33,19 @@ impl Source {
         label: Option<&str>,
     ) -> Result<Self, BatchError> {
         let failed = |source| BatchError::Read { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(failed)?.is_dir() {
-            return Pictures::open(path, manifest, one_input(path, inputs)?).map(Self::Pictures);
+        let is_folder = std::fs::metadata(path).map_err(failed)?.is_dir();
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        let kind = extension.as_deref().filter(|_| !is_folder);
+        if kind == Some("csv") {
+            let input = one_input(path, inputs)?;
+            let named = columns(manifest, &input);
+            return Csv::open(path, input, label, named).map(Self::Csv);
         }
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("csv") => Csv::open(path, one_input(path, inputs)?, label).map(Self::Csv),
+        if label.is_some() {
+            return Err(BatchError::NoLabels { path: path.to_owned() });
+        }
+        match kind {
+            None if is_folder => Pictures::open(path, manifest, one_input(path, inputs)?).map(Self::Pictures),
             Some("jsonl" | "ndjson") => Lines::open(path).map(Self::Jsonl).map_err(failed),
             _ => Err(BatchError::Kind { path: path.to_owned() }),
         }
@@ -58,7 +66,7 @@ impl Source {
             Self::Csv(csv) => csv.next(),
             Self::Jsonl(lines) => {
                 let Some(line) = lines.next()? else { return Ok(None) };
-                let inputs = request(&line);
+                let inputs = line.0.ok_or(ItemError::Text).and_then(|line| request(&line));
                 Ok(Some(Item { name: lines.number.to_string(), inputs, label: None }))
             }
             Self::Pictures(pictures) => Ok(pictures.next()),
@@ -72,6 +80,17 @@ fn one_input(path: &Path, inputs: &[TensorSpec]) -> Result<TensorSpec, BatchErro
         several => Err(BatchError::Inputs { path: path.to_owned(), count: several.len() }),
     }
 }
+
+/// The names of the input's columns, where the release says them.
+fn columns<'m>(manifest: &'m Manifest, spec: &TensorSpec) -> Option<&'m [String]> {
+    match &manifest.monitor {
+        Some(Monitor::Tabular { input, columns }) if *input == spec.name => Some(columns),
+        _ => None,
+    }
+}
+
+/// A line; none if it is no UTF-8 text.
+struct Line(Option<String>);
 
 /// Lines of a file, each of a bounded length.
 pub(super) struct Lines {
@@ -90,7 +109,7 @@ impl Lines {
     }
 
     /// The next line that is not empty.
-    fn next(&mut self) -> Result<Option<String>, BatchError> {
+    fn next(&mut self) -> Result<Option<Line>, BatchError> {
         loop {
             let mut line = Vec::new();
             let got = (&mut self.file).take(MAX_ITEM_BYTES).read_until(b'\n', &mut line);
@@ -102,11 +121,15 @@ impl Lines {
             if got as u64 == MAX_ITEM_BYTES {
                 return Err(line_error("a shorter line"));
             }
-            let text = String::from_utf8(line).map_err(|_| line_error("UTF-8 text"))?;
+            if got == 0 {
+                return Ok(None);
+            }
+            let Ok(text) = String::from_utf8(line) else { return Ok(Some(Line(None))) };
+            // Spreadsheets begin a file with a byte order mark.
+            let text = if self.number == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text) } else { &text };
             match text.trim_end_matches(['\n', '\r']) {
-                _ if got == 0 => return Ok(None),
                 "" => {}
-                text => return Ok(Some(text.to_owned())),
+                text => return Ok(Some(Line(Some(text.to_owned())))),
             }
         }
     }
@@ -125,20 +148,29 @@ fn request(line: &str) -> Result<Vec<Tensor>, ItemError> {
     request.inputs.into_iter().map(parse).collect()
 }
 
-/// Rows of a CSV file with a head; all columns but the label are the input's values, in their order.
+/// Rows of a CSV file with a head. All columns but the label are the input's values: by their names where the release
+/// says these, else in their order.
 pub(super) struct Csv {
     lines: Lines,
     input: TensorSpec,
     columns: usize,
     label: Option<usize>,
+    /// Where each value of the input stands.
+    places: Vec<usize>,
 }
 
 impl Csv {
-    fn open(path: &Path, input: TensorSpec, label: Option<&str>) -> Result<Self, BatchError> {
+    fn open(
+        path: &Path,
+        input: TensorSpec,
+        label: Option<&str>,
+        named: Option<&[String]>,
+    ) -> Result<Self, BatchError> {
         let failed = |source| BatchError::Read { path: path.to_owned(), source };
         let mut lines = Lines::open(path).map_err(failed)?;
         let line_error = |expected| BatchError::Line { path: path.to_owned(), line: 1, expected };
         let head = lines.next()?.ok_or_else(|| line_error("a head with the columns' names"))?;
+        let head = head.0.ok_or_else(|| line_error("UTF-8 text"))?;
         let head = fields(&head).ok_or_else(|| line_error("quotes that end"))?;
         let label = match label {
             None => None,
@@ -146,24 +178,39 @@ impl Csv {
                 BatchError::NoColumn { path: path.to_owned(), column: name.into(), columns: head.join(", ") }
             })?),
         };
-        Ok(Self { lines, input, columns: head.len(), label })
+        let places = places(&head, label, named).ok_or_else(|| BatchError::Columns {
+            path: path.to_owned(),
+            got: head.join(", "),
+            expected: named.unwrap_or_default().join(", "),
+        })?;
+        Ok(Self { lines, input, columns: head.len(), label, places })
     }
 
     fn next(&mut self) -> Result<Option<Item>, BatchError> {
         let Some(line) = self.lines.next()? else { return Ok(None) };
         let name = self.lines.number.to_string();
-        let (inputs, label) = match fields(&line) {
-            None => (Err(ItemError::Quote), None),
-            Some(fields) if fields.len() != self.columns => {
+        let (inputs, label) = match line.0.as_deref().ok_or(ItemError::Text).map(fields) {
+            Err(error) => (Err(error), None),
+            Ok(None) => (Err(ItemError::Quote), None),
+            Ok(Some(fields)) if fields.len() != self.columns => {
                 (Err(ItemError::Fields { got: fields.len(), expected: self.columns }), None)
             }
-            Some(mut fields) => {
-                let label = self.label.map(|place| fields.remove(place));
-                (row(&self.input, fields).map(|tensor| vec![tensor]), label)
+            Ok(Some(mut fields)) => {
+                let label = self.label.map(|place| fields[place].clone());
+                let values = self.places.iter().map(|place| std::mem::take(&mut fields[*place]));
+                (row(&self.input, values.collect()).map(|tensor| vec![tensor]), label)
             }
         };
         Ok(Some(Item { name, inputs, label }))
     }
+}
+
+/// Where each value of the input stands in a row; none when the head's names are not those that the release knows.
+fn places(head: &[String], label: Option<usize>, named: Option<&[String]>) -> Option<Vec<usize>> {
+    let values: Vec<usize> = (0..head.len()).filter(|place| Some(*place) != label).collect();
+    let Some(named) = named else { return Some(values) };
+    let find = |name: &String| values.iter().copied().find(|place| head[*place].trim() == name);
+    named.iter().map(find).collect::<Option<Vec<_>>>().filter(|places| places.len() == values.len())
 }
 
 /// Fields of one line: separated by commas, in quotes where they hold some, a quote in quotes doubled. None when a
@@ -188,21 +235,9 @@ fn fields(line: &str) -> Option<Vec<String>> {
 
 fn row(input: &TensorSpec, fields: Vec<String>) -> Result<Tensor, ItemError> {
     let shape: Vec<usize> = input.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();
-    let data = if input.datatype == Datatype::Bytes {
-        Data::Bytes(fields)
-    } else {
-        let numbers = fields.iter().map(|field| number(field)).collect::<Result<Vec<_>, _>>()?;
-        Data::from_f64(input.datatype, &numbers).ok_or(ItemError::Datatype(input.datatype))?
-    };
+    let data =
+        Data::from_texts(input.datatype, fields).map_err(|(place, why)| ItemError::Value { place, why })?;
     Tensor::new(input.name.clone(), shape, data).map_err(ItemError::Shape)
-}
-
-/// An empty field is a missing number.
-fn number(field: &str) -> Result<f64, ItemError> {
-    match field.trim() {
-        "" => Ok(f64::NAN),
-        text => text.parse().map_err(|_| ItemError::Number(text.chars().take(40).collect())),
-    }
 }
 
 /// Pictures of a folder, by name.
@@ -251,6 +286,45 @@ impl Pictures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use inference::Datatype;
+
+    fn csv(text: &[u8], label: Option<&str>, named: Option<&[String]>) -> Result<Csv, BatchError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let input = TensorSpec { name: "x".into(), datatype: Datatype::Int64, shape: vec![-1, 2] };
+        Csv::open(file.path(), input, label, named)
+    }
+
+    fn values(csv: &mut Csv) -> Vec<Result<Data, String>> {
+        let rows = std::iter::from_fn(|| csv.next().unwrap());
+        let data = |item: Item| match item.inputs {
+            Ok(tensors) => Ok(tensors[0].data().clone()),
+            Err(error) => Err(error.to_string()),
+        };
+        rows.map(data).collect()
+    }
+
+    #[test]
+    fn columns_go_by_the_names_that_the_release_knows() {
+        let named = ["t", "p"].map(str::to_owned);
+        let mut known = csv(b"p,label,t\n1,a,2\n", Some("label"), Some(&named)).unwrap();
+        assert_eq!(values(&mut known), [Ok(Data::Int64(vec![2, 1]))]);
+        let mut in_order = csv(b"a,b\n1,2\n", None, None).unwrap();
+        assert_eq!(values(&mut in_order), [Ok(Data::Int64(vec![1, 2]))]);
+        for other in ["a,b", "t", "t,p,q", "t,t"] {
+            let error = csv(other.as_bytes(), None, Some(&named)).err().expect(other).to_string();
+            assert!(error.contains(other.split(',').next().unwrap()) && error.ends_with("t, p"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_name_and_a_line_of_other_text_is_one_error() {
+        let mut rows =
+            csv(b"\xef\xbb\xbflabel,a,b\r\nx,1,2\r\nx,\xff,2\r\nx,3,4\r\n", Some("label"), None).unwrap();
+        let texts =
+            [Ok(Data::Int64(vec![1, 2])), Err("it is no UTF-8 text".into()), Ok(Data::Int64(vec![3, 4]))];
+        assert_eq!(values(&mut rows), texts);
+    }
 
     #[test]
     fn fields_may_hold_commas_and_quotes() {
@@ -269,7 +343,12 @@ mod tests {
         assert!((values[0] - 1.5).abs() < f32::EPSILON && values[1].is_nan());
         let kept = row(&spec(Datatype::Bytes), texts(["red", ""])).unwrap();
         assert_eq!(kept.data(), &Data::Bytes(texts(["red", ""])));
-        assert!(row(&spec(Datatype::Fp32), texts(["1", "red"])).unwrap_err().to_string().contains("\"red\""));
+        let error = row(&spec(Datatype::Fp32), texts(["1", "red"])).unwrap_err().to_string();
+        assert!(error.starts_with("value 2: expected a number") && error.ends_with("got red"), "{error}");
+        for bent in ["300", "-5", "1.7", "", "nan"] {
+            let error = row(&spec(Datatype::Uint8), texts(["1", bent])).unwrap_err().to_string();
+            assert!(error.starts_with("value 2: expected an integer of 0 to 255, got"), "{bent}: {error}");
+        }
         assert!(row(&spec(Datatype::Fp32), vec!["1".into()]).is_err(), "too few values");
     }
 

@@ -166,13 +166,10 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
 /// is of a picture that was still being written.
 fn put_away(config: &config::Folder, path: &Path, stamp: Stamp, answer: &Answer) -> Result<(), DurableError> {
     let Some(name) = path.file_name() else { return Ok(()) };
-    let named = |ending: &str| {
-        let mut name = OsString::from(name);
-        name.push(ending);
-        config.out.join(name)
-    };
+    let mut answered = OsString::from(name);
+    answered.push(".json");
     durable::make_dir(&config.out)?;
-    durable::write_atomic(&named(".json"), &answer.json)?;
+    durable::write_atomic(&config.out.join(answered), &answer.json)?;
     // Written again while it was asked: it is a new request.
     if stamp_of(path) != Some(stamp) {
         return Ok(());
@@ -180,15 +177,51 @@ fn put_away(config: &config::Folder, path: &Path, stamp: Stamp, answer: &Answer)
     match &config.done {
         Some(done) => {
             durable::make_dir(done)?;
-            durable::move_file(path, &done.join(name))
+            durable::move_file(path, &free(done, Path::new(name)))
         }
-        None if answer.is_refusal => durable::move_file(path, &named(REFUSED)),
+        None if answer.is_refusal => {
+            let mut stem = OsString::from(name);
+            stem.push(REFUSED);
+            durable::move_file(path, &free(&config.out, Path::new(&stem)))
+        }
         None => fs::remove_file(path).map_err(|source| DurableError::Io {
             operation: "remove",
             path: path.to_owned(),
             source,
         }),
     }
+}
+
+/// A place for a file that replaces none: its name, else the name with a number before its ending. Cameras write the
+/// same name again and again, so the number is searched for in steps that double.
+fn free(folder: &Path, name: &Path) -> PathBuf {
+    let numbered = |number: u64| {
+        let mut numbered = OsString::from(name.file_stem().unwrap_or_default());
+        numbered.push(format!(".{number}"));
+        if let Some(ending) = name.extension() {
+            numbered.push(".");
+            numbered.push(ending);
+        }
+        folder.join(numbered)
+    };
+    let is_taken = |path: &Path| fs::symlink_metadata(path).is_ok();
+    let plain = folder.join(name);
+    if !is_taken(&plain) {
+        return plain;
+    }
+    let (mut taken, mut free) = (0, 1);
+    while is_taken(&numbered(free)) {
+        (taken, free) = (free, free.saturating_mul(2));
+    }
+    while free - taken > 1 {
+        let middle = taken + (free - taken) / 2;
+        if is_taken(&numbered(middle)) {
+            taken = middle;
+        } else {
+            free = middle;
+        }
+    }
+    numbered(free)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -200,4 +233,22 @@ async fn blocking<T: Send + 'static>(
         source: std::io::ErrorKind::Interrupted.into(),
     };
     tokio::task::spawn_blocking(work).await.map_err(ended)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_comes_again_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        for expected in ["a.jpg", "a.1.jpg", "a.2.jpg", "a.3.jpg", "a.4.jpg", "a.5.jpg", "a.6.jpg"] {
+            let path = free(folder.path(), Path::new("a.jpg"));
+            assert_eq!(path, folder.path().join(expected));
+            fs::write(path, expected).unwrap();
+        }
+        fs::write(folder.path().join("b.json.refused"), "1").unwrap();
+        let next = free(folder.path(), Path::new("b.json.refused"));
+        assert_eq!(next, folder.path().join("b.json.1.refused"));
+    }
 }

@@ -6,6 +6,7 @@
 //! it keeps to its share of one core; what comes meanwhile is skipped and counted. An error of the candidate is a count.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,20 +96,44 @@ pub struct Shadow {
     table: Table,
     cpu_percent: u32,
     jobs: Mutex<Option<SyncSender<Job>>>,
+    /// Jobs in the queue, so that nothing is copied for one that has no place.
+    waiting: Arc<AtomicUsize>,
     tallies: Arc<Mutex<Tallies>>,
 }
 
+/// One candidate.
+type Key = (ModelName, Digest);
+
 #[derive(Default)]
 struct Tallies {
-    all: BTreeMap<(ModelName, Digest), ShadowTally>,
-    told: BTreeMap<(ModelName, Digest), (UnixMillis, ShadowTally)>,
+    all: BTreeMap<Key, ShadowTally>,
+    told: BTreeMap<Key, (UnixMillis, ShadowTally)>,
+}
+
+impl Tallies {
+    /// Events that are due. A candidate that doesn't run any more tells its last and is forgotten.
+    fn due(&mut self, now: UnixMillis, every: Duration, runs: impl Fn(&Key) -> bool) -> Vec<DeviceEvent> {
+        let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+        let mut due = Vec::new();
+        for (key, tally) in &self.all {
+            let (at, last) = self.told.entry(key.clone()).or_insert_with(|| (now, ShadowTally::default()));
+            let is_time = now.millis_since(*at) >= every_ms || !runs(key);
+            if is_time && (tally.compared, tally.failed) != (last.compared, last.failed) {
+                (*at, *last) = (now, tally.clone());
+                due.push(tally.event());
+            }
+        }
+        self.all.retain(|key, _| runs(key));
+        self.told.retain(|key, _| self.all.contains_key(key));
+        due
+    }
 }
 
 impl Shadow {
     /// Candidates come from `table`; they get `cpu_percent` of one core together.
     pub fn new(table: Table, cpu_percent: u32) -> Self {
         let cpu_percent = cpu_percent.clamp(1, 100);
-        Self { table, cpu_percent, jobs: Mutex::new(None), tallies: Arc::default() }
+        Self { table, cpu_percent, jobs: Mutex::new(None), waiting: Arc::default(), tallies: Arc::default() }
     }
 
     /// One request was answered: the candidate gets it too, if there is one and it has CPU left. Copies the inputs only
@@ -124,12 +149,14 @@ impl Shadow {
         let key = (candidate.model.clone(), candidate.release.digest);
         {
             let mut tallies = lock(&self.tallies);
-            // A release that is no candidate any more has told its last.
-            tallies.all.retain(|(model, digest), _| *model != key.0 || *digest == key.1);
             let tally = tallies.all.entry(key.clone()).or_default();
             tally.model = candidate.model.to_string();
             tally.version = candidate.release.version.to_string();
             tally.beside = request.loaded.release.version.to_string();
+            if self.waiting.load(Ordering::Relaxed) >= QUEUE {
+                tally.skipped += 1;
+                return;
+            }
         }
         let answers = features::answers(outputs, classes);
         let job = Job {
@@ -147,10 +174,12 @@ impl Shadow {
             }),
             candidate,
         };
-        if self.sender().try_send(job).is_err()
-            && let Some(tally) = lock(&self.tallies).all.get_mut(&key)
-        {
-            tally.skipped += 1;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.sender().try_send(job).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            if let Some(tally) = lock(&self.tallies).all.get_mut(&key) {
+                tally.skipped += 1;
+            }
         }
     }
 
@@ -158,9 +187,9 @@ impl Shadow {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.get_or_insert_with(|| {
             let (sender, receiver) = sync_channel(QUEUE);
-            let (tallies, percent) = (self.tallies.clone(), self.cpu_percent);
+            let (waiting, tallies, percent) = (self.waiting.clone(), self.tallies.clone(), self.cpu_percent);
             let thread = std::thread::Builder::new().name("shadow".into());
-            if let Err(error) = thread.spawn(move || work(&receiver, &tallies, percent)) {
+            if let Err(error) = thread.spawn(move || work(&receiver, &waiting, &tallies, percent)) {
                 // The receiver is gone: everything is skipped, and counted as that.
                 tracing::error!(error = %error, "no thread for candidates beside");
             }
@@ -171,31 +200,23 @@ impl Shadow {
 
     /// What has been compared so far, of every candidate that still runs beside.
     pub fn tallies(&self) -> Vec<ShadowTally> {
-        lock(&self.tallies).all.values().cloned().collect()
+        let tallies = lock(&self.tallies);
+        tallies.all.iter().filter(|(key, _)| self.runs(key)).map(|(_, tally)| tally.clone()).collect()
     }
 
     /// Events that are due: one per candidate and `every`, if anything was compared since the last one.
     pub(super) fn due(&self, now: UnixMillis, every: Duration) -> Vec<DeviceEvent> {
-        let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
-        let mut tallies = lock(&self.tallies);
-        let Tallies { all, told } = &mut *tallies;
-        told.retain(|key, _| all.contains_key(key));
-        let mut due = Vec::new();
-        for (key, tally) in all {
-            let (at, last) = told.entry(key.clone()).or_insert_with(|| (now, ShadowTally::default()));
-            if now.millis_since(*at) >= every_ms
-                && (tally.compared, tally.failed) != (last.compared, last.failed)
-            {
-                (*at, *last) = (now, tally.clone());
-                due.push(tally.event());
-            }
-        }
-        due
+        lock(&self.tallies).due(now, every, |key| self.runs(key))
+    }
+
+    fn runs(&self, (model, digest): &Key) -> bool {
+        self.table.shadow(model).is_some_and(|candidate| candidate.release.digest == *digest)
     }
 }
 
-fn work(jobs: &Receiver<Job>, tallies: &Mutex<Tallies>, cpu_percent: u32) {
+fn work(jobs: &Receiver<Job>, waiting: &AtomicUsize, tallies: &Mutex<Tallies>, cpu_percent: u32) {
     while let Ok(job) = jobs.recv() {
+        waiting.fetch_sub(1, Ordering::Relaxed);
         let begun = Instant::now();
         let outputs = job.candidate.runtime.infer(&job.inputs);
         let took = begun.elapsed();
@@ -307,11 +328,11 @@ mod tests {
 
     #[test]
     fn an_event_is_due_once_per_window_and_only_when_something_was_compared() {
-        let shadow = Shadow::new(Table::default(), 10);
+        let mut tallies = Tallies::default();
         let key = (ModelName::new("m").unwrap(), Digest::from_bytes([1; 32]));
         let tally = ShadowTally { compared: 8, agreed: 6, ..ShadowTally::default() };
-        lock(&shadow.tallies).all.insert(key.clone(), tally);
-        let due = |at: i64| shadow.due(UnixMillis(at), Duration::from_secs(1));
+        tallies.all.insert(key.clone(), tally);
+        let mut due = |at: i64| tallies.due(UnixMillis(at), Duration::from_secs(1), |_| true);
         assert!(due(0).is_empty(), "the window begins");
         let events = due(1000);
         assert!(
@@ -319,7 +340,22 @@ mod tests {
             "{events:?}"
         );
         assert!(due(5000).is_empty(), "nothing new");
-        lock(&shadow.tallies).all.clear();
-        assert!(due(9000).is_empty());
+        tallies.all.get_mut(&key).unwrap().compared = 9;
+        let last = tallies.due(UnixMillis(5001), Duration::from_hours(1), |_| false);
+        assert!(
+            last.len() == 1 && last[0].detail.contains("6 of 9"),
+            "who is stopped tells its last: {last:?}"
+        );
+        assert!(tallies.all.is_empty() && tallies.told.is_empty());
+    }
+
+    #[test]
+    fn what_runs_beside_no_more_is_not_told_as_running() {
+        let shadow = Shadow::new(Table::default(), 10);
+        let key = (ModelName::new("m").unwrap(), Digest::from_bytes([1; 32]));
+        lock(&shadow.tallies).all.insert(key, ShadowTally { compared: 8, ..ShadowTally::default() });
+        assert!(shadow.tallies().is_empty());
+        assert_eq!(shadow.due(UnixMillis(0), Duration::from_hours(1)).len(), 1);
+        assert!(lock(&shadow.tallies).all.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use inference::Pieces;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::work::{Api, Full};
@@ -33,10 +33,36 @@ pub(super) struct Received {
     pieces: Vec<Bytes>,
     /// Bytes of JSON at its beginning.
     json_len: usize,
-    _memory: OwnedSemaphorePermit,
+    memory: Memory,
+}
+
+/// Room for one body out of what all bodies share, lent as its bytes come; dropping it gives it back. Who sends nothing
+/// takes no room from the others, whatever length it declares.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Memory {
+    /// Holds room for `bytes` in all; false when the others have it.
+    fn grow(&mut self, pool: &Arc<Semaphore>, bytes: usize) -> bool {
+        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Ok(more) = u32::try_from(bytes.div_ceil(UNIT_BYTES).saturating_sub(held)) else { return false };
+        let Ok(more) = Arc::clone(pool).try_acquire_many_owned(more) else { return false };
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        true
+    }
 }
 
 impl Received {
+    /// Lets the bytes go and keeps the room: what was made of them needs it.
+    pub(super) fn into_memory(self) -> Memory {
+        self.memory
+    }
+
     /// The JSON and the bytes behind it. The JSON is copied together only if it came in several pieces.
     pub(super) fn split(&self) -> (std::borrow::Cow<'_, [u8]>, Pieces<'_>) {
         let first = self.pieces.first().map_or(&[][..], |piece| piece);
@@ -62,22 +88,26 @@ pub(super) async fn receive(api: &Api, request: Request<Body>) -> Result<Receive
     }
     let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
     let max = api.limits.max_body_bytes;
-    let too_large = || ApiError::BodyTooLarge { max };
-    let lent = match expected {
-        Some(bytes) if bytes > max => return Err(too_large()),
-        Some(bytes) => bytes,
-        None => max,
-    };
-    let lent = u32::try_from(lent.div_ceil(UNIT_BYTES)).map_err(|_| too_large())?;
-    let Ok(memory) = Arc::clone(&api.bodies).try_acquire_many_owned(lent) else {
-        discard(body).await;
-        return Err(api.overloaded(Full::Bodies));
-    };
-    let collected = tokio::time::timeout(api.limits.timeout, collect(body, max));
+    if expected.is_some_and(|bytes| bytes > max) {
+        return Err(ApiError::BodyTooLarge { max });
+    }
+    let has_room = api.bodies.available_permits() >= expected.unwrap_or(1).div_ceil(UNIT_BYTES);
+    let mut coming = Coming { body, pieces: Vec::new(), len: 0, memory: Memory::default() };
+    let collected =
+        async { if has_room { coming.collect(api).await } else { Err(api.overloaded(Full::Bodies)) } };
+    let collected = tokio::time::timeout(api.limits.timeout, collected);
     let timeout_ms = api.limits.timeout.as_millis();
-    let (pieces, len) = collected.await.map_err(|_| ApiError::BodyTimeout { timeout_ms })??;
-    let json_len = json_len(&head.headers, len)?;
-    Ok(Received { pieces, json_len, _memory: memory })
+    match collected.await.map_err(|_| ApiError::BodyTimeout { timeout_ms })? {
+        Err(error @ ApiError::Overloaded { .. }) => {
+            let Coming { body, pieces, memory, .. } = coming;
+            drop((pieces, memory));
+            discard(body).await;
+            return Err(error);
+        }
+        collected => collected?,
+    }
+    let json_len = json_len(&head.headers, coming.len)?;
+    Ok(Received { pieces: coming.pieces, json_len, memory: coming.memory })
 }
 
 /// A body that came another way than over HTTP: JSON, and what stands behind it.
@@ -87,11 +117,14 @@ pub(super) async fn receive(api: &Api, request: Request<Body>) -> Result<Receive
 pub(super) fn taken(api: &Api, json: Bytes, behind: Bytes) -> Result<Received, ApiError> {
     let max = api.limits.max_body_bytes;
     let len = json.len().saturating_add(behind.len());
-    let lent = u32::try_from(len.div_ceil(UNIT_BYTES)).ok().filter(|_| len <= max);
-    let lent = lent.ok_or(ApiError::BodyTooLarge { max })?;
-    let memory =
-        Arc::clone(&api.bodies).try_acquire_many_owned(lent).map_err(|_| api.overloaded(Full::Bodies))?;
-    Ok(Received { json_len: json.len(), pieces: vec![json, behind], _memory: memory })
+    if len > max {
+        return Err(ApiError::BodyTooLarge { max });
+    }
+    let mut memory = Memory::default();
+    if !memory.grow(&api.bodies, len) {
+        return Err(api.overloaded(Full::Bodies));
+    }
+    Ok(Received { json_len: json.len(), pieces: vec![json, behind], memory })
 }
 
 /// Takes what a refused application is still sending: a socket that is closed on unread bytes is reset, and the
@@ -109,18 +142,31 @@ async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_TIME, all).await;
 }
 
-async fn collect(mut body: Body, max: usize) -> Result<(Vec<Bytes>, usize), ApiError> {
-    let (mut pieces, mut len) = (Vec::new(), 0_usize);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::BodyBroken(crate::chain(&error)))?;
-        let Ok(piece) = frame.into_data() else { continue };
-        len = len.saturating_add(piece.len());
-        if len > max {
-            return Err(ApiError::BodyTooLarge { max });
+/// A body on its way.
+struct Coming {
+    body: Body,
+    pieces: Vec<Bytes>,
+    len: usize,
+    memory: Memory,
+}
+
+impl Coming {
+    async fn collect(&mut self, api: &Api) -> Result<(), ApiError> {
+        let max = api.limits.max_body_bytes;
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| ApiError::BodyBroken(crate::chain(&error)))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            self.len = self.len.saturating_add(piece.len());
+            if self.len > max {
+                return Err(ApiError::BodyTooLarge { max });
+            }
+            if !self.memory.grow(&api.bodies, self.len) {
+                return Err(api.overloaded(Full::Bodies));
+            }
+            self.pieces.push(piece);
         }
-        pieces.push(piece);
+        Ok(())
     }
-    Ok((pieces, len))
 }
 
 /// Without the header all of the body is JSON.

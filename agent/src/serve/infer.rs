@@ -9,7 +9,7 @@ use axum::http::Request as HttpRequest;
 use inference::{InferError, Tensor};
 
 use super::answer::Answer;
-use super::body::{self, Received};
+use super::body::{self, Memory, Received};
 use super::error::ApiError;
 use super::models::ModelPath;
 use super::request::Asked;
@@ -43,10 +43,11 @@ fn work(api: Api, loaded: Arc<Loaded>, body: Received, queue: Duration) -> (Resu
         id: String::new(),
         inputs: Vec::new(),
         times: Times { queue, ..Times::default() },
+        memory: Memory::default(),
     };
     let begun = Instant::now();
-    let parsed = Asked::parse(&body);
-    drop(body);
+    let parsed = Asked::parse(&body, job.loaded.runtime.spec());
+    job.memory = body.into_memory();
     job.times.input = begun.elapsed();
     let asked = match parsed {
         Ok(asked) => asked,
@@ -77,6 +78,8 @@ struct Job {
     id: String,
     inputs: Vec<Tensor>,
     times: Times,
+    /// The body's room, which its tensors take now.
+    memory: Memory,
 }
 
 enum Ended {
@@ -107,7 +110,7 @@ impl Job {
                 Ended::Failed(kind) => Outcome::Failed(kind),
                 Ended::Refused => Outcome::Refused,
             };
-            let Self { api, loaded, id, inputs, times } = &self;
+            let Self { api, loaded, id, inputs, times, .. } = &self;
             let at = (api.now)();
             api.monitor.record(&Request { id, loaded, inputs, at, times: *times, outcome });
         })

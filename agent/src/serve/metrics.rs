@@ -106,9 +106,15 @@ fn agent(page: &mut Page, status: &Value) {
 /// What the status tells about the telemetry spool.
 fn spool(page: &mut Page, status: &Value) {
     let number = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap_or(0);
-    let figures: [(&str, &str, &str, &str); 5] = [
+    let figures: [(&str, &str, &str, &str); 6] = [
         ("flotilla_spool_records", "gauge", "Records that wait for the server.", "/spool/depth_records"),
         ("flotilla_spool_bytes", "gauge", "Their size.", "/spool/depth_bytes"),
+        (
+            "flotilla_spool_memory_records",
+            "gauge",
+            "Records that were accepted and are not on disk yet.",
+            "/spool_figures/in_memory_records",
+        ),
         (
             "flotilla_spool_merged_panes_total",
             "counter",

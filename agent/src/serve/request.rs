@@ -1,6 +1,6 @@
 //! An inference request as the protocol writes it, taken apart.
 
-use inference::{Pieces, Tensor, TensorJson};
+use inference::{Pieces, Spec, Tensor, TensorJson};
 use serde::Deserialize;
 
 use super::body::Received;
@@ -78,11 +78,12 @@ struct WantedParameters {
 }
 
 impl Asked {
-    /// Takes a body apart.
+    /// Takes a body apart. No tensor is made of what the model doesn't take: a type or a shape that isn't its own may
+    /// need many times the body's memory.
     ///
     /// # Errors
     /// When it breaks the protocol or a bound.
-    pub(super) fn parse(body: &Received) -> Result<Self, ApiError> {
+    pub(super) fn parse(body: &Received, spec: &Spec) -> Result<Self, ApiError> {
         let (json, mut behind) = body.split();
         let Object(request): Object<RequestJson<'_>> =
             serde_json::from_slice(&json).map_err(ApiError::Json)?;
@@ -93,6 +94,7 @@ impl Asked {
         if id.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return Err(ApiError::Field(format!("an id may have at most {MAX_ID_BYTES} bytes")));
         }
+        spec.check_heads(request.inputs.iter().map(|Object(input)| input)).map_err(ApiError::Infer)?;
         let inputs = inputs(request.inputs, &mut behind)?;
         let outputs = request.outputs.into_iter().map(wanted).collect();
         Ok(Self { id, inputs, outputs, form: form(request.parameters.0.binary_data_output) })

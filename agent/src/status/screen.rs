@@ -152,8 +152,12 @@ impl Screen {
         } else {
             String::new()
         };
+        let in_memory = match more.spool_figures.map_or(0, |figures| figures.in_memory_records) {
+            0 => String::new(),
+            records => format!(" on disk, {records} in memory"),
+        };
         let waiting = format!(
-            "{} records wait, {}{bound}; {}",
+            "{} records wait, {}{bound}{in_memory}; {}",
             spool.depth_records,
             bytes(spool.depth_bytes),
             lost(&spool.dropped)

@@ -7,6 +7,7 @@
 //! `tests/spool.rs`, `firmware-tests crash` and in each module.
 
 mod budget;
+mod carried;
 mod layout;
 mod merge;
 mod opening;

@@ -3,15 +3,14 @@
 //! A corrupt database is moved aside (one is kept for inspection), and a new stream begins. sled may also panic on
 //! damage, and a release build aborts then: a marker file counts openings that did not come back.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::StreamId;
-use protocol::message::{Loss, LossCause};
-use protocol::telemetry::Kind;
+use protocol::message::Loss;
 
+use super::carried::Losses;
 use super::layout;
 use super::spool::{Depth, SpoolError};
 use super::sync::Durable;
@@ -27,7 +26,7 @@ pub(super) struct Opened {
     pub(super) next_seq: u64,
     pub(super) depth: Depth,
     pub(super) floor_seq: u64,
-    pub(super) losses: BTreeMap<(Kind, LossCause), u64>,
+    pub(super) losses: Losses,
     /// The highest number that may have been sent.
     pub(super) sent: u64,
     /// Day and bytes of flash writes.

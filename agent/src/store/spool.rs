@@ -12,6 +12,7 @@ use protocol::telemetry::{Kind, MAX_RECORD_BYTES, Record};
 use protocol::{StreamId, UnixMillis};
 use tokio::sync::{oneshot, watch};
 
+use super::carried::Losses;
 use super::opening;
 use super::records::{Found, Records};
 use super::sync::Durable;
@@ -92,7 +93,7 @@ pub(super) struct Visible {
     pub(super) stream: StreamId,
     pub(super) depth: Depth,
     pub(super) floor_seq: u64,
-    pub(super) losses: std::collections::BTreeMap<(Kind, LossCause), u64>,
+    pub(super) losses: Losses,
     pub(super) problem: Option<Problem>,
     pub(super) figures: Figures,
 }
@@ -110,6 +111,9 @@ pub struct Figures {
     pub is_over_budget: bool,
     /// Whether new records are encrypted at rest.
     pub is_encrypted: bool,
+    /// Records that were accepted and are not on disk yet.
+    #[serde(default)]
+    pub in_memory_records: u64,
 }
 
 impl Visible {
@@ -120,7 +124,7 @@ impl Visible {
             stream,
             depth: Depth::default(),
             floor_seq: 0,
-            losses: std::collections::BTreeMap::new(),
+            losses: Losses::new(),
             problem: None,
             figures: Figures::default(),
         })
@@ -132,6 +136,9 @@ pub(super) struct Shared {
     /// The open database; none before it could be opened and while it is being reopened after an error.
     pub(super) durable: Mutex<Option<Arc<Durable>>>,
     pub(super) queued_bytes: AtomicUsize,
+    pub(super) queued_records: AtomicUsize,
+    /// Whether the spool is to close, also for a writer that is too far behind to take the order.
+    pub(super) is_closing: AtomicBool,
     /// Whether the link may hand records over now.
     pub(super) is_sending: AtomicBool,
 }
@@ -179,6 +186,8 @@ impl Spool {
             visible: Mutex::new(Visible::closed()?),
             durable: Mutex::new(None),
             queued_bytes: AtomicUsize::new(0),
+            queued_records: AtomicUsize::new(0),
+            is_closing: AtomicBool::new(false),
             is_sending: AtomicBool::new(false),
         });
         let (orders, inbox) = mpsc::sync_channel(QUEUE_ORDERS);
@@ -207,7 +216,9 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        let _ = self.handle.orders.send(Order::Close);
+        self.handle.shared.is_closing.store(true, Ordering::Relaxed);
+        // Wakes a writer that waits for work; one that has work sees the mark.
+        let _busy = self.handle.orders.try_send(Order::Close);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -253,7 +264,11 @@ impl SpoolHandle {
     fn try_send(&self, kind: Kind, body: Vec<u8>, done: Option<oneshot::Sender<u64>>) -> Result<(), Refused> {
         let bytes = body.len();
         let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let undo = || self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.queued_records.fetch_add(1, Ordering::Relaxed);
+        let undo = || {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.shared.queued_records.fetch_sub(1, Ordering::Relaxed);
+        };
         if queued > QUEUE_BYTES {
             undo();
             return Err(Refused::Full(body));
@@ -344,7 +359,9 @@ impl SpoolHandle {
 
     /// Merged panes and flash writes.
     pub fn figures(&self) -> Figures {
-        self.shared.visible(|v| v.figures)
+        let waiting = self.shared.queued_records.load(Ordering::Relaxed);
+        let in_memory_records = u64::try_from(waiting).unwrap_or(u64::MAX);
+        self.shared.visible(|v| Figures { in_memory_records, ..v.figures })
     }
 
     /// The highest durable sequence number.

@@ -10,10 +10,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::UnixMillis;
+use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 use tokio::sync::{oneshot, watch};
 
 use super::budget::{self, Budget};
+use super::carried::{self, Carried, Losses};
 use super::layout;
 use super::opening::{self, Opened};
 use super::spool::{Shared, SpoolError, losses};
@@ -78,7 +80,10 @@ pub(super) struct Writer {
     pub(super) sent: u64,
     pub(super) expire_at: Instant,
     budget: Budget,
-    committed_losses: u64,
+    /// What the database knows of the losses.
+    committed_losses: Losses,
+    /// Losses of an earlier run, and of this one if the disk stays full.
+    carried: Option<Carried>,
     /// Whether the database of this run is known: its stream, its next sequence number and what it holds.
     is_opened: bool,
     is_closing: bool,
@@ -105,7 +110,8 @@ impl Writer {
             sent: 0,
             expire_at: Instant::now(),
             budget: Budget::new(config.write_bytes_per_day),
-            committed_losses: 0,
+            committed_losses: Losses::new(),
+            carried: None,
             is_opened: false,
             is_closing: false,
             config,
@@ -115,6 +121,7 @@ impl Writer {
     /// Opens the database and takes over what it holds. Where the disk takes none this is said, and tried again
     /// when there is something to store. Returns what there is to report.
     pub(super) fn open(&mut self) -> Option<String> {
+        self.take_carried();
         let opened = match opening::open(&self.dir, &self.config) {
             Ok(opened) => opened,
             Err(error) => {
@@ -125,7 +132,7 @@ impl Writer {
         let Opened { durable, stream, next_seq, depth, floor_seq, losses, sent, written, report } = opened;
         self.sent = sent;
         self.budget.resume(written.0, written.1);
-        self.committed_losses = losses.values().sum();
+        self.committed_losses.clone_from(&losses);
         (self.next_seq, self.is_opened) = (next_seq, true);
         self.shared.visible(|v| {
             (v.stream, v.depth, v.floor_seq, v.problem) = (stream, depth, floor_seq, None);
@@ -140,6 +147,24 @@ impl Writer {
         report
     }
 
+    /// What an earlier run had lost and could not store counts from now on.
+    fn take_carried(&mut self) {
+        if self.carried.is_some() {
+            return;
+        }
+        match Carried::open(&self.dir) {
+            Ok((carried, losses)) => {
+                self.carried = Some(carried);
+                self.shared.visible(|v| {
+                    for (key, count) in losses {
+                        *v.losses.entry(key).or_default() += count;
+                    }
+                });
+            }
+            Err(error) => tracing::debug!(error = crate::chain(&error), "no room is kept for losses yet"),
+        }
+    }
+
     /// Works until the spool closes; the database is closed then, whoever still holds a handle.
     pub(super) fn run(mut self, inbox: &Receiver<Order>) {
         self.work_until_closed(inbox);
@@ -147,14 +172,18 @@ impl Writer {
     }
 
     fn work_until_closed(&mut self, inbox: &Receiver<Order>) {
-        while !self.is_closing || !self.group.is_empty() {
+        loop {
             self.gather(inbox);
-            match self.work() {
+            let is_last = self.is_closing && self.group.is_empty();
+            if is_last && self.uncommitted_losses().is_empty() {
+                return;
+            }
+            // With nothing to store, work looks at no disk; sled must not meet a full one for the losses either.
+            let checked = if is_last { self.check_disk() } else { Ok(()) };
+            match checked.and_then(|()| self.work()) {
+                Ok(()) if is_last => return,
                 Ok(()) => self.shared.visible(|v| v.problem = None),
-                Err(error) if self.is_closing => {
-                    tracing::error!(error = %error, records = self.group.len(), "the spool closes with records it could not keep");
-                    return;
-                }
+                Err(error) if self.is_closing => return self.carry(inbox, &error),
                 Err(error) => self.recover(&error),
             }
         }
@@ -163,13 +192,13 @@ impl Writer {
     /// Waits for work, then gathers a group until the first of its records is due: at once when someone waits for
     /// durability, else by kind and by what the budget of flash writes permits.
     fn gather(&mut self, inbox: &Receiver<Order>) {
-        if self.group.is_empty() {
+        if self.group.is_empty() && !self.is_to_close() {
             match inbox.recv() {
                 Ok(order) => self.take(order),
                 Err(_) => self.is_closing = true,
             }
         }
-        while !self.is_closing && self.group.len() < MAX_GROUP {
+        while !self.is_to_close() && self.group.len() < MAX_GROUP {
             let wait =
                 self.commit_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
             match inbox.recv_timeout(wait) {
@@ -178,6 +207,43 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => self.is_closing = true,
             }
         }
+        while self.is_closing && self.group.len() < MAX_GROUP {
+            let Ok(order) = inbox.try_recv() else { return };
+            self.take(order);
+        }
+    }
+
+    /// A writer with a full group takes no order, so the end is marked beside the orders too.
+    fn is_to_close(&mut self) -> bool {
+        self.is_closing |= self.shared.is_closing.load(Ordering::Relaxed);
+        self.is_closing
+    }
+
+    /// The end, while the disk takes nothing: what waits is lost, and counted by the next run.
+    fn carry(&mut self, inbox: &Receiver<Order>, error: &SpoolError) {
+        for order in inbox.try_iter() {
+            self.take(order);
+        }
+        let records = self.group.len();
+        self.shared.visible(|v| {
+            for waiting in self.group.drain(..) {
+                *v.losses.entry((waiting.kind, LossCause::Storage)).or_default() += 1;
+            }
+        });
+        self.take_carried();
+        let losses = self.uncommitted_losses();
+        let kept = self.carried.as_mut().map(|carried| carried.write(&losses));
+        let is_counted = matches!(kept, Some(Ok(())));
+        tracing::error!(
+            error = crate::chain(error),
+            records,
+            is_counted,
+            "the spool closes with records it could not keep"
+        );
+    }
+
+    fn uncommitted_losses(&self) -> Losses {
+        self.shared.visible(|v| carried::beyond(&v.losses, &self.committed_losses))
     }
 
     fn take(&mut self, order: Order) {
@@ -259,20 +325,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts the loss counters into the batch if they have changed; returns their sum then.
-    pub(super) fn add_losses(&self, batch: &mut sled::Batch) -> Option<u64> {
-        let (total, losses) = self.shared.visible(|v| (v.losses.values().sum::<u64>(), losses(v)));
-        if total == self.committed_losses {
+    /// Puts the loss counters into the batch if they have changed; returns them then.
+    pub(super) fn add_losses(&self, batch: &mut sled::Batch) -> Option<Losses> {
+        let (all, list) = self.shared.visible(|v| (v.losses.clone(), losses(v)));
+        if all == self.committed_losses {
             return None;
         }
         let mut bytes = Vec::new();
-        ciborium::into_writer(&losses, &mut bytes).ok()?;
+        ciborium::into_writer(&list, &mut bytes).ok()?;
         batch.insert(layout::LOSSES, bytes);
-        Some(total)
+        Some(all)
     }
 
-    pub(super) fn losses_are_durable(&mut self, total: Option<u64>) {
-        self.committed_losses = total.unwrap_or(self.committed_losses);
+    pub(super) fn losses_are_durable(&mut self, committed: Option<Losses>) {
+        let Some(committed) = committed else { return };
+        self.committed_losses = committed;
+        if let Some(Err(error)) = self.carried.as_mut().map(Carried::clear) {
+            tracing::warn!(error = crate::chain(&error), "losses of the last run may be counted twice");
+        }
     }
 
     fn count_writes(&mut self, batch: &mut sled::Batch) {
@@ -296,6 +366,7 @@ impl Writer {
         self.commit_at = None;
         let bytes: usize = group.iter().map(|w| w.body.len()).sum();
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.queued_records.fetch_sub(group.len(), Ordering::Relaxed);
         self.shared.visible(|v| {
             v.depth.records += next_seq - self.next_seq;
             v.depth.bytes += stored_bytes;

@@ -5,21 +5,50 @@ use std::collections::HashMap;
 
 use release::Words;
 
-use crate::engine::Value;
 use crate::tensor::{Data, Datatype, volume};
 
+/// The two float types that arithmetic before the model runs on.
+pub(crate) trait Real: Copy + PartialOrd + From<u16> {
+    /// Rounds where it must.
+    fn of(value: f64) -> Self;
+    /// Exactly.
+    fn wide(self) -> f64;
+}
+
+impl Real for f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what this is for")]
+    fn of(value: f64) -> Self {
+        value as Self
+    }
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Real for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+}
+
 /// Fills missing numbers: with one value for all, or with one for each entry of the last axis.
-#[expect(clippy::cast_possible_truncation, reason = "what fills is rounded to the model's f32")]
-pub(crate) fn impute(shape: &[usize], mut numbers: Vec<f32>, values: &[f64]) -> Result<Data, String> {
+pub(crate) fn impute<T: Real>(
+    shape: &[usize],
+    mut numbers: Vec<T>,
+    values: &[f64],
+) -> Result<Vec<T>, String> {
     if values.len() != 1 && shape.last() != Some(&values.len()) {
         return Err(format!("has {} values, which the last axis of shape {shape:?} has not", values.len()));
     }
     for (number, value) in numbers.iter_mut().zip(values.iter().cycle()) {
-        if number.is_nan() {
-            *number = *value as f32;
+        if number.wide().is_nan() {
+            *number = T::of(*value);
         }
     }
-    Ok(Data::Fp32(numbers))
+    Ok(numbers)
 }
 
 /// Makes numbers of rows of texts.
@@ -27,7 +56,7 @@ pub(crate) fn vocabulary(shape: &[usize], data: &Data, columns: &[Words]) -> Res
     let (&[_, width], Data::Bytes(texts)) = (shape, data) else {
         return Err(format!("needs rows of BYTES, got {} of shape {shape:?}", data.datatype()));
     };
-    let mut words: Vec<Option<HashMap<&str, f32>>> = vec![None; width];
+    let mut words: Vec<Option<HashMap<&str, f64>>> = vec![None; width];
     for column in columns {
         let place = usize::try_from(column.column).ok().and_then(|place| words.get_mut(place));
         let place =
@@ -36,21 +65,21 @@ pub(crate) fn vocabulary(shape: &[usize], data: &Data, columns: &[Words]) -> Res
     }
     // Rows are as wide as the list of columns, which goes round with them.
     let numbers = texts.iter().zip(words.iter().cycle()).map(|(text, words)| match words {
-        Some(words) => Ok(words.get(text.as_str()).copied().unwrap_or(f32::NAN)),
+        Some(words) => Ok(words.get(text.as_str()).copied().unwrap_or(f64::NAN)),
         None => number(text),
     });
-    Ok(Data::Fp32(numbers.collect::<Result<_, _>>()?))
+    Ok(Data::Fp64(numbers.collect::<Result<_, _>>()?))
 }
 
-fn numbered(words: &[String]) -> HashMap<&str, f32> {
-    // A vocabulary's length is bounded far below what f32 counts exactly.
-    words.iter().zip(0_u16..).map(|(word, place)| (word.as_str(), f32::from(place))).collect()
+fn numbered(words: &[String]) -> HashMap<&str, f64> {
+    // A vocabulary's length is bounded far below what u16 counts.
+    words.iter().zip(0_u16..).map(|(word, place)| (word.as_str(), f64::from(place))).collect()
 }
 
-fn number(text: &str) -> Result<f32, String> {
+fn number(text: &str) -> Result<f64, String> {
     let text = text.trim();
     if text.is_empty() {
-        return Ok(f32::NAN);
+        return Ok(f64::NAN);
     }
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(40).collect();
@@ -59,7 +88,12 @@ fn number(text: &str) -> Result<f32, String> {
 }
 
 /// Replaces one column by `size` columns.
-pub(crate) fn one_hot(shape: &[usize], numbers: &[f32], column: usize, size: usize) -> Result<Value, String> {
+pub(crate) fn one_hot<T: Real>(
+    shape: &[usize],
+    numbers: &[T],
+    column: usize,
+    size: usize,
+) -> Result<(Vec<usize>, Vec<T>), String> {
     let Some((rows, width)) =
         shape.first().zip(shape.get(1)).filter(|(_, width)| shape.len() == 2 && column < **width)
     else {
@@ -74,11 +108,11 @@ pub(crate) fn one_hot(shape: &[usize], numbers: &[f32], column: usize, size: usi
         let (before, rest) = row.split_at(column);
         values.extend_from_slice(before);
         let (class, after) = rest.split_first().ok_or("needs a column")?;
-        let is_class = |place: u16| f32::from(place).partial_cmp(class) == Some(Ordering::Equal);
-        values.extend((0..).take(size).map(|place| f32::from(u8::from(is_class(place)))));
+        let is_class = |place: u16| T::from(place).partial_cmp(class) == Some(Ordering::Equal);
+        values.extend((0..).take(size).map(|place| T::from(u16::from(is_class(place)))));
         values.extend_from_slice(after);
     }
-    Ok((out, Data::Fp32(values)))
+    Ok((out, values))
 }
 
 #[cfg(test)]
@@ -93,7 +127,7 @@ mod tests {
     fn words_and_numbers_come_out_of_texts_and_the_rest_is_missing() {
         let words = [Words { column: 1, words: vec!["red".into(), "blue".into()] }];
         let rows = texts(&["1.5", "blue", " -2 ", "red", "", "green"]);
-        let Data::Fp32(numbers) = vocabulary(&[3, 2], &rows, &words).unwrap() else { panic!("not FP32") };
+        let Data::Fp64(numbers) = vocabulary(&[3, 2], &rows, &words).unwrap() else { panic!("not FP64") };
         assert_eq!(numbers[..4], [1.5, 1.0, -2.0, 0.0]);
         assert!(numbers[4].is_nan() && numbers[5].is_nan());
         let error = vocabulary(&[1, 2], &texts(&["many", "red"]), &words).unwrap_err();
@@ -105,19 +139,16 @@ mod tests {
     #[test]
     fn missing_numbers_are_filled_by_column_or_all_alike() {
         let numbers = vec![f32::NAN, 1.0, f32::NAN, f32::NAN];
-        assert_eq!(
-            impute(&[2, 2], numbers.clone(), &[7.0, 8.0]).unwrap(),
-            Data::Fp32(vec![7.0, 1.0, 7.0, 8.0])
-        );
-        assert_eq!(impute(&[2, 2], numbers.clone(), &[9.0]).unwrap(), Data::Fp32(vec![9.0, 1.0, 9.0, 9.0]));
+        assert_eq!(impute(&[2, 2], numbers.clone(), &[7.0, 8.0]).unwrap(), [7.0, 1.0, 7.0, 8.0]);
+        assert_eq!(impute(&[2, 2], numbers.clone(), &[9.0]).unwrap(), [9.0, 1.0, 9.0, 9.0]);
         assert!(impute(&[2, 2], numbers, &[1.0; 3]).is_err());
     }
 
     #[test]
     fn a_column_becomes_one_per_class_and_no_class_is_all_zero() {
-        let out = one_hot(&[2, 3], &[5.0, 1.0, 6.0, 7.0, f32::NAN, 8.0], 1, 2).unwrap();
-        assert_eq!(out, (vec![2, 4], Data::Fp32(vec![5.0, 0.0, 1.0, 6.0, 7.0, 0.0, 0.0, 8.0])));
-        assert!(one_hot(&[1, 1], &[0.0], 1, 2).is_err());
-        assert!(one_hot(&[1], &[0.0], 0, 2).is_err());
+        let out = one_hot(&[2, 3], &[5.0, 1.0, 6.0, 7.0, f64::NAN, 8.0], 1, 2).unwrap();
+        assert_eq!(out, (vec![2, 4], vec![5.0, 0.0, 1.0, 6.0, 7.0, 0.0, 0.0, 8.0]));
+        assert!(one_hot(&[1, 1], &[0.0_f32], 1, 2).is_err());
+        assert!(one_hot(&[1], &[0.0_f32], 0, 2).is_err());
     }
 }

@@ -22,6 +22,7 @@ mod pre;
 pub mod reference;
 mod spec;
 mod tensor;
+mod texts;
 
 pub use binary::{BinaryError, Pieces};
 pub use engine::{Makeup, TESTED_OPSETS, quiet_caught_panics, trim_heap};
@@ -31,6 +32,7 @@ pub use oip::{MAX_ELEMENTS, MAX_RANK, TensorJson, TensorJsonError};
 pub use post::best_classes;
 pub use spec::{Spec, TensorSpec};
 pub use tensor::{Data, Datatype, ShapeError, Tensor};
+pub use texts::TextError;
 
 /// The version of tract that is built in; a release names the one that it was tried with.
 pub const TRACT_VERSION: &str = "0.23.9";

@@ -123,11 +123,11 @@ impl Model {
             let Some(place) = rest.iter().position(|input| input.name() == spec.name) else {
                 return Err(InferError::MissingInput {
                     name: spec.name.clone(),
-                    expected: self.input_names(),
+                    expected: self.spec.input_names(),
                 });
             };
             let input = rest.swap_remove(place);
-            check(spec, input)?;
+            spec.check(input.datatype(), input.shape())?;
             if !self.spec.fills_gaps()
                 && let Some(place) = input.data().first_missing()
             {
@@ -138,14 +138,10 @@ impl Model {
         match rest.first() {
             Some(extra) => Err(InferError::UnexpectedInput {
                 name: extra.name().to_owned(),
-                expected: self.input_names(),
+                expected: self.spec.input_names(),
             }),
             None => Ok(sorted),
         }
-    }
-
-    fn input_names(&self) -> String {
-        self.spec.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     fn batch_of(&self, inputs: &[&Tensor]) -> Result<usize, InferError> {
@@ -189,21 +185,6 @@ impl Model {
             specs.iter().map(|s| format!("{} {} {:?}", s.name, s.datatype, s.shape)).collect();
         Err(LoadError::Signature { why: format!("outputs should be {expected:?}, they are {:?}", got()) })
     }
-}
-
-fn check(spec: &TensorSpec, input: &Tensor) -> Result<(), InferError> {
-    let name = || spec.name.clone();
-    if input.datatype() != spec.datatype {
-        return Err(InferError::Datatype { name: name(), expected: spec.datatype, got: input.datatype() });
-    }
-    if !spec.allows(input.shape()) {
-        return Err(InferError::Shape {
-            name: name(),
-            expected: spec.shape.clone(),
-            got: input.shape().to_vec(),
-        });
-    }
-    Ok(())
 }
 
 /// What the model is fed for an example of each input.

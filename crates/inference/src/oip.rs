@@ -103,6 +103,11 @@ impl TensorJson<'_> {
         &self.name
     }
 
+    /// What it says of its data: the type, none if this build doesn't know it, and the shape.
+    pub(crate) fn head(&self) -> (Option<Datatype>, &[usize]) {
+        (Datatype::from_name(&self.datatype), &self.shape)
+    }
+
     /// Parses the data by the datatype and the shape. Binary data is taken from `behind`, which holds the bytes
     /// behind the JSON: call this for every tensor in the order of the request.
     ///
@@ -266,7 +271,7 @@ fn wrong<T: Element, E: serde::de::Error>(got: &dyn fmt::Display) -> E {
 }
 
 /// What a JSON value may become. A value that doesn't fit exactly is refused, never bent.
-trait Element: Sized {
+pub(crate) trait Element: Sized {
     const EXPECTED: &'static str;
 
     fn from_integer(_: i128) -> Option<Self> {

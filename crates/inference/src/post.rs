@@ -5,6 +5,7 @@
 
 use release::PostStep;
 
+use crate::columns::Real as _;
 use crate::engine::Value;
 use crate::error::InferError;
 use crate::spec;
@@ -63,7 +64,9 @@ fn apply_one(step: &PostStep, labels: &[String], outputs: &mut Vec<Value>) -> Re
             outputs.push((vec![rows, k], Data::Int64(places)));
         }
         PostStep::Threshold { min } => {
-            let is_over = scores.values.iter().map(|x| f64::from(*x) >= *min).collect();
+            // In the scores' own type, as the libraries compare: 0.9 of the manifest is the nearest f32 to 0.9.
+            let min = f32::of(*min);
+            let is_over = scores.values.iter().map(|x| *x >= min).collect();
             outputs.push((scores.shape, Data::Bool(is_over)));
         }
     }
@@ -161,6 +164,12 @@ mod tests {
         assert_eq!(out[3], (vec![2, 2], Data::Fp32(vec![0.6, 0.3, 0.8, 0.1])));
         assert_eq!(out[4], (vec![2, 2], Data::Int64(vec![2, 1, 0, 1])));
         assert_eq!(out[5].1, Data::Bool(vec![false, false, true, true, false, false]));
+    }
+
+    #[test]
+    fn a_score_on_the_threshold_is_over_it() {
+        let out = run(&[PostStep::Threshold { min: 0.9 }], vec![0.9, 0.899_999, 0.900_001]).unwrap();
+        assert_eq!(out[1].1, Data::Bool(vec![true, false, true]));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Steps between an application's input and the model, in the order of the manifest.
+//!
+//! Arithmetic keeps what an input says: numbers that f32 doesn't hold exactly (FP64, integers of 32 and 64 bits, texts)
+//! are f64 until the last step, and are rounded once, to the model's FP32. Tests: here, and [`crate::parity`].
 
 use std::borrow::Cow;
 
 use release::{ImageLayout, PreStep, Resampling};
 
-use crate::columns;
+use crate::columns::{self, Real};
 use crate::engine::{Fed, Value};
 use crate::error::InferError;
 use crate::image::{self, Method, Order};
@@ -22,7 +25,23 @@ pub(crate) fn apply<'a>(steps: &[PreStep], input: &'a Tensor) -> Result<Fed<'a>,
         })?;
         value = (shape, Cow::Owned(data));
     }
-    Ok(value)
+    Ok((value.0, fed(steps, value.1)))
+}
+
+/// Rounds what arithmetic kept as f64. An input that no step touched, or that the last step casts, is what it says.
+fn fed<'a>(steps: &[PreStep], data: Cow<'a, Data>) -> Cow<'a, Data> {
+    match (steps.last(), data) {
+        (None | Some(PreStep::Cast { .. }), data) => data,
+        (Some(_), data) => match data {
+            Cow::Owned(Data::Fp64(values)) => Cow::Owned(Data::Fp32(rounded(&values))),
+            data => data,
+        },
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the model's numbers are f32")]
+fn rounded(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|value| *value as f32).collect()
 }
 
 fn apply_one(step: &PreStep, (shape, data): Fed<'_>) -> Result<Value, String> {
@@ -47,13 +66,23 @@ fn apply_one(step: &PreStep, (shape, data): Fed<'_>) -> Result<Value, String> {
             choose((shape, data), &channels, order(*layout))
         }
         PreStep::Impute { values } => {
-            columns::impute(&shape, floats(data)?, values).map(|data| (shape, data))
+            let data = match numbers(data)? {
+                Numbers::Single(found) => Data::Fp32(columns::impute(&shape, found, values)?),
+                Numbers::Double(found) => Data::Fp64(columns::impute(&shape, found, values)?),
+            };
+            Ok((shape, data))
         }
         PreStep::Vocabulary { columns } => {
             columns::vocabulary(&shape, &data, columns).map(|data| (shape, data))
         }
         PreStep::OneHot { column, size } => {
-            columns::one_hot(&shape, &floats(data)?, place(*column), place(*size))
+            let (column, size) = (place(*column), place(*size));
+            match numbers(data)? {
+                Numbers::Single(found) => columns::one_hot(&shape, &found, column, size)
+                    .map(|(shape, out)| (shape, Data::Fp32(out))),
+                Numbers::Double(found) => columns::one_hot(&shape, &found, column, size)
+                    .map(|(shape, out)| (shape, Data::Fp64(out))),
+            }
         }
     }
 }
@@ -78,47 +107,77 @@ fn floats(data: Cow<'_, Data>) -> Result<Vec<f32>, String> {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "arithmetic is in f64 and rounded once, to the model's f32"
-)]
-fn map(data: Cow<'_, Data>, f: impl Fn(f64) -> f64) -> Result<Data, String> {
-    let mut values = floats(data)?;
-    for value in &mut values {
-        *value = f(f64::from(*value)) as f32;
+/// Numbers as arithmetic takes them: as f32 where that holds each of them exactly.
+enum Numbers {
+    Single(Vec<f32>),
+    Double(Vec<f64>),
+}
+
+/// The values as numbers, without a copy where a step before made them floats already.
+fn numbers(data: Cow<'_, Data>) -> Result<Numbers, String> {
+    match data.datatype() {
+        Datatype::Bytes => Err("needs numbers, got text".into()),
+        Datatype::Fp64 | Datatype::Int32 | Datatype::Uint32 | Datatype::Int64 | Datatype::Uint64 => {
+            match cast(data, Datatype::Fp64)? {
+                Data::Fp64(values) => Ok(Numbers::Double(values)),
+                other => Err(format!("needs numbers, got {}", other.datatype())),
+            }
+        }
+        _ => floats(data).map(Numbers::Single),
     }
-    Ok(Data::Fp32(values))
+}
+
+fn map(data: Cow<'_, Data>, f: impl Fn(f64) -> f64) -> Result<Data, String> {
+    Ok(match numbers(data)? {
+        Numbers::Single(values) => Data::Fp32(mapped(values, f)),
+        Numbers::Double(values) => Data::Fp64(mapped(values, f)),
+    })
+}
+
+fn mapped<T: Real>(mut values: Vec<T>, f: impl Fn(f64) -> f64) -> Vec<T> {
+    for value in &mut values {
+        *value = T::of(f(value.wide()));
+    }
+    values
 }
 
 /// One mean and deviation for all values, or one for each entry of an axis: the last one if it has as many
 /// entries (features, channels last), else the second (channels first).
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "arithmetic is in f64 and rounded once, to the model's f32"
-)]
 fn standardise((shape, data): Fed<'_>, mean: &[f64], std: &[f64]) -> Result<Value, String> {
     if mean.len() != std.len() || mean.is_empty() {
         return Err(format!("has {} means and {} deviations", mean.len(), std.len()));
     }
-    let run = match () {
+    let run: usize = match () {
         () if mean.len() == 1 || shape.last() == Some(&mean.len()) => 1,
         () if shape.get(1) == Some(&mean.len()) => shape.iter().skip(2).product(),
         () => return Err(format!("has {} means, which no axis of shape {shape:?} has", mean.len())),
     };
-    let mut values = floats(data)?;
-    for (chunk, place) in values.chunks_mut(std::cmp::max(run, 1)).zip((0..mean.len()).cycle()) {
+    let terms: Vec<(f64, f64)> = mean.iter().copied().zip(std.iter().copied()).collect();
+    let data = match numbers(data)? {
+        Numbers::Single(values) => Data::Fp32(standardised(values, &terms, run)),
+        Numbers::Double(values) => Data::Fp64(standardised(values, &terms, run)),
+    };
+    Ok((shape, data))
+}
+
+/// `run` values in a row have the same mean and deviation; then comes the next pair, and after the last the first.
+fn standardised<T: Real>(mut values: Vec<T>, terms: &[(f64, f64)], run: usize) -> Vec<T> {
+    for (chunk, (mean, std)) in values.chunks_mut(std::cmp::max(run, 1)).zip(terms.iter().cycle()) {
         for value in chunk {
-            *value = ((f64::from(*value) - mean[place]) / std[place]) as f32;
+            *value = T::of((value.wide() - mean) / std);
         }
     }
-    Ok((shape, Data::Fp32(values)))
+    values
 }
 
 fn layout((shape, data): Fed<'_>, from: Order, to: Order) -> Result<Value, String> {
     let dims = from.dims(&shape).ok_or_else(|| four(&shape))?;
     let data = match data.as_ref() {
         Data::Uint8(values) => Data::Uint8(image::reorder(values, dims, from, to)),
-        _ => Data::Fp32(image::reorder(&floats(data)?, dims, from, to)),
+        _ => match numbers(data)? {
+            Numbers::Single(values) => Data::Fp32(image::reorder(&values, dims, from, to)),
+            Numbers::Double(values) => Data::Fp64(image::reorder(&values, dims, from, to)),
+        },
     };
     Ok((to.shape(dims), data))
 }
@@ -149,7 +208,10 @@ fn crop((shape, data): Fed<'_>, part: [(usize, usize); 2], order: Order) -> Resu
     let target = image::Dims { h: rows.len(), w: columns.len(), ..dims };
     let data = match data.as_ref() {
         Data::Uint8(values) => Data::Uint8(image::crop(values, dims, order, rows, columns)),
-        _ => Data::Fp32(image::crop(&floats(data)?, dims, order, rows, columns)),
+        _ => match numbers(data)? {
+            Numbers::Single(values) => Data::Fp32(image::crop(&values, dims, order, rows, columns)),
+            Numbers::Double(values) => Data::Fp64(image::crop(&values, dims, order, rows, columns)),
+        },
     };
     Ok((order.shape(target), data))
 }
@@ -161,7 +223,10 @@ fn choose((shape, data): Fed<'_>, channels: &[usize], order: Order) -> Result<Va
     }
     let data = match data.as_ref() {
         Data::Uint8(values) => Data::Uint8(image::choose(values, dims, order, channels)),
-        _ => Data::Fp32(image::choose(&floats(data)?, dims, order, channels)),
+        _ => match numbers(data)? {
+            Numbers::Single(values) => Data::Fp32(image::choose(&values, dims, order, channels)),
+            Numbers::Double(values) => Data::Fp64(image::choose(&values, dims, order, channels)),
+        },
     };
     Ok((order.shape(image::Dims { c: channels.len(), ..dims }), data))
 }
@@ -219,6 +284,32 @@ mod tests {
         let steps =
             [PreStep::Resize { height: 2, width: 2, layout: ImageLayout::Nchw, method: Resampling::Nearest }];
         assert!(matches!(run(&steps, &[1, 3], vec![0.0; 3]), Err(InferError::Pre { step: "resize", .. })));
+    }
+
+    #[test]
+    fn numbers_that_f32_does_not_hold_are_rounded_after_the_last_step() {
+        let scaled = [PreStep::Standardise { mean: vec![1_732_275_000.0], std: vec![3600.0] }];
+        let expected = Data::Fp32(vec![71.0 / 3600.0]);
+        for data in [
+            Data::Fp64(vec![1_732_275_071.0]),
+            Data::Int64(vec![1_732_275_071]),
+            Data::Int32(vec![1_732_275_071]),
+            Data::Uint32(vec![1_732_275_071]),
+            Data::Uint64(vec![1_732_275_071]),
+        ] {
+            let datatype = data.datatype();
+            let input = Tensor::new("x", vec![1, 1], data).unwrap();
+            assert_eq!(apply(&scaled, &input).unwrap().1.into_owned(), expected, "{datatype}");
+        }
+        let wide = Tensor::new("x", vec![1], Data::Fp64(vec![0.1])).unwrap();
+        let same = PreStep::Cast { datatype: release::Datatype::Fp64 };
+        for (steps, expected) in [
+            (vec![], Data::Fp64(vec![0.1])),
+            (vec![PreStep::Scale { factor: 1.0 }], Data::Fp32(vec![0.1])),
+            (vec![PreStep::Scale { factor: 1.0 }, same], Data::Fp64(vec![0.1])),
+        ] {
+            assert_eq!(apply(&steps, &wide).unwrap().1.into_owned(), expected, "{steps:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use release::{Manifest, PostStep, PreStep};
 
-use crate::error::LoadError;
+use crate::error::{InferError, LoadError};
+use crate::model::MAX_BATCH_ROWS;
+use crate::oip::TensorJson;
 use crate::tensor::{Datatype, Tensor};
 
 /// One input or output as applications see it.
@@ -27,6 +29,19 @@ impl TensorSpec {
     /// Whether its first dimension is the batch.
     pub fn is_batched(&self) -> bool {
         self.shape.first().is_some_and(|dim| *dim < 0)
+    }
+
+    /// The same as an error that says what was expected.
+    pub(crate) fn check(&self, datatype: Datatype, shape: &[usize]) -> Result<(), InferError> {
+        let name = || self.name.clone();
+        if datatype != self.datatype {
+            return Err(InferError::Datatype { name: name(), expected: self.datatype, got: datatype });
+        }
+        if !self.allows(shape) {
+            let (expected, got) = (self.shape.clone(), shape.to_vec());
+            return Err(InferError::Shape { name: name(), expected, got });
+        }
+        Ok(())
     }
 
     /// Whether a tensor is one of those that this allows, whatever its name.
@@ -79,6 +94,41 @@ impl Spec {
         })
     }
 
+    /// Whether the tensors of a request are those that the model takes, before any data is parsed: names, types, shapes
+    /// and rows. A type that this build doesn't know is left to [`TensorJson::parse`], which names it.
+    ///
+    /// # Errors
+    /// [`InferError`] as the model itself would refuse them.
+    pub fn check_heads<'a>(&self, asked: impl Iterator<Item = &'a TensorJson<'a>>) -> Result<(), InferError> {
+        let mut rest: Vec<&TensorJson<'_>> = asked.collect();
+        for spec in &self.inputs {
+            let Some(place) = rest.iter().position(|input| input.name() == spec.name) else {
+                return Err(InferError::MissingInput {
+                    name: spec.name.clone(),
+                    expected: self.input_names(),
+                });
+            };
+            let (datatype, shape) = rest.swap_remove(place).head();
+            spec.check(datatype.unwrap_or(spec.datatype), shape)?;
+            match shape.first() {
+                Some(got) if spec.is_batched() && *got > MAX_BATCH_ROWS => {
+                    return Err(InferError::Batch { got: *got, max: MAX_BATCH_ROWS });
+                }
+                _ => {}
+            }
+        }
+        let unexpected = |extra: &&TensorJson<'_>| InferError::UnexpectedInput {
+            name: extra.name().to_owned(),
+            expected: self.input_names(),
+        };
+        rest.first().map_or(Ok(()), |extra| Err(unexpected(extra)))
+    }
+
+    /// The inputs' names, for people.
+    pub(crate) fn input_names(&self) -> String {
+        self.inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether a step fills in missing values.
     pub(crate) fn fills_gaps(&self) -> bool {
         self.pre.iter().any(|step| matches!(step, PreStep::Impute { .. }))
@@ -106,5 +156,43 @@ pub(crate) fn post_name(step: &PostStep) -> &'static str {
         PostStep::Labels => "labels",
         PostStep::TopK { .. } => "top_k",
         PostStep::Threshold { .. } => "threshold",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_held_against_the_signature_before_their_data_is_looked_at() {
+        let input = TensorSpec { name: "x".into(), datatype: Datatype::Fp32, shape: vec![-1, 2] };
+        let spec = Spec {
+            inputs: vec![input],
+            outputs: Vec::new(),
+            pre: Vec::new(),
+            post: Vec::new(),
+            labels: Vec::new(),
+        };
+        let check = |head: &str| {
+            let tensor = format!(r#"{{{head},"data":["never","parsed"]}}"#);
+            let tensor: TensorJson<'_> = serde_json::from_str(&tensor).unwrap();
+            spec.check_heads(std::iter::once(&tensor)).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(r#""name":"x","datatype":"FP32","shape":[256,2]"#), Ok(()));
+        assert_eq!(
+            check(r#""name":"x","datatype":"FP8","shape":[1,2]"#),
+            Ok(()),
+            "that is named by the parser"
+        );
+        for (head, why) in [
+            (r#""name":"y","datatype":"FP32","shape":[1,2]"#, "x"),
+            (r#""name":"x","datatype":"BYTES","shape":[1,2]"#, "BYTES"),
+            (r#""name":"x","datatype":"FP32","shape":[1,3]"#, "[1, 3]"),
+            (r#""name":"x","datatype":"FP32","shape":[257,2]"#, "257"),
+        ] {
+            let error = check(head).unwrap_err();
+            assert!(error.contains(why), "{head}: {error}");
+        }
+        assert!(matches!(spec.check_heads(std::iter::empty()), Err(InferError::MissingInput { .. })));
     }
 }

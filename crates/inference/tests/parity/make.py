@@ -19,7 +19,10 @@ CASES = []
 
 
 def tensor(array):
-    names = {"float32": "FP32", "uint8": "UINT8", "int64": "INT64", "bool": "BOOL", "object": "BYTES"}
+    names = {
+        "float32": "FP32", "float64": "FP64", "uint8": "UINT8", "int32": "INT32", "int64": "INT64",
+        "bool": "BOOL", "object": "BYTES",
+    }
     array = np.asarray(array)
     if array.dtype.kind == "U":
         array = array.astype(object)
@@ -95,6 +98,40 @@ def rows():
     case("texts by a vocabulary, one column per class", "pre", [vocabulary, one_hot], np.array(texts), [values])
 
 
+def wide():
+    """Numbers that float32 doesn't hold: seconds of a year, places on Earth in 1e-7 degrees, ids."""
+    numbers = np.stack([
+        1732275000 + RANDOM.integers(0, 3600, 30).astype(np.float64),
+        20000000 + RANDOM.integers(0, 9, 30).astype(np.float64),
+        473769000 + RANDOM.integers(0, 999, 30).astype(np.float64),
+    ], axis=1)
+    scaler = StandardScaler().fit(numbers)
+    scale = {"kind": "standardise", "mean": scaler.mean_.tolist(), "std": scaler.scale_.tolist()}
+    expected = [floats(scaler.transform(numbers))]
+    texts = np.array([[str(int(value)) for value in row] for row in numbers])
+    vocabulary = {"kind": "vocabulary", "columns": []}
+    case("timestamps and places in float64, standardised", "pre", [scale], numbers, expected)
+    case("the same in int64", "pre", [scale], numbers.astype(np.int64), expected)
+    case("the same in int32", "pre", [scale], numbers.astype(np.int32), expected)
+    case("the same as texts", "pre", [vocabulary, scale], texts, expected)
+    gaps = numbers.copy()
+    gaps[RANDOM.uniform(size=gaps.shape) < 0.2] = np.nan
+    imputer = SimpleImputer(strategy="median").fit(gaps)
+    impute = {"kind": "impute", "values": imputer.statistics_.tolist()}
+    texts = np.array([["" if np.isnan(value) else str(int(value)) for value in row] for row in gaps])
+    expected = [floats(scaler.transform(imputer.transform(gaps)))]
+    case("texts with gaps, imputed and standardised", "pre", [vocabulary, impute, scale], texts, expected)
+    lowest, span = numbers.min(axis=0)[0], 3600.0
+    steps = [
+        {"kind": "clip", "min": lowest + 10, "max": lowest + 3000},
+        {"kind": "standardise", "mean": [lowest], "std": [span]},
+        {"kind": "scale", "factor": 2.0},
+    ]
+    column = numbers[:, :1]
+    out = (np.clip(column, lowest + 10, lowest + 3000) - lowest) / span * 2
+    case("timestamps clipped, moved and scaled", "pre", steps, column, [floats(out)])
+
+
 def scores():
     raw = floats(RANDOM.normal(0, 4, (6, 5)))
     labels = ["ant", "bee", "cat", "dog", "eel"]
@@ -106,11 +143,14 @@ def scores():
     case("softmax, best class, label and top 3", "post", steps, raw, [soft, order[:, 0], names, *best], labels)
     each = floats(expit(raw.astype(np.float64)))
     case("sigmoid and threshold", "post", [{"kind": "sigmoid"}, {"kind": "threshold", "min": 0.6}], raw, [each, each >= 0.6])
+    bound = floats([[0.9, 0.1], [np.nextafter(np.float32(0.9), np.float32(0)), 0.95]])
+    case("scores on the threshold", "post", [{"kind": "threshold", "min": 0.9}], bound, [bound, bound >= 0.9])
 
 
 images()
 rows()
 scores()
+wide()
 out = pathlib.Path(__file__).with_name("vectors.json")
 out.write_text("[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in CASES) + "\n]\n")
 print(f"{len(CASES)} cases, {out.stat().st_size} bytes")
