@@ -19,6 +19,27 @@ impl Pulse {
         self.beats.lock().unwrap_or_else(PoisonError::into_inner).insert(part, Instant::now());
     }
 
+    /// Beats for `part` until `work` is done: only for what a server may hold up, and what ends by its own bounds of time.
+    pub async fn beating<T>(&self, part: &'static str, work: impl Future<Output = T>) -> T {
+        self.beating_every(BEAT_EVERY, part, work).await
+    }
+
+    async fn beating_every<T>(
+        &self,
+        every: Duration,
+        part: &'static str,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut beat = tokio::time::interval(every);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = beat.tick() => self.beat(part),
+            }
+        }
+    }
+
     /// `part` has ended in order and is not waited for any more.
     pub fn retire(&self, part: &'static str) {
         self.beats.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
@@ -71,6 +92,23 @@ fn say(states: &[NotifyState<'_>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn d4_a_server_that_drips_does_not_let_the_watchdog_bite() {
+        let pulse = Pulse::default();
+        let later = Instant::now() + Duration::from_mins(1);
+        let dripping = async {
+            for _ in 0..3 {
+                pulse.retire("update");
+                while pulse.stuck(later, BEAT_EVERY).is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            7
+        };
+        let beating = pulse.beating_every(Duration::from_millis(5), "update", dripping);
+        assert_eq!(tokio::time::timeout(BEAT_EVERY, beating).await, Ok(7), "it beats again and again");
+    }
 
     #[test]
     fn a_part_that_stopped_beating_is_named_until_it_retires() {

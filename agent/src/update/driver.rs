@@ -314,7 +314,9 @@ impl Driver {
     }
 
     async fn try_refresh(&mut self) -> Result<(), MetadataError> {
-        let refreshed = self.core.trusted.refresh(&self.core.http(), None, &self.core.clock).await;
+        let http = self.core.http();
+        let refreshing = self.core.trusted.refresh(&http, None, &self.core.clock);
+        let refreshed = self.pulse.beating("update", refreshing).await;
         let refreshed = refreshed.inspect_err(|error| self.core.refresh_failed(error))?;
         self.core.metadata_trouble = None;
         self.core.refreshed(&refreshed.repository);
@@ -325,7 +327,7 @@ impl Driver {
 
     async fn refresh(&mut self) {
         match self.try_refresh().await {
-            Ok(()) => self.core.refresh_fences().await,
+            Ok(()) => self.pulse.beating("update", self.core.refresh_fences()).await,
             Err(error) => {
                 tracing::warn!(error = crate::chain(&error), "signed metadata could not be refreshed");
             }
