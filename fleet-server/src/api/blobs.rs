@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::Digest;
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,6 +15,7 @@ use super::error::{ApiError, ApiResult, ErrorBody};
 use super::extract::{InProject, Path, Publisher, Viewer};
 use crate::app::AppState;
 use crate::blobs::{BlobError, Name, serve};
+use crate::domain::audit::{self, Change};
 use crate::store::blobs;
 
 /// Much less than unnamed blobs are kept.
@@ -94,7 +96,11 @@ async fn put(
     // Even if another project has it, the content must be shown: a digest alone gives no access.
     let size = state.blobs.put(&digest, body.into_data_stream()).await.map_err(|e| failed(&e))?;
     let mut tx = state.store.begin().await?;
-    blobs::insert(&mut tx, &scope.project, &digest, size, state.clock.now()).await?;
+    let now = state.clock.now();
+    blobs::insert(&mut tx, &scope.project, &digest, size, now).await?;
+    let (actor, name) = (scope.who.actor(), digest.to_hex());
+    let change = Change::new(now, &actor, "blob.create", "blob", &name).in_project(&scope.project);
+    audit::record(&mut tx, &change.after(json!({ "size_bytes": size }))).await?;
     // Its row is ours until the commit, and nothing is removed without the row: what is here now stays.
     if state.blobs.size(&digest).await.map_err(|e| failed(&e))?.is_none() {
         return Err(ApiError::unavailable(

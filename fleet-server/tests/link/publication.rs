@@ -1,7 +1,7 @@
 //! Publications are refused exactly where a device would refuse them, and leave nothing behind then.
 
 use flotilla_server::store::releases::{self, ReleaseState};
-use flotilla_server::store::{blobs, metadata};
+use flotilla_server::store::{Window, audit, blobs, metadata};
 use flotilla_server::tuf::publish::{self, Publication, PublishError};
 use flotilla_server::tuf::refresh;
 use serde_json::json;
@@ -16,6 +16,13 @@ const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 async fn newest(server: &Server, name: &str) -> Option<metadata::MetadataFile> {
     let mut conn = server.state.store.read().await.unwrap();
     metadata::newest(&mut conn, &project(), name).await.unwrap()
+}
+
+/// Publications that the audit tells of.
+async fn audited(server: &Server) -> i64 {
+    let mut conn = server.state.store.read().await.unwrap();
+    let filter = audit::Filter { action: Some("publication.create".into()), ..audit::Filter::default() };
+    audit::list(&mut conn, Some(&project()), &filter, &Window::first(1)).await.unwrap().total
 }
 
 async fn publish(
@@ -38,6 +45,8 @@ async fn what_a_device_would_refuse_is_refused_and_nothing_is_stored() {
     let expires = server.state.clock.now().plus_millis(YEAR_MS);
     let targets = newest(&server, "targets").await.unwrap().bytes;
     let next = || TargetsBuilder::resume(&targets, expires).unwrap();
+
+    let told = audited(&server).await;
 
     let thief = signer(99);
     let forged = next().sign(&[&thief]).unwrap();
@@ -66,7 +75,12 @@ async fn what_a_device_would_refuse_is_refused_and_nothing_is_stored() {
     let usurper = usurper.role("root", &[thief.public_key()], 1).sign(&[&thief]).unwrap();
     assert!(matches!(publish(&server, vec![("root", usurper)]).await, Err(PublishError::Untrusted(_))));
 
+    let yesterday = server.state.clock.now().plus_millis(-24 * 3600 * 1000);
+    let expired = TargetsBuilder::resume(&targets, yesterday).unwrap().sign(&[&publisher.targets]).unwrap();
+    let refused = publish(&server, vec![("targets", expired)]).await;
+    assert!(matches!(refused, Err(PublishError::Untrusted(_))), "{refused:?}");
     assert_eq!(newest(&server, "timestamp").await.unwrap(), before, "nothing was stored");
+    assert_eq!(audited(&server).await, told, "nothing has changed");
     let good = next().sign(&[&publisher.targets]).unwrap();
     let published = publish(&server, vec![("targets", good.clone())]).await.unwrap();
     assert_eq!((published.is_new, published.snapshot_version, published.timestamp_version), (true, 2, 2));
@@ -74,6 +88,7 @@ async fn what_a_device_would_refuse_is_refused_and_nothing_is_stored() {
     assert_eq!((again.is_new, again.snapshot_version, again.timestamp_version), (false, 2, 2));
     let older = publish(&server, vec![("targets", targets)]).await;
     assert!(matches!(older, Err(PublishError::Stale { version: 1, served: 2, .. })), "{older:?}");
+    assert_eq!(audited(&server).await, told + 1);
     server.stop().await;
 }
 

@@ -267,6 +267,8 @@ async fn pausing_stops_offers_and_late_reports_change_nothing() {
     fleet.order(&id, &Verb::Abort { reason: "enough".into() }).await.unwrap();
     let refused = fleet.order(&id, &Verb::Resume { retry_failed: false }).await;
     assert!(matches!(refused, Err(RolloutError::Refused(_))));
+    let orders = ["rollout.create", "rollout.order", "rollout.order", "rollout.order"];
+    assert_eq!(fleet.audited(&id).await, orders, "a refused order has changed nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

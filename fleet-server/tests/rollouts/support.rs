@@ -11,7 +11,9 @@ use flotilla_server::domain::why::{self, Why};
 use flotilla_server::store::releases::{Release, ReleaseState};
 use flotilla_server::store::tasks::StoredReport;
 use flotilla_server::store::telemetry::PaneRow;
-use flotilla_server::store::{self, Store, Window, alerts, devices, projects, releases, tasks, telemetry};
+use flotilla_server::store::{
+    self, Store, Window, alerts, audit, devices, projects, releases, tasks, telemetry,
+};
 use flotilla_server::tuf::keys::{self, OnlineRole};
 use profile::features::Extractor;
 use profile::{Observed, Pane, PaneKey, Reference, ReferenceBuilder};
@@ -264,6 +266,14 @@ impl Fleet {
     pub(crate) async fn order(&self, id: &RolloutId, verb: &Verb) -> Result<(), RolloutError> {
         let order = rollouts::Order { username: "bea", actor: "bea", action: "rollout.order", verb };
         rollouts::order(&self.state, &self.project, id, &order).await
+    }
+
+    /// What the audit tells of a rollout, oldest first.
+    pub(crate) async fn audited(&self, id: &RolloutId) -> Vec<String> {
+        let mut conn = self.state.store.read().await.unwrap();
+        let filter = audit::Filter { object: Some(id.to_string()), ..audit::Filter::default() };
+        let rows = audit::list(&mut conn, Some(&self.project), &filter, &Window::first(100)).await.unwrap();
+        rows.items.into_iter().rev().map(|row| row.action).collect()
     }
 
     pub(crate) async fn load(&self, id: &RolloutId) -> Rollout {
