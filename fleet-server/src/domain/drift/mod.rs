@@ -3,6 +3,7 @@
 
 mod alerts;
 mod evidence;
+mod gather;
 mod merge;
 mod panes;
 mod reports;
