@@ -23,7 +23,7 @@ use crate::link::{BrokerError, Link, LinkCounters, LinkIo, StoreGate, forget_con
 use crate::listener::TlsListener;
 use crate::metrics::Metrics;
 use crate::pki::{Authority, FailureLimiter, PkiError, ServerCertificate, TlsConfigs, keep_fresh};
-use crate::store::{Store, StoreError};
+use crate::store::{Dialect, Store, StoreError, leases};
 use crate::supervisor::{Ending, OnEnd, Supervisor};
 use crate::tuf::{SealError, SealKey};
 use crate::{api, ids, jobs, tuf};
@@ -66,6 +66,8 @@ pub struct AppState {
     pub instance: Arc<str>,
     /// Places for live streams.
     pub streams: StreamPlaces,
+    /// Jobs that nobody runs.
+    pub standstill: jobs::Standstill,
     /// Cancelled when the server shuts down.
     pub closing: CancellationToken,
 }
@@ -186,6 +188,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let certificate = Arc::new(certificate);
     let tls = TlsConfigs::new(&state.authority, &certificate)?;
     forget_connections(&state.store).await?;
+    if state.store.dialect() == Dialect::Sqlite {
+        // The file is ours alone: whoever held a lease is gone.
+        leases::forget_all(&state.store).await?;
+    }
 
     let router = api::router(state.clone());
     serve(&mut supervisor, "https", ports.https, &tls.https, router);
@@ -273,6 +279,7 @@ async fn open(
         clock,
         downlink,
         metrics,
+        standstill: jobs::Standstill::default(),
         closing,
     })
 }

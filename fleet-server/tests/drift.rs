@@ -504,6 +504,68 @@ async fn evidence_tells_the_worse_release_from_its_control() {
     assert!(none.is_empty(), "another time tells nothing");
 }
 
+#[tokio::test]
+async fn evidence_says_where_panes_are_deleted_already_and_begins_there() {
+    let mut fleet = Fleet::start().await;
+    for number in 0..3 {
+        let pane = fleet.pane("1.0.0", number, 0.0, 95);
+        fleet.store(0, "1.0.0", &pane).await;
+    }
+    let month = i64::try_from(fleet.state().config.retention.panes.as_millis()).unwrap();
+    fleet.clock.set(UnixMillis(BEGIN + month + WINDOW));
+    let group = Group { digest: digest(&fleet.manifest("1.0.0")), devices: [device(0)].into() };
+    let span = (UnixMillis(BEGIN), fleet.clock.now());
+    let all =
+        drift::behaviour(fleet.state(), &project(), &model(), (&group, None), span, None).await.unwrap();
+    let accuracy = all.iter().find(|e| e.metric == Metric::Accuracy).unwrap();
+    assert_eq!(
+        (accuracy.candidate.n, accuracy.from),
+        (400, UnixMillis(BEGIN + WINDOW)),
+        "the first one is too old"
+    );
+    assert!(all.iter().all(|e| e.arithmetic.contains("older panes are deleted")), "{all:?}");
+}
+
+#[tokio::test]
+async fn evidence_counts_corrections_once_and_runs_apart() {
+    let mut fleet = Fleet::start().await;
+    let first = fleet.pane("1.0.0", 0, 0.0, 95);
+    fleet.store(0, "1.0.0", &first).await;
+    let mut corrected = fleet.pane("1.0.0", 0, 0.0, 50);
+    corrected.key.revision = 1;
+    fleet.store(0, "1.0.0", &corrected).await;
+    let mut restarted = fleet.pane("1.0.0", 0, 0.0, 95);
+    restarted.key.run = 2;
+    fleet.store(0, "1.0.0", &restarted).await;
+    let group = Group { digest: digest(&fleet.manifest("1.0.0")), devices: [device(0)].into() };
+    let span = (UnixMillis(BEGIN), UnixMillis(BEGIN + WINDOW));
+    let all =
+        drift::behaviour(fleet.state(), &project(), &model(), (&group, None), span, None).await.unwrap();
+    let accuracy = all.iter().find(|e| e.metric == Metric::Accuracy).unwrap().candidate;
+    assert_eq!((accuracy.n, accuracy.devices), (400, 1));
+    assert!((accuracy.value - 0.725).abs() < 1e-9, "{accuracy:?}");
+}
+
+#[tokio::test]
+async fn windows_go_on_after_the_clock_was_ahead() {
+    const DAY: i64 = 24 * HOUR;
+    let mut fleet = Fleet::start().await;
+    fleet.window(0, &[]).await;
+    // The clock jumps a day ahead, panes come and are counted, one more comes, and the clock is right again.
+    fleet.clock.set(UnixMillis(BEGIN + DAY));
+    let ahead = fleet.pane("1.0.0", 1, 0.0, 95);
+    fleet.store(1, "1.0.0", &ahead).await;
+    windows::tick(fleet.state()).await.unwrap();
+    fleet.clock.set(UnixMillis(BEGIN + DAY + 1000));
+    let last = fleet.pane("1.0.0", 1, 0.0, 95);
+    fleet.store(2, "1.0.0", &last).await;
+    fleet.window(2, &[]).await;
+    assert_eq!(fleet.windows(None).await.len(), 3);
+    assert_eq!(fleet.windows(Some(&device(2))).await.len(), 3, "nothing of that time is lost");
+    fleet.window(3, &[]).await;
+    assert_eq!(fleet.windows(None).await.len(), 4);
+}
+
 /// The figures of "How the database grows" in docs/CONFIGURATION.md; run with `--nocapture` to see them.
 #[tokio::test]
 async fn a_day_of_a_device_is_small() {

@@ -345,6 +345,29 @@ fn rate_and_in_flight_bounds_hold() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_holds_back_no_offers() {
+    let mut plan = plan(&["100%"]);
+    plan.rate = Some(rollout::Rate { per_minute: 1, growth: None, max_in_flight: None });
+    let mut fleet = Fleet::new(plan, 4);
+    fleet.tick(86_400);
+    assert_eq!(fleet.in_phase(Phase::Offered).len(), 1);
+    fleet.tick(-86_400);
+    assert_eq!(fleet.in_phase(Phase::Offered).len(), 2, "the minute of tomorrow is not waited for");
+    fleet.tick(-5);
+    assert_eq!(fleet.in_phase(Phase::Offered).len(), 2, "a small step back begins no new minute");
+}
+
+#[test]
+fn a_clock_that_was_ahead_holds_back_no_measurement() {
+    let mut fleet = Fleet::new(judged_by_accuracy(&["1", "100%"], OnFailure::RollBackStage), 4);
+    fleet.tick(86_400);
+    fleet.commit_offered();
+    fleet.measured(0, accuracy(0.98, 20));
+    fleet.tick(-86_400);
+    assert!(fleet.last.iter().any(|a| matches!(a, Action::Measure { .. })), "tomorrow's numbers are none");
+}
+
+#[test]
 fn a_budget_overrun_pauses_and_resuming_accepts_it() {
     let mut plan = plan(&["100%"]);
     plan.gates.clear();

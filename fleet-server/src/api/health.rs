@@ -16,6 +16,9 @@ use crate::store::overview;
 /// The server's jobs write every few seconds, so that this long without a commit means that it can't.
 const MAX_WITHOUT_WRITING: Duration = Duration::from_mins(1);
 
+/// Whoever asks for readiness waits a few seconds at most, and is to see the reason.
+const MAX_PING: Duration = Duration::from_secs(2);
+
 /// `/healthz`, `/readyz`, `/metrics`.
 pub fn router() -> Router<AppState> {
     Router::new()
@@ -29,19 +32,27 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The server can do its work: the database answers and is written to, and it is not shutting down.
+/// The server can do its work: the database answers and is written to, its jobs run, and it is not shutting down.
 async fn readyz(State(state): State<AppState>) -> ApiResult<&'static str> {
     if state.closing.is_cancelled() {
         return Err(ApiError::unavailable("closing", "The server is shutting down.", 5));
     }
-    state.store.ping().await.map_err(|e| {
-        tracing::warn!("not ready: {}", crate::supervisor::with_causes(&e));
+    let unreachable = |why: &str| {
+        tracing::warn!("not ready: {why}");
         ApiError::unavailable("database_unreachable", "The database does not answer.", 5)
-    })?;
+    };
+    match tokio::time::timeout(MAX_PING, state.store.ping()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => return Err(unreachable(&crate::supervisor::with_causes(&e))),
+        Err(_) => return Err(unreachable("the database does not answer in time")),
+    }
     let silent = state.store.since_last_commit();
     if silent > MAX_WITHOUT_WRITING {
         let message = format!("The database has taken nothing for {} s; is its disk full?", silent.as_secs());
         return Err(ApiError::unavailable("database_not_writable", message, 5));
+    }
+    if let Some(why) = state.standstill.why() {
+        return Err(ApiError::unavailable("job_stands_still", why, 5));
     }
     Ok("ready\n")
 }

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use crate::app::AppState;
 use crate::store::leases;
@@ -13,6 +12,11 @@ use crate::supervisor::TaskError;
 pub mod retention;
 pub mod rollouts;
 pub mod windows;
+
+mod standstill;
+
+use standstill::Refusal;
+pub use standstill::Standstill;
 
 /// Calls `tick` every `period` while this process holds the lease `name`, until shutdown. A failed tick ends the
 /// loop with its error; the supervisor logs it and starts the job again.
@@ -31,6 +35,7 @@ where
     Fut: Future<Output = Result<(), TaskError>>,
 {
     let mut clock = tokio::time::interval(period);
+    let mut refusal = Refusal::default();
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -39,10 +44,11 @@ where
         }
         // The lease outlives the pause between two ticks, so that its owner keeps it.
         let validity = state.config.jobs.lease.max(period * 3);
-        if leases::take(&state.store, name, &state.instance, state.clock.now(), validity).await? {
+        let is_ours = leases::take(&state.store, name, &state.instance, state.clock.now(), validity).await?
+            || refusal.is_overcome(state, name, validity).await?;
+        if is_ours {
+            refusal.end(state, name);
             tick().await?;
-        } else {
-            debug!(job = name, "another replica runs {name}");
         }
     }
     leases::give_back(&state.store, name, &state.instance).await?;

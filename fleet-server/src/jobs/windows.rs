@@ -12,7 +12,8 @@ use crate::bus::ChangeKind;
 use crate::domain::drift::{
     Hysteresis, WindowRules, merge_old, merged_slot, refresh, refresh_merged, review,
 };
-use crate::store::drift;
+use crate::store::StoreError;
+use crate::store::drift::{self, Touched};
 use crate::supervisor::TaskError;
 
 /// Panes that arrived this long before the newest computed window are looked at again: a transaction that was
@@ -35,13 +36,7 @@ pub async fn run(state: AppState, shutdown: CancellationToken) -> Result<(), Tas
 pub async fn tick(state: &AppState) -> Result<(), TaskError> {
     let jobs = &state.config.jobs;
     let rules = WindowRules::new(jobs.window, jobs.window_late);
-    let tick_ms = i64::try_from(jobs.window_tick.as_millis()).unwrap_or(i64::MAX);
-    let touched = {
-        let mut conn = state.store.read().await?;
-        let last = drift::last_update(&mut conn).await?.unwrap_or(UnixMillis(0));
-        let since = last.plus_millis(-OVERLAP_MS.max(tick_ms.saturating_mul(2)));
-        drift::touched_since(&mut conn, since).await?
-    };
+    let touched = touched(state).await?;
     let slots: BTreeSet<_> =
         touched.into_iter().map(|(project, model, at)| (project, model, rules.slot(at))).collect();
     let places: BTreeSet<_> = slots
@@ -71,4 +66,23 @@ pub async fn tick(state: &AppState) -> Result<(), TaskError> {
     let merged = merge_old(state, rules).await?;
     debug!(windows = merged, "old drift windows merged");
     Ok(())
+}
+
+/// Where panes arrived that no window may have counted yet.
+async fn touched(state: &AppState) -> Result<BTreeSet<Touched>, StoreError> {
+    const END: UnixMillis = UnixMillis(i64::MAX);
+    let jobs = &state.config.jobs;
+    let tick_ms = i64::try_from(jobs.window_tick.as_millis()).unwrap_or(i64::MAX);
+    let overlap = OVERLAP_MS.max(tick_ms.saturating_mul(2));
+    let mut conn = state.store.read().await?;
+    let newest = drift::last_update(&mut conn, END).await?.unwrap_or(UnixMillis(0));
+    let now = state.clock.now().plus_millis(overlap);
+    let mut found = drift::touched(&mut conn, (newest.plus_millis(-overlap), END)).await?;
+    if newest > now {
+        // The clock was ahead. What was counted then stands later than anything that is to come for long: what to
+        // go on from is the newest window of before, or of now.
+        let last = drift::last_update(&mut conn, now).await?.unwrap_or(UnixMillis(0));
+        found.extend(drift::touched(&mut conn, (last.plus_millis(-overlap), now)).await?);
+    }
+    Ok(found)
 }

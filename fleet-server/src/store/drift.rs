@@ -2,6 +2,8 @@
 //! panes and may be computed again at any time; a row keeps its pane and the findings, from which and the release's
 //! reference the report is made when somebody asks for it. Old rows are merged by the hour, older ones by the day.
 
+use std::collections::BTreeSet;
+
 use futures_util::TryStreamExt as _;
 use profile::drift::{DriftReport, Role, Status};
 use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis, Version};
@@ -138,26 +140,39 @@ pub struct WindowFilter<'a> {
     pub limit: i64,
 }
 
-/// Where panes arrived since: project, model and start of their windows.
+/// Of [`touched`]; a test holds that it reads only what arrived. `DISTINCT` or an open end would make SQLite walk through
+/// all panes in the order of another index.
+pub const TOUCHED: &str = "SELECT project, model, window_start FROM panes WHERE received_at >= $1 AND received_at < $2 ORDER BY received_at";
+
+/// A model of a project and the start of a pane's window.
+pub type Touched = (ProjectId, ModelName, UnixMillis);
+
+/// Where panes arrived in a span of the server's time; its end doesn't count.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn touched_since(
+pub async fn touched(
     conn: &mut Conn,
-    since: UnixMillis,
-) -> Result<Vec<(ProjectId, ModelName, UnixMillis)>, StoreError> {
-    let query =
-        sqlx::query("SELECT DISTINCT project, model, window_start FROM panes WHERE received_at >= $1");
-    let rows = query.bind(since.0).fetch_all(conn).await.during("look for new panes")?;
-    all(rows, |row| Ok((row.id("project")?, row.id("model")?, row.millis("window_start")?)))
+    (since, until): (UnixMillis, UnixMillis),
+) -> Result<BTreeSet<Touched>, StoreError> {
+    let mut rows = sqlx::query(TOUCHED).bind(since.0).bind(until.0).fetch(conn);
+    let mut found = BTreeSet::new();
+    while let Some(row) = rows.try_next().await.during("look for new panes")? {
+        found.insert((row.id("project")?, row.id("model")?, row.millis("window_start")?));
+    }
+    Ok(found)
 }
 
-/// When the newest window was computed.
+/// Of [`last_update`]; a test holds that it reads one row.
+pub const LAST_UPDATE: &str =
+    "SELECT MAX(updated_at) AS updated_at FROM drift_windows WHERE updated_at <= $1";
+
+/// When the newest window was computed, of those up to this time.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
-pub async fn last_update(conn: &mut Conn) -> Result<Option<UnixMillis>, StoreError> {
-    let row = sqlx::query("SELECT MAX(updated_at) AS updated_at FROM drift_windows").fetch_one(conn).await;
+pub async fn last_update(conn: &mut Conn, until: UnixMillis) -> Result<Option<UnixMillis>, StoreError> {
+    let row = sqlx::query(LAST_UPDATE).bind(until.0).fetch_one(conn).await;
     row.during("read the age of drift windows")?.millis_opt("updated_at")
 }
 
@@ -273,6 +288,12 @@ fn filtered(select: &'static str, project: &ProjectId, model: &ModelName, filter
     sql
 }
 
+/// Of [`of_devices`]; a test holds that it reads no more of the table than the span.
+pub const OF_DEVICES: &str = "SELECT model, version, digest, device, segment, window_start, window_end, n, is_drifting, findings, report, \
+     is_merged, updated_at FROM drift_windows \
+     WHERE project = $1 AND model = $2 AND device <> '' AND segment = '' \
+     AND window_start >= $3 AND window_start < $4 ORDER BY device, window_start";
+
 /// All devices' windows of a span, of all data, by device and time, without their panes.
 ///
 /// # Errors
@@ -284,12 +305,7 @@ pub async fn of_devices(
     from: UnixMillis,
     to: UnixMillis,
 ) -> Result<Vec<DriftWindow>, StoreError> {
-    let query = sqlx::query(
-        "SELECT model, version, digest, device, segment, window_start, window_end, n, is_drifting, findings, report, \
-         is_merged, updated_at FROM drift_windows \
-         WHERE project = $1 AND model = $2 AND device <> '' AND segment = '' \
-         AND window_start >= $3 AND window_start < $4 ORDER BY device, window_start",
-    );
+    let query = sqlx::query(OF_DEVICES);
     let query = query.bind(project.as_str()).bind(model.as_str()).bind(from.0).bind(to.0);
     all(query.fetch_all(conn).await.during("list devices' drift windows")?, read)
 }

@@ -1,6 +1,7 @@
 //! Telemetry as it arrives: streams with their acknowledged position, panes, log lines. Every insert
 //! is safe to repeat: the primary key (project, device, stream, seq) makes a record count once.
 
+use futures_util::{Stream, StreamExt};
 use protocol::message::Loss;
 use protocol::{DeviceId, Digest, ModelName, ProjectId, StreamId, UnixMillis, Version};
 use sqlx::any::AnyRow;
@@ -185,7 +186,11 @@ pub async fn add_pane(conn: &mut Conn, project: &ProjectId, pane: &PaneRow) -> R
     Ok(done.rows_affected() > 0)
 }
 
-/// Panes of a model that overlap a span of event time, by device and time.
+/// Of [`panes`]; a test holds that it reads no more of the table than the span.
+pub const PANES_OF_SPAN: &str = "SELECT * FROM panes WHERE project = $1 AND model = $2 AND window_start >= $3 AND window_start < $4 \
+     ORDER BY device, window_start, stream, seq";
+
+/// Panes of a model whose window starts in a span of event time, by device and time.
 ///
 /// # Errors
 /// [`StoreError`] when the database refuses.
@@ -196,12 +201,44 @@ pub async fn panes(
     from: UnixMillis,
     to: UnixMillis,
 ) -> Result<Vec<PaneRow>, StoreError> {
-    let query = sqlx::query(
-        "SELECT * FROM panes WHERE project = $1 AND model = $2 AND window_start < $4 AND window_end > $3 \
-         ORDER BY device, window_start, stream, seq",
-    );
+    let query = sqlx::query(PANES_OF_SPAN);
     let query = query.bind(project.as_str()).bind(model.as_str()).bind(from.0).bind(to.0);
     all(query.fetch_all(conn).await.during("list panes")?, read_pane)
+}
+
+/// Which panes [`panes_of_releases`] reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PanesWanted {
+    /// Tenant.
+    pub project: ProjectId,
+    /// Which model.
+    pub model: ModelName,
+    /// SHA-256 of the manifests of two releases, or of one twice.
+    pub releases: [Digest; 2],
+    /// Segment; '' for all data.
+    pub segment: String,
+    /// First instant of the span of event time that a pane's window has to lie in.
+    pub from: UnixMillis,
+    /// First instant after it.
+    pub to: UnixMillis,
+}
+
+/// Of [`panes_of_releases`]; a test holds that it reads no more of the table than the span, and sorts no panes.
+pub const PANES_OF_RELEASES: &str = "SELECT * FROM panes WHERE project = $1 AND model = $2 AND window_start >= $3 AND window_start < $4 \
+     AND window_end <= $4 AND digest IN ($5, $6) AND segment = $7 ORDER BY window_start, device, stream, seq";
+
+/// The panes of two releases in a span, one after the other, by time and device: however many there are, few are in
+/// memory at once.
+pub fn panes_of_releases<'c>(
+    conn: &'c mut Conn,
+    wanted: &PanesWanted,
+) -> impl Stream<Item = Result<PaneRow, StoreError>> + use<'c> {
+    let query = sqlx::query(PANES_OF_RELEASES);
+    let query = query.bind(wanted.project.as_str().to_owned()).bind(wanted.model.as_str().to_owned());
+    let query = query.bind(wanted.from.0).bind(wanted.to.0);
+    let query = query.bind(wanted.releases[0].to_hex()).bind(wanted.releases[1].to_hex());
+    let rows = query.bind(wanted.segment.clone()).fetch(conn);
+    rows.map(|row| read_pane(&row.during("read panes")?))
 }
 
 /// Adds log lines that a command asked for.

@@ -3,6 +3,7 @@
 
 mod access_cases;
 mod device_cases;
+mod plan_cases;
 mod publishing_cases;
 mod record_cases;
 mod retention_cases;
@@ -29,6 +30,7 @@ use support::postgres::Postgres;
 
 use access_cases::*;
 use device_cases::*;
+use plan_cases::*;
 use publishing_cases::*;
 use record_cases::*;
 use retention_cases::*;
@@ -64,6 +66,10 @@ cases!(
     old_streams_are_forgotten,
     one_alert_is_open_per_key,
     a_lease_has_one_holder,
+    a_lease_is_taken_over_unless_it_was_renewed,
+    panes_of_two_releases_come_by_time_and_device,
+    panes_are_found_by_arrival,
+    hot_queries_read_no_whole_table,
     releases_are_found_by_version_and_digest,
     the_newest_metadata_is_served,
     blobs_belong_to_projects,

@@ -265,3 +265,59 @@ pub(crate) async fn a_lease_has_one_holder(store: Store) {
     leases::give_back(&store, "job", "two").await.unwrap();
     assert!(leases::take(&store, "job", "one", NOW.plus_millis(1503), second).await.unwrap());
 }
+
+pub(crate) async fn a_lease_is_taken_over_unless_it_was_renewed(store: Store) {
+    let second = Duration::from_secs(1);
+    let ahead = NOW.plus_millis(86_400_000);
+    assert!(leases::take(&store, "job", "ahead", ahead, second).await.unwrap());
+    assert!(!leases::take(&store, "job", "two", NOW, second).await.unwrap());
+    let seen = leases::get(&store, "job").await.unwrap().unwrap();
+    assert_eq!((seen.holder.as_str(), seen.until), ("ahead", ahead.plus_millis(1000)));
+    let new = leases::Lease { holder: "two".into(), until: NOW.plus_millis(1000) };
+    assert!(leases::take(&store, "job", "ahead", ahead.plus_millis(1), second).await.unwrap());
+    assert!(!leases::take_over(&store, "job", &seen, &new).await.unwrap(), "it was renewed meanwhile");
+    let seen = leases::get(&store, "job").await.unwrap().unwrap();
+    assert!(leases::take_over(&store, "job", &seen, &new).await.unwrap());
+    assert_eq!(leases::get(&store, "job").await.unwrap(), Some(new));
+    leases::forget_all(&store).await.unwrap();
+    assert_eq!(leases::get(&store, "job").await.unwrap(), None);
+}
+
+pub(crate) async fn panes_of_two_releases_come_by_time_and_device(store: Store) {
+    use futures_util::TryStreamExt;
+    let a = add_project(&store, "a").await;
+    let mut tx = store.begin().await.unwrap();
+    let other = |byte: u8, row: telemetry::PaneRow| telemetry::PaneRow {
+        digest: Digest::from_bytes([byte; 32]),
+        ..row
+    };
+    let from = |name: &str, row: telemetry::PaneRow| telemetry::PaneRow { device: device(name), ..row };
+    let wanted = [pane(1, 0, NOW), from("dam", pane(2, 0, NOW)), other(2, pane(3, 100, NOW))];
+    let segment = telemetry::PaneRow { segment: "line=1".into(), ..pane(5, 0, NOW) };
+    let unwanted =
+        [other(3, pane(4, 0, NOW)), segment, pane(6, -1, NOW), pane(7, 101, NOW), pane(8, 200, NOW)];
+    for row in wanted.iter().rev().chain(&unwanted) {
+        telemetry::add_pane(&mut tx, &a, row).await.unwrap();
+    }
+    let of = telemetry::PanesWanted {
+        project: a,
+        model: digits(),
+        releases: [Digest::from_bytes([1; 32]), Digest::from_bytes([2; 32])],
+        segment: String::new(),
+        from: UnixMillis(0),
+        to: UnixMillis(200),
+    };
+    let found: Vec<_> = telemetry::panes_of_releases(&mut tx, &of).try_collect().await.unwrap();
+    assert_eq!(found, wanted);
+}
+
+pub(crate) async fn panes_are_found_by_arrival(store: Store) {
+    let a = add_project(&store, "a").await;
+    let mut tx = store.begin().await.unwrap();
+    for (seq, start, at) in [(1, 0, 10), (2, 0, 20), (3, 100, 20), (4, 200, 30)] {
+        telemetry::add_pane(&mut tx, &a, &pane(seq, start, UnixMillis(at))).await.unwrap();
+    }
+    let found = drift::touched(&mut tx, (UnixMillis(20), UnixMillis(30))).await.unwrap();
+    let starts: Vec<_> = found.into_iter().map(|(_, _, start)| start.0).collect();
+    assert_eq!(starts, [0, 100]);
+}

@@ -247,7 +247,8 @@ impl Run<'_> {
     fn allowance(&mut self, stage: u16) -> u32 {
         let Some(rate) = self.rollout.core.plan.rate else { return u32::MAX };
         let (began, made) = self.rollout.core.offered;
-        let is_new_minute = self.now.millis_since(began) >= MINUTE_MS;
+        // A minute that begins far in the future was begun by a clock that was ahead.
+        let is_new_minute = self.now.millis_since(began).abs() >= MINUTE_MS;
         let made = if is_new_minute { 0 } else { made };
         let per_minute = self.rate_now(rate);
         let tally = self.rollout.tasks.tally_ref(stage);
@@ -295,7 +296,8 @@ impl Run<'_> {
         let every = millis(self.rollout.core.plan.measure_every_s);
         let soak_is_over = self.soak_until(stage).filter(|until| *until <= self.now);
         let is_old = state.measured_at.is_none_or(|at| {
-            self.now.millis_since(at) >= every || soak_is_over.is_some_and(|until| at < until)
+            // Nor is a number of the future new.
+            self.now.millis_since(at).abs() >= every || soak_is_over.is_some_and(|until| at < until)
         });
         if is_old {
             self.actions.push(Action::Measure { stage, from });

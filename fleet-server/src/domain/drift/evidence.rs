@@ -1,17 +1,19 @@
 //! Behaviour of some devices on a new release against a control group on the old one, in the same time window,
 //! so that what happens to all of them (season, light, load) cancels out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use profile::drift::{quality, service};
 use profile::stats::{self, Proportions};
-use profile::{Counters, Pane, Schema, Sketch};
+use profile::{Counters, Schema, Sketch};
 use protocol::{DeviceId, Digest, ModelName, ProjectId, UnixMillis};
 use rollout::{Evidence, Interval, Metric, Sample};
+use trust::format_rfc3339;
 
-use super::panes::{DriftError, newest, reference_of, sum};
+use super::gather::{Own, Seen, Tries, gather};
+use super::panes::DriftError;
 use crate::app::AppState;
-use crate::store::{releases, telemetry};
+use crate::clock::before;
+use crate::store::telemetry::PanesWanted;
 
 /// Level of every interval.
 const CONFIDENCE: f64 = 0.95;
@@ -25,22 +27,13 @@ pub struct Group {
     pub devices: BTreeSet<DeviceId>,
 }
 
-/// What a group counted.
-struct Seen {
-    schema: Schema,
-    reference: Counters,
-    counters: Counters,
-    /// Each device's own counts.
-    by_device: Vec<Counters>,
-    devices: u32,
-}
-
 /// A device weighs at most so many times what the one in the middle of its group does: neither a busy nor a lying one
 /// decides alone.
 const MOST_WEIGHT: u64 = 4;
 
 /// Evidence for every behaviour metric that the panes of this time window can tell about.
-/// `slice`: a segment, or `None` for all data. Panes count if their window lies wholly in the time window.
+/// `slice`: a segment, or `None` for all data. Panes count if their window lies wholly in the time window; where that
+/// reaches back further than panes are kept, the evidence begins later and says so.
 ///
 /// # Errors
 /// [`DriftError`] when database, blob store or a reference fail.
@@ -52,17 +45,26 @@ pub async fn behaviour(
     span: (UnixMillis, UnixMillis),
     slice: Option<&str>,
 ) -> Result<Vec<Evidence>, DriftError> {
-    let Some(candidate) = seen(state, project, model, groups.0, span, slice).await? else {
-        return Ok(Vec::new());
+    // What is older is deleted, a part of it maybe not yet: to count that part alone would be wrong.
+    let from = span.0.max(before(state.clock.now(), state.config.retention.panes));
+    let wanted = PanesWanted {
+        project: project.clone(),
+        model: model.clone(),
+        releases: [groups.0.digest, groups.1.unwrap_or(groups.0).digest],
+        segment: slice.unwrap_or_default().to_owned(),
+        from,
+        to: span.1,
     };
-    let control = match groups.1 {
-        Some(group) => seen(state, project, model, group, span, slice).await?,
-        None => None,
-    };
+    let (Some(candidate), control) = gather(state, &wanted, groups).await? else { return Ok(Vec::new()) };
     let mut all = compare_all(&candidate, control.as_ref());
     for evidence in &mut all {
-        (evidence.from, evidence.to) = span;
+        (evidence.from, evidence.to) = (from, span.1);
         evidence.slice = slice.map(ToOwned::to_owned);
+        if from > span.0 {
+            let begin = format_rfc3339(from);
+            evidence.arithmetic +=
+                &format!("; only from {begin}, because older panes are deleted (retention.panes_s)");
+        }
     }
     Ok(all)
 }
@@ -78,41 +80,10 @@ pub fn compare_groups(
         schema: schema.clone(),
         reference: reference.clone(),
         counters: counters.clone(),
-        by_device: vec![counters.clone()],
+        by_device: vec![Own::of(schema, counters)],
         devices,
     };
     compare_all(&seen(candidate), control.map(seen).as_ref())
-}
-
-async fn seen(
-    state: &AppState,
-    project: &ProjectId,
-    model: &ModelName,
-    group: &Group,
-    span: (UnixMillis, UnixMillis),
-    slice: Option<&str>,
-) -> Result<Option<Seen>, DriftError> {
-    let mut conn = state.store.read().await?;
-    let Some(release) = releases::by_digest(&mut conn, project, model, &group.digest).await? else {
-        return Ok(None);
-    };
-    let mut rows = telemetry::panes(&mut conn, project, model, span.0, span.1).await?;
-    drop(conn);
-    rows.retain(|row| row.digest == group.digest && group.devices.contains(&row.device));
-    rows.retain(|row| row.window_start >= span.0 && row.window_end <= span.1);
-    rows.retain(|row| row.segment == slice.unwrap_or_default());
-    let reference = reference_of(&state.blobs, &release).await?;
-    let panes = newest(&reference, &rows);
-    let mut by_device: BTreeMap<&DeviceId, Vec<&Pane>> = BTreeMap::new();
-    for (device, pane) in &panes {
-        by_device.entry(device).or_default().push(pane);
-    }
-    let own: Vec<Pane> = by_device.into_values().filter_map(sum).collect();
-    let Some(whole) = sum(&own) else { return Ok(None) };
-    let devices = u32::try_from(own.len()).unwrap_or(u32::MAX);
-    let by_device = own.into_iter().map(|pane| pane.counters).collect();
-    let (schema, counted) = (reference.schema, reference.counters);
-    Ok(Some(Seen { schema, reference: counted, counters: whole.counters, by_device, devices }))
 }
 
 fn compare_all(candidate: &Seen, control: Option<&Seen>) -> Vec<Evidence> {
@@ -138,12 +109,9 @@ fn within(shares: Option<Proportions>) -> Option<Interval> {
     shares.map(|s| Interval { low: s.interval.low, high: s.interval.high, confidence: CONFIDENCE })
 }
 
-/// Hits and tries of a side.
-type Tries = (u64, u64);
-
 impl Seen {
     /// Adds up each device's hits and tries, with no device above its weight.
-    fn tries(&self, of_one: impl Fn(&Counters) -> Tries) -> Tries {
+    fn tries(&self, of_one: impl Fn(&Own) -> Tries) -> Tries {
         weighed(self.by_device.iter().map(of_one).filter(|(_, n)| *n > 0).collect())
     }
 }
@@ -183,12 +151,7 @@ fn shares(
 }
 
 fn accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
-    let tries = |seen: &Seen| {
-        seen.tries(|own| {
-            let quality = quality(&seen.schema, own);
-            (quality.correct, quality.labelled)
-        })
-    };
+    let tries = |seen: &Seen| seen.tries(|own| own.labelled);
     let sides = (tries(candidate), control.map(tries));
     let devices = (candidate.devices, control.map(|c| c.devices));
     let text = "right answers / labelled answers; interval of the difference by Newcombe on Wilson intervals";
@@ -198,15 +161,13 @@ fn accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
 fn estimated_accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
     let tries = |seen: &Seen| {
         seen.tries(|own| {
-            let quality = quality(&seen.schema, own);
-            let n = quality.predictions;
-            let expected = quality.estimated_accuracy.unwrap_or(0.0).clamp(0.0, 1.0) * n as f64;
+            let n = own.predictions;
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 reason = "0 to n, by the clamp"
             )]
-            let hits = expected.round() as u64;
+            let hits = own.expected.clamp(0.0, n as f64).round() as u64;
             (hits.min(n), n)
         })
     };
@@ -218,12 +179,7 @@ fn estimated_accuracy(candidate: &Seen, control: Option<&Seen>) -> Option<Eviden
 }
 
 fn error_rate(candidate: &Seen, control: Option<&Seen>) -> Option<Evidence> {
-    let tries = |seen: &Seen| {
-        seen.tries(|own| {
-            let service = service(own);
-            (service.failed, service.failed.saturating_add(service.answered))
-        })
-    };
+    let tries = |seen: &Seen| seen.tries(|own| own.requests);
     let sides = (tries(candidate), control.map(tries));
     let devices = (candidate.devices, control.map(|c| c.devices));
     let text = "failed requests / requests; interval of the difference by Newcombe on Wilson intervals";

@@ -4,6 +4,7 @@
 mod alerts;
 mod chart;
 mod evidence;
+mod gather;
 mod merge;
 mod panes;
 mod reports;

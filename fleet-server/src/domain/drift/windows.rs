@@ -132,7 +132,7 @@ async fn computed(
     let rows = telemetry::panes(&mut conn, project, model, slot, end).await?;
     let mut by_release: BTreeMap<Digest, Vec<PaneRow>> = BTreeMap::new();
     // A pane longer than a window (merged on a full device) counts where it starts.
-    for row in rows.into_iter().filter(|row| rules.slot(row.window_start) == slot) {
+    for row in rows {
         by_release.entry(row.digest).or_default().push(row);
     }
     let mut windows = Vec::new();
