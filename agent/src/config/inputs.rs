@@ -3,6 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use protocol::ModelName;
+
 use super::reader::Reader;
 
 /// A folder whose files are asked as they come.
@@ -45,6 +47,7 @@ pub(super) fn folder(r: &mut Reader) -> Option<Folder> {
     if model.is_empty() {
         r.refuse("folder.watch", "folder.model beside it");
     }
+    check_model(r, "folder.model", &model);
     let out = out.unwrap_or_else(|| watch.join("out"));
     if is_same(&out, &watch) {
         r.refuse("folder.out", "another folder than the one that is watched");
@@ -53,6 +56,13 @@ pub(super) fn folder(r: &mut Reader) -> Option<Folder> {
         r.refuse("folder.done", "another folder than the one that is watched");
     }
     Some(Folder { watch, model, out, done, every })
+}
+
+/// A name that no model can have would leave what comes waiting for ever.
+fn check_model(r: &mut Reader, key: &str, model: &str) {
+    if !model.is_empty() && ModelName::new(model).is_err() {
+        r.refuse(key, "a model's name, as in the release");
+    }
 }
 
 /// Whether two names mean one folder: an answer that is written into the watched folder would be asked in its turn.
@@ -81,6 +91,7 @@ pub(super) fn mqtt(r: &mut Reader) -> Option<Mqtt> {
     if broker.is_empty() {
         return None;
     }
+    check_model(r, "mqtt.model", &model);
     if [&model, &topic_in, &topic_out].iter().any(|text| text.is_empty()) {
         r.refuse("mqtt.broker", "mqtt.model, mqtt.topic_in and mqtt.topic_out beside it");
     }

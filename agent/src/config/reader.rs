@@ -79,12 +79,14 @@ impl Reader {
     }
 
     pub(super) fn text(&mut self, key: &str, default: &str) -> String {
-        self.read(key, "a text", |v| v.as_str().map(str::to_owned)).unwrap_or_else(|| default.to_owned())
+        let parse = |v: &Value| v.as_str().filter(|text| is_plain(text)).map(str::to_owned);
+        self.read(key, "a text without control characters", parse).unwrap_or_else(|| default.to_owned())
     }
 
     pub(super) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
-        let parse = |v: &Value| v.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from);
-        self.read(key, "a path that begins with /", parse)
+        let parse =
+            |v: &Value| v.as_str().filter(|path| path.starts_with('/') && is_plain(path)).map(PathBuf::from);
+        self.read(key, "a path that begins with / and has no control characters", parse)
     }
 
     pub(super) fn optional_text(&mut self, key: &str) -> Option<String> {
@@ -177,4 +179,8 @@ fn edits(a: &str, b: &str) -> usize {
 
 fn shown(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_default().chars().take(80).collect()
+}
+/// What a terminal shows as it is, and a file's name may hold.
+fn is_plain(text: &str) -> bool {
+    !text.contains(char::is_control)
 }

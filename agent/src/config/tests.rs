@@ -133,6 +133,9 @@ fn declared_inputs_need_their_model_and_a_place_for_answers() {
     assert_eq!((mqtt.host.as_str(), mqtt.port), ("::1", 1883));
     for (wrong, words) in [
         ("[folder]\nwatch = \"/in\"\n", "folder.model beside it"),
+        ("[folder]\nwatch = \"/in\"\nmodel = \"Bad Name!\"\n", "a model's name"),
+        ("[folder]\nwatch = \"/in\\u0000\"\nmodel = \"digits\"\n", "no control characters"),
+        ("[device]\nclass = \"\\u001b[31mred\"\n", "without control characters"),
         ("[folder]\nwatch = \"/in\"\nmodel = \"m\"\nout = \"/in\"\n", "another folder"),
         ("[mqtt]\nbroker = \"h:1\"\nmodel = \"m\"\ntopic_in = \"a\"\n", "mqtt.topic_out beside it"),
         ("[mqtt]\nbroker = \"h\"\nmodel = \"m\"\ntopic_in = \"a\"\ntopic_out = \"b\"\n", "a host and a port"),

@@ -186,7 +186,8 @@ impl ProblemKind {
                  the log"
             }
             Self::ModelAbsent => {
-                "roll out a release that loads on this device; the reason stands in the problem"
+                "where the reason is the memory budget, raise update.memory_budget_bytes or unload another model, and \
+                 restart the agent; else roll out a release that loads on this device"
             }
             Self::ReleaseLost => {
                 "what the disk lost is fetched again by itself; if it comes again, the disk is failing: replace it"
@@ -227,7 +228,8 @@ fn after(cause: CauseKind) -> &'static str {
         }
         C::TooSlow => "publish a faster variant, or raise the release's latency budget",
         C::TooBig => {
-            "publish a smaller variant, or raise update.memory_budget_bytes if the device has the memory"
+            "publish a smaller variant, or raise update.memory_budget_bytes if the device has the memory; then make a \
+             new rollout: what was refused is not tried again"
         }
         C::ProbationErrors | C::ProbationLatency | C::CrashLoop => {
             "the earlier release serves again; look at what this one did before it is rolled out anew"

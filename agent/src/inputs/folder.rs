@@ -22,20 +22,22 @@ use crate::slots::Loaded;
 
 /// Largest file.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// After so many looks in a row it is a problem that files wait for a model or a place in the queue.
+const TOLD_AFTER_LOOKS: u32 = 30;
 /// What a refused file's name ends with beside its answer.
 const REFUSED: &str = ".refused";
 
 /// Asks files as they come until `stop`.
 pub async fn watch(config: config::Folder, api: Api, troubles: Troubles, stop: CancellationToken) {
     let every = config.every;
-    let mut watched = Watched { config: Arc::new(config), api, files: Files::default() };
+    let mut watched = Watched { config: Arc::new(config), api, files: Files::default(), unanswered: None };
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
         }
         let problem = match watched.look().await {
-            Ok(()) => watched.files.problem(),
+            Ok(()) => watched.files.problem().or_else(|| watched.waiting()),
             Err(error) => Some(crate::chain(&error)),
         };
         troubles.set("watched folder", problem);
@@ -46,9 +48,17 @@ struct Watched {
     config: Arc<config::Folder>,
     api: Api,
     files: Files,
+    /// Looks in a row that ended at a file which can't be asked yet, files that waited then, and what was said.
+    unanswered: Option<(u32, usize, String)>,
 }
 
 impl Watched {
+    /// Files that wait for long are told: the model's name may be wrong.
+    fn waiting(&self) -> Option<String> {
+        let (_, files, why) = self.unanswered.as_ref().filter(|(looks, ..)| *looks >= TOLD_AFTER_LOOKS)?;
+        Some(format!("{files} files or more wait: {why}"))
+    }
+
     /// One look: asks the files that don't change any more, so that none is read half-written. One that can't be read
     /// or put away waits; the others go on.
     async fn look(&mut self) -> Result<(), DurableError> {
@@ -57,7 +67,10 @@ impl Watched {
         for (path, stamp, answer) in self.files.due() {
             self.put_away(path, stamp, answer).await;
         }
-        for (path, stamp) in self.files.ready() {
+        let ready = self.files.ready();
+        let files = ready.len();
+        let before = self.unanswered.take().map_or(0, |(looks, ..)| looks);
+        for (path, stamp) in ready {
             let file = path.clone();
             let asked = match blocking(move || durable::read_bounded(&file, MAX_FILE_BYTES)).await {
                 Ok(Some(bytes)) => ask(&self.api, &self.config, &path, bytes).await,
@@ -71,7 +84,11 @@ impl Watched {
             let answer = match asked {
                 Ok(json) => Answer { json, is_refusal: false },
                 // Overloaded, or no model yet: the file stays for a later look.
-                Err(refused) if refused.is_later => break,
+                Err(refused) if refused.is_later => {
+                    let why = String::from_utf8_lossy(&refused.json).into_owned();
+                    self.unanswered = Some((before.saturating_add(1), files, why));
+                    break;
+                }
                 Err(refused) => Answer { json: refused.json, is_refusal: true },
             };
             self.put_away(path, stamp, Arc::new(answer)).await;

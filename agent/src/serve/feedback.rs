@@ -11,7 +11,7 @@ use super::body;
 use super::error::ApiError;
 use super::object::Object;
 use super::work::Api;
-use crate::monitor::Label;
+use crate::monitor::{FeedbackError, Label};
 
 #[derive(Debug, Deserialize)]
 struct Feedback {
@@ -47,10 +47,17 @@ pub(super) async fn feedback(
         Labels::One(label) => vec![label],
         Labels::Many(labels) => labels,
     };
-    let unknown =
-        |_| ApiError::UnknownModel { name: model.chars().take(80).collect(), served: String::new() };
-    let model = ModelName::new(model.clone()).map_err(unknown)?;
-    let right =
-        api.monitor.feedback(&model, &feedback.id, &labels, (api.now)()).map_err(ApiError::Feedback)?;
+    let not_served = || api.serving(&model, None).err();
+    let Ok(name) = ModelName::new(model.clone()) else {
+        return Err(not_served().unwrap_or(ApiError::UnknownPath(model)));
+    };
+    let right = match api.monitor.feedback(&name, &feedback.id, &labels, (api.now)()) {
+        Ok(right) => right,
+        // No id of a model that doesn't serve is known; that it doesn't is what the application has to hear.
+        Err(error @ FeedbackError::UnknownId { .. }) => {
+            return Err(not_served().unwrap_or(ApiError::Feedback(error)));
+        }
+        Err(error) => return Err(ApiError::Feedback(error)),
+    };
     Ok(Json(Accepted { labels: labels.len(), right }))
 }

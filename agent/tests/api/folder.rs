@@ -26,12 +26,16 @@ impl Drop for Folder {
 
 impl Folder {
     async fn watched(done: Option<PathBuf>) -> Self {
+        Self::asking("digits", done).await
+    }
+
+    async fn asking(model: &str, done: Option<PathBuf>) -> Self {
         let agent = Agent::serving("1.0.0").await;
         let dir = tempfile::tempdir().unwrap();
         let (watch, out) = (dir.path().join("in"), dir.path().join("out"));
         std::fs::create_dir(&watch).unwrap();
         let every = Duration::from_millis(10);
-        let config = config::Folder { watch, model: "digits".into(), out, done, every };
+        let config = config::Folder { watch, model: model.into(), out, done, every };
         let (troubles, stop) = (Troubles::default(), CancellationToken::new());
         tokio::spawn(inputs::watch(config, agent.api.clone(), troubles.clone(), stop.clone()));
         Self { agent, dir, troubles, stop }
@@ -117,4 +121,17 @@ async fn a_refused_file_is_kept_and_neither_an_empty_one_nor_a_link_is_asked() {
     folder.answer("b.JSON").await;
     assert!(folder.path("in/a.json").is_symlink() && !folder.path("out/a.json.json").exists());
     assert!(folder.path("in/empty.png").exists() && !folder.path("out/empty.png.json").exists());
+}
+
+#[tokio::test]
+async fn files_for_a_model_that_does_not_serve_wait_and_are_told() {
+    let folder = Folder::asking("digitz", None).await;
+    folder.put("a.json", &digit());
+    wait_for(|| !folder.troubles.problems().is_empty()).await;
+    let problems = folder.troubles.problems();
+    assert!(
+        problems[0].detail.contains("1 files") && problems[0].detail.contains("served are: digits"),
+        "{problems:?}"
+    );
+    assert!(folder.path("in/a.json").exists());
 }

@@ -120,7 +120,12 @@ async fn labels_that_can_not_be_matched_are_refused() {
     agent.refused(FEEDBACK, b"{}".to_vec(), StatusCode::BAD_REQUEST, "not valid JSON").await;
     agent.refused(FEEDBACK, br#"["my-id", 4]"#.to_vec(), StatusCode::BAD_REQUEST, "expected an object").await;
     agent
-        .refused("/v2/models/other/feedback", label("my-id", json!("4")), StatusCode::NOT_FOUND, "unknown")
+        .refused(
+            "/v2/models/other/feedback",
+            label("my-id", json!("4")),
+            StatusCode::NOT_FOUND,
+            "served are: digits",
+        )
         .await;
     assert_eq!(agent.post(FEEDBACK, &json!({"id": "my-id", "label": 4})).await.status, StatusCode::OK);
     agent.refused(FEEDBACK, label("my-id", json!("4")), StatusCode::CONFLICT, "already").await;
