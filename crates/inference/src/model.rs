@@ -169,12 +169,11 @@ impl Model {
     /// The answer to one row of zeros must be what the signature says.
     fn check_outputs(&self, example: &[Tensor]) -> Result<(), LoadError> {
         let outputs = self.infer(example).map_err(LoadError::WarmUp)?;
-        let got = || {
-            outputs
-                .iter()
-                .map(|o| format!("{} {} {:?}", o.name(), o.datatype(), o.shape()))
-                .collect::<Vec<_>>()
+        let own = |(place, o): (usize, &Tensor)| {
+            let name = self.engine.outputs().get(place).map_or(o.name(), String::as_str);
+            format!("{name} {} {:?}", o.datatype(), o.shape())
         };
+        let got = || outputs.iter().enumerate().map(own).collect::<Vec<_>>();
         let specs = &self.spec.outputs;
         if outputs.len() == specs.len()
             && specs.iter().zip(&outputs).all(|(spec, output)| spec.admits(output))

@@ -8,8 +8,9 @@ mod probe;
 mod subject;
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -133,10 +134,21 @@ fn probed(path: &Path, variant: &str, data: Option<&Path>, time_limit: u64) -> R
     let output = command.stdin(Stdio::null()).output().context("cannot start this program again")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let why = final_words(said.trim());
-        bail!("{}", if why.is_empty() { output.status.to_string() } else { why.to_owned() });
+        bail!("{}", cause(said.trim(), output.status));
     }
     serde_json::from_slice(&output.stdout).context("the measuring process gave no JSON")
+}
+
+/// Why the measuring process failed. One that gets no memory says so and aborts; the kernel's way out says nothing.
+fn cause(said: &str, status: ExitStatus) -> String {
+    if let Some(line) = said.lines().find(|line| line.starts_with("memory allocation of ")) {
+        return format!("it needs more memory than this machine has free ({line})");
+    }
+    match (final_words(said), status.signal()) {
+        ("", Some(9)) => "it was killed, probably because the machine had no memory left".to_owned(),
+        ("", _) => status.to_string(),
+        (why, _) => why.to_owned(),
+    }
 }
 
 /// The error that a process ended with; what the runtime printed of a panic that was caught stands before it.
@@ -245,7 +257,10 @@ fn show_manifest(said: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::final_words;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
+    use super::{cause, final_words};
 
     #[test]
     fn only_the_error_itself_is_passed_on() {
@@ -253,5 +268,14 @@ mod tests {
         let noisy = "thread 'main' panicked at a.rs:1:1:\nindex out of bounds\nerror: it panicked: index";
         assert_eq!(final_words(noisy), "it panicked: index");
         assert_eq!(final_words("killed"), "killed");
+    }
+
+    #[test]
+    fn a_process_without_memory_is_told_in_one_sentence() {
+        let aborted = "memory allocation of 4294967296 bytes failed\nstack backtrace:\n   0: 0x5581";
+        let why = cause(aborted, ExitStatus::from_raw(6));
+        assert!(why.contains("memory allocation of 4294967296 bytes") && !why.contains("backtrace"), "{why}");
+        assert!(cause("", ExitStatus::from_raw(9)).contains("no memory left"));
+        assert_eq!(cause("error: no model", ExitStatus::from_raw(256)), "no model");
     }
 }

@@ -5,10 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tract_onnx::Onnx;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
+use super::limits::{self, Tensors};
 use crate::error::LoadError;
+use crate::int8::lower::{CONTRIB, is_only_int8};
 
 /// Most nodes of a model, subgraphs included. Stops a graph that takes minutes to optimise.
 const MAX_NODES: usize = 50_000;
@@ -35,15 +38,50 @@ pub(super) fn opset(proto: &ModelProto) -> Result<i64, LoadError> {
     }
 }
 
-/// Checks a parsed file; `has_op` says whether the runtime knows an operator.
-pub(super) fn check(proto: &ModelProto, has_op: impl Fn(&str) -> bool) -> Result<(), LoadError> {
+/// Operators of com.microsoft that tract has, or has under the name of one of ONNX's that means the same.
+const TRACT_CONTRIB: [&str; 18] = [
+    "BiasGelu",
+    "DequantizeLinear",
+    "FastGelu",
+    "GatherBlockQuantized",
+    "GatherND",
+    "Gelu",
+    "GroupQueryAttention",
+    "MatMulNBits",
+    "MultiHeadAttention",
+    "Pad",
+    "QLinearConv",
+    "QuantizeLinear",
+    "QuickGelu",
+    "Range",
+    "RotaryEmbedding",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+    "Trilu",
+];
+
+/// Whether tract has a node's operator. tract itself doesn't look at domains.
+pub(super) fn has(onnx: &Onnx, node: &NodeProto) -> bool {
+    onnx.op_register.0.contains_key(&node.op_type) && is_tracts(node)
+}
+
+fn is_tracts(node: &NodeProto) -> bool {
+    match node.domain.as_str() {
+        "" | "ai.onnx" | "ai.onnx.ml" => true,
+        CONTRIB => TRACT_CONTRIB.contains(&node.op_type.as_str()) && !is_only_int8(node),
+        _ => false,
+    }
+}
+
+/// Checks a parsed file; `has_op` says whether the runtime knows a node's operator.
+pub(super) fn check(proto: &ModelProto, has_op: impl Fn(&NodeProto) -> bool) -> Result<(), LoadError> {
     let graph = proto.graph.as_ref().ok_or_else(|| malformed("there is no graph"))?;
     let mut checker = Checker { has_op: &has_op, nodes: 0 };
     checker.graph(graph, &HashSet::new())
 }
 
 struct Checker<'a> {
-    has_op: &'a dyn Fn(&str) -> bool,
+    has_op: &'a dyn Fn(&NodeProto) -> bool,
     nodes: usize,
 }
 
@@ -57,13 +95,15 @@ impl Checker<'_> {
             return Err(malformed("sparse initializers are not supported"));
         }
         graph.initializer.iter().try_for_each(tensor)?;
-        let constants = constants(graph);
+        let (constants, tensors) = (constants(graph), Tensors::of(graph));
         let mut known = outer.clone();
         known.extend(graph.input.iter().map(|input| input.name.as_str()));
         known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
         let mut made: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
         for node in &graph.node {
             self.node(node, &known, &constants)?;
+            limits::check(node, &tensors)
+                .map_err(|why| malformed(format!("node {:?} ({}) {why}", node_name(node), node.op_type)))?;
             for output in node.output.iter().filter(|output| !output.is_empty()) {
                 if !made.insert(output) {
                     return Err(malformed(format!(
@@ -86,7 +126,7 @@ impl Checker<'_> {
         known: &HashSet<&'g str>,
         constants: &HashMap<&str, Vec<i64>>,
     ) -> Result<(), LoadError> {
-        if !(self.has_op)(&node.op_type) {
+        if !(self.has_op)(node) {
             return Err(LoadError::UnknownOp {
                 op: node.op_type.clone(),
                 domain: node.domain.clone(),
@@ -130,7 +170,11 @@ fn tensor(tensor: &TensorProto) -> Result<(), LoadError> {
         elements = product;
     }
     let Some(width) = width(tensor.data_type) else {
-        return bad(format!("has element type {}, which the runtime doesn't know", tensor.data_type));
+        let name = limits::other_width(tensor.data_type).unwrap_or("one without a name here");
+        return bad(format!(
+            "has element type {} ({name}), which the runtime doesn't know",
+            tensor.data_type
+        ));
     };
     let raw = tensor.raw_data.len() as u64;
     if raw > 0 && elements.checked_mul(width) != Some(raw) {
@@ -241,7 +285,7 @@ mod tests {
         AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
     };
 
-    use super::{check, opset};
+    use super::{check, is_tracts, opset};
 
     fn pool(name: &str, kernel: &[i64], pads: &[i64]) -> NodeProto {
         let ints = |name: &str, ints: &[i64]| AttributeProto {
@@ -297,6 +341,23 @@ mod tests {
             let why = refusal(nodes, vec![]);
             assert_eq!(why.contains("elements"), is_refused, "{size}: {why}");
         }
+    }
+
+    #[test]
+    fn an_operator_of_another_domain_is_not_onnxs_of_that_name() {
+        let node = |domain: &str, op: &str| NodeProto {
+            op_type: op.to_owned(),
+            domain: domain.to_owned(),
+            ..NodeProto::default()
+        };
+        let is_known = |(domain, op): (&str, &str)| is_tracts(&node(domain, op));
+        let same = [("", "Relu"), ("ai.onnx", "Relu"), ("ai.onnx.ml", "Normalizer")];
+        assert!(same.into_iter().chain([("com.microsoft", "QuantizeLinear")]).all(is_known));
+        let other = [("acme", "Relu"), ("com.microsoft", "Attention"), ("com.microsoft", "QLinearAdd")];
+        assert!(!other.into_iter().any(is_known));
+        let images = AttributeProto { name: "channels_last".to_owned(), i: 1, ..AttributeProto::default() };
+        let conv = NodeProto { attribute: vec![images], ..node("com.microsoft", "QLinearConv") };
+        assert!(!is_tracts(&conv) && is_tracts(&node("com.microsoft", "QLinearConv")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::prelude::Framework;
 
 use super::check;
@@ -10,7 +10,7 @@ use super::guarded;
 use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
 use crate::error::{InferError, LoadError, chain};
 use crate::int8::kernel::Level;
-use crate::int8::lower::{CONTRIB_OPS, lower};
+use crate::int8::lower::{is_only_int8, lower};
 use crate::int8::program::Program;
 use crate::int8::report::Report;
 use crate::int8::{Int8, StepTime};
@@ -43,22 +43,21 @@ impl Engine {
         let onnx = tract_onnx::onnx().with_ignore_value_info(true);
         let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
         check::opset(&proto)?;
-        let knows = |op: &str| onnx.op_register.0.contains_key(op);
+        let knows = |node: &NodeProto| check::has(&onnx, node);
+        check::check(&proto, |node| knows(node) || is_only_int8(node))?;
         let report = match int8 {
             Int8::Off => Report::of_tract("the switch is off"),
-            Int8::On => {
-                check::check(&proto, |op| knows(op) || CONTRIB_OPS.contains(&op))?;
-                match program(&proto, feeds) {
-                    Ok(mut program) => {
-                        let report = std::mem::take(&mut program.report);
-                        return Ok(Self { runs: Runs::Int8(Box::new(program)), report });
-                    }
-                    Err(report) => report,
+            Int8::On => match program(&proto, feeds) {
+                Ok(mut program) => {
+                    let report = std::mem::take(&mut program.report);
+                    return Ok(Self { runs: Runs::Int8(Box::new(program)), report });
                 }
-            }
+                Err(report) => report,
+            },
         };
         check::check(&proto, knows).map_err(|error| match error {
             LoadError::UnknownOp { op, node, .. } => {
+                let (op, node) = report.stuck.clone().unwrap_or((op, node));
                 LoadError::OnlyInt8 { op, node, why: report.why_whole() }
             }
             error => error,

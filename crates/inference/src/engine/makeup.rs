@@ -92,7 +92,7 @@ fn parameters(graph: &GraphProto) -> u64 {
 
 /// What the graph multiplies and adds for one row, by the runtime's own reckoning.
 fn macs(onnx: &tract_onnx::Onnx, proto: &ModelProto, feeds: &[Feed]) -> Option<u64> {
-    check::check(proto, |op| onnx.op_register.0.contains_key(op)).ok()?;
+    check::check(proto, |node| check::has(onnx, node)).ok()?;
     let mut graph = onnx.model_for_proto_model(proto).ok()?;
     let feeds_of = match_inputs(&graph, feeds).ok()?;
     for (slot, feed) in feeds_of.iter().enumerate() {

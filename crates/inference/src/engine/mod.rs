@@ -3,6 +3,7 @@
 //! and panics of tract become errors here.
 
 mod check;
+mod limits;
 mod load;
 mod makeup;
 mod plan;

@@ -70,9 +70,13 @@ pub(crate) type Fed<'a> = (Vec<usize>, Cow<'a, Data>);
 impl Plan {
     /// Plans a graph that was checked and warms it up.
     pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
-        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-        let graph = onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
-        Self::of_graph(&graph, feeds, has_windows(proto))
+        let built = guarded(|| {
+            let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+            let graph =
+                onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
+            Self::of_graph(&graph, feeds, has_windows(proto))
+        });
+        built.unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
     }
 
     /// The same for a file that isn't needed any more: it is dropped before the plan is made.
@@ -86,7 +90,9 @@ impl Plan {
     fn of_graph(graph: &InferenceModel, feeds: &[Feed], has_windows: bool) -> Result<Self, LoadError> {
         let feeds_of = match_inputs(graph, feeds)?;
         let planned = |batching| Self::of_shapes(graph.clone(), &feeds_of, feeds, batching);
-        let symbolic = if has_windows { None } else { planned(Batching::Any).ok() };
+        // tract panics where it plans a loop over a sequence for a symbol of rows.
+        let any = || guarded(|| planned(Batching::Any)).ok().and_then(Result::ok);
+        let symbolic = if has_windows { None } else { any() };
         let mut chosen = match symbolic.filter(|plan| plan.keeps_rows(feeds)) {
             Some(plan) => plan,
             None => planned(Batching::Single)?,
@@ -267,6 +273,8 @@ fn from_tract(tensor: &Tensor) -> TractResult<Value> {
         DatumType::I16 => Data::Int16(values(tensor)?),
         DatumType::I32 => Data::Int32(values(tensor)?),
         DatumType::I64 => Data::Int64(values(tensor)?),
+        // What tract casts to INT64, in case it is a shape.
+        DatumType::TDim => Data::Int64(values(tensor.cast_to::<i64>()?.as_ref())?),
         DatumType::U8 => Data::Uint8(values(tensor)?),
         DatumType::U16 => Data::Uint16(values(tensor)?),
         DatumType::U32 => Data::Uint32(values(tensor)?),
@@ -335,5 +343,53 @@ pub(crate) fn plain_f32(data: &Data) -> Option<Cow<'_, [f32]>> {
         Data::Bytes(_) => None,
         #[expect(clippy::cast_possible_truncation, reason = "what tract's own cast to f32 does")]
         other => Some(other.to_f64().into_iter().map(|value| value as f32).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::type_proto::{Tensor, Value};
+    use tract_onnx::pb::{
+        AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_is_cast_to_whole_numbers_comes_out_as_such() {
+        let value = |name: &str, elem_type: i32| ValueInfoProto {
+            name: name.to_owned(),
+            r#type: Some(TypeProto {
+                value: Some(Value::TensorType(Tensor { elem_type, shape: None })),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        };
+        let cast = NodeProto {
+            op_type: "Cast".to_owned(),
+            input: vec!["x".to_owned()],
+            output: vec!["y".to_owned()],
+            // 2 is INT, 7 is INT64.
+            attribute: vec![AttributeProto {
+                name: "to".to_owned(),
+                r#type: 2,
+                i: 7,
+                ..AttributeProto::default()
+            }],
+            ..NodeProto::default()
+        };
+        let graph = GraphProto {
+            node: vec![cast],
+            input: vec![value("x", 1)],
+            output: vec![value("y", 7)],
+            ..GraphProto::default()
+        };
+        let opset = OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() };
+        let proto = ModelProto { opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
+        let feed = Feed { name: "x".to_owned(), shape: vec![1, 2], is_batched: true };
+        let plan = Plan::build(&proto, &[feed]).unwrap();
+        let fed = (vec![2, 2], Cow::Owned(Data::Fp32(vec![16_777_216.0, -3.0, 1.0, 0.0])));
+        let (shape, data) = plan.run(&[fed], 2).unwrap().remove(0);
+        assert_eq!((shape, data), (vec![2, 2], Data::Int64(vec![16_777_216, -3, 1, 0])));
     }
 }

@@ -48,6 +48,8 @@ pub struct Report {
     pub activation_bytes: usize,
     /// Why the whole model is tract's, where it is.
     pub why_not: Option<String>,
+    /// Operator and name of the node that neither int8 nor tract can run, where that is why.
+    pub(crate) stuck: Option<(String, String)>,
 }
 
 impl Report {
@@ -72,7 +74,9 @@ impl Report {
             Runs::Tract { why } => Some(format!("{} {:?}: {why}", node.op, node.name)),
             Runs::Int8 | Runs::Float => None,
         };
-        let nodes = self.nodes.iter().filter_map(node).take(MAX_NAMED);
+        // A node that stands in the way says it all; what else is left to tract doesn't matter then.
+        let most = if self.stuck.is_some() { 0 } else { MAX_NAMED };
+        let nodes = self.nodes.iter().filter_map(node).take(most);
         self.why_not.iter().cloned().chain(nodes).collect::<Vec<_>>().join("; ")
     }
 

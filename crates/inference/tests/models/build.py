@@ -6,7 +6,8 @@ from onnx import TensorProto, helper, numpy_helper
 CONTRIB = "com.microsoft"
 CONTRIB_OPS = {
     "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearLeakyRelu",
-    "QLinearSigmoid", "QLinearSoftmax", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
+    "QLinearSigmoid", "QLinearSoftmax", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "NhwcMaxPool",
+    "ContribQLinearConv",
 }  # fmt: skip
 
 
@@ -29,6 +30,7 @@ class Graph:
     def op(self, kind, inputs, outputs=1, **attributes):
         made = [self.name(kind.lower()) for _ in range(outputs)]
         domain = CONTRIB if kind in CONTRIB_OPS else ""
+        kind = kind.removeprefix("Contrib")  # ONNX has an operator of that name too
         self.nodes.append(helper.make_node(kind, inputs, made, name=self.name("node"), domain=domain, **attributes))
         return made[0] if outputs == 1 else made
 

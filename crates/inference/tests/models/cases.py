@@ -258,6 +258,99 @@ def qdq_resize(g, scales):
     return (IMAGE, *qdq(g, made), [])
 
 
+@case(
+    floor={"nearest_mode": "floor", "opset": 11},
+    between={"nearest_mode": "round_prefer_floor", "left": ["Resize"], "opset": 11},
+)
+def resize_from_half(g, nearest_mode, left=()):
+    """Places half a pixel further than centred ones: cut off they repeat each pixel, rounded they don't."""
+    extra = [g.constant(np.zeros(0, np.float32)), g.constant(np.array([1, 1, 2, 2], np.float32))]
+    more = {"coordinate_transformation_mode": "tf_half_pixel_for_nn", "nearest_mode": nearest_mode}
+    made = g.op("Resize", [view(g), *extra], mode="nearest", **more)
+    return (IMAGE, *qdq(g, made), list(left))
+
+
+def turned(g, value, *perm):
+    return g.op("Transpose", [value], perm=list(perm))
+
+
+@case(
+    conv={}, convs={"layers": 2}, depthwise={"group": 8}, strided={"more": {"strides": [2, 2]}},
+    max={"pool": "NhwcMaxPool"}, average={"pool": "QLinearAveragePool"}, global_={"pool": "QLinearGlobalAveragePool"},
+)  # fmt: skip
+def channels_last(g, layers=1, group=1, pool=None, more=None):
+    """What ONNX Runtime writes of a graph that it optimised. As many channels as rows: a wrong order would fit."""
+    value, params = entry(g)
+    value = turned(g, value, 0, 2, 3, 1)
+    for _ in range(layers):
+        to = exit_params(g)
+        weights = g.weights(8, 8 // group, 3, 3, scales=8)
+        value = g.op("ContribQLinearConv", [value, *params, *weights, *to], pads=[1] * 4, kernel_shape=[3, 3], group=group, channels_last=1, **(more or {}))
+        params = to
+    scale = OUT[0]
+    window = {} if pool == "QLinearGlobalAveragePool" else {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
+    if pool == "NhwcMaxPool":
+        value = g.op(pool, [value], **window)
+    elif pool:
+        scale = 0.01
+        to = exit_params(g, scale=scale)
+        value = g.op(pool, [value, *params, *to], channels_last=1, **window)
+        params = to
+    return (8, 8, 10), g.dequantize(turned(g, value, 0, 3, 1, 2), params), scale, []
+
+
+@case(signal={})
+def channels_last_1d(g):
+    value, params = entry(g)
+    to = exit_params(g)
+    inputs = [turned(g, value, 0, 2, 1), *params, *g.weights(24, 6, 5, scales=24), *to]
+    made = g.op("ContribQLinearConv", inputs, pads=[2, 2], kernel_shape=[5], channels_last=1)
+    return SIGNAL, g.dequantize(turned(g, made, 0, 2, 1), to), OUT[0], []
+
+
+@case(
+    add_pixels={"kind": "QLinearAdd", "shape": (1, 6, 6)}, mul_columns={"kind": "QLinearMul", "shape": (8, 6, 1)},
+    concat={"kind": "QLinearConcat"},
+)  # fmt: skip
+def spelled_out(g, kind, shape=()):
+    """Forms of com.microsoft's operators that int8 doesn't know: tract runs them in ONNX's words."""
+    value, params = entry(g)
+    other, to = g.params(0.05, 100), exit_params(g)
+    if kind == "QLinearConcat":
+        made = g.op(kind, [*to, value, *params, g.quantize("input", other), *other], axis=2)
+    else:
+        axis = 1 if shape[0] == 1 else 3
+        small = g.op("ReduceMean", ["input"], axes=[axis], keepdims=1)
+        made = g.op(kind, [value, *params, g.quantize(small, other), *other, *to])
+    last = g.op("QLinearLeakyRelu", [made, *to, *to], alpha=0.2)
+    left = [kind] if kind == "QLinearConcat" else ["ReduceMean", kind]
+    return IMAGE, g.dequantize(last, to), OUT[0], left
+
+
+@case(lstm={"kind": "LSTM", "gates": 4}, gru={"kind": "GRU", "gates": 3})
+def recurrent(g, kind, gates, width=5):
+    """A loop over a sequence, which tract can't plan for any number of rows, before a quantized layer."""
+    weights = [g.constant(0.3 * g.floats(1, gates * width, size)) for size in (4, width)]
+    rows = g.op(kind, [turned(g, "input", 1, 0, 2), *weights, g.constant(g.floats(1, 2 * gates * width))], hidden_size=width)
+    flat = g.op("Flatten", [turned(g, rows, 2, 0, 1, 3)], axis=1)
+    made = g.op("Gemm", [g.qdq(flat, g.params(0.01, 128)), g.dequantized_weights(7 * width, 6)])
+    return ((7, 4), *qdq(g, made), ["Transpose", kind, "Transpose", "Flatten"])
+
+
+@case()
+def recurrent_alone(g, width=5):
+    weights = [g.constant(0.3 * g.floats(1, 4 * width, size)) for size in (4, width)]
+    rows = g.op("LSTM", [turned(g, "input", 1, 0, 2), *weights], hidden_size=width)
+    return (7, 4), g.op("Flatten", [turned(g, rows, 2, 0, 1, 3)], axis=1), CLOSE, None
+
+
+@case()
+def squeezed_pool(g):
+    """All axes of size 1 go: the batch isn't one of them, though it is planned as one row."""
+    pooled, scale = qdq(g, g.op("GlobalAveragePool", [view(g)]), scale=0.01)
+    return IMAGE, g.op("Squeeze", [pooled]), scale, []
+
+
 @case(conv={"kind": "ConvInteger"}, conv_u8={"kind": "ConvInteger", "weights": np.uint8}, matmul={"kind": "MatMulInteger"}, old={"kind": "MatMulInteger", "opset": 11})
 def dynamic(g, kind, weights=np.uint8):
     is_conv = kind == "ConvInteger"

@@ -188,6 +188,12 @@ fn a_quantized_model_of_which_nothing_is_lowered_says_so_for_each_node() {
 }
 
 #[test]
+fn images_with_their_channels_last_are_never_left_to_tract() {
+    let error = cases()["channels_last_conv"].load("channels_last_conv", Int8::Off).unwrap_err();
+    assert!(matches!(&error, LoadError::OnlyInt8 { op, .. } if op == "QLinearConv"), "{error}");
+}
+
+#[test]
 fn an_operator_that_only_int8_has_is_refused_with_what_keeps_it_from_int8() {
     let error = cases()["qlinear_pair_add"].load("qlinear_pair_add", Int8::Off).unwrap_err();
     assert!(matches!(&error, LoadError::OnlyInt8 { op, .. } if op == "QLinearAdd"), "{error}");

@@ -62,8 +62,8 @@ pub async fn behaviour(
         evidence.slice = slice.map(ToOwned::to_owned);
         if from > span.0 {
             let begin = format_rfc3339(from);
-            evidence.arithmetic +=
-                &format!("; only from {begin}, because older panes are deleted (retention.panes_s)");
+            let note = format!("; only from {begin}, because older panes are deleted (retention.panes_s)");
+            evidence.arithmetic.push_str(&note);
         }
     }
     Ok(all)

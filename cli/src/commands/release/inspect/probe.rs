@@ -1,7 +1,7 @@
 //! Measuring one variant, in a process of its own: its memory is then the variant's alone, and a model that
 //! brings the runtime down takes nothing else with it. Called by `inspect` itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use inference::int8::report::{NodeReport, Report, Runs};
 use inference::measure::{self, Steps};
 use inference::{Model, features};
 use release::BlobRef;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::super::within;
@@ -38,6 +39,8 @@ pub(crate) struct Args {
 /// Time for measuring latency; at least [`MIN_RUNS`], at most [`MAX_RUNS`].
 const MEASURING: Duration = Duration::from_secs(3);
 const MIN_RUNS: usize = 30;
+/// Addresses that threads and the allocator reserve without memory behind them.
+const RESERVED_BYTES: u64 = 512 << 20;
 const MAX_RUNS: usize = 1000;
 
 /// Measures and prints one JSON object.
@@ -45,6 +48,7 @@ const MAX_RUNS: usize = 1000;
 /// # Errors
 /// When the variant can't be loaded, with the operator's name, or not in time; when a row of the data doesn't fit.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    Memory::bound();
     let subject = Subject::at(&args.release)?;
     let (variant, onnx) = subject.variant(&args.variant)?;
     let (onnx, golden) = (Arc::new(onnx), subject.golden()?);
@@ -119,7 +123,7 @@ fn step(step: &measure::StepMedian) -> Value {
 }
 
 /// The share of labelled rows that the model gets right.
-fn accuracy(model: &Model, data: &std::path::Path) -> Result<Value> {
+fn accuracy(model: &Model, data: &Path) -> Result<Value> {
     let labels = &model.spec().labels;
     let (mut right, mut all) = (0_u32, 0_u32);
     for (place, row) in read_rows(data, model.spec())?.into_iter().enumerate() {
@@ -144,14 +148,27 @@ struct Memory {
 
 impl Memory {
     fn now() -> Result<Self> {
-        let text = std::fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-        let bytes = |key: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(key));
-            let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            kib.map(|kib| kib * 1024).with_context(|| format!("/proc/self/status has no {key}"))
-        };
-        Ok(Self { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+        let of_itself = Path::new("/proc/self/status");
+        Ok(Self { resident: kernel_bytes(of_itself, "VmRSS:")?, peak: kernel_bytes(of_itself, "VmHWM:")? })
     }
+
+    /// Lets this process have what the machine has free and no more. A model that asks for more ends it with a message,
+    /// and the kernel needn't look for something else to kill. Where no bound can be set there is none.
+    fn bound() {
+        let Ok(free) = kernel_bytes(Path::new("/proc/meminfo"), "MemAvailable:") else { return };
+        let bytes = free.saturating_add(RESERVED_BYTES);
+        let Rlimit { current, maximum } = getrlimit(Resource::As);
+        let current = current.map_or(bytes, |current| current.min(bytes));
+        let _unbounded = setrlimit(Resource::As, Rlimit { current: Some(current), maximum });
+    }
+}
+
+/// A line of what the kernel tells of memory.
+fn kernel_bytes(file: &Path, key: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).with_context(|| format!("{} has no {key}", file.display()))
 }
 
 fn micros(time: Duration) -> u64 {

@@ -23,8 +23,9 @@ const MAX_ACT_BYTES: usize = 256 << 20;
 
 /// Lowers a file that was checked, or says why not. `feeds` are the inputs in the manifest's order.
 pub(crate) fn lower(model: &ModelProto, feeds: &[Feed], level: Level) -> Result<Program, Report> {
-    let failed =
-        |nodes: Vec<NodeReport>| move |why: Reason| Report { nodes, ..Report::of_tract(error::chain(&why)) };
+    let failed = |nodes: Vec<NodeReport>| {
+        move |why: Reason| Report { nodes, stuck: why.stuck(), ..Report::of_tract(error::chain(&why)) }
+    };
     let mut walk = begin(model, feeds, level).map_err(failed(Vec::new()))?;
     let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
     let outputs = all(&mut walk, opset.map_or(1, |set| set.version));

@@ -37,7 +37,7 @@ impl<'a> Lowering<'a> {
                 Ok(())
             }
             Err(reason) if reason.is_final() => Err(reason),
-            Err(reason) => self.leave(index, &reason),
+            Err(reason) => self.leave(index, reason),
         }
     }
 
@@ -55,6 +55,7 @@ impl<'a> Lowering<'a> {
             "QLinearAdd" | "QLinearMul" => self.qlinear_binary(node),
             "Concat" | "QLinearConcat" => self.concat(node),
             "MaxPool" => self.max_pool(node),
+            "NhwcMaxPool" => self.nhwc_max_pool(node),
             "AveragePool" | "GlobalAveragePool" => self.average_pool(node),
             "QLinearAveragePool" | "QLinearGlobalAveragePool" => self.qlinear_average_pool(node),
             "Relu" | "Clip" => self.relu(node),

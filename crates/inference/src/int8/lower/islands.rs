@@ -6,9 +6,10 @@ use std::collections::HashSet;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
 
-use super::Reason;
+use super::contrib::in_onnx;
 use super::tensor;
 use super::walk::{Kind, Lowering, Params};
+use super::{Reason, is_only_int8};
 use crate::engine::{Feed, Plan};
 use crate::error::chain;
 use crate::int8::program::Step;
@@ -78,8 +79,13 @@ impl<'a> Draft<'a> {
 
 impl<'a> Lowering<'a> {
     /// Leaves a node to tract.
-    pub(super) fn leave(&mut self, index: usize, why: &Reason) -> Result<(), Reason> {
+    pub(super) fn leave(&mut self, index: usize, why: Reason) -> Result<(), Reason> {
         let node = self.graph.nodes[index];
+        let runs = Runs::Tract { why: chain(&why) };
+        if is_only_int8(node.0) && in_onnx(node).is_none() {
+            let (op, name) = (node.0.op_type.clone(), node.shown().to_owned());
+            return Err(Reason::Only { op, name, source: Box::new(why) });
+        }
         for name in node.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
             let is_known = self.made.contains(name)
                 || self.bound.contains_key(name)
@@ -91,7 +97,7 @@ impl<'a> Lowering<'a> {
         }
         self.pending.push(index);
         self.made.extend(node.0.output.iter().map(String::as_str).filter(|name| !name.is_empty()));
-        self.runs[index] = Some(Runs::Tract { why: chain(why) });
+        self.runs[index] = Some(runs);
         Ok(())
     }
 
@@ -184,7 +190,10 @@ impl<'a> Lowering<'a> {
                 self.take_in(&mut draft, name);
             }
             draft.known.extend(node.0.output.iter().map(String::as_str));
-            draft.nodes.push(node.0.clone());
+            match in_onnx(node).filter(|_| is_only_int8(node.0)) {
+                Some(nodes) => draft.nodes.extend(nodes),
+                None => draft.nodes.push(node.0.clone()),
+            }
         }
         draft
     }

@@ -190,6 +190,7 @@ impl<'a> Lowering<'a> {
     /// QLinearConv.
     pub(super) fn qlinear_conv(&mut self, index: usize, node: Node<'a>) -> Result<(), Reason> {
         let quant = self.operand(node, 0)?;
+        let quant = self.images(node, quant)?;
         let sink = self.named_sink(node, 6)?;
         self.conv_of(index, node, quant, &sink, |this, spec| {
             let (bytes, scales, zero_points) = this.weights(node, [3, 4, 5])?;
@@ -198,7 +199,8 @@ impl<'a> Lowering<'a> {
                 Some(name) => Bias::Sums(this.int_constant(name, "the bias")?),
             };
             Ok(Linear { spec, bytes, scales, zero_points, bias })
-        })
+        })?;
+        self.channels_back(node)
     }
 
     fn conv_of(

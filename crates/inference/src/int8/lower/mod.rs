@@ -7,6 +7,7 @@
 
 mod assemble;
 mod constants;
+mod contrib;
 mod dispatch;
 mod dynamic;
 mod eltwise;
@@ -15,6 +16,7 @@ mod graph;
 mod islands;
 mod linear;
 mod matmul;
+mod nhwc;
 mod pools;
 mod quant;
 mod shapes;
@@ -25,11 +27,16 @@ mod walk;
 
 pub(crate) use assemble::lower;
 
+use tract_onnx::pb::NodeProto;
+
 use super::kernel::PackError;
 use crate::error::LoadError;
 
-/// Operators of com.microsoft that only the lowering knows.
-pub(crate) const CONTRIB_OPS: [&str; 11] = [
+/// The domain of the operators that ONNX Runtime adds to ONNX's.
+pub(crate) const CONTRIB: &str = "com.microsoft";
+
+/// Operators of it that only the lowering knows.
+const CONTRIB_OPS: [&str; 12] = [
     "QLinearAdd",
     "QLinearMul",
     "QLinearConcat",
@@ -38,10 +45,18 @@ pub(crate) const CONTRIB_OPS: [&str; 11] = [
     "QLinearLeakyRelu",
     "QLinearSigmoid",
     "QLinearSoftmax",
+    "NhwcMaxPool",
     "QGemm",
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
 ];
+
+/// Whether the lowering alone knows what a node means: tract doesn't have the operator, or takes one of ONNX's own of the
+/// same name for it.
+pub(crate) fn is_only_int8(node: &NodeProto) -> bool {
+    let is_of_images = || node.op_type == "QLinearConv" && nhwc::is_channels_last(graph::Node(node));
+    node.domain == CONTRIB && (CONTRIB_OPS.contains(&node.op_type.as_str()) || is_of_images())
+}
 
 /// Why a node isn't lowered, in words for the report.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +99,16 @@ pub(crate) enum Reason {
         #[source]
         source: Box<LoadError>,
     },
+    /// Neither int8 nor tract has it.
+    #[error("{op} {name:?} exists in int8 only, and not in this form")]
+    Only {
+        /// Its operator.
+        op: String,
+        /// Its name.
+        name: String,
+        /// Why it isn't lowered.
+        source: Box<Reason>,
+    },
     /// A value crosses between an island and int8 steps that isn't f32.
     #[error("{name:?} isn't f32 where tract hands it over")]
     Border {
@@ -116,10 +141,19 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// Operator and name of the node that nothing here can run, if that is the reason.
+    fn stuck(&self) -> Option<(String, String)> {
+        match self {
+            Self::Only { op, name, .. } => Some((op.clone(), name.clone())),
+            _ => None,
+        }
+    }
+
     /// Whether it ends the whole lowering, not that of one node.
     fn is_final(&self) -> bool {
         match self {
             Self::Island { .. }
+            | Self::Only { .. }
             | Self::Border { .. }
             | Self::Twice { .. }
             | Self::TooMany { .. }

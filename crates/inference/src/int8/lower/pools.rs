@@ -185,15 +185,13 @@ impl<'a> Lowering<'a> {
 
     /// QLinearGlobalAveragePool and QLinearAveragePool.
     pub(super) fn qlinear_average_pool(&mut self, node: Node<'a>) -> Result<(), Reason> {
-        if node.int("channels_last").unwrap_or(0) != 0 {
-            return Err(Reason::Form("channels come last"));
-        }
         let quant = self.operand(node, 0)?;
+        let quant = self.images(node, quant)?;
         let sink = self.named_sink(node, 3)?;
         let End::Bytes(params, _) = sink.end else { return Err(Reason::Operator) };
         let (to, shape) = self.average(node, quant, params)?;
         self.finish(&sink, &shape, Kind::Bytes(to, Form::First));
-        Ok(())
+        self.channels_back(node)
     }
 
     fn average(
@@ -228,7 +226,8 @@ impl<'a> Lowering<'a> {
     }
 }
 
-fn pool_window(node: Node<'_>, shape: &[usize]) -> Result<(Window, Vec<usize>), Reason> {
+/// The window of a pool and its output's shape.
+pub(super) fn pool_window(node: Node<'_>, shape: &[usize]) -> Result<(Window, Vec<usize>), Reason> {
     let kernel = node.ints("kernel_shape").unwrap_or_default();
     let kernel =
         kernel.iter().map(|size| usize::try_from(*size).ok().filter(|size| (1..1 << 20).contains(size)));

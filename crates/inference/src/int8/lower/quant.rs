@@ -4,6 +4,7 @@ use tract_onnx::pb::TensorProto;
 
 use super::Reason;
 use super::graph::Node;
+use super::nhwc::is_channels_last;
 use super::tensor;
 use super::walk::{Form, Kind, Lowering, Params};
 use crate::int8::kernel::Table;
@@ -113,6 +114,7 @@ impl<'a> Lowering<'a> {
                     .consumers(node.output())
                     .iter()
                     .any(|reader| matches!(self.graph.nodes[*reader].op(), "MatMul" | "Gemm")),
+                _ if is_channels_last(node) => true,
                 "QLinearMatMul" | "QGemm" | "MatMulInteger" | "MatMulIntegerToFloat" => true,
                 _ => false,
             }

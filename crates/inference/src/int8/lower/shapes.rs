@@ -32,6 +32,7 @@ impl<'a> Lowering<'a> {
 
     /// The shape that a node gives to values of another one.
     pub(super) fn new_shape(&self, node: Node<'a>, from: &[usize]) -> Result<Vec<usize>, Reason> {
+        let is_of_rows = self.is_batched && node.input(0).is_some_and(|name| self.bound.contains_key(name));
         let wrong = || Reason::Shape { shape: from.to_vec() };
         let rank = i64::try_from(from.len()).map_err(|_| wrong())?;
         let axes = |slot: usize| match node.input(slot) {
@@ -56,7 +57,8 @@ impl<'a> Lowering<'a> {
                 let axes = axes(1)?.map(|axes| axes_of(&axes, from.len()).ok_or_else(wrong)).transpose()?;
                 let keep = |(place, size): &(usize, &usize)| match &axes {
                     Some(axes) => !axes.contains(place),
-                    None => **size != 1,
+                    // The batch is one row here, and as many as are asked for later.
+                    None => **size != 1 || (*place == 0 && is_of_rows),
                 };
                 Ok(from.iter().enumerate().filter(keep).map(|(_, size)| *size).collect())
             }
@@ -169,20 +171,8 @@ impl<'a> Lowering<'a> {
         if target(0, n) != Some(n) || target(1, c) != Some(c) {
             return Err(unknown());
         }
-        // For whole multiples, centred and rounded or from the corner and cut off, the same pixel is picked.
-        if matches!(node.text("coordinate_transformation_mode"), Some("align_corners" | "tf_crop_and_resize"))
-        {
-            return Err(Reason::Form("its corners are aligned or it crops"));
-        }
-        let is_centred =
-            !matches!(node.text("coordinate_transformation_mode"), Some("asymmetric")) && is_resize;
-        let picks_first = match node.text("nearest_mode") {
-            Some("floor") => !is_centred,
-            Some("ceil") => false,
-            _ => is_centred || !is_resize,
-        };
-        if !picks_first {
-            return Err(Reason::Form("it rounds places that lie between two pixels"));
+        if is_resize && !repeats_pixels(node) {
+            return Err(Reason::Form("it picks other pixels than each one as often"));
         }
         let quant = self.quant_of(&bound).ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?;
         let quant = self.with_form(quant, Form::First)?;
@@ -287,6 +277,20 @@ pub(super) fn reshaped(from: &[usize], wanted: &[i64], allows_zero: bool) -> Opt
     }
     let rest = volume(from).checked_div(known);
     sizes.into_iter().map(|size| size.or(rest)).collect()
+}
+
+/// Whether a Resize to a whole multiple repeats each pixel that often: places are centred and rounded, or counted from
+/// the corner and cut off. With tf_half_pixel_for_nn they are half a pixel further than centred.
+fn repeats_pixels(node: Node<'_>) -> bool {
+    let places = node.text("coordinate_transformation_mode").unwrap_or("half_pixel");
+    let rounding = node.text("nearest_mode").unwrap_or("round_prefer_floor");
+    match places {
+        "half_pixel" | "pytorch_half_pixel" | "half_pixel_symmetric" => {
+            matches!(rounding, "round_prefer_floor" | "round_prefer_ceil")
+        }
+        "asymmetric" | "tf_half_pixel_for_nn" => rounding == "floor",
+        _ => false,
+    }
 }
 
 fn is_permutation(order: &[usize], rank: usize) -> bool {

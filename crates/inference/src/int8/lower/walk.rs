@@ -76,6 +76,8 @@ pub(super) struct Lowering<'a> {
     pub(super) made: HashSet<&'a str>,
     /// f32 forms of views that were needed already.
     pub(super) plain: HashMap<(ActId, Vec<usize>), FloatId>,
+    /// Images that are the rows of an activation pixel by pixel.
+    pub(super) images: HashMap<ActId, ActId>,
     /// Elements of the tables of orders that steps keep.
     pub(super) table_elements: usize,
     /// Rows don't influence each other so far.
@@ -97,6 +99,7 @@ impl<'a> Lowering<'a> {
             pending: Vec::new(),
             made: HashSet::new(),
             plain: HashMap::new(),
+            images: HashMap::new(),
             table_elements: 0,
             is_batched: true,
         }

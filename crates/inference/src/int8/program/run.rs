@@ -160,6 +160,7 @@ impl Run<'_> {
             Step::AveragePool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
             Step::MaxPool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
             Step::Resize { rows, columns, from, .. } => resize(&acts.get(*from), (rows, columns), &mut to),
+            Step::Shuffle { from, shuffle: Shuffle::Pixels, .. } => copy_pixels(&acts.get(*from), &mut to),
             Step::Shuffle { from, shuffle, .. } => {
                 let from = acts.get(*from);
                 work.plain.resize(from.layout().elements(), 0);
@@ -264,6 +265,23 @@ fn turn<'w>(shuffle: &Shuffle, plain: &'w [u8], zero: u8, to: &Layout, turned: &
         turned.extend(map.iter().map(|index| byte(index).unwrap_or(zero)));
     }
     turned
+}
+
+/// Each pixel as it is, in the order in which both layouts count them.
+fn copy_pixels(from: &kernel::Act<'_>, to: &mut kernel::ActMut<'_>) {
+    let (source, target) = (*from.layout(), *to.layout());
+    let bytes = source.pixel_bytes().min(target.pixel_bytes());
+    if !target.is_dense() {
+        to.data_mut().fill(target.zero_point);
+    }
+    let place = |layout: &Layout, index: usize| {
+        let (image, pixel) = (index / (layout.height * layout.width), index % (layout.height * layout.width));
+        layout.pixel(image, pixel / layout.width, pixel % layout.width)
+    };
+    for index in 0..source.pixels().min(target.pixels()) {
+        let pixel = &from.data()[place(&source, index)..][..bytes];
+        to.data_mut()[place(&target, index)..][..bytes].copy_from_slice(pixel);
+    }
 }
 
 fn resize(from: &kernel::Act<'_>, (rows, columns): (&[usize], &[usize]), to: &mut kernel::ActMut<'_>) {

@@ -34,6 +34,8 @@ impl Bounds {
 pub(crate) enum Shuffle {
     /// The same order, another shape.
     Same,
+    /// Pixel after pixel: an image becomes the rows of a matrix, or the other way round.
+    Pixels,
     /// For each byte of the result the one that it is; `u32::MAX` stands for zero.
     Map(Vec<u32>),
 }

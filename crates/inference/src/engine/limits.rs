@@ -1,0 +1,280 @@
+//! What a node's attributes and constants may say. tract panics on some values that ONNX forbids, takes all memory for
+//! others, and answers wrongly where a scale is too small to divide by.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+
+/// Largest number of a window's attributes, and largest axis. Beyond this nothing can be meant.
+const MAX_WINDOW: i64 = 1 << 20;
+const MAX_AXIS: i64 = 64;
+/// Most times that a Resize makes a tensor larger, and most elements that a Pad puts around one.
+const MAX_GROWTH: f64 = 4096.0;
+const MAX_AROUND: u64 = 1 << 20;
+
+/// Operators with a window.
+const WINDOWED: [&str; 9] = [
+    "AveragePool",
+    "Conv",
+    "ConvInteger",
+    "ConvTranspose",
+    "LpPool",
+    "MaxPool",
+    "NhwcMaxPool",
+    "QLinearAveragePool",
+    "QLinearConv",
+];
+/// Which input is the scale that results are divided by.
+const DIVISORS: [(&str, usize); 3] = [("QuantizeLinear", 1), ("QLinearConv", 6), ("QLinearMatMul", 6)];
+/// Which input names axes.
+const AXES: [(&str, usize); 3] = [("Slice", 3), ("Squeeze", 1), ("Unsqueeze", 1)];
+
+/// The constants of a graph by name.
+pub(super) struct Tensors<'g>(HashMap<&'g str, &'g TensorProto>);
+
+impl<'g> Tensors<'g> {
+    pub(super) fn of(graph: &'g GraphProto) -> Self {
+        let of_nodes = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
+            let value = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
+            Some((node.output.first()?.as_str(), value))
+        });
+        Self(graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).chain(of_nodes).collect())
+    }
+
+    fn get(&self, node: &NodeProto, slot: usize) -> Option<&'g TensorProto> {
+        node.input.get(slot).and_then(|name| self.0.get(name.as_str())).copied()
+    }
+
+    fn floats(&self, node: &NodeProto, slot: usize) -> Option<Vec<f32>> {
+        let tensor = self.get(node, slot).filter(|tensor| tensor.data_type == DataType::Float as i32)?;
+        let words = tensor.raw_data.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word));
+        Some(if tensor.raw_data.is_empty() { tensor.float_data.clone() } else { words.collect() })
+    }
+
+    fn ints(&self, node: &NodeProto, slot: usize) -> Option<Vec<i64>> {
+        let tensor = self.get(node, slot).filter(|tensor| tensor.data_type == DataType::Int64 as i32)?;
+        let words = tensor.raw_data.as_chunks().0.iter().map(|word| i64::from_le_bytes(*word));
+        Some(if tensor.raw_data.is_empty() { tensor.int64_data.clone() } else { words.collect() })
+    }
+}
+
+/// Checks a node; an error says what about it can't be.
+pub(super) fn check(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
+    axes(node, tensors)?;
+    window(node)?;
+    growth(node, tensors)?;
+    quantization(node, tensors)
+}
+
+fn attribute_ints<'n>(node: &'n NodeProto, name: &str) -> &'n [i64] {
+    let attribute = node.attribute.iter().find(|attribute| attribute.name == name);
+    attribute.map_or(&[][..], |attribute| attribute.ints.as_slice())
+}
+
+fn attribute_int(node: &NodeProto, name: &str) -> i64 {
+    node.attribute.iter().find(|attribute| attribute.name == name).map_or(0, |attribute| attribute.i)
+}
+
+fn axes(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
+    let perm = attribute_ints(node, "perm");
+    let is_axis = |axis: &i64| usize::try_from(*axis).is_ok_and(|axis| axis < perm.len());
+    if !perm.iter().all(is_axis) || perm.iter().collect::<HashSet<_>>().len() < perm.len() {
+        return Err(format!("orders its axes by {perm:?}, which doesn't name each one once"));
+    }
+    let slot = AXES.iter().find(|(op, _)| *op == node.op_type).map(|(_, slot)| *slot);
+    let named = slot.and_then(|slot| tensors.ints(node, slot)).unwrap_or_default();
+    let one = attribute_int(node, "axis");
+    let mut all = attribute_ints(node, "axes").iter().chain(&named).chain([&one]);
+    match all.find(|axis| !(-MAX_AXIS..=MAX_AXIS).contains(axis)) {
+        Some(axis) => Err(format!("names axis {axis}, which no tensor has")),
+        None => Ok(()),
+    }
+}
+
+fn window(node: &NodeProto) -> Result<(), String> {
+    if !WINDOWED.contains(&node.op_type.as_str()) {
+        return Ok(());
+    }
+    let kernel = attribute_ints(node, "kernel_shape");
+    for (name, each) in [("kernel_shape", 1), ("strides", 1), ("dilations", 1), ("pads", 2)] {
+        let values = attribute_ints(node, name);
+        let fits = values.is_empty() || kernel.is_empty() || values.len() == kernel.len() * each;
+        let least = if name == "pads" { -MAX_WINDOW } else { 1 };
+        if !fits || !values.iter().all(|value| (least..=MAX_WINDOW).contains(value)) {
+            return Err(format!("has {name} {values:?} for a window of {kernel:?}, which can't be"));
+        }
+    }
+    Ok(())
+}
+
+fn growth(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
+    let scales = match node.op_type.as_str() {
+        "Resize" if node.input.len() > 2 => tensors.floats(node, 2),
+        "Resize" | "Upsample" => tensors.floats(node, 1),
+        "Pad" => return around(&tensors.ints(node, 1).unwrap_or_default()),
+        _ => return Ok(()),
+    };
+    let of_attribute = node.attribute.iter().find(|attribute| attribute.name == "scales");
+    let scales =
+        scales.or_else(|| of_attribute.map(|attribute| attribute.floats.clone())).unwrap_or_default();
+    let growth: f64 = scales.iter().map(|scale| f64::from(*scale).max(1.0)).product();
+    if growth <= MAX_GROWTH && scales.iter().all(|scale| scale.is_finite() && *scale > 0.0) {
+        return Ok(());
+    }
+    Err(format!("resizes by {scales:?}; at most {MAX_GROWTH} times as many elements are allowed"))
+}
+
+fn around(pads: &[i64]) -> Result<(), String> {
+    let (before, after) = pads.split_at(pads.len() / 2);
+    let each = before.iter().zip(after).map(|(a, b)| a.unsigned_abs().saturating_add(b.unsigned_abs()));
+    let made = each.fold(1_u64, |all, size| all.saturating_mul(size.max(1)));
+    if made <= MAX_AROUND {
+        return Ok(());
+    }
+    Err(format!("puts {made} elements around its input; at most {MAX_AROUND} are allowed"))
+}
+
+fn quantization(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
+    let op = node.op_type.as_str();
+    let is_linear = matches!(op, "QuantizeLinear" | "DequantizeLinear");
+    if !is_linear && !op.starts_with("QLinear") {
+        return Ok(());
+    }
+    let mut constants = (0..node.input.len()).filter_map(|slot| tensors.get(node, slot));
+    if let Some(empty) = constants.find(|tensor| tensor.dims.contains(&0)) {
+        return Err(format!("reads {:?}, which is empty", empty.name));
+    }
+    let slot = DIVISORS.iter().find(|(name, _)| *name == op).map(|(_, slot)| *slot);
+    let scales = slot.and_then(|slot| tensors.floats(node, slot)).unwrap_or_default();
+    if let Some(scale) = scales.iter().find(|scale| !(scale.is_normal() && **scale > 0.0)) {
+        return Err(format!("quantizes by the scale {scale:e}, which isn't a normal positive number"));
+    }
+    if !is_linear {
+        return Ok(());
+    }
+    let kinds = [0, 2].into_iter().filter_map(|slot| tensors.get(node, slot)).map(|tensor| tensor.data_type);
+    let asked = i32::try_from(attribute_int(node, "output_dtype")).unwrap_or(i32::MAX);
+    if let Some(name) = kinds.chain([asked]).find_map(other_width) {
+        return Err(format!("is quantized to {name}; 8-bit integers are known"));
+    }
+    match attribute_int(node, "block_size") {
+        0 => Ok(()),
+        _ => Err("is quantized in blocks; one scale for all or one per channel is known".to_owned()),
+    }
+}
+
+/// The name of an element type that values are quantized to elsewhere, not here.
+pub(super) fn other_width(data_type: i32) -> Option<&'static str> {
+    match data_type {
+        4 | 5 => Some("16-bit integers"),
+        17..=20 => Some("8-bit floats"),
+        21 | 22 => Some("4-bit integers"),
+        23 => Some("4-bit floats"),
+        24 => Some("8-bit powers of two"),
+        25 | 26 => Some("2-bit integers"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::AttributeProto;
+
+    use super::*;
+
+    fn node(op: &str, attributes: &[(&str, &[i64])]) -> NodeProto {
+        let attribute = attributes.iter().map(|(name, ints)| AttributeProto {
+            name: (*name).to_owned(),
+            i: ints[0],
+            ints: ints.to_vec(),
+            ..AttributeProto::default()
+        });
+        NodeProto {
+            op_type: op.to_owned(),
+            input: ["x", "a", "b", "c"].map(str::to_owned).to_vec(),
+            attribute: attribute.collect(),
+            ..NodeProto::default()
+        }
+    }
+
+    fn why(node: &NodeProto, initializer: Vec<TensorProto>) -> String {
+        let graph = GraphProto { initializer, ..GraphProto::default() };
+        check(node, &Tensors::of(&graph)).map_or_else(|why| why, |()| String::new())
+    }
+
+    fn ints(name: &str, values: &[i64]) -> TensorProto {
+        let dims = vec![i64::try_from(values.len()).unwrap()];
+        TensorProto {
+            name: name.to_owned(),
+            data_type: 7,
+            dims,
+            int64_data: values.to_vec(),
+            ..TensorProto::default()
+        }
+    }
+
+    fn float(name: &str, value: f32) -> TensorProto {
+        TensorProto { name: name.to_owned(), data_type: 1, float_data: vec![value], ..TensorProto::default() }
+    }
+
+    #[test]
+    fn an_order_of_axes_names_each_one_once() {
+        assert_eq!(why(&node("Transpose", &[("perm", &[0, 2, 1])]), vec![]), "");
+        for perm in [&[0_i64, 1, 1, 3][..], &[0, 1, 2, 9], &[0, -1], &[1, 2, 3]] {
+            assert!(
+                why(&node("Transpose", &[("perm", perm)]), vec![]).contains("orders its axes"),
+                "{perm:?}"
+            );
+        }
+        assert!(
+            why(&node("Softmax", &[("axis", &[i64::MIN])]), vec![]).contains("axis -9223372036854775808")
+        );
+        assert!(why(&node("Slice", &[]), vec![ints("c", &[i64::MIN])]).contains("which no tensor has"));
+    }
+
+    #[test]
+    fn a_window_has_sizes_and_steps() {
+        let kernel = ("kernel_shape", &[3_i64, 3][..]);
+        assert_eq!(why(&node("Conv", &[kernel, ("strides", &[2, 2]), ("pads", &[1; 4])]), vec![]), "");
+        for odd in [
+            ("strides", &[0_i64, 0][..]),
+            ("dilations", &[0, 0]),
+            ("pads", &[1]),
+            ("strides", &[i64::MAX, 1]),
+            ("strides", &[1]),
+        ] {
+            let why = why(&node("Conv", &[kernel, odd]), vec![]);
+            assert!(why.contains(odd.0), "{odd:?}: {why}");
+        }
+        assert!(why(&node("MaxPool", &[("kernel_shape", &[0, 0])]), vec![]).contains("kernel_shape"));
+    }
+
+    #[test]
+    fn what_constants_make_larger_is_bounded() {
+        assert_eq!(why(&node("Pad", &[]), vec![ints("a", &[0, 0, 3, 3, 0, 0, 3, 3])]), "");
+        assert_ne!(why(&node("Pad", &[]), vec![ints("a", &[0, 0, 131_072, 131_072, 0, 0, 1, 1])]), "");
+        assert_eq!(why(&node("Resize", &[]), vec![float("b", 64.0)]), "");
+        for scale in [1e9, -1.0, f32::NAN, f32::INFINITY] {
+            assert!(why(&node("Resize", &[]), vec![float("b", scale)]).contains("resizes by"), "{scale}");
+            assert!(why(&node("Upsample", &[]), vec![float("a", scale)]).contains("resizes by"), "{scale}");
+        }
+    }
+
+    #[test]
+    fn values_are_quantized_to_8_bits_by_a_scale() {
+        assert_eq!(why(&node("QuantizeLinear", &[]), vec![float("a", 0.1)]), "");
+        for scale in [0.0, 1e-42, -0.1, f32::NAN, f32::INFINITY] {
+            assert!(why(&node("QuantizeLinear", &[]), vec![float("a", scale)]).contains("scale"), "{scale}");
+        }
+        // Weights that are all zero may have any scale.
+        assert_eq!(why(&node("DequantizeLinear", &[]), vec![float("a", 0.0)]), "");
+        assert!(why(&node("DequantizeLinear", &[]), vec![ints("b", &[])]).contains("\"b\", which is empty"));
+        for (data_type, name) in [(4, "16-bit"), (5, "16-bit"), (22, "4-bit")] {
+            let zero = TensorProto { data_type, ..float("b", 0.0) };
+            assert!(why(&node("QuantizeLinear", &[]), vec![zero]).contains(name), "{data_type}");
+        }
+        assert!(why(&node("QuantizeLinear", &[("output_dtype", &[5])]), vec![]).contains("16-bit"));
+        assert!(why(&node("DequantizeLinear", &[("block_size", &[32])]), vec![]).contains("in blocks"));
+    }
+}
