@@ -35,7 +35,15 @@ const FENCES: [(&str, &[&str]); 5] = [
     ("sled::", &["agent/src/store"]),
     ("rumqttc::", &["agent/src/link", "fleet-server/src/link", "fleet-server/tests"]),
     ("mqtt5::", &["fleet-server/src/link"]),
-    ("sqlx::", &["fleet-server/src/store", "fleet-server/tests/store", "fleet-server/tests/link/sql.rs"]),
+    (
+        "sqlx::",
+        &[
+            "fleet-server/src/store",
+            "fleet-server/tests/store",
+            "fleet-server/tests/link/sql.rs",
+            "fleet-server/tests/rollouts/sql.rs",
+        ],
+    ),
     ("tract_onnx::", &["crates/inference"]),
 ];
 

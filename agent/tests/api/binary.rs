@@ -119,7 +119,7 @@ async fn bytes_that_break_the_extension_are_refused_by_name() {
     refused(none, &[], 0, "needs either data or").await;
     let text = json!({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1, 1, 8, 8],
                                   "parameters": {"binary_data_size": 4}}]});
-    refused(text, &[9, 0, 0, 0], 0, "text 0 of 64 doesn't fit").await;
+    refused(text, &[9, 0, 0, 0], 0, "input \"image\" must be FP32, got BYTES").await;
     let nan = bytes(&[&[0.0; 63][..], &[f32::NAN]].concat());
     refused(asked(1, json!({})), &nan, 0, "input \"image\" lacks value 63").await;
     assert_eq!(infer(&agent, &[0.0; 64], json!({})).await.status, StatusCode::OK, "it still serves");

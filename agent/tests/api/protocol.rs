@@ -59,7 +59,9 @@ async fn requests_that_break_the_protocol_are_refused_by_name() {
         )
         .await;
     agent.refused(INFER, tensor(json!([1, 1, 8, 8]), "FP9", json!([])), bad, "FP9").await;
-    agent.refused(INFER, tensor(json!([1_u64 << 40, 8]), "FP32", json!([])), bad, "over the bound").await;
+    agent
+        .refused(INFER, tensor(json!([1_u64 << 40, 1, 8, 8]), "FP32", json!([])), bad, "over the bound")
+        .await;
     let gaps = |count: usize| {
         let data: Vec<Value> =
             (0..64).map(|n| if n < 64 - count { json!(0.5) } else { Value::Null }).collect();

@@ -7,6 +7,7 @@ use protocol::message::{CauseKind, TaskPhase};
 use rollout::{Phase, RollbackReason, Scope, Status, Verb};
 use serde_json::json;
 
+mod sql;
 mod support;
 use support::{Fleet, stages};
 

@@ -156,13 +156,10 @@ impl Fleet {
             flag("jobs.lease_s", &YEARS.as_secs().to_string()),
         ];
         let config = config::load(None, [], &flags).unwrap();
-        // The tests tick by themselves: they hold the lease that the server's own ticks need, also when a start
-        // forgets what an earlier process held.
+        // The tests tick by themselves: they hold the lease that the server's own ticks need.
         let store = Store::open(&config.database.url, 2).await.unwrap();
         assert!(store::leases::take(&store, "rollouts", "test", now, YEARS).await.unwrap());
-        let keep = "CREATE TRIGGER IF NOT EXISTS keep BEFORE DELETE ON leases WHEN old.holder = 'test' \
-                    BEGIN SELECT RAISE(IGNORE); END";
-        sqlx::query(keep).execute(&mut *store.read().await.unwrap()).await.unwrap();
+        crate::sql::keep_the_tests_leases(&store).await;
         store.close().await;
         let running = app::start(config, Clock::fixed(now)).await.unwrap();
         let (state, shutdown) = (running.state.clone(), running.shutdown_signal());
