@@ -60,7 +60,7 @@ async fn requests_that_break_the_protocol_are_refused_by_name() {
         .await;
     agent.refused(INFER, tensor(json!([1, 1, 8, 8]), "FP9", json!([])), bad, "FP9").await;
     agent
-        .refused(INFER, tensor(json!([1_u64 << 40, 1, 8, 8]), "FP32", json!([])), bad, "over the bound")
+        .refused(INFER, tensor(json!([1_u64 << 40, 1, 8, 8]), "FP32", json!([])), bad, "1 to 256 are allowed")
         .await;
     let gaps = |count: usize| {
         let data: Vec<Value> =
