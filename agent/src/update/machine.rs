@@ -602,16 +602,16 @@ mod tests {
     use super::*;
     use protocol::{Digest, Version};
 
-    fn release(n: u8) -> ReleaseRef {
+    pub(super) fn release(n: u8) -> ReleaseRef {
         let version = Version::new(format!("{n}.0.0")).unwrap();
         ReleaseRef { version, digest: Digest::from_bytes([n; 32]), counter: Counter(n.into()) }
     }
 
-    fn task(n: u8) -> Task {
+    pub(super) fn task(n: u8) -> Task {
         Task { release: release(n), mode: Mode::Replace, rollout: None, revision: Revision(n.into()) }
     }
 
-    fn held(n: u8) -> Held {
+    pub(super) fn held(n: u8) -> Held {
         Held { release: release(n), variant: "int8".into() }
     }
 
@@ -631,7 +631,7 @@ mod tests {
         }
     }
 
-    fn after(record: Record, events: impl IntoIterator<Item = Event>) -> Record {
+    pub(super) fn after(record: Record, events: impl IntoIterator<Item = Event>) -> Record {
         events.into_iter().fold(record, |record, event| step(record, event).0)
     }
 

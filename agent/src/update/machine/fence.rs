@@ -46,34 +46,17 @@ pub(super) fn fenced(mut record: Record, fence: Counter) -> (Record, Vec<Action>
 
 #[cfg(test)]
 mod tests {
+    use protocol::Digest;
     use protocol::message::{SelfTestResult, TaskPhase};
-    use protocol::{Digest, ReleaseRef, Revision, Version};
     use release::HighWater;
-    use trust::desired::Mode;
 
-    use super::super::{Event, Task, step};
+    use super::super::tests::{after, held, task};
+    use super::super::{Event, step};
     use super::*;
-
-    fn release(n: u8) -> ReleaseRef {
-        let version = Version::new(format!("{n}.0.0")).unwrap();
-        ReleaseRef { version, digest: Digest::from_bytes([n; 32]), counter: Counter(n.into()) }
-    }
-
-    fn task(n: u8) -> Task {
-        Task { release: release(n), mode: Mode::Replace, rollout: None, revision: Revision(n.into()) }
-    }
-
-    fn held(n: u8) -> Held {
-        Held { release: release(n), variant: "int8".into() }
-    }
 
     fn mark(n: u8, min_counter: u64) -> HighWater {
         let (digest, counter) = (Digest::from_bytes([n; 32]), Counter(n.into()));
         HighWater { digest, counter, fallback: vec![], min_counter: Counter(min_counter) }
-    }
-
-    fn after(record: Record, events: impl IntoIterator<Item = Event>) -> Record {
-        events.into_iter().fold(record, |record, event| step(record, event).0)
     }
 
     /// Release 1 is the fallback, 2 is committed; this many steps of the way to `next` have happened.

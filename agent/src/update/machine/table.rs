@@ -3,13 +3,14 @@
 //! A fault is what the machine sees of it: an error or a hang fails the step, a power cut is a start, a crash loop is
 //! starts without end. Out of memory in the new model is both: the budget refuses it, or the kernel ends the agent.
 
+use super::tests::held;
 use super::*;
 use Fault::{
     BadClock, CorruptBlob, CrashLoop, DiskFull, Error, Hang, OutOfMemoryKilled, OutOfMemoryRefused, PowerCut,
     ReadOnlyDisk,
 };
 use TaskPhase as P;
-use protocol::{Counter, Digest, Version};
+use protocol::{Counter, Digest};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -113,12 +114,6 @@ fn expected(state: TaskPhase, fault: Fault) -> (TaskPhase, Serves, TaskPhase) {
 
 fn why(kind: CauseKind) -> Cause {
     Cause { kind, detail: format!("{kind:?}") }
-}
-
-fn held(n: u8) -> Held {
-    let version = Version::new(format!("{n}.0.0")).unwrap();
-    let release = ReleaseRef { version, digest: Digest::from_bytes([n; 32]), counter: Counter(n.into()) };
-    Held { release, variant: "int8".into() }
 }
 
 fn task(n: u8, mode: Mode) -> Task {
