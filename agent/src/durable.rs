@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -65,6 +65,47 @@ fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> D
     move |source| DurableError::Io { operation, path, source }
 }
 
+/// Who may read a file or look into a folder that is made here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// This user.
+    Owner,
+    /// Its group as well, whatever the process's umask.
+    Group,
+}
+
+impl Readers {
+    const fn file_mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Group => 0o640,
+        }
+    }
+
+    /// The umask takes the group's rights away from what is made.
+    fn grant(self, file: &File) -> io::Result<()> {
+        match self {
+            Self::Owner => Ok(()),
+            Self::Group => file.set_permissions(fs::Permissions::from_mode(self.file_mode())),
+        }
+    }
+}
+
+/// Makes a directory that its group may look into; one that is there stays as it is.
+///
+/// # Errors
+/// [`DurableError::Io`].
+pub fn make_group_dir(path: &Path) -> Result<(), DurableError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    make_dir(path)?;
+    // A folder above that hands its group down (setgid) goes on doing so.
+    let meta = fs::metadata(path).map_err(io_error("look at", path))?;
+    let mode = (meta.permissions().mode() & 0o2000) | 0o750;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io_error("set permissions of", path))
+}
+
 /// Makes a directory (and its parents) for this user only, and makes its name durable.
 ///
 /// # Errors
@@ -92,21 +133,43 @@ pub fn sync_dir(path: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// [`DurableError::Io`]; the old file is untouched then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    write_atomic_for(Readers::Owner, path, bytes)
+}
+
+/// The same for a file that others may have to read.
+///
+/// # Errors
+/// As above.
+pub fn write_atomic_for(readers: Readers, path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let temp = path.with_extension("tmp");
-    let result = write_synced(&temp, bytes).and_then(|()| rename(&temp, path));
+    let result = write_synced(readers, &temp, bytes).and_then(|()| rename(&temp, path));
     if result.is_err() {
         let _ = fs::remove_file(&temp);
     }
     result
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
-    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let mut file = open.map_err(io_error("create", path))?;
+fn write_synced(readers: Readers, path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    let mut file = create(readers, path).map_err(io_error("create", path))?;
     file.write_all(bytes).map_err(io_error("write", path))?;
     file.sync_all().map_err(io_error("sync", path))?;
     cut::written();
     Ok(())
+}
+
+/// A new file. What lies there under its name is removed, not opened: in a folder where others write it may be a link
+/// to anywhere.
+fn create(readers: Readers, path: &Path) -> io::Result<File> {
+    let open = || OpenOptions::new().write(true).create_new(true).mode(readers.file_mode()).open(path);
+    let file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            open()?
+        }
+        opened => opened?,
+    };
+    readers.grant(&file)?;
+    Ok(file)
 }
 
 /// Gives a synced file its final name, durably.
@@ -150,7 +213,7 @@ pub fn move_file(from: &Path, to: &Path) -> Result<(), DurableError> {
 
 fn copy_over(from: &Path, to: &Path) -> Result<(), DurableError> {
     let temp = to.with_extension("tmp");
-    let copied = fs::copy(from, &temp).and_then(|_| File::open(&temp)?.sync_all());
+    let copied = copy(from, &temp);
     let moved = copied.map_err(io_error("copy", from)).and_then(|()| rename(&temp, to));
     if moved.is_err() {
         let _ = fs::remove_file(&temp);
@@ -159,12 +222,33 @@ fn copy_over(from: &Path, to: &Path) -> Result<(), DurableError> {
     fs::remove_file(from).map_err(io_error("remove", from))
 }
 
+/// Neither what is copied nor the place for the copy is followed if it is a link by now.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(from)?;
+    let mut copy = create(Readers::Owner, to)?;
+    io::copy(&mut source, &mut copy)?;
+    copy.set_permissions(source.metadata()?.permissions())?;
+    copy.sync_all()
+}
+
 /// Reads a whole file of at most `max` bytes; none when it isn't there.
 ///
 /// # Errors
 /// [`DurableError`]; a file that can't be read is an error, never "absent".
 pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
-    let file = match File::open(path) {
+    read_opened(File::open(path), path, max)
+}
+
+/// The same in a folder where others write: a link is an error.
+///
+/// # Errors
+/// As above.
+pub fn read_no_link(path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
+    read_opened(OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path), path, max)
+}
+
+fn read_opened(opened: io::Result<File>, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("open", path)(error)),
@@ -304,8 +388,15 @@ fn read_copy(path: &Path) -> Result<Copy, DurableError> {
         Ok(None) => Ok(Copy::Missing),
         Ok(Some(bytes)) => Ok(parse_copy(&bytes).unwrap_or(Copy::Damaged)),
         Err(DurableError::TooLarge { .. }) => Ok(Copy::Damaged),
+        Err(DurableError::Io { source, .. }) if is_damage(&source) => Ok(Copy::Damaged),
         Err(error) => Err(error),
     }
+}
+
+/// Whether an error says that what lies there is beyond reading: bad blocks, a broken file system, no file at all.
+/// One of rights is none: who runs the agent as somebody else must not lose what it holds.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG | libc::EISDIR))
 }
 
 fn parse_copy(bytes: &[u8]) -> Option<Copy> {
@@ -371,6 +462,23 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_the_place_of_the_temp_file_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let [victim, file] = ["victim", "answer.json"].map(|name| dir.path().join(name));
+        fs::write(&victim, "kept").unwrap();
+        std::os::unix::fs::symlink(&victim, file.with_extension("tmp")).unwrap();
+        write_atomic_for(Readers::Group, &file, b"answer").unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"kept");
+        assert_eq!(read_no_link(&file, 100).unwrap().unwrap(), b"answer");
+        assert_eq!(fs::symlink_metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink(&victim, &file).unwrap();
+        assert!(read_no_link(&file, 100).is_err(), "a link was read");
+        copy_over(&victim, &file).unwrap();
+        assert_eq!((fs::read(&file).unwrap(), victim.exists()), (b"kept".to_vec(), false));
+    }
+
+    #[test]
     fn newest_copy_wins_after_reopening() {
         let (_dir, path) = record();
         assert!(TwoCopies::open(&path).unwrap().1.is_none());
@@ -397,6 +505,9 @@ mod tests {
             fs::write(&newest, &good[..cut]).unwrap();
             assert_eq!(TwoCopies::open(&path).unwrap().1.unwrap().body, b"one", "cut at {cut}");
         }
+        fs::remove_file(&newest).unwrap();
+        fs::create_dir(&newest).unwrap();
+        assert!(TwoCopies::open(&path).unwrap().1.unwrap().is_other_damaged, "no file is damage as well");
     }
 
     #[test]

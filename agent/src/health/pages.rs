@@ -8,18 +8,16 @@
 use std::fs;
 use std::time::Duration;
 
-/// The start is over by then.
-const FIRST: Duration = Duration::from_secs(15);
-/// What is used more often is mapped again for a few faults a minute.
-const EVERY: Duration = Duration::from_mins(1);
+/// A start, and an update that has loaded a model, are over by then; what is used more often is mapped again for some
+/// hundred faults.
+const EVERY: Duration = Duration::from_secs(20);
 
 /// Gives back again and again, for ever.
 pub async fn give_back_in_time() {
-    tokio::time::sleep(FIRST).await;
     loop {
+        tokio::time::sleep(EVERY).await;
         let given = tokio::task::spawn_blocking(give_back).await.unwrap_or(0);
         tracing::trace!(given_bytes = given, "pages of the program were given back");
-        tokio::time::sleep(EVERY).await;
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Troubles;
 use super::files::{Answer, Files, Stamp, Stuck};
 use crate::config;
-use crate::durable::{self, DurableError};
+use crate::durable::{self, DurableError, Readers};
 use crate::picture::{self, Picture, PictureError};
 use crate::serve::{Api, Refused};
 use crate::slots::Loaded;
@@ -72,7 +72,7 @@ impl Watched {
         let before = self.unanswered.take().map_or(0, |(looks, ..)| looks);
         for (path, stamp) in ready {
             let file = path.clone();
-            let asked = match blocking(move || durable::read_bounded(&file, MAX_FILE_BYTES)).await {
+            let asked = match blocking(move || durable::read_no_link(&file, MAX_FILE_BYTES)).await {
                 Ok(Some(bytes)) => ask(&self.api, &self.config, &path, bytes).await,
                 Ok(None) => continue,
                 Err(error @ DurableError::TooLarge { .. }) => Err(refused(&error.to_string())),
@@ -185,15 +185,15 @@ fn put_away(config: &config::Folder, path: &Path, stamp: Stamp, answer: &Answer)
     let Some(name) = path.file_name() else { return Ok(()) };
     let mut answered = OsString::from(name);
     answered.push(".json");
-    durable::make_dir(&config.out)?;
-    durable::write_atomic(&config.out.join(answered), &answer.json)?;
+    durable::make_group_dir(&config.out)?;
+    durable::write_atomic_for(Readers::Group, &config.out.join(answered), &answer.json)?;
     // Written again while it was asked: it is a new request.
     if stamp_of(path) != Some(stamp) {
         return Ok(());
     }
     match &config.done {
         Some(done) => {
-            durable::make_dir(done)?;
+            durable::make_group_dir(done)?;
             durable::move_file(path, &free(done, Path::new(name)))
         }
         None if answer.is_refusal => {

@@ -19,8 +19,11 @@ pub(super) const BODIES: usize = 4;
 /// Unit in which memory for bodies is lent.
 const UNIT_BYTES: usize = 1024;
 /// How much of a refused body is read, and for how long.
-const DISCARD_BYTES: usize = 4 << 20;
+const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// A piece of less is copied together with those behind it, into blocks of so much. Larger ones aren't copied.
+const SMALL_BYTES: usize = 4096;
+const BLOCK_BYTES: usize = 16 * 1024;
 
 /// Units that all bodies together may hold.
 pub(super) fn units(max_body_bytes: usize) -> usize {
@@ -77,37 +80,43 @@ impl Received {
     }
 }
 
-/// Reads the whole body.
+/// Reads the whole body, of at most `serve.max_body_bytes`.
 ///
 /// # Errors
 /// When it is too large, too slow, broken off, compressed, or no memory for it is left.
 pub(super) async fn receive(api: &Api, request: Request<Body>) -> Result<Received, ApiError> {
+    receive_at_most(api.limits.max_body_bytes, api, request).await
+}
+
+/// The same with another bound, if that is the lower one.
+///
+/// # Errors
+/// As above.
+pub(super) async fn receive_at_most(
+    max: usize,
+    api: &Api,
+    request: Request<Body>,
+) -> Result<Received, ApiError> {
+    let max = max.min(api.limits.max_body_bytes);
     let (head, body) = request.into_parts();
     if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|value| *value != "identity") {
         return Err(ApiError::Encoding(shown(encoding)));
     }
     let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
-    let max = api.limits.max_body_bytes;
-    if expected.is_some_and(|bytes| bytes > max) {
-        return Err(ApiError::BodyTooLarge { max });
-    }
-    let has_room = api.bodies.available_permits() >= expected.unwrap_or(1).div_ceil(UNIT_BYTES);
-    let mut coming = Coming { body, pieces: Vec::new(), len: 0, memory: Memory::default() };
-    let collected =
-        async { if has_room { coming.collect(api).await } else { Err(api.overloaded(Full::Bodies)) } };
-    let collected = tokio::time::timeout(api.limits.timeout, collected);
+    let mut coming = Coming { body, gathered: Gathered::default(), len: 0, memory: Memory::default() };
+    let collected = tokio::time::timeout(api.limits.timeout, coming.collect(api, expected, max));
     let timeout_ms = api.limits.timeout.as_millis();
     match collected.await.map_err(|_| ApiError::BodyTimeout { timeout_ms })? {
-        Err(error @ ApiError::Overloaded { .. }) => {
-            let Coming { body, pieces, memory, .. } = coming;
-            drop((pieces, memory));
+        Err(error @ (ApiError::Overloaded { .. } | ApiError::BodyTooLarge { .. })) => {
+            let Coming { body, gathered, memory, .. } = coming;
+            drop((gathered, memory));
             discard(body).await;
             return Err(error);
         }
         collected => collected?,
     }
     let json_len = json_len(&head.headers, coming.len)?;
-    Ok(Received { pieces: coming.pieces, json_len, memory: coming.memory })
+    Ok(Received { pieces: coming.gathered.into_pieces(), json_len, memory: coming.memory })
 }
 
 /// A body that came another way than over HTTP: JSON, and what stands behind it.
@@ -145,14 +154,55 @@ async fn discard(mut body: Body) {
 /// A body on its way.
 struct Coming {
     body: Body,
-    pieces: Vec<Bytes>,
+    gathered: Gathered,
     len: usize,
     memory: Memory,
 }
 
+/// The pieces of a body. Each costs a handle and keeps a whole buffer of the socket, so small ones are copied together.
+#[derive(Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    /// Small ones, until it is full; else without capacity.
+    block: Vec<u8>,
+}
+
+impl Gathered {
+    fn add(&mut self, mut piece: Bytes) {
+        if self.block.is_empty() {
+            let Some(small) = self.pieces.pop_if(|last| last.len() < SMALL_BYTES) else {
+                self.pieces.push(piece);
+                return;
+            };
+            self.block.reserve_exact(BLOCK_BYTES);
+            self.block.extend_from_slice(&small);
+        }
+        let part = piece.split_to(piece.len().min(BLOCK_BYTES - self.block.len()));
+        self.block.extend_from_slice(&part);
+        if self.block.len() == BLOCK_BYTES {
+            self.pieces.push(std::mem::take(&mut self.block).into());
+        }
+        if !piece.is_empty() {
+            self.pieces.push(piece);
+        }
+    }
+
+    fn into_pieces(mut self) -> Vec<Bytes> {
+        if !self.block.is_empty() {
+            self.pieces.push(self.block.into());
+        }
+        self.pieces
+    }
+}
+
 impl Coming {
-    async fn collect(&mut self, api: &Api) -> Result<(), ApiError> {
-        let max = api.limits.max_body_bytes;
+    async fn collect(&mut self, api: &Api, expected: Option<usize>, max: usize) -> Result<(), ApiError> {
+        if expected.is_some_and(|bytes| bytes > max) {
+            return Err(ApiError::BodyTooLarge { max });
+        }
+        if api.bodies.available_permits() < expected.unwrap_or(1).div_ceil(UNIT_BYTES) {
+            return Err(api.overloaded(Full::Bodies));
+        }
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|error| ApiError::BodyBroken(crate::chain(&error)))?;
             let Ok(piece) = frame.into_data() else { continue };
@@ -163,7 +213,7 @@ impl Coming {
             if !self.memory.grow(&api.bodies, self.len) {
                 return Err(api.overloaded(Full::Bodies));
             }
-            self.pieces.push(piece);
+            self.gathered.add(piece);
         }
         Ok(())
     }
@@ -183,4 +233,36 @@ fn json_len(headers: &HeaderMap, len: usize) -> Result<usize, ApiError> {
 
 fn shown(value: &axum::http::HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).chars().take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered(lengths: &[usize]) -> Vec<Bytes> {
+        let mut gathered = Gathered::default();
+        let mut number = 0_u8;
+        for length in lengths {
+            let bytes = std::iter::repeat_with(|| {
+                number = number.wrapping_add(1);
+                number
+            });
+            gathered.add(bytes.take(*length).collect());
+        }
+        gathered.into_pieces()
+    }
+
+    #[test]
+    fn large_pieces_stay_as_they_came_and_small_ones_come_together() {
+        let lengths = |given: &[usize]| gathered(given).iter().map(Bytes::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&[300]), [300]);
+        assert_eq!(lengths(&[8192, 8192, 16_384, 65_536]), [8192, 8192, 16_384, 65_536]);
+        assert_eq!(lengths(&[3000, 20_000]), [BLOCK_BYTES, 23_000 - BLOCK_BYTES]);
+        assert_eq!(lengths(&[8192, 10, 8192, 10]), [8192, 10 + 8192 + 10]);
+        let trickle = gathered(&vec![1; 100_000]);
+        assert_eq!(trickle.len(), 100_000_usize.div_ceil(BLOCK_BYTES));
+        let all = trickle.concat();
+        assert!(all.iter().zip((0..=255_u8).cycle().skip(1)).all(|(got, sent)| *got == sent));
+        assert_eq!(all.len(), 100_000);
+    }
 }

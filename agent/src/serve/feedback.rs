@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Request;
 use protocol::ModelName;
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::body;
 use super::error::ApiError;
 use super::object::Object;
+use super::path::Path;
 use super::work::Api;
 use crate::monitor::{FeedbackError, Label};
+
+/// An id and the labels of the largest batch take less. It is read on the threads that answer everybody.
+const MAX_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Deserialize)]
 struct Feedback {
@@ -40,13 +44,17 @@ pub(super) async fn feedback(
     Path(model): Path<String>,
     request: Request<Body>,
 ) -> Result<Json<Accepted>, ApiError> {
-    let body = body::receive(&api, request).await?;
+    let body = body::receive_at_most(MAX_BYTES, &api, request).await?;
     let Object(feedback): Object<Feedback> =
         serde_json::from_slice(&body.split().0).map_err(ApiError::Json)?;
     let labels = match feedback.label {
         Labels::One(label) => vec![label],
         Labels::Many(labels) => labels,
     };
+    if labels.len() > inference::MAX_BATCH_ROWS {
+        let most = inference::MAX_BATCH_ROWS;
+        return Err(ApiError::Field(format!("label: at most {most}, one per item, got {}", labels.len())));
+    }
     let not_served = || api.serving(&model, None).err();
     let Ok(name) = ModelName::new(model.clone()) else {
         return Err(not_served().unwrap_or(ApiError::UnknownPath(model)));

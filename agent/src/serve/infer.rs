@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Request as HttpRequest;
 use inference::{InferError, Tensor};
 
@@ -12,6 +12,7 @@ use super::answer::Answer;
 use super::body::{self, Memory, Received};
 use super::error::ApiError;
 use super::models::ModelPath;
+use super::path::Path;
 use super::request::Asked;
 use super::work::{After, Api};
 use crate::monitor::{Outcome, Request, Times};

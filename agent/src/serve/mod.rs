@@ -18,6 +18,7 @@ mod metrics;
 mod models;
 mod object;
 mod origin;
+mod path;
 mod repository;
 mod request;
 mod routes;

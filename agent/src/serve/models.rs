@@ -1,13 +1,14 @@
 //! What is served: health, metadata, configuration, statistics, status.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use inference::{Datatype, TensorSpec};
 use protocol::UnixMillis;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::path::Path;
 use super::stats;
 use super::work::Api;
 use crate::slots::Loaded;

@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Request;
 use serde_json::{Value, json};
 
 use super::body;
 use super::error::ApiError;
+use super::path::Path;
 use super::work::Api;
 
 /// `POST /v2/repository/index`, and GET for a look by hand. Everything that is listed is ready, so the request's

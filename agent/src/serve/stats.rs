@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::models::ModelPath;
+use super::path::Path;
 use super::work::Api;
 use crate::slots::Loaded;
 

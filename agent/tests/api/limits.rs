@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use serde_json::json;
 
 use crate::digits;
 use crate::support::{Agent, INFER, batch_of_100, digits_name, request, wait_for};
@@ -209,6 +210,23 @@ async fn bodies_together_are_bounded_in_memory() {
     });
     let answer = answer.await.unwrap();
     assert!(answer.contains("fill the memory"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_too_much_reads_why() {
+    let agent = Agent::start(&["serve.max_body_bytes=1048576"]).await;
+    let address = agent.address.clone();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut whole = head(17 << 20).into_bytes();
+        whole.resize(whole.len() + (17 << 20), b' ');
+        raw(&address, &whole)
+    });
+    let answer = answer.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("at most 1048576 bytes"), "{answer}");
+    let labels = json!({ "id": "a", "label": vec![1; 40_000] }).to_string().into_bytes();
+    agent
+        .refused("/v2/models/digits/feedback", labels, StatusCode::PAYLOAD_TOO_LARGE, "at most 65536 bytes")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

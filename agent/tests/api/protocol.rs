@@ -96,6 +96,10 @@ async fn requests_that_break_the_protocol_are_refused_by_name() {
         )
         .await;
     agent.refused("/nowhere", Vec::new(), found, "/nowhere").await;
+    agent.refused("/v2/models/%ff/infer", Vec::new(), bad, "not UTF-8").await;
+    let huge =
+        br#"{"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [1e39]}]}"#;
+    agent.refused(INFER, huge.to_vec(), bad, "expected a number of 32 bits").await;
     assert_eq!(agent.post(INFER, &request(&[0.0; 64])).await.status, StatusCode::OK, "it still serves");
 }
 

@@ -324,14 +324,15 @@ impl Element for f64 {
 }
 
 impl Element for f32 {
-    const EXPECTED: &'static str = f64::EXPECTED;
+    const EXPECTED: &'static str = "a number of 32 bits, or null for a missing one";
 
     fn from_integer(value: i128) -> Option<Self> {
         f64::from_integer(value).and_then(Self::from_float)
     }
     #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what FP32 asks for")]
     fn from_float(value: f64) -> Option<Self> {
-        Some(value as Self)
+        // JSON has no infinity: what becomes one was a number that f32 doesn't have.
+        Some(value as Self).filter(|value| value.is_finite())
     }
     fn missing() -> Option<Self> {
         Some(Self::NAN)

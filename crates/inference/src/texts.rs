@@ -93,7 +93,7 @@ mod tests {
             (Datatype::Uint8, "nan", "got nan"),
             (Datatype::Int64, "1e300", "got 1e300"),
             (Datatype::Int64, "inf", "got inf"),
-            (Datatype::Fp32, "red", "expected a number, or null for a missing one, got red"),
+            (Datatype::Fp32, "red", "expected a number of 32 bits, or null for a missing one, got red"),
             (Datatype::Bool, "2", "expected true or false, got 2"),
         ] {
             let error = read(datatype, text).unwrap_err().1.to_string();

@@ -20,6 +20,8 @@ const CLIENTS: usize = 2;
 const IMAGES: usize = 32;
 /// Load without swaps, to compare with.
 const STEADY: Duration = Duration::from_secs(3);
+/// Between two swaps, so that clients also ask while nothing is swapped and each swap meets requests of its own.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -48,20 +50,30 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         std::thread::sleep(STEADY);
         Ok(())
     })?;
+    let mut swaps = Vec::with_capacity(args.swaps);
     let swapping = under_load(&device, &images, &expected, || {
-        (0..args.swaps).try_for_each(|turn| device.swap(VERSIONS[turn % VERSIONS.len()]))
+        (0..args.swaps).try_for_each(|turn| {
+            std::thread::sleep(BETWEEN);
+            let begun = Instant::now();
+            device.swap(VERSIONS[turn % VERSIONS.len()])?;
+            swaps.push(Span { begun, ended: Instant::now() });
+            Ok(())
+        })
     })?;
+    let meeting = swapping.meeting(&swaps);
     println!(
         "{:#}",
         json!({
             "swaps": args.swaps,
-            "requests": swapping.micros.len(),
+            "requests": swapping.spans.len(),
+            "requests_during_swaps": meeting.len(),
             "failed": steady.failed + swapping.failed,
             "wrong": steady.wrong + swapping.wrong,
-            "p99_ms_steady": steady.p99_ms(),
-            "p99_ms_during_swap": swapping.p99_ms(),
+            "p99_ms_steady": p99_ms(&steady.spans),
+            "p99_ms_during_swap": p99_ms(&meeting),
         })
     );
+    ensure!(!meeting.is_empty(), "no request was under way during a swap");
     ensure!(swapping.failed + steady.failed == 0, "a request failed: {:?}", swapping.why);
     ensure!(swapping.wrong + steady.wrong == 0, "an answer was wrong: {:?}", swapping.why);
     Ok(())
@@ -86,10 +98,30 @@ fn expected(device: &Device, images: &[Image]) -> Result<Expected> {
     Ok(expected)
 }
 
+/// A request, or a swap.
+#[derive(Clone, Copy)]
+struct Span {
+    begun: Instant,
+    ended: Instant,
+}
+
+impl Span {
+    fn meets(self, other: Self) -> bool {
+        self.begun < other.ended && other.begun < self.ended
+    }
+}
+
+fn p99_ms(spans: &[Span]) -> f64 {
+    let mut micros: Vec<_> = spans.iter().map(|span| (span.ended - span.begun).as_micros()).collect();
+    micros.sort_unstable();
+    let at = micros.len().saturating_sub(1) * 99 / 100;
+    micros.get(at).map_or(0.0, |micros| *micros as f64 / 1000.0)
+}
+
 /// What clients saw.
 #[derive(Default)]
 struct Seen {
-    micros: Vec<u128>,
+    spans: Vec<Span>,
     failed: usize,
     wrong: usize,
     /// The first failure.
@@ -97,15 +129,17 @@ struct Seen {
 }
 
 impl Seen {
-    fn p99_ms(&self) -> f64 {
-        let mut sorted = self.micros.clone();
-        sorted.sort_unstable();
-        let at = sorted.len().saturating_sub(1) * 99 / 100;
-        sorted.get(at).map_or(0.0, |micros| *micros as f64 / 1000.0)
+    /// The requests that were under way while something was swapped.
+    fn meeting(&self, swaps: &[Span]) -> Vec<Span> {
+        // Swaps follow one another: the first that ends after a request began is the only one to ask, or begins later.
+        let next =
+            |request: Span| swaps.get(swaps.partition_point(|swap| swap.ended <= request.begun)).copied();
+        let is_met = |request: &Span| next(*request).is_some_and(|swap| swap.meets(*request));
+        self.spans.iter().copied().filter(is_met).collect()
     }
 
     fn add(&mut self, other: Self) {
-        self.micros.extend(other.micros);
+        self.spans.extend(other.spans);
         self.failed += other.failed;
         self.wrong += other.wrong;
         self.why = self.why.take().or(other.why);
@@ -157,7 +191,7 @@ fn ask(mut client: Client, images: &[Image], expected: &Expected, is_over: &Atom
                 seen.why.get_or_insert(format!("{error:#}"));
             }
         }
-        seen.micros.push(begun.elapsed().as_micros());
+        seen.spans.push(Span { begun, ended: Instant::now() });
     }
     seen
 }
