@@ -267,7 +267,6 @@ impl Common {
             resources,
             monitor: self.monitor.clone(),
             spool: self.spool.clone(),
-            spool_max_bytes: self.config.spool.max_bytes,
             keep_free_bytes: self.config.update.keep_free_bytes,
         }
     }

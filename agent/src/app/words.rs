@@ -87,7 +87,8 @@ pub(super) fn status(
             "shadow": facts.monitor.shadow().tallies(),
             "measuring": *facts.measuring.borrow(),
             "capture": facts.monitor.capture().figures(),
-            "spool_max_bytes": facts.spool_max_bytes,
+            "spool_max_bytes": facts.spool.max_bytes(),
+            "spool_kinds": facts.spool.waiting(),
             "spool_figures": facts.spool.figures(),
             "attention": attention.iter().map(Problem::shown).collect::<Vec<_>>(),
         });
@@ -108,7 +109,6 @@ pub(super) struct Facts {
     pub(super) resources: LastReading,
     pub(super) monitor: Arc<Monitor>,
     pub(super) spool: SpoolHandle,
-    pub(super) spool_max_bytes: u64,
     pub(super) keep_free_bytes: u64,
 }
 
@@ -137,9 +137,9 @@ fn noticed(
         let detail = "the signed metadata has expired; nothing new is accepted";
         found.push(Problem::new(ProblemKind::MetadataExpired, detail));
     }
-    let waiting = hello.spool.depth_bytes;
-    if waiting > facts.spool_max_bytes / 10 * 8 {
-        let detail = format!("{waiting} of {} bytes of telemetry wait", facts.spool_max_bytes);
+    let (waiting, max_bytes) = (hello.spool.depth_bytes, facts.spool.max_bytes());
+    if waiting > max_bytes / 10 * 8 {
+        let detail = format!("{waiting} of {max_bytes} bytes of telemetry wait");
         found.push(Problem::new(ProblemKind::SpoolFilling, detail));
     }
     let least = facts.keep_free_bytes.saturating_add(ROOM_FOR_ITSELF_BYTES);

@@ -11,13 +11,15 @@ mod proxy;
 mod raw;
 mod reader;
 mod sections;
+mod spool;
 
 pub use capture::{Capture, Rate};
 pub use inputs::{Folder, Mqtt};
 pub use proxy::{Exception, NoProxy, Proxies, Proxy};
 pub use raw::{Origin, RawConfig};
 pub use reader::{ConfigErrors, Problem};
-pub use sections::{Config, Device, Health, Link, Log, Monitor, Serve, Spool, Update};
+pub use sections::{Config, Device, Health, Link, Log, Monitor, Serve, Update};
+pub use spool::Spool;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use super::inputs::{self, Folder, Mqtt};
 use super::proxy::{Chosen, Proxies};
 use super::raw::RawConfig;
 use super::reader::{ConfigErrors, Reader};
+use super::spool::{self, Spool};
 use crate::health::Bounds;
 use crate::retry::Policy;
 
@@ -150,47 +151,6 @@ pub struct Monitor {
     pub labels_remembered: usize,
 }
 
-/// The telemetry spool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spool {
-    /// Byte bound of the records that wait. Default 64 MiB.
-    pub max_bytes: u64,
-    /// Records are made durable together after at most so long. Default 200 ms.
-    pub commit_after: Duration,
-    /// Readings and log lines may wait so long for their commit. Default 5 s.
-    pub lazy_commit_after: Duration,
-    /// Records older than this are dropped and counted. Default 30 days.
-    pub ttl: Duration,
-    /// The same for resource readings. Default 7 days.
-    pub resources_ttl: Duration,
-    /// The same for log lines. Default 7 days.
-    pub log_ttl: Duration,
-    /// Flash writes of the whole agent in a day (UTC); over it records are committed less often, up to a minute
-    /// apart. Default 2 GiB; 0: no bound.
-    pub write_bytes_per_day: u64,
-    /// Whether record bodies are encrypted at rest. Default false.
-    pub encrypt: bool,
-    /// File with the key of 32 bytes (raw or hexadecimal); a name without a path is one of systemd's credentials.
-    /// Default: `spool.key` in the state directory, made there.
-    pub key_file: Option<PathBuf>,
-}
-
-impl Default for Spool {
-    fn default() -> Self {
-        Self {
-            max_bytes: 64 * MIB,
-            commit_after: Duration::from_millis(200),
-            lazy_commit_after: Duration::from_secs(5),
-            ttl: Duration::from_secs(30 * DAY_S),
-            resources_ttl: Duration::from_secs(7 * DAY_S),
-            log_ttl: Duration::from_secs(7 * DAY_S),
-            write_bytes_per_day: 2048 * MIB,
-            encrypt: false,
-            key_file: None,
-        }
-    }
-}
-
 /// Staying up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -251,7 +211,7 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
                 .unwrap_or(16_384),
         },
         capture: capture::capture(&mut r),
-        spool: spool(&mut r),
+        spool: spool::spool(&mut r),
         health: health(&mut r),
         log: Log {
             filter: r.parsed("log.filter", Filter("info".into()), filter::EXPECTED).0,
@@ -298,21 +258,6 @@ fn update(r: &mut Reader) -> Update {
         start_jitter: r.seconds("update.start_jitter_s", 5, 0..=DAY_S),
         delta_max_memory_bytes: r.number("update.delta_max_memory_bytes", 256 * MIB, 0..=1024 * 1024 * MIB),
         shadow_cpu_percent: u32::try_from(r.number("update.shadow_cpu_percent", 10, 1..=100)).unwrap_or(10),
-    }
-}
-
-fn spool(r: &mut Reader) -> Spool {
-    let ttl = |r: &mut Reader, key: &str, days: u64| r.seconds(key, days * DAY_S, 60..=3650 * DAY_S);
-    Spool {
-        max_bytes: r.number("spool.max_bytes", 64 * MIB, MIB..=1024 * 1024 * MIB),
-        commit_after: r.millis("spool.commit_after_ms", 200, 1..=60_000),
-        lazy_commit_after: r.millis("spool.lazy_commit_after_ms", 5000, 1..=600_000),
-        ttl: ttl(r, "spool.ttl_s", 30),
-        resources_ttl: ttl(r, "spool.resources_ttl_s", 7),
-        log_ttl: ttl(r, "spool.log_ttl_s", 7),
-        write_bytes_per_day: r.number("spool.write_bytes_per_day", 2048 * MIB, 0..=1024 * 1024 * MIB),
-        encrypt: r.boolean("spool.encrypt", false),
-        key_file: r.optional_text("spool.key_file").map(PathBuf::from),
     }
 }
 

@@ -138,6 +138,11 @@ fn spool(page: &mut Page, status: &Value) {
         page.family(name, kind, help);
         page.sample(name, &[], number(path));
     }
+    page.family("flotilla_spool_kind_bytes", "gauge", "What waits for the server of each kind of record.");
+    for waiting in status["spool_kinds"].as_array().into_iter().flatten() {
+        let (kind, bytes) = (waiting["kind"].as_str().unwrap_or("?"), waiting["bytes"].as_u64().unwrap_or(0));
+        page.sample("flotilla_spool_kind_bytes", &[("kind", &kind)], bytes);
+    }
     page.family("flotilla_spool_dropped_total", "counter", "Records lost since the stream began.");
     for loss in status["spool"]["dropped"].as_array().into_iter().flatten() {
         let (kind, cause) = (loss["kind"].as_str().unwrap_or("?"), loss["cause"].as_str().unwrap_or("?"));

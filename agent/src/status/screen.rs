@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::health::ShownProblem;
 use crate::monitor::{CaptureFigures, ShadowTally};
-use crate::store::Figures;
+use crate::store::{Figures, WaitingKind};
 use crate::update::{Measuring, MeasuringState};
 
 /// What `/status` says beside hello. Everything may be missing: the agent may be an older one.
@@ -27,6 +27,7 @@ struct More {
     resources: Option<Resources>,
     spool_max_bytes: u64,
     spool_figures: Option<Figures>,
+    spool_kinds: Vec<WaitingKind>,
     attention: Vec<ShownProblem>,
     serving: Vec<Value>,
     shadow: Vec<ShadowTally>,
@@ -163,6 +164,11 @@ impl Screen {
             lost(&spool.dropped)
         );
         self.line("telemetry", &waiting);
+        let held_kinds = more.spool_kinds.iter().filter(|kind| kind.records > 0);
+        let kinds: Vec<String> = held_kinds.map(|kind| held(kind, more)).collect();
+        if !kinds.is_empty() {
+            self.line("", &kinds.join(", "));
+        }
         let Some(figures) = more.spool_figures else { return };
         let bound = match figures.write_bytes_per_day {
             0 => String::new(),
@@ -295,6 +301,15 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// What waits of a kind, and its bound where that is another than the bound of all.
+fn held(WaitingKind { kind, bytes: held, max_bytes, .. }: &WaitingKind, more: &More) -> String {
+    let kind = serde_json::to_value(kind).ok();
+    let kind = kind.as_ref().and_then(Value::as_str).unwrap_or("?");
+    let bound =
+        if *max_bytes < more.spool_max_bytes { format!(" of {}", bytes(*max_bytes)) } else { String::new() };
+    format!("{kind} {}{bound}", bytes(*held))
+}
+
 /// A time in UTC, to the second.
 pub fn instant(at: UnixMillis) -> String {
     trust::format_rfc3339(UnixMillis(at.0.div_euclid(1000) * 1000))
@@ -321,6 +336,10 @@ mod tests {
             "active_since": { "digits": 10_000_000 },
             "certificate_expires": 90_000_000,
             "spool_max_bytes": 1_048_576,
+            "spool_kinds": [
+                { "kind": "pane", "records": 1, "bytes": 1536, "max_bytes": 1_048_576 },
+                { "kind": "log", "records": 2, "bytes": 512, "max_bytes": 524_288 },
+            ],
             "attention": [{ "kind": "offline", "what": "no connection", "todo": "run doctor" }],
             "serving": [{ "name": "digits", "variant": "int8", "execution_count": 7 }],
             "measuring": [
@@ -339,6 +358,7 @@ mod tests {
             "digits 1.0.0 int8  since 1970-01-01T02:46:40Z (1 d 1 h)",
             "7 answered, 0 failed",
             "3 records wait, 2.0 KiB of 1.0 MiB; LOST so far: 2 log full",
+            "pane 1.5 KiB, log 512 B of 512.0 KiB",
             "measurement digits 1.1.0 f32 is measured since 1970-01-02T03:46:30Z (10 s)",
             "measurement faces 2.0.0 int8 waits since 1970-01-02T03:45:40Z (1 min 0 s)",
             "EXPIRED 2 h 46 min ago",
@@ -360,7 +380,9 @@ mod tests {
     #[test]
     fn an_older_agents_status_is_shown_with_what_there_is() {
         let mut status = status();
-        for key in ["link", "active_since", "attention", "serving", "spool_max_bytes", "measuring"] {
+        for key in
+            ["link", "active_since", "attention", "serving", "spool_max_bytes", "spool_kinds", "measuring"]
+        {
             status.as_object_mut().unwrap().remove(key);
         }
         let screen = screen(&status);

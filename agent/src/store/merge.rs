@@ -78,7 +78,7 @@ impl Open {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use profile::ReferenceBuilder;
     use profile::features::Extractor;
@@ -86,7 +86,7 @@ mod tests {
 
     const MINUTE: i64 = 60_000;
 
-    fn pane(model: &str, minute: i64, answered: u64) -> Vec<u8> {
+    pub(in crate::store) fn pane(model: &str, minute: i64, answered: u64) -> Vec<u8> {
         let mut builder = ReferenceBuilder::new(Extractor::Nothing, vec!["a".into(), "b".into()]);
         (0..20).for_each(|_| builder.add_classified(&[], &[0.8, 0.2], Some(0)));
         let reference = builder.build().unwrap();

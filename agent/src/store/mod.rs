@@ -8,6 +8,7 @@
 
 mod budget;
 mod carried;
+mod depth;
 mod layout;
 mod merge;
 mod opening;
@@ -21,6 +22,9 @@ mod spool;
 mod sync;
 mod writer;
 
+#[cfg(test)]
+mod bounds_tests;
+
 pub use samples::{Bounds, Held, Put, Samples};
 pub use seal::check_key;
-pub use spool::{Chunk, Depth, Figures, Spool, SpoolError, SpoolHandle};
+pub use spool::{Chunk, Figures, Spool, SpoolError, SpoolHandle, WaitingKind};

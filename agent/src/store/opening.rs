@@ -11,8 +11,9 @@ use protocol::StreamId;
 use protocol::message::Loss;
 
 use super::carried::Losses;
+use super::depth::{Amount, Depth};
 use super::layout;
-use super::spool::{Depth, SpoolError};
+use super::spool::SpoolError;
 use super::sync::Durable;
 use super::writer::MIN_ROOM_BYTES;
 use crate::{config, durable};
@@ -225,8 +226,7 @@ fn scan(durable: &Durable) -> Result<(Depth, Option<u64>), SpoolError> {
         let (key, value) = entry.map_err(|source| SpoolError::Sled { operation: "read", source })?;
         if let Some((seq, 0)) = layout::parse_key(&key) {
             let (head, _) = layout::head(&value).ok_or(SpoolError::Entry("record"))?;
-            depth.records += 1;
-            depth.bytes += u64::try_from(head.length).unwrap_or(u64::MAX);
+            depth.add(head.kind, Amount::record(head.length));
             floor = floor.or(Some(seq));
         }
     }

@@ -1,5 +1,6 @@
-//! Room in the spool: deletes what the server has, what is too old and what can't be read; when it is full, merges
-//! panes into wider windows, then drops the least important records. Whatever is lost is counted in the same atomic
+//! Room in the spool: deletes what the server has, what is too old and what can't be read. A kind over its own bound
+//! gives up the oldest of itself; when all of it is full, panes merge into wider windows, then the least important
+//! records are dropped. Whatever is lost is counted in the same atomic
 //! batch that loses it, so that a power cut can't lose a record without counting it.
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 
+use super::depth::{Amount, Depth};
 use super::layout;
 use super::merge::{Merged, Merger};
 use super::policy;
@@ -73,28 +75,68 @@ impl Writer {
         self.heights.durable.send_replace(highest);
     }
 
-    /// Expires old records, then makes room for the group while the bound is exceeded.
+    /// Expires old records, then makes room for the group while a kind's bound or that of all is exceeded.
     pub(super) fn make_room(&mut self, durable: &Durable) -> Result<(), SpoolError> {
         self.delete_unreadable(durable)?;
         self.expire(durable)?;
-        let coming: u64 = self.group.iter().map(|w| u64::try_from(w.body.len()).unwrap_or(u64::MAX)).sum();
-        if self.held() + coming <= self.config.max_bytes {
+        for kind in policy::DROP_ORDER {
+            self.keep_within_own(durable, kind)?;
+        }
+        self.keep_within_all(durable)
+    }
+
+    /// A kind over its own bound makes room by itself, whatever else there is. One that may fill everything has none.
+    fn keep_within_own(&mut self, durable: &Durable, kind: Kind) -> Result<(), SpoolError> {
+        let bound = self.config.bound(kind);
+        let coming = self.coming(durable).of(kind).bytes;
+        if bound >= self.config.max_bytes || self.held_of(kind) + coming <= bound {
             return Ok(());
         }
-        // A sixteenth more than needed, so that a full spool doesn't scan for every record.
-        let target = (self.config.max_bytes - self.config.max_bytes / 16).saturating_sub(coming);
-        self.merge_panes(durable, &FIRST_WIDTHS_MS, target)?;
+        let target = with_slack(bound).saturating_sub(coming);
+        if kind == Kind::Pane {
+            let widths: Vec<i64> = FIRST_WIDTHS_MS.into_iter().chain(LAST_WIDTHS_MS).collect();
+            self.merge_panes(durable, &widths, |depth| depth.of(Kind::Pane).bytes > target)?;
+        }
+        self.drop_stored(durable, kind, self.held_of(kind).saturating_sub(target))?;
+        self.drop_coming(durable, kind, coming.saturating_sub(bound));
+        Ok(())
+    }
+
+    fn keep_within_all(&mut self, durable: &Durable) -> Result<(), SpoolError> {
+        let (max_bytes, coming) = (self.config.max_bytes, self.coming(durable).total().bytes);
+        if self.held() + coming <= max_bytes {
+            return Ok(());
+        }
+        let target = with_slack(max_bytes).saturating_sub(coming);
+        self.merge_panes(durable, &FIRST_WIDTHS_MS, |depth| depth.total().bytes > target)?;
         for kind in policy::DROP_ORDER {
             if kind == Kind::Event {
-                self.merge_panes(durable, &LAST_WIDTHS_MS, target)?;
+                self.merge_panes(durable, &LAST_WIDTHS_MS, |depth| depth.total().bytes > target)?;
             }
-            self.drop_kind(durable, kind, target)?;
+            self.drop_stored(durable, kind, self.held().saturating_sub(target))?;
+        }
+        for kind in policy::DROP_ORDER {
+            let excess = self.coming(durable).total().bytes.saturating_sub(max_bytes);
+            self.drop_coming(durable, kind, excess);
         }
         Ok(())
     }
 
     fn held(&self) -> u64 {
-        self.shared.visible(|v| v.depth.bytes)
+        self.shared.visible(|v| v.depth.total().bytes)
+    }
+
+    fn held_of(&self, kind: Kind) -> u64 {
+        self.shared.visible(|v| v.depth.of(kind).bytes)
+    }
+
+    /// What the group will take on disk.
+    fn coming(&self, durable: &Durable) -> Depth {
+        let mut coming = Depth::default();
+        for waiting in self.group.iter().filter(|waiting| !waiting.is_dropped) {
+            coming.add(waiting.kind, Amount::record(waiting.body.len() + durable.overhead_bytes()));
+        }
+        coming
     }
 
     fn delete_unreadable(&mut self, durable: &Durable) -> Result<(), SpoolError> {
@@ -128,8 +170,8 @@ impl Writer {
         Ok(())
     }
 
-    fn drop_kind(&mut self, durable: &Durable, kind: Kind, target: u64) -> Result<(), SpoolError> {
-        let mut excess = self.held().saturating_sub(target);
+    /// Drops stored records of a kind from the oldest on, until so many bytes are free.
+    fn drop_stored(&mut self, durable: &Durable, kind: Kind, mut excess: u64) -> Result<(), SpoolError> {
         if excess == 0 {
             return Ok(());
         }
@@ -145,10 +187,28 @@ impl Writer {
         })
     }
 
-    /// Merges panes that were never sent, into wider and wider windows until the target is reached.
-    fn merge_panes(&mut self, durable: &Durable, widths_ms: &[i64], target: u64) -> Result<(), SpoolError> {
+    /// Of a group that is over a bound by itself the oldest records are never stored. They get their numbers, and the
+    /// commit that skips them counts them.
+    fn drop_coming(&mut self, durable: &Durable, kind: Kind, mut excess: u64) {
+        for waiting in self.group.iter_mut().filter(|waiting| waiting.kind == kind && !waiting.is_dropped) {
+            if excess == 0 {
+                return;
+            }
+            excess = excess.saturating_sub(size(waiting.body.len() + durable.overhead_bytes()).max(1));
+            waiting.is_dropped = true;
+            self.shared.visible(|v| *v.losses.entry((kind, LossCause::Full)).or_default() += 1);
+        }
+    }
+
+    /// Merges panes that were never sent, into wider and wider windows for as long as there is too much.
+    fn merge_panes(
+        &mut self,
+        durable: &Durable,
+        widths_ms: &[i64],
+        is_too_much: impl Fn(&Depth) -> bool,
+    ) -> Result<(), SpoolError> {
         for widest_ms in widths_ms {
-            if self.held() > target {
+            if self.shared.visible(|v| is_too_much(&v.depth)) {
                 self.merge_within(durable, *widest_ms)?;
             }
         }
@@ -186,10 +246,10 @@ impl Writer {
         heads: &BTreeMap<u64, layout::Head>,
     ) -> Result<(), SpoolError> {
         let mut batch = sled::Batch::default();
-        let (mut before, mut last) = (0, None);
+        let (mut before, mut last) = (Depth::default(), None);
         for (seq, head) in merged.seqs.iter().filter_map(|seq| Some((*seq, *heads.get(seq)?))) {
             layout::keys(seq, head.length).for_each(|key| batch.remove(&key));
-            before += size(head.length);
+            before.add(head.kind, Amount::record(head.length));
             last = Some((seq, head));
         }
         let Some((seq, head)) = last else { return Ok(()) };
@@ -201,8 +261,8 @@ impl Writer {
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "merge", source })?;
         let gone = u64::try_from(merged.seqs.len()).unwrap_or(1).saturating_sub(1);
         self.shared.visible(|v| {
-            v.depth.records = v.depth.records.saturating_sub(gone);
-            v.depth.bytes = v.depth.bytes.saturating_sub(before).saturating_add(size(body.len()));
+            v.depth.take_all(&before);
+            v.depth.add(head.kind, Amount::record(body.len()));
             v.figures.merged_panes += gone;
         });
         Ok(())
@@ -254,15 +314,15 @@ impl Writer {
         cause: Option<LossCause>,
         found: Deletion,
     ) -> Result<(), SpoolError> {
-        let Deletion { mut batch, records, bytes, by_kind, .. } = found;
+        let Deletion { mut batch, records, gone, .. } = found;
         if records == 0 {
             return Ok(());
         }
         let before = self.shared.visible(|v| v.losses.clone());
         if let Some(cause) = cause {
             self.shared.visible(|v| {
-                for (kind, n) in &by_kind {
-                    *v.losses.entry((*kind, cause)).or_default() += n;
+                for (kind, amount) in gone.iter() {
+                    *v.losses.entry((kind, cause)).or_default() += amount.records;
                 }
             });
         }
@@ -274,10 +334,7 @@ impl Writer {
             return Err(error);
         }
         self.losses_are_durable(losses);
-        self.shared.visible(|v| {
-            v.depth.records = v.depth.records.saturating_sub(u64::try_from(records).unwrap_or(u64::MAX));
-            v.depth.bytes = v.depth.bytes.saturating_sub(bytes);
-        });
+        self.shared.visible(|v| v.depth.take_all(&gone));
         self.refresh_floor(durable)
     }
 
@@ -288,6 +345,11 @@ impl Writer {
         self.shared.visible(|v| v.floor_seq = v.floor_seq.max(floor));
         Ok(())
     }
+}
+
+/// A sixteenth more room than needed, so that a full spool doesn't scan for every record.
+fn with_slack(bound: u64) -> u64 {
+    bound - bound / 16
 }
 
 fn size(length: usize) -> u64 {
@@ -304,8 +366,7 @@ enum Verdict {
 struct Deletion {
     batch: sled::Batch,
     records: usize,
-    bytes: u64,
-    by_kind: BTreeMap<Kind, u64>,
+    gone: Depth,
     is_deleting: bool,
 }
 
@@ -313,7 +374,6 @@ impl Deletion {
     fn count(&mut self, head: layout::Head) {
         self.is_deleting = true;
         self.records += 1;
-        self.bytes += size(head.length);
-        *self.by_kind.entry(head.kind).or_default() += 1;
+        self.gone.add(head.kind, Amount::record(head.length));
     }
 }

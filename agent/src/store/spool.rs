@@ -13,6 +13,7 @@ use protocol::{StreamId, UnixMillis};
 use tokio::sync::{oneshot, watch};
 
 use super::carried::Losses;
+use super::depth::Depth;
 use super::opening;
 use super::records::{Found, Records};
 use super::sync::Durable;
@@ -66,13 +67,17 @@ pub enum SpoolError {
     Entry(&'static str),
 }
 
-/// What waits for the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Depth {
-    /// Records.
+/// What waits of one kind, and how much of it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct WaitingKind {
+    /// Which.
+    pub kind: Kind,
+    /// Records that wait for the server's acknowledgement.
     pub records: u64,
-    /// Their bodies in bytes.
+    /// Their bodies in bytes, as they lie on disk.
     pub bytes: u64,
+    /// Byte bound of the kind.
+    pub max_bytes: u64,
 }
 
 /// Records to send, in rising order of sequence.
@@ -96,6 +101,21 @@ pub(super) struct Visible {
     pub(super) losses: Losses,
     pub(super) problem: Option<Problem>,
     pub(super) figures: Figures,
+    /// Bounds that hold now.
+    pub(super) bounds: Bounds,
+}
+
+/// Byte bounds as configured.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    all: u64,
+    of: [(Kind, u64); Kind::ALL.len()],
+}
+
+impl Bounds {
+    pub(super) fn new(config: &config::Spool) -> Self {
+        Self { all: config.max_bytes, of: Kind::ALL.map(|kind| (kind, config.bound(kind))) }
+    }
 }
 
 /// What the spool counts beside depth and losses.
@@ -118,7 +138,7 @@ pub struct Figures {
 
 impl Visible {
     /// Before the database is open.
-    fn closed() -> Result<Self, SpoolError> {
+    fn closed(config: &config::Spool) -> Result<Self, SpoolError> {
         let stream = opening::new_stream()?;
         Ok(Self {
             stream,
@@ -127,6 +147,7 @@ impl Visible {
             losses: Losses::new(),
             problem: None,
             figures: Figures::default(),
+            bounds: Bounds::new(config),
         })
     }
 }
@@ -183,7 +204,7 @@ impl Spool {
     ) -> Result<(Self, Option<String>), SpoolError> {
         let dir: PathBuf = state_dir.join("spool");
         let shared = Arc::new(Shared {
-            visible: Mutex::new(Visible::closed()?),
+            visible: Mutex::new(Visible::closed(config)?),
             durable: Mutex::new(None),
             queued_bytes: AtomicUsize::new(0),
             queued_records: AtomicUsize::new(0),
@@ -376,12 +397,36 @@ impl SpoolHandle {
 
     /// For hello: stream, depth and losses.
     pub fn state(&self) -> SpoolState {
-        self.shared.visible(|v| SpoolState {
-            stream: v.stream.clone(),
-            depth_records: v.depth.records,
-            depth_bytes: v.depth.bytes,
-            dropped: losses(v),
+        self.shared.visible(|v| {
+            let depth = v.depth.total();
+            SpoolState {
+                stream: v.stream.clone(),
+                depth_records: depth.records,
+                depth_bytes: depth.bytes,
+                dropped: losses(v),
+            }
         })
+    }
+
+    /// What waits, kind by kind. Samples have a store of their own and stand here only if one came all the same.
+    pub fn waiting(&self) -> Vec<WaitingKind> {
+        self.shared.visible(|v| {
+            let bounds = v.bounds.of;
+            let of = |(kind, max_bytes)| {
+                let held = v.depth.of(kind);
+                WaitingKind { kind, records: held.records, bytes: held.bytes, max_bytes }
+            };
+            bounds
+                .into_iter()
+                .map(of)
+                .filter(|waiting| waiting.kind != Kind::Sample || waiting.records > 0)
+                .collect()
+        })
+    }
+
+    /// The byte bound of all that waits.
+    pub fn max_bytes(&self) -> u64 {
+        self.shared.visible(|v| v.bounds.all)
     }
 
     /// What is wrong with the spool now.

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use protocol::telemetry::Kind;
 
 use super::patience::PatientChildren;
-use super::seal::Seal;
+use super::seal::{OVERHEAD_BYTES, Seal};
 use super::spool::SpoolError;
 use crate::{config, durable};
 
@@ -59,6 +59,11 @@ impl Durable {
                 Ok((sealed.into(), true))
             }
         }
+    }
+
+    /// How much longer than a record's body is what is stored of it.
+    pub(super) fn overhead_bytes(&self) -> usize {
+        if self.seal.is_some() && self.is_sealing { OVERHEAD_BYTES } else { 0 }
     }
 
     /// Everything applied before is durable when this returns.

@@ -16,9 +16,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::budget::{self, Budget};
 use super::carried::{self, Carried, Losses};
+use super::depth::{Amount, Depth};
 use super::layout;
 use super::opening::{self, Opened};
-use super::spool::{Shared, SpoolError, losses};
+use super::spool::{Bounds, Shared, SpoolError, losses};
 use super::sync::Durable;
 use super::{policy, room};
 use crate::config;
@@ -54,6 +55,8 @@ pub(super) struct Waiting {
     at: UnixMillis,
     pub(super) body: Vec<u8>,
     done: Option<oneshot::Sender<u64>>,
+    /// It fits into no bound: it gets its number, is counted as lost and is not stored.
+    pub(super) is_dropped: bool,
 }
 
 /// How far the stream has come, for whoever listens.
@@ -226,7 +229,7 @@ impl Writer {
         }
         let records = self.group.len();
         self.shared.visible(|v| {
-            for waiting in self.group.drain(..) {
+            for waiting in self.group.drain(..).filter(|waiting| !waiting.is_dropped) {
                 *v.losses.entry((waiting.kind, LossCause::Storage)).or_default() += 1;
             }
         });
@@ -255,7 +258,7 @@ impl Writer {
                 };
                 let due = Instant::now() + wait;
                 self.commit_at = Some(self.commit_at.map_or(due, |at| at.min(due)));
-                self.group.push(Waiting { kind, at, body, done });
+                self.group.push(Waiting { kind, at, body, done, is_dropped: false });
             }
             Order::Acknowledged(upto, ahead) => {
                 let (upto, ahead) = room::believable(upto, ahead);
@@ -269,6 +272,7 @@ impl Writer {
             Order::Look => self.commit_at = Some(Instant::now()),
             Order::Configure(config) => {
                 self.budget.per_day = config.write_bytes_per_day;
+                self.shared.visible(|v| v.bounds = Bounds::new(&config));
                 self.config = *config;
             }
             Order::Close => self.is_closing = true,
@@ -292,14 +296,18 @@ impl Writer {
     /// Applies the group as one atomic batch and makes it durable; only then anyone hears of it.
     fn commit(&mut self, durable: &Durable) -> Result<(), SpoolError> {
         let mut batch = sled::Batch::default();
-        let (mut seq, mut stored_bytes) = (self.next_seq, 0_u64);
+        let (mut seq, mut stored) = (self.next_seq, Depth::default());
         for waiting in &self.group {
+            if waiting.is_dropped {
+                seq += 1;
+                continue;
+            }
             let (body, is_sealed) = durable.stored(seq, waiting.kind, &waiting.body)?;
             let pieces = layout::pieces(waiting.kind, waiting.at, &body, is_sealed).unwrap_or_default();
             for (key, piece) in layout::keys(seq, body.len()).zip(pieces) {
                 batch.insert(&key, piece);
             }
-            stored_bytes += u64::try_from(body.len()).unwrap_or(u64::MAX);
+            stored.add(waiting.kind, Amount::record(body.len()));
             seq += 1;
         }
         let losses = self.add_losses(&mut batch);
@@ -317,7 +325,7 @@ impl Writer {
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "write", source })?;
         durable.commit()?;
         self.losses_are_durable(losses);
-        self.announce(seq, stored_bytes);
+        self.announce(seq, &stored);
         if let Some(sent) = sent {
             self.sent = sent;
             self.heights.sendable.send_replace(sent);
@@ -361,16 +369,13 @@ impl Writer {
         });
     }
 
-    fn announce(&mut self, next_seq: u64, stored_bytes: u64) {
+    fn announce(&mut self, next_seq: u64, stored: &Depth) {
         let group = std::mem::take(&mut self.group);
         self.commit_at = None;
         let bytes: usize = group.iter().map(|w| w.body.len()).sum();
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.shared.queued_records.fetch_sub(group.len(), Ordering::Relaxed);
-        self.shared.visible(|v| {
-            v.depth.records += next_seq - self.next_seq;
-            v.depth.bytes += stored_bytes;
-        });
+        self.shared.visible(|v| v.depth.add_all(stored));
         let first = self.next_seq;
         self.next_seq = next_seq;
         self.heights.durable.send_replace(next_seq - 1);
