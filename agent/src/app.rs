@@ -76,6 +76,9 @@ impl App {
         let lock = lock(&config.state_dir)?;
         let clock = Clock::open(&config.state_dir).map_err(AppError::State)?;
         let identity = Identity::load(&config.state_dir).map_err(AppError::Identity)?;
+        if let Err(error) = identity.mend(&config.state_dir) {
+            tracing::warn!(error = crate::chain(&error), "the device's identity lies in one place only");
+        }
         clock.bound(identity.ca_validity().map_err(AppError::Identity)?.not_after);
         let listener = serve::Listening::open(&config.serve).await.map_err(AppError::Listen)?;
         let listening = listener.places();

@@ -49,6 +49,14 @@ impl DurableError {
         matches!(self, Self::Io { source, .. } if is_disk_full(source) || is_read_only(source))
     }
 
+    /// Whether what lies there is beyond reading.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_damage(source),
+            Self::TooLarge { .. } | Self::Corrupt { .. } => true,
+        }
+    }
+
     /// Whether this user may not do that there.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
@@ -387,8 +395,7 @@ fn read_copy(path: &Path) -> Result<Copy, DurableError> {
     match read_bounded(path, max) {
         Ok(None) => Ok(Copy::Missing),
         Ok(Some(bytes)) => Ok(parse_copy(&bytes).unwrap_or(Copy::Damaged)),
-        Err(DurableError::TooLarge { .. }) => Ok(Copy::Damaged),
-        Err(DurableError::Io { source, .. }) if is_damage(&source) => Ok(Copy::Damaged),
+        Err(error) if error.is_damage() => Ok(Copy::Damaged),
         Err(error) => Err(error),
     }
 }

@@ -195,6 +195,70 @@ fn a_damaged_database_is_moved_aside_and_the_agent_lives() {
     assert!(dir.path().join("spool.quarantined/conf").exists());
 }
 
+/// One run that stores `records`, one after the other; returns their stream.
+fn fill(dir: &Path, records: usize) -> protocol::StreamId {
+    let (spool, _) = open(dir, MIB);
+    let rt = runtime();
+    for n in 0..records {
+        let kind = if n.is_multiple_of(2) { Kind::Event } else { Kind::Resources };
+        rt.block_on(spool.handle().append(kind, vec![7; 300])).unwrap();
+    }
+    spool.handle().stream()
+}
+
+#[test]
+fn whatever_damage_takes_from_the_database_is_counted_and_no_number_is_given_twice() {
+    let (dir, rt) = (tempfile::tempdir().unwrap(), runtime());
+    let stream = fill(dir.path(), 30);
+    let path = dir.path().join("spool/db");
+    let good = std::fs::read(&path).unwrap();
+    let length = good.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut damaged = 0;
+    for place in (0..length).step_by(length / 40) {
+        let copy = tempfile::tempdir().unwrap();
+        copy_tree(dir.path(), copy.path());
+        let mut bad = good.clone();
+        bad[place] ^= 0xff;
+        std::fs::write(copy.path().join("spool/db"), &bad).unwrap();
+        let (spool, report) = open(copy.path(), MIB);
+        let state = spool.handle().state();
+        let lost: u64 = state.dropped.iter().map(|loss| loss.count).sum();
+        assert_eq!(state.depth_records + lost, 30, "byte {place}: {state:?}");
+        assert_eq!(report.is_some(), lost > 0, "byte {place}: {report:?}");
+        assert!(state.dropped.iter().all(|loss| loss.cause == LossCause::Storage));
+        let next = rt.block_on(spool.handle().append(Kind::Event, vec![1])).unwrap();
+        let first_free = if spool.handle().stream() == stream { 31 } else { 1 };
+        assert_eq!(next, first_free, "byte {place}: {report:?}");
+        damaged += u32::from(lost > 0);
+    }
+    assert!(damaged >= 5, "only {damaged} of 40 damaged bytes took a record");
+}
+
+#[test]
+fn a_spool_whose_folder_is_gone_is_counted_as_lost_once() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 5);
+    std::fs::remove_dir_all(dir.path().join("spool")).unwrap();
+    for _run in 0..2 {
+        let (spool, _) = open(dir.path(), MIB);
+        runtime().block_on(spool.handle().append(Kind::Event, vec![1])).unwrap();
+        let lost: u64 = spool.handle().state().dropped.iter().map(|loss| loss.count).sum();
+        assert_eq!(lost, 5);
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() {
+            std::fs::create_dir_all(&to).unwrap();
+            copy_tree(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
 #[test]
 fn what_is_no_folder_in_the_spools_place_is_moved_aside() {
     let dir = tempfile::tempdir().unwrap();

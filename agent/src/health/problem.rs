@@ -164,7 +164,7 @@ impl ProblemKind {
                  server's is right, ask who else has its keys"
             }
             Self::SpoolQuarantined => {
-                "the records in it are lost and counted by the server; if it comes again, the disk is failing"
+                "what was lost is counted (storage), here and on the server; if it comes again, the disk is failing"
             }
             Self::SpoolUnwritable => "free room on the disk of state_dir, or make it writable again",
             Self::SpoolKey => {

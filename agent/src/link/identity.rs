@@ -1,4 +1,5 @@
-//! Who this device is: one file, readable by this user only, replaced as a whole. Its presence means "enrolled".
+//! Who this device is: one file, readable by this user only, replaced as a whole. Its presence means "enrolled". A
+//! copy of it takes its place when its bytes are damaged: what a device serves must not end with a block of its disk.
 //! A renewed identity lies beside it from before its first use until it takes its place: the server may have retired
 //! the old one by then.
 
@@ -10,6 +11,7 @@ use protocol::{DeviceId, Digest, ProjectId, UnixMillis};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use trust::Ed25519Signer;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
@@ -17,6 +19,8 @@ use crate::durable::{self, DurableError};
 use crate::health::{Problem, ProblemKind};
 
 const FILE: &str = "identity.json";
+/// The same again.
+const COPY: &str = "identity.copy.json";
 /// A renewed identity that has not replaced the other yet.
 const NEXT: &str = "identity.next.json";
 const MAX_BYTES: u64 = 128 * 1024;
@@ -46,6 +50,17 @@ pub enum IdentityError {
     Field(&'static str),
 }
 
+impl IdentityError {
+    /// Whether the file is there and can't be used: its copy may do.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::File(error) => error.is_damage(),
+            Self::NotEnrolled { .. } => false,
+            Self::Format { .. } | Self::Field(_) => true,
+        }
+    }
+}
+
 /// The device's names, keys, certificates and addresses.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Identity {
@@ -73,6 +88,15 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Identity({}/{})", self.project, self.device)
     }
+}
+
+/// As it lies on disk.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    identity: Identity,
+    /// SHA-256 of the identity's own JSON; earlier agents wrote none.
+    sum: Option<Digest>,
 }
 
 /// What enrolment brought, beside the keys.
@@ -110,13 +134,50 @@ impl Identity {
     /// [`IdentityError`]; a damaged file is never taken for "not enrolled".
     pub fn load(state_dir: &Path) -> Result<Self, IdentityError> {
         let path = state_dir.join(FILE);
-        let bytes = durable::read_bounded(&path, MAX_BYTES).map_err(IdentityError::File)?;
-        let Some(bytes) = bytes else { return Err(IdentityError::NotEnrolled { path }) };
-        let identity: Self =
-            serde_json::from_slice(&bytes).map_err(|source| IdentityError::Format { path, source })?;
+        match Self::read(&path) {
+            Ok(Some(identity)) => Ok(identity),
+            Ok(None) => Err(IdentityError::NotEnrolled { path }),
+            Err(error) if error.is_damage() => {
+                let Ok(Some(copy)) = Self::read(&state_dir.join(COPY)) else { return Err(error) };
+                tracing::error!(error = crate::chain(&error), "the copy of the device's identity is used");
+                Ok(copy)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the file and its copy the same where one is damaged or missing, or where a power cut came between both.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn mend(&self, state_dir: &Path) -> Result<(), IdentityError> {
+        let bytes = self.bytes()?;
+        for path in [FILE, COPY].map(|name| state_dir.join(name)) {
+            if durable::read_bounded(&path, MAX_BYTES).is_ok_and(|there| there.as_ref() == Some(&bytes)) {
+                continue;
+            }
+            durable::write_atomic(&path, &bytes).map_err(IdentityError::File)?;
+        }
+        Ok(())
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>, IdentityError> {
+        let bytes = durable::read_bounded(path, MAX_BYTES).map_err(IdentityError::File)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let format = |source| IdentityError::Format { path: path.to_owned(), source };
+        let Kept { identity, sum } = serde_json::from_slice(&bytes).map_err(format)?;
+        if sum.is_some_and(|sum| identity.sum().is_none_or(|real| real != sum)) {
+            return Err(IdentityError::Field("checksum"));
+        }
         identity.report_key()?;
         identity.tls_key()?;
-        Ok(identity)
+        identity.tls_ca()?;
+        identity.validity()?;
+        Ok(Some(identity))
+    }
+
+    fn sum(&self) -> Option<Digest> {
+        serde_json::to_vec(self).ok().map(|bytes| Digest::from_bytes(Sha256::digest(bytes).into()))
     }
 
     /// Makes this the device's identity, durably.
@@ -124,7 +185,12 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::File`]; the earlier identity stays.
     pub fn store(&self, state_dir: &Path) -> Result<(), IdentityError> {
-        self.write(&state_dir.join(FILE))
+        self.write(&state_dir.join(FILE))?;
+        if let Err(error) = self.write(&state_dir.join(COPY)) {
+            // The next start makes it.
+            tracing::warn!(error = crate::chain(&error), "there is no copy of the device's identity");
+        }
+        Ok(())
     }
 
     /// Keeps this renewed identity beside the one in use, durably.
@@ -142,7 +208,7 @@ impl Identity {
     pub fn load_next(&self, state_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let bytes = durable::read_bounded(&state_dir.join(NEXT), MAX_BYTES).map_err(IdentityError::File)?;
         let Some(bytes) = bytes else { return Ok(None) };
-        let next = serde_json::from_slice::<Self>(&bytes).ok();
+        let next = serde_json::from_slice::<Kept>(&bytes).ok().map(|kept| kept.identity);
         let next = next.filter(|next| next.is_renewal_of(self) && next.validity().is_ok());
         if next.is_none() {
             tracing::warn!(
@@ -160,8 +226,12 @@ impl Identity {
     }
 
     fn write(&self, path: &Path) -> Result<(), IdentityError> {
-        let bytes = serde_json::to_vec_pretty(self).map_err(|_| IdentityError::Field("text"))?;
-        durable::write_atomic(path, &bytes).map_err(IdentityError::File)
+        durable::write_atomic(path, &self.bytes()?).map_err(IdentityError::File)
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, IdentityError> {
+        let kept = Kept { identity: self.clone(), sum: self.sum() };
+        serde_json::to_vec_pretty(&kept).map_err(|_| IdentityError::Field("text"))
     }
 
     /// The report key.
@@ -225,7 +295,12 @@ pub fn has_next(state_dir: &Path) -> bool {
 /// # Errors
 /// [`IdentityError::File`]; it still waits then.
 pub(super) fn promote_next(state_dir: &Path) -> Result<(), IdentityError> {
-    durable::rename(&state_dir.join(NEXT), &state_dir.join(FILE)).map_err(IdentityError::File)
+    durable::rename(&state_dir.join(NEXT), &state_dir.join(FILE)).map_err(IdentityError::File)?;
+    if let Err(error) = Identity::load(state_dir).and_then(|renewed| renewed.mend(state_dir)) {
+        // The next start makes it.
+        tracing::warn!(error = crate::chain(&error), "the copy of the device's identity is the earlier one");
+    }
+    Ok(())
 }
 
 /// Removes the renewed identity that waits, if there is one.
@@ -305,7 +380,36 @@ pub(super) mod tests {
 
     fn identity() -> Identity {
         let key = rcgen::KeyPair::generate().unwrap();
-        identity_with(&key, "cert".into(), "ca".into())
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        identity_with(&key, certificate.clone(), certificate)
+    }
+
+    #[test]
+    fn a_damaged_identity_is_replaced_by_its_copy_and_both_are_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, copy] = [FILE, COPY].map(|name| dir.path().join(name));
+        let device = identity();
+        device.store(dir.path()).unwrap();
+        let good = std::fs::read(&file).unwrap();
+        assert_eq!(std::fs::read(&copy).unwrap(), good);
+        for place in (0..good.len()).step_by(7) {
+            let mut bad = good.clone();
+            bad[place] ^= 1;
+            std::fs::write(&file, &bad).unwrap();
+            let loaded = Identity::load(dir.path()).unwrap();
+            assert_eq!(loaded.key, device.key, "byte {place}");
+            loaded.mend(dir.path()).unwrap();
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), good);
+        std::fs::write(&copy, "{}").unwrap();
+        Identity::load(dir.path()).unwrap().mend(dir.path()).unwrap();
+        assert_eq!(std::fs::read(&copy).unwrap(), good);
+        for path in [&file, &copy] {
+            std::fs::write(path, "{}").unwrap();
+        }
+        assert!(matches!(Identity::load(dir.path()), Err(IdentityError::Format { .. })));
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(Identity::load(dir.path()), Err(IdentityError::NotEnrolled { .. })));
     }
 
     #[test]
@@ -316,7 +420,6 @@ pub(super) mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let loaded = Identity::load(dir.path()).unwrap();
         assert_eq!(loaded.report_key().unwrap().seed(), [3; 32]);
-        assert!(loaded.tls_chain().is_err(), "no PEM");
         assert!(!format!("{loaded:?}").contains("PRIVATE"));
     }
 

@@ -100,7 +100,7 @@ impl BootStore {
                 match store.raise_marks() {
                     Ok(()) => Ok((store, kept)),
                     // This place is whole; the other is repaired from it.
-                    Err(DurableError::Corrupt { .. } | DurableError::TooLarge { .. }) => {
+                    Err(error) if error.is_damage() => {
                         if let Err(error) = store.write_marks(&store.record) {
                             tracing::warn!(
                                 error = crate::chain(&error),

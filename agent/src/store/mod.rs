@@ -11,6 +11,7 @@ mod carried;
 mod depth;
 mod layout;
 mod merge;
+mod note;
 mod opening;
 mod patience;
 mod policy;

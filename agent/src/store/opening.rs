@@ -21,6 +21,9 @@ use crate::{config, durable};
 /// Openings that did not come back before the database is moved aside unopened.
 const MAX_LOST_OPENINGS: u8 = 2;
 
+/// sled's own settings take a few hundred bytes.
+const MAX_CONF_BYTES: u64 = 64 * 1024;
+
 pub(super) struct Opened {
     pub(super) durable: Arc<Durable>,
     pub(super) stream: StreamId,
@@ -50,6 +53,10 @@ pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolEr
     }
     if dir.exists() && !dir.is_dir() {
         return quarantine_and_open(dir, &marker, "it is no folder", config);
+    }
+    // sled reads this file as a whole, whatever its length.
+    if fs::metadata(dir.join("conf")).is_ok_and(|conf| conf.len() > MAX_CONF_BYTES) {
+        return quarantine_and_open(dir, &marker, "its conf file is too large", config);
     }
     durable::make_dir(dir).map_err(SpoolError::Files)?;
     durable::write_atomic(&marker, &[lost + 1]).map_err(SpoolError::Files)?;

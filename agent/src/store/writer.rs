@@ -18,6 +18,7 @@ use super::budget::{self, Budget};
 use super::carried::{self, Carried, Losses};
 use super::depth::{Amount, Depth};
 use super::layout;
+use super::note::{Note, Noted};
 use super::opening::{self, Opened};
 use super::spool::{Bounds, Shared, SpoolError, losses};
 use super::sync::Durable;
@@ -87,6 +88,8 @@ pub(super) struct Writer {
     committed_losses: Losses,
     /// Losses of an earlier run, and of this one if the disk stays full.
     carried: Option<Carried>,
+    /// What the database holds, beside it.
+    note: Option<Note>,
     /// Whether the database of this run is known: its stream, its next sequence number and what it holds.
     is_opened: bool,
     is_closing: bool,
@@ -115,6 +118,7 @@ impl Writer {
             budget: Budget::new(config.write_bytes_per_day),
             committed_losses: Losses::new(),
             carried: None,
+            note: None,
             is_opened: false,
             is_closing: false,
             config,
@@ -132,6 +136,7 @@ impl Writer {
                 return None;
             }
         };
+        let opened = self.take_note(opened);
         let Opened { durable, stream, next_seq, depth, floor_seq, losses, sent, written, report } = opened;
         self.sent = sent;
         self.budget.resume(written.0, written.1);
@@ -148,6 +153,49 @@ impl Writer {
         self.heights.durable.send_replace(next_seq.saturating_sub(1));
         self.heights.sendable.send_replace(sent);
         report
+    }
+
+    /// What was noted and the database lacks is lost: it counts from now on, and its numbers stay given.
+    fn take_note(&mut self, mut opened: Opened) -> Opened {
+        let noted = match Note::open(&self.dir) {
+            Ok((note, noted)) => {
+                self.note = Some(note);
+                noted
+            }
+            Err(error) => {
+                tracing::debug!(%error, "what the spool holds can't be noted");
+                None
+            }
+        };
+        let Some(noted) = noted else { return opened };
+        let Some(missing) = noted.missing_in(&opened) else { return opened };
+        opened.written = opened.written.max(noted.written);
+        if noted.stream == opened.stream {
+            opened.next_seq = noted.next_seq;
+            // Which of what is left was sent meanwhile, nobody knows.
+            opened.sent = noted.next_seq.saturating_sub(1);
+        }
+        self.shared.visible(|v| {
+            for (key, count) in missing.losses {
+                *v.losses.entry(key).or_default() += count;
+            }
+        });
+        let lost = format!("{} records that it held are lost, and counted", missing.records);
+        opened.report = Some(match opened.report.take() {
+            Some(report) => format!("{report}; {lost}"),
+            None => format!("the telemetry spool is damaged: {lost}"),
+        });
+        opened
+    }
+
+    /// Notes what the database holds now.
+    fn take_down(&mut self) {
+        let (next_seq, losses) = (self.next_seq, &self.committed_losses);
+        let written = (self.budget.day, self.budget.used);
+        let noted = self.shared.visible(|v| Noted::new(&v.stream, next_seq, &v.depth, losses, written));
+        if let Some(note) = &mut self.note {
+            note.write(noted);
+        }
     }
 
     /// What an earlier run had lost and could not store counts from now on.
@@ -290,7 +338,9 @@ impl Writer {
         if !self.group.is_empty() {
             self.check_disk()?;
         }
-        self.commit(&durable)
+        self.commit(&durable)?;
+        self.take_down();
+        Ok(())
     }
 
     /// Applies the group as one atomic batch and makes it durable; only then anyone hears of it.

@@ -151,7 +151,12 @@ impl Core {
             retries: BTreeMap::new(),
             paused_until: Instant::now(),
         };
-        // Who asks before the first release is loaded hears what is recorded.
+        // Who asks before the first release is loaded hears what is recorded, not that there is no such model.
+        for (model, held) in &core.record().models {
+            if let Some(held) = &held.active {
+                core.table.set_absent(model, format!("{} is being loaded", held.release.version));
+            }
+        }
         core.announce();
         core
     }
