@@ -24,6 +24,8 @@ const TOPICS: [&str; 2] = ["digits/in", "digits/out"];
 const LIMIT: Duration = Duration::from_secs(30);
 /// Images that are asked in each way.
 const IMAGES: usize = 12;
+/// Largest message that the broker takes: a request of a hundred images, not the answer.
+const MAX_PACKET: usize = 20_000;
 
 pub(crate) fn main() -> Result<()> {
     tools::ensure(&tools::MOSQUITTO)?;
@@ -35,7 +37,12 @@ pub(crate) fn main() -> Result<()> {
     let watched = folder.join("watched");
     fs::create_dir_all(&watched)?;
     let port = free_port()?;
-    let args = ["-p".to_owned(), port.to_string()];
+    let config = folder.join("mosquitto.conf");
+    fs::write(
+        &config,
+        format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_packet_size {MAX_PACKET}\n"),
+    )?;
+    let args = ["-c".to_owned(), config.display().to_string()];
     let _broker =
         Process::start("mosquitto", Path::new("mosquitto"), args, &[], &folder.join("mosquitto.log"))?;
     let set = |key: &str, value: String| (format!("FLOTILLA_{key}"), value);
@@ -157,6 +164,11 @@ fn broker(place: &[String], images: &[Image]) -> Result<()> {
     ensure!(right >= 3, "only {right} of 4 are right");
     let refusal = heard("{}")?;
     ensure!(refusal["error"].as_str().is_some_and(|error| error.contains("inputs")), "{refusal}");
+    let images = vec![0; 100 * 64];
+    let input = json!({ "name": "image", "datatype": "FP32", "shape": [100, 1, 8, 8], "data": images });
+    let refusal = heard(&json!({ "id": "hundred", "inputs": [input] }).to_string())?;
+    let is_told = refusal["error"].as_str().is_some_and(|error| error.contains("at most 20000"));
+    ensure!(is_told && refusal["id"] == "hundred", "{refusal}");
     Ok(())
 }
 

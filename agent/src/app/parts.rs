@@ -80,7 +80,7 @@ impl Parts {
         let sink = spool.clone();
         let table = Table::default();
         let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
-        let samples = Samples::open(state_dir, &config.spool, run.clock.now()).map_err(AppError::Spool)?;
+        let samples = Samples::open(state_dir, &config.spool, run.clock.now());
         let capture = Arc::new(Capture::new(config.capture.clone(), samples, run.number));
         let monitor = Monitor::new(
             &config.monitor,

@@ -111,7 +111,7 @@ mod tests {
         let current = config(&[]);
         let clock = Clock::open(dir.path()).unwrap();
         let (spool, _) = Spool::open(dir.path(), &current.spool, &clock).unwrap();
-        let samples = Samples::open(dir.path(), &current.spool, clock.now()).unwrap();
+        let samples = Samples::open(dir.path(), &current.spool, clock.now());
         let capture = Arc::new(Capture::new(current.capture.clone(), samples, 1));
         let (update, updates) = watch::channel(current.update.clone());
         let (link, links) = watch::channel(current.link.clone());

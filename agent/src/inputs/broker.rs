@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Troubles;
 use crate::config;
-use crate::link::{LocalBroker, Message, Receipt, Said};
+use crate::link::{LocalBroker, Message, Receipt, Said, Unsent};
 use crate::serve::Api;
 
 /// Most messages that are asked at once, however many processors there are; their answers have room to leave.
@@ -82,9 +82,17 @@ impl Source {
     /// What is asked ends with an answer even by a panic: none means that the runtime ends.
     fn hand_over(&mut self, answer: Option<Answer>) {
         let Some(answer) = answer else { return };
-        if !self.broker.publish(answer.json, answer.correlation) {
+        let (json, correlation) = (Bytes::from(answer.json), answer.correlation);
+        let bytes = json.len();
+        let sent = match self.broker.publish(json.clone(), correlation.clone()) {
+            Err(Unsent::TooLarge { max }) => {
+                self.broker.publish(with_id(too_large(bytes, max), &json).into(), correlation)
+            }
+            sent => sent,
+        };
+        if let Err(why) = sent {
             self.api.count_lost_answers(1);
-            tracing::warn!("an answer could not be handed to the local broker");
+            tracing::warn!(?why, bytes, "an answer could not be handed to the local broker");
         }
         if let Some(receipt) = answer.receipt {
             self.broker.acknowledge(receipt);
@@ -121,6 +129,13 @@ async fn ask(api: Api, model: String, message: Message) -> Answer {
     });
     let json = asked.await.unwrap_or_else(|_| ended());
     Answer { json, correlation, receipt }
+}
+
+fn too_large(bytes: usize, max: u32) -> Vec<u8> {
+    let why = format!(
+        "the answer has {bytes} bytes, the broker takes messages of at most {max}: ask for less at once"
+    );
+    json!({ "error": why }).to_string().into_bytes()
 }
 
 fn ended() -> Vec<u8> {

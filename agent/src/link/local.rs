@@ -33,6 +33,8 @@ const ROOM: usize = 64;
 const RECEIVE_MAXIMUM: u16 = 16;
 /// Largest message.
 const MAX_PACKET_BYTES: u32 = 16 * 1024 * 1024;
+/// What stands around topic, correlation data and payload of a message, at most.
+const HEAD_BYTES: usize = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Of the connection that is not always read: longer than any request takes. A dead broker is found by the other one.
 const KEEP_ALIVE_UNREAD: Duration = Duration::from_hours(1);
@@ -54,6 +56,18 @@ pub enum Said {
         /// Answers that had been handed over and were not acknowledged.
         lost: usize,
     },
+}
+
+/// Why an answer was not handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// The broker takes no message of more than so many bytes.
+    TooLarge {
+        /// All of the packet.
+        max: u32,
+    },
+    /// There is no connection, or too much waits.
+    NoRoom,
 }
 
 /// A request.
@@ -106,6 +120,8 @@ struct Lines {
     number: u64,
     is_subscribed: bool,
     can_answer: bool,
+    /// Largest packet that the broker takes.
+    max_packet: u32,
     /// Answers that the broker has not acknowledged.
     waiting: usize,
     receipts: Receipts,
@@ -119,6 +135,7 @@ impl Lines {
             number,
             is_subscribed: false,
             can_answer: false,
+            max_packet: u32::MAX,
             waiting: 0,
             receipts: Receipts::default(),
         }
@@ -185,10 +202,17 @@ impl LocalBroker {
         Self { config, connections: 0, backoff, lines: None, connect_at: Instant::now() }
     }
 
-    /// Hands an answer over, with the correlation data of its request; false when there is no connection or too much
-    /// waits.
-    pub fn publish(&mut self, answer: Vec<u8>, correlation: Option<Bytes>) -> bool {
-        let Some(lines) = &mut self.lines else { return false };
+    /// Hands an answer over, with the correlation data of its request.
+    ///
+    /// # Errors
+    /// [`Unsent`]: one that the broker would not take, on which the library would end the connection, or one for which
+    /// there is no room.
+    pub fn publish(&mut self, answer: Bytes, correlation: Option<Bytes>) -> Result<(), Unsent> {
+        let Some(lines) = &mut self.lines else { return Err(Unsent::NoRoom) };
+        let about = self.config.topic_out.len() + correlation.as_ref().map_or(0, Bytes::len) + HEAD_BYTES;
+        if u32::try_from(answer.len() + about).map_or(true, |bytes| bytes > lines.max_packet) {
+            return Err(Unsent::TooLarge { max: lines.max_packet });
+        }
         let (topic, client) = (self.config.topic_out.clone(), &lines.answers.client);
         let sent = match correlation {
             None => client.try_publish(topic, QoS::AtLeastOnce, false, answer),
@@ -199,7 +223,7 @@ impl LocalBroker {
             }
         };
         lines.waiting += usize::from(sent.is_ok());
-        sent.is_ok()
+        sent.map_err(|_| Unsent::NoRoom)
     }
 
     /// Lets the broker send another message in this one's place. One of an earlier connection is ignored: the broker
@@ -262,8 +286,10 @@ impl LocalBroker {
     fn of_answers(&mut self, packet: &Packet) -> Option<Said> {
         let lines = self.lines.as_mut()?;
         match packet {
-            Packet::ConnAck(_) => {
+            Packet::ConnAck(ack) => {
                 lines.can_answer = true;
+                let max = ack.properties.as_ref().and_then(|properties| properties.max_packet_size);
+                lines.max_packet = max.unwrap_or(u32::MAX);
                 self.up()
             }
             Packet::PubAck(ack) => {

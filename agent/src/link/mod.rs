@@ -22,7 +22,7 @@ mod tls;
 
 pub use admission::Admission;
 pub use identity::{Identity, IdentityError, Validity, has_next};
-pub use local::{LocalBroker, Message, Receipt, Said};
+pub use local::{LocalBroker, Message, Receipt, Said, Unsent};
 pub use renew::{Links, RenewError, Renewal};
 pub use report::{ReportError, Reporter};
 pub use samples::SampleUpload;

@@ -1,5 +1,7 @@
 //! Errors as the protocol writes them: `{"error": "..."}` with a status.
 
+use std::fmt::{self, Write as _};
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use inference::{InferError, TensorJsonError};
@@ -111,12 +113,36 @@ impl ApiError {
     }
 }
 
+/// Longest error text. Some repeat what the caller sent.
+const MAX_WORDS: usize = 1000;
+
+/// Takes the beginning of a text and stops whoever writes the rest.
+struct Beginning(String);
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MAX_WORDS.saturating_sub(self.0.len());
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        if text.len() > room { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+impl ApiError {
+    /// The protocol's form of it, bounded whatever was sent.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let mut words = Beginning(String::new());
+        if write!(words, "{self}").is_err() {
+            words.0.push('…');
+        }
+        serde_json::json!({ "error": words.0 })
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
         let retry_after_s = if matches!(self, Self::NotLoaded { .. }) { "10" } else { "1" };
-        let body = serde_json::json!({ "error": self.to_string() });
-        let mut response = (status, axum::Json(body)).into_response();
+        let mut response = (status, axum::Json(self.json())).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after_s));
         }

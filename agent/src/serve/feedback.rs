@@ -25,7 +25,7 @@ struct Feedback {
 
 /// One label, or one per item of a batch.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "label: expected a class by name or number, or a list of them")]
 enum Labels {
     One(Label),
     Many(Vec<Label>),

@@ -23,7 +23,7 @@ pub struct Refused {
 impl From<ApiError> for Refused {
     fn from(error: ApiError) -> Self {
         let is_later = error.is_later();
-        let json = serde_json::json!({ "error": error.to_string() }).to_string().into_bytes();
+        let json = error.json().to_string().into_bytes();
         Self { json, is_later }
     }
 }

@@ -17,7 +17,6 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::seal::{OVERHEAD_BYTES, Seal};
-use super::spool::SpoolError;
 use crate::config;
 use crate::durable::{self, DurableError};
 
@@ -126,12 +125,10 @@ struct State {
 }
 
 impl Samples {
-    /// Opens the folder, which the first sample makes; what is not whole is removed. Without the key nothing is kept
-    /// and nothing sent until the next start; the spool says so.
-    ///
-    /// # Errors
-    /// [`SpoolError::Files`] when the folder can't be used.
-    pub fn open(state_dir: &Path, spool: &config::Spool, now: UnixMillis) -> Result<Self, SpoolError> {
+    /// Opens the folder, which the first sample makes; what is not whole is removed. Without the key, or with a folder
+    /// that can't be used, nothing is kept and nothing sent until the next start, and the log says why: nothing that
+    /// serves may end for the sake of samples.
+    pub fn open(state_dir: &Path, spool: &config::Spool, now: UnixMillis) -> Self {
         let folder = state_dir.join(FOLDER);
         let (seal, is_locked) = match Seal::load(spool, state_dir, spool.encrypt) {
             Ok(seal) => (seal, false),
@@ -140,12 +137,19 @@ impl Samples {
                 (None, true)
             }
         };
-        let held = scan(&folder).map_err(SpoolError::Files)?;
+        let (found, is_usable) = match scan(&folder).and_then(|held| Ok((held, read_today(&folder, now)?))) {
+            Ok(found) => (found, true),
+            Err(error) => {
+                tracing::error!(error = crate::chain(&error), "no samples are kept until the next start");
+                (Default::default(), false)
+            }
+        };
+        let (held, today) = found;
         let next_seq = held.iter().map(|held| held.seq + 1).max().unwrap_or(0);
-        let state = State { held, next_seq, today: read_today(&folder, now).map_err(SpoolError::Files)? };
+        let (state, is_locked) = (State { held, next_seq, today }, is_locked || !is_usable);
         let seals_new = spool.encrypt;
         let (state, added) = (Mutex::new(state), Notify::new());
-        Ok(Self(Arc::new(Shared { folder, seal, seals_new, is_locked, state, added })))
+        Self(Arc::new(Shared { folder, seal, seals_new, is_locked, state, added }))
     }
 
     /// Whether a strategy may keep another one today, as far as that can be said without waiting for the disk: a look
@@ -335,10 +339,17 @@ fn scan(folder: &Path) -> Result<BTreeSet<Held>, DurableError> {
         match Held::parse(&name, file_bytes) {
             Some(one) => drop(held.insert(one)),
             None if name == TODAY => {}
-            None => fs::remove_file(entry.path()).map_err(failed("clear"))?,
+            None => clear(&entry.path()),
         }
     }
     Ok(held)
+}
+
+/// What is no sample goes, if it can: a folder isn't ours.
+fn clear(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "there is something in the folder for samples that is none");
+    }
 }
 
 /// What today has had. Where that can't be known, today has had its share.
@@ -360,7 +371,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { quota_bytes: 100, max_per_day: 10 };
 
     fn open(dir: &Path) -> Samples {
-        Samples::open(dir, &config::Spool::default(), NOW).unwrap()
+        Samples::open(dir, &config::Spool::default(), NOW)
     }
 
     fn put(samples: &Samples, strategy: Strategy, bytes: &[u8]) -> Put {
@@ -467,12 +478,12 @@ mod tests {
         let spool = config::Spool { encrypt: true, key_file: Some(key.clone()), ..config::Spool::default() };
         std::fs::write(&key, [7; 32]).unwrap();
         let put = |samples: &Samples| samples.put(Strategy::Random, NOW, b"secret", BOUNDS).unwrap();
-        put(&Samples::open(dir.path(), &spool, NOW).unwrap());
+        put(&Samples::open(dir.path(), &spool, NOW));
         std::fs::remove_file(&key).unwrap();
-        let locked = Samples::open(dir.path(), &spool, NOW).unwrap();
+        let locked = Samples::open(dir.path(), &spool, NOW);
         assert_eq!((put(&locked), locked.next(), locked.depth().0), (Put::NoRoom, None, 1));
         std::fs::write(&key, [7; 32]).unwrap();
-        let samples = Samples::open(dir.path(), &spool, NOW).unwrap();
+        let samples = Samples::open(dir.path(), &spool, NOW);
         let held = samples.next().unwrap();
         assert_eq!(samples.read(&held).unwrap().as_deref(), Some(&b"secret"[..]));
     }
@@ -481,7 +492,7 @@ mod tests {
     fn samples_are_sealed_where_the_spool_is() {
         let dir = tempfile::tempdir().unwrap();
         let spool = config::Spool { encrypt: true, ..config::Spool::default() };
-        let samples = Samples::open(dir.path(), &spool, NOW).unwrap();
+        let samples = Samples::open(dir.path(), &spool, NOW);
         put(&samples, Strategy::Random, b"a face at the door");
         let held = samples.next().unwrap();
         let stored = fs::read(dir.path().join(FOLDER).join(held.file())).unwrap();

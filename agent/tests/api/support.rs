@@ -81,7 +81,7 @@ impl Agent {
         let table = Table::default();
         let config = whole_config(flags);
         let folder = tempfile::tempdir().unwrap();
-        let samples = Samples::open(folder.path(), &config.spool, UnixMillis(1_000_000)).unwrap();
+        let samples = Samples::open(folder.path(), &config.spool, UnixMillis(1_000_000));
         let capture = Arc::new(Capture::new(config.capture, samples, 7));
         let monitor = Arc::new(Monitor::new(&limits, 7, Shadow::new(table.clone(), 10), capture, sink));
         let clock = Arc::new(Mutex::new(UnixMillis(1_000_000)));

@@ -83,11 +83,41 @@ pub struct TensorJson<'a> {
     name: String,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
-    shape: Vec<usize>,
+    shape: Shape,
     #[serde(default)]
     parameters: Parameters,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
+}
+
+/// At most one dimension more than a tensor may have, so that a longer one is refused by its name.
+#[derive(Debug)]
+struct Shape(Vec<usize>);
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Dimensions;
+
+        impl<'de> Visitor<'de> for Dimensions {
+            type Value = Shape;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of dimensions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+                let mut dimensions = Vec::new();
+                while dimensions.len() <= MAX_RANK {
+                    let Some(dimension) = seq.next_element()? else { return Ok(Shape(dimensions)) };
+                    dimensions.push(dimension);
+                }
+                while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+                Ok(Shape(dimensions))
+            }
+        }
+
+        deserializer.deserialize_seq(Dimensions)
+    }
 }
 
 /// What is said about a tensor beside its data; unknown parameters are ignored.
@@ -105,7 +135,7 @@ impl TensorJson<'_> {
 
     /// What it says of its data: the type, none if this build doesn't know it, and the shape.
     pub(crate) fn head(&self) -> (Option<Datatype>, &[usize]) {
-        (Datatype::from_name(&self.datatype), &self.shape)
+        (Datatype::from_name(&self.datatype), &self.shape.0)
     }
 
     /// Parses the data by the datatype and the shape. Binary data is taken from `behind`, which holds the bytes
@@ -114,7 +144,7 @@ impl TensorJson<'_> {
     /// # Errors
     /// [`TensorJsonError`] names the tensor and what is wrong with it.
     pub fn parse(self, behind: &mut Pieces<'_>) -> Result<Tensor, TensorJsonError> {
-        let Self { name: tensor, datatype, shape, parameters, data } = self;
+        let Self { name: tensor, datatype, shape: Shape(shape), parameters, data } = self;
         let Some(known) = Datatype::from_name(&datatype) else {
             let got = datatype.chars().take(40).collect();
             return Err(TensorJsonError::Datatype { tensor, got });
@@ -374,7 +404,7 @@ impl<'de> Deserialize<'de> for Tensor {
         let borrowed = TensorJson {
             name: owned.name,
             datatype: owned.datatype.into(),
-            shape: owned.shape,
+            shape: Shape(owned.shape),
             parameters: Parameters::default(),
             data: Some(&owned.data),
         };

@@ -53,7 +53,7 @@ impl Device {
             .collect::<Result<_>>()?;
         let table = Table::default();
         let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
-        let samples = Samples::open(folder, &config.spool, UnixMillis(0))?;
+        let samples = Samples::open(folder, &config.spool, UnixMillis(0));
         let capture = Arc::new(Capture::new(config.capture.clone(), samples, 1));
         let monitor = Arc::new(Monitor::new(&config.monitor, 1, shadow, capture, Box::new(|_, _| {})));
         let status = Arc::new(|| json!({}));

@@ -16,7 +16,7 @@ fn rules(flags: &[&str]) -> config::Capture {
 }
 
 fn samples(dir: &std::path::Path) -> Samples {
-    Samples::open(dir, &config::Spool::default(), origin("a", 1).at).unwrap()
+    Samples::open(dir, &config::Spool::default(), origin("a", 1).at)
 }
 
 fn device(flags: &[&str]) -> Device {
