@@ -20,6 +20,9 @@ pub struct Backoff {
     failures: u32,
 }
 
+/// Failures that still count after a connection has come about: delays of up to eight times the shortest.
+const ARRIVED: u32 = 3;
+
 impl Backoff {
     /// No failure yet.
     pub fn new(policy: Policy) -> Self {
@@ -35,6 +38,18 @@ impl Backoff {
     pub fn reset(&mut self) {
         self.failures = 0;
         self.widened = Duration::ZERO;
+    }
+
+    /// What was asked to widen has been done; whether what was reached lasts is not known yet, so delays don't begin
+    /// anew, but they are short ones.
+    pub fn arrived(&mut self) {
+        self.failures = self.failures.min(ARRIVED);
+        self.widened = Duration::ZERO;
+    }
+
+    /// What was reached has lasted: the next failure is a first one.
+    pub fn lasted(&mut self) {
+        self.failures = 0;
     }
 
     /// After an answer that won't change soon (refused by name): go to the longest delay at once.
@@ -107,5 +122,19 @@ mod tests {
         backoff.widen(Duration::from_mins(10));
         backoff.reset();
         assert_eq!(backoff.next_delay(u32::MAX), POLICY.min);
+    }
+
+    #[test]
+    fn what_ends_as_soon_as_it_has_come_about_is_not_tried_at_full_speed() {
+        let mut backoff = Backoff::new(Policy { min: Duration::from_secs(1), max: Duration::from_mins(5) });
+        let longest = |backoff: &mut Backoff| backoff.next_delay(u32::MAX).as_secs();
+        let mut delays = Vec::new();
+        for _short_one in 0..6 {
+            backoff.arrived();
+            delays.push(longest(&mut backoff));
+        }
+        assert_eq!(delays, [1, 2, 4, 8, 8, 8]);
+        backoff.lasted();
+        assert_eq!(longest(&mut backoff), 1);
     }
 }

@@ -62,6 +62,11 @@ pub(super) enum Happening {
     Down(String),
 }
 
+/// A connection that has lasted so long was a good one.
+const LASTING: Duration = Duration::from_secs(30);
+/// So many in a row that were none have a reason that is told.
+const MANY_SHORT_ONES: u32 = 5;
+
 pub(super) type Poll = Pin<Box<dyn Future<Output = (EventLoop, Result<Event, ConnectionError>)> + Send>>;
 
 struct Connection {
@@ -77,11 +82,23 @@ pub(super) struct Mqtt {
     connection: Option<Connection>,
     connect_at: Instant,
     is_connected: bool,
+    /// Since when, of the last one.
+    connected_at: Option<Instant>,
+    /// Connections in a row that ended soon after they had come about.
+    short_ones: u32,
 }
 
 impl Mqtt {
     pub(super) fn new(options: Options, backoff: Backoff) -> Self {
-        Self { options, backoff, connection: None, connect_at: Instant::now(), is_connected: false }
+        Self {
+            options,
+            backoff,
+            connection: None,
+            connect_at: Instant::now(),
+            is_connected: false,
+            connected_at: None,
+            short_ones: 0,
+        }
     }
 
     /// Other bounds from the next connection on.
@@ -207,8 +224,9 @@ impl Mqtt {
     }
 
     fn connected(&mut self) -> Happening {
-        self.backoff.reset();
+        self.backoff.arrived();
         self.is_connected = true;
+        self.connected_at = Some(Instant::now());
         for channel in Channel::DOWN {
             let topic = self.topic(channel);
             let is_asked = self
@@ -233,8 +251,28 @@ impl Mqtt {
     fn down(&mut self, why: String) -> Happening {
         self.connection = None;
         self.is_connected = false;
+        let why = self.judged(why);
         self.connect_at = Instant::now() + self.backoff.next_delay(retry::random());
         Happening::Down(why)
+    }
+
+    /// Delays begin anew only after a connection that has lasted: of two devices with one identity, as cards that were
+    /// copied have it, each ends the other's connection as soon as it has come about.
+    fn judged(&mut self, why: String) -> String {
+        let Some(connected_at) = self.connected_at.take() else { return why };
+        if connected_at.elapsed() >= LASTING {
+            self.backoff.lasted();
+            self.short_ones = 0;
+            return why;
+        }
+        self.short_ones = self.short_ones.saturating_add(1);
+        if self.short_ones < MANY_SHORT_ONES {
+            return why;
+        }
+        let (count, limit) = (self.short_ones, LASTING.as_secs());
+        format!(
+            "{why}; {count} connections in a row ended within {limit} s: does another device use this identity?"
+        )
     }
 
     fn topic(&self, channel: Channel) -> String {

@@ -92,9 +92,14 @@ impl Counting {
     }
 
     /// Closes the pane if its window has passed. One with too few rows for the release's privacy policy stays
-    /// open and grows by a window.
+    /// open and grows by a window. A clock that was ahead and was set back ends the window that it had begun: nobody
+    /// could wait until it comes.
     pub(super) fn close_due(&mut self, now: UnixMillis) -> Option<Pane> {
         let pane = self.pane.as_mut()?;
+        if now.plus_millis(self.window_ms) < pane.key.start {
+            let end = pane.key.end;
+            return self.close(end);
+        }
         if now < pane.key.end {
             return None;
         }
@@ -194,6 +199,15 @@ mod tests {
             counting.pane.as_ref().is_some_and(|pane| pane.counters.answered == 1),
             "a new pane was opened"
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_by_days_ends_the_window_that_it_had_begun() {
+        let (mut counting, day) = (counting(1), 24 * 3_600_000);
+        answer(&mut counting, day + 12_000);
+        let closed = answer(&mut counting, 12_000).unwrap();
+        assert_eq!((closed.key.start.0, closed.counters.answered), (day + 10_000, 1));
+        assert_eq!(answer(&mut counting, 20_000).unwrap().key.start, UnixMillis(10_000), "time goes on");
     }
 
     #[test]

@@ -117,6 +117,8 @@ impl Tallies {
         let mut due = Vec::new();
         for (key, tally) in &self.all {
             let (at, last) = self.told.entry(key.clone()).or_insert_with(|| (now, ShadowTally::default()));
+            // A clock that was set back would keep it silent until the old time comes again.
+            *at = (*at).min(now);
             let is_time = now.millis_since(*at) >= every_ms || !runs(key);
             if is_time && (tally.compared, tally.failed) != (last.compared, last.failed) {
                 (*at, *last) = (now, tally.clone());

@@ -8,6 +8,8 @@ use protocol::UnixMillis;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// The longest that commits are put off.
 const LONGEST: Duration = Duration::from_mins(1);
+/// A day further ahead was a mistake of the clock.
+const MAX_DAYS_AHEAD: i64 = 7;
 /// Part of the day's budget that may be used before its time: a start and an update write much at once.
 const AHEAD: f64 = 0.25;
 /// How much rarer commits get at the budget's edge.
@@ -43,7 +45,7 @@ impl Budget {
     /// The process has written `total` bytes since its start.
     pub(super) fn note(&mut self, now: UnixMillis, total: Option<u64>) {
         let day = now.0.div_euclid(DAY_MS);
-        if day > self.day {
+        if is_other_day(day, self.day) {
             (self.day, self.used) = (day, 0);
         }
         if let (Some(total), last) = (total, self.last_total.unwrap_or(0)) {
@@ -71,6 +73,12 @@ impl Budget {
         let pace = self.pace(now);
         if pace <= 1.0 { wait } else { wait.mul_f64((pace * STEEPNESS).min(1e6)).min(LONGEST.max(wait)) }
     }
+}
+
+/// Whether what was counted on the day `counted` is over on `today`. A clock that steps back stays in the newest day,
+/// but not in one that it should never have named.
+pub(super) fn is_other_day(today: i64, counted: i64) -> bool {
+    today > counted || counted.saturating_sub(today) > MAX_DAYS_AHEAD
 }
 
 /// Bytes that this process has caused to be written; none where the kernel does not count them.
@@ -111,6 +119,13 @@ mod tests {
         assert_eq!(after.used, 10);
         after.resume(0, 999);
         assert_eq!(after.used, 10, "an earlier day counts no more");
+        after.note(NOON.plus_millis(3650 * DAY_MS), Some(70));
+        after.note(NOON.plus_millis(DAY_MS), Some(75));
+        assert_eq!(
+            (after.day, after.used),
+            (NOON.0 / DAY_MS + 1, 5),
+            "a clock that was years ahead is set back"
+        );
     }
 
     #[test]

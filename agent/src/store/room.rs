@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use protocol::UnixMillis;
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 
@@ -155,7 +156,7 @@ impl Writer {
         if self.expire_at > Instant::now() {
             return Ok(());
         }
-        let (now, config) = (self.clock.now(), self.config.clone());
+        let (now, config) = (self.lived(), self.config.clone());
         let least = policy::least_ttl(&config);
         self.delete_where(durable, Some(LossCause::Expired), |_, head| {
             if is_expired(head.at, now, policy::ttl(&config, head.kind)) {
@@ -198,6 +199,13 @@ impl Writer {
             waiting.is_dropped = true;
             self.shared.visible(|v| *v.losses.entry((kind, LossCause::Full)).or_default() += 1);
         }
+    }
+
+    /// What time it would be if it had only passed since the spool was opened: a clock that jumps ahead, and may be set
+    /// back, makes nothing old.
+    fn lived(&self) -> UnixMillis {
+        let (at, since) = self.opened;
+        lived(at, since.elapsed(), self.clock.now())
     }
 
     /// Merges panes that were never sent, into wider and wider windows for as long as there is too much.
@@ -352,6 +360,10 @@ fn with_slack(bound: u64) -> u64 {
     bound - bound / 16
 }
 
+fn lived(from: UnixMillis, passed: Duration, now: UnixMillis) -> UnixMillis {
+    from.plus_millis(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)).min(now)
+}
+
 fn size(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
@@ -375,5 +387,19 @@ impl Deletion {
         self.is_deleting = true;
         self.records += 1;
         self.gone.add(head.kind, Amount::record(head.length));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_makes_nothing_old() {
+        let (from, hour) = (UnixMillis(1_000_000), Duration::from_hours(1));
+        let at = |now| lived(from, hour, UnixMillis(now)).0;
+        assert_eq!(at(4_600_000), 4_600_000);
+        assert_eq!(at(90_000_000_000), 4_600_000, "ahead");
+        assert_eq!(at(5), 5, "back");
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
+use super::budget::is_other_day;
 use super::seal::{OVERHEAD_BYTES, Seal};
 use crate::config;
 use crate::durable::{self, DurableError};
@@ -93,12 +94,12 @@ struct Today {
 
 impl Today {
     fn kept(&self, strategy: Strategy, day: i64) -> u64 {
-        // A clock that steps back stays in the newest day.
-        if day > self.day { 0 } else { self.kept.get(&strategy).copied().unwrap_or(0) }
+        if is_other_day(day, self.day) { 0 } else { self.kept.get(&strategy).copied().unwrap_or(0) }
     }
 
     fn with_one_more(&self, strategy: Strategy, day: i64) -> Self {
-        let mut next = if day > self.day { Self { day, kept: BTreeMap::new() } } else { self.clone() };
+        let is_other = is_other_day(day, self.day);
+        let mut next = if is_other { Self { day, kept: BTreeMap::new() } } else { self.clone() };
         *next.kept.entry(strategy).or_default() += 1;
         next
     }

@@ -83,6 +83,8 @@ pub(super) struct Writer {
     /// The highest number that may have been sent, as it is noted on disk.
     pub(super) sent: u64,
     pub(super) expire_at: Instant,
+    /// When the spool was opened, by both clocks.
+    pub(super) opened: (UnixMillis, Instant),
     budget: Budget,
     /// What the database knows of the losses.
     committed_losses: Losses,
@@ -105,6 +107,7 @@ impl Writer {
     ) -> Self {
         Self {
             dir,
+            opened: (clock.now(), Instant::now()),
             clock,
             shared,
             next_seq: 1,
