@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Images that are asked in each way.
 const IMAGES: usize = 12;
 /// Largest message that the broker takes: a request of a hundred images, not the answer.
-const MAX_PACKET: usize = 20_000;
+const MAX_PACKET: usize = 16_000;
 
 pub(crate) fn main() -> Result<()> {
     tools::ensure(&tools::MOSQUITTO)?;
@@ -166,9 +166,15 @@ fn broker(place: &[String], images: &[Image]) -> Result<()> {
     ensure!(refusal["error"].as_str().is_some_and(|error| error.contains("inputs")), "{refusal}");
     let images = vec![0; 100 * 64];
     let input = json!({ "name": "image", "datatype": "FP32", "shape": [100, 1, 8, 8], "data": images });
-    let refusal = heard(&json!({ "id": "hundred", "inputs": [input] }).to_string())?;
-    let is_told = refusal["error"].as_str().is_some_and(|error| error.contains("at most 20000"));
-    ensure!(is_told && refusal["id"] == "hundred", "{refusal}");
+    let output = json!({ "name": "scores", "parameters": { "classification": 10 } });
+    let asked = json!({ "id": "hundred", "inputs": [input], "outputs": [output] });
+    let refusal = heard(&asked.to_string())?;
+    let is_told = refusal["error"].as_str().is_some_and(|error| error.contains("at most 16000"));
+    ensure!(
+        is_told && refusal["id"] == "hundred",
+        "an answer over the broker's bound: {:.300}",
+        refusal.to_string()
+    );
     Ok(())
 }
 
