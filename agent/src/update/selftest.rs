@@ -36,7 +36,7 @@ pub(super) fn run(
     let golden = shelf.read_blob(&manifest.golden).map_err(|error| shelf_cause(&error))?;
     let golden =
         GoldenSet::parse(&golden).map_err(|error| cause(CauseKind::GoldenMismatch, crate::chain(&error)))?;
-    let report = golden::check(&loaded.runtime, &golden, &mut cpu_time);
+    let Ok(report) = golden::check(&loaded.runtime, &golden, &mut cpu_time);
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let result = SelfTestResult {
         samples: report.samples,

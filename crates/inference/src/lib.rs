@@ -5,6 +5,7 @@
 //! Tests stand in each module; `tests/` runs the real artifacts of `examples/digits` and hostile models.
 
 mod binary;
+mod clock;
 mod columns;
 mod engine;
 mod error;
@@ -25,6 +26,7 @@ mod tensor;
 mod texts;
 
 pub use binary::{BinaryError, Pieces};
+pub use clock::Clock;
 pub use engine::{Makeup, TESTED_OPSETS, quiet_caught_panics, trim_heap};
 pub use error::{InferError, LoadError};
 pub use model::{MAX_BATCH_ROWS, Model};
