@@ -132,11 +132,7 @@ fn measure(shelf: &Shelf, held: &Held, clock: &mut impl Clock<Stop = Cause>) -> 
 }
 
 /// All but loading and memory.
-fn try_out(
-    model: &Model,
-    set: &GoldenSet,
-    clock: &mut impl Clock<Stop = Cause>,
-) -> Result<Figures, Cause> {
+fn try_out(model: &Model, set: &GoldenSet, clock: &mut impl Clock<Stop = Cause>) -> Result<Figures, Cause> {
     let start = Instant::now();
     let mut go_on = |runs| runs < RUNS[1] && (runs < RUNS[0] || start.elapsed() < TIMING);
     let times = latency(model, set, clock, &mut go_on)?

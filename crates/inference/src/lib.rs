@@ -12,6 +12,7 @@ mod error;
 pub mod features;
 pub mod golden;
 mod image;
+mod image8;
 pub mod int8;
 pub mod measure;
 mod model;

@@ -71,12 +71,7 @@ impl Steps {
     ///
     /// # Errors
     /// The clock's word to end.
-    pub fn of<C: Clock>(
-        model: &Model,
-        set: &GoldenSet,
-        runs: usize,
-        clock: &mut C,
-    ) -> Result<Self, C::Stop> {
+    pub fn of<C: Clock>(model: &Model, set: &GoldenSet, runs: usize, clock: &mut C) -> Result<Self, C::Stop> {
         let sample = set.samples.first().map_or(&[][..], |sample| sample.inputs.as_slice());
         let steps = model.profile(sample, runs, clock)?.unwrap_or_default();
         let median = |mut times: Vec<Duration>| {

@@ -8,11 +8,11 @@ use super::guarded;
 use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
 use crate::clock::Clock;
 use crate::error::{InferError, LoadError, chain};
+use crate::int8::Int8;
 use crate::int8::kernel::Level;
 use crate::int8::lower::{is_only_int8, lower};
 use crate::int8::program::{Profile, Program};
 use crate::int8::report::Report;
-use crate::int8::Int8;
 
 /// Largest model in bytes.
 const MAX_MODEL_BYTES: usize = 512 * 1024 * 1024;
