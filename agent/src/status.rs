@@ -1,6 +1,6 @@
 //! `flotilla-agent status`: asks the running agent over its local API and shows it on one screen ([`screen`]).
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -14,7 +14,7 @@ mod noted;
 mod screen;
 
 pub use noted::Noted;
-pub use screen::{bytes, duration, instant, screen};
+pub use screen::screen;
 
 /// Bound of each wait for the agent.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +30,17 @@ pub enum StatusError {
         place: String,
         /// What happened.
         source: std::io::Error,
+    },
+    /// It is there, and says nothing.
+    #[error(
+        "the agent on {place} takes connections but has said nothing for {waited_s} s: it hangs or was suspended; look at \
+         `systemctl status flotilla-agent`, then restart it"
+    )]
+    Silent {
+        /// Where it was asked.
+        place: String,
+        /// How long it was waited for.
+        waited_s: u64,
     },
     /// The agent is there, but does not say how it is.
     #[error("the agent on {place} answers {status}: {why}")]
@@ -51,34 +62,47 @@ pub enum StatusError {
 /// # Errors
 /// [`StatusError`] about the place that the configuration names.
 pub fn ask(config: &config::Config) -> Result<Value, StatusError> {
-    let noted = Noted::read(&config.state_dir);
-    let found = noted.and_then(|noted| {
-        let status = ask_at(noted.listen, noted.unix.as_deref()).ok()?;
-        (status["boot_id"] == noted.boot_id).then_some(status)
-    });
-    found.map_or_else(|| ask_at(config.serve.listen, config.serve.unix.as_deref()), Ok)
+    if let Some(noted) = Noted::read(&config.state_dir) {
+        match ask_at(noted.listen, noted.unix.as_deref()) {
+            Ok(status) if status["boot_id"] == noted.boot_id => return Ok(status),
+            // Another agent may have that address now, but the one of the configuration is asked only once.
+            Err(silent @ StatusError::Silent { .. }) if noted.is_where(&config.serve) => return Err(silent),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    ask_at(config.serve.listen, config.serve.unix.as_deref())
 }
 
 fn ask_at(listen: Option<SocketAddr>, unix: Option<&Path>) -> Result<Value, StatusError> {
-    let (place, answer) = if let Some(mut address) = listen {
+    if let Some(mut address) = listen {
         // An agent that listens on every address is found on this machine's own.
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
         let stream = TcpStream::connect_timeout(&address, TIMEOUT);
         let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
-        (address.to_string(), bounded.and_then(answer))
+        heard(address.to_string(), bounded)
     } else {
         let path = unix.unwrap_or(Path::new(""));
         let stream = UnixStream::connect(path);
         let bounded = stream.and_then(|stream| stream.set_read_timeout(Some(TIMEOUT)).map(|()| stream));
-        (path.display().to_string(), bounded.and_then(answer))
-    };
-    let answer = match answer {
-        Ok(answer) => answer,
+        heard(path.display().to_string(), bounded)
+    }
+}
+
+/// What is answered over a connection, if there is one.
+fn heard(place: String, stream: std::io::Result<impl Read + Write>) -> Result<Value, StatusError> {
+    let stream = match stream {
+        Ok(stream) => stream,
         Err(source) => return Err(StatusError::Unreachable { place, source }),
     };
-    understand(place, &answer)
+    match answer(stream) {
+        Ok(answer) => understand(place, &answer),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(StatusError::Silent { place, waited_s: TIMEOUT.as_secs() })
+        }
+        Err(source) => Err(StatusError::Unreachable { place, source }),
+    }
 }
 
 fn understand(place: String, answer: &[u8]) -> Result<Value, StatusError> {
@@ -138,6 +162,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         note(dir.path(), agent("run 7"));
         assert_eq!(ask(&config(dir.path())).unwrap()["boot_id"], "run 7");
+    }
+
+    #[test]
+    fn an_agent_that_says_nothing_is_told_from_one_that_is_not_there() {
+        struct Late;
+        impl Read for Late {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(ErrorKind::WouldBlock.into())
+            }
+        }
+        impl Write for Late {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let silent = heard("here".into(), Ok(Late)).unwrap_err().to_string();
+        assert!(
+            silent.starts_with("the agent on here takes connections but has said nothing for 5 s"),
+            "{silent}"
+        );
+        let gone = heard("here".into(), Err::<Late, _>(ErrorKind::ConnectionRefused.into())).unwrap_err();
+        assert!(matches!(gone, StatusError::Unreachable { .. }), "{gone}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::link::http::Refusal;
 use crate::link::{Identity, LinkState, Links};
 use crate::monitor::{self, Monitor};
 use crate::serve;
+use crate::shown::bytes;
 use crate::store::SpoolHandle;
 use crate::update::{Measuring, Reported};
 
@@ -139,12 +140,16 @@ fn noticed(
     }
     let (waiting, max_bytes) = (hello.spool.depth_bytes, facts.spool.max_bytes());
     if waiting > max_bytes / 10 * 8 {
-        let detail = format!("{waiting} of {max_bytes} bytes of telemetry wait");
+        let detail = format!("{} of {} of telemetry wait", bytes(waiting), bytes(max_bytes));
         found.push(Problem::new(ProblemKind::SpoolFilling, detail));
     }
     let least = facts.keep_free_bytes.saturating_add(ROOM_FOR_ITSELF_BYTES);
     if let Some(free) = resources.map(|r| r.disk_free_bytes).filter(|free| *free < least) {
-        let detail = format!("{free} bytes are free on the disk of the state directory, {least} should be");
+        let detail = format!(
+            "{} are free on the disk of the state directory, {} should be",
+            bytes(free),
+            bytes(least)
+        );
         found.push(Problem::new(ProblemKind::DiskLow, detail));
     }
     found
@@ -163,8 +168,9 @@ pub(super) fn problems(
         let figures = spool.figures();
         if figures.is_over_budget {
             let detail = format!(
-                "{} of {} bytes of flash writes are used up today; telemetry is committed less often",
-                figures.written_today_bytes, figures.write_bytes_per_day
+                "{} of {} of flash writes are used up today; telemetry is committed less often",
+                bytes(figures.written_today_bytes),
+                bytes(figures.write_bytes_per_day)
             );
             all.push(Problem::new(ProblemKind::WriteBudget, detail));
         }
@@ -231,8 +237,8 @@ pub(super) async fn watch_over(
 }
 
 pub(super) fn offer(spool: &SpoolHandle, kind: Kind, body: &impl Serialize) {
-    let mut bytes = Vec::new();
-    if ciborium::into_writer(body, &mut bytes).is_ok() {
-        spool.offer(kind, bytes);
+    let mut encoded = Vec::new();
+    if ciborium::into_writer(body, &mut encoded).is_ok() {
+        spool.offer(kind, encoded);
     }
 }

@@ -178,8 +178,13 @@ fn edits(a: &str, b: &str) -> usize {
 }
 
 fn shown(value: &Value) -> String {
-    serde_json::to_string(value).unwrap_or_default().chars().take(80).collect()
+    match value {
+        // JSON has no word for it.
+        Value::Float(number) if !number.is_finite() => number.to_string(),
+        value => serde_json::to_string(value).unwrap_or_default().chars().take(80).collect(),
+    }
 }
+
 /// What a terminal shows as it is, and a file's name may hold.
 fn is_plain(text: &str) -> bool {
     !text.contains(char::is_control)

@@ -31,6 +31,19 @@ pub struct Finding {
     pub todo: Option<String>,
 }
 
+/// What to do about what can't be read: most who see that are only the wrong user.
+pub(super) fn disk_advice(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let of_system = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if of_system == Some(std::io::ErrorKind::PermissionDenied) {
+            return "this user may not read it: run the doctor as the agent's user or as root";
+        }
+        next = error.source();
+    }
+    "check the disk of state_dir"
+}
+
 /// Everything that was found, in the order in which it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Report {
@@ -96,6 +109,17 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_permission_is_no_broken_disk() {
+        let denied = |kind: std::io::ErrorKind| crate::durable::DurableError::Io {
+            operation: "read",
+            path: "x".into(),
+            source: kind.into(),
+        };
+        assert!(disk_advice(&denied(std::io::ErrorKind::PermissionDenied)).contains("agent's user"));
+        assert!(disk_advice(&denied(std::io::ErrorKind::InvalidData)).contains("disk"));
+    }
 
     #[test]
     fn the_exit_code_says_whether_someone_has_to_act() {

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 use rustix::io::Errno;
+use serde_json::Value;
 
 use super::finding::Report;
 use crate::config::{self, Config};
+use crate::slots::BootStore;
 
 /// Bound of each wait for the broker on this device.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,6 +38,36 @@ pub(super) fn inputs(report: &mut Report, config: &Config, is_running: bool) {
     if let Some(mqtt) = &config.mqtt {
         broker(report, mqtt);
     }
+}
+
+/// Whether the models that inputs ask are on this device. No line where that can't be known.
+pub(super) fn asked_models(report: &mut Report, config: &Config, running: Option<&Value>) {
+    let folder = config.folder.as_ref().map(|folder| ("folder", "folder.model", &folder.model));
+    let mqtt = config.mqtt.as_ref().map(|mqtt| ("local_broker", "mqtt.model", &mqtt.model));
+    let asked: Vec<_> = folder.into_iter().chain(mqtt).collect();
+    if asked.is_empty() {
+        return;
+    }
+    let Some(here) = models_here(&config.state_dir, running) else { return };
+    for (check, key, model) in asked.into_iter().filter(|(.., model)| !here.contains(model)) {
+        let here = if here.is_empty() { "none yet".to_owned() } else { here.join(", ") };
+        let what = format!("{key} names {model}, which is not on this device; here are: {here}");
+        let todo = format!(
+            "correct {key}, or roll {model} out to this device; what comes meanwhile is not answered"
+        );
+        report.warn(check, what, todo);
+    }
+}
+
+/// Models with an active release: as the running agent says it, else by the boot record.
+fn models_here(state_dir: &Path, running: Option<&Value>) -> Option<Vec<String>> {
+    if let Some(status) = running {
+        let active = status["models"].as_array()?.iter().filter(|model| !model["active"].is_null());
+        return Some(active.filter_map(|model| Some(model["model"].as_str()?.to_owned())).collect());
+    }
+    let record = BootStore::read(state_dir).ok()?.unwrap_or_default();
+    let active = record.models.into_iter().filter(|(_, record)| record.active.is_some());
+    Some(active.map(|(model, _)| model.to_string()).collect())
 }
 
 fn socket(report: &mut Report, path: &Path, is_running: bool) {
@@ -225,6 +257,27 @@ mod tests {
         let mut report = Report::default();
         inputs(&mut report, &config(flags), is_running);
         report.checks.into_iter().map(|finding| (finding.check, finding.level, finding.what)).collect()
+    }
+
+    #[test]
+    fn a_model_that_is_not_here_is_told_with_those_that_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = [
+            format!("folder.watch={}", dir.path().display()),
+            "folder.model=digitz".into(),
+            format!("state_dir={}", dir.path().display()),
+        ];
+        let told = |running: Option<&Value>| {
+            let mut report = Report::default();
+            asked_models(&mut report, &config(&flags), running);
+            report.checks.into_iter().map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        let status = |model: &str| serde_json::json!({"models": [{"model": model, "active": {}}, {"model": "x", "active": null}]});
+        assert_eq!(told(Some(&status("digitz"))), [""; 0]);
+        let [what] = told(Some(&status("digits"))).try_into().unwrap();
+        assert_eq!(what, "folder.model names digitz, which is not on this device; here are: digits");
+        let [what] = told(None).try_into().unwrap();
+        assert!(what.ends_with("here are: none yet"), "{what}");
     }
 
     #[test]

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use protocol::UnixMillis;
 use serde_json::Value;
 
-use super::finding::Report;
+use super::finding::{Report, disk_advice};
 use crate::config::Config;
 use crate::durable;
 use crate::health::{Clock, ProblemKind, ShownProblem, free_bytes, read_hardware, used_bytes};
 use crate::link::{Identity, client_config};
-use crate::status::{bytes, duration, instant};
+use crate::shown::{bytes, duration, instant};
 
 /// Less room than this and telemetry is no longer stored.
 const LEAST_FREE_BYTES: u64 = 8 * 1024 * 1024;
@@ -64,10 +64,17 @@ pub(super) fn hardware(report: &mut Report, config: &Config) {
 pub(super) fn state_dir(report: &mut Report, config: &Config) -> bool {
     let dir = &config.state_dir;
     let shown = dir.display();
-    let Ok(meta) = std::fs::metadata(dir) else {
-        let todo = "enrolment makes it: `flotilla-agent enroll --token ...`; or set state_dir";
-        report.fail("state_dir", format!("{shown} is not there, or not for this user"), todo);
-        return false;
+    let meta = match std::fs::metadata(dir) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let todo = "enrolment makes it: `flotilla-agent enroll --token ...`; or set state_dir";
+            report.fail("state_dir", format!("{shown} is not there"), todo);
+            return false;
+        }
+        Err(error) => {
+            report.fail("state_dir", format!("{shown} can't be looked at: {error}"), disk_advice(&error));
+            return false;
+        }
     };
     if !meta.is_dir() {
         report.fail("state_dir", format!("{shown} is no folder"), "set state_dir to a folder");
@@ -94,11 +101,14 @@ pub(super) fn state_dir(report: &mut Report, config: &Config) -> bool {
         Ok(()) => {
             report.ok("state_dir", format!("{shown} takes synced writes ({} ms)", took.as_millis()));
         }
-        Err(error) => report.fail(
-            "state_dir",
-            crate::chain(&error),
-            "run the doctor as the agent's user; check that the disk is not full or read-only",
-        ),
+        Err(error) if error.is_denied() => {
+            let todo = "run the doctor as the agent's user or as root; if it was, give state_dir to the agent's user";
+            report.fail("state_dir", crate::chain(&error), todo);
+        }
+        Err(error) => {
+            let todo = "check that the disk is not full, read-only or failing";
+            report.fail("state_dir", crate::chain(&error), todo);
+        }
     }
     true
 }
@@ -108,7 +118,7 @@ pub(super) fn disk(report: &mut Report, config: &Config) {
     let free = match free_bytes(dir) {
         Ok(free) => free,
         Err(error) => {
-            return report.fail("disk", crate::chain(&error), "check the disk of state_dir");
+            return report.fail("disk", crate::chain(&error), disk_advice(&error));
         }
     };
     let used = |part: &str| bytes(used_bytes(&dir.join(part)));

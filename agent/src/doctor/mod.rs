@@ -10,6 +10,8 @@ mod stored;
 
 pub use finding::{Finding, Level, Report};
 
+use finding::disk_advice;
+
 use crate::config::{Config, ConfigErrors};
 use crate::health::Clock;
 use crate::link::{Identity, has_next};
@@ -40,13 +42,18 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
     local::exposure(&mut report, config);
     local::agent(&mut report, config, running.as_ref());
     inputs::inputs(&mut report, config, running.is_some());
+    inputs::asked_models(&mut report, config, running.as_ref());
     if !is_usable {
         return report;
     }
     local::disk(&mut report, config);
-    let Ok(clock) = Clock::open(&config.state_dir) else {
-        report.fail("clock", "its stored bound can't be read", "check the disk of state_dir");
-        return report;
+    let clock = match Clock::open(&config.state_dir) {
+        Ok(clock) => clock,
+        Err(error) => {
+            let what = format!("its stored bound can't be read: {}", crate::chain(&error));
+            report.fail("clock", what, disk_advice(&error));
+            return report;
+        }
     };
     let identity = Identity::load(&config.state_dir);
     if let Some(ca) = identity.as_ref().ok().and_then(|identity| identity.ca_validity().ok()) {

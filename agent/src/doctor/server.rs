@@ -17,7 +17,7 @@ use super::local;
 use crate::config::{Config, Proxies, Proxy};
 use crate::health::{Clock, ProblemKind};
 use crate::link::Identity;
-use crate::status::duration;
+use crate::shown::duration;
 
 /// A refusal of our certificate comes after the handshake: so long is listened for it.
 const AFTERMATH: Duration = Duration::from_millis(700);

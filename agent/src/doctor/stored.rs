@@ -2,12 +2,12 @@
 
 use protocol::UnixMillis;
 
-use super::finding::Report;
+use super::finding::{Report, disk_advice};
 use crate::config::Config;
 use crate::health::{ProblemKind, used_bytes};
 use crate::link::Identity;
+use crate::shown::{bytes, duration};
 use crate::slots::{BootStore, Shelf, ShelfError};
-use crate::status::{bytes, duration};
 use crate::store::check_key;
 use crate::update::machine::Held;
 use crate::update::metadata::{Copies, TrustedStore, trusted_dir};
@@ -27,13 +27,13 @@ pub(super) fn metadata(report: &mut Report, config: &Config, identity: &Identity
                     return report.fail("metadata", crate::chain(&error), ProblemKind::TrustDamaged.advice());
                 }
                 Err(error) => {
-                    return report.fail("metadata", crate::chain(&error), "check the disk of state_dir");
+                    return report.fail("metadata", crate::chain(&error), disk_advice(&error));
                 }
             }
             store.freshness()
         }
         Err(error) => {
-            return report.fail("metadata", crate::chain(&error), "check the disk of state_dir");
+            return report.fail("metadata", crate::chain(&error), disk_advice(&error));
         }
     };
     let Some(freshness) = freshness else {
@@ -58,7 +58,10 @@ pub(super) fn models(report: &mut Report, config: &Config, is_running: bool) {
     let (boot, shelf) = match (opened, Shelf::open(&config.state_dir)) {
         (Ok((boot, _)), Ok(shelf)) => (boot, shelf),
         (Err(error), _) | (_, Err(error)) => {
-            let todo = "the agent does not start like this; restore state_dir or enrol the device anew";
+            let todo = match &error {
+                error if error.is_denied() => disk_advice(error),
+                _ => "the agent does not start like this; restore state_dir or enrol the device anew",
+            };
             return report.fail("models", crate::chain(&error), todo);
         }
     };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Problem, ProblemKind};
+use crate::shown::bytes;
 
 /// How often resident memory is read where there is a bound.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -47,7 +48,9 @@ impl Footprint {
         let Bounds { soft, .. } = self.bounds;
         (soft > 0 && resident > soft).then(|| {
             let detail = format!(
-                "the agent has {resident} bytes of memory, above health.memory_soft_bytes {soft}; no new release is loaded"
+                "the agent has {} of memory, above health.memory_soft_bytes ({}); no new release is loaded",
+                bytes(resident),
+                bytes(soft)
             );
             Problem::new(ProblemKind::MemoryHigh, detail)
         })
@@ -66,7 +69,9 @@ impl Footprint {
             if over == READINGS {
                 let hard = self.bounds.hard;
                 return format!(
-                    "the agent has {resident} bytes of memory, above health.memory_hard_bytes {hard}; it starts anew"
+                    "the agent has {} of memory, above health.memory_hard_bytes ({}); it starts anew",
+                    bytes(resident),
+                    bytes(hard)
                 );
             }
         }

@@ -119,6 +119,14 @@ impl Files {
         Some(format!("{} files can't be read or put away, the first because of: {why}", stuck.count() + 1))
     }
 
+    /// How many files have been empty for so many looks, and which is the first of them.
+    pub(super) fn empties(&self, looks: u64) -> Option<String> {
+        let mut empty = self.0.iter().filter(|(_, file)| file.stamp.0 == 0 && file.looks >= looks);
+        let (first, _) = empty.next()?;
+        let first = first.file_name().unwrap_or_default().display();
+        Some(format!("{} files are empty and never asked, the first is {first}", empty.count() + 1))
+    }
+
     fn has_room(&self, path: &Path, bytes: usize) -> bool {
         let held = self.0.iter().filter(|(other, _)| *other != path).map(|(_, file)| match &file.stuck {
             Some((Stuck::Held(answer), ..)) => answer.json.len(),
@@ -147,7 +155,9 @@ mod tests {
         assert!(look(&mut files, &[("a", 1), ("b", 0)]).is_empty());
         assert!(look(&mut files, &[("a", 1), ("b", 0)]).is_empty());
         assert_eq!(look(&mut files, &[("a", 1), ("b", 0)]), ["a"]);
+        assert_eq!(files.empties(3), None);
         assert!(look(&mut files, &[("a", 2), ("b", 0)]).is_empty(), "it grows again");
+        assert_eq!(files.empties(3).as_deref(), Some("1 files are empty and never asked, the first is b"));
         for _ in 0..100 {
             assert!(!look(&mut files, &[("a", 2), ("b", 0)]).contains(&"b".to_owned()));
         }

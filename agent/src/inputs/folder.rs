@@ -37,7 +37,10 @@ pub async fn watch(config: config::Folder, api: Api, troubles: Troubles, stop: C
             () = tokio::time::sleep(every) => {}
         }
         let problem = match watched.look().await {
-            Ok(()) => watched.files.problem().or_else(|| watched.waiting()),
+            Ok(()) => {
+                let empties = || watched.files.empties(TOLD_AFTER_LOOKS.into());
+                watched.files.problem().or_else(|| watched.waiting()).or_else(empties)
+            }
             Err(error) => Some(crate::chain(&error)),
         };
         troubles.set("watched folder", problem);

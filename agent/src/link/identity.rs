@@ -333,7 +333,7 @@ impl Validity {
             return Some(Problem::new(ProblemKind::CertificateExpired, detail));
         }
         (now > self.after_sixths(5)).then(|| {
-            let left = crate::status::duration(self.not_after.millis_since(now));
+            let left = crate::shown::duration(self.not_after.millis_since(now));
             let detail = format!("the device's certificate expires in {left} and was not renewed");
             Problem::new(ProblemKind::CertificateNotRenewed, detail)
         })

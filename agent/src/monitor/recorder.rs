@@ -96,6 +96,15 @@ struct State {
     panes: u64,
 }
 
+impl State {
+    /// Whether all that answered under this name gives no classes.
+    fn has_no_classes(&self, model: &ModelName) -> bool {
+        let releases = self.counting.iter().filter(|((name, _), _)| name == model);
+        let mut classes = releases.map(|(_, counting)| counting.reference().schema.classes()).peekable();
+        classes.peek().is_some() && classes.all(|classes| classes == 0)
+    }
+}
+
 impl std::fmt::Debug for Monitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Monitor").field("window", &self.window).finish_non_exhaustive()
@@ -175,9 +184,14 @@ impl Monitor {
         let said = match state.recent.take(model, id, labels.len(), now) {
             Ok(said) => said,
             Err(error) => {
-                if matches!(error, FeedbackError::UnknownId { .. }) {
-                    state.late_labels += labels.len() as u64;
+                if !matches!(error, FeedbackError::UnknownId { .. }) {
+                    return Err(error);
                 }
+                // Of a model without classes no answer is remembered.
+                if state.has_no_classes(model) {
+                    return Err(FeedbackError::NoClasses { model: model.clone() });
+                }
+                state.late_labels += labels.len() as u64;
                 return Err(error);
             }
         };

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use inference::Pieces;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
 use super::work::{Api, Full};
@@ -24,6 +25,12 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// A piece of less is copied together with those behind it, into blocks of so much. Larger ones aren't copied.
 const SMALL_BYTES: usize = 4096;
 const BLOCK_BYTES: usize = 16 * 1024;
+
+/// What a body may hold whatever its pace.
+const FREE_BYTES: usize = 64 << 10;
+/// Slowest pace of one that holds more, and over how long it is taken.
+const MIN_BYTES_PER_S: usize = 64 << 10;
+const PACE_S: usize = 2;
 
 /// Units that all bodies together may hold.
 pub(super) fn units(max_body_bytes: usize) -> usize {
@@ -203,7 +210,13 @@ impl Coming {
         if api.bodies.available_permits() < expected.unwrap_or(1).div_ceil(UNIT_BYTES) {
             return Err(api.overloaded(Full::Bodies));
         }
-        while let Some(frame) = self.body.frame().await {
+        let mut pace = Pace::from(Instant::now(), 0);
+        loop {
+            let Ok(frame) = timeout_at(pace.until, self.body.frame()).await else {
+                pace = pace.next(Instant::now(), self.len)?;
+                continue;
+            };
+            let Some(frame) = frame else { return Ok(()) };
             let frame = frame.map_err(|error| ApiError::BodyBroken(crate::chain(&error)))?;
             let Ok(piece) = frame.into_data() else { continue };
             self.len = self.len.saturating_add(piece.len());
@@ -215,7 +228,27 @@ impl Coming {
             }
             self.gathered.add(piece);
         }
-        Ok(())
+    }
+}
+
+/// How fast a body came lately. Who sends much and then hardly anything would keep the room of all others.
+struct Pace {
+    until: Instant,
+    len: usize,
+}
+
+impl Pace {
+    fn from(now: Instant, len: usize) -> Self {
+        Self { until: now + Duration::from_secs(PACE_S as u64), len }
+    }
+
+    /// Looks at what has come by now.
+    fn next(&self, now: Instant, len: usize) -> Result<Self, ApiError> {
+        let came = len.saturating_sub(self.len);
+        if len > FREE_BYTES && came < MIN_BYTES_PER_S * PACE_S {
+            return Err(ApiError::BodySlow { min: MIN_BYTES_PER_S });
+        }
+        Ok(Self::from(now, len))
     }
 }
 
@@ -264,5 +297,18 @@ mod tests {
         let all = trickle.concat();
         assert!(all.iter().zip((0..=255_u8).cycle().skip(1)).all(|(got, sent)| *got == sent));
         assert_eq!(all.len(), 100_000);
+    }
+
+    #[test]
+    fn a_body_that_holds_much_has_to_keep_coming() {
+        let now = Instant::now();
+        let window = MIN_BYTES_PER_S * PACE_S;
+        let next = |before: usize, len: usize| Pace::from(now, before).next(now, len).is_ok();
+        assert!(
+            next(0, 0) && next(0, FREE_BYTES) && next(FREE_BYTES, FREE_BYTES),
+            "it holds next to nothing"
+        );
+        assert!(!next(0, FREE_BYTES + 1) && !next(window, window), "it stands still");
+        assert!(!next(window, 2 * window - 1) && next(window, 2 * window));
     }
 }

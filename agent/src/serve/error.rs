@@ -32,6 +32,9 @@ pub(super) enum ApiError {
     /// The body came too slowly.
     #[error("the request's body was not accepted: it did not come within {timeout_ms} ms")]
     BodyTimeout { timeout_ms: u128 },
+    /// The body keeps memory and hardly comes.
+    #[error("the request's body was not accepted: it came slower than {min} bytes a second")]
+    BodySlow { min: usize },
     /// The body broke off.
     #[error("the request's body was not accepted: {0}")]
     BodyBroken(String),
@@ -91,7 +94,7 @@ impl ApiError {
             }
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout { .. } | Self::BodySlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ReadOnly(_) | Self::ForeignOrigin(_) | Self::ForeignHost(_) => StatusCode::FORBIDDEN,
             Self::BodyBroken(_)

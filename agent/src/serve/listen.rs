@@ -1,5 +1,5 @@
-//! Where the API listens, and what a connection may cost: it is bounded in number, and in the time that a request's
-//! head takes.
+//! Where the API listens, and what a connection may cost: it is bounded in number, in the time that a request's head
+//! takes, and in the time that its peer leaves an answer lying.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::origin::Reach;
 use super::routes;
+use super::unread::Unread;
 use super::work::{Api, Full};
 use crate::config;
 
@@ -162,6 +163,7 @@ async fn connection(
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(api.limits.header_timeout);
+    let io = Unread::new(io, api.limits.timeout, stop.clone());
     let connection = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -23,6 +23,7 @@ mod repository;
 mod request;
 mod routes;
 mod stats;
+mod unread;
 mod work;
 
 pub use inner::Refused;

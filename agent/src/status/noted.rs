@@ -45,6 +45,11 @@ impl Noted {
         let _gone = std::fs::remove_file(state_dir.join(FILE));
     }
 
+    /// Whether this configuration leads to the same place.
+    pub(super) fn is_where(&self, config: &config::Serve) -> bool {
+        if self.listen.is_some() { self.listen == config.listen } else { self.unix == config.unix }
+    }
+
     /// The note, if there is one that this user may read.
     pub(super) fn read(state_dir: &Path) -> Option<Self> {
         let bytes = durable::read_bounded(&state_dir.join(FILE), MAX_BYTES).ok()??;

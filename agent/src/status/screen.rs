@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::health::ShownProblem;
 use crate::monitor::{CaptureFigures, ShadowTally};
+use crate::shown::{bytes, duration, instant};
 use crate::store::{Figures, WaitingKind};
 use crate::update::{Measuring, MeasuringState};
 
@@ -277,30 +278,6 @@ fn lost(dropped: &[Loss]) -> String {
     format!("LOST so far: {}", each.join(", "))
 }
 
-/// A length of time in its two largest units.
-pub fn duration(millis: i64) -> String {
-    let s = millis.max(0) / 1000;
-    match (s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60) {
-        (0, 0, 0, s) => format!("{s} s"),
-        (0, 0, min, s) => format!("{min} min {s} s"),
-        (0, h, min, _) => format!("{h} h {min} min"),
-        (d, h, _, _) => format!("{d} d {h} h"),
-    }
-}
-
-/// A size in its largest binary unit.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let (mut value, mut unit) = (count as f64 / 1024.0, 0);
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        (value, unit) = (value / 1024.0, unit + 1);
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 /// What waits of a kind, and its bound where that is another than the bound of all.
 fn held(WaitingKind { kind, bytes: held, max_bytes, .. }: &WaitingKind, more: &More) -> String {
     let kind = serde_json::to_value(kind).ok();
@@ -308,11 +285,6 @@ fn held(WaitingKind { kind, bytes: held, max_bytes, .. }: &WaitingKind, more: &M
     let bound =
         if *max_bytes < more.spool_max_bytes { format!(" of {}", bytes(*max_bytes)) } else { String::new() };
     format!("{kind} {}{bound}", bytes(*held))
-}
-
-/// A time in UTC, to the second.
-pub fn instant(at: UnixMillis) -> String {
-    trust::format_rfc3339(UnixMillis(at.0.div_euclid(1000) * 1000))
 }
 
 #[cfg(test)]

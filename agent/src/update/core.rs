@@ -19,15 +19,11 @@ use super::observe::{Observer, Verdict, judge};
 use super::report::{Reported, log_transition};
 use super::selftest::{cause, load_cause};
 use crate::config;
-use crate::durable::DurableError;
 use crate::health::{Clock, Footprint, LoadLog, Problem, ProblemKind};
 use crate::link::Links;
 use crate::link::http::Http;
 use crate::retry::{self, Backoff};
 use crate::slots::{self, BootRecord, BootStore, Loaded, Shelf, Table};
-
-/// After the boot record could not be written, nothing is tried for so long.
-const STORAGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a [`Core`] is put together from.
 pub struct CoreParts {
@@ -79,7 +75,7 @@ pub struct Core {
     pub(super) hardware: Hardware,
     pub(super) footprint: Footprint,
     pub(super) director: Option<DirectorKeys>,
-    boot: BootStore,
+    pub(super) boot: BootStore,
     observer: Arc<dyn Observer>,
     pub(super) reports: mpsc::Sender<TaskReport>,
     pub(super) tasks: watch::Sender<BTreeMap<ModelName, TaskReport>>,
@@ -103,7 +99,7 @@ pub struct Core {
     warm: BTreeMap<ModelName, Arc<Loaded>>,
     probation_since: BTreeMap<ModelName, Instant>,
     retries: BTreeMap<ModelName, (Backoff, Instant)>,
-    paused_until: Instant,
+    pub(super) paused_until: Instant,
 }
 
 impl Core {
@@ -238,29 +234,6 @@ impl Core {
             tracing::info!(model = %model, version = %task.release.version, "the last Desired is followed again");
             self.apply(&model, Event::Wanted(task)).await;
         }
-    }
-
-    /// Changes the boot record; durable when it returns true. On failure nothing has changed.
-    pub(super) fn persist(&mut self, record: BootRecord) -> bool {
-        match self.boot.write(record) {
-            Ok(()) => {
-                self.trouble = None;
-                true
-            }
-            Err(error) => {
-                self.storage_trouble(&error);
-                false
-            }
-        }
-    }
-
-    fn storage_trouble(&mut self, error: &DurableError) {
-        let text = crate::chain(error);
-        tracing::error!(error = text, "the boot record can't be written; the update waits");
-        let detail = format!("the boot record can't be written: {text}");
-        self.trouble = Some(Problem::new(ProblemKind::BootRecordUnwritable, detail));
-        self.paused_until = Instant::now() + STORAGE_PAUSE;
-        self.announce();
     }
 
     /// One step: persist, act, report.
@@ -524,6 +497,7 @@ impl Core {
 
     /// Retries that are due, and what probation says.
     pub(super) async fn look(&mut self, now: Instant) {
+        self.try_record_again(now);
         if self.is_held_back && now >= self.load_at {
             tracing::info!("the agent has stayed up; nothing is held back any more");
             self.is_held_back = false;

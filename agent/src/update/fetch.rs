@@ -17,6 +17,7 @@ use super::selftest::{cause, shelf_cause};
 use super::transport::{self, Carrier};
 use crate::health::disk;
 use crate::retry;
+use crate::shown::bytes;
 
 /// The variant that this device takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,8 +217,11 @@ fn has_room(core: &Core, manifest: &Manifest, variant: &Variant) -> Result<(), C
         return Ok(());
     }
     let detail = format!(
-        "{missing} bytes to fetch, up to {encoded} of them in two forms, with {} to stay free, but only {free} are",
-        core.config.keep_free_bytes
+        "{} to fetch, up to {} of it in two forms, with {} to stay free, but only {} are",
+        bytes(missing),
+        bytes(encoded),
+        bytes(core.config.keep_free_bytes),
+        bytes(free)
     );
     Err(cause(CauseKind::DiskFull, detail))
 }

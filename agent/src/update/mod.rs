@@ -21,6 +21,7 @@ mod report;
 mod rig;
 mod selftest;
 mod steps;
+mod storage;
 mod transport;
 
 pub use self::core::{Core, CoreParts};

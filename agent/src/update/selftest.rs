@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::machine::Held;
 use crate::health::resident_bytes;
+use crate::shown::bytes;
 use crate::slots::{self, LoadReleaseError, Loaded, Shelf, ShelfError};
 
 /// Loads the held release and tries it. Blocks.
@@ -36,7 +37,7 @@ pub(super) fn run(
     let golden = shelf.read_blob(&manifest.golden).map_err(|error| shelf_cause(&error))?;
     let golden =
         GoldenSet::parse(&golden).map_err(|error| cause(CauseKind::GoldenMismatch, crate::chain(&error)))?;
-    let report = golden::check(&loaded.runtime, &golden, &mut cpu_time);
+    let Ok(report) = golden::check(&loaded.runtime, &golden, &mut cpu_time);
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let result = SelfTestResult {
         samples: report.samples,
@@ -72,8 +73,9 @@ fn within_budgets(result: &SelfTestResult, budgets: &release::Budgets) -> Result
     }
     if result.memory_bytes > budgets.memory_bytes {
         let detail = format!(
-            "loading took {} bytes, the budget is {} bytes",
-            result.memory_bytes, budgets.memory_bytes
+            "loading took {}, the budget is {}",
+            bytes(result.memory_bytes),
+            bytes(budgets.memory_bytes)
         );
         return Err(cause(CauseKind::TooBig, detail));
     }

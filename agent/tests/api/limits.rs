@@ -179,6 +179,16 @@ async fn a_body_that_never_ends_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_body_that_stands_still_is_given_up_long_before_its_time() {
+    let agent = Agent::start(&["serve.timeout_ms=600000", "serve.max_body_bytes=1000000"]).await;
+    let address = agent.address.clone();
+    let body = head(1_000_000) + &" ".repeat(100_000);
+    let asked = tokio::task::spawn_blocking(move || raw(&address, body.as_bytes()));
+    let answer = tokio::time::timeout(Duration::from_mins(2), asked).await.expect("it is told").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("slower than 65536 bytes"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_together_are_bounded_in_memory() {
     let agent = Agent::serving("1.0.0").await;
     let address = agent.address.clone();

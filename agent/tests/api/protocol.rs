@@ -200,6 +200,11 @@ async fn the_repository_can_be_looked_at_and_not_changed() {
     let listed = json!([{"name": "digits", "version": "1.0.0", "state": "READY", "reason": ""}]);
     assert_eq!(agent.post("/v2/repository/index", &json!({"ready": true})).await.body, listed);
     assert_eq!(agent.get("/v2/repository/index").await.body, listed);
+    agent.table.set_absent(&protocol::ModelName::new("faces").unwrap(), "1.0.0 needs too much memory".into());
+    assert_eq!(agent.post("/v2/repository/index", &json!({"ready": true})).await.body, listed);
+    let all = agent.post("/v2/repository/index", &json!({})).await.body;
+    let faces = json!({"name": "faces", "version": "", "state": "UNAVAILABLE", "reason": "1.0.0 needs too much memory"});
+    assert_eq!(all, json!([listed[0], faces]));
     let load = agent.post("/v2/repository/models/digits/load", &json!({})).await;
     assert_eq!(load.status, StatusCode::OK, "it is loaded already: {}", load.text);
     let no = StatusCode::FORBIDDEN;

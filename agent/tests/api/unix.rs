@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use flotilla_agent::serve::Listening;
 
@@ -61,4 +62,56 @@ async fn a_socket_left_by_a_dead_agent_is_replaced_and_a_file_is_not() {
     std::fs::write(&path, "mine").unwrap();
     assert!(Listening::open(&config).await.is_err());
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}
+
+/// Asks for more than the socket's buffers hold, and reads nothing of it.
+fn ask_and_read_nothing(path: &std::path::Path) -> UnixStream {
+    let mut stream = UnixStream::connect(path).unwrap();
+    let asked = "GET /v2/models/digits/config HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000);
+    stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    // The agent takes no more than it can answer.
+    let _ = stream.write_all(asked.as_bytes());
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_no_answer_loses_the_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let flags =
+        [&*format!("serve.unix={}", path.display()), "serve.timeout_ms=500", "serve.max_connections=1"];
+    let agent = Agent::start(&flags).await;
+    agent.activate("1.0.0");
+    tokio::task::spawn_blocking(move || {
+        let mut silent = ask_and_read_nothing(&path);
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while !get(&path, "/v2").starts_with("HTTP/1.0 200") {
+            assert!(Instant::now() < deadline, "it holds the only connection for ever");
+        }
+        let mut got = Vec::new();
+        // Closed on what was not read of it, it is reset.
+        let _reset = silent.read_to_end(&mut got);
+        let answers = String::from_utf8_lossy(&got).matches("HTTP/1.1 200").count();
+        assert!((1..2000).contains(&answers), "{answers} answers were sent before that");
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_no_answer_does_not_keep_the_agent_from_stopping() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let agent = Agent::start(&[&format!("serve.unix={}", path.display()), "serve.timeout_ms=600000"]).await;
+    agent.activate("1.0.0");
+    let (asked, gone) = (path.clone(), path);
+    let silent = tokio::task::spawn_blocking(move || ask_and_read_nothing(&asked)).await.unwrap();
+    drop(agent);
+    let stopped = async {
+        while gone.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), stopped).await.expect("it stops");
+    drop(silent);
 }

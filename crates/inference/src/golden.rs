@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Clock;
 use crate::error::InferError;
 use crate::model::Model;
 use crate::tensor::Tensor;
@@ -107,26 +108,30 @@ pub struct Worst {
     pub difference: f64,
 }
 
-/// Runs every sample, compares, and measures latency with `clock`, which returns the time since some fixed
-/// moment ([`std::time::Instant`] in production).
-pub fn check(model: &Model, golden: &GoldenSet, clock: &mut dyn FnMut() -> Duration) -> GoldenReport {
+/// Runs every sample, compares, and measures latency with the caller's clock.
+///
+/// # Errors
+/// The clock's word to end.
+pub fn check<C: Clock>(model: &Model, golden: &GoldenSet, clock: &mut C) -> Result<GoldenReport, C::Stop> {
     let mut run = Run { worst: None, first_failure: None, times: Vec::new() };
-    let passed =
-        (0..golden.samples.len()).filter(|place| run.try_sample(model, golden, *place, clock)).count();
+    let mut passed = 0;
+    for place in 0..golden.samples.len() {
+        passed += usize::from(run.try_sample(model, golden, place, clock)?);
+    }
     for sample in golden.samples.iter().cycle().take(MIN_RUNS.saturating_sub(run.times.len())) {
         if run.first_failure.is_none() {
-            let _ = run.timed(model, sample, clock);
+            let _ = run.timed(model, sample, clock)?;
         }
     }
     run.times.sort_unstable();
-    GoldenReport {
+    Ok(GoldenReport {
         samples: count(golden.samples.len()),
         passed: count(passed),
         p50: percentile(&run.times, 50),
         p95: percentile(&run.times, 95),
         worst: run.worst,
         first_failure: run.first_failure,
-    }
+    })
 }
 
 struct Run {
@@ -136,27 +141,27 @@ struct Run {
 }
 
 impl Run {
-    fn timed(
+    fn timed<C: Clock>(
         &mut self,
         model: &Model,
         sample: &Sample,
-        clock: &mut dyn FnMut() -> Duration,
-    ) -> Result<Vec<Tensor>, InferError> {
-        let start = clock();
+        clock: &mut C,
+    ) -> Result<Result<Vec<Tensor>, InferError>, C::Stop> {
+        let start = clock.now()?;
         let outputs = model.infer(&sample.inputs);
-        self.times.push(clock().saturating_sub(start));
-        outputs
+        self.times.push(clock.now()?.saturating_sub(start));
+        Ok(outputs)
     }
 
-    fn try_sample(
+    fn try_sample<C: Clock>(
         &mut self,
         model: &Model,
         golden: &GoldenSet,
         place: usize,
-        clock: &mut dyn FnMut() -> Duration,
-    ) -> bool {
+        clock: &mut C,
+    ) -> Result<bool, C::Stop> {
         let sample = &golden.samples[place];
-        let failure = match self.timed(model, sample, clock) {
+        let failure = match self.timed(model, sample, clock)? {
             Ok(outputs) => sample.outputs.iter().find_map(|expected| {
                 let got = outputs.iter().find(|output| output.name() == expected.name());
                 self.compare(place, expected, got, golden.tolerance)
@@ -167,7 +172,7 @@ impl Run {
         if let Some(failure) = failure {
             self.first_failure.get_or_insert_with(|| format!("sample {place}: {failure}"));
         }
-        is_passed
+        Ok(is_passed)
     }
 
     fn compare(

@@ -1,7 +1,10 @@
 //! Arithmetic on images and feature rows before the model: layout, resize, per-channel standardisation.
-//! Plain functions on flat f32 values, so that device, publisher and tests compute the same thing.
+//! Plain functions on flat values, so that device, publisher and tests compute the same thing. 8-bit images are resized
+//! in [`crate::image8`].
 
+use std::iter::{Copied, StepBy};
 use std::ops::Range;
+use std::slice::Iter;
 
 /// Where the channels stand in a batch of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,23 +94,36 @@ pub(crate) fn resize(
     method: Method,
 ) -> Vec<f32> {
     if method == Method::Antialias {
-        return shrink(values, dims, order, (height, width));
+        let (across, down) = (weights(dims.w, width), weights(dims.h, height));
+        return in_two_passes(values, dims, order, &across, &down, mean);
     }
-    let target = Dims { h: height, w: width, ..dims };
+    let (rows, columns) = (taps(dims.h, height, method), taps(dims.w, width, method));
+    of_four(values, dims, order, (&rows, &columns), |[a, b, c, d], down, across| {
+        lerp(lerp(a, b, *across), lerp(c, d, *across), *down)
+    })
+}
+
+/// Makes each target pixel of four source pixels: left and right of the upper row, then of the lower one.
+pub(crate) fn of_four<T: Copy + Default, W>(
+    values: &[T],
+    dims: Dims,
+    order: Order,
+    (rows, columns): (&[Tap<W>], &[Tap<W>]),
+    mix: impl Fn([T; 4], &W, &W) -> T,
+) -> Vec<T> {
+    let target = Dims { h: rows.len(), w: columns.len(), ..dims };
     let (from, to) = (order.strides(dims), order.strides(target));
-    let rows = taps(dims.h, height, method);
-    let columns = taps(dims.w, width, method);
     let (source_size, target_size) = (dims.c * dims.h * dims.w, target.c * target.h * target.w);
-    let mut out = vec![0.0; dims.n * target_size];
+    let mut out = vec![T::default(); dims.n * target_size];
     let images = values.chunks_exact(source_size.max(1)).zip(out.chunks_exact_mut(target_size.max(1)));
     for (source, image) in images {
         for (y, row) in rows.iter().enumerate() {
             for (x, column) in columns.iter().enumerate() {
                 for channel in 0..dims.c {
                     let at = |y: usize, x: usize| source[y * from[0] + x * from[1] + channel * from[2]];
-                    let top = lerp(at(row.low, column.low), at(row.low, column.high), column.weight);
-                    let bottom = lerp(at(row.high, column.low), at(row.high, column.high), column.weight);
-                    image[y * to[0] + x * to[1] + channel * to[2]] = lerp(top, bottom, row.weight);
+                    let [top, bottom] = [row.low, row.high].map(|y| [at(y, column.low), at(y, column.high)]);
+                    image[y * to[0] + x * to[1] + channel * to[2]] =
+                        mix([top[0], top[1], bottom[0], bottom[1]], &row.weight, &column.weight);
                 }
             }
         }
@@ -120,10 +136,10 @@ fn lerp(a: f32, b: f32, weight: f32) -> f32 {
 }
 
 /// Which two source positions make one target position.
-struct Tap {
-    low: usize,
-    high: usize,
-    weight: f32,
+pub(crate) struct Tap<W> {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+    pub(crate) weight: W,
 }
 
 #[expect(
@@ -131,7 +147,7 @@ struct Tap {
     clippy::cast_sign_loss,
     reason = "positions are floored, not negative and below the source size"
 )]
-fn taps(source: usize, target: usize, method: Method) -> Vec<Tap> {
+pub(crate) fn taps(source: usize, target: usize, method: Method) -> Vec<Tap<f32>> {
     let last = source.saturating_sub(1);
     let ratio = source as f64 / target.max(1) as f64;
     let tap = |place: usize| {
@@ -147,37 +163,57 @@ fn taps(source: usize, target: usize, method: Method) -> Vec<Tap> {
     (0..target).map(tap).collect()
 }
 
-/// Resizes along the columns, then along the rows.
-fn shrink(values: &[f32], dims: Dims, order: Order, (height, width): (usize, usize)) -> Vec<f32> {
-    let Dims { n, c, h, w } = dims;
-    let (across, down) = (weights(w, width), weights(h, height));
-    match order {
-        Order::ChannelsLast => weigh(&weigh(values, n * h, w, c, &across), n, h, width * c, &down),
-        Order::ChannelsFirst => weigh(&weigh(values, n * c * h, w, 1, &across), n * c, h, width, &down),
+/// Source positions from the first one on that make one target position.
+pub(crate) struct Weights<W> {
+    first: usize,
+    weights: Vec<W>,
+}
+
+impl<W> Weights<W> {
+    /// The same in other numbers.
+    pub(crate) fn map<V>(self, number: impl Fn(W) -> V) -> Weights<V> {
+        Weights { first: self.first, weights: self.weights.into_iter().map(number).collect() }
     }
 }
 
-/// Source positions from the first one on that make one target position; the weights sum up to 1.
-struct Weights {
-    first: usize,
-    weights: Vec<f64>,
+/// Every so manieth value of a slice.
+type Spread<'a, T> = StepBy<Copied<Iter<'a, T>>>;
+
+/// Resizes along the columns, then along the rows. `mean` may be given more values than weights.
+pub(crate) fn in_two_passes<T: Copy, W>(
+    values: &[T],
+    dims: Dims,
+    order: Order,
+    across: &[Weights<W>],
+    down: &[Weights<W>],
+    mean: impl Fn(&[W], Spread<'_, T>) -> T,
+) -> Vec<T> {
+    let Dims { n, c, h, w } = dims;
+    let (lines, planes, run) = match order {
+        Order::ChannelsLast => (n * h, n, c),
+        Order::ChannelsFirst => (n * c * h, n * c, 1),
+    };
+    let wide = weigh(values, [lines, w, run], across, &mean);
+    weigh(&wide, [planes, h, across.len() * run], down, &mean)
 }
 
-/// A triangle around each target's centre, as wide as the target is in the source, and never narrower than between
+/// The weights of each target position, which sum up to 1.
+///
+/// They are a triangle around each target's centre, as wide as the target is in the source, and never narrower than between
 /// two source pixels.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "positions are not negative, floored and bounded by the source size"
 )]
-fn weights(source: usize, target: usize) -> Vec<Weights> {
+pub(crate) fn weights(source: usize, target: usize) -> Vec<Weights<f64>> {
     let ratio = source as f64 / target.max(1) as f64;
     let reach = ratio.max(1.0);
     let of = |place: usize| {
         let centre = (place as f64 + 0.5) * ratio;
         let first = (centre - reach + 0.5).max(0.0) as usize;
         let end = ((centre + reach + 0.5) as usize).min(source);
-        let distance = |at: usize| (at as f64 + 0.5 - centre).abs() / reach;
+        let distance = |at: usize| ((at as f64 - centre + 0.5) * (1.0 / reach)).abs();
         let raw: Vec<f64> = (first..end).map(|at| (1.0 - distance(at)).max(0.0)).collect();
         let sum: f64 = raw.iter().sum();
         Weights { first, weights: raw.into_iter().map(|weight| weight / sum).collect() }
@@ -186,18 +222,26 @@ fn weights(source: usize, target: usize) -> Vec<Weights> {
 }
 
 /// Makes `[outer, len, inner]` into `[outer, targets, inner]`.
-#[expect(clippy::cast_possible_truncation, reason = "arithmetic is in f64 and rounded once")]
-fn weigh(values: &[f32], outer: usize, len: usize, inner: usize, targets: &[Weights]) -> Vec<f32> {
+fn weigh<T: Copy, W>(
+    values: &[T],
+    [outer, len, inner]: [usize; 3],
+    targets: &[Weights<W>],
+    mean: impl Fn(&[W], Spread<'_, T>) -> T,
+) -> Vec<T> {
     let mut out = Vec::with_capacity(outer * targets.len() * inner);
     for block in values.chunks_exact((len * inner).max(1)).take(outer) {
         for Weights { first, weights } in targets {
-            out.extend((0..inner).map(|i| {
-                let at = |k: usize| f64::from(block[(first + k) * inner + i]);
-                weights.iter().enumerate().map(|(k, weight)| at(k) * weight).sum::<f64>() as f32
-            }));
+            out.extend(
+                (0..inner).map(|i| mean(weights, block[first * inner + i..].iter().copied().step_by(inner))),
+            );
         }
     }
     out
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "arithmetic is in f64 and rounded once")]
+fn mean(weights: &[f64], values: Spread<'_, f32>) -> f32 {
+    weights.iter().zip(values).map(|(weight, value)| f64::from(value) * weight).sum::<f64>() as f32
 }
 
 /// The part of each image within these rows and columns.

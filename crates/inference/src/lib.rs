@@ -5,12 +5,14 @@
 //! Tests stand in each module; `tests/` runs the real artifacts of `examples/digits` and hostile models.
 
 mod binary;
+mod clock;
 mod columns;
 mod engine;
 mod error;
 pub mod features;
 pub mod golden;
 mod image;
+mod image8;
 pub mod int8;
 pub mod measure;
 mod model;
@@ -25,6 +27,7 @@ mod tensor;
 mod texts;
 
 pub use binary::{BinaryError, Pieces};
+pub use clock::Clock;
 pub use engine::{Makeup, TESTED_OPSETS, quiet_caught_panics, trim_heap};
 pub use error::{InferError, LoadError};
 pub use model::{MAX_BATCH_ROWS, Model};

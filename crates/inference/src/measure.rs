@@ -1,8 +1,9 @@
 //! How a loaded model does on the machine that asks: percentiles of one request, and where its time goes. Used by the
-//! publisher's preflight and by the agent's job alike, so that their figures mean the same. The clock is the caller's.
+//! publisher's preflight and by the agent's job alike, so that their figures mean the same. The clock is the caller's, and ends it.
 
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::error::InferError;
 use crate::golden::{GoldenSet, percentile};
 use crate::model::Model;
@@ -42,32 +43,37 @@ pub struct Steps(pub Vec<StepMedian>);
 /// Answers golden samples over and over, as long as `go_on`, which is told how many were timed, says so.
 ///
 /// # Errors
-/// [`InferError`] of the first request that fails.
-pub fn latency(
+/// The clock's word to end; within it [`InferError`] of the first request that fails.
+pub fn latency<C: Clock>(
     model: &Model,
     set: &GoldenSet,
-    clock: &mut dyn FnMut() -> Duration,
+    clock: &mut C,
     go_on: &mut dyn FnMut(usize) -> bool,
-) -> Result<Latency, InferError> {
+) -> Result<Result<Latency, InferError>, C::Stop> {
     let mut times = Vec::new();
     for sample in set.samples.iter().cycle() {
-        let begin = clock();
-        model.infer(&sample.inputs)?;
-        times.push(clock().saturating_sub(begin));
+        let begin = clock.now()?;
+        if let Err(error) = model.infer(&sample.inputs) {
+            return Ok(Err(error));
+        }
+        times.push(clock.now()?.saturating_sub(begin));
         if !go_on(times.len()) {
             break;
         }
     }
     times.sort_unstable();
     let at = |percent| percentile(&times, percent);
-    Ok(Latency { runs: times.len(), p50: at(50), p90: at(90), p95: at(95), p99: at(99) })
+    Ok(Ok(Latency { runs: times.len(), p50: at(50), p90: at(90), p95: at(95), p99: at(99) }))
 }
 
 impl Steps {
     /// Times the steps of the first golden sample; none where tract runs the whole model, or it has several rows.
-    pub fn of(model: &Model, set: &GoldenSet, runs: usize, clock: &mut dyn FnMut() -> Duration) -> Self {
+    ///
+    /// # Errors
+    /// The clock's word to end.
+    pub fn of<C: Clock>(model: &Model, set: &GoldenSet, runs: usize, clock: &mut C) -> Result<Self, C::Stop> {
         let sample = set.samples.first().map_or(&[][..], |sample| sample.inputs.as_slice());
-        let steps = model.profile(sample, runs, clock).unwrap_or_default();
+        let steps = model.profile(sample, runs, clock)?.unwrap_or_default();
         let median = |mut times: Vec<Duration>| {
             times.sort_unstable();
             percentile(&times, 50)
@@ -78,7 +84,7 @@ impl Steps {
             macs: step.macs,
             time: median(step.times),
         });
-        Self(steps.collect())
+        Ok(Self(steps.collect()))
     }
 
     /// The share of the time, 0 to 1, that goes into what tract runs.

@@ -1,8 +1,7 @@
 //! A loaded model with its pre- and post-processing: what the self-test tries and what serves requests.
 
-use std::time::Duration;
-
-use crate::engine::{Engine, Feed, Makeup, Value, count_makeup, trim_heap};
+use crate::clock::Clock;
+use crate::engine::{Engine, Fed, Feed, Makeup, Value, count_makeup, trim_heap};
 use crate::error::{InferError, LoadError};
 use crate::int8::report::Report;
 use crate::int8::{Int8, StepTime};
@@ -84,20 +83,25 @@ impl Model {
     /// Runs one row so often and times each step by the caller's clock; nothing where tract runs the whole model.
     ///
     /// # Errors
-    /// As [`Model::infer`].
-    pub fn profile(
+    /// The clock's word to end; within it as [`Model::infer`].
+    pub fn profile<C: Clock>(
         &self,
         inputs: &[Tensor],
         runs: usize,
-        clock: &mut dyn FnMut() -> Duration,
-    ) -> Result<Vec<StepTime>, InferError> {
+        clock: &mut C,
+    ) -> Result<Result<Vec<StepTime>, InferError>, C::Stop> {
+        match self.one_row(inputs) {
+            Ok(feeds) => self.engine.profile(&feeds, runs, clock),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn one_row<'a>(&self, inputs: &'a [Tensor]) -> Result<Vec<Fed<'a>>, InferError> {
         let inputs = self.in_order(inputs)?;
         match self.batch_of(&inputs)? {
-            1 => {}
-            got => return Err(InferError::Batch { got, max: 1 }),
+            1 => inputs.into_iter().map(|input| pre::apply(&self.spec.pre, input)).collect(),
+            got => Err(InferError::Batch { got, max: 1 }),
         }
-        let feeds = inputs.iter().map(|input| pre::apply(&self.spec.pre, input));
-        self.engine.profile(&feeds.collect::<Result<Vec<_>, _>>()?, runs, clock)
     }
 
     /// Answers one request. Inputs may come in any order; they are only read, so that whoever counts them later

@@ -1,7 +1,8 @@
 //! Steps between an application's input and the model, in the order of the manifest.
 //!
 //! Arithmetic keeps what an input says: numbers that f32 doesn't hold exactly (FP64, integers of 32 and 64 bits, texts)
-//! are f64 until the last step, and are rounded once, to the model's FP32. Tests: here, and [`crate::parity`].
+//! are f64 until the last step, and are rounded once, to the model's FP32. 8-bit images stay 8-bit until arithmetic: they
+//! are resized to whole values. Tests: here, and [`crate::parity`].
 
 use std::borrow::Cow;
 
@@ -11,6 +12,7 @@ use crate::columns::{self, Real};
 use crate::engine::{Fed, Value};
 use crate::error::InferError;
 use crate::image::{self, Method, Order};
+use crate::image8;
 use crate::spec;
 use crate::tensor::{Data, Datatype, Tensor};
 
@@ -28,14 +30,20 @@ pub(crate) fn apply<'a>(steps: &[PreStep], input: &'a Tensor) -> Result<Fed<'a>,
     Ok((value.0, fed(steps, value.1)))
 }
 
-/// Rounds what arithmetic kept as f64. An input that no step touched, or that the last step casts, is what it says.
+/// Rounds what arithmetic kept as f64, and hands resized 8-bit images over as FP32. An input that no step touched, or
+/// that the last step casts, is what it says.
 fn fed<'a>(steps: &[PreStep], data: Cow<'a, Data>) -> Cow<'a, Data> {
-    match (steps.last(), data) {
-        (None | Some(PreStep::Cast { .. }), data) => data,
-        (Some(_), data) => match data {
-            Cow::Owned(Data::Fp64(values)) => Cow::Owned(Data::Fp32(rounded(&values))),
-            data => data,
-        },
+    let is_cast = |step: &&PreStep| matches!(step, PreStep::Cast { .. });
+    let is_resize = |step: &PreStep| matches!(step, PreStep::Resize { .. });
+    let is_as_cast = steps.last().as_ref().is_none_or(is_cast);
+    match data {
+        Cow::Owned(Data::Fp64(values)) if !is_as_cast => Cow::Owned(Data::Fp32(rounded(&values))),
+        Cow::Owned(Data::Uint8(values))
+            if steps.iter().rev().take_while(|step| !is_cast(step)).any(is_resize) =>
+        {
+            Cow::Owned(Data::Fp32(values.into_iter().map(f32::from).collect()))
+        }
+        data => data,
     }
 }
 
@@ -194,8 +202,11 @@ fn resize(
         Resampling::Bilinear => Method::Bilinear,
         Resampling::BilinearAntialias => Method::Antialias,
     };
-    let values = image::resize(&floats(data)?, dims, order, size, method);
-    Ok((order.shape(image::Dims { h: size.0, w: size.1, ..dims }), Data::Fp32(values)))
+    let data = match data.as_ref() {
+        Data::Uint8(values) => Data::Uint8(image8::resize(values, dims, order, size, method)),
+        _ => Data::Fp32(image::resize(&floats(data)?, dims, order, size, method)),
+    };
+    Ok((order.shape(image::Dims { h: size.0, w: size.1, ..dims }), data))
 }
 
 /// Rows and columns: where the part begins, and how many.

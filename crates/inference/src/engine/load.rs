@@ -1,19 +1,18 @@
 //! From ONNX bytes to what runs: a program in int8 where the graph is quantized, else a plan of tract's.
 
-use std::time::Duration;
-
 use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::prelude::Framework;
 
 use super::check;
 use super::guarded;
 use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
+use crate::clock::Clock;
 use crate::error::{InferError, LoadError, chain};
+use crate::int8::Int8;
 use crate::int8::kernel::Level;
 use crate::int8::lower::{is_only_int8, lower};
-use crate::int8::program::Program;
+use crate::int8::program::{Profile, Program};
 use crate::int8::report::Report;
-use crate::int8::{Int8, StepTime};
 
 /// Largest model in bytes.
 const MAX_MODEL_BYTES: usize = 512 * 1024 * 1024;
@@ -88,16 +87,16 @@ impl Engine {
     }
 
     /// Times each step of one row; none where tract runs the whole model.
-    pub(crate) fn profile(
+    pub(crate) fn profile<C: Clock>(
         &self,
         feeds: &[Fed<'_>],
         runs: usize,
-        clock: &mut dyn FnMut() -> Duration,
-    ) -> Result<Vec<StepTime>, InferError> {
+        clock: &mut C,
+    ) -> Profile<C::Stop> {
         match &self.runs {
-            Runs::Tract(_) => Ok(Vec::new()),
+            Runs::Tract(_) => Ok(Ok(Vec::new())),
             Runs::Int8(program) => guarded(|| program.profile(feeds, runs, clock))
-                .unwrap_or_else(|why| Err(InferError::Panic { why })),
+                .unwrap_or_else(|why| Ok(Err(InferError::Panic { why }))),
         }
     }
 

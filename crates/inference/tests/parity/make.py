@@ -61,9 +61,10 @@ def images():
         for method, out in made.items():
             step = {"kind": "resize", "height": height, "width": width, "layout": "nhwc", "method": method}
             case(f"resize {method} to {height}x{width}", "pre", [step], image[None], [floats(out)[None]])
+    bytes_exactly()
     photo = RANDOM.integers(0, 256, (10, 12, 3), dtype=np.uint8)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    whole = cv2.resize(photo[:, :, ::-1].astype(np.float32), (8, 6), interpolation=cv2.INTER_LINEAR)
+    whole = cv2.resize(photo[:, :, ::-1], (8, 6), interpolation=cv2.INTER_LINEAR)
     whole = (whole[1:5, 2:6] / 255 - mean) / std
     steps = [
         {"kind": "channels", "order": [2, 1, 0], "layout": "nhwc"},
@@ -74,6 +75,34 @@ def images():
         {"kind": "standardise", "mean": mean, "std": std},
     ]
     case("a photo in BGR for an ImageNet model", "pre", steps, photo[None], [floats(whole.transpose(2, 0, 1))[None]])
+
+
+def bytes_exactly():
+    """8-bit images: whole values, to the last bit. Other generator, so that the other cases stay what they are."""
+    random = np.random.default_rng(8)
+    sizes = [((9, 13), (4, 5)), ((9, 13), (20, 31)), ((16, 16), (8, 8)), ((12, 40), (17, 7)), ((1, 5), (3, 9)), ((31, 17), (9, 6))]
+    for (h, w), (height, width) in sizes:
+        image = random.integers(0, 256, (h, w, 3), dtype=np.uint8)
+        rgb = Image.fromarray(image, mode="RGB")
+        across = rgb.resize((width, h), Image.Resampling.BILINEAR)
+        made = {
+            "bilinear": cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR),
+            "nearest": np.asarray(rgb.resize((width, height), Image.Resampling.NEAREST)),
+            # Columns first, as all of Pillow before 13 do it; 13 begins with the rows where it finds that faster.
+            "bilinear_antialias": np.asarray(across.resize((width, height), Image.Resampling.BILINEAR)),
+        }
+        for method, out in made.items():
+            step = {"kind": "resize", "height": height, "width": width, "layout": "nhwc", "method": method}
+            cast = {"kind": "cast", "datatype": "UINT8"}
+            name = f"8-bit {h}x{w} resize {method} to {height}x{width}"
+            case(name, "pre", [step, cast], image[None], [out[None]])
+    image = random.integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    out = cv2.resize(image.astype(np.float32), (5, 4), interpolation=cv2.INTER_LINEAR)
+    step = {"kind": "resize", "height": 4, "width": 5, "layout": "nhwc", "method": "bilinear"}
+    cast = {"kind": "cast", "datatype": "FP32"}
+    case("8-bit, cast to floats before it is resized", "pre", [cast, step], image[None], [out[None]])
+    out = cv2.resize(image, (5, 4), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    case("8-bit, resized for a model of floats", "pre", [step], image[None], [out[None]])
 
 
 def rows():

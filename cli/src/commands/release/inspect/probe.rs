@@ -65,11 +65,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let set = GoldenSet::parse(&golden).context("the golden samples are not acceptable")?;
     let start = Instant::now();
     let mut go_on = |runs| runs < MAX_RUNS && (runs < MIN_RUNS || start.elapsed() < MEASURING);
-    let latency = measure::latency(&model, &set, &mut || start.elapsed(), &mut go_on);
+    let Ok(latency) = measure::latency(&model, &set, &mut || start.elapsed(), &mut go_on);
     let latency = latency.context("the model fails on a golden sample")?;
     let loaded = Memory::now()?;
-    let steps = Steps::of(&model, &set, MIN_RUNS, &mut || start.elapsed());
-    let checked = golden::check(&model, &set, &mut || Duration::ZERO);
+    let Ok(steps) = Steps::of(&model, &set, MIN_RUNS, &mut || start.elapsed());
+    let Ok(checked) = golden::check(&model, &set, &mut || Duration::ZERO);
     let accuracy = args.data.as_ref().map(|data| accuracy(&model, data)).transpose()?;
     let macs = makeup.macs.or_else(|| u64::try_from(model.report().macs()).ok().filter(|macs| *macs > 0));
     let said = json!({

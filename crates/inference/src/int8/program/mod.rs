@@ -13,6 +13,7 @@ mod step;
 mod values;
 
 pub(crate) use floats::FloatOp;
+pub(crate) use profile::Profile;
 pub use profile::StepTime;
 pub(crate) use run::Program;
 pub(crate) use state::Pool;

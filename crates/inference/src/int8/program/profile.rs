@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::run::Program;
 use super::step::Step;
+use crate::clock::Clock;
 use crate::engine::Fed;
 use crate::error::InferError;
 
@@ -20,24 +21,31 @@ pub struct StepTime {
     pub times: Vec<Duration>,
 }
 
+/// The times, or why a row failed; else why the clock's owner ended it.
+pub(crate) type Profile<Stop> = Result<Result<Vec<StepTime>, InferError>, Stop>;
+
 impl Program {
     /// Runs one row so often and asks the clock after each step.
-    pub(crate) fn profile(
+    pub(crate) fn profile<C: Clock>(
         &self,
         feeds: &[Fed<'_>],
         runs: usize,
-        clock: &mut dyn FnMut() -> Duration,
-    ) -> Result<Vec<StepTime>, InferError> {
+        clock: &mut C,
+    ) -> Profile<C::Stop> {
         let mut steps: Vec<StepTime> = self.steps.iter().map(|step| self.describe(step)).collect();
         for _ in 0..runs {
-            let mut last = clock();
-            self.run_watched(feeds, 1, &mut |index| {
-                let now = clock();
-                steps[index].times.push(now.saturating_sub(last));
-                last = now;
-            })?;
+            let mut last = Ok(clock.now()?);
+            // A row that was begun is run to its end, of which the clock is not told any more.
+            let ran = self.run_watched(feeds, 1, &mut |index| {
+                let Ok(&before) = last.as_ref() else { return };
+                last = clock.now().inspect(|now| steps[index].times.push(now.saturating_sub(before)));
+            });
+            last?;
+            if let Err(error) = ran {
+                return Ok(Err(error));
+            }
         }
-        Ok(steps)
+        Ok(Ok(steps))
     }
 
     fn describe(&self, step: &Step) -> StepTime {

@@ -1,0 +1,89 @@
+//! Writing the boot record, and what happens while it can't be written: work pauses, and it is tried again until the disk
+//! takes it, also when no update waits for it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::core::Core;
+use crate::durable::DurableError;
+use crate::health::{Problem, ProblemKind};
+use crate::slots::BootRecord;
+
+/// After the boot record could not be written, nothing is tried for so long.
+const STORAGE_PAUSE: Duration = Duration::from_secs(5);
+
+impl Core {
+    /// Changes the boot record; durable when it returns true. On failure nothing has changed.
+    pub(super) fn persist(&mut self, record: BootRecord) -> bool {
+        match self.boot.write(record) {
+            Ok(()) => {
+                self.trouble = None;
+                true
+            }
+            Err(error) => {
+                self.storage_trouble(&error);
+                false
+            }
+        }
+    }
+
+    fn storage_trouble(&mut self, error: &DurableError) {
+        let text = crate::chain(error);
+        tracing::error!(error = text, "the boot record can't be written; the update waits");
+        let detail = format!("the boot record can't be written: {text}");
+        self.trouble = Some(Problem::new(ProblemKind::BootRecordUnwritable, detail));
+        self.paused_until = Instant::now() + STORAGE_PAUSE;
+        self.announce();
+    }
+
+    /// Writes the record as it is, after it could not be written: what stopped it may be over, and nothing else may come
+    /// that has to be written.
+    pub(super) fn try_record_again(&mut self, now: Instant) {
+        if self.trouble.is_none() || now < self.paused_until {
+            return;
+        }
+        match self.boot.write(self.record().clone()) {
+            Ok(()) => {
+                tracing::info!("the boot record can be written again");
+                self.trouble = None;
+                self.announce();
+            }
+            // Said already, in the log and as a problem.
+            Err(_) => self.paused_until = now + STORAGE_PAUSE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rig::Rig;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_of_the_disk_goes_when_the_disk_takes_writes_again() {
+        let mut rig = Rig::new();
+        let copies = ["boot.a", "boot.b"].map(|name| rig.folder.path().join(name));
+        let record = rig.core.record().clone();
+        for copy in &copies {
+            let _none_yet = std::fs::remove_file(copy);
+            std::fs::create_dir(copy).unwrap();
+        }
+        assert!(!rig.core.persist(record));
+        let kind = |core: &Core| core.trouble.as_ref().map(|trouble| trouble.kind);
+        let later = Instant::now() + 2 * STORAGE_PAUSE;
+        rig.core.try_record_again(later);
+        assert_eq!(kind(&rig.core), Some(ProblemKind::BootRecordUnwritable), "it still takes none");
+        assert!(
+            rig.core.next_deadline(later).is_some_and(|at| at <= later + STORAGE_PAUSE),
+            "it is tried again"
+        );
+        for copy in &copies {
+            std::fs::remove_dir(copy).unwrap();
+        }
+        rig.core.try_record_again(later);
+        assert!(kind(&rig.core).is_some(), "not before the pause is over");
+        rig.core.try_record_again(later + STORAGE_PAUSE);
+        assert_eq!(kind(&rig.core), None);
+    }
+}
