@@ -10,6 +10,7 @@ use protocol::{Counter, Digest, ModelName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use trust::Repository;
+use trust::desired::DesiredModel;
 use trust::director::DirectorKeys;
 
 use super::account::Passing;
@@ -219,11 +220,13 @@ impl Core {
         self.announce();
     }
 
-    /// Asks again for what the last accepted Desired says wherever a task ended that was another one.
+    /// Asks again for what the last accepted Desired says wherever a task ended that was another one, or one that found no
+    /// room where there is room now.
     pub(super) async fn follow_desired(&mut self, now: Instant) {
         if !self.may_load(now) {
             return;
         }
+        self.follow_room().await;
         let boot = self.record();
         let strayed = boot.desired.iter().filter_map(|wanted| {
             let task = Task::of(wanted, boot.revision);
@@ -232,6 +235,20 @@ impl Core {
         for (model, task) in strayed.collect::<Vec<_>>() {
             tracing::info!(model = %model, version = %task.release.version, "the last Desired is followed again");
             self.apply(&model, Event::Wanted(task)).await;
+        }
+    }
+
+    async fn follow_room(&mut self) {
+        let boot = self.record();
+        let finds_room = |wanted: &&DesiredModel| {
+            let record = boot.models.get(&wanted.model);
+            let lacked = record.and_then(|record| record.lacks(&Task::of(wanted, boot.revision)));
+            lacked.is_some_and(|lacked| self.room_for(&wanted.model, wanted.mode).has(lacked))
+        };
+        let found: Vec<DesiredModel> = boot.desired.iter().filter(finds_room).cloned().collect();
+        for DesiredModel { model, release, .. } in found {
+            tracing::info!(model = %model, version = %release.version, "there is room in memory for it now");
+            self.apply(&model, Event::RoomGrew).await;
         }
     }
 

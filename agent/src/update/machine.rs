@@ -12,6 +12,7 @@
 //!                                       v
 //!                                   Committed
 //! ```
+//! What failed for want of memory alone goes on with `Fetching` once there is room, while it is still wanted.
 //! A crash loop is seen by `tries_left` and `boots_left`, counted down at each start; a machine that goes round is
 //! stopped by the transition counter. Both are part of the persisted record.
 
@@ -20,6 +21,8 @@ use protocol::{Counter, ReleaseRef, Revision, RolloutId, UnixMillis};
 use release::HighWater;
 use serde::{Deserialize, Serialize};
 use trust::desired::{DesiredModel, Mode};
+
+pub use super::memory::Lacked;
 
 mod fence;
 
@@ -182,6 +185,9 @@ pub struct Record {
     /// The release that was active and can't be loaded any more, until one is activated or committed.
     #[serde(default)]
     pub lost: Option<Lost>,
+    /// What the task that has failed for want of memory would need, while it may be tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacked: Option<Lacked>,
 }
 
 /// A release that was active and can't be loaded any more.
@@ -194,6 +200,12 @@ pub struct Lost {
 }
 
 impl Record {
+    /// What the wanted release lacked, if it failed for want of memory and for nothing else.
+    pub fn lacks(&self, wanted: &Task) -> Option<&Lacked> {
+        let is_wanted = self.phase.task().is_some_and(|task| task.is_same_request(wanted));
+        self.lacked.as_ref().filter(|_| is_wanted && matches!(self.phase, Phase::Failed { .. }))
+    }
+
     /// Whether the task that ended is not what is wanted: it repaired what the disk had lost, or the wish could
     /// not be persisted when it came. What will be retried by itself has not ended.
     pub fn has_strayed(&self, wanted: &Task) -> bool {
@@ -242,6 +254,10 @@ pub enum Event {
     Healthy(HighWater),
     /// The step under way ended badly: error, hang, unhealthy.
     Failed(Cause),
+    /// No variant finds room in memory; nothing was fetched.
+    TooBig(Cause, Lacked),
+    /// What was lacking is there.
+    RoomGrew,
     /// The active release can't be loaded any more.
     Unloadable(Cause),
     /// Trying again is due.
@@ -366,6 +382,8 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
         Event::Boot => boot(record),
         Event::Settled => settled(record),
         Event::Failed(cause) => failed(record, cause),
+        Event::TooBig(cause, lacked) => too_big(record, cause, lacked),
+        Event::RoomGrew => room_grew(record),
         Event::Unloadable(cause) => unloadable(record, &cause),
         Event::Retry => retry(record),
         event @ (Event::Fetched { .. }
@@ -377,6 +395,9 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
     };
     if matches!(next.phase, Phase::Probation { .. } | Phase::Committed { .. }) {
         next.lost = None;
+    }
+    if !matches!(next.phase, Phase::Failed { .. }) {
+        next.lacked = None;
     }
     // A counter within a state is no transition.
     if next.phase.word() != before {
@@ -499,6 +520,28 @@ fn failed(mut record: Record, cause: Cause) -> (Record, Vec<Action>) {
     };
     record.phase = phase;
     (record, actions)
+}
+
+/// The release is as good as before: it is tried again once there is room.
+fn too_big(record: Record, cause: Cause, lacked: Lacked) -> (Record, Vec<Action>) {
+    let was_fetching = matches!(record.phase, Phase::Fetching { .. });
+    let (mut record, actions) = failed(record, cause);
+    record.lacked = was_fetching.then_some(lacked);
+    (record, actions)
+}
+
+fn room_grew(mut record: Record) -> (Record, Vec<Action>) {
+    match (record.phase, record.lacked) {
+        (Phase::Failed { task, .. }, Some(_)) => {
+            record.phase = Phase::Fetching { task };
+            record.transitions = 0;
+            (record, vec![Action::Report])
+        }
+        (same, _) => {
+            record.phase = same;
+            (record, vec![])
+        }
+    }
 }
 
 /// Causes that speak against the release itself, found before its blobs are fetched.
@@ -743,6 +786,27 @@ mod tests {
             let end = after(on_the_way(2), [Event::Failed(why(kind)), Event::Retry]);
             assert_eq!(end.phase.word(), expected);
         }
+    }
+
+    #[test]
+    fn what_found_no_room_goes_on_once_there_is_some_and_nothing_else_does() {
+        let lacked = Lacked { needed_bytes: 1, soft_bytes: 0 };
+        let no_room = || Event::TooBig(why(CauseKind::TooBig), lacked);
+        let refused = after(on_the_way(1), [no_room(), Event::Boot, Event::Retry]);
+        assert_eq!((refused.phase.word(), refused.lacks(&task(2))), (TaskPhase::Failed, Some(&lacked)));
+        assert_eq!(refused.lacks(&task(3)), None, "the fleet asks for another one");
+        let stored = serde_json::to_vec(&refused).unwrap();
+        assert_eq!(serde_json::from_slice::<Record>(&stored).unwrap(), refused);
+        let (taken_up, actions) = step(refused.clone(), Event::RoomGrew);
+        assert_eq!((taken_up.phase.word(), actions), (TaskPhase::Fetching, vec![Action::Report]));
+        assert_eq!((taken_up.lacked, taken_up.active), (None, Some(held(1))));
+        for n in 0..=forward_events().len() {
+            let before = after(on_the_way(n), [Event::Failed(why(CauseKind::TooBig))]);
+            assert_eq!(step(before.clone(), Event::RoomGrew), (before, vec![]), "its own budget, {n}");
+        }
+        let tested = after(on_the_way(4), [no_room()]);
+        assert_eq!(tested.lacked, None, "only what was never fetched");
+        assert_eq!(after(refused, [Event::Wanted(task(3))]).lacked, None);
     }
 
     #[test]
