@@ -158,7 +158,7 @@ impl World {
 
 fn play(seed: u64) {
     let (dir, mut dice) = (tempfile::tempdir().unwrap(), Dice(seed));
-    let encrypt = seed % 2 == 0;
+    let encrypt = seed.is_multiple_of(2);
     let mut world = World::new(dir.path(), dice.config(encrypt));
     for _round in 0..ROUNDS {
         let kinds: Vec<Kind> = (0..=dice.below(20)).map(|_| dice.kind()).collect();

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::ModelName;
 use protocol::message::{Cause, CauseKind};
-use trust::desired::Mode;
+use trust::desired::{DesiredModel, Mode};
 
 use super::core::Core;
-use super::machine::{Held, Record};
+use super::machine::{Event, Held, Record, Task};
 use super::memory::{self, OverBudget, Refusal, Room};
 
 /// Memory that threads hold which load a release. Clones see the same.
@@ -80,6 +80,21 @@ impl Core {
         }
     }
 
+    /// Begins anew what found no room, where there is room now and it is still asked for.
+    pub(super) async fn follow_room(&mut self) {
+        let boot = self.record();
+        let finds_room = |wanted: &&DesiredModel| {
+            let record = boot.models.get(&wanted.model);
+            let lacked = record.and_then(|record| record.lacks(&Task::of(wanted, boot.revision)));
+            lacked.is_some_and(|lacked| self.room_for(&wanted.model, wanted.mode).has(lacked))
+        };
+        let found: Vec<DesiredModel> = boot.desired.iter().filter(finds_room).cloned().collect();
+        for DesiredModel { model, release, .. } in found {
+            tracing::info!(model = %model, version = %release.version, "there is room in memory for it now");
+            self.apply(&model, Event::RoomGrew).await;
+        }
+    }
+
     /// Memory that something finds taken which takes no release's place.
     pub(super) fn used_by_all(&self) -> u64 {
         self.used(|_| true)
@@ -142,7 +157,7 @@ pub(super) fn refused(why: Refusal, passing: u64) -> Refusal {
 mod tests {
     use protocol::Revision;
 
-    use super::super::machine::{Phase, Task};
+    use super::super::machine::Phase;
     use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
     use super::*;
 

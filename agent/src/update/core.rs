@@ -10,7 +10,6 @@ use protocol::{Counter, Digest, ModelName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use trust::Repository;
-use trust::desired::DesiredModel;
 use trust::director::DirectorKeys;
 
 use super::account::Passing;
@@ -235,20 +234,6 @@ impl Core {
         for (model, task) in strayed.collect::<Vec<_>>() {
             tracing::info!(model = %model, version = %task.release.version, "the last Desired is followed again");
             self.apply(&model, Event::Wanted(task)).await;
-        }
-    }
-
-    async fn follow_room(&mut self) {
-        let boot = self.record();
-        let finds_room = |wanted: &&DesiredModel| {
-            let record = boot.models.get(&wanted.model);
-            let lacked = record.and_then(|record| record.lacks(&Task::of(wanted, boot.revision)));
-            lacked.is_some_and(|lacked| self.room_for(&wanted.model, wanted.mode).has(lacked))
-        };
-        let found: Vec<DesiredModel> = boot.desired.iter().filter(finds_room).cloned().collect();
-        for DesiredModel { model, release, .. } in found {
-            tracing::info!(model = %model, version = %release.version, "there is room in memory for it now");
-            self.apply(&model, Event::RoomGrew).await;
         }
     }
 

@@ -24,6 +24,7 @@ use trust::desired::{DesiredModel, Mode};
 
 pub use super::memory::Lacked;
 
+mod again;
 mod fence;
 
 /// Starts that a self-test or a swap may end before it counts as a crash loop.
@@ -200,12 +201,6 @@ pub struct Lost {
 }
 
 impl Record {
-    /// What the wanted release lacked, if it failed for want of memory and for nothing else.
-    pub fn lacks(&self, wanted: &Task) -> Option<&Lacked> {
-        let is_wanted = self.phase.task().is_some_and(|task| task.is_same_request(wanted));
-        self.lacked.as_ref().filter(|_| is_wanted && matches!(self.phase, Phase::Failed { .. }))
-    }
-
     /// Whether the task that ended is not what is wanted: it repaired what the disk had lost, or the wish could
     /// not be persisted when it came. What will be retried by itself has not ended.
     pub fn has_strayed(&self, wanted: &Task) -> bool {
@@ -382,10 +377,10 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
         Event::Boot => boot(record),
         Event::Settled => settled(record),
         Event::Failed(cause) => failed(record, cause),
-        Event::TooBig(cause, lacked) => too_big(record, cause, lacked),
-        Event::RoomGrew => room_grew(record),
+        Event::TooBig(cause, lacked) => again::too_big(record, cause, lacked),
+        Event::RoomGrew => again::room_grew(record),
         Event::Unloadable(cause) => unloadable(record, &cause),
-        Event::Retry => retry(record),
+        Event::Retry => again::retry(record),
         event @ (Event::Fetched { .. }
         | Event::Staged
         | Event::TestBegins
@@ -522,28 +517,6 @@ fn failed(mut record: Record, cause: Cause) -> (Record, Vec<Action>) {
     (record, actions)
 }
 
-/// The release is as good as before: it is tried again once there is room.
-fn too_big(record: Record, cause: Cause, lacked: Lacked) -> (Record, Vec<Action>) {
-    let was_fetching = matches!(record.phase, Phase::Fetching { .. });
-    let (mut record, actions) = failed(record, cause);
-    record.lacked = was_fetching.then_some(lacked);
-    (record, actions)
-}
-
-fn room_grew(mut record: Record) -> (Record, Vec<Action>) {
-    match (record.phase, record.lacked) {
-        (Phase::Failed { task, .. }, Some(_)) => {
-            record.phase = Phase::Fetching { task };
-            record.transitions = 0;
-            (record, vec![Action::Report])
-        }
-        (same, _) => {
-            record.phase = same;
-            (record, vec![])
-        }
-    }
-}
-
 /// Causes that speak against the release itself, found before its blobs are fetched.
 fn is_refusal(kind: CauseKind) -> bool {
     matches!(
@@ -592,20 +565,6 @@ fn fall_back(mut record: Record, mut actions: Vec<Action>) -> (Record, Vec<Actio
         actions.insert(0, Action::SwitchBack);
     }
     (record, actions)
-}
-
-fn retry(mut record: Record) -> (Record, Vec<Action>) {
-    match record.phase {
-        Phase::Failed { task, cause } if cause.kind.is_retryable() => {
-            record.phase = Phase::Fetching { task };
-            record.transitions = 0;
-            (record, vec![Action::Report])
-        }
-        same => {
-            record.phase = same;
-            (record, vec![])
-        }
-    }
 }
 
 fn boot(mut record: Record) -> (Record, Vec<Action>) {

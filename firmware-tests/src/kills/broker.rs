@@ -63,8 +63,10 @@ fn configuration(folder: &Path, port: u16, server: &Server, device: &Identity) -
     let ca = server.ca_file();
     let (project, name) = (&device.project, &device.device);
     let topics = |channels: &[Channel], direction: &str| -> String {
-        let topic = |channel| Topic::new(project.clone(), name.clone(), channel);
-        channels.iter().map(|channel| format!("topic {} {direction} 1\n", topic(*channel))).collect()
+        let topic = |channel: &Channel| Topic::new(project.clone(), name.clone(), *channel);
+        let lines: Vec<String> =
+            channels.iter().map(|channel| format!("topic {} {direction} 1\n", topic(channel))).collect();
+        lines.concat()
     };
     format!(
         "# Started by root it would change its user, who may not read here.\nuser root\npersistence false\n\

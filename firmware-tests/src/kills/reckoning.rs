@@ -129,19 +129,19 @@ impl Stored {
         let mut stored = Self { numbered: BTreeMap::new(), texts: BTreeMap::new() };
         for event in list("events")?.iter().filter(|event| event["name"] == work::NUMBERED) {
             let (seq, text) = entry(event).with_context(|| format!("an event without number: {event}"))?;
-            let twice = stored.numbered.insert(seq, text.clone());
-            ensure!(twice.is_none(), "number {seq} is stored twice: {text} and {twice:?}");
-            stored.add(Kind::Event, text)?;
+            stored.add(Kind::Event, &text)?;
+            let twice = stored.numbered.insert(seq, text);
+            ensure!(twice.is_none(), "number {seq} is stored twice, once as {twice:?}");
         }
         for upload in list("logs")? {
             let text = upload["command_id"].as_str().context("a log without its command")?;
-            stored.add(Kind::Log, text.to_owned())?;
+            stored.add(Kind::Log, text)?;
         }
         Ok(stored)
     }
 
-    fn add(&mut self, kind: Kind, text: String) -> Result<()> {
-        let is_new = self.texts.entry(kind).or_default().insert(text.clone());
+    fn add(&mut self, kind: Kind, text: &str) -> Result<()> {
+        let is_new = self.texts.entry(kind).or_default().insert(text.to_owned());
         ensure!(is_new, "{kind:?} {text} is stored twice");
         Ok(())
     }
