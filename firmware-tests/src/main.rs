@@ -32,7 +32,7 @@ enum Command {
     Crash(crash::Args),
     /// Figures of the agent's parts; each is a test too.
     Bench(bench::Args),
-    /// The agent and the server with its broker are killed at random: nothing is missing, nothing is there twice.
+    /// The agent, a broker and the server are killed at random: nothing is missing, nothing is there twice.
     Kills(kills::Args),
     /// What `kills` kills beside the server.
     #[command(hide = true)]

@@ -1,6 +1,7 @@
 //! `cargo xtask firmware-tests --floor crash`: one floor of the firmware tests, deeper than `cargo xtask test` goes.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
@@ -11,6 +12,8 @@ use crate::tools;
 
 /// Crash states that `cargo xtask test` tries.
 pub(crate) const CRASH_STATES: u32 = 2000;
+/// How long `cargo xtask test` kills.
+pub(crate) const KILLS: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -29,7 +32,7 @@ pub(crate) struct Args {
 enum Floor {
     /// The disk as a power cut would leave it, without a machine.
     Crash,
-    /// Agent and server killed at random; nothing is missing, nothing is there twice.
+    /// Agent, broker and server killed at random; nothing is missing, nothing is there twice.
     Kills,
 }
 
@@ -38,17 +41,20 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let folder = binaries.agent.parent().context("a binary lies in a folder")?;
     match args.floor {
         Floor::Crash => crash(&folder.join("firmware-tests"), args.states),
-        Floor::Kills => {
-            let mut kills = program(&folder.join("firmware-tests").to_string_lossy());
-            kills
-                .arg("kills")
-                .arg("--binaries")
-                .arg(folder)
-                .arg("--folder")
-                .arg(target_folder()?.join("kills"));
-            check(kills.args(["--seconds", &(args.minutes * 60).to_string()]))
-        }
+        Floor::Kills => kills(folder, Duration::from_mins(args.minutes)),
     }
+}
+
+/// Half of the time with the server's own broker, which dies with it, half with a broker between that dies alone.
+pub(crate) fn kills(folder: &Path, time: Duration) -> Result<()> {
+    tools::ensure(&tools::MOSQUITTO)?;
+    let seconds = time.as_secs().div_ceil(2).to_string();
+    for more in [None, Some("--own-broker")] {
+        let mut kills = program(&folder.join("firmware-tests").to_string_lossy());
+        kills.arg("kills").arg("--binaries").arg(folder).arg("--folder").arg(target_folder()?.join("kills"));
+        check(kills.args(["--seconds", &seconds]).args(more))?;
+    }
+    Ok(())
 }
 
 /// Tries crash states, in memory where there is a folder for that.

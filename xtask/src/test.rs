@@ -202,7 +202,7 @@ fn firmware() -> Result<()> {
     };
     check(rig("smoke")?.arg("--cross-agent").arg(agent))?;
     check(&mut rig("faults")?)?;
-    check(&mut rig("kills")?)?;
+    crate::firmware::kills(folder, crate::firmware::KILLS)?;
     let swapped = crate::bench::run_part(folder, "swap")?;
     println!(
         "  ok  {} swaps under load: {} requests, none failed, none wrong",

@@ -39,7 +39,7 @@ pub(crate) const STORAGE_DAEMON: Tool =
 
 /// A broker as it runs beside applications on a device.
 pub(crate) const MOSQUITTO: Tool =
-    Tool { program: "mosquitto", package: "mosquitto", needed_for: "the local broker's test" };
+    Tool { program: "mosquitto", package: "mosquitto", needed_for: "tests with a broker of its own" };
 /// Its command lines to publish and to listen.
 pub(crate) const MOSQUITTO_CLIENTS: Tool =
     Tool { program: "mosquitto_pub", package: "mosquitto-clients", needed_for: "the local broker's test" };

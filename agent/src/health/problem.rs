@@ -228,8 +228,9 @@ fn after(cause: CauseKind) -> &'static str {
         }
         C::TooSlow => "publish a faster variant, or raise the release's latency budget",
         C::TooBig => {
-            "publish a smaller variant, or raise update.memory_budget_bytes if the device has the memory; then make a \
-             new rollout: what was refused is not tried again"
+            "publish a smaller variant; or, where the reason is a bound of this device, raise it \
+             (update.memory_budget_bytes, health.memory_soft_bytes) if the device has the memory: the release is then \
+             tried again by itself, while the fleet still asks for it"
         }
         C::ProbationErrors | C::ProbationLatency | C::CrashLoop => {
             "the earlier release serves again; look at what this one did before it is rolled out anew"

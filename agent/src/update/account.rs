@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::ModelName;
 use protocol::message::{Cause, CauseKind};
-use trust::desired::Mode;
+use trust::desired::{DesiredModel, Mode};
 
 use super::core::Core;
-use super::machine::{Held, Record};
-use super::memory::{self, OverBudget};
+use super::machine::{Event, Held, Record, Task};
+use super::memory::{self, OverBudget, Refusal, Room};
 
 /// Memory that threads hold which load a release. Clones see the same.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +66,35 @@ impl Core {
         self.used(|other| other != model)
     }
 
+    /// The room that a candidate of `model` finds. One that runs beside needs its memory beside that of the release that
+    /// answers.
+    pub(super) fn room_for(&self, model: &ModelName, mode: Mode) -> Room {
+        let beside = match mode {
+            Mode::Shadow => self.table.active(model).map_or(0, |loaded| memory::of(&loaded)),
+            Mode::Replace | Mode::Ab => 0,
+        };
+        Room {
+            used_by_others: self.used_by_others(model).saturating_add(beside),
+            budget: self.config.memory_budget_bytes,
+            soft: self.footprint.soft(),
+        }
+    }
+
+    /// Begins anew what found no room, where there is room now and it is still asked for.
+    pub(super) async fn follow_room(&mut self) {
+        let boot = self.record();
+        let finds_room = |wanted: &&DesiredModel| {
+            let record = boot.models.get(&wanted.model);
+            let lacked = record.and_then(|record| record.lacks(&Task::of(wanted, boot.revision)));
+            lacked.is_some_and(|lacked| self.room_for(&wanted.model, wanted.mode).has(lacked))
+        };
+        let found: Vec<DesiredModel> = boot.desired.iter().filter(finds_room).cloned().collect();
+        for DesiredModel { model, release, .. } in found {
+            tracing::info!(model = %model, version = %release.version, "there is room in memory for it now");
+            self.apply(&model, Event::RoomGrew).await;
+        }
+    }
+
     /// Memory that something finds taken which takes no release's place.
     pub(super) fn used_by_all(&self) -> u64 {
         self.used(|_| true)
@@ -113,22 +142,22 @@ impl Core {
 
 /// Why a release was refused, when `passing` bytes of the account were those of threads that had been given up: where
 /// that may be why it found no room, it is tried again.
-pub(super) fn refused(why: Cause, passing: u64) -> Cause {
-    if why.kind != CauseKind::TooBig || passing == 0 {
+pub(super) fn refused(why: Refusal, passing: u64) -> Refusal {
+    if why.lacked.is_none() || passing == 0 {
         return why;
     }
     let detail = format!(
         "{}; {passing} bytes of it are held by a step or a measurement that was given up and has not ended yet",
-        why.detail
+        why.cause.detail
     );
-    Cause { kind: CauseKind::Timeout, detail }
+    Cause { kind: CauseKind::Timeout, detail }.into()
 }
 
 #[cfg(test)]
 mod tests {
     use protocol::Revision;
 
-    use super::super::machine::{Phase, Task};
+    use super::super::machine::Phase;
     use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
     use super::*;
 
@@ -177,11 +206,13 @@ mod tests {
 
     #[test]
     fn what_found_no_room_beside_a_late_thread_is_tried_again() {
-        let why = Cause { kind: CauseKind::TooBig, detail: "no room".into() };
+        let cause = |kind| Cause { kind, detail: "no room".into() };
+        let lacked = Some(memory::Lacked { needed_bytes: 1, soft_bytes: 0 });
+        let why = Refusal { cause: cause(CauseKind::TooBig), lacked };
         assert_eq!(refused(why.clone(), 0), why);
-        let later = refused(why, 5);
+        let later = refused(why, 5).cause;
         assert!(later.kind.is_retryable() && later.detail.contains("5 bytes"), "{later:?}");
-        let other = Cause { kind: CauseKind::Incompatible, detail: String::new() };
+        let other = Refusal::from(cause(CauseKind::Incompatible));
         assert_eq!(refused(other.clone(), 5), other);
     }
 }

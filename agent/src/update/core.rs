@@ -220,11 +220,13 @@ impl Core {
         self.announce();
     }
 
-    /// Asks again for what the last accepted Desired says wherever a task ended that was another one.
+    /// Asks again for what the last accepted Desired says wherever a task ended that was another one, or one that found no
+    /// room where there is room now.
     pub(super) async fn follow_desired(&mut self, now: Instant) {
         if !self.may_load(now) {
             return;
         }
+        self.follow_room().await;
         let boot = self.record();
         let strayed = boot.desired.iter().filter_map(|wanted| {
             let task = Task::of(wanted, boot.revision);

@@ -18,6 +18,7 @@ use super::core::Core;
 use super::fetch::{Chosen, fetch};
 use super::jobs::{self, Job, Jobs};
 use super::machine::{Event, Task, Work};
+use super::memory::Refusal;
 use super::metadata::MetadataError;
 use super::selftest::cause;
 use super::steps::{Step, Steps};
@@ -359,7 +360,11 @@ async fn fetch_for(core: &Core, model: &ModelName) -> Outcome {
     // It only shrinks from here on: no thread begins meanwhile.
     let passing = core.passing.bytes();
     let fetched = fetch(core, model, &record, &task).await;
-    fetched.map_or_else(|why| failed(account::refused(why, passing)), Outcome::Fetched)
+    fetched.map_or_else(|why| refused(account::refused(why, passing)), Outcome::Fetched)
+}
+
+fn refused(Refusal { cause, lacked }: Refusal) -> Outcome {
+    Outcome::Event(lacked.map_or(Event::Failed(cause.clone()), |lacked| Event::TooBig(cause, lacked)))
 }
 
 pub(super) fn failed(cause: Cause) -> Outcome {
@@ -369,9 +374,11 @@ pub(super) fn failed(cause: Cause) -> Outcome {
 #[cfg(test)]
 mod tests {
     use protocol::UnixMillis;
-    use trust::desired::Mode;
+    use protocol::message::TaskPhase;
+    use trust::desired::{DesiredModel, Mode};
 
     use super::super::machine::{Phase, Task};
+    use super::super::memory;
     use super::super::rig::{INT8_BYTES, Rig, name};
     use super::*;
 
@@ -397,6 +404,42 @@ mod tests {
         let told = started.reported.borrow().models.clone();
         let active = told.first().and_then(|model| model.active.clone());
         assert_eq!((told.len(), active), (1, Some(rig.held.release)));
+    }
+
+    #[tokio::test]
+    async fn a_raised_budget_takes_up_what_the_fleet_still_asks_for_and_nothing_else() {
+        let mut rig = Rig::new();
+        let (model, refused) = (name("digits"), rig.held_as("f32").release);
+        let task = |release| Task { release, mode: Mode::Replace, rollout: None, revision: Revision(1) };
+        let phase = Phase::Fetching { task: task(refused.clone()) };
+        rig.core.config.memory_budget_bytes = INT8_BYTES - 1;
+        rig.stands(&model, phase);
+        let mut boot = rig.core.record().clone();
+        boot.desired =
+            vec![DesiredModel { model: model.clone(), release: refused, mode: Mode::Replace, rollout: None }];
+        assert!(rig.core.persist(boot));
+        let mut driver = driver(rig.core);
+        let manifest = driver.core.shelf.manifest(rig.held.release.digest).unwrap();
+        let variants: Vec<_> = manifest.variants.iter().collect();
+        let choice = memory::choose(&variants, driver.core.room_for(&model, Mode::Replace));
+        driver.worked(&model, super::refused(choice.unwrap_err())).await;
+        let phase = |driver: &Driver| driver.core.model(&model).phase.word();
+        for budget in [INT8_BYTES - 1, 1] {
+            driver.core.config.memory_budget_bytes = budget;
+            driver.core.follow_desired(Instant::now()).await;
+            assert_eq!(phase(&driver), TaskPhase::Failed, "nothing has grown");
+        }
+        let asked = driver.core.record().clone();
+        let mut withdrawn = asked.clone();
+        withdrawn.desired.clear();
+        assert!(driver.core.persist(withdrawn));
+        driver.core.config.memory_budget_bytes = INT8_BYTES;
+        driver.core.follow_desired(Instant::now()).await;
+        assert_eq!(phase(&driver), TaskPhase::Failed, "nobody asks for it any more");
+        assert!(driver.core.persist(asked));
+        driver.core.follow_desired(Instant::now()).await;
+        assert_eq!(phase(&driver), TaskPhase::Fetching);
+        assert_eq!(driver.core.model(&model).lacked, None);
     }
 
     #[tokio::test]

@@ -8,11 +8,10 @@ use protocol::{Counter, ModelName, ReleaseRef};
 use release::{AgentVersion, BlobRef, DeviceFacts, Downgrade, Manifest, Variant};
 use serde_json::Value;
 use tokio::time::Instant;
-use trust::desired::Mode;
 
 use super::core::Core;
 use super::machine::{Held, Record, Task};
-use super::memory;
+use super::memory::{self, Refusal};
 use super::selftest::{cause, shelf_cause};
 use super::transport::{self, Carrier};
 use crate::health::disk;
@@ -37,23 +36,13 @@ pub(super) async fn fetch(
     model: &ModelName,
     record: &Record,
     task: &Task,
-) -> Result<Chosen, Cause> {
+) -> Result<Chosen, Refusal> {
     permitted(record, task)?;
     take_turn(core, model, task).await;
     let manifest = manifest(core, model, record, &task.release).await?;
     fenced(record, &manifest)?;
     let fitting = fitting(&core.hardware, &manifest)?;
-    // A candidate that runs beside needs its memory beside that of the release that answers.
-    let beside = match task.mode {
-        Mode::Shadow => core.table.active(model).map_or(0, |loaded| memory::of(&loaded)),
-        Mode::Replace | Mode::Ab => 0,
-    };
-    let room = memory::Room {
-        used_by_others: core.used_by_others(model).saturating_add(beside),
-        budget: core.config.memory_budget_bytes,
-        soft: core.footprint.soft(),
-    };
-    let (variant, instead) = memory::choose(&fitting, room)?;
+    let (variant, instead) = memory::choose(&fitting, core.room_for(model, task.mode))?;
     fetch_blobs(core, record.active.as_ref(), &manifest, variant).await?;
     Ok(Chosen { variant: variant.name.clone(), instead })
 }
@@ -118,7 +107,7 @@ pub(super) async fn fetch_beside(
         budget: core.config.memory_budget_bytes,
         soft: core.footprint.soft(),
     };
-    memory::choose(&[wanted], room)?;
+    memory::choose(&[wanted], room).map_err(|refusal| refusal.cause)?;
     fetch_blobs(core, record.active.as_ref(), &manifest, wanted).await
 }
 
@@ -271,6 +260,7 @@ async fn take_turn(core: &Core, model: &ModelName, task: &Task) {
 mod tests {
     use release::DraftManifest;
     use serde_json::json;
+    use trust::desired::Mode;
 
     use super::*;
 

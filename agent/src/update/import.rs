@@ -192,7 +192,7 @@ impl Import<'_> {
         let fitting = fetch::fitting(self.hardware, manifest).map_err(ImportError::Refused)?;
         let used_by_others = self.used_by_others(&manifest.model);
         let room = Room { used_by_others, budget: self.memory_budget_bytes, soft: None };
-        memory::choose(&fitting, room).map_err(ImportError::Refused)
+        memory::choose(&fitting, room).map_err(|refusal| ImportError::Refused(refusal.cause))
     }
 
     /// What the manifests of the other models that will serve allow them. One that can't be read won't serve.

@@ -12,6 +12,7 @@
 //!                                       v
 //!                                   Committed
 //! ```
+//! What failed for want of memory alone goes on with `Fetching` once there is room, while it is still wanted.
 //! A crash loop is seen by `tries_left` and `boots_left`, counted down at each start; a machine that goes round is
 //! stopped by the transition counter. Both are part of the persisted record.
 
@@ -21,6 +22,9 @@ use release::HighWater;
 use serde::{Deserialize, Serialize};
 use trust::desired::{DesiredModel, Mode};
 
+pub use super::memory::Lacked;
+
+mod again;
 mod fence;
 
 /// Starts that a self-test or a swap may end before it counts as a crash loop.
@@ -182,6 +186,9 @@ pub struct Record {
     /// The release that was active and can't be loaded any more, until one is activated or committed.
     #[serde(default)]
     pub lost: Option<Lost>,
+    /// What the task that has failed for want of memory would need, while it may be tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacked: Option<Lacked>,
 }
 
 /// A release that was active and can't be loaded any more.
@@ -242,6 +249,10 @@ pub enum Event {
     Healthy(HighWater),
     /// The step under way ended badly: error, hang, unhealthy.
     Failed(Cause),
+    /// No variant finds room in memory; nothing was fetched.
+    TooBig(Cause, Lacked),
+    /// What was lacking is there.
+    RoomGrew,
     /// The active release can't be loaded any more.
     Unloadable(Cause),
     /// Trying again is due.
@@ -366,8 +377,10 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
         Event::Boot => boot(record),
         Event::Settled => settled(record),
         Event::Failed(cause) => failed(record, cause),
+        Event::TooBig(cause, lacked) => again::too_big(record, cause, lacked),
+        Event::RoomGrew => again::room_grew(record),
         Event::Unloadable(cause) => unloadable(record, &cause),
-        Event::Retry => retry(record),
+        Event::Retry => again::retry(record),
         event @ (Event::Fetched { .. }
         | Event::Staged
         | Event::TestBegins
@@ -377,6 +390,9 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
     };
     if matches!(next.phase, Phase::Probation { .. } | Phase::Committed { .. }) {
         next.lost = None;
+    }
+    if !matches!(next.phase, Phase::Failed { .. }) {
+        next.lacked = None;
     }
     // A counter within a state is no transition.
     if next.phase.word() != before {
@@ -549,20 +565,6 @@ fn fall_back(mut record: Record, mut actions: Vec<Action>) -> (Record, Vec<Actio
         actions.insert(0, Action::SwitchBack);
     }
     (record, actions)
-}
-
-fn retry(mut record: Record) -> (Record, Vec<Action>) {
-    match record.phase {
-        Phase::Failed { task, cause } if cause.kind.is_retryable() => {
-            record.phase = Phase::Fetching { task };
-            record.transitions = 0;
-            (record, vec![Action::Report])
-        }
-        same => {
-            record.phase = same;
-            (record, vec![])
-        }
-    }
 }
 
 fn boot(mut record: Record) -> (Record, Vec<Action>) {
@@ -743,6 +745,27 @@ mod tests {
             let end = after(on_the_way(2), [Event::Failed(why(kind)), Event::Retry]);
             assert_eq!(end.phase.word(), expected);
         }
+    }
+
+    #[test]
+    fn what_found_no_room_goes_on_once_there_is_some_and_nothing_else_does() {
+        let lacked = Lacked { needed_bytes: 1, soft_bytes: 0 };
+        let no_room = || Event::TooBig(why(CauseKind::TooBig), lacked);
+        let refused = after(on_the_way(1), [no_room(), Event::Boot, Event::Retry]);
+        assert_eq!((refused.phase.word(), refused.lacks(&task(2))), (TaskPhase::Failed, Some(&lacked)));
+        assert_eq!(refused.lacks(&task(3)), None, "the fleet asks for another one");
+        let stored = serde_json::to_vec(&refused).unwrap();
+        assert_eq!(serde_json::from_slice::<Record>(&stored).unwrap(), refused);
+        let (taken_up, actions) = step(refused.clone(), Event::RoomGrew);
+        assert_eq!((taken_up.phase.word(), actions), (TaskPhase::Fetching, vec![Action::Report]));
+        assert_eq!((taken_up.lacked, taken_up.active), (None, Some(held(1))));
+        for n in 0..=forward_events().len() {
+            let before = after(on_the_way(n), [Event::Failed(why(CauseKind::TooBig))]);
+            assert_eq!(step(before.clone(), Event::RoomGrew), (before, vec![]), "its own budget, {n}");
+        }
+        let tested = after(on_the_way(4), [no_room()]);
+        assert_eq!(tested.lacked, None, "only what was never fetched");
+        assert_eq!(after(refused, [Event::Wanted(task(3))]).lacked, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use protocol::message::{Cause, CauseKind};
 use release::Variant;
+use serde::{Deserialize, Serialize};
 
 use super::selftest::cause;
 use crate::slots::Loaded;
@@ -20,6 +21,29 @@ pub(super) struct OverBudget {
     budget: u64,
 }
 
+/// What a release that found no room would need, to be tried again by itself once it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacked {
+    /// Memory of the smallest variant that fits the device.
+    pub needed_bytes: u64,
+    /// The agent's soft bound, where it was what refused this variant; 0: it was the budget of all models.
+    #[serde(default)]
+    pub soft_bytes: u64,
+}
+
+/// Why a release is not brought in, and what it lacked if that was memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) cause: Cause,
+    pub(super) lacked: Option<Lacked>,
+}
+
+impl From<Cause> for Refusal {
+    fn from(cause: Cause) -> Self {
+        Self { cause, lacked: None }
+    }
+}
+
 /// The room that a candidate may take.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Room {
@@ -32,10 +56,27 @@ pub(super) struct Room {
 }
 
 impl Room {
+    fn is_within_budget(&self, peak: u64) -> bool {
+        self.budget == 0 || self.used_by_others.saturating_add(peak) <= self.budget
+    }
+
+    /// Whether what was lacking is there. What the agent holds now says little about the soft bound: only another
+    /// bound counts.
+    pub(super) fn has(&self, lacked: &Lacked) -> bool {
+        let soft = self.soft.map_or(u64::MAX, |(soft, _)| soft);
+        self.is_within_budget(lacked.needed_bytes) && (lacked.soft_bytes == 0 || soft > lacked.soft_bytes)
+    }
+
+    fn lacked(&self, fitting: &[&Variant]) -> Option<Lacked> {
+        let needed_bytes = fitting.iter().map(|variant| variant.peak_memory_bytes).min()?;
+        let soft = self.soft.filter(|_| self.is_within_budget(needed_bytes));
+        Some(Lacked { needed_bytes, soft_bytes: soft.map_or(0, |(soft, _)| soft) })
+    }
+
     /// Why a variant of this size finds none.
     fn lacks(&self, peak: u64) -> Option<String> {
-        let needed = self.used_by_others.saturating_add(peak);
-        if self.budget != 0 && needed > self.budget {
+        if !self.is_within_budget(peak) {
+            let needed = self.used_by_others.saturating_add(peak);
             return Some(format!("{needed} bytes of all models together, the budget is {}", self.budget));
         }
         let (soft, resident) = self.soft?;
@@ -53,7 +94,7 @@ impl Room {
 pub(super) fn choose<'a>(
     fitting: &[&'a Variant],
     room: Room,
-) -> Result<(&'a Variant, Option<String>), Cause> {
+) -> Result<(&'a Variant, Option<String>), Refusal> {
     let mut too_big = Vec::new();
     for variant in fitting {
         let Some(why) = room.lacks(variant.peak_memory_bytes) else {
@@ -68,7 +109,7 @@ pub(super) fn choose<'a>(
         too_big.join(", "),
         room.used_by_others
     );
-    Err(cause(CauseKind::TooBig, detail))
+    Err(Refusal { cause: cause(CauseKind::TooBig, detail), lacked: room.lacked(fitting) })
 }
 
 /// Whether a release that is loaded again at a start still fits.
@@ -114,13 +155,31 @@ mod tests {
         assert_eq!(name(50, 150, None), Ok(("f32".into(), None)));
         let (taken, why) = name(50, 149, None).unwrap();
         assert!(taken == "int8" && why.is_some_and(|why| why.contains("f32 (150 bytes")));
-        let refused = name(50, 79, None).unwrap_err();
+        let refused = name(50, 79, None).unwrap_err().cause;
         assert_eq!(refused.kind, CauseKind::TooBig);
         assert!(refused.detail.contains("int8 (80 bytes") && refused.detail.contains("other models use 50"));
         assert_eq!(name(0, 0, Some((200, 100))), Ok(("f32".into(), None)));
         assert_eq!(name(0, 0, Some((199, 100))).unwrap().0, "int8");
-        let refused = name(0, 0, Some((129, 100))).unwrap_err();
+        let refused = name(0, 0, Some((129, 100))).unwrap_err().cause;
         assert!(refused.detail.contains("130 bytes of the agent with it, health.memory_soft_bytes is 129"));
+    }
+
+    #[test]
+    fn what_was_lacking_is_there_with_a_higher_bound_or_less_of_the_others() {
+        let (big, small) = (variant("f32", 100), variant("int8", 30));
+        let lacked = |room| choose(&[&big, &small], room).unwrap_err().lacked.unwrap();
+        let room = |used_by_others, budget, soft| Room { used_by_others, budget, soft };
+        let by_budget = lacked(room(50, 79, Some((200, 100))));
+        assert_eq!(by_budget, Lacked { needed_bytes: 30, soft_bytes: 0 });
+        for enough in [room(50, 80, None), room(49, 79, None), room(50, 0, Some((1, 1)))] {
+            assert!(enough.has(&by_budget), "{enough:?}");
+        }
+        assert!(!room(50, 79, None).has(&by_budget) && !room(51, 80, None).has(&by_budget));
+        let by_soft = lacked(room(0, 0, Some((129, 100))));
+        assert_eq!(by_soft, Lacked { needed_bytes: 30, soft_bytes: 129 });
+        assert!(!room(0, 0, Some((129, 0))).has(&by_soft), "what is resident changes by the minute");
+        assert!(room(0, 0, Some((130, 100))).has(&by_soft) && room(0, 0, None).has(&by_soft));
+        assert!(!room(0, 29, Some((130, 100))).has(&by_soft));
     }
 
     #[test]

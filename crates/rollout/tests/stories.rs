@@ -220,6 +220,32 @@ fn after_the_end_nobody_takes_the_release_who_was_away_or_failed() {
 }
 
 #[test]
+fn a_device_that_takes_the_release_after_its_task_failed_is_noted_and_counts_for_nothing() {
+    let mut plan = plan(&["100%"]);
+    plan.gates = vec![install_gate("50%")];
+    let mut fleet = Fleet::new(plan, 3);
+    fleet.tick(1);
+    let failed = Phase::Failed(CauseKind::TooBig);
+    fleet.report(0, TaskPhase::Failed, Some(CauseKind::TooBig));
+    (1..3).for_each(|i| fleet.report(i, TaskPhase::Committed, None));
+    fleet.tick(1);
+    let ended = (fleet.status(), fleet.rollout.core().stages.clone());
+    assert_eq!(ended.0, "completed");
+    for phase in [TaskPhase::Fetching, TaskPhase::SelfTest, TaskPhase::Probation, TaskPhase::Committed] {
+        fleet.report(0, phase, None);
+        fleet.tick(1);
+        assert_eq!(
+            (fleet.phase(0), fleet.status(), &fleet.rollout.core().stages),
+            (failed, ended.0, &ended.1)
+        );
+    }
+    let is_noted = |entry: &rollout::Entry| matches!(&entry.change, rollout::Change::Late { reported, .. } if *reported == Phase::Committed);
+    assert!(fleet.journal.iter().any(is_noted));
+    fleet.verb(Verb::RollBack { scope: Scope::All, reason: "it shows its fault late".into() });
+    assert_eq!(sent_back(&fleet), 3, "it goes back like the others");
+}
+
+#[test]
 fn a_pause_takes_back_what_nobody_has_answered() {
     let mut fleet = Fleet::new(plan(&["100%"]), 3);
     fleet.tick(1);

@@ -9,10 +9,11 @@ use flotilla_agent::store::{Spool, SpoolHandle};
 use flotilla_agent::update::machine::{Held, Record};
 use flotilla_agent::update::metadata::trusted_dir;
 use flotilla_agent::update::trusted_files::TrustedFiles;
+use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 
 use super::releases::Release;
-use super::work::{METADATA, Promise, body, metadata_text, place, root_text, spool_config};
+use super::work::{METADATA, Promise, body, kind, metadata_text, place, root_text, spool_config};
 
 type Check = fn(&Path, &Promise) -> Result<()>;
 
@@ -75,7 +76,7 @@ fn whole(shelf: &Shelf, held: &Held) -> Result<()> {
     Ok(())
 }
 
-/// Every promised record is there, whole and in order, and the sequence goes on.
+/// Every promised record is there that no bound excludes, whole and in order, and the sequence goes on.
 fn spool(state: &Path, promise: &Promise) -> Result<()> {
     let clock = Clock::open(state)?;
     let (spool, report) = Spool::open(state, &spool_config(), &clock)?;
@@ -90,38 +91,77 @@ fn spool(state: &Path, promise: &Promise) -> Result<()> {
         return Ok(());
     }
     ensure!(handle.stream().to_string() == promise.stream, "a new stream began");
-    ensure!(handle.state().dropped.is_empty(), "losses are counted: {:?}", handle.state().dropped);
-    let last = records(&handle, promise)?;
+    let found = records(&handle, promise)?;
+    let last = found.last;
     ensure!(last >= promise.seq, "record {} was promised, the last one is {last}", promise.seq);
+    bounded(&handle, &found, promise)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let next = runtime.block_on(handle.append(Kind::Event, Vec::new()))?;
     ensure!(next > last, "number {next} was given again after {last}");
     Ok(())
 }
 
-/// The last record that is there; fails at a gap, or where one has another content.
-fn records(handle: &SpoolHandle, promise: &Promise) -> Result<u64> {
-    let mut next = None;
-    let mut last = promise.acknowledged;
+/// What lies in the spool.
+struct Found {
+    last: u64,
+    logs: u64,
+    /// Log lines that are missing although the server has not said that it has them.
+    missing_logs: u64,
+}
+
+/// Walks through what is there; fails at a gap that no bound explains, or where a record has another content.
+fn records(handle: &SpoolHandle, promise: &Promise) -> Result<Found> {
+    let mut found = Found { last: promise.acknowledged, logs: 0, missing_logs: 0 };
+    let (mut from, mut is_first) = (0, true);
     loop {
-        let chunk = handle.read(next.unwrap_or(0), 100, 1 << 20)?;
+        let chunk = handle.read(from, 100, 1 << 20)?;
         if chunk.records.is_empty() {
-            return Ok(last);
+            return Ok(found);
         }
         for record in chunk.records {
-            let expected = next.unwrap_or(record.seq);
-            ensure!(record.seq == expected, "record {expected} is missing before {}", record.seq);
-            let is_first = next.is_none();
+            let seq = record.seq;
+            // An acknowledgement that was under way may not have deleted anything yet.
+            let expected = if is_first { seq.min(promise.acknowledged + 1) } else { from };
+            let missing = expected..seq;
+            let lost = missing.clone().find(|seq| kind(*seq) != Kind::Log);
+            ensure!(lost.is_none(), "record {lost:?} is missing before {seq}");
+            found.missing_logs += logs_in(missing.filter(|seq| *seq > promise.acknowledged));
             ensure!(
-                !is_first || record.seq <= promise.acknowledged + 1,
-                "the first record is {}",
-                record.seq
+                record.kind == kind(seq) && *record.body == *body(seq),
+                "record {seq} has another content"
             );
-            ensure!(*record.body == *body(record.seq), "record {} has another content", record.seq);
-            last = last.max(record.seq);
-            next = Some(record.seq + 1);
+            found.logs += u64::from(record.kind == Kind::Log);
+            found.last = found.last.max(seq);
+            (from, is_first) = (seq + 1, false);
         }
     }
+}
+
+fn logs_in(seqs: impl Iterator<Item = u64>) -> u64 {
+    seqs.map(|seq| u64::from(kind(seq) == Kind::Log)).sum()
+}
+
+/// Of log lines, the only ones that may be missing, there are no more than their bound permits, and the losses were
+/// counted with the deletion: not one less than are missing, not one more than can have been dropped.
+fn bounded(handle: &SpoolHandle, found: &Found, promise: &Promise) -> Result<()> {
+    let mut lost = 0;
+    for loss in handle.state().dropped {
+        ensure!((loss.kind, loss.cause) == (Kind::Log, LossCause::Full), "something else is lost: {loss:?}");
+        lost = loss.count;
+    }
+    let gone = logs_in(1..=found.last) - found.logs;
+    let least = if promise.acknowledged == 0 { gone } else { found.missing_logs };
+    ensure!(
+        (least..=gone).contains(&lost),
+        "{lost} log lines are counted as lost, but {least} to {gone} are"
+    );
+    let waiting = handle.waiting();
+    for one in &waiting {
+        ensure!(one.bytes <= one.max_bytes, "over its bound: {one:?}");
+    }
+    let logs = waiting.iter().find(|one| one.kind == Kind::Log).map_or(0, |one| one.records);
+    ensure!(logs == found.logs, "{logs} log lines are counted, {} are there", found.logs);
+    Ok(())
 }
 
 /// All files of one refresh are there, whole, of one version and not older than promised.

@@ -3,6 +3,7 @@
 //!
 //! [`Bug`] makes the same work with a deliberate mistake: a rig that doesn't find it is broken.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
@@ -32,6 +33,13 @@ pub(super) const MODEL: &str = "digits";
 const ROUNDS_PER_UPDATE: u32 = 4;
 /// A new trusted root after so many rounds.
 const ROUNDS_PER_ROOT: u32 = 3;
+
+/// Length of log lines, at least: what waits of them is over their bound every few rounds.
+const LOG_BYTES: u64 = 60_000;
+/// Their bound.
+const LOG_BOUND: u64 = 512 * 1024;
+/// The server acknowledges after so many rounds.
+const ROUNDS_PER_ACKNOWLEDGEMENT: u32 = 10;
 
 /// A deliberate mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -88,9 +96,19 @@ pub(super) fn place(record: &BootRecord) -> Place {
     (record.revision.0, task, model.map_or(0, |model| model.transitions))
 }
 
+/// What a record is, by its number: one in eight is a log line, the one kind that is more than its bound permits.
+pub(super) fn kind(seq: u64) -> Kind {
+    match seq % 8 {
+        0 => Kind::Log,
+        1..4 => Kind::Pane,
+        _ => Kind::Event,
+    }
+}
+
 /// The body of a record: its length and content follow from its number.
 pub(super) fn body(seq: u64) -> Vec<u8> {
-    let length = seq.wrapping_mul(7919) % 9000;
+    let base = if kind(seq) == Kind::Log { LOG_BYTES } else { 0 };
+    let length = base + seq.wrapping_mul(7919) % 9000;
     (0..length).map(|at| seq.wrapping_mul(31).wrapping_add(at).to_le_bytes()[0]).collect()
 }
 
@@ -110,6 +128,7 @@ pub(super) fn root_text(n: u64) -> String {
 pub(super) fn spool_config() -> config::Spool {
     config::Spool {
         max_bytes: 4 << 20,
+        max_bytes_of: BTreeMap::from([(Kind::Log, LOG_BOUND)]),
         commit_after: Duration::from_millis(1),
         ttl: Duration::from_hours(24 * 365),
         write_bytes_per_day: 0,
@@ -189,6 +208,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             work.update(u64::from(round / ROUNDS_PER_UPDATE))?;
         }
     }
+    ensure!(!work.spool.state().dropped.is_empty(), "no kind of record ever came to its bound");
     drop(work);
     drop(spool);
     Ok(())
@@ -202,19 +222,19 @@ impl Work {
             if self.bug == Some(Bug::EarlyPromise) {
                 self.marks.write(|promise| promise.seq = next)?;
             }
-            let seq = self.runtime.block_on(self.spool.append(Kind::Pane, body(next)))?;
+            let seq = self.runtime.block_on(self.spool.append(kind(next), body(next)))?;
             ensure!(seq == next, "record {next} got the number {seq}");
             self.marks.write(|promise| promise.seq = seq)?;
             next += 1;
         }
         let last = next + 7;
         for seq in next..last {
-            self.spool.offer(Kind::Event, body(seq));
+            self.spool.offer(kind(seq), body(seq));
         }
-        let seq = self.runtime.block_on(self.spool.append(Kind::Pane, body(last)))?;
+        let seq = self.runtime.block_on(self.spool.append(kind(last), body(last)))?;
         ensure!(seq == last, "record {last} got the number {seq}");
         self.marks.write(|promise| promise.seq = seq)?;
-        if round.is_multiple_of(5) {
+        if round.is_multiple_of(ROUNDS_PER_ACKNOWLEDGEMENT) {
             // From here on these may be gone, whether or not the deletion is durable.
             let upto = seq - 10;
             self.marks.write(|promise| promise.acknowledged = upto)?;

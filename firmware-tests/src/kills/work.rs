@@ -14,7 +14,7 @@ use flotilla_agent::store::{Spool, SpoolHandle};
 use flotilla_agent::update::Reported;
 use protocol::Revision;
 use protocol::message::Hello;
-use protocol::telemetry::{DeviceEvent, Kind};
+use protocol::telemetry::{DeviceEvent, Kind, LogLines};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -69,26 +69,42 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 fn config() -> config::Config {
     let flags =
         ["link.backoff_max_s=1", "link.ack_timeout_s=2", "link.hello_every_s=5", "link.keep_alive_s=5"];
-    let spool = ["spool.max_bytes=1048576", "spool.commit_after_ms=20"];
+    let bounds = ["spool.max_bytes=1048576", "spool.event_max_bytes=524288", "spool.log_max_bytes=524288"];
+    let spool = bounds.into_iter().chain(["spool.commit_after_ms=20"]);
     let raw = RawConfig::default().with_flags(flags.into_iter().chain(spool));
     raw.check().expect("these are valid keys and values")
 }
 
+/// One writer in four sends log lines, the others events.
+fn kind_of(writer: usize) -> Kind {
+    if writer % 4 == 3 { Kind::Log } else { Kind::Event }
+}
+
 async fn write(spool: SpoolHandle, writer: usize) {
+    let (kind, filling) = (kind_of(writer), "x".repeat(FILLING));
     for n in 0_u64.. {
-        let detail = format!("{}:{writer}:{n} {}", std::process::id(), "x".repeat(FILLING));
-        let event = DeviceEvent { name: NUMBERED.into(), detail: detail.clone() };
-        let body = encoded(&event);
-        let Ok(seq) = spool.append(Kind::Event, body).await else { return };
-        println!("durable {seq} {}", detail.split(' ').next().unwrap_or_default());
+        let text = format!("{}:{writer}:{n}", std::process::id());
+        let body = match kind {
+            Kind::Log => encoded(&LogLines { command_id: text.clone(), lines: vec![filling.clone()] }),
+            _ => encoded(&DeviceEvent { name: NUMBERED.into(), detail: format!("{text} {filling}") }),
+        };
+        let Ok(seq) = spool.append(kind, body).await else { return };
+        println!("durable {seq} {writer} {text}");
         tokio::time::sleep(PAUSE).await;
     }
 }
 
+/// Number, kind and text of a line that says that a record is durable.
+pub(crate) fn durable_of(line: &str) -> Option<(u64, Kind, String)> {
+    let mut words = line.strip_prefix("durable ")?.split(' ');
+    let seq = words.next()?.parse().ok()?;
+    Some((seq, kind_of(words.next()?.parse().ok()?), words.next()?.to_owned()))
+}
+
 /// A record's body.
-fn encoded(event: &DeviceEvent) -> Vec<u8> {
+fn encoded(record: &impl serde::Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(event, &mut bytes).expect("memory takes every byte");
+    ciborium::into_writer(record, &mut bytes).expect("memory takes every byte");
     bytes
 }
 

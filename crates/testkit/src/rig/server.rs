@@ -20,6 +20,8 @@ pub struct ServerOptions {
     pub listen_ip: Option<String>,
     /// Name by which devices reach it; localhost if none is given.
     pub public_host: Option<String>,
+    /// What devices are told to call its MQTT port, where something stands before it.
+    pub mqtt_url: Option<String>,
     /// More lines of TOML, sections included.
     pub extra_config: String,
 }
@@ -30,6 +32,7 @@ pub struct Server {
     binary: PathBuf,
     folder: PathBuf,
     https_port: u16,
+    mqtt_port: u16,
     listen_ip: Option<String>,
     process: Option<Process>,
 }
@@ -56,7 +59,10 @@ impl Server {
              [mqtt]\nlisten = \"{ip}:{mqtt_port}\"\n{mqtt}\n{names}{extra}",
             https = public("https", https_port),
             device = public("https", device_port),
-            mqtt = public("mqtts", mqtt_port),
+            mqtt = match &options.mqtt_url {
+                Some(url) => format!("public_url = \"{url}\"\n"),
+                None => public("mqtts", mqtt_port),
+            },
             names = names.unwrap_or_default(),
             ip = options.listen_ip.as_deref().unwrap_or("127.0.0.1"),
             data = folder.join("data").display().to_string(),
@@ -67,6 +73,7 @@ impl Server {
             binary: binary.into(),
             folder: folder.into(),
             https_port,
+            mqtt_port,
             listen_ip: options.listen_ip.clone(),
             process: None,
         };
@@ -118,6 +125,16 @@ impl Server {
     /// Address of console and REST.
     pub fn url(&self) -> String {
         format!("https://{}:{}", self.listen_ip.as_deref().unwrap_or("localhost"), self.https_port)
+    }
+
+    /// Its MQTT port on loopback.
+    pub fn mqtt_port(&self) -> u16 {
+        self.mqtt_port
+    }
+
+    /// Certificate and private key by which it proves itself.
+    pub fn certificate_files(&self) -> [PathBuf; 2] {
+        ["server.pem", "server.key.pem"].map(|file| self.folder.join("data/ca").join(file))
     }
 
     /// The one-time password of the first admin, as the server left it for its operator.
