@@ -74,6 +74,7 @@ impl App {
     pub async fn start(config: Config, logs: LogRing) -> Result<Self, AppError> {
         durable::make_dir(&config.state_dir).map_err(AppError::State)?;
         let lock = lock(&config.state_dir)?;
+        let files = health::raise_file_limit(config.serve.max_connections);
         let clock = Clock::open(&config.state_dir).map_err(AppError::State)?;
         let identity = Identity::load(&config.state_dir).map_err(AppError::Identity)?;
         if let Err(error) = identity.mend(&config.state_dir) {
@@ -103,6 +104,9 @@ impl App {
         let mut parts = Parts::new(config.clone(), identity, run, spool.handle(), logs.clone(), start)?;
         let capture = parts.common.monitor.capture().clone();
         let reload = Reload { current: config, update, link, spool: spool.handle(), logs, capture };
+        if let Err(files) = files {
+            parts.event(ProblemKind::FewFiles, files.to_string());
+        }
         if let Some(error) = uncounted {
             let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
             parts.event(ProblemKind::StateUnwritable, detail);

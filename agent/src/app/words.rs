@@ -132,7 +132,14 @@ fn noticed(
         if let (false, Some(why)) = (link.is_online, &link.why) {
             found.push(Problem::new(ProblemKind::Offline, format!("no connection to the server: {why}")));
         }
-        found.extend(identity.validity().ok().and_then(|validity| validity.problem(now)));
+        let mut expiry = identity.validity().ok().and_then(|validity| validity.problem(now));
+        if let Some(problem) = expiry.as_mut().filter(|_| link.is_online) {
+            let here = trust::format_rfc3339(now);
+            let doubt =
+                format!("; but the server is connected: if {here} is not the time, set this device's clock");
+            problem.detail.push_str(&doubt);
+        }
+        found.extend(expiry);
     }
     if hello.metadata.is_some_and(|metadata| metadata.expires <= now) {
         let detail = "the signed metadata has expired; nothing new is accepted";

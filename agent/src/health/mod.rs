@@ -5,6 +5,7 @@ pub mod disk;
 
 mod breaker;
 mod clock;
+mod files;
 mod hardware;
 mod kept_number;
 mod logs;
@@ -17,6 +18,7 @@ mod supervisor;
 pub use breaker::{Breaker, LoadLog, Start};
 pub use clock::{Clock, built_at};
 pub use disk::{free_bytes, used_bytes};
+pub use files::raise_file_limit;
 pub use hardware::read_hardware;
 pub use logs::LogRing;
 pub use memory::{Bounds, Footprint, forget_peak, peak_bytes, resident_bytes};

@@ -71,6 +71,8 @@ pub enum ProblemKind {
     ClockFloorImplausible,
     /// The server signs times that are ahead of this device's clock.
     ServerTimeAhead,
+    /// The system lets the agent open fewer files than it may need.
+    FewFiles,
     /// The telemetry spool was damaged and moved aside.
     SpoolQuarantined,
     /// Telemetry can't be stored.
@@ -163,6 +165,7 @@ impl ProblemKind {
                 "set right the clock that is wrong: the server's, or this device's (give it a time server); if the \
                  server's is right, ask who else has its keys"
             }
+            Self::FewFiles => "raise LimitNOFILE= of the agent's service, or lower serve.max_connections",
             Self::SpoolQuarantined => {
                 "what was lost is counted (storage), here and on the server; if it comes again, the disk is failing"
             }
