@@ -25,7 +25,9 @@ pub(crate) fn resize(
         Method::Bilinear => {
             let rows = opencv_taps(dims.h, height, Edge::Weighed);
             let columns = opencv_taps(dims.w, width, Edge::Whole);
-            image::of_four(values, dims, order, (&rows, &columns), opencv_mix)
+            image::of_four(values, dims, order, (&rows, &columns), |four, down, across| {
+                opencv_mix(four, *down, *across)
+            })
         }
         Method::Antialias => {
             let (across, down) = (pillow_weights(dims.w, width), pillow_weights(dims.h, height));
@@ -70,7 +72,7 @@ fn opencv_taps(source: usize, target: usize, edge: Edge) -> Vec<Tap<[i32; 2]>> {
     (0..target).map(tap).collect()
 }
 
-fn opencv_mix(four: [u8; 4], down: &[i32; 2], across: &[i32; 2]) -> u8 {
+fn opencv_mix(four: [u8; 4], down: [i32; 2], across: [i32; 2]) -> u8 {
     let [a, b, c, d] = four.map(i32::from);
     let rows = [[a, b], [c, d]].map(|[left, right]| (left * across[0] + right * across[1]) >> 4);
     whole((((rows[0] * down[0]) >> 16) + ((rows[1] * down[1]) >> 16) + 2) >> 2)
