@@ -122,14 +122,17 @@ pub(super) fn disk(report: &mut Report, config: &Config) {
         }
     };
     let used = |part: &str| bytes(used_bytes(&dir.join(part)));
-    let what = format!(
-        "{} free; used by models {}, telemetry {}, all of {} {}",
-        bytes(free),
-        used("blobs"),
-        used("spool"),
-        dir.display(),
-        bytes(used_bytes(dir))
-    );
+    let what = match std::fs::read_dir(dir) {
+        Ok(_) => format!(
+            "{} free; used by models {}, telemetry {}, all of {} {}",
+            bytes(free),
+            used("blobs"),
+            used("spool"),
+            dir.display(),
+            bytes(used_bytes(dir))
+        ),
+        Err(_) => format!("{} free; this user may not see what the agent uses", bytes(free)),
+    };
     let wanted = config.update.keep_free_bytes.saturating_add(LEAST_FREE_BYTES);
     if free < LEAST_FREE_BYTES {
         report.fail("disk", what, "free room: no telemetry is stored and no release fetched below 8 MiB");

@@ -203,8 +203,8 @@ impl ProblemKind {
                 "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or unload another model"
             }
             Self::InputFailing => {
-                "check that the agent's user may read and write the folders that the configuration names and that the \
-                 broker runs; what waits is tried again by itself"
+                "check that the configuration names a model of this device, that the agent's user may read and write the \
+                 folders that it names, and that the broker runs; what waits is tried again by itself"
             }
             Self::UpdateEnded(cause) => after(cause),
         }

@@ -116,7 +116,10 @@ impl Files {
     pub(super) fn problem(&self) -> Option<String> {
         let mut stuck = self.0.values().filter_map(|file| file.stuck.as_ref());
         let (_, _, why) = stuck.next()?;
-        Some(format!("{} files can't be read or put away, the first because of: {why}", stuck.count() + 1))
+        Some(match stuck.count() {
+            0 => format!("a file can't be read or put away: {why}"),
+            more => format!("{} files can't be read or put away, the first because of: {why}", more + 1),
+        })
     }
 
     /// How many files have been empty for so many looks, and which is the first of them.
@@ -124,7 +127,10 @@ impl Files {
         let mut empty = self.0.iter().filter(|(_, file)| file.stamp.0 == 0 && file.looks >= looks);
         let (first, _) = empty.next()?;
         let first = first.file_name().unwrap_or_default().display();
-        Some(format!("{} files are empty and never asked, the first is {first}", empty.count() + 1))
+        Some(match empty.count() {
+            0 => format!("{first} is empty and so not asked"),
+            more => format!("{first} and {more} others are empty and so not asked"),
+        })
     }
 
     fn has_room(&self, path: &Path, bytes: usize) -> bool {
@@ -157,7 +163,7 @@ mod tests {
         assert_eq!(look(&mut files, &[("a", 1), ("b", 0)]), ["a"]);
         assert_eq!(files.empties(3), None);
         assert!(look(&mut files, &[("a", 2), ("b", 0)]).is_empty(), "it grows again");
-        assert_eq!(files.empties(3).as_deref(), Some("1 files are empty and never asked, the first is b"));
+        assert_eq!(files.empties(3).as_deref(), Some("b is empty and so not asked"));
         for _ in 0..100 {
             assert!(!look(&mut files, &[("a", 2), ("b", 0)]).contains(&"b".to_owned()));
         }
@@ -169,7 +175,9 @@ mod tests {
         (0..3).for_each(|_| drop(look(&mut files, &[("a", 1), ("b", 1)])));
         files.stick(Path::new("a"), held(3), "no room".into());
         assert!(
-            files.problem().is_some_and(|problem| problem.contains("1 files") && problem.contains("no room"))
+            files
+                .problem()
+                .is_some_and(|problem| problem.contains("a file can't") && problem.contains("no room"))
         );
         let mut due = 0;
         for _ in 0..RETRY_LOOKS * 2 {

@@ -38,8 +38,9 @@ pub async fn watch(config: config::Folder, api: Api, troubles: Troubles, stop: C
         }
         let problem = match watched.look().await {
             Ok(()) => {
-                let empties = || watched.files.empties(TOLD_AFTER_LOOKS.into());
-                watched.files.problem().or_else(|| watched.waiting()).or_else(empties)
+                let stuck = watched.files.problem().or_else(|| watched.waiting());
+                let empties = watched.files.empties(TOLD_AFTER_LOOKS.into());
+                stuck.into_iter().chain(empties).reduce(|one, other| format!("{one}; {other}"))
             }
             Err(error) => Some(crate::chain(&error)),
         };
@@ -59,7 +60,9 @@ impl Watched {
     /// Files that wait for long are told: the model's name may be wrong.
     fn waiting(&self) -> Option<String> {
         let (_, files, why) = self.unanswered.as_ref().filter(|(looks, ..)| *looks >= TOLD_AFTER_LOOKS)?;
-        Some(format!("{files} files or more wait: {why}"))
+        let waiting =
+            if *files == 1 { "a file waits".to_owned() } else { format!("{files} files or more wait") };
+        Some(format!("{waiting}: {why}"))
     }
 
     /// One look: asks the files that don't change any more, so that none is read half-written. One that can't be read
@@ -88,7 +91,7 @@ impl Watched {
                 Ok(json) => Answer { json, is_refusal: false },
                 // Overloaded, or no model yet: the file stays for a later look.
                 Err(refused) if refused.is_later => {
-                    let why = String::from_utf8_lossy(&refused.json).into_owned();
+                    let why = refused.why();
                     self.unanswered = Some((before.saturating_add(1), files, why));
                     break;
                 }

@@ -20,6 +20,14 @@ pub struct Refused {
     pub is_later: bool,
 }
 
+impl Refused {
+    /// The error's text.
+    pub fn why(&self) -> String {
+        let error = serde_json::from_slice::<serde_json::Value>(&self.json).unwrap_or_default();
+        error["error"].as_str().unwrap_or("it was refused").to_owned()
+    }
+}
+
 impl From<ApiError> for Refused {
     fn from(error: ApiError) -> Self {
         let is_later = error.is_later();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
 use super::core::Core;
@@ -16,7 +17,7 @@ const STORAGE_PAUSE: Duration = Duration::from_secs(5);
 impl Core {
     /// Changes the boot record; durable when it returns true. On failure nothing has changed.
     pub(super) fn persist(&mut self, record: BootRecord) -> bool {
-        match self.boot.write(record) {
+        match aside(|| self.boot.write(record)) {
             Ok(()) => {
                 self.trouble = None;
                 true
@@ -43,7 +44,8 @@ impl Core {
         if self.trouble.is_none() || now < self.paused_until {
             return;
         }
-        match self.boot.write(self.record().clone()) {
+        let record = self.record().clone();
+        match aside(|| self.boot.write(record)) {
             Ok(()) => {
                 tracing::info!("the boot record can be written again");
                 self.trouble = None;
@@ -52,6 +54,14 @@ impl Core {
             // Said already, in the log and as a problem.
             Err(_) => self.paused_until = now + STORAGE_PAUSE,
         }
+    }
+}
+
+/// A disk that hangs stops this loop, and in the end the watchdog, but not the thread on which others wait for events.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        Ok(_) | Err(_) => work(),
     }
 }
 

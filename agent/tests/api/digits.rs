@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use flotilla_agent::slots::Loaded;
 use inference::{Model, Spec};
+use profile::ReferenceBuilder;
+use profile::features::Extractor;
 use protocol::ReleaseRef;
 use release::{BlobRef, DraftManifest};
 use serde_json::{Value, json};
@@ -27,6 +29,15 @@ pub(crate) fn images(part: &str) -> Vec<(String, Vec<f32>)> {
 /// A version of digits, ready to answer, with its own reference profile.
 pub(crate) fn loaded(version: &str) -> Arc<Loaded> {
     loaded_with(version, &json!({}))
+}
+
+/// The same with a reference that knows no classes.
+pub(crate) fn loaded_without_classes(version: &str) -> Arc<Loaded> {
+    let mut builder = ReferenceBuilder::new(Extractor::Nothing, Vec::new());
+    (0..20).for_each(|value| builder.add_valued(&[], f64::from(value)));
+    let mut loaded = Arc::into_inner(loaded(version)).unwrap();
+    loaded.reference = Arc::new(builder.build().unwrap().to_json());
+    Arc::new(loaded)
 }
 
 /// The same with a privacy policy.

@@ -84,7 +84,7 @@ async fn a_file_whose_answer_has_no_room_is_asked_once_told_and_stops_no_other()
     }
     wait_for(|| folder.asked() == 6).await;
     let problems = folder.troubles.problems();
-    assert!(problems.len() == 1 && problems[0].detail.contains("1 files can't be"), "{problems:?}");
+    assert!(problems.len() == 1 && problems[0].detail.contains("a file can't be"), "{problems:?}");
     std::fs::remove_file(folder.path("in").join(long)).unwrap();
     wait_for(|| folder.troubles.problems().is_empty()).await;
 }
@@ -130,7 +130,7 @@ async fn files_for_a_model_that_does_not_serve_wait_and_are_told() {
     wait_for(|| !folder.troubles.problems().is_empty()).await;
     let problems = folder.troubles.problems();
     assert!(
-        problems[0].detail.contains("1 files") && problems[0].detail.contains("served are: digits"),
+        problems[0].detail.contains("a file waits") && problems[0].detail.contains("served are: digits"),
         "{problems:?}"
     );
     assert!(folder.path("in/a.json").exists());

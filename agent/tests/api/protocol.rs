@@ -195,6 +195,18 @@ async fn what_serves_is_described() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_label_for_a_model_without_classes_is_refused_as_that() {
+    let agent = Agent::start(&[]).await;
+    agent.table.swap(digits::loaded_without_classes("1.0.0"));
+    let answer = agent.post(INFER, &request(&[0.0; 64])).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let label = serde_json::to_vec(&json!({"id": answer.body["id"], "label": "8"})).unwrap();
+    agent.refused(FEEDBACK, label, StatusCode::BAD_REQUEST, "model digits is no classifier").await;
+    let metrics = agent.get("/metrics").await.text;
+    assert!(metrics.contains("flotilla_labels_unmatched_total 0\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_repository_can_be_looked_at_and_not_changed() {
     let agent = Agent::serving("1.0.0").await;
     let listed = json!([{"name": "digits", "version": "1.0.0", "state": "READY", "reason": ""}]);

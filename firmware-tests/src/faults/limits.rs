@@ -1,12 +1,11 @@
 //! An agent that keeps its own bounds: threads that give way, a release refused above the soft bound of memory, and an
 //! orderly end above the hard one; and what it tells a service manager, whose watchdog bounds it too.
 
-use std::os::unix::net::UnixDatagram;
-
 use anyhow::{Context as _, Result, ensure};
 use testkit::rig::wait_until;
 
 use super::Outcome;
+use super::watchdog::Manager;
 use super::world::{PATIENCE, World};
 
 /// The device that is bounded.
@@ -59,30 +58,14 @@ fn refused(world: &World, rollout: &str) -> Result<()> {
 
 /// Systemd's side of the protocol: ready, then alive in half of the watchdog's time, again and again, then stopping.
 fn tells_its_manager(world: &mut World) -> Result<()> {
-    // The path of a socket is bounded; the rig's folder may lie deep.
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("notify");
-    let manager =
-        UnixDatagram::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    manager.set_read_timeout(Some(PATIENCE))?;
-    let socket = path.display().to_string();
-    restart(world, AGENT, &[("NOTIFY_SOCKET", &socket), ("WATCHDOG_USEC", "1000000")])?;
-    let mut heard = Vec::new();
-    let mut hear = |word: &str| -> Result<()> {
-        loop {
-            let mut said = [0; 1024];
-            let length = manager.recv(&mut said).with_context(|| format!("no {word} after {heard:?}"))?;
-            heard.push(String::from_utf8_lossy(&said[..length]).into_owned());
-            if heard.last().is_some_and(|said| said.lines().any(|line| line == word)) {
-                return Ok(());
-            }
-        }
-    };
+    let manager = Manager::listen()?;
+    let env = manager.env();
+    restart(world, AGENT, &env.each_ref().map(|(name, value)| (*name, value.as_str())))?;
     for word in ["READY=1", "WATCHDOG=1", "WATCHDOG=1"] {
-        hear(word)?;
+        manager.hear(word)?;
     }
     world.agents[AGENT].stop();
-    hear("STOPPING=1")
+    manager.hear("STOPPING=1")
 }
 
 /// Starts an agent again with this environment.

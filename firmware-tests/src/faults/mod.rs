@@ -31,6 +31,7 @@ mod tampered;
 mod telemetry;
 mod thief;
 mod users;
+mod watchdog;
 mod withdrawn;
 mod world;
 
@@ -80,6 +81,8 @@ enum Fault {
     Renewal,
     /// The agent's own bounds of memory and processor.
     Limits,
+    /// The disk hangs under the agent's work.
+    Watchdog,
     /// A release for other hardware.
     Hardware,
     /// A release is measured on a device that doesn't run it.
@@ -160,6 +163,7 @@ impl Fault {
             Self::Proxy => proxy::play(world),
             Self::Renewal => renewal::play(world),
             Self::Limits => limits::play(world),
+            Self::Watchdog => watchdog::play(world),
             Self::Hardware => hardware::play(world),
             Self::Measured => measured::play(world),
             Self::Server => server::play(world),
