@@ -14,6 +14,7 @@ use crate::durable;
 use crate::health::{Clock, ProblemKind, ShownProblem, free_bytes, read_hardware, used_bytes};
 use crate::link::{Identity, client_config};
 use crate::shown::{bytes, duration, instant};
+use crate::status::StatusError;
 
 /// Less room than this and telemetry is no longer stored.
 const LEAST_FREE_BYTES: u64 = 8 * 1024 * 1024;
@@ -121,13 +122,11 @@ pub(super) fn disk(report: &mut Report, config: &Config) {
             return report.fail("disk", crate::chain(&error), disk_advice(&error));
         }
     };
-    let used = |part: &str| bytes(used_bytes(&dir.join(part)));
     let what = match std::fs::read_dir(dir) {
         Ok(_) => format!(
-            "{} free; used by models {}, telemetry {}, all of {} {}",
+            "{} free; used by {}, all of {} {}",
             bytes(free),
-            used("blobs"),
-            used("spool"),
+            parts(dir),
             dir.display(),
             bytes(used_bytes(dir))
         ),
@@ -144,6 +143,22 @@ pub(super) fn disk(report: &mut Report, config: &Config) {
     if rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_files > 0 && stat.f_favail < 64) {
         report.fail("disk", "the file system has no inodes left", "remove small files from that disk");
     }
+}
+
+/// What the state directory is used for, without what takes nothing.
+fn parts(dir: &Path) -> String {
+    let used = |(name, part): (&str, &str)| (name.to_owned(), used_bytes(&dir.join(part)));
+    let all = [
+        ("models", "blobs"),
+        ("manifests", "manifests"),
+        ("signed metadata", "trusted"),
+        ("telemetry", "spool"),
+        ("telemetry moved aside (spool.quarantined, may be removed)", "spool.quarantined"),
+        ("samples for retraining", "samples"),
+    ];
+    let taken = all.map(used).into_iter().filter(|(_, taken)| *taken > 0);
+    let taken: Vec<String> = taken.map(|(name, taken)| format!("{name} {}", bytes(taken))).collect();
+    if taken.is_empty() { "nothing yet".to_owned() } else { taken.join(", ") }
 }
 
 pub(super) fn clock(report: &mut Report, clock: &Clock) {
@@ -205,10 +220,14 @@ pub(super) fn exposure(report: &mut Report, config: &Config) {
 }
 
 /// Whether the agent runs, and what it says is wrong.
-pub(super) fn agent(report: &mut Report, config: &Config, running: Option<&Value>) {
-    let Some(status) = running else {
+pub(super) fn agent(report: &mut Report, config: &Config, running: Result<&Value, &StatusError>) {
+    let Ok(status) = running else {
         let is_locked = is_locked(&config.state_dir);
-        if is_locked {
+        if let (true, Err(StatusError::Refused { status: 503, why, .. })) = (is_locked, running) {
+            let todo = "the agent is well and has too much to do: find who asks so much (`ss -tnp`), or raise what is full \
+                        (serve.max_connections, serve.queue)";
+            report.warn("agent", format!("its local API is {why}"), todo);
+        } else if is_locked {
             let todo = "wait a moment; if it stays, restart it: `systemctl restart flotilla-agent`";
             report.fail(
                 "agent",

@@ -38,9 +38,10 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
     };
     local::hardware(&mut report, config);
     let is_usable = local::state_dir(&mut report, config);
-    let running = status::ask(config).ok();
+    let asked = status::ask(config);
     local::exposure(&mut report, config);
-    local::agent(&mut report, config, running.as_ref());
+    local::agent(&mut report, config, asked.as_ref());
+    let running = asked.ok();
     inputs::inputs(&mut report, config, running.is_some());
     inputs::asked_models(&mut report, config, running.as_ref());
     if !is_usable {
