@@ -53,7 +53,12 @@ fn refused(world: &World, rollout: &str) -> Result<()> {
     });
     told.with_context(|| format!("the task is {task}"))?;
     world.logged(AGENT, &["health.memory_soft_bytes is"])?;
-    world.fleet.cli.run(&["rollout", "abort", rollout]).map(drop)
+    let revision = || anyhow::Ok(world.agents[AGENT].status()?["desired_revision"].as_u64());
+    let asked = revision()?;
+    world.fleet.cli.run(&["rollout", "abort", rollout])?;
+    // Without its bound it would take what it is still asked for.
+    let end = "the device hearing that nobody asks for the release any more";
+    wait_until(end, PATIENCE, || Ok((revision()? > asked).then_some(())))
 }
 
 /// Systemd's side of the protocol: ready, then alive in half of the watchdog's time, again and again, then stopping.
