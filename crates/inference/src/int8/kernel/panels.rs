@@ -159,7 +159,6 @@ impl Panels {
             let line = Line { first: tap * block.window_bytes + first, column, columns: block.columns };
             match lane {
                 1 => line.write::<1>(data, of_tap),
-                2 => line.write::<2>(data, of_tap),
                 _ => line.write::<4>(data, of_tap),
             }
         }
