@@ -13,6 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
+use super::check::MAX_MADE_ELEMENTS;
 use super::{guarded, shorten};
 use crate::error::{InferError, LoadError};
 use crate::tensor::{Data, volume};
@@ -71,7 +72,7 @@ impl Plan {
     /// Plans a graph that was checked and warms it up.
     pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
         let built = guarded(|| {
-            let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+            let onnx = super::ops::onnx();
             let graph =
                 onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
             Self::of_graph(&graph, feeds, has_windows(proto))
@@ -123,7 +124,9 @@ impl Plan {
             inputs.push((*feed, datum_type));
         }
         let outputs = output_names(&graph);
-        let runnable = graph.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
+        let typed = graph.into_typed().map_err(refused)?;
+        bounded(&typed)?;
+        let runnable = typed.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
         let batched = feeds.iter().map(|feed| feed.is_batched).collect();
         Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching })
     }
@@ -176,6 +179,30 @@ impl Plan {
     pub(crate) fn output_shapes(&self) -> &[Option<Vec<usize>>] {
         &self.shapes
     }
+}
+
+/// What one row makes is bounded at each step, before anything is worked out.
+fn bounded(graph: &TypedModel) -> Result<(), LoadError> {
+    let one = graph.symbols.get("batch").map(|batch| SymbolValues::default().with(&batch, 1));
+    for node in graph.nodes() {
+        for output in &node.outputs {
+            let sizes = output.fact.shape.iter().filter_map(|dim| match &one {
+                Some(one) => dim.eval(one).to_usize().ok(),
+                None => dim.to_usize().ok(),
+            });
+            let made = sizes.fold(1_u64, |all, size| all.saturating_mul(size as u64));
+            if made > MAX_MADE_ELEMENTS {
+                return Err(LoadError::Malformed {
+                    why: format!(
+                        "node {:?} ({}) makes {made} elements of one row; at most {MAX_MADE_ELEMENTS} are allowed",
+                        node.name,
+                        node.op.name()
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Operators that slide a window over an image or a signal: with a symbol among the dimensions tract ran nets of them

@@ -1,8 +1,8 @@
 //! Every level of this machine against the reference, over random shapes, weights and zero points.
 
 use super::{
-    Act, ActMut, AddSpec, AvgPool, Border, Buffer, Chain, Conv, ConvSpec, Layout, Level, MaxPool, MulSpec,
-    Requant, Scratch, Table, Weights, Window, to_plain,
+    Act, ActMut, AddSpec, AvgPool, Border, Buffer, Chain, Conv, ConvSpec, Counts, Layout, Level, MaxPool,
+    MulSpec, Requant, Scratch, Table, Weights, Window, to_plain,
 };
 
 /// A small generator (xorshift), seeded by the case, so that a failure names what to repeat.
@@ -282,7 +282,8 @@ fn pools_are_as_onnx_defines_them() {
         };
         let to =
             Layout::new(2, from.channels, size(0, 9), size(1, 7), random.byte()).with_border(Border::all(1));
-        let average = AvgPool { window, counts_pads: random.below(2) == 0, multiplier: 0.9 };
+        let counts = random.pick(&[Counts::Image, Counts::Padding, Counts::Window]);
+        let average = AvgPool { window, counts, multiplier: 0.9 };
         let (mut averages, mut highest) = (Buffer::new(to.bytes()), Buffer::new(to.bytes()));
         average.run(&input, &mut ActMut::new(to, averages.bytes_mut()));
         MaxPool { window }.run(&input, &mut ActMut::new(to, highest.bytes_mut()));
@@ -297,7 +298,7 @@ fn pools_are_as_onnx_defines_them() {
                     values.push(input.get(1, c, place[0] - pads[0], place[1] - pads[1]));
                 }
             }
-            let count = if average.counts_pads { kh * kw } else { values.len() };
+            let count = if average.counts == Counts::Image { values.len() } else { kh * kw };
             let sum: i32 = values.iter().map(|v| i32::from(*v) - i32::from(from.zero_point)).sum();
             let mean = (sum as f32 * (0.9 / count as f32)).round_ties_even() as i32;
             let mean = (mean + i32::from(to.zero_point)).clamp(0, 255);

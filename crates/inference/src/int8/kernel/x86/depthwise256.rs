@@ -58,17 +58,12 @@ unsafe fn half<const V: bool, const TWO: bool>(
         let at = |j: usize| 16 * j + 8 * index;
         let bias = [0, 1, 2, 3].map(|j| _mm256_loadu_si256(strip.bias.as_ptr().add(at(j)).cast()));
         let multipliers = [0, 1, 2, 3].map(|j| eight(strip.finish.multiplier, at(j)));
-        let three = match strip.shape {
-            Shape::Three | Shape::ThreeBy2 => widen::<V>(strip.weights.as_ptr().add(32 * index)),
-            Shape::Any => [[Words([_mm256_setzero_si256(); 2]); 4]; 3],
-        };
         let work = Work::<V, TWO> {
             second: [second * read.pixel, second * write.pixel],
             limits: Limits::new(&strip.finish),
             multipliers,
             bias,
             weights: strip.weights.as_ptr().add(32 * index),
-            three,
             taps: strip.taps,
             inner,
             steps: [read.pixel, write.pixel],
@@ -87,21 +82,6 @@ unsafe fn half<const V: bool, const TWO: bool>(
     }
 }
 
-/// The weights of the three columns of a 3x3 kernel, ready to be multiplied: they are read once for each pixel.
-///
-/// # Safety
-/// AVX2; twelve times 32 bytes of weights, 64 apart, are readable, each on 32 bytes.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn widen<const V: bool>(weights: *const u8) -> [[Words; 4]; 3] {
-    let mut all = [[Words([_mm256_setzero_si256(); 2]); 4]; 3];
-    for (index, words) in all.as_flattened_mut().iter_mut().enumerate() {
-        // SAFETY: the caller's.
-        *words = Words::weights::<V>(unsafe { _mm256_load_si256(weights.add(64 * index).cast()) });
-    }
-    all
-}
-
 struct Work<'a, const V: bool, const TWO: bool> {
     /// From the first part of a row to the second, in the input and in the output.
     second: [usize; 2],
@@ -109,7 +89,6 @@ struct Work<'a, const V: bool, const TWO: bool> {
     multipliers: [__m256; 4],
     bias: Sums,
     weights: *const u8,
-    three: [[Words; 4]; 3],
     taps: &'a [usize],
     inner: [usize; 2],
     /// Distance of pixels that neighbour in the output, in the input and in the output.
@@ -173,21 +152,6 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
         result
     }
 
-    /// The same with a column of [`widen`].
-    ///
-    /// # Safety
-    /// AVX2, and AVX-VNNI where `V`.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn column(sums: Sums, values: [Words; 4], weights: &[Words; 4]) -> Sums {
-        let mut result = sums;
-        for (j, sum) in result.iter_mut().enumerate() {
-            // SAFETY: the caller's.
-            *sum = unsafe { dot::<V>(*sum, values[j], weights[j]) };
-        }
-        result
-    }
-
     /// Byte i of each of four vectors, side by side.
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -224,31 +188,31 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
     /// checks of `strip::run`, of three rows of taps at stride `S`.
     #[target_feature(enable = "avx2")]
     unsafe fn row<const S: usize>(&self, from: *const u8, to: *mut u8) {
-        let (pixel, [left, middle, right]) = (self.inner[1], &self.three);
+        let (pixel, kx) = (self.inner[1], 256);
         // SAFETY: output pixel x reads columns S * x to S * x + 2.
         unsafe {
-            let mut first = Self::column(self.bias, self.three(from), left);
+            let mut first = Self::dot(self.bias, self.three(from), self.weights);
             let mut second = self.bias;
             if S == 1 {
                 let column = self.three(from.add(pixel));
-                first = Self::column(first, column, middle);
-                second = Self::column(second, column, left);
+                first = Self::dot(first, column, self.weights.add(kx));
+                second = Self::dot(second, column, self.weights);
             }
             for x in 0..self.length {
                 let last = if S == 1 {
                     self.three(from.add((x + 2) * pixel))
                 } else {
                     let column = self.three(from.add((2 * x + 1) * pixel));
-                    first = Self::column(first, column, middle);
+                    first = Self::dot(first, column, self.weights.add(kx));
                     self.three(from.add((2 * x + 2) * pixel))
                 };
-                first = Self::column(first, last, right);
+                first = Self::dot(first, last, self.weights.add(2 * kx));
                 self.store(to.add(x * self.steps[1]), first);
                 if S == 1 {
-                    first = Self::column(second, last, middle);
-                    second = Self::column(self.bias, last, left);
+                    first = Self::dot(second, last, self.weights.add(kx));
+                    second = Self::dot(self.bias, last, self.weights);
                 } else {
-                    first = Self::column(self.bias, last, left);
+                    first = Self::dot(self.bias, last, self.weights);
                 }
             }
         }

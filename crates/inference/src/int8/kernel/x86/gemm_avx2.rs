@@ -9,13 +9,13 @@
 
 use super::super::tile::{Job, Sink};
 use super::finish256::{Limits, Words, dot, eight};
-use std::arch::asm;
 use std::arch::x86_64::{
-    __m256i, _mm_loadl_epi64, _mm_storeu_si128, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
-    _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmpgt_epi16, _mm256_cmpeq_epi32, _mm256_cvtepu8_epi32, _mm256_load_si256,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi16, _mm256_movemask_ps,
-    _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
-    _mm256_shuffle_epi32, _mm256_store_si256, _mm256_storeu_si256, _mm256_xor_si256,
+    __m256i, _mm_loadl_epi64, _mm_storeu_si128, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
+    _mm256_and_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmpeq_epi32, _mm256_cmpgt_epi16,
+    _mm256_cvtepu8_epi32, _mm256_load_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_max_epi16, _mm256_movemask_ps, _mm256_permute4x64_epi64, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi32, _mm256_store_si256, _mm256_storeu_si256,
+    _mm256_xor_si256,
 };
 
 /// Rows at a time.
@@ -133,15 +133,12 @@ unsafe fn tile<const MR: usize, const S: bool>(
             }
             let weights = job.weights.as_ptr().add(first * 4);
             let place = Place::<S> { values, stride, words: look.words, weights, columns: job.columns() };
-            align();
             for at in look.list(FOUR) {
                 place.four(*at as usize, &mut sums);
             }
-            align();
             for at in look.list(TWO) {
                 place.two(*at as usize, &mut sums);
             }
-            align();
             for at in look.list(ONE) {
                 place.one(*at as usize, job.k.next_multiple_of(64), &mut sums);
             }
@@ -150,14 +147,6 @@ unsafe fn tile<const MR: usize, const S: bool>(
             }
         }
     }
-}
-
-/// Lets the loop that follows start on a cache line, whatever code stands before it: else a change elsewhere made it a
-/// tenth slower.
-#[inline(always)]
-fn align() {
-    // SAFETY: instructions that do nothing.
-    unsafe { asm!(".p2align 6", options(nomem, nostack, preserves_flags)) }
 }
 
 /// How many products are added in 16 bits: the lists of [`Look`]. Four are those of a group, which is eight values in
@@ -196,7 +185,10 @@ impl Look {
         // at each such place; copies and words are whole vectors within the padded rows.
         unsafe {
             let words = work.add(ROWS * padded);
-            #[expect(clippy::cast_ptr_alignment, reason = "work lies on a cache line, as `tile::run` asserts")]
+            #[expect(
+                clippy::cast_ptr_alignment,
+                reason = "work lies on a cache line, as `tile::run` asserts"
+            )]
             let list = |way: usize| words.add(2 * ROWS * padded + way * list_bytes(padded)).cast::<u32>();
             let lists = [list(FOUR), list(TWO), list(ONE)];
             let mut look = Self { lists, count: [0; 3], words, less: [0; ROWS] };
@@ -212,7 +204,8 @@ impl Look {
                         *value = _mm256_and_si256(_mm256_xor_si256(*value, _mm256_set1_epi8(-128)), mask);
                         _mm256_store_si256(work.add(i * padded + at).cast(), *value);
                         let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), *value);
-                        less[i] = _mm256_add_epi32(less[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(-128)));
+                        less[i] =
+                            _mm256_add_epi32(less[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(-128)));
                         size = _mm256_abs_epi8(*value);
                     }
                     let two = _mm256_maddubs_epi16(size, _mm256_set1_epi8(1));
@@ -220,7 +213,8 @@ impl Look {
                     twos = _mm256_max_epi16(twos, two);
                     fours = _mm256_max_epi16(fours, _mm256_add_epi16(two, other));
                 }
-                let (fours, twos) = (lanes(_mm256_cmpgt_epi16(fours, most)), lanes(_mm256_cmpgt_epi16(twos, most)));
+                let (fours, twos) =
+                    (lanes(_mm256_cmpgt_epi16(fours, most)), lanes(_mm256_cmpgt_epi16(twos, most)));
                 let inside = (1 << (left / 4)) - 1;
                 // The first half of a group stands for both, which have the same bit.
                 look.push(FOUR, fours & 0x55 & inside, at);
