@@ -44,7 +44,8 @@ impl Gemm {
         level: Level,
     ) -> Self {
         // Where the zero point isn't known yet, the sums are corrected after the product.
-        let is_centred = in_zero_point.is_some_and(|zero| tile::centres(level, zero));
+        let is_centred =
+            in_zero_point.is_some_and(|zero| tile::centres(level, zero) && spec.in_channels >= 16);
         let offset = if is_centred { 128 } else { tile::offset(level) };
         let zero_point = in_zero_point.map_or(0, |zero| i32::from(zero) - offset);
         let lowest = tile::lowest_weight(level);
@@ -235,7 +236,7 @@ impl Gemm {
         {
             return way;
         }
-        if tile::takes_parts(self.level, self.panels.longest()) { Way::Apart } else { Way::Copies }
+        if tile::takes_parts(self.level, self.panels.longest_row()) { Way::Apart } else { Way::Copies }
     }
 
     /// Whether rows can be taken where they lie in the image, for levels that can.

@@ -171,7 +171,12 @@ impl Panels {
         self.weights.bytes().len() + numbers * 4
     }
 
-    /// Bytes of the longest row.
+    /// Bytes of the longest row, without what pads it.
+    pub(super) fn longest_row(&self) -> usize {
+        self.blocks.iter().map(|block| block.k).max().unwrap_or(0)
+    }
+
+    /// Bytes of the longest row as the weights are padded to it.
     pub(super) fn longest(&self) -> usize {
         self.blocks.iter().map(Block::padded_k).max().unwrap_or(0)
     }

@@ -220,8 +220,8 @@ impl Look {
                 look.push(FOUR, fours & 0x55 & inside, at);
                 look.push(TWO, !fours & twos & inside, at);
                 let ones = !(fours | twos) & inside;
-                look.push(ONE, ones, at);
                 if ones != 0 {
+                    look.push(ONE, ones, at);
                     for (i, value) in values.into_iter().enumerate() {
                         let Words([even, odd]) = words_of::<S>(value);
                         let to = words.add(2 * (i * padded + at));
@@ -335,15 +335,12 @@ impl<const S: bool> Place<S> {
     /// Weights of four values and both vectors of columns.
     ///
     /// # Safety
-    /// AVX2; the place lies in the rows.
+    /// AVX2; 64 bytes on a cache line are readable there.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn weights(&self, at: usize) -> [__m256i; 2] {
-        // SAFETY: each value has a weight for each column, on cache lines.
-        unsafe {
-            let at = self.weights.add(at * self.columns);
-            [_mm256_load_si256(at.cast()), _mm256_load_si256(at.add(32).cast())]
-        }
+    unsafe fn weights(at: *const u8) -> [__m256i; 2] {
+        // SAFETY: the caller's.
+        unsafe { [_mm256_load_si256(at.cast()), _mm256_load_si256(at.add(32).cast())] }
     }
 
     /// Products, two added in each 16 bits.
@@ -363,7 +360,8 @@ impl<const S: bool> Place<S> {
         let ones = _mm256_set1_epi16(1);
         // SAFETY: the caller's.
         unsafe {
-            let (first, second) = (self.weights(at), self.weights(at + 4));
+            let lines = self.weights.add(at * self.columns);
+            let (first, second) = (Self::weights(lines), Self::weights(lines.add(4 * self.columns)));
             for (i, sums) in sums.iter_mut().enumerate() {
                 let values = [self.values(i, at), self.values(i, at + 4)];
                 for (vector, sum) in sums.iter_mut().enumerate() {
@@ -385,7 +383,7 @@ impl<const S: bool> Place<S> {
         let ones = _mm256_set1_epi16(1);
         // SAFETY: the caller's.
         unsafe {
-            let weights = self.weights(at);
+            let weights = Self::weights(self.weights.add(at * self.columns));
             for (i, sums) in sums.iter_mut().enumerate() {
                 let values = self.values(i, at);
                 for (sum, weights) in sums.iter_mut().zip(weights) {
@@ -404,7 +402,7 @@ impl<const S: bool> Place<S> {
     unsafe fn one<const MR: usize>(&self, at: usize, padded: usize, sums: &mut [[__m256i; 2]; MR]) {
         // SAFETY: the caller's.
         unsafe {
-            let weights = self.weights(at);
+            let weights = Self::weights(self.weights.add(at * self.columns));
             let (low, high) = if S {
                 (Words::values::<false>(weights[0]), Words::values::<false>(weights[1]))
             } else {
