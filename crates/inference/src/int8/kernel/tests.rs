@@ -159,6 +159,45 @@ fn convolutions_give_the_reference_bytes_on_every_level() {
     }
 }
 
+/// Pairs and fours of values that just fit into 16 bits with the furthest weights, and those that just don't.
+#[test]
+fn values_at_the_edge_of_16_bits_give_the_reference_bytes_on_every_level() {
+    const PALETTES: [&[u8]; 8] = [
+        &[255],
+        &[0, 255],
+        &[127, 128],
+        &[63, 64],
+        &[60, 64, 67],
+        &[0, 1, 40, 255],
+        &[64, 128, 192],
+        &[96, 128, 160],
+    ];
+    for seed in 0..160 {
+        let mut random = Random::new(seed + 70_000);
+        let mut case = Case::new(&mut random);
+        case.is_signed = true;
+        case.zero_points = vec![0];
+        case.weights.iter_mut().for_each(|weight| *weight = random.pick(&[0x80, 0x7f, 0x7f]));
+        case.input.zero_point = random.pick(&[0, 63, 64, 128, 192, 193, 255]);
+        case.requant.multiplier.iter_mut().for_each(|multiplier| *multiplier *= 0.2);
+        let palette = random.pick(&PALETTES);
+        let mut values = random_act(case.input, &mut random);
+        values.bytes_mut().iter_mut().for_each(|value| *value = random.pick(palette));
+        ActMut::new(case.input, values.bytes_mut()).fill_border();
+        let input = Act::new(case.input, values.bytes());
+        let Some(layout) = case.spec.output_layout(&case.input, case.requant.zero_point) else { continue };
+        let (mut scratch, mut output) = (Scratch::default(), Buffer::new(layout.bytes()));
+        let mut want = None;
+        for level in Level::available() {
+            let mut output = ActMut::new(layout, output.bytes_mut());
+            case.conv(level).run(&input, &mut output, &mut scratch);
+            let got = plain(&output.as_act());
+            let want = want.get_or_insert_with(|| got.clone());
+            assert!(*want == got, "{level}, seed {seed}: {:?} {:?}", case.spec, case.input);
+        }
+    }
+}
+
 #[test]
 fn sums_are_those_of_the_reference_on_every_level() {
     for seed in 0..150 {

@@ -22,7 +22,7 @@ use super::x86;
 pub(super) const fn work_bytes(level: Level, k: usize) -> usize {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => x86::gemm_avx2::work_bytes(k).next_multiple_of(64),
+        Level::Avx2 => x86::look::work_bytes(k).next_multiple_of(64),
         #[cfg(target_arch = "x86_64")]
         Level::Amx => x86::amx::WORK,
         _ => 64,
