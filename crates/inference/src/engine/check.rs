@@ -1,7 +1,8 @@
 //! What is looked at before tract sees a model: bounds, names that lead nowhere, constants whose bytes don't
 //! fill their shape, operators that the runtime lacks. tract would panic on some of these and take unbounded
-//! memory on others. A shape that the graph itself *computes* is not bounded here: the signature of the
-//! publisher is what a device relies on against that.
+//! memory on others. What a graph makes of its constants is bounded here, what it makes of a row where the plan is
+//! made. A shape that depends on the values of a request isn't bounded: the signature of the publisher is what a
+//! device relies on against that.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,6 +10,7 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
+use super::growth::Shapes;
 use super::limits::{self, Tensors};
 use crate::error::LoadError;
 use crate::int8::lower::{CONTRIB, is_only_int8};
@@ -16,7 +18,7 @@ use crate::int8::lower::{CONTRIB, is_only_int8};
 /// Most nodes of a model, subgraphs included. Stops a graph that takes minutes to optimise.
 const MAX_NODES: usize = 50_000;
 /// Most elements that a constant may ask an operator to make: 256 M, 1 GB of f32.
-const MAX_MADE_ELEMENTS: u64 = 256 * 1024 * 1024;
+pub(super) const MAX_MADE_ELEMENTS: u64 = 256 * 1024 * 1024;
 /// Most elements of a window, and of what padding alone makes of an image. Stops pools that would take hours.
 const MAX_WINDOW_ELEMENTS: u64 = 1 << 20;
 
@@ -95,7 +97,7 @@ impl Checker<'_> {
             return Err(malformed("sparse initializers are not supported"));
         }
         graph.initializer.iter().try_for_each(tensor)?;
-        let (constants, tensors) = (constants(graph), Tensors::of(graph));
+        let (constants, tensors, mut shapes) = (constants(graph), Tensors::of(graph), Shapes::of(graph));
         let mut known = outer.clone();
         known.extend(graph.input.iter().map(|input| input.name.as_str()));
         known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
@@ -103,6 +105,7 @@ impl Checker<'_> {
         for node in &graph.node {
             self.node(node, &known, &constants)?;
             limits::check(node, &tensors)
+                .and_then(|()| shapes.add(node, &tensors))
                 .map_err(|why| malformed(format!("node {:?} ({}) {why}", node_name(node), node.op_type)))?;
             for output in node.output.iter().filter(|output| !output.is_empty()) {
                 if !made.insert(output) {

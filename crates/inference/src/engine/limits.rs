@@ -46,13 +46,13 @@ impl<'g> Tensors<'g> {
         node.input.get(slot).and_then(|name| self.0.get(name.as_str())).copied()
     }
 
-    fn floats(&self, node: &NodeProto, slot: usize) -> Option<Vec<f32>> {
+    pub(super) fn floats(&self, node: &NodeProto, slot: usize) -> Option<Vec<f32>> {
         let tensor = self.get(node, slot).filter(|tensor| tensor.data_type == DataType::Float as i32)?;
         let words = tensor.raw_data.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word));
         Some(if tensor.raw_data.is_empty() { tensor.float_data.clone() } else { words.collect() })
     }
 
-    fn ints(&self, node: &NodeProto, slot: usize) -> Option<Vec<i64>> {
+    pub(super) fn ints(&self, node: &NodeProto, slot: usize) -> Option<Vec<i64>> {
         let tensor = self.get(node, slot).filter(|tensor| tensor.data_type == DataType::Int64 as i32)?;
         let words = tensor.raw_data.as_chunks().0.iter().map(|word| i64::from_le_bytes(*word));
         Some(if tensor.raw_data.is_empty() { tensor.int64_data.clone() } else { words.collect() })
@@ -67,12 +67,14 @@ pub(super) fn check(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), Strin
     quantization(node, tensors)
 }
 
-fn attribute_ints<'n>(node: &'n NodeProto, name: &str) -> &'n [i64] {
+/// The numbers of an attribute; none where the node doesn't have it.
+pub(super) fn attribute_ints<'n>(node: &'n NodeProto, name: &str) -> &'n [i64] {
     let attribute = node.attribute.iter().find(|attribute| attribute.name == name);
     attribute.map_or(&[][..], |attribute| attribute.ints.as_slice())
 }
 
-fn attribute_int(node: &NodeProto, name: &str) -> i64 {
+/// The number of an attribute; 0 where the node doesn't have it.
+pub(super) fn attribute_int(node: &NodeProto, name: &str) -> i64 {
     node.attribute.iter().find(|attribute| attribute.name == name).map_or(0, |attribute| attribute.i)
 }
 

@@ -39,7 +39,7 @@ impl Engine {
     }
 
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
-        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        let onnx = super::ops::onnx();
         let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
         check::opset(&proto)?;
         let knows = |node: &NodeProto| check::has(&onnx, node);

@@ -54,7 +54,7 @@ pub(crate) fn count(bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError> {
 }
 
 fn count_unguarded(mut bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError> {
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    let onnx = super::ops::onnx();
     let proto = onnx
         .proto_model_for_read(&mut bytes)
         .map_err(|e| LoadError::Parse { why: super::shorten(&format!("{e:#}")) })?;

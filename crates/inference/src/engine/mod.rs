@@ -3,9 +3,11 @@
 //! and panics of tract become errors here.
 
 mod check;
+mod growth;
 mod limits;
 mod load;
 mod makeup;
+mod ops;
 mod plan;
 mod trim;
 

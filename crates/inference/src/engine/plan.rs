@@ -13,6 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
+use super::check::MAX_MADE_ELEMENTS;
 use super::{guarded, shorten};
 use crate::error::{InferError, LoadError};
 use crate::tensor::{Data, volume};
@@ -71,7 +72,7 @@ impl Plan {
     /// Plans a graph that was checked and warms it up.
     pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
         let built = guarded(|| {
-            let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+            let onnx = super::ops::onnx();
             let graph =
                 onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
             Self::of_graph(&graph, feeds, has_windows(proto))
@@ -123,7 +124,9 @@ impl Plan {
             inputs.push((*feed, datum_type));
         }
         let outputs = output_names(&graph);
-        let runnable = graph.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
+        let typed = graph.into_typed().map_err(refused)?;
+        bounded(&typed)?;
+        let runnable = typed.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
         let batched = feeds.iter().map(|feed| feed.is_batched).collect();
         Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching })
     }
@@ -176,6 +179,30 @@ impl Plan {
     pub(crate) fn output_shapes(&self) -> &[Option<Vec<usize>>] {
         &self.shapes
     }
+}
+
+/// What one row makes is bounded at each step, before anything is worked out.
+fn bounded(graph: &TypedModel) -> Result<(), LoadError> {
+    let one = graph.symbols.get("batch").map(|batch| SymbolValues::default().with(&batch, 1));
+    for node in graph.nodes() {
+        for output in &node.outputs {
+            let sizes = output.fact.shape.iter().filter_map(|dim| match &one {
+                Some(one) => dim.eval(one).to_usize().ok(),
+                None => dim.to_usize().ok(),
+            });
+            let made = sizes.fold(1_u64, |all, size| all.saturating_mul(size as u64));
+            if made > MAX_MADE_ELEMENTS {
+                return Err(LoadError::Malformed {
+                    why: format!(
+                        "node {:?} ({}) makes {made} elements of one row; at most {MAX_MADE_ELEMENTS} are allowed",
+                        node.name,
+                        node.op.name()
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Operators that slide a window over an image or a signal: with a symbol among the dimensions tract ran nets of them
@@ -350,13 +377,12 @@ pub(crate) fn plain_f32(data: &Data) -> Option<Cow<'_, [f32]>> {
 mod tests {
     use tract_onnx::pb::type_proto::{Tensor, Value};
     use tract_onnx::pb::{
-        AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto,
+        AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
     };
 
     use super::*;
 
-    #[test]
-    fn what_is_cast_to_whole_numbers_comes_out_as_such() {
+    fn plan(node: Vec<NodeProto>, initializer: Vec<TensorProto>, made: i32) -> Result<Plan, LoadError> {
         let value = |name: &str, elem_type: i32| ValueInfoProto {
             name: name.to_owned(),
             r#type: Some(TypeProto {
@@ -365,31 +391,56 @@ mod tests {
             }),
             ..ValueInfoProto::default()
         };
-        let cast = NodeProto {
-            op_type: "Cast".to_owned(),
-            input: vec!["x".to_owned()],
-            output: vec!["y".to_owned()],
-            // 2 is INT, 7 is INT64.
-            attribute: vec![AttributeProto {
-                name: "to".to_owned(),
-                r#type: 2,
-                i: 7,
-                ..AttributeProto::default()
-            }],
-            ..NodeProto::default()
-        };
         let graph = GraphProto {
-            node: vec![cast],
+            node,
+            initializer,
             input: vec![value("x", 1)],
-            output: vec![value("y", 7)],
+            output: vec![value("y", made)],
             ..GraphProto::default()
         };
         let opset = OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() };
         let proto = ModelProto { opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
-        let feed = Feed { name: "x".to_owned(), shape: vec![1, 2], is_batched: true };
-        let plan = Plan::build(&proto, &[feed]).unwrap();
-        let fed = (vec![2, 2], Cow::Owned(Data::Fp32(vec![16_777_216.0, -3.0, 1.0, 0.0])));
+        Plan::build(&proto, &[Feed { name: "x".to_owned(), shape: vec![1, 2], is_batched: true }])
+    }
+
+    fn node(op: &str, input: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: op.to_owned(),
+            name: output.to_owned(),
+            input: input.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![output.to_owned()],
+            ..NodeProto::default()
+        }
+    }
+
+    #[test]
+    fn what_is_cast_to_whole_numbers_comes_out_as_such() {
+        // 2 is INT, 7 is INT64.
+        let to = AttributeProto { name: "to".to_owned(), r#type: 2, i: 7, ..AttributeProto::default() };
+        let cast = NodeProto { attribute: vec![to], ..node("Cast", &["x"], "y") };
+        let plan = plan(vec![cast], vec![], 7).unwrap();
+        let fed = (vec![2, 2], Cow::Owned(Data::Fp32(vec![16_777_216.0, -3.7, 1_099_511_627_776.0, -3e9])));
         let (shape, data) = plan.run(&[fed], 2).unwrap().remove(0);
-        assert_eq!((shape, data), (vec![2, 2], Data::Int64(vec![16_777_216, -3, 1, 0])));
+        let whole = Data::Int64(vec![16_777_216, -3, 1_099_511_627_776, -3_000_000_000]);
+        assert_eq!((shape, data), (vec![2, 2], whole));
+    }
+
+    #[test]
+    fn what_one_row_makes_in_several_steps_is_bounded() {
+        let tiles = |times: i64| {
+            let times = TensorProto {
+                name: "times".to_owned(),
+                data_type: 7,
+                dims: vec![2],
+                int64_data: vec![1, times],
+                ..TensorProto::default()
+            };
+            let nodes = vec![node("Tile", &["x", "times"], "first"), node("Tile", &["first", "times"], "y")];
+            plan(nodes, vec![times], 1)
+        };
+        assert!(tiles(8).is_ok());
+        let Err(error) = tiles(1 << 15) else { panic!("two billion elements were planned") };
+        let text = error.to_string();
+        assert!(text.contains("\"y\"") && text.contains("makes 2147483648 elements"), "{text}");
     }
 }

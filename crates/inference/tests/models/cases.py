@@ -183,16 +183,23 @@ def qlinear_concat(g):
     return IMAGE, g.dequantize(made, to), OUT[0], []
 
 
-@case(global_={"kind": "QLinearGlobalAveragePool"}, window={"kind": "QLinearAveragePool"}, global_s8={"kind": "QLinearGlobalAveragePool", "acts": np.int8})
-def qlinear_pool(g, kind, acts=np.uint8):
+BEYOND = {"strides": [2, 2], "pads": [1] * 4, "count_include_pad": 1, "ceil_mode": 1}  # the last windows reach beyond the padding
+
+
+@case(
+    global_={"kind": "QLinearGlobalAveragePool"}, window={"kind": "QLinearAveragePool"},
+    global_s8={"kind": "QLinearGlobalAveragePool", "acts": np.int8}, beyond={"kind": "QLinearAveragePool", "extra": BEYOND},
+)  # fmt: skip
+def qlinear_pool(g, kind, acts=np.uint8, extra=None):
     value, params = entry(g, acts)
     to = exit_params(g, acts, 0.01)
-    more = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4} if kind == "QLinearAveragePool" else {}
+    more = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, **(extra or {})} if kind == "QLinearAveragePool" else {}
     return IMAGE, g.dequantize(g.op(kind, [value, *params, *to], **more), to), 0.01, []
 
 
 @case(
     average={"kind": "AveragePool", "more": {"pads": [1] * 4, "count_include_pad": 1}},
+    as_written_beyond={"kind": "AveragePool", "more": BEYOND},
     average_1d={"kind": "AveragePool", "shape": SIGNAL, "more": {"kernel_shape": [4], "strides": [3]}},
     max={"kind": "MaxPool", "more": {"ceil_mode": 1, "strides": [2, 2]}},
     max_old={"kind": "MaxPool", "opset": 10},
@@ -611,3 +618,25 @@ def turned_matmul(g, scales=1, is_trained=False):
     turned = g.op("Transpose", [weights], perm=[1, 0])
     made = g.op("Add", [g.op("MatMul", [view(g), turned]), g.constant(g.floats(18), "b")])
     return (ROWS, *qdq(g, made, scale=0.05), [])
+
+
+@case(u8={}, s8={"kind": np.int8})
+def quantized_far(g, kind=np.uint8):
+    """Values far beyond what the scale reaches give the highest and the lowest."""
+    far = g.op("Mul", ["input", g.constant(np.float32(1e30))])
+    return (24,), qdq(g, far, kind)[0], CLOSE, ["Mul"]
+
+
+@case()
+def cast_far(g):
+    """Whole numbers of more than 32 bits."""
+    far = g.op("Cast", [g.op("Mul", ["input", g.constant(np.float32(2**40))])], to=TensorProto.INT64)
+    return (24,), g.op("Cast", [far], to=TensorProto.FLOAT), CLOSE, None
+
+
+@case(now={}, old={"opset": 11})
+def squeezed_whole(g):
+    """All axes of size 1 go but the rows, in a model that tract runs for one row at a time."""
+    made = g.op("Conv", ["input", g.constant(0.2 * g.floats(5, 8, 3, 3))])
+    pooled = g.op("Squeeze", [g.op("GlobalAveragePool", [made])])
+    return IMAGE, g.op("Softmax", [pooled], axis=-1), CLOSE, None

@@ -153,6 +153,16 @@ fn the_switch_leaves_everything_to_tract() {
 }
 
 #[test]
+fn what_tract_quantizes_saturates() {
+    for name in ["quantized_far_u8", "quantized_far_s8"] {
+        let case = &cases()[name];
+        let [rows, more, want] = case.values(name);
+        let model = case.load(name, Int8::Off).unwrap();
+        assert!(furthest(&case.ask(&model, &rows, &more), &want) <= case.step, "{name}");
+    }
+}
+
+#[test]
 fn an_island_stands_in_the_report_with_its_reason() {
     let case = &cases()["island"];
     let model = case.load("island", Int8::On).unwrap();

@@ -19,6 +19,8 @@ use std::ops::Range;
 pub(super) struct Gemm {
     panels: Panels,
     level: Level,
+    /// As `tile::centres` says.
+    is_centred: bool,
 }
 
 /// Bytes of copied rows at a time: they stay in the second-level cache.
@@ -42,7 +44,10 @@ impl Gemm {
         level: Level,
     ) -> Self {
         // Where the zero point isn't known yet, the sums are corrected after the product.
-        let zero_point = in_zero_point.map_or(0, |zero| i32::from(zero) - tile::offset(level));
+        let is_centred =
+            in_zero_point.is_some_and(|zero| tile::centres(level, zero) && spec.in_channels >= 16);
+        let offset = if is_centred { 128 } else { tile::offset(level) };
+        let zero_point = in_zero_point.map_or(0, |zero| i32::from(zero) - offset);
         let lowest = tile::lowest_weight(level);
         let packing = Packing { order: tile::order(level), zero_point, lane: tile::lane(level), lowest };
         let mut panels = Panels::pack(spec, weights, requant, packing);
@@ -50,7 +55,10 @@ impl Gemm {
             // They correct sums by a zero point that comes with the run.
             panels.weight_sums = Vec::new();
         }
-        Self { panels, level }
+        if is_centred {
+            panels.weights.bytes_mut().iter_mut().for_each(|weight| *weight ^= 0x80);
+        }
+        Self { panels, level, is_centred }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -133,6 +141,7 @@ impl Gemm {
         let (rows, block) = (turn.rows, turn.block);
         Job {
             ahead: turn.ahead,
+            is_centred: self.is_centred,
             rows: rows.data,
             stride: rows.stride,
             count: rows.count,
@@ -227,7 +236,7 @@ impl Gemm {
         {
             return way;
         }
-        if tile::takes_parts(self.level, self.panels.longest()) { Way::Apart } else { Way::Copies }
+        if tile::takes_parts(self.level, self.panels.longest_row()) { Way::Apart } else { Way::Copies }
     }
 
     /// Whether rows can be taken where they lie in the image, for levels that can.

@@ -47,6 +47,6 @@ pub use eltwise::{AddSpec, MulSpec, Table, add, concat, copy, lookup, mul};
 pub use layout::{Act, ActMut, Border, Buffer, Layout};
 pub use level::{LEVEL_VARIABLE, Level};
 pub use matmul::MatMul;
-pub use pool::{AvgPool, MaxPool, Window};
+pub use pool::{AvgPool, Counts, MaxPool, Window};
 pub use requant::Requant;
 pub use spec::{ConvSpec, PackError, Weights};

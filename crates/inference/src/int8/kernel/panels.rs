@@ -159,7 +159,6 @@ impl Panels {
             let line = Line { first: tap * block.window_bytes + first, column, columns: block.columns };
             match lane {
                 1 => line.write::<1>(data, of_tap),
-                2 => line.write::<2>(data, of_tap),
                 _ => line.write::<4>(data, of_tap),
             }
         }
@@ -172,7 +171,12 @@ impl Panels {
         self.weights.bytes().len() + numbers * 4
     }
 
-    /// Bytes of the longest row.
+    /// Bytes of the longest row, without what pads it.
+    pub(super) fn longest_row(&self) -> usize {
+        self.blocks.iter().map(|block| block.k).max().unwrap_or(0)
+    }
+
+    /// Bytes of the longest row as the weights are padded to it.
     pub(super) fn longest(&self) -> usize {
         self.blocks.iter().map(Block::padded_k).max().unwrap_or(0)
     }

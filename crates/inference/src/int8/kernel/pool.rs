@@ -13,7 +13,8 @@ pub struct Window {
     pub stride: [usize; 2],
     /// Distance of the places in the window.
     pub dilation: [usize; 2],
-    /// Padding; `bottom` and `right` don't matter, the output's size says where the last window stands.
+    /// Padding; the output's size says where the last window stands, `bottom` and `right` matter only to
+    /// [`Counts::Padding`].
     pub pads: Border,
 }
 
@@ -32,6 +33,25 @@ impl Window {
             .filter_map(move |k| (start + k * step).checked_sub(pad))
             .filter(move |place| *place < size)
     }
+
+    /// How many places along one axis for output `index` lie in the image or its padding.
+    fn padded(&self, axis: usize, index: usize, size: usize) -> usize {
+        let Border { top, left, bottom, right } = self.pads;
+        let end = size + [top + bottom, left + right][axis];
+        let place = |k: usize| index * self.stride[axis] + k * self.dilation[axis];
+        (0..self.kernel[axis]).filter(|k| place(*k) < end).count()
+    }
+}
+
+/// What a sum is divided by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// The places in the image.
+    Image,
+    /// Those in its padding as well, as ONNX defines `count_include_pad`: not what a last window reaches beyond it.
+    Padding,
+    /// The whole window, wherever it stands, as ONNX Runtime's 8-bit pool does it.
+    Window,
 }
 
 /// Average pooling: round((sum of (value - zero point)) * (multiplier / count)) + zero point.
@@ -39,8 +59,8 @@ impl Window {
 pub struct AvgPool {
     /// The window.
     pub window: Window,
-    /// Whether padding counts as zeroes (`count_include_pad`).
-    pub counts_pads: bool,
+    /// Which places count; those outside of the image as zeroes.
+    pub counts: Counts,
     /// Scale of the input / scale of the output.
     pub multiplier: f32,
 }
@@ -52,11 +72,16 @@ impl AvgPool {
     /// If batch or channels differ.
     pub fn run(&self, input: &Act<'_>, output: &mut ActMut<'_>) {
         let (zero, z) = (i32::from(input.layout().zero_point), output.layout().zero_point);
-        let whole = self.window.kernel[0] * self.window.kernel[1];
+        let window = self.window;
+        let size = [input.layout().height, input.layout().width];
         let mut sums = vec![0_i32; input.layout().pixel_bytes()];
-        windows(&self.window, input, output, |places, data, target| {
+        windows(&self.window, input, output, |[y, x], places, data, target| {
             sum_pixels(&mut sums, data, places);
-            let count = if self.counts_pads { whole } else { places.len() };
+            let count = match self.counts {
+                Counts::Image => places.len(),
+                Counts::Padding => window.padded(0, y, size[0]) * window.padded(1, x, size[1]),
+                Counts::Window => window.kernel[0] * window.kernel[1],
+            };
             let multiplier = if count == 0 { 0.0 } else { self.multiplier / count as f32 };
             let zeroes = zero.wrapping_mul(places.len() as i32);
             average(target, &sums, zeroes, multiplier, z);
@@ -107,18 +132,18 @@ impl MaxPool {
     /// # Panics
     /// If batch or channels differ.
     pub fn run(&self, input: &Act<'_>, output: &mut ActMut<'_>) {
-        windows(&self.window, input, output, |places, data, target| {
+        windows(&self.window, input, output, |_, places, data, target| {
             highest(target, data, places);
         });
     }
 }
 
-/// Calls `fold(places of the window's pixels, input, output pixel)` for each output pixel.
+/// Calls `fold(row and column, places of the window's pixels, input, output pixel)` for each output pixel.
 fn windows(
     window: &Window,
     input: &Act<'_>,
     output: &mut ActMut<'_>,
-    mut fold: impl FnMut(&[usize], &[u8], &mut [u8]),
+    mut fold: impl FnMut([usize; 2], &[usize], &[u8], &mut [u8]),
 ) {
     let (from, to) = (*input.layout(), *output.layout());
     assert_eq!([from.batch, from.channels], [to.batch, to.channels], "batch and channels of a pool");
@@ -139,7 +164,7 @@ fn windows(
                     places.extend(columns.iter().map(|column| start + column));
                 }
                 let target = &mut output.data_mut()[to.pixel(n, y, x)..][..pixel];
-                fold(&places, input.data(), target);
+                fold([y, x], &places, input.data(), target);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Every level of this machine against the reference, over random shapes, weights and zero points.
 
 use super::{
-    Act, ActMut, AddSpec, AvgPool, Border, Buffer, Chain, Conv, ConvSpec, Layout, Level, MaxPool, MulSpec,
-    Requant, Scratch, Table, Weights, Window, to_plain,
+    Act, ActMut, AddSpec, AvgPool, Border, Buffer, Chain, Conv, ConvSpec, Counts, Layout, Level, MaxPool,
+    MulSpec, Requant, Scratch, Table, Weights, Window, to_plain,
 };
 
 /// A small generator (xorshift), seeded by the case, so that a failure names what to repeat.
@@ -159,6 +159,45 @@ fn convolutions_give_the_reference_bytes_on_every_level() {
     }
 }
 
+/// Pairs and fours of values that just fit into 16 bits with the furthest weights, and those that just don't.
+#[test]
+fn values_at_the_edge_of_16_bits_give_the_reference_bytes_on_every_level() {
+    const PALETTES: [&[u8]; 8] = [
+        &[255],
+        &[0, 255],
+        &[127, 128],
+        &[63, 64],
+        &[60, 64, 67],
+        &[0, 1, 40, 255],
+        &[64, 128, 192],
+        &[96, 128, 160],
+    ];
+    for seed in 0..160 {
+        let mut random = Random::new(seed + 70_000);
+        let mut case = Case::new(&mut random);
+        case.is_signed = true;
+        case.zero_points = vec![0];
+        case.weights.iter_mut().for_each(|weight| *weight = random.pick(&[0x80, 0x7f, 0x7f]));
+        case.input.zero_point = random.pick(&[0, 63, 64, 128, 192, 193, 255]);
+        case.requant.multiplier.iter_mut().for_each(|multiplier| *multiplier *= 0.2);
+        let palette = random.pick(&PALETTES);
+        let mut values = random_act(case.input, &mut random);
+        values.bytes_mut().iter_mut().for_each(|value| *value = random.pick(palette));
+        ActMut::new(case.input, values.bytes_mut()).fill_border();
+        let input = Act::new(case.input, values.bytes());
+        let Some(layout) = case.spec.output_layout(&case.input, case.requant.zero_point) else { continue };
+        let (mut scratch, mut output) = (Scratch::default(), Buffer::new(layout.bytes()));
+        let mut want = None;
+        for level in Level::available() {
+            let mut output = ActMut::new(layout, output.bytes_mut());
+            case.conv(level).run(&input, &mut output, &mut scratch);
+            let got = plain(&output.as_act());
+            let want = want.get_or_insert_with(|| got.clone());
+            assert!(*want == got, "{level}, seed {seed}: {:?} {:?}", case.spec, case.input);
+        }
+    }
+}
+
 #[test]
 fn sums_are_those_of_the_reference_on_every_level() {
     for seed in 0..150 {
@@ -282,7 +321,8 @@ fn pools_are_as_onnx_defines_them() {
         };
         let to =
             Layout::new(2, from.channels, size(0, 9), size(1, 7), random.byte()).with_border(Border::all(1));
-        let average = AvgPool { window, counts_pads: random.below(2) == 0, multiplier: 0.9 };
+        let counts = random.pick(&[Counts::Image, Counts::Padding, Counts::Window]);
+        let average = AvgPool { window, counts, multiplier: 0.9 };
         let (mut averages, mut highest) = (Buffer::new(to.bytes()), Buffer::new(to.bytes()));
         average.run(&input, &mut ActMut::new(to, averages.bytes_mut()));
         MaxPool { window }.run(&input, &mut ActMut::new(to, highest.bytes_mut()));
@@ -297,7 +337,7 @@ fn pools_are_as_onnx_defines_them() {
                     values.push(input.get(1, c, place[0] - pads[0], place[1] - pads[1]));
                 }
             }
-            let count = if average.counts_pads { kh * kw } else { values.len() };
+            let count = if average.counts == Counts::Image { values.len() } else { kh * kw };
             let sum: i32 = values.iter().map(|v| i32::from(*v) - i32::from(from.zero_point)).sum();
             let mean = (sum as f32 * (0.9 / count as f32)).round_ties_even() as i32;
             let mean = (mean + i32::from(to.zero_point)).clamp(0, 255);

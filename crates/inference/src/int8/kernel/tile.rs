@@ -22,7 +22,7 @@ use super::x86;
 pub(super) const fn work_bytes(level: Level, k: usize) -> usize {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => x86::gemm_avx2::ROWS * k.next_multiple_of(64) * 2,
+        Level::Avx2 => x86::look::work_bytes(k).next_multiple_of(64),
         #[cfg(target_arch = "x86_64")]
         Level::Amx => x86::amx::WORK,
         _ => 64,
@@ -49,6 +49,9 @@ pub(super) struct Job<'a> {
     pub(super) parts: Option<Parts<'a>>,
     /// Rows that lie in lines; only for levels with [`takes_images`].
     pub(super) lines: Option<Lines>,
+    /// Whether weights are packed for values less 128, as [`centres`] said.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX2's kernel does that"))]
+    pub(super) is_centred: bool,
     /// Weights to fetch meanwhile.
     #[cfg_attr(
         not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -285,11 +288,15 @@ pub(super) const fn offset(level: Level) -> i32 {
     }
 }
 
+/// Whether a level's kernel takes values less 128, and weights with 128 added, where the input has this zero point.
+pub(super) const fn centres(level: Level, zero_point: u8) -> bool {
+    matches!(level, Level::Avx2) && matches!(zero_point, 64..=192)
+}
+
 /// How many values of a column lie side by side, for the product of a lane.
 pub(super) const fn lane(level: Level) -> usize {
     match level {
         Level::Portable => 1,
-        Level::Avx2 => 2,
         _ => 4,
     }
 }

@@ -1,6 +1,5 @@
 //! Operators of com.microsoft in ONNX's own words: f32 between DequantizeLinear and QuantizeLinear. So tract runs a form
-//! of them that int8 doesn't know. Not the pools: where padding is counted and sizes are rounded up, tract's answer isn't
-//! ONNX Runtime's.
+//! of them that int8 doesn't know. Not the pools: ONNX Runtime's divide by other counts than ONNX's.
 
 use tract_onnx::pb::NodeProto;
 

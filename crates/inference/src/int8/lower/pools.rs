@@ -4,7 +4,7 @@ use super::Reason;
 use super::graph::Node;
 use super::sink::End;
 use super::walk::{Form, Kind, Lowering, Quant};
-use crate::int8::kernel::{AvgPool, Border, ConvSpec, MaxPool, Window};
+use crate::int8::kernel::{AvgPool, Border, ConvSpec, Counts, MaxPool, Window};
 use crate::int8::program::{FloatOp, Step};
 use crate::tensor::volume;
 
@@ -214,13 +214,15 @@ impl<'a> Lowering<'a> {
         } else {
             pool_window(node, &quant.shape)?
         };
-        let counts_pads = node.int("count_include_pad").unwrap_or(0) != 0;
-        if counts_pads && node.int("ceil_mode").unwrap_or(0) != 0 {
-            return Err(Reason::Form("padding is counted and sizes are rounded up"));
-        }
+        // Where sizes are rounded up, the last window may reach beyond the padding.
+        let counts = match node.int("count_include_pad").unwrap_or(0) {
+            0 => Counts::Image,
+            _ if node.op() == "AveragePool" => Counts::Padding,
+            _ => Counts::Window,
+        };
         let quant = self.with_form(quant, Form::First)?;
         let to = self.act(&output, Form::First, params)?;
-        let pool = AvgPool { window, counts_pads, multiplier };
+        let pool = AvgPool { window, counts, multiplier };
         self.steps.push(Step::AveragePool { pool, from: quant.act, to });
         Ok((to, output))
     }

@@ -13,7 +13,7 @@ use std::arch::x86_64::{
 
 /// Bytes, as they are for AVX-VNNI (`V`), else the even and the odd ones as words.
 #[derive(Clone, Copy)]
-pub(super) struct Words([__m256i; 2]);
+pub(super) struct Words(pub(super) [__m256i; 2]);
 
 impl Words {
     /// From unsigned values.

@@ -9,3 +9,4 @@ mod finish512;
 pub(super) mod gemm256;
 pub(super) mod gemm512;
 pub(super) mod gemm_avx2;
+pub(super) mod look;

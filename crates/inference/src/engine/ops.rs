@@ -1,0 +1,224 @@
+//! tract's operators, and our own in place of three that answer wrongly:
+//! - Cast to INT64 goes through 32 bits there; what doesn't fit came out as the highest or lowest number of 32 bits.
+//! - QuantizeLinear wraps around for values beyond 2^31 scales; it must give the highest or lowest.
+//! - Squeeze that names no axes drops the batch too where a plan is made for one row.
+
+use std::sync::OnceLock;
+
+use tract_onnx::Onnx;
+use tract_onnx::model::{OnnxOpRegister, ParsingContext};
+use tract_onnx::pb::{NodeProto, tensor_proto};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::ops::array::Squeeze;
+use tract_onnx::tract_hir::tract_core::ops::cast::cast;
+use tract_onnx::tract_hir::tract_core::ops::math::{max, min};
+
+use super::limits::{attribute_int, attribute_ints};
+
+type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+
+/// tract's reader of ONNX with our operators.
+pub(super) fn onnx() -> Onnx {
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    onnx.op_register.insert("Cast", build_cast);
+    onnx.op_register.insert("QuantizeLinear", build_quantize);
+    onnx.op_register.insert("Squeeze", build_squeeze);
+    onnx
+}
+
+/// An operator as tract has it.
+fn original(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    static REGISTER: OnceLock<OnnxOpRegister> = OnceLock::new();
+    let register = REGISTER.get_or_init(|| tract_onnx::onnx().op_register);
+    match register.0.get(&node.op_type) {
+        Some(build) => build(context, node),
+        None => Err(TractError::msg("tract doesn't have it")),
+    }
+}
+
+fn build_cast(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    if attribute_int(node, "to") != i64::from(tensor_proto::DataType::Int64 as i32) {
+        return original(context, node);
+    }
+    Ok((expand(CastToInt64), vec![]))
+}
+
+fn build_quantize(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    let (op, names) = original(context, node)?;
+    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
+    Ok((inner.map_or(op, |inner| expand(Saturating { inner })), names))
+}
+
+fn build_squeeze(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    let names_axes =
+        node.input.get(1).is_some_and(|name| !name.is_empty()) || !attribute_ints(node, "axes").is_empty();
+    if names_axes {
+        return original(context, node);
+    }
+    Ok((expand(SqueezeAll { keeps_rows: keeps_rows(context, node) }), vec![]))
+}
+
+/// Whether a node reads something that has a row for each one of a batch whose size the file leaves free.
+fn keeps_rows(context: &ParsingContext<'_>, node: &NodeProto) -> bool {
+    let Some(graph) = &context.model.graph else { return false };
+    let is_constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+    let has_free_rows = graph.input.iter().filter(|input| !is_constant(&input.name)).any(|input| {
+        use tract_onnx::pb::tensor_shape_proto::dimension::Value::DimValue;
+        use tract_onnx::pb::type_proto::Value::TensorType;
+        let Some(TensorType(tensor)) = input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
+            return false;
+        };
+        let first = tensor.shape.as_ref().and_then(|shape| shape.dim.first());
+        !matches!(first.and_then(|dim| dim.value.as_ref()), Some(DimValue(_)))
+    });
+    has_free_rows && !node.input.first().is_some_and(|name| is_constant(name))
+}
+
+/// Cast to INT64, which tract takes for a number of elements: shapes are made of such casts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct CastToInt64;
+
+impl Expansion for CastToInt64 {
+    fn name(&self) -> StaticName {
+        "CastToInt64".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(inputs, 1)?;
+        check_output_arity(outputs, 1)?;
+        solver.equals(&outputs[0].datum_type, TDim::datum_type())?;
+        solver.equals(&outputs[0].rank, &inputs[0].rank)?;
+        solver.equals(&outputs[0].shape, &inputs[0].shape)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        use DatumType::{F16, F32, F64, I64, U32, U64};
+        match model.outlet_fact(inputs[0])?.datum_type {
+            F16 | F32 | F64 | I64 | U32 | U64 => model.wire_node(prefix, Whole, inputs),
+            _ => model.wire_node(prefix, cast(TDim::datum_type()), inputs),
+        }
+    }
+}
+
+/// Numbers as 64 bits have them, their fractions cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Whole;
+
+impl Op for Whole {
+    fn name(&self) -> StaticName {
+        "Whole".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Whole {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let input = args_1!(inputs);
+        let numbers = input.cast_to::<i64>()?;
+        let dims: Vec<TDim> =
+            numbers.try_as_plain_ram()?.as_slice::<i64>()?.iter().map(|number| (*number).into()).collect();
+        Ok(tvec!(tensor1(&dims).into_shape(input.shape())?.into_tvalue()))
+    }
+}
+
+impl TypedOp for Whole {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(TDim::datum_type().fact(inputs[0].shape.clone())))
+    }
+
+    as_op!();
+}
+
+/// QuantizeLinear of values that are brought into range before.
+#[derive(Debug, Clone)]
+struct Saturating {
+    inner: Box<dyn Expansion>,
+}
+
+/// Scales that a value may be from zero: far beyond the highest result, and no sum with a zero point overflows.
+const FURTHEST: f32 = 16_777_216.0;
+
+impl Expansion for Saturating {
+    fn name(&self) -> StaticName {
+        self.inner.name()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        self.inner.rules(solver, inputs, outputs)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let scale = model.outlet_fact(inputs[1])?.konst.clone();
+        // Only with one scale for all tract goes through 32 bits.
+        let Some(scale) = scale.filter(|scale| scale.len() == 1) else {
+            return self.inner.wire(prefix, model, inputs);
+        };
+        let furthest =
+            (scale.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?[0] * FURTHEST).min(f32::MAX);
+        let rank = model.outlet_fact(inputs[0])?.rank();
+        let mut bound = |what: &str, value: f32| {
+            model.add_const(format!("{prefix}.{what}"), tensor0(value).broadcast_into_rank(rank)?)
+        };
+        let (lowest, highest) = (bound("lowest", -furthest)?, bound("highest", furthest)?);
+        let float = model.wire_node(format!("{prefix}.float"), cast(f32::datum_type()), &inputs[..1])?[0];
+        let above = model.wire_node(format!("{prefix}.above"), max(), &[float, lowest])?[0];
+        let within = model.wire_node(format!("{prefix}.within"), min(), &[above, highest])?[0];
+        let inputs: TVec<OutletId> = std::iter::once(within).chain(inputs[1..].iter().copied()).collect();
+        self.inner.wire(prefix, model, &inputs)
+    }
+}
+
+/// Squeeze of all axes of one element, but not of the rows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct SqueezeAll {
+    keeps_rows: bool,
+}
+
+impl SqueezeAll {
+    /// In a plan for any number of rows these aren't one; in one for a single row they are the first axis.
+    fn op(&self, shape: &[TDim]) -> Squeeze {
+        let is_for_one = shape.iter().all(|dim| dim.to_usize().is_ok());
+        let kept = usize::from(self.keeps_rows && is_for_one && shape.len() > 1);
+        let ones = shape.iter().enumerate().skip(kept).filter(|(_, dim)| dim.is_one());
+        Squeeze::new(Some(ones.filter_map(|(place, _)| isize::try_from(place).ok()).collect()))
+    }
+}
+
+impl Expansion for SqueezeAll {
+    fn name(&self) -> StaticName {
+        "SqueezeAll".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_output_arity(outputs, 1)?;
+        solver.equals(&outputs[0].datum_type, &inputs[0].datum_type)?;
+        solver.given(&inputs[0].shape, move |solver, shape| {
+            let squeezed = self.op(&shape).output_shape(&shape)?;
+            solver.equals(&outputs[0].shape, squeezed)
+        })
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let shape: TVec<TDim> = model.outlet_fact(inputs[0])?.shape.iter().cloned().collect();
+        self.op(&shape).wire(prefix, model, &inputs[..1])
+    }
+}
