@@ -35,8 +35,6 @@ pub(super) enum Shape {
     Three,
     /// 3x3 without dilation at stride 2.
     ThreeBy2,
-    /// 3x3 of any stride and dilation, for levels that take bare taps.
-    Nine,
     /// Anything else.
     Any,
 }
@@ -58,7 +56,6 @@ impl Depthwise {
         level: Level,
     ) -> Self {
         let shape = match (spec.kernel, spec.dilation, spec.stride) {
-            ([3, 3], ..) if strip::takes_nine(level) => Shape::Nine,
             _ if !strip::interleaves(level) => Shape::Any,
             ([3, 3], [1, 1], [1, 1]) => Shape::Three,
             ([3, 3], [1, 1], [2, 2]) => Shape::ThreeBy2,
@@ -68,7 +65,7 @@ impl Depthwise {
         let [height, width] = spec.kernel;
         let (taps, rows) = match shape {
             Shape::Three | Shape::ThreeBy2 => (Vec::new(), vectors(shape)),
-            Shape::Nine | Shape::Any => {
+            Shape::Any => {
                 let mut taps: Vec<_> =
                     (0..height).flat_map(|ky| (0..width).map(move |kx| [ky, kx])).collect();
                 taps.resize(taps.len().next_multiple_of(strip::tap_step(level)), [0, 0]);
@@ -108,12 +105,12 @@ impl Depthwise {
             let data = &mut self.weights.bytes_mut()[index * size..][..size];
             let byte = |four: usize, tap: usize| (four * 4 + column / 16) * 64 + column % 16 * 4 + tap;
             match self.shape {
-                Shape::Nine | Shape::Any if !strip::interleaves(self.level) => {
+                Shape::Any if !strip::interleaves(self.level) => {
                     for (tap, weight) in own.iter().enumerate() {
                         data[tap * self.columns + column] = weight.to_le_bytes()[0];
                     }
                 }
-                Shape::Nine | Shape::Any => {
+                Shape::Any => {
                     for (tap, weight) in own.iter().enumerate() {
                         data[byte(tap / 4, tap % 4)] = weight.to_le_bytes()[0];
                     }

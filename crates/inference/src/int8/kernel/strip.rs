@@ -28,7 +28,7 @@ pub(super) struct Strip<'a> {
     pub(super) weights: &'a [u8],
     /// One for each column: 64, or as many as lanes.
     pub(super) bias: &'a [i32],
-    /// Places of the taps for [`Shape::Nine`], and for [`Shape::Any`] as many as [`tap_step`] wants.
+    /// Places of the taps for [`Shape::Any`], as many as [`tap_step`] wants.
     pub(super) taps: &'a [usize],
     /// From sums to bytes.
     pub(super) finish: Finish<'a>,
@@ -66,11 +66,6 @@ pub(super) const fn interleaves(level: Level) -> bool {
     !matches!(level, Level::Portable | Level::Neon | Level::NeonDot)
 }
 
-/// Whether a level's kernel has a way of its own for the nine taps of 3x3.
-pub(super) const fn takes_nine(level: Level) -> bool {
-    matches!(level, Level::Neon | Level::NeonDot)
-}
-
 /// How many taps a level's kernel takes at once.
 pub(super) const fn tap_step(level: Level) -> usize {
     if interleaves(level) { 4 } else { 1 }
@@ -102,11 +97,12 @@ pub(super) fn run(
     let (vectors, reach) = match strip.shape {
         Shape::Three => (24, 2 * inner[0] + 2 * inner[1]),
         Shape::ThreeBy2 => (12, 2 * inner[0] + 2 * inner[1]),
-        Shape::Nine | Shape::Any => (strip.taps.len(), strip.taps.iter().copied().max().unwrap_or(0)),
+        Shape::Any => (strip.taps.len(), strip.taps.iter().copied().max().unwrap_or(0)),
     };
-    let taps = strip.taps.len();
-    let fits = if strip.shape == Shape::Nine { taps == 9 } else { taps.is_multiple_of(tap_step(level)) };
-    assert!(strip.weights.len() == vectors * columns && fits, "weights of a strip");
+    assert!(
+        strip.weights.len() == vectors * columns && strip.taps.len().is_multiple_of(tap_step(level)),
+        "weights of a strip"
+    );
     let end = read.end(strip.height, strip.width, strip.lanes).and_then(|end| end.checked_add(reach));
     assert!(end.is_some_and(|end| end <= input.len()), "input of a strip");
     let end = write.end(strip.height, strip.width, strip.lanes);
@@ -133,8 +129,7 @@ pub(super) fn run(
         // SAFETY: as above; weights are packed to be at least -127.
         #[cfg(target_arch = "aarch64")]
         Level::Neon | Level::NeonDot => unsafe {
-            let is_known = matches!(strip.shape, Shape::Nine | Shape::Any);
-            assert!(is_known && strip.lanes == 16, "shape of a strip");
+            assert!(strip.shape == Shape::Any && strip.lanes == 16, "shape of a strip");
             arm::depthwise::run(strip, (input.as_ptr(), read), (output.as_mut_ptr(), write));
         },
         Level::Portable => portable::strip(strip, (input, read), (output, write)),

@@ -2,7 +2,6 @@
 //! are at least -127), which is added to the sums.
 #![expect(unsafe_code, reason = "pointers into planes whose bounds `strip::run` asserts")]
 
-use super::super::depthwise::Shape;
 use super::super::strip::{Plane, Strip};
 use super::finish::{Finisher, Sums};
 use std::arch::aarch64::{
@@ -27,16 +26,13 @@ pub(in super::super) unsafe fn run(
         let finisher = Finisher::new(&strip.finish, 0);
         let bias = strip.bias.as_ptr();
         let bias = [vld1q_s32(bias), vld1q_s32(bias.add(4)), vld1q_s32(bias.add(8)), vld1q_s32(bias.add(12))];
+        let column = columns(strip.taps);
         for y in 0..strip.height {
             let from = (input.add(read.start + y * read.row), read.pixel);
             let to = (output.add(write.start + y * write.row), write.pixel);
-            let done = match (strip.shape, strip.taps) {
-                (Shape::Nine, [_, column, ..]) if read.pixel == *column => {
-                    pairs::<1>(strip, (&finisher, bias), from, to)
-                }
-                (Shape::Nine, [_, column, ..]) if read.pixel == 2 * column => {
-                    pairs::<2>(strip, (&finisher, bias), from, to)
-                }
+            let done = match column {
+                Some(column) if read.pixel == column => pairs::<1>(strip, (&finisher, bias), from, to),
+                Some(column) if read.pixel == 2 * column => pairs::<2>(strip, (&finisher, bias), from, to),
                 _ => 0,
             };
             for x in done..strip.width {
@@ -109,6 +105,13 @@ unsafe fn window(strip: &Strip<'_>, mut sums: Sums, corner: *const u8) -> Sums {
         }
     }
     sums
+}
+
+/// The distance of the columns, if taps are three rows of three.
+fn columns(taps: &[usize]) -> Option<usize> {
+    let is_square =
+        (0..9).all(|tap| taps.get(tap).is_some_and(|at| *at == taps[tap / 3 * 3] + taps[tap % 3]));
+    (taps.len() == 9 && is_square).then(|| taps[1])
 }
 
 /// The weights of nine taps, in the order of the window.
@@ -326,7 +329,7 @@ unsafe fn two_apart(rows: [*const u8; 3], column: usize, bias: Sums, weights: &N
 /// One row of output pixels of a window of 3x3, two at a time, `S` columns apart. Returns how many were written.
 ///
 /// # Safety
-/// As [`run`], from the row's first pixels on, which are `S` columns apart.
+/// As [`run`], from the row's first pixels on, which are `S` columns apart; the taps are three rows of three.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn pairs<const S: usize>(
