@@ -63,6 +63,8 @@ struct Bytes {
 }
 
 impl Target for Bytes {
+    /// # Safety
+    /// As the trait says.
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn put<const MR: usize>(&self, row: usize, sums: [Sums; MR]) {
@@ -85,6 +87,8 @@ struct Whole {
 }
 
 impl Target for Whole {
+    /// # Safety
+    /// As the trait says.
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn put<const MR: usize>(&self, row: usize, sums: [Sums; MR]) {
