@@ -49,7 +49,8 @@ impl Gemm {
         let offset = if is_centred { 128 } else { tile::offset(level) };
         let zero_point = in_zero_point.map_or(0, |zero| i32::from(zero) - offset);
         let lowest = tile::lowest_weight(level);
-        let packing = Packing { order: tile::order(level), zero_point, lane: tile::lane(level), lowest };
+        let (order, lane, group) = (tile::order(level), tile::lane(level), tile::group(level));
+        let packing = Packing { order, zero_point, lane, group, lowest };
         let mut panels = Panels::pack(spec, weights, requant, packing);
         if in_zero_point.is_some() {
             // They correct sums by a zero point that comes with the run.

@@ -93,6 +93,8 @@ pub(super) struct Packing {
     pub(super) zero_point: i32,
     /// How many values of a column lie side by side.
     pub(super) lane: usize,
+    /// How many columns' weights lie together, if not those of a whole block.
+    pub(super) group: Option<usize>,
     /// The lowest weight that the kernel takes.
     pub(super) lowest: i16,
 }
@@ -148,17 +150,20 @@ impl Panels {
         weights: &[i16],
         block: &Block,
         [column, channel]: [usize; 2],
-        Packing { lowest, lane, .. }: Packing,
+        Packing { lowest, lane, group, .. }: Packing,
     ) -> i32 {
         let (group_in, taps) = (spec.group_in(), spec.taps());
         let first = channel / spec.group_out() * group_in - block.window;
         let own = &weights[channel * group_in * taps..][..group_in * taps];
         let data = &mut self.weights.bytes_mut()[block.start..][..block.bytes()];
+        let columns = group.unwrap_or(block.columns);
+        let data = &mut data[column / columns * columns * block.padded_k()..];
         for tap in 0..self.taps.len() {
             let of_tap = own[tap % taps..].iter().step_by(taps).map(|whole| part(*whole, tap / taps, lowest));
-            let line = Line { first: tap * block.window_bytes + first, column, columns: block.columns };
+            let line = Line { first: tap * block.window_bytes + first, column: column % columns, columns };
             match lane {
                 1 => line.write::<1>(data, of_tap),
+                32 => line.write::<32>(data, of_tap),
                 _ => line.write::<4>(data, of_tap),
             }
         }

@@ -40,7 +40,7 @@ pub(super) struct Job<'a> {
     pub(super) count: usize,
     /// Bytes of a row, a multiple of 4.
     pub(super) k: usize,
-    /// `[padded k / lane][columns][lane]`, on a cache line.
+    /// `[padded k / lane][columns][lane]`, or in groups of columns; on a cache line.
     pub(super) weights: &'a [u8],
     /// One for each column.
     pub(super) bias: &'a [i32],
@@ -297,7 +297,17 @@ pub(super) const fn centres(level: Level, zero_point: u8) -> bool {
 pub(super) const fn lane(level: Level) -> usize {
     match level {
         Level::Portable => 1,
+        Level::Neon => 32,
         _ => 4,
+    }
+}
+
+/// How many columns' weights lie together: `[columns / group][padded k / lane][group][lane]`.
+pub(super) const fn group(level: Level) -> Option<usize> {
+    match level {
+        Level::Neon => Some(8),
+        Level::NeonDot => Some(16),
+        _ => None,
     }
 }
 
