@@ -9,11 +9,10 @@ use tract_onnx::Onnx;
 use tract_onnx::model::{OnnxOpRegister, ParsingContext};
 use tract_onnx::pb::{NodeProto, tensor_proto};
 use tract_onnx::prelude::*;
-#[cfg_attr(
-    not(test),
-    expect(clippy::wildcard_imports, reason = "the macros of tract-hir name what this brings")
-)]
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::internal::{
+    DimLike, EvalContext, EvalOp, Expansion, InferenceOp, InferenceResult, Solver, StaticName, TensorProxy,
+    args_1, as_op, check_input_arity, check_output_arity, expand, op_as_typed_op, op_out_of_plan,
+};
 use tract_onnx::tract_hir::ops::array::Squeeze;
 use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 use tract_onnx::tract_hir::tract_core::ops::math::{max, min};
