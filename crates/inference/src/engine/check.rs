@@ -10,6 +10,7 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::limits::{self, Tensors};
+use super::shown;
 use crate::error::LoadError;
 use crate::int8::lower::{CONTRIB, is_only_int8};
 
@@ -102,12 +103,14 @@ impl Checker<'_> {
         let mut made: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
         for node in &graph.node {
             self.node(node, &known, &constants)?;
-            limits::check(node, &tensors)
-                .map_err(|why| malformed(format!("node {:?} ({}) {why}", node_name(node), node.op_type)))?;
+            limits::check(node, &tensors).map_err(|why| {
+                malformed(format!("node {:?} ({}) {why}", node_name(node), shown(&node.op_type)))
+            })?;
             for output in node.output.iter().filter(|output| !output.is_empty()) {
                 if !made.insert(output) {
                     return Err(malformed(format!(
-                        "{output:?} is made twice, again by {:?}",
+                        "{:?} is made twice, again by {:?}",
+                        shown(output),
                         node_name(node)
                     )));
                 }
@@ -115,7 +118,7 @@ impl Checker<'_> {
             }
         }
         match graph.output.iter().find(|output| !known.contains(output.name.as_str())) {
-            Some(output) => Err(malformed(format!("nothing makes the output {:?}", output.name))),
+            Some(output) => Err(malformed(format!("nothing makes the output {:?}", shown(&output.name)))),
             None => Ok(()),
         }
     }
@@ -128,8 +131,8 @@ impl Checker<'_> {
     ) -> Result<(), LoadError> {
         if !(self.has_op)(node) {
             return Err(LoadError::UnknownOp {
-                op: node.op_type.clone(),
-                domain: node.domain.clone(),
+                op: shown(&node.op_type),
+                domain: shown(&node.domain),
                 node: node_name(node),
             });
         }
@@ -137,8 +140,9 @@ impl Checker<'_> {
             node.input.iter().find(|input| !input.is_empty() && !known.contains(input.as_str()))
         {
             return Err(malformed(format!(
-                "node {:?} reads {input:?}, which nothing before it makes",
-                node_name(node)
+                "node {:?} reads {:?}, which nothing before it makes",
+                node_name(node),
+                shown(input)
             )));
         }
         made_size(node, constants)?;
@@ -158,7 +162,7 @@ impl Checker<'_> {
 
 /// A constant's bytes fill its shape exactly and stand in the file itself.
 fn tensor(tensor: &TensorProto) -> Result<(), LoadError> {
-    let bad = |why: String| Err(malformed(format!("constant {:?} {why}", tensor.name)));
+    let bad = |why: String| Err(malformed(format!("constant {:?} {why}", shown(&tensor.name))));
     if tensor.data_location == Some(DataLocation::External as i32) {
         return bad("lies outside the file; a release holds the model in one blob".into());
     }
@@ -272,7 +276,7 @@ fn window_size(node: &NodeProto) -> Result<(), LoadError> {
 /// What a node is called: tools leave names empty, those of outputs never are.
 fn node_name(node: &NodeProto) -> String {
     let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
-    name.cloned().unwrap_or_default()
+    name.map(|name| shown(name)).unwrap_or_default()
 }
 
 fn malformed(why: impl Into<String>) -> LoadError {

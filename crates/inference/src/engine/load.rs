@@ -5,9 +5,8 @@ use std::time::Duration;
 use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::prelude::Framework;
 
-use super::check;
-use super::guarded;
 use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
+use super::{check, guarded, onnx};
 use crate::error::{InferError, LoadError, chain};
 use crate::int8::kernel::Level;
 use crate::int8::lower::{is_only_int8, lower};
@@ -40,7 +39,7 @@ impl Engine {
     }
 
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
-        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        let onnx = onnx();
         let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
         check::opset(&proto)?;
         let knows = |node: &NodeProto| check::has(&onnx, node);
@@ -87,6 +86,14 @@ impl Engine {
         }
     }
 
+    /// Whether a row's answer depends on the other rows of its batch.
+    pub(crate) fn mixes_rows(&self) -> bool {
+        match &self.runs {
+            Runs::Tract(plan) => plan.mixes(),
+            Runs::Int8(program) => program.mixes_rows(),
+        }
+    }
+
     /// Times each step of one row; none where tract runs the whole model.
     pub(crate) fn profile(
         &self,
@@ -108,6 +115,9 @@ impl Engine {
             Runs::Tract(plan) => return plan.run(feeds, batch),
             Runs::Int8(program) => program,
         };
+        if batch > 1 && program.mixes_rows() {
+            return Err(InferError::MixesRows { got: batch });
+        }
         let run = || {
             if batch == 1 || program.is_batched {
                 return program.run(feeds, batch);
