@@ -121,6 +121,12 @@ pub enum InferError {
         /// Bound.
         max: usize,
     },
+    /// Several rows for a model that makes one row's answer depend on the others, and can't do that here.
+    #[error("batch of {got} rows: this model mixes the rows of a batch, so it is asked one row at a time")]
+    MixesRows {
+        /// Rows in the request.
+        got: usize,
+    },
     /// A step before the model can't work on this input.
     #[error("pre-processing step {step} failed on input {name:?}: {why}")]
     Pre {
@@ -168,6 +174,7 @@ impl InferError {
             | Self::Shape { .. }
             | Self::MissingValue { .. }
             | Self::Batch { .. }
+            | Self::MixesRows { .. }
             | Self::Pre { .. } => true,
             Self::Post { .. } | Self::Runtime { .. } | Self::Panic { .. } | Self::Result(_) => false,
         }

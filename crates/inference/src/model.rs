@@ -80,6 +80,12 @@ impl Model {
         self.engine.is_batched()
     }
 
+    /// Whether a row's answer depends on the other rows of its batch. tract's plans for any number of rows answer
+    /// a batch as a whole then; all others answer one row and refuse more.
+    pub fn mixes_rows(&self) -> bool {
+        self.engine.mixes_rows()
+    }
+
     /// Runs one row so often and times each step by the caller's clock; nothing where tract runs the whole model.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ pub(crate) struct Args {
 /// Shows it.
 ///
 /// # Errors
-/// When there is no such release, or one of its variants can't be loaded; the operator is named.
+/// When there is no such release, or one of its variants can't be loaded or fails a golden sample; the operator is named.
 pub(crate) async fn run(
     args: &Args,
     context: impl FnOnce() -> Result<Context>,
@@ -78,7 +78,12 @@ pub(crate) async fn run(
         let file = measured::store(path, class, &said["measured"][class])?;
         eprintln!("kept in {}", file.display());
     }
-    format.print(&said, show)
+    format.print(&said, show)?;
+    let golden = |variant: &&Value| variant["golden"]["passed"] != variant["golden"]["samples"];
+    if let Some(variant) = items(&tried["variants"]).iter().find(golden) {
+        bail!("variant {} fails a golden sample, so no device would take it", text(variant, "/variant"));
+    }
+    Ok(())
 }
 
 /// What the server knows, after measuring if that is asked for.
@@ -119,7 +124,10 @@ fn measure(path: &Path, data: Option<&Path>, time_limit: u64) -> Result<Value> {
         let (first, last) = inference::TESTED_OPSETS.into_inner();
         let opset = opset
             .map(|opset| format!("{}: it uses opset {opset}; {first} to {last} are tested", variant.name));
-        warnings.extend([p95, loaded, peak, golden, opset].into_iter().flatten());
+        let mixes = (found["mixes_rows"] == true).then(|| {
+            format!("{}: it mixes the rows of a batch: a row's answer depends on the others", variant.name)
+        });
+        warnings.extend([p95, loaded, peak, golden, opset, mixes].into_iter().flatten());
         variants.push(found);
     }
     Ok(json!({ "variants": variants, "warnings": warnings }))

@@ -26,7 +26,7 @@ pub(crate) fn limit<T: Send + 'static>(
     match receiver.recv_timeout(limit) {
         Ok(done) => Ok(done),
         Err(RecvTimeoutError::Timeout) => {
-            bail!("{what} takes longer than {} s (see --time-limit)", limit.as_secs())
+            bail!("{what} takes longer than the {} s left for it (see --time-limit)", limit.as_secs())
         }
         Err(RecvTimeoutError::Disconnected) => bail!("{what} panicked"),
     }
@@ -44,6 +44,6 @@ mod tests {
                 thread::park();
             }
         });
-        assert!(refused.unwrap_err().to_string().contains("waiting takes longer than 0 s"));
+        assert!(refused.unwrap_err().to_string().contains("waiting takes longer than the 0 s"));
     }
 }

@@ -10,15 +10,15 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
-use super::growth::Shapes;
 use super::limits::{self, Tensors};
+use super::shown;
 use crate::error::LoadError;
 use crate::int8::lower::{CONTRIB, is_only_int8};
 
 /// Most nodes of a model, subgraphs included. Stops a graph that takes minutes to optimise.
 const MAX_NODES: usize = 50_000;
 /// Most elements that a constant may ask an operator to make: 256 M, 1 GB of f32.
-pub(super) const MAX_MADE_ELEMENTS: u64 = 256 * 1024 * 1024;
+const MAX_MADE_ELEMENTS: u64 = 256 * 1024 * 1024;
 /// Most elements of a window, and of what padding alone makes of an image. Stops pools that would take hours.
 const MAX_WINDOW_ELEMENTS: u64 = 1 << 20;
 
@@ -97,20 +97,21 @@ impl Checker<'_> {
             return Err(malformed("sparse initializers are not supported"));
         }
         graph.initializer.iter().try_for_each(tensor)?;
-        let (constants, tensors, mut shapes) = (constants(graph), Tensors::of(graph), Shapes::of(graph));
+        let (constants, tensors) = (constants(graph), Tensors::of(graph));
         let mut known = outer.clone();
         known.extend(graph.input.iter().map(|input| input.name.as_str()));
         known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
         let mut made: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
         for node in &graph.node {
             self.node(node, &known, &constants)?;
-            limits::check(node, &tensors)
-                .and_then(|()| shapes.add(node, &tensors))
-                .map_err(|why| malformed(format!("node {:?} ({}) {why}", node_name(node), node.op_type)))?;
+            limits::check(node, &tensors).map_err(|why| {
+                malformed(format!("node {:?} ({}) {why}", node_name(node), shown(&node.op_type)))
+            })?;
             for output in node.output.iter().filter(|output| !output.is_empty()) {
                 if !made.insert(output) {
                     return Err(malformed(format!(
-                        "{output:?} is made twice, again by {:?}",
+                        "{:?} is made twice, again by {:?}",
+                        shown(output),
                         node_name(node)
                     )));
                 }
@@ -118,7 +119,7 @@ impl Checker<'_> {
             }
         }
         match graph.output.iter().find(|output| !known.contains(output.name.as_str())) {
-            Some(output) => Err(malformed(format!("nothing makes the output {:?}", output.name))),
+            Some(output) => Err(malformed(format!("nothing makes the output {:?}", shown(&output.name)))),
             None => Ok(()),
         }
     }
@@ -131,8 +132,8 @@ impl Checker<'_> {
     ) -> Result<(), LoadError> {
         if !(self.has_op)(node) {
             return Err(LoadError::UnknownOp {
-                op: node.op_type.clone(),
-                domain: node.domain.clone(),
+                op: shown(&node.op_type),
+                domain: shown(&node.domain),
                 node: node_name(node),
             });
         }
@@ -140,8 +141,9 @@ impl Checker<'_> {
             node.input.iter().find(|input| !input.is_empty() && !known.contains(input.as_str()))
         {
             return Err(malformed(format!(
-                "node {:?} reads {input:?}, which nothing before it makes",
-                node_name(node)
+                "node {:?} reads {:?}, which nothing before it makes",
+                node_name(node),
+                shown(input)
             )));
         }
         made_size(node, constants)?;
@@ -161,7 +163,7 @@ impl Checker<'_> {
 
 /// A constant's bytes fill its shape exactly and stand in the file itself.
 fn tensor(tensor: &TensorProto) -> Result<(), LoadError> {
-    let bad = |why: String| Err(malformed(format!("constant {:?} {why}", tensor.name)));
+    let bad = |why: String| Err(malformed(format!("constant {:?} {why}", shown(&tensor.name))));
     if tensor.data_location == Some(DataLocation::External as i32) {
         return bad("lies outside the file; a release holds the model in one blob".into());
     }
@@ -275,7 +277,7 @@ fn window_size(node: &NodeProto) -> Result<(), LoadError> {
 /// What a node is called: tools leave names empty, those of outputs never are.
 fn node_name(node: &NodeProto) -> String {
     let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
-    name.cloned().unwrap_or_default()
+    name.map(|name| shown(name)).unwrap_or_default()
 }
 
 fn malformed(why: impl Into<String>) -> LoadError {

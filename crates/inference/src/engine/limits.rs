@@ -64,6 +64,9 @@ pub(super) fn check(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), Strin
     axes(node, tensors)?;
     window(node)?;
     growth(node, tensors)?;
+    steps(node, tensors)?;
+    transposed(node)?;
+    super::forest::check(node)?;
     quantization(node, tensors)
 }
 
@@ -114,7 +117,10 @@ fn growth(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
     let scales = match node.op_type.as_str() {
         "Resize" if node.input.len() > 2 => tensors.floats(node, 2),
         "Resize" | "Upsample" => tensors.floats(node, 1),
-        "Pad" => return around(&tensors.ints(node, 1).unwrap_or_default()),
+        "Pad" => {
+            let pads = tensors.ints(node, 1).unwrap_or_else(|| attribute_ints(node, "pads").to_vec());
+            return around(&pads);
+        }
         _ => return Ok(()),
     };
     let of_attribute = node.attribute.iter().find(|attribute| attribute.name == "scales");
@@ -127,7 +133,52 @@ fn growth(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
     Err(format!("resizes by {scales:?}; at most {MAX_GROWTH} times as many elements are allowed"))
 }
 
+/// Steps over values that aren't steps.
+fn steps(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
+    match node.op_type.as_str() {
+        "Slice" if tensors.ints(node, 4).is_some_and(|steps| steps.contains(&0)) => {
+            Err("slices by steps of 0".to_owned())
+        }
+        "Range" => {
+            let ints = tensors.ints(node, 2).unwrap_or_default();
+            let floats = tensors.floats(node, 2).unwrap_or_default();
+            let is_step = |step: &f32| step.is_finite() && *step != 0.0;
+            if ints.contains(&0) || !floats.iter().all(is_step) {
+                return Err("counts in steps of 0".to_owned());
+            }
+            Ok(())
+        }
+        "DepthToSpace" | "SpaceToDepth" => match attribute_int(node, "blocksize") {
+            1..=MAX_AXIS => Ok(()),
+            size => Err(format!("has blocks of {size}; 1 to {MAX_AXIS} are known")),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// tract subtracts what a transposed convolution's attributes leave without a look at what is left.
+fn transposed(node: &NodeProto) -> Result<(), String> {
+    if node.op_type != "ConvTranspose" {
+        return Ok(());
+    }
+    let [shape, more, strides, dilations] =
+        ["output_shape", "output_padding", "strides", "dilations"].map(|name| attribute_ints(node, name));
+    if !shape.is_empty() {
+        return Err(format!("names its output_shape {shape:?}; give it pads instead"));
+    }
+    let of = |values: &[i64], axis: usize| values.get(axis).copied().unwrap_or(1);
+    let is_less =
+        |(axis, more): (usize, &i64)| (0..of(strides, axis).max(of(dilations, axis))).contains(more);
+    if more.iter().enumerate().all(is_less) {
+        return Ok(());
+    }
+    Err(format!("has the output_padding {more:?}, which isn't less than its strides or dilations"))
+}
+
 fn around(pads: &[i64]) -> Result<(), String> {
+    if pads.iter().any(|pad| *pad < 0) {
+        return Err(format!("cuts off by the negative pads {pads:?}; a Slice does that"));
+    }
     let (before, after) = pads.split_at(pads.len() / 2);
     let each = before.iter().zip(after).map(|(a, b)| a.unsigned_abs().saturating_add(b.unsigned_abs()));
     let made = each.fold(1_u64, |all, size| all.saturating_mul(size.max(1)));
@@ -145,12 +196,16 @@ fn quantization(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
     }
     let mut constants = (0..node.input.len()).filter_map(|slot| tensors.get(node, slot));
     if let Some(empty) = constants.find(|tensor| tensor.dims.contains(&0)) {
-        return Err(format!("reads {:?}, which is empty", empty.name));
+        return Err(format!("reads {:?}, which is empty", super::shown(&empty.name)));
     }
     let slot = DIVISORS.iter().find(|(name, _)| *name == op).map(|(_, slot)| *slot);
     let scales = slot.and_then(|slot| tensors.floats(node, slot)).unwrap_or_default();
     if let Some(scale) = scales.iter().find(|scale| !(scale.is_normal() && **scale > 0.0)) {
         return Err(format!("quantizes by the scale {scale:e}, which isn't a normal positive number"));
+    }
+    let read = (1..node.input.len()).filter_map(|slot| tensors.floats(node, slot)).flatten();
+    if let Some(odd) = { read }.find(|scale| !scale.is_finite()) {
+        return Err(format!("is quantized by the scale {odd}, which isn't a number"));
     }
     if !is_linear {
         return Ok(());
@@ -264,10 +319,46 @@ mod tests {
     }
 
     #[test]
+    fn steps_and_blocks_are_some() {
+        assert_eq!(why(&node("Range", &[]), vec![ints("b", &[1])]), "");
+        assert_ne!(why(&node("Range", &[]), vec![ints("b", &[0])]), "");
+        assert_ne!(why(&node("Range", &[]), vec![float("b", f32::NAN)]), "");
+        let slice = NodeProto {
+            op_type: "Slice".to_owned(),
+            input: ["x", "a", "b", "c", "d"].map(str::to_owned).to_vec(),
+            ..NodeProto::default()
+        };
+        assert_eq!(why(&slice, vec![ints("d", &[-1])]), "");
+        assert!(why(&slice, vec![ints("d", &[1, 0])]).contains("steps of 0"));
+        assert_eq!(why(&node("DepthToSpace", &[("blocksize", &[2])]), vec![]), "");
+        for size in [0, -1, 1 << 40] {
+            assert!(why(&node("DepthToSpace", &[("blocksize", &[size])]), vec![]).contains("blocks of"));
+        }
+        assert!(why(&node("Pad", &[]), vec![ints("a", &[0, -1, 0, 0])]).contains("negative pads"));
+        assert!(why(&node("Pad", &[("pads", &[0, -1, 0, 0])]), vec![]).contains("negative pads"));
+    }
+
+    #[test]
+    fn a_transposed_convolution_has_no_shape_of_its_own() {
+        let of = |name, values| why(&node("ConvTranspose", &[("strides", &[2, 2]), (name, values)]), vec![]);
+        assert_eq!(of("output_padding", &[1, 1]), "");
+        assert!(of("output_padding", &[2, 1]).contains("isn't less"));
+        assert!(of("output_padding", &[-1, 1]).contains("isn't less"));
+        assert!(of("output_shape", &[8, 8]).contains("give it pads"));
+    }
+
+    #[test]
     fn values_are_quantized_to_8_bits_by_a_scale() {
         assert_eq!(why(&node("QuantizeLinear", &[]), vec![float("a", 0.1)]), "");
         for scale in [0.0, 1e-42, -0.1, f32::NAN, f32::INFINITY] {
             assert!(why(&node("QuantizeLinear", &[]), vec![float("a", scale)]).contains("scale"), "{scale}");
+        }
+        for scale in [f32::NAN, f32::INFINITY] {
+            assert!(
+                why(&node("DequantizeLinear", &[]), vec![float("a", scale)]).contains("scale"),
+                "{scale}"
+            );
+            assert!(why(&node("QLinearMatMul", &[]), vec![float("a", scale)]).contains("scale"), "{scale}");
         }
         // Weights that are all zero may have any scale.
         assert_eq!(why(&node("DequantizeLinear", &[]), vec![float("a", 0.0)]), "");

@@ -3,9 +3,8 @@
 use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::prelude::Framework;
 
-use super::check;
-use super::guarded;
 use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
+use super::{check, guarded, onnx};
 use crate::clock::Clock;
 use crate::error::{InferError, LoadError, chain};
 use crate::int8::Int8;
@@ -39,7 +38,7 @@ impl Engine {
     }
 
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
-        let onnx = super::ops::onnx();
+        let onnx = onnx();
         let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
         check::opset(&proto)?;
         let knows = |node: &NodeProto| check::has(&onnx, node);
@@ -86,6 +85,14 @@ impl Engine {
         }
     }
 
+    /// Whether a row's answer depends on the other rows of its batch.
+    pub(crate) fn mixes_rows(&self) -> bool {
+        match &self.runs {
+            Runs::Tract(plan) => plan.mixes(),
+            Runs::Int8(program) => program.mixes_rows(),
+        }
+    }
+
     /// Times each step of one row; none where tract runs the whole model.
     pub(crate) fn profile<C: Clock>(
         &self,
@@ -107,6 +114,9 @@ impl Engine {
             Runs::Tract(plan) => return plan.run(feeds, batch),
             Runs::Int8(program) => program,
         };
+        if batch > 1 && program.mixes_rows() {
+            return Err(InferError::MixesRows { got: batch });
+        }
         let run = || {
             if batch == 1 || program.is_batched {
                 return program.run(feeds, batch);

@@ -8,7 +8,7 @@ use tract_onnx::tract_hir::internal::Factoid as _;
 use tract_onnx::tract_hir::tract_core::internal::Cost;
 
 use super::plan::{Feed, match_inputs, planned_shape};
-use super::{check, guarded};
+use super::{check, guarded, shapes};
 use crate::error::LoadError;
 
 /// Versions of ONNX's operators that tests cover; others are tried, and nothing is promised of them.
@@ -54,7 +54,7 @@ pub(crate) fn count(bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError> {
 }
 
 fn count_unguarded(mut bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError> {
-    let onnx = super::ops::onnx();
+    let onnx = super::onnx();
     let proto = onnx
         .proto_model_for_read(&mut bytes)
         .map_err(|e| LoadError::Parse { why: super::shorten(&format!("{e:#}")) })?;
@@ -101,7 +101,7 @@ fn macs(onnx: &tract_onnx::Onnx, proto: &ModelProto, feeds: &[Feed]) -> Option<u
         let shape = planned_shape(fact, &feeds[*feed], &1.to_dim()).ok()?;
         graph.set_input_fact(slot, InferenceFact::dt_shape(datum_type, shape)).ok()?;
     }
-    let typed = graph.into_typed().and_then(TypedModel::into_decluttered).ok()?;
+    let typed = shapes::typed(graph, &1.to_dim()).ok()?.into_decluttered().ok()?;
     let mut macs: u64 = 0;
     for node in &typed.nodes {
         let facts = typed.node_input_facts(node.id).ok()?;

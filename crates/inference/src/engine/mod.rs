@@ -3,12 +3,14 @@
 //! and panics of tract become errors here.
 
 mod check;
-mod growth;
+mod forest;
 mod limits;
 mod load;
 mod makeup;
 mod ops;
 mod plan;
+mod rows;
+mod shapes;
 mod trim;
 
 pub(crate) use load::Engine;
@@ -22,8 +24,43 @@ use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
+use tract_onnx::Onnx;
+use tract_onnx::tract_hir::tract_core::knobs;
+
 /// Longest text of the runtime that an error repeats, in characters.
 const MAX_WHY_CHARS: usize = 600;
+/// Longest name of a file that an error repeats.
+const MAX_NAME_CHARS: usize = 100;
+
+/// tract's reader of ONNX files. Every file comes through here.
+fn onnx() -> Onnx {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(avoid_amx);
+    ops::onnx()
+}
+
+/// Takes AMX from tract's integer products, for the whole process, before tract looks at the CPU. Its kernels read one
+/// operand in steps of 64 that was packed in steps of 4 (tract-linalg 0.23.9, `avx512amx_mmm_i32`): up to 480 bytes
+/// behind the buffer, which ends the process where the buffer ends with a page. Our own kernels don't ask tract.
+fn avoid_amx() {
+    if cfg!(target_arch = "x86_64") {
+        let asked = std::env::var(CPU_FEATURES).map_or_else(|_| String::new(), |asked| asked + ",");
+        knobs::set_str(CPU_FEATURES, &format!("{asked}-amx-int8"));
+    }
+}
+
+/// By this tract is told which features of the CPU to use.
+const CPU_FEATURES: &str = "TRACT_CPU_ISA";
+
+/// A name of a file as an error repeats it: short, and without what moves a terminal's cursor.
+pub(crate) fn shown(name: &str) -> String {
+    let mut chars = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    let mut short: String = chars.by_ref().take(MAX_NAME_CHARS).collect();
+    if chars.next().is_some() {
+        short.push_str("...");
+    }
+    short
+}
 
 thread_local! {
     /// How many [`guarded`] calls this thread is in.
@@ -67,7 +104,24 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{GUARDED, guarded};
+    use tract_onnx::tract_hir::tract_core::tract_linalg::knobs::TRACT_CPU_ISA;
+
+    use super::{GUARDED, guarded, onnx, shown};
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn tract_is_kept_from_amx() {
+        onnx();
+        let features = TRACT_CPU_ISA.get().unwrap();
+        assert!(features.ends_with("-amx-int8"), "{features}");
+    }
+
+    #[test]
+    fn names_are_repeated_short_and_plain() {
+        assert_eq!(shown("/model.0/Conv"), "/model.0/Conv");
+        assert_eq!(shown("a\nb\u{1b}[2J"), "a\u{fffd}b\u{fffd}[2J");
+        assert_eq!(shown(&"é".repeat(101)), "é".repeat(100) + "...");
+    }
 
     #[test]
     fn a_panic_comes_back_as_its_message_and_the_guard_ends() {

@@ -13,8 +13,9 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
-use super::check::MAX_MADE_ELEMENTS;
-use super::{guarded, shorten};
+use super::rows;
+use super::shapes::{self, refused};
+use super::{guarded, onnx, shorten};
 use crate::error::{InferError, LoadError};
 use crate::tensor::{Data, volume};
 
@@ -52,6 +53,23 @@ pub(crate) struct Plan {
     /// For each output its shape for one row, if it is f32.
     shapes: Vec<Option<Vec<usize>>>,
     batching: Batching,
+    /// Whether a row's answer depends on the other rows of its batch.
+    mixes: bool,
+}
+
+/// What a file's operators say of how to plan it.
+#[derive(Debug, Clone, Copy)]
+struct Traits {
+    /// Batches are run row by row.
+    is_by_rows: bool,
+    may_mix: bool,
+}
+
+impl Traits {
+    fn of(proto: &ModelProto) -> Self {
+        let is_dynamic = proto.graph.as_ref().is_some_and(rows::is_dynamic);
+        Self { is_by_rows: is_dynamic || has_windows(proto), may_mix: !is_dynamic && rows::may_mix(proto) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +78,8 @@ enum Batching {
     Any,
     /// The plan takes one row.
     Single,
+    /// The plan takes so many rows; only to see what they do to each other.
+    Fixed(usize),
 }
 
 /// Values with their shape.
@@ -72,28 +92,26 @@ impl Plan {
     /// Plans a graph that was checked and warms it up.
     pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
         let built = guarded(|| {
-            let onnx = super::ops::onnx();
-            let graph =
-                onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
-            Self::of_graph(&graph, feeds, has_windows(proto))
+            let graph = onnx().model_for_proto_model(proto).map_err(|e| refused(&e))?;
+            Self::of_graph(&graph, feeds, Traits::of(proto))
         });
         built.unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
     }
 
     /// The same for a file that isn't needed any more: it is dropped before the plan is made.
     pub(super) fn build_owned(onnx: &Onnx, proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
-        let graph = onnx.model_for_proto_model(&proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
-        let has_windows = has_windows(&proto);
+        let graph = onnx.model_for_proto_model(&proto).map_err(|e| refused(&e))?;
+        let traits = Traits::of(&proto);
         drop(proto);
-        Self::of_graph(&graph, feeds, has_windows)
+        Self::of_graph(&graph, feeds, traits)
     }
 
-    fn of_graph(graph: &InferenceModel, feeds: &[Feed], has_windows: bool) -> Result<Self, LoadError> {
+    fn of_graph(graph: &InferenceModel, feeds: &[Feed], traits: Traits) -> Result<Self, LoadError> {
         let feeds_of = match_inputs(graph, feeds)?;
         let planned = |batching| Self::of_shapes(graph.clone(), &feeds_of, feeds, batching);
         // tract panics where it plans a loop over a sequence for a symbol of rows.
         let any = || guarded(|| planned(Batching::Any)).ok().and_then(Result::ok);
-        let symbolic = if has_windows { None } else { any() };
+        let symbolic = if traits.is_by_rows { None } else { any() };
         let mut chosen = match symbolic.filter(|plan| plan.keeps_rows(feeds)) {
             Some(plan) => plan,
             None => planned(Batching::Single)?,
@@ -101,6 +119,14 @@ impl Plan {
         let outputs = chosen.can_run(feeds, 1).map_err(LoadError::WarmUp)?;
         let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
         chosen.shapes = outputs.into_iter().map(shape).collect();
+        if traits.may_mix && feeds.iter().any(|feed| feed.is_batched) {
+            let several = match chosen.batching {
+                Batching::Any => None,
+                _ => guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok),
+            };
+            chosen.mixes = (chosen.is_batched() || several.is_some())
+                && several.as_ref().unwrap_or(&chosen).mixes_rows(feeds);
+        }
         Ok(chosen)
     }
 
@@ -110,10 +136,11 @@ impl Plan {
         feeds: &[Feed],
         batching: Batching,
     ) -> Result<Self, LoadError> {
-        let refused = |e: TractError| LoadError::Runtime { why: text(&e) };
+        let refused = |e: TractError| refused(&e);
         let batch: TDim = match batching {
             Batching::Any => graph.symbols.sym("batch").to_dim(),
             Batching::Single => 1.to_dim(),
+            Batching::Fixed(rows) => rows.to_dim(),
         };
         let mut inputs = Vec::new();
         for (slot, feed) in feeds_of.iter().enumerate() {
@@ -124,11 +151,10 @@ impl Plan {
             inputs.push((*feed, datum_type));
         }
         let outputs = output_names(&graph);
-        let typed = graph.into_typed().map_err(refused)?;
-        bounded(&typed)?;
+        let typed = shapes::typed(graph, &batch)?;
         let runnable = typed.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
         let batched = feeds.iter().map(|feed| feed.is_batched).collect();
-        Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching })
+        Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching, mixes: false })
     }
 
     /// Names of the graph's outputs, in its order.
@@ -146,6 +172,9 @@ impl Plan {
     pub(crate) fn run(&self, feeds: &[Fed<'_>], batch: usize) -> Result<Vec<Value>, InferError> {
         if batch == 1 || self.is_batched() {
             return self.run_plan(feeds);
+        }
+        if self.mixes {
+            return Err(InferError::MixesRows { got: batch });
         }
         by_rows(feeds, &self.batched, batch, |feeds| self.run_plan(feeds))
     }
@@ -175,34 +204,24 @@ impl Plan {
         self.can_run(feeds, 1).is_ok() && self.can_run(feeds, 3).is_ok()
     }
 
+    /// Whether a row's answer depends on the other rows of its batch.
+    pub(crate) fn mixes(&self) -> bool {
+        self.mixes
+    }
+
+    fn mixes_rows(&self, feeds: &[Feed]) -> bool {
+        let is_whole = |feed: usize| {
+            let kind = self.inputs.iter().find(|(of, _)| *of == feed).map(|(_, kind)| *kind);
+            kind.is_some_and(|kind| !kind.is_float())
+        };
+        let are_whole: Vec<bool> = (0..feeds.len()).map(is_whole).collect();
+        rows::mixes(feeds, &are_whole, |fed| self.run_plan(fed))
+    }
+
     /// For each output its shape for one row, if it is f32.
     pub(crate) fn output_shapes(&self) -> &[Option<Vec<usize>>] {
         &self.shapes
     }
-}
-
-/// What one row makes is bounded at each step, before anything is worked out.
-fn bounded(graph: &TypedModel) -> Result<(), LoadError> {
-    let one = graph.symbols.get("batch").map(|batch| SymbolValues::default().with(&batch, 1));
-    for node in graph.nodes() {
-        for output in &node.outputs {
-            let sizes = output.fact.shape.iter().filter_map(|dim| match &one {
-                Some(one) => dim.eval(one).to_usize().ok(),
-                None => dim.to_usize().ok(),
-            });
-            let made = sizes.fold(1_u64, |all, size| all.saturating_mul(size as u64));
-            if made > MAX_MADE_ELEMENTS {
-                return Err(LoadError::Malformed {
-                    why: format!(
-                        "node {:?} ({}) makes {made} elements of one row; at most {MAX_MADE_ELEMENTS} are allowed",
-                        node.name,
-                        node.op.name()
-                    ),
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Operators that slide a window over an image or a signal: with a symbol among the dimensions tract ran nets of them
@@ -219,7 +238,7 @@ fn has_windows(proto: &ModelProto) -> bool {
 pub(super) fn match_inputs(graph: &InferenceModel, feeds: &[Feed]) -> Result<Vec<usize>, LoadError> {
     let names: Vec<&str> = graph
         .input_outlets()
-        .map_err(|e| LoadError::Runtime { why: text(&e) })?
+        .map_err(|e| refused(&e))?
         .iter()
         .map(|outlet| graph.node(outlet.node).name.as_str())
         .collect();

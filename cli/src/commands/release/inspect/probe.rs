@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Evaluation data as CSV.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Seconds that loading may take.
+    /// Seconds that counting what it is made of and loading may take together.
     #[arg(long, default_value_t = within::DEFAULT_S)]
     time_limit: u64,
 }
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (onnx, golden) = (Arc::new(onnx), subject.golden()?);
     let limit = Duration::from_secs(args.time_limit);
     let (file, spec) = (onnx.clone(), subject.spec.clone());
+    let until = Instant::now() + limit;
     let makeup = within::limit("counting what it is made of", limit, move || Model::makeup(&file, &spec))??;
     let before = Memory::now()?;
     let (file, spec) = (onnx.clone(), subject.spec.clone());
@@ -61,7 +62,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let start = Instant::now();
         Model::load(&file, spec).map(|model| (model, start.elapsed()))
     };
-    let (model, load) = within::limit("loading it", limit, loading)??;
+    let (model, load) =
+        within::limit("loading it", until.saturating_duration_since(Instant::now()), loading)??;
     let set = GoldenSet::parse(&golden).context("the golden samples are not acceptable")?;
     let start = Instant::now();
     let mut go_on = |runs| runs < MAX_RUNS && (runs < MIN_RUNS || start.elapsed() < MEASURING);
@@ -76,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "variant": variant.name, "precision": variant.precision, "size_bytes": onnx.len(),
         "measured_on": subject.fingerprint(&onnx, &golden),
         "parameters": makeup.parameters, "macs": macs, "flops": macs.map(|macs| macs.saturating_mul(2)),
-        "opset": makeup.opset, "operators": makeup.operators, "runs": runs(model.report(), &steps),
+        "opset": makeup.opset, "operators": makeup.operators, "runs": runs(model.report(), &steps), "mixes_rows": model.mixes_rows(),
         "steps": steps.0.iter().map(step).collect::<Vec<_>>(), "tract_time_share": steps.tract_share(),
         "load_us": micros(load), "latency_us": {
             "runs": latency.runs, "p50": micros(latency.p50), "p90": micros(latency.p90),

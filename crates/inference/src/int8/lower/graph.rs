@@ -8,6 +8,9 @@ use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorPr
 
 use super::tensor;
 
+/// Most bytes of a name that reports repeat.
+const MAX_SHOWN: usize = 100;
+
 /// The graph of a file.
 pub(super) struct Graph<'a> {
     /// Nodes in the file's order, which is one that can be run.
@@ -49,7 +52,8 @@ impl<'a> Node<'a> {
 
     /// What reports call it: its name, or that of its first output where it has none.
     pub(super) fn shown(self) -> &'a str {
-        if self.0.name.is_empty() { self.output() } else { &self.0.name }
+        let name = if self.0.name.is_empty() { self.output() } else { &self.0.name };
+        &name[..name.floor_char_boundary(MAX_SHOWN)]
     }
 
     /// An attribute.

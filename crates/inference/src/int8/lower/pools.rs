@@ -8,6 +8,12 @@ use crate::int8::kernel::{AvgPool, Border, ConvSpec, Counts, MaxPool, Window};
 use crate::int8::program::{FloatOp, Step};
 use crate::tensor::volume;
 
+/// Most values of all windows together: about a minute of one core.
+#[cfg(target_pointer_width = "64")]
+const MAX_WORK: usize = 1 << 36;
+#[cfg(not(target_pointer_width = "64"))]
+const MAX_WORK: usize = 1 << 31;
+
 /// A window over one or two axes, as the attributes say.
 struct Frame {
     kernel: [usize; 2],
@@ -53,6 +59,10 @@ fn frame(node: Node<'_>, shape: &[usize], kernel: &[usize], is_ceil: bool) -> Re
             room / stride[axis]
         };
         output.push(last + 1);
+    }
+    let work = output.iter().chain(kernel).fold(shape[1], |all, size| all.saturating_mul(*size));
+    if work > MAX_WORK {
+        return Err(wrong());
     }
     let two =
         |values: &[usize], one: usize| if axes == 1 { [one, values[0]] } else { [values[0], values[1]] };

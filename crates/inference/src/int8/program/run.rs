@@ -61,6 +61,11 @@ impl Program {
         Ok(outputs)
     }
 
+    /// Whether what is left to tract makes a row's answer depend on the other rows of its batch.
+    pub(crate) fn mixes_rows(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Island { plan, .. } if plan.mixes()))
+    }
+
     /// Bytes of one run's activations for one row.
     pub(crate) fn planned_bytes(&self) -> usize {
         let state = self.take(1);
