@@ -180,7 +180,7 @@ fn edits(a: &str, b: &str) -> usize {
 fn shown(value: &Value) -> String {
     match value {
         // JSON has no word for it.
-        Value::Float(number) if !number.is_finite() => number.to_string(),
+        Value::Float(number) if !number.is_finite() => value.to_string(),
         value => serde_json::to_string(value).unwrap_or_default().chars().take(80).collect(),
     }
 }

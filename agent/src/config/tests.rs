@@ -35,6 +35,12 @@ fn environment_beats_file_and_flags_beat_both() {
 }
 
 #[test]
+fn a_number_that_json_has_no_word_for_is_shown_as_it_stands() {
+    let errors = from_file("[capture]\nrandom_rate = nan\n").unwrap_err().to_string();
+    assert!(errors.contains("random_rate = nan"), "{errors}");
+}
+
+#[test]
 fn all_errors_come_at_once_with_file_key_value_and_expectation() {
     let errors = from_file(
         "[link]\nkeep_alive_s = 1\nkeep_alive = 3\n[serve]\nlisten = \"nowhere\"\n[log]\ntime = 3\nfilter = \"inof\"\n",
