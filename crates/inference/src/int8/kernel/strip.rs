@@ -61,14 +61,14 @@ impl Plane {
     }
 }
 
-/// Whether a level's kernels interleave four taps, and hold 64 lanes; otherwise they take taps by two.
+/// Whether a level's kernels interleave four taps, and hold 64 lanes; otherwise they take bare taps.
 pub(super) const fn interleaves(level: Level) -> bool {
     !matches!(level, Level::Portable | Level::Neon | Level::NeonDot)
 }
 
 /// How many taps a level's kernel takes at once.
 pub(super) const fn tap_step(level: Level) -> usize {
-    if interleaves(level) { 4 } else { 2 }
+    if interleaves(level) { 4 } else { 1 }
 }
 
 /// Columns of a strip with so many lanes.
