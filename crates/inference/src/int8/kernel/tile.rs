@@ -297,7 +297,11 @@ pub(super) const fn lane(level: Level) -> usize {
 
 /// How many columns' weights lie together: `[columns / group][padded k / lane][group][lane]`.
 pub(super) const fn group(level: Level) -> Option<usize> {
-    if matches!(level, Level::Neon) { Some(8) } else { None }
+    match level {
+        Level::Neon => Some(8),
+        Level::NeonDot => Some(16),
+        _ => None,
+    }
 }
 
 /// The lowest weight that a level's kernels take; lower ones are split.

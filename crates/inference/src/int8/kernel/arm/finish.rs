@@ -73,8 +73,9 @@ impl Finisher {
     #[inline]
     #[target_feature(enable = "neon")]
     pub(super) unsafe fn store(&self, sums: Sums, to: *mut u8) {
-        let ([a, b, c, d], [k, l, m, n]) = (sums, self.multiplier);
-        let bytes = self.range.bytes(self.range.words([a, b], [k, l]), self.range.words([c, d], [m, n]));
+        let ([first, second, third, last], by) = (sums, self.multiplier);
+        let low = self.range.words([first, second], [by[0], by[1]]);
+        let bytes = self.range.bytes(low, self.range.words([third, last], [by[2], by[3]]));
         // SAFETY: the caller's.
         unsafe { vst1q_u8(to, bytes) }
     }

@@ -6,8 +6,8 @@
 use super::super::tile::{Job, Sink};
 use super::finish::Finisher8;
 use std::arch::aarch64::{
-    int8x16_t, int32x4_t, vcombine_s32, vcreate_s32, vdupq_n_u8, veorq_u8, vget_low_s8, vld1q_s8, vld1q_u8,
-    vmlal_high_s8, vmull_s8, vpadalq_s16, vpaddq_s32, vreinterpretq_s8_u8, vst1q_s32,
+    int8x16_t, int32x4_t, vaddq_s32, vdupq_n_s32, vdupq_n_u8, veorq_u8, vget_low_s8, vld1q_s8, vld1q_s32,
+    vld1q_u8, vmlal_high_s8, vmull_s8, vpadalq_s16, vpaddq_s32, vreinterpretq_s8_u8, vst1q_s32,
 };
 use std::arch::asm;
 
@@ -19,9 +19,6 @@ const ROWS_BYTES: usize = 12 << 10;
 
 /// Sums of a row's columns.
 type Sums = [int32x4_t; 2];
-
-/// The same while rows are multiplied: a column's sum is that of four lanes.
-type Eight = [int32x4_t; COLUMNS];
 
 /// All rows.
 ///
@@ -66,6 +63,8 @@ struct Bytes {
 }
 
 impl Target for Bytes {
+    /// # Safety
+    /// As the trait says.
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn put<const MR: usize>(&self, row: usize, sums: [Sums; MR]) {
@@ -88,6 +87,8 @@ struct Whole {
 }
 
 impl Target for Whole {
+    /// # Safety
+    /// As the trait says.
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn put<const MR: usize>(&self, row: usize, sums: [Sums; MR]) {
@@ -133,18 +134,6 @@ unsafe fn blocks<T: Target>(job: &Job<'_>, target: impl Fn(usize) -> T) {
     }
 }
 
-/// A sum that starts as a bias.
-///
-/// # Safety
-/// NEON; the bias is readable.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn bias(at: *const i32) -> int32x4_t {
-    // SAFETY: the caller's.
-    let first = unsafe { *at }.cast_unsigned();
-    vcombine_s32(vcreate_s32(u64::from(first)), vcreate_s32(0))
-}
-
 /// 16 values as signed ones.
 ///
 /// # Safety
@@ -156,10 +145,10 @@ unsafe fn signed(at: *const u8) -> int8x16_t {
     vreinterpretq_s8_u8(veorq_u8(unsafe { vld1q_u8(at) }, vdupq_n_u8(128)))
 }
 
-/// The instructions that add the products of one column of two rows, 32 values (v16 and v17, v18 and v19) with four
-/// products under way at any time, or 16 values (v16, v18).
+/// The instructions for one column of two rows: products of 32 values (v16 and v17, v18 and v19) with four of them
+/// under way at any time, or of 16 values (v16, v18), which `saddlp` makes the column's sums, or `sadalp` adds.
 macro_rules! column {
-    (32, $first:literal, $second:literal, $low:literal, $high:literal) => {
+    ($add:literal, $first:literal, $second:literal, $low:literal, $high:literal) => {
         concat!(
             "smull v24.8h, ",
             $low,
@@ -185,10 +174,12 @@ macro_rules! column {
             "smlal2 v27.8h, ",
             $high,
             ".16b, v19.16b\n",
-            "sadalp ",
+            $add,
+            " ",
             $first,
             ".4s, v24.8h\n",
-            "sadalp ",
+            $add,
+            " ",
             $second,
             ".4s, v25.8h\n",
             "sadalp ",
@@ -199,7 +190,7 @@ macro_rules! column {
             ".4s, v27.8h\n",
         )
     };
-    (16, $first:literal, $second:literal, $low:literal) => {
+    ($add:literal, $first:literal, $second:literal, $low:literal) => {
         concat!(
             "smull v24.8h, ",
             $low,
@@ -213,144 +204,160 @@ macro_rules! column {
             "smlal2 v25.8h, ",
             $low,
             ".16b, v18.16b\n",
-            "sadalp ",
+            $add,
+            " ",
             $first,
             ".4s, v24.8h\n",
-            "sadalp ",
+            $add,
+            " ",
             $second,
             ".4s, v25.8h\n",
         )
     };
 }
 
-/// Runs instructions on the sums of 8 columns of two rows, in v0 to v7 and v8 to v15.
-macro_rules! two_rows {
-    ($sums:ident, $rows:ident, $weights:ident, $steps:expr, $($line:expr,)+) => {{
-        let [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]] = $sums;
-        asm!(
-            $($line,)+
-            first = inout(reg) $rows[0] => _, second = inout(reg) $rows[1] => _,
-            weights = inout(reg) $weights => _, steps = inout(reg) $steps => _,
-            inout("v0") *a, inout("v1") *b, inout("v2") *c, inout("v3") *d,
-            inout("v4") *e, inout("v5") *f, inout("v6") *g, inout("v7") *h,
-            inout("v8") *i, inout("v9") *j, inout("v10") *k, inout("v11") *l,
-            inout("v12") *m, inout("v13") *n, inout("v14") *o, inout("v15") *p,
-            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _,
-            out("v22") _, out("v23") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _,
-            in("v28") vdupq_n_u8(128),
-            options(readonly, nostack),
-        );
-    }};
+/// The instructions for 32 values of two rows and all columns. The pointers move on.
+macro_rules! step {
+    ($add:literal) => {
+        concat!(
+            "ldp q16, q17, [{first}], #32\n",
+            "ldp q18, q19, [{second}], #32\n",
+            "ldp q20, q21, [{weights}], #32\n",
+            "ldp q22, q23, [{weights}], #32\n",
+            "eor v16.16b, v16.16b, v28.16b\n",
+            "eor v17.16b, v17.16b, v28.16b\n",
+            "eor v18.16b, v18.16b, v28.16b\n",
+            "eor v19.16b, v19.16b, v28.16b\n",
+            column!($add, "v0", "v8", "v20", "v21"),
+            "ldp q20, q21, [{weights}], #32\n",
+            column!($add, "v1", "v9", "v22", "v23"),
+            "ldp q22, q23, [{weights}], #32\n",
+            column!($add, "v2", "v10", "v20", "v21"),
+            "ldp q20, q21, [{weights}], #32\n",
+            column!($add, "v3", "v11", "v22", "v23"),
+            "ldp q22, q23, [{weights}], #32\n",
+            column!($add, "v4", "v12", "v20", "v21"),
+            "ldp q20, q21, [{weights}], #32\n",
+            column!($add, "v5", "v13", "v22", "v23"),
+            "ldp q22, q23, [{weights}], #32\n",
+            column!($add, "v6", "v14", "v20", "v21"),
+            column!($add, "v7", "v15", "v22", "v23"),
+        )
+    };
 }
 
-/// Adds the products of `steps` times 32 values of two rows. Written as instructions: compilers start so many
+/// The instructions for 16 values of two rows and all columns, the first half of a step.
+macro_rules! half_step {
+    ($add:literal) => {
+        concat!(
+            "ldr q16, [{first}]\n",
+            "ldr q18, [{second}]\n",
+            "ldr q20, [{weights}]\n",
+            "ldr q22, [{weights}, #32]\n",
+            "eor v16.16b, v16.16b, v28.16b\n",
+            "eor v18.16b, v18.16b, v28.16b\n",
+            column!($add, "v0", "v8", "v20"),
+            "ldr q20, [{weights}, #64]\n",
+            column!($add, "v1", "v9", "v22"),
+            "ldr q22, [{weights}, #96]\n",
+            column!($add, "v2", "v10", "v20"),
+            "ldr q20, [{weights}, #128]\n",
+            column!($add, "v3", "v11", "v22"),
+            "ldr q22, [{weights}, #160]\n",
+            column!($add, "v4", "v12", "v20"),
+            "ldr q20, [{weights}, #192]\n",
+            column!($add, "v5", "v13", "v22"),
+            "ldr q22, [{weights}, #224]\n",
+            column!($add, "v6", "v14", "v20"),
+            column!($add, "v7", "v15", "v22"),
+        )
+    };
+}
+
+/// The sums of 8 columns of two rows, in v0 to v7 and v8 to v15. Written as instructions: compilers start so many
 /// products at once that they have to put sums into memory.
 ///
 /// # Safety
-/// NEON; as many values of each row, and 32 weights of each column for each step, are readable; at least one step.
+/// NEON; values and 32 weights of each column are readable up to `k` rounded up to 32; `k` isn't 0.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn steps(sums: &mut [Eight; 2], rows: [*const u8; 2], weights: *const i8, steps: usize) {
+unsafe fn two_rows(rows: [*const u8; 2], weights: *const i8, k: usize) -> [Sums; 2] {
+    let mut sums = [[vdupq_n_s32(0); 2]; 2];
     // SAFETY: the caller's; only the named registers change.
     unsafe {
-        two_rows!(
-            sums,
-            rows,
-            weights,
-            steps,
-            "2:",
-            "ldp q16, q17, [{first}], #32",
-            "ldp q18, q19, [{second}], #32",
-            "ldp q20, q21, [{weights}], #32",
-            "eor v16.16b, v16.16b, v28.16b",
-            "eor v17.16b, v17.16b, v28.16b",
-            "eor v18.16b, v18.16b, v28.16b",
-            "eor v19.16b, v19.16b, v28.16b",
-            "ldp q22, q23, [{weights}], #32",
-            column!(32, "v0", "v8", "v20", "v21"),
-            "ldp q20, q21, [{weights}], #32",
-            column!(32, "v1", "v9", "v22", "v23"),
-            "ldp q22, q23, [{weights}], #32",
-            column!(32, "v2", "v10", "v20", "v21"),
-            "ldp q20, q21, [{weights}], #32",
-            column!(32, "v3", "v11", "v22", "v23"),
-            "ldp q22, q23, [{weights}], #32",
-            column!(32, "v4", "v12", "v20", "v21"),
-            "ldp q20, q21, [{weights}], #32",
-            column!(32, "v5", "v13", "v22", "v23"),
-            "ldp q22, q23, [{weights}], #32",
-            column!(32, "v6", "v14", "v20", "v21"),
+        asm!(
+            "cbz {steps}, 4f",
+            step!("saddlp"),
             "subs {steps}, {steps}, #1",
-            column!(32, "v7", "v15", "v22", "v23"),
+            "b.eq 3f",
+            "2:",
+            step!("sadalp"),
+            "subs {steps}, {steps}, #1",
             "b.ne 2b",
+            "3:",
+            "cbz {rest}, 5f",
+            half_step!("sadalp"),
+            "b 5f",
+            "4:",
+            half_step!("saddlp"),
+            "5:",
+            "addp v0.4s, v0.4s, v1.4s",
+            "addp v1.4s, v2.4s, v3.4s",
+            "addp v4.4s, v4.4s, v5.4s",
+            "addp v5.4s, v6.4s, v7.4s",
+            "addp v8.4s, v8.4s, v9.4s",
+            "addp v9.4s, v10.4s, v11.4s",
+            "addp v12.4s, v12.4s, v13.4s",
+            "addp v13.4s, v14.4s, v15.4s",
+            "addp v0.4s, v0.4s, v1.4s",
+            "addp v4.4s, v4.4s, v5.4s",
+            "addp v8.4s, v8.4s, v9.4s",
+            "addp v12.4s, v12.4s, v13.4s",
+            first = inout(reg) rows[0] => _, second = inout(reg) rows[1] => _, weights = inout(reg) weights => _,
+            // What is left of a row is at most 16 values, or as good as 32.
+            steps = inout(reg) (k + 15) / 32 => _, rest = in(reg) usize::from(matches!(k % 32, 1..=16)),
+            out("v0") sums[0][0], out("v1") _, out("v2") _, out("v3") _,
+            out("v4") sums[0][1], out("v5") _, out("v6") _, out("v7") _,
+            out("v8") sums[1][0], out("v9") _, out("v10") _, out("v11") _,
+            out("v12") sums[1][1], out("v13") _, out("v14") _, out("v15") _,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _,
+            out("v22") _, out("v23") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _,
+            in("v28") vdupq_n_u8(128),
+            options(pure, readonly, nostack),
         );
     }
+    sums
 }
 
-/// Adds the products of 16 values of two rows, the first half of a step.
+/// As [`two_rows`] for one row.
 ///
 /// # Safety
-/// NEON; as many values of each row, and 32 weights of each column, are readable.
+/// As [`two_rows`].
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn half_step(sums: &mut [Eight; 2], rows: [*const u8; 2], weights: *const i8) {
-    // SAFETY: the caller's; only the named registers change.
-    unsafe {
-        two_rows!(
-            sums,
-            rows,
-            weights,
-            0_usize,
-            "ldr q16, [{first}]",
-            "ldr q18, [{second}]",
-            "ldr q20, [{weights}]",
-            "ldr q22, [{weights}, #32]",
-            "eor v16.16b, v16.16b, v28.16b",
-            "eor v18.16b, v18.16b, v28.16b",
-            column!(16, "v0", "v8", "v20"),
-            "ldr q20, [{weights}, #64]",
-            column!(16, "v1", "v9", "v22"),
-            "ldr q22, [{weights}, #96]",
-            column!(16, "v2", "v10", "v20"),
-            "ldr q20, [{weights}, #128]",
-            column!(16, "v3", "v11", "v22"),
-            "ldr q22, [{weights}, #160]",
-            column!(16, "v4", "v12", "v20"),
-            "ldr q20, [{weights}, #192]",
-            column!(16, "v5", "v13", "v22"),
-            "ldr q22, [{weights}, #224]",
-            column!(16, "v6", "v14", "v20"),
-            column!(16, "v7", "v15", "v22"),
-            "/* {steps} */",
-        );
-    }
-}
-
-/// As [`steps`] for one row and any number of values.
-///
-/// # Safety
-/// NEON; values and 32 weights of each column are readable up to `k` rounded up to 32.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn one_row(sums: &mut Eight, mut row: *const u8, mut weights: *const i8, k: usize) {
+unsafe fn one_row(mut row: *const u8, mut weights: *const i8, k: usize) -> Sums {
+    // Each column's sum is that of four lanes.
+    let mut sums = [vdupq_n_s32(0); COLUMNS];
     for _ in 0..k.div_ceil(32) {
         // SAFETY: the caller's.
         unsafe {
             let values = [signed(row), signed(row.add(16))];
-            let [a, b, c, d, e, f, g, h] = *sums;
-            *sums = [
-                add(a, weights, values),
-                add(b, weights.add(32), values),
-                add(c, weights.add(64), values),
-                add(d, weights.add(96), values),
-                add(e, weights.add(128), values),
-                add(f, weights.add(160), values),
-                add(g, weights.add(192), values),
-                add(h, weights.add(224), values),
+            // Written out: compilers keep sums in memory where they don't unroll a loop around them.
+            sums = [
+                add(sums[0], weights, values),
+                add(sums[1], weights.add(32), values),
+                add(sums[2], weights.add(64), values),
+                add(sums[3], weights.add(96), values),
+                add(sums[4], weights.add(128), values),
+                add(sums[5], weights.add(160), values),
+                add(sums[6], weights.add(192), values),
+                add(sums[7], weights.add(224), values),
             ];
             (row, weights) = (row.add(32), weights.add(32 * COLUMNS));
         }
     }
+    let low = vpaddq_s32(vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3]));
+    [low, vpaddq_s32(vpaddq_s32(sums[4], sums[5]), vpaddq_s32(sums[6], sums[7]))]
 }
 
 /// `sum` plus 32 products.
@@ -376,42 +383,21 @@ unsafe fn add(sum: int32x4_t, weights: *const i8, [low, high]: [int8x16_t; 2]) -
 unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, target: &impl Target) {
     // SAFETY: rows are readable, and weights there, up to k rounded up to 64; there are 8 biases from `first`.
     unsafe {
-        let at = job.bias.as_ptr().add(first);
-        let biases = [
-            bias(at),
-            bias(at.add(1)),
-            bias(at.add(2)),
-            bias(at.add(3)),
-            bias(at.add(4)),
-            bias(at.add(5)),
-            bias(at.add(6)),
-            bias(at.add(7)),
-        ];
-        let (row_at, k) = (job.rows.as_ptr().add(row * job.stride), job.k);
+        let (rows, k) = (job.rows.as_ptr().add(row * job.stride), job.k);
         let weights = job.weights.as_ptr().cast::<i8>().add(first * k.next_multiple_of(64));
+        let bias = job.bias.as_ptr().add(first);
+        let bias = [vld1q_s32(bias), vld1q_s32(bias.add(4))];
         if MR == 1 {
-            let mut sums = biases;
-            one_row(&mut sums, row_at, weights, k);
-            return target.put(row, [whole(sums)]);
+            target.put(row, [both(one_row(rows, weights, k), bias)]);
+        } else {
+            let [first, second] = two_rows([rows, rows.add(job.stride)], weights, k);
+            target.put(row, [both(first, bias), both(second, bias)]);
         }
-        let (mut sums, rows) = ([biases; 2], [row_at, row_at.add(job.stride)]);
-        // What is left of a row is at most 16 values, or as good as 32.
-        let count = (k + 15) / 32;
-        if count > 0 {
-            steps(&mut sums, rows, weights, count);
-        }
-        if matches!(k % 32, 1..=16) {
-            let done = 32 * count;
-            half_step(&mut sums, [rows[0].add(done), rows[1].add(done)], weights.add(done * COLUMNS));
-        }
-        target.put(row, [whole(sums[0]), whole(sums[1])]);
     }
 }
 
-/// The sums of 8 columns, each of which four lanes hold.
 #[inline]
 #[target_feature(enable = "neon")]
-fn whole([a, b, c, d, e, f, g, h]: Eight) -> Sums {
-    let low = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
-    [low, vpaddq_s32(vpaddq_s32(e, f), vpaddq_s32(g, h))]
+fn both(sums: Sums, bias: Sums) -> Sums {
+    [vaddq_s32(sums[0], bias[0]), vaddq_s32(sums[1], bias[1])]
 }

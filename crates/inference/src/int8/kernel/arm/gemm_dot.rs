@@ -109,7 +109,8 @@ unsafe fn four<const L: usize, const MR: usize>(
 ) {
     // SAFETY: as this function.
     unsafe {
-        let [a, b, c, d] = [0, 16, 32, 48].map(|at| vld1q_s8(weights.add(at)));
+        let [a, b] = [vld1q_s8(weights), vld1q_s8(weights.add(16))];
+        let [c, d] = [vld1q_s8(weights.add(32)), vld1q_s8(weights.add(48))];
         for (sums, values) in sums.iter_mut().zip(values) {
             let [one, two, three, last] = *sums;
             *sums = [
@@ -131,11 +132,12 @@ unsafe fn four<const L: usize, const MR: usize>(
 unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: &impl Fn(usize, Sums)) {
     // SAFETY: rows are readable, and weights there, up to k rounded up to 64; there are 16 biases from `first`.
     unsafe {
-        let bias = [0, 4, 8, 12].map(|j| vld1q_s32(job.bias.as_ptr().add(first + j)));
+        let bias = job.bias.as_ptr().add(first);
+        let bias = [vld1q_s32(bias), vld1q_s32(bias.add(4)), vld1q_s32(bias.add(8)), vld1q_s32(bias.add(12))];
         let mut sums = [bias; MR];
-        let (stride, step) = (job.stride, job.columns() * 4);
+        let stride = job.stride;
         let mut at = job.rows.as_ptr().add(row * stride);
-        let mut weights = job.weights.as_ptr().cast::<i8>().add(first * 4);
+        let mut weights = job.weights.as_ptr().cast::<i8>().add(first * job.k.next_multiple_of(64));
         let middle = vdupq_n_u8(128);
         for _ in 0..job.k.div_ceil(16) {
             let mut values = [vreinterpretq_s8_u8(middle); MR];
@@ -143,10 +145,10 @@ unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: 
                 *values = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at.add(i * stride)), middle));
             }
             four::<0, MR>(&mut sums, weights, values);
-            four::<1, MR>(&mut sums, weights.add(step), values);
-            four::<2, MR>(&mut sums, weights.add(2 * step), values);
-            four::<3, MR>(&mut sums, weights.add(3 * step), values);
-            weights = weights.add(4 * step);
+            four::<1, MR>(&mut sums, weights.add(64), values);
+            four::<2, MR>(&mut sums, weights.add(128), values);
+            four::<3, MR>(&mut sums, weights.add(192), values);
+            weights = weights.add(256);
             at = at.add(16);
         }
         for (i, sums) in sums.into_iter().enumerate() {
