@@ -1,5 +1,7 @@
 //! Between ONNX's plain tensors (`[batch, channels, height, width]`) and our layout, and between f32 and u8.
 
+#[cfg(target_arch = "aarch64")]
+use super::arm::turn;
 use super::layout::{Act, ActMut, Layout};
 use super::requant::round;
 use super::wide::{narrow, wide};
@@ -174,6 +176,7 @@ wide! {
 }
 
 /// Rows for columns. Four times each half of the rows is shuffled with the other, as two piles of cards are.
+#[cfg(not(target_arch = "aarch64"))]
 #[inline(always)]
 fn turn(mut block: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
     for _ in 0..4 {

@@ -4,3 +4,6 @@ pub(super) mod depthwise;
 mod finish;
 pub(super) mod gemm;
 pub(super) mod gemm_dot;
+mod turn;
+
+pub(super) use turn::turn;
