@@ -1,5 +1,7 @@
 //! Average and maximum pooling; global pooling is a window of the whole image.
 
+#[cfg(target_arch = "aarch64")]
+use super::arm::larger;
 use super::layout::{Act, ActMut, Border};
 use super::requant::round;
 use super::wide::wide;
@@ -85,13 +87,21 @@ wide! {
         for (index, target) in target.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let mut most = [0; 16];
             for place in places {
-                for (most, value) in most.iter_mut().zip(&data[place + 16 * index..][..16]) {
-                    *most = (*most).max(*value);
-                }
+                most = larger(most, &data[place + 16 * index..].as_chunks().0[0]);
             }
             *target = most;
         }
     }
+}
+
+/// The larger of each two bytes.
+#[cfg(not(target_arch = "aarch64"))]
+#[inline(always)]
+fn larger(mut bytes: [u8; 16], others: &[u8; 16]) -> [u8; 16] {
+    for (byte, other) in bytes.iter_mut().zip(others) {
+        *byte = (*byte).max(*other);
+    }
+    bytes
 }
 
 /// Maximum pooling; scale and zero point stay.

@@ -1,9 +1,9 @@
 //! Kernels for aarch64. Values are taken as signed (less 128, which the biases make up for).
 
+mod bytes;
 pub(super) mod depthwise;
 mod finish;
 pub(super) mod gemm;
 pub(super) mod gemm_dot;
-mod turn;
 
-pub(super) use turn::turn;
+pub(super) use bytes::{larger, turn};

@@ -1,9 +1,9 @@
-//! Rows of a block of bytes for its columns, by instructions that compilers don't find by themselves.
+//! Simple operations on bytes, by instructions that compilers don't find by themselves.
+#![expect(unsafe_code, reason = "loads and stores vectors, and needs NEON")]
 
-use std::arch::aarch64::{uint8x16_t, vdupq_n_u8, vld1q_u8, vst1q_u8, vzip1q_u8, vzip2q_u8};
+use std::arch::aarch64::{uint8x16_t, vdupq_n_u8, vld1q_u8, vmaxq_u8, vst1q_u8, vzip1q_u8, vzip2q_u8};
 
 /// Rows for columns.
-#[expect(unsafe_code, reason = "loads and stores vectors, and needs NEON")]
 pub(in super::super) fn turn(mut block: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
     // SAFETY: NEON is part of the target; each row has 16 bytes.
     unsafe {
@@ -28,4 +28,12 @@ fn shuffled(rows: [uint8x16_t; 16]) -> [uint8x16_t; 16] {
         next[2 * row + 1] = vzip2q_u8(rows[row], rows[row + 8]);
     }
     next
+}
+
+/// The larger of each two bytes.
+#[inline(always)]
+pub(in super::super) fn larger(mut bytes: [u8; 16], others: &[u8; 16]) -> [u8; 16] {
+    // SAFETY: NEON is part of the target; both have 16 bytes.
+    unsafe { vst1q_u8(bytes.as_mut_ptr(), vmaxq_u8(vld1q_u8(bytes.as_ptr()), vld1q_u8(others.as_ptr()))) };
+    bytes
 }
