@@ -270,7 +270,7 @@ fn window_size(node: &NodeProto) -> Result<(), LoadError> {
 }
 
 /// What a node is called: tools leave names empty, those of outputs never are.
-fn node_name(node: &NodeProto) -> String {
+pub(super) fn node_name(node: &NodeProto) -> String {
     let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
     name.cloned().unwrap_or_default()
 }

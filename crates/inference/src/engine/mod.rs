@@ -7,6 +7,7 @@ mod limits;
 mod load;
 mod makeup;
 mod plan;
+mod rewrite;
 mod trim;
 
 pub(crate) use load::Engine;

@@ -13,6 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
+use super::rewrite::rewrite;
 use super::{guarded, shorten};
 use crate::error::{InferError, LoadError};
 use crate::tensor::{Data, volume};
@@ -69,18 +70,15 @@ pub(crate) type Fed<'a> = (Vec<usize>, Cow<'a, Data>);
 
 impl Plan {
     /// Plans a graph that was checked and warms it up.
-    pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
-        let built = guarded(|| {
-            let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-            let graph =
-                onnx.model_for_proto_model(proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
-            Self::of_graph(&graph, feeds, has_windows(proto))
-        });
+    pub(crate) fn build(proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+        let built =
+            guarded(|| Self::build_owned(&tract_onnx::onnx().with_ignore_value_info(true), proto, feeds));
         built.unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
     }
 
-    /// The same for a file that isn't needed any more: it is dropped before the plan is made.
-    pub(super) fn build_owned(onnx: &Onnx, proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+    /// The same, unguarded. The file is dropped before the plan is made.
+    pub(super) fn build_owned(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+        rewrite(&mut proto)?;
         let graph = onnx.model_for_proto_model(&proto).map_err(|e| LoadError::Runtime { why: text(&e) })?;
         let has_windows = has_windows(&proto);
         drop(proto);
@@ -387,7 +385,7 @@ mod tests {
         let opset = OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() };
         let proto = ModelProto { opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
         let feed = Feed { name: "x".to_owned(), shape: vec![1, 2], is_batched: true };
-        let plan = Plan::build(&proto, &[feed]).unwrap();
+        let plan = Plan::build(proto, &[feed]).unwrap();
         let fed = (vec![2, 2], Cow::Owned(Data::Fp32(vec![16_777_216.0, -3.0, 1.0, 0.0])));
         let (shape, data) = plan.run(&[fed], 2).unwrap().remove(0);
         assert_eq!((shape, data), (vec![2, 2], Data::Int64(vec![16_777_216, -3, 1, 0])));

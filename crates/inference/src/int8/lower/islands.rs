@@ -127,7 +127,7 @@ impl<'a> Lowering<'a> {
         }
         let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();
         let failed = |source| Reason::Island { nodes: pending.len(), first, source: Box::new(source) };
-        let plan = Plan::build(&model(self.graph.model, draft, &ends), &feeds).map_err(failed)?;
+        let plan = Plan::build(model(self.graph.model, draft, &ends), &feeds).map_err(failed)?;
         let mut to = Vec::new();
         for (name, shape) in outputs.iter().zip(plan.output_shapes()) {
             let Some(shape) = shape else { return Err(Reason::Border { name: (*name).to_owned() }) };
