@@ -55,6 +55,16 @@ impl<'n> Draft<'n> {
         })
     }
 
+    /// A list of f32.
+    pub(super) fn floats(&mut self, values: &[f32]) -> String {
+        self.constant(TensorProto {
+            data_type: DataType::Float as i32,
+            dims: vec![i64::try_from(values.len()).unwrap_or(i64::MAX)],
+            float_data: values.to_vec(),
+            ..TensorProto::default()
+        })
+    }
+
     /// One INT64.
     pub(super) fn int(&mut self, value: i64) -> String {
         self.whole(Vec::new(), vec![value])
@@ -76,7 +86,7 @@ impl<'n> Draft<'n> {
         self.op("Constant", &[], vec![value])
     }
 
-    /// Lets `made`, the result of the node that was added last, be the node's only output.
+    /// The nodes; the last one makes the node's only output.
     pub(super) fn end(mut self) -> Vec<NodeProto> {
         if let Some(last) = self.nodes.last_mut() {
             last.output.clone_from(&self.node.output);
@@ -121,9 +131,9 @@ pub(super) fn int_or(node: &NodeProto, name: &str, default: i64) -> i64 {
     attribute(node, name).map_or(default, |attribute| attribute.i)
 }
 
-/// A number, or what stands for it where it is left out.
-pub(super) fn float_or(node: &NodeProto, name: &str, default: f32) -> f32 {
-    attribute(node, name).filter(|attribute| attribute.r#type == FLOAT).map_or(default, |one| one.f)
+/// A number, or what stands for it where it is left out; none for something else under that name, which tract refuses.
+pub(super) fn float_or(node: &NodeProto, name: &str, default: f32) -> Option<f32> {
+    attribute(node, name).map_or(Some(default), |one| (one.r#type == FLOAT).then_some(one.f))
 }
 
 /// A text, or nothing.

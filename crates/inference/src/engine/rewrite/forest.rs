@@ -43,7 +43,8 @@ fn binary(node: &NodeProto) -> Result<Option<Binary<'_>>, String> {
     if labels.len() + texts != 2 || ids.iter().any(|id| Some(id) != ids.first()) {
         return Ok(None);
     }
-    let refused = |what: &str| Err(format!("has weights for one of two classes and {what}, which isn't known"));
+    let refused =
+        |what: &str| Err(format!("has weights for one of two classes and {what}, which isn't known"));
     if texts > 0 {
         return refused("texts as labels");
     }
@@ -91,14 +92,14 @@ fn label(draft: &mut Draft<'_>, binary: &Binary<'_>, sum: &str) {
 }
 
 fn scores(draft: &mut Draft<'_>, binary: &Binary<'_>, sum: &str) {
-    let other = if binary.is_positive {
+    let other = if binary.is_positive && !binary.is_logistic {
         let one = draft.float(1.0);
         draft.op("Sub", &[&one, sum], vec![])
     } else {
         draft.op("Neg", &[sum], vec![])
     };
     let mut both = [other, sum.to_owned()];
-    if binary.is_logistic && !binary.is_positive {
+    if binary.is_logistic {
         both = both.map(|score| draft.op("Sigmoid", &[&score], vec![]));
     }
     draft.op("Concat", &[&both[0], &both[1]], vec![int("axis", 1)]);

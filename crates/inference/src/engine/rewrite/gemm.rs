@@ -9,12 +9,12 @@ const TO_HALF: i64 = 10;
 
 /// A product, and what is multiplied and added.
 pub(super) fn rewrite(node: &NodeProto) -> Option<Vec<NodeProto>> {
+    let (alpha, beta) = (float_or(node, "alpha", 1.0)?, float_or(node, "beta", 1.0)?);
     let mut draft = Draft::of(node);
     let a = operand(&mut draft, node.input.first()?, int_or(node, "transA", 0));
     let b = operand(&mut draft, node.input.get(1)?, int_or(node, "transB", 0));
     let product = draft.op("MatMul", &[&a, &b], vec![]);
-    let product = times(&mut draft, product, float_or(node, "alpha", 1.0));
-    let beta = float_or(node, "beta", 1.0);
+    let product = times(&mut draft, product, alpha);
     let bias = node.input.get(2).filter(|name| !name.is_empty() && beta != 0.0);
     if let Some(bias) = bias {
         let bias = times(&mut draft, bias.clone(), beta);

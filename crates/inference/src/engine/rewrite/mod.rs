@@ -10,4 +10,4 @@ mod graph;
 mod recurrent;
 mod simple;
 
-pub(super) use graph::rewrite;
+pub(super) use graph::{has_words_for, rewrite};

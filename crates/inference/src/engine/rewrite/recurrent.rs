@@ -58,8 +58,9 @@ fn forms(node: &NodeProto) -> Result<(), String> {
         _ => &["Tanh"],
     };
     let named = attribute(node, "activations").map_or(&[][..], |attribute| attribute.strings.as_slice());
-    let is_usual =
-        |(name, usual): (&Vec<u8>, &&str)| std::str::from_utf8(name).is_ok_and(|name| name.eq_ignore_ascii_case(usual));
+    let is_usual = |(name, usual): (&Vec<u8>, &&str)| {
+        std::str::from_utf8(name).is_ok_and(|name| name.eq_ignore_ascii_case(usual))
+    };
     if named.iter().zip(usual.iter().cycle()).all(is_usual) {
         return Ok(());
     }

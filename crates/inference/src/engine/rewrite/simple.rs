@@ -2,7 +2,7 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::draft::{Draft, attribute, float_or, text, without};
+use super::draft::{Draft, attribute, float_or, int, text, without};
 use super::graph::Rewritten;
 
 /// Softmax and LogSoftmax. Where nothing but functions of single values is between a DequantizeLinear and a
@@ -18,7 +18,7 @@ pub(super) fn softmax(node: &NodeProto) -> Vec<NodeProto> {
 
 /// max(0, x) + min(0, alpha * (exp(x / alpha) - 1)): tract leaves the product with alpha out.
 pub(super) fn celu(node: &NodeProto) -> Option<Vec<NodeProto>> {
-    let alpha = float_or(node, "alpha", 1.0);
+    let alpha = float_or(node, "alpha", 1.0)?;
     let x = node.input.first().filter(|_| alpha.to_bits() != 1.0_f32.to_bits())?;
     let mut draft = Draft::of(node);
     let [zero, one, alpha] = [0.0, 1.0, alpha].map(|value| draft.float(value));
@@ -29,6 +29,18 @@ pub(super) fn celu(node: &NodeProto) -> Option<Vec<NodeProto>> {
     let below = draft.op("Min", &[&product, &zero], vec![]);
     let above = draft.op("Relu", &[x], vec![]);
     draft.op("Add", &[&above, &below], vec![]);
+    Some(draft.end())
+}
+
+/// (x - offset) * scale, each one for all features or one of each.
+pub(super) fn scaler(node: &NodeProto) -> Option<Vec<NodeProto>> {
+    let x = node.input.first()?;
+    let list = |name: &str| attribute(node, name).map_or(&[][..], |attribute| attribute.floats.as_slice());
+    let mut draft = Draft::of(node);
+    let plain = draft.op("Cast", &[x], vec![int("to", 1)]);
+    let [offset, scale] = [list("offset"), list("scale")].map(|values| draft.floats(values));
+    let moved = draft.op("Sub", &[&plain, &offset], vec![]);
+    draft.op("Mul", &[&moved, &scale], vec![]);
     Some(draft.end())
 }
 
