@@ -223,16 +223,13 @@ impl<'a> Lowering<'a> {
             draft.nodes.push(maker.0.clone());
             return;
         }
-        match self.bound.get(name).map(|bound| bound.kind) {
-            Some(Kind::Bytes(act, _)) => {
-                let info = self.values.act(act);
-                let zero_point = info.layout.zero_point;
-                draft.quantize(name, Params { scale: info.scale, zero_point, is_signed: info.is_signed });
-            }
-            _ => {
-                let kind = self.given.get(name).map_or(DataType::Float, |given| given.kind);
-                draft.inputs.push((name, name.to_owned(), kind));
-            }
+        if let Some(Kind::Bytes(act, _)) = self.bound.get(name).map(|bound| bound.kind) {
+            let info = self.values.act(act);
+            let zero_point = info.layout.zero_point;
+            draft.quantize(name, Params { scale: info.scale, zero_point, is_signed: info.is_signed });
+        } else {
+            let kind = self.given.get(name).map_or(DataType::Float, |given| given.kind);
+            draft.inputs.push((name, name.to_owned(), kind));
         }
     }
 
