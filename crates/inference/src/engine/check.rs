@@ -11,6 +11,7 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::limits::{self, Tensors};
+use super::rewrite::has_words_for;
 use super::shown;
 use crate::error::LoadError;
 use crate::int8::lower::{CONTRIB, is_only_int8};
@@ -62,9 +63,9 @@ const TRACT_CONTRIB: [&str; 18] = [
     "Trilu",
 ];
 
-/// Whether tract has a node's operator. tract itself doesn't look at domains.
+/// Whether tract has a node's operator, maybe in other words. tract itself doesn't look at domains.
 pub(super) fn has(onnx: &Onnx, node: &NodeProto) -> bool {
-    onnx.op_register.0.contains_key(&node.op_type) && is_tracts(node)
+    onnx.op_register.0.contains_key(&node.op_type) && is_tracts(node) || has_words_for(node)
 }
 
 fn is_tracts(node: &NodeProto) -> bool {
@@ -275,7 +276,7 @@ fn window_size(node: &NodeProto) -> Result<(), LoadError> {
 }
 
 /// What a node is called: tools leave names empty, those of outputs never are.
-fn node_name(node: &NodeProto) -> String {
+pub(super) fn node_name(node: &NodeProto) -> String {
     let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
     name.map(|name| shown(name)).unwrap_or_default()
 }

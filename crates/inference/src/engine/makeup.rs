@@ -8,6 +8,7 @@ use tract_onnx::tract_hir::internal::Factoid as _;
 use tract_onnx::tract_hir::tract_core::internal::Cost;
 
 use super::plan::{Feed, match_inputs, planned_shape};
+use super::rewrite::rewrite;
 use super::{check, guarded, shapes};
 use crate::error::LoadError;
 
@@ -55,7 +56,7 @@ pub(crate) fn count(bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError> {
 
 fn count_unguarded(mut bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError> {
     let onnx = super::onnx();
-    let proto = onnx
+    let mut proto = onnx
         .proto_model_for_read(&mut bytes)
         .map_err(|e| LoadError::Parse { why: super::shorten(&format!("{e:#}")) })?;
     let graph =
@@ -68,7 +69,7 @@ fn count_unguarded(mut bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError
         opset: check::opset(&proto)?,
         operators,
         parameters: parameters(graph),
-        macs: macs(&onnx, &proto, feeds),
+        macs: macs(&onnx, &mut proto, feeds),
     })
 }
 
@@ -91,8 +92,9 @@ fn parameters(graph: &GraphProto) -> u64 {
 }
 
 /// What the graph multiplies and adds for one row, by the runtime's own reckoning.
-fn macs(onnx: &tract_onnx::Onnx, proto: &ModelProto, feeds: &[Feed]) -> Option<u64> {
+fn macs(onnx: &tract_onnx::Onnx, proto: &mut ModelProto, feeds: &[Feed]) -> Option<u64> {
     check::check(proto, |node| check::has(onnx, node)).ok()?;
+    rewrite(proto).ok()?;
     let mut graph = onnx.model_for_proto_model(proto).ok()?;
     let feeds_of = match_inputs(&graph, feeds).ok()?;
     for (slot, feed) in feeds_of.iter().enumerate() {

@@ -9,6 +9,7 @@ mod load;
 mod makeup;
 mod ops;
 mod plan;
+mod rewrite;
 mod rows;
 mod shapes;
 mod trim;

@@ -13,6 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
+use super::rewrite::rewrite;
 use super::rows;
 use super::shapes::{self, refused};
 use super::{guarded, onnx, shorten};
@@ -90,16 +91,14 @@ pub(crate) type Fed<'a> = (Vec<usize>, Cow<'a, Data>);
 
 impl Plan {
     /// Plans a graph that was checked and warms it up.
-    pub(crate) fn build(proto: &ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
-        let built = guarded(|| {
-            let graph = onnx().model_for_proto_model(proto).map_err(|e| refused(&e))?;
-            Self::of_graph(&graph, feeds, Traits::of(proto))
-        });
+    pub(crate) fn build(proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+        let built = guarded(|| Self::build_owned(&onnx(), proto, feeds));
         built.unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
     }
 
-    /// The same for a file that isn't needed any more: it is dropped before the plan is made.
-    pub(super) fn build_owned(onnx: &Onnx, proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+    /// The same, unguarded. The file is dropped before the plan is made.
+    pub(super) fn build_owned(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+        rewrite(&mut proto)?;
         let graph = onnx.model_for_proto_model(&proto).map_err(|e| refused(&e))?;
         let traits = Traits::of(&proto);
         drop(proto);
@@ -419,7 +418,7 @@ mod tests {
         };
         let opset = OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() };
         let proto = ModelProto { opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
-        Plan::build(&proto, &[Feed { name: "x".to_owned(), shape: vec![1, 2], is_batched: true }])
+        Plan::build(proto, &[Feed { name: "x".to_owned(), shape: vec![1, 2], is_batched: true }])
     }
 
     fn node(op: &str, input: &[&str], output: &str) -> NodeProto {

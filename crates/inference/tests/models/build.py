@@ -3,7 +3,8 @@
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-CONTRIB = "com.microsoft"
+CONTRIB, ML = "com.microsoft", "ai.onnx.ml"
+ML_OPS = {"Scaler", "TreeEnsembleClassifier"}
 CONTRIB_OPS = {
     "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearLeakyRelu",
     "QLinearSigmoid", "QLinearSoftmax", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "NhwcMaxPool",
@@ -17,7 +18,7 @@ class Graph:
     def __init__(self, seed, opset=17):
         self.opset, self.nodes, self.constants, self.count = opset, [], [], 0
         self.random = np.random.default_rng(seed)
-        self.more = None
+        self.more, self.whole_from = None, None
 
     def name(self, stem):
         self.count += 1
@@ -29,7 +30,7 @@ class Graph:
 
     def op(self, kind, inputs, outputs=1, **attributes):
         made = [self.name(kind.lower()) for _ in range(outputs)]
-        domain = CONTRIB if kind in CONTRIB_OPS else ""
+        domain = CONTRIB if kind in CONTRIB_OPS else ML if kind in ML_OPS else ""
         kind = kind.removeprefix("Contrib")  # ONNX has an operator of that name too
         self.nodes.append(helper.make_node(kind, inputs, made, name=self.name("node"), domain=domain, **attributes))
         return made[0] if outputs == 1 else made
@@ -38,6 +39,12 @@ class Graph:
         """An input that a request brings once, however many rows it has."""
         self.more = shape
         return "more"
+
+    def ids(self, first):
+        """The input in whole numbers, so many from `first` on: those count from 0. Zeros, which a loaded model is warmed
+        up by, count as the first."""
+        self.whole_from = first
+        return self.op("Max", [self.op("Sub", ["input", self.constant(np.int64(first))]), self.constant(np.int64(0))])
 
     def params(self, scale, zero, kind=np.uint8):
         return [self.constant(np.float32(scale), "scale"), self.constant(kind(zero), "zero")]
@@ -87,7 +94,8 @@ class Graph:
         """[N, shape..] of f32 to the named tensor."""
         info = helper.make_tensor_value_info
         last = helper.make_node("Identity", [output], ["output"], name="last")
-        inputs = [info("input", TensorProto.FLOAT, ["N", *shape])]
+        kind = TensorProto.FLOAT if self.whole_from is None else TensorProto.INT64
+        inputs = [info("input", kind, ["N", *shape])]
         if self.more:
             inputs.append(info("more", TensorProto.FLOAT, self.more))
         graph = helper.make_graph(
@@ -95,6 +103,8 @@ class Graph:
             [info("output", TensorProto.FLOAT, None)], self.constants,
         )  # fmt: skip
         sets = [helper.make_opsetid("", self.opset), helper.make_opsetid(CONTRIB, 1)]
+        if any(node.domain == ML for node in self.nodes):
+            sets.append(helper.make_opsetid(ML, 3))
         made = helper.make_model(graph, opset_imports=sets, producer_name="flotilla-tests")
         made.ir_version = 7 if self.opset < 17 else 8 if self.opset < 19 else 10
         return made

@@ -5,7 +5,7 @@ far an output may be from ONNX Runtime's: one step of its quantization, or a lit
 """
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 CASES = {}
 IMAGE, SIGNAL, ROWS = (8, 6, 6), (6, 24), (5, 24)
@@ -640,3 +640,110 @@ def squeezed_whole(g):
     made = g.op("Conv", ["input", g.constant(0.2 * g.floats(5, 8, 3, 3))])
     pooled = g.op("Squeeze", [g.op("GlobalAveragePool", [made])])
     return IMAGE, g.op("Softmax", [pooled], axis=-1), CLOSE, None
+
+
+# What tract would answer wrongly, or refuse, were it not put into other words of ONNX before.
+
+
+def in_reverse(g, kind, gates, outputs=3, width=5):
+    """Sequences of the rows' 7 elements, from the last to the first."""
+    weights = [g.constant(0.3 * g.floats(1, gates * width, size)) for size in (4, width)]
+    more = [turned(g, "input", 1, 0, 2), *weights, g.constant(g.floats(1, 2 * gates * width))]
+    made = g.op(kind, more, outputs, hidden_size=width, direction="reverse")
+    made = made if outputs > 1 else [made]
+    orders = [(2, 0, 1, 3), (1, 0, 2), (1, 0, 2)]
+    flat = [g.op("Flatten", [turned(g, one, *order)], axis=1) for one, order in zip(made, orders)]
+    return (7, 4), flat[0] if outputs == 1 else g.op("Concat", flat, axis=1), CLOSE, None
+
+
+@case(lstm={"kind": "LSTM", "gates": 4}, gru={"kind": "GRU", "gates": 3, "outputs": 2}, rnn={"kind": "RNN", "gates": 1, "outputs": 1})
+def reverse(g, **more):
+    return in_reverse(g, **more)
+
+
+@case()
+def reverse_between(g, width=5):
+    """In reverse in front of a quantized layer."""
+    shape, flat, _, _ = in_reverse(g, "GRU", 3, outputs=1)
+    made = g.op("Gemm", [g.qdq(flat, g.params(0.01, 128)), g.dequantized_weights(7 * width, 6)])
+    return (shape, *qdq(g, made), ["Transpose", "GRU", "Transpose", "Flatten"])
+
+
+@case(softmax={"kind": "Softmax"}, log_softmax={"kind": "LogSoftmax"}, softmax_old={"kind": "Softmax", "opset": 12})
+def branch_and(g, kind):
+    """A branch sends the whole model to tract, with a softmax between two quantizations in it."""
+    of = lambda op: helper.make_graph([helper.make_node(op, ["input"], [op + "_in"])], op, [], [helper.make_tensor_value_info(op + "_in", TensorProto.FLOAT, None)])
+    taken = g.op("If", [g.constant(np.bool_(True))], then_branch=of("Identity"), else_branch=of("Neg"))
+    made = g.op(kind, [g.qdq(taken, g.params(0.02, 128))], axis=-1)
+    params, scale = (g.params(1 / 128, 0), 1 / 128) if kind == "Softmax" else (g.params(0.05, 255), 0.05)
+    return (6,), g.qdq(made, params), scale, None
+
+
+@case()
+def celu(g):
+    return IMAGE, g.op("Add", [g.op("Celu", ["input"], alpha=0.5), g.op("Celu", ["input"], alpha=1.5)]), CLOSE, None
+
+
+@case(max={"kind": "MaxPool"}, average={"kind": "AveragePool", "opset": 19})
+def valid_pool(g, kind):
+    """Sizes rounded up where auto_pad says VALID, before what doesn't mind a wrong size."""
+    pooled = g.op(kind, ["input"], kernel_shape=[3, 3], strides=[2, 2], auto_pad="VALID", ceil_mode=1)
+    return (2, 8, 8), g.op("Mul", [g.op("GlobalAveragePool", [pooled]), g.constant(np.float32(3))]), CLOSE, None
+
+
+@case(plain={}, scaled={"alpha": 0.5, "beta": 2.0}, turned={"transA": 1, "transB": 1}, no_bias={"alpha": 0.5, "bias": False})
+def half_gemm(g, bias=True, **more):
+    halves = lambda *shape: g.constant(g.floats(*shape).astype(np.float16))
+    shape = (6, 24) if more.get("transB") else (24, 6)
+    value = g.op("Cast", ["input"], to=TensorProto.FLOAT16)
+    if more.get("transA"):
+        value = turned(g, value, 1, 0)
+    made = g.op("Gemm", [value, halves(*shape), *([halves(6)] if bias else [])], **more)
+    return (24,), g.op("Cast", [made], to=TensorProto.FLOAT), 0.02, None
+
+
+@case(
+    positive={}, mixed={"low": -0.5}, logistic={"low": -0.5, "base": [0.1], "post_transform": "LOGISTIC"},
+    logistic_positive={"post_transform": "LOGISTIC"}, based={"base": [0.1]}, three={"labels": [3, 1, 2]},
+)  # fmt: skip
+def forest(g, low=0.0, base=None, labels=(7, 4), trees=3, **more):
+    """Three trees of three leaves, with weights for the first class where there are two."""
+    parts = {name: [] for name in ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids")}
+    leaves = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
+    for tree in range(trees):
+        rows = [("BRANCH_LEQ", 1, 2), ("BRANCH_LT", 3, 4), ("LEAF", 0, 0), ("LEAF", 0, 0), ("LEAF", 0, 0)]
+        for node, (mode, yes, no) in enumerate(rows):
+            one = [tree, node, int(g.random.integers(4)), mode, float(g.random.uniform(-1, 1)), yes, no]
+            for name, value in zip(parts, one):
+                parts[name].append(value)
+            for class_ in range(1 if len(labels) == 2 else len(labels)) if mode == "LEAF" else ():
+                weight = float(g.random.uniform(low, 0.5) / (1 if low else 1.5))
+                for name, value in zip(leaves, [tree, node, class_, weight]):
+                    leaves[name].append(value)
+    attributes = {f"nodes_{name}": values for name, values in parts.items()}
+    attributes |= {f"class_{name}": values for name, values in leaves.items()}
+    attributes |= {"base_values": base} if base else {}
+    label, scores = g.op("TreeEnsembleClassifier", ["input"], 2, classlabels_int64s=list(labels), **attributes, **more)
+    label = g.op("Unsqueeze", [g.op("Cast", [label], to=TensorProto.FLOAT), g.constant(np.array([1]))])
+    return (4,), g.op("Concat", [label, scores], axis=1), CLOSE, None
+
+
+@case(each={"offset": [0.5, -1.0, 0.0, 2.0], "scale": [1.5, 0.5, 2.0, 0.25]}, all={"offset": [0.5], "scale": [1.5]})
+def scaler(g, **lists):
+    return (4,), g.op("Scaler", ["input"], **lists), CLOSE, None
+
+
+@case()
+def scaler_between(g):
+    """In front of a quantized layer."""
+    scaled = g.op("Scaler", ["input"], offset=[0.5] * 24, scale=[0.8] * 24)
+    made = g.op("Gemm", [g.qdq(scaled, g.params(*IN)), g.dequantized_weights(24, 18)])
+    return ((24,), *qdq(g, made, scale=0.05), ["Scaler"])
+
+
+@case(near={}, far={"first": 1 << 40})
+def ids(g, first=0):
+    """Whole numbers, also beyond f32's, that pick rows of a table in front of a quantized layer."""
+    rows = g.op("Gather", [g.constant(g.floats(20, 24)), g.ids(first)], axis=0)
+    made = g.op("MatMul", [g.qdq(rows, g.params(0.01, 128)), g.dequantized_weights(24, 18)])
+    return ((5,), *qdq(g, made, scale=0.05), ["Sub", "Max", "Gather"])

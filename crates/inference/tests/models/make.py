@@ -3,7 +3,7 @@
     python3 make.py
 
 For each case NAME.onnx, and NAME.f32: the rows that are fed, then the second input where there is one, then the answers,
-raw little-endian f32. models.json says the shapes, how far an answer may be off, and which operators are left to tract ("whole": all). Run it on a CPU with a
+raw little-endian f32. Rows of whole numbers are INT64 when they are fed, each "whole_from" more. models.json says the shapes, how far an answer may be off, and which operators are left to tract ("whole": all). Run it on a CPU with a
 dot product (AVX-VNNI, AVX-512-VNNI, or ARM's): on older ones ONNX Runtime's sums of u8 x s8 products saturate.
 """
 
@@ -43,9 +43,13 @@ def main():
         graph = Graph(zlib.crc32(name.encode()), opset)  # another case changes no other's numbers
         shape, output, steps, left = make(graph, **arguments)
         model = graph.model(shape, output)
-        rows = graph.random.uniform(-2.5, 2.5, (BATCH, *shape)).astype(np.float32)
+        if graph.whole_from is None:
+            rows = fed = graph.random.uniform(-2.5, 2.5, (BATCH, *shape)).astype(np.float32)
+        else:
+            rows = graph.random.integers(0, 20, (BATCH, *shape))
+            fed = rows + graph.whole_from
         more = {"more": graph.floats(*graph.more)} if graph.more else {}
-        got = answers(model, rows, more, name).astype(np.float32)
+        got = answers(model, fed, more, name).astype(np.float32)
         onnx.save(model, MADE / f"{name}.onnx")
         values = [rows, *more.values(), got]
         (MADE / f"{name}.f32").write_bytes(b"".join(part.astype("<f4").tobytes() for part in values))
@@ -53,6 +57,8 @@ def main():
         table[name] = {"input": [BATCH, *shape], "output": list(got.shape), "step": steps, "tract": tract}
         if graph.more:
             table[name]["more"] = list(graph.more)
+        if graph.whole_from is not None:
+            table[name]["whole_from"] = graph.whole_from
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in table.items())
     (MADE / "models.json").write_text("{\n" + rows + "\n}\n")
     print(len(table), "models")

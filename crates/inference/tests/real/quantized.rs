@@ -19,6 +19,9 @@ struct Case {
     /// Of an input without rows beside the first.
     #[serde(default)]
     more: Vec<usize>,
+    /// The rows are INT64, each so much more than is written.
+    #[serde(default)]
+    whole_from: Option<i64>,
     /// How far an answer may be from ONNX Runtime's.
     step: f32,
     /// Operators that tract runs.
@@ -53,6 +56,7 @@ impl Case {
                 .collect(),
         };
         let mut inputs = vec![of("input", -1, &self.input)];
+        inputs[0].datatype = if self.whole_from.is_some() { Datatype::Int64 } else { Datatype::Fp32 };
         if !self.more.is_empty() {
             inputs.push(of("more", 1, &self.more));
         }
@@ -78,7 +82,12 @@ impl Case {
     fn ask(&self, model: &Model, rows: &[f32], more: &[f32]) -> Vec<f32> {
         let mut shape = self.input.clone();
         shape[0] = rows.len() / shape[1..].iter().product::<usize>();
-        let mut inputs = vec![Tensor::new("input", shape, Data::Fp32(rows.to_vec())).unwrap()];
+        #[expect(clippy::cast_possible_truncation, reason = "they are small whole numbers")]
+        let rows = match self.whole_from {
+            Some(first) => Data::Int64(rows.iter().map(|value| first + *value as i64).collect()),
+            None => Data::Fp32(rows.to_vec()),
+        };
+        let mut inputs = vec![Tensor::new("input", shape, rows).unwrap()];
         if !more.is_empty() {
             inputs.push(Tensor::new("more", self.more.clone(), Data::Fp32(more.to_vec())).unwrap());
         }

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{ModelProto, NodeProto, ValueInfoProto, tensor_shape_proto, type_proto};
 
 use super::Reason;
 use super::graph::Graph;
-use super::walk::{Kind, Lowering};
+use super::walk::{Given, Kind, Lowering};
 use crate::engine::Feed;
 use crate::error;
 use crate::int8::kernel::{AddSpec, Chain, Conv, Level};
@@ -18,6 +19,21 @@ use crate::tensor::volume;
 const MAX_VALUES: usize = 8192;
 /// What lies between two convolutions is made as a whole up to so many bytes: they stay in any second-level cache.
 const CHAIN_BYTES: usize = 256 << 10;
+/// Types of numbers that a model may be given.
+const GIVEN: [DataType; 12] = [
+    DataType::Float,
+    DataType::Double,
+    DataType::Int8,
+    DataType::Int16,
+    DataType::Int32,
+    DataType::Int64,
+    DataType::Uint8,
+    DataType::Uint16,
+    DataType::Uint32,
+    DataType::Uint64,
+    DataType::Bool,
+    DataType::Float16,
+];
 /// Most bytes of one activation with its border, for one row.
 const MAX_ACT_BYTES: usize = 256 << 20;
 
@@ -87,29 +103,35 @@ fn bind_inputs<'a>(walk: &mut Lowering<'a>, feeds: &[Feed]) -> Result<(), Reason
     for (name, place) in names.into_iter().zip(places) {
         let feed = &feeds[place];
         let info = graph.input.iter().find(|input| input.name == name);
-        if !info.is_some_and(|info| admits(info, &feed.shape)) {
-            return Err(Reason::Model("an input isn't f32 or has another shape than the manifest's"));
-        }
+        let Some(kind) = info.and_then(|info| admitted(info, &feed.shape)) else {
+            return Err(Reason::Model("an input holds no numbers or has another shape than the manifest's"));
+        };
         // Steps take as many rows of everything: what has none comes again with each row.
         walk.is_batched &= feed.is_batched;
         let id = walk.values.add_float(volume(&feed.shape), Some(place));
-        walk.bind(name, feed.shape.clone(), Kind::Float(id));
+        if kind == DataType::Float {
+            walk.bind(name, feed.shape.clone(), Kind::Float(id));
+        } else {
+            walk.is_batched &= feed.shape.first() == Some(&1);
+            walk.given.insert(name, Given { id, shape: feed.shape.clone(), kind });
+        }
     }
     Ok(())
 }
 
-/// Whether an input is f32 and takes the shape.
-fn admits(input: &ValueInfoProto, shape: &[usize]) -> bool {
+/// The type of an input's numbers, if it takes the shape.
+fn admitted(input: &ValueInfoProto, shape: &[usize]) -> Option<DataType> {
     let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref())
     else {
-        return false;
+        return None;
     };
-    let Some(dims) = tensor.shape.as_ref().map(|shape| &shape.dim) else { return tensor.elem_type == 1 };
+    let kind = DataType::try_from(tensor.elem_type).ok().filter(|kind| GIVEN.contains(kind))?;
+    let Some(dims) = tensor.shape.as_ref().map(|shape| &shape.dim) else { return Some(kind) };
     let fits = dims.iter().zip(shape).all(|(dim, size)| match &dim.value {
         Some(tensor_shape_proto::dimension::Value::DimValue(fixed)) => usize::try_from(*fixed) == Ok(*size),
         _ => true,
     });
-    tensor.elem_type == 1 && dims.len() == shape.len() && fits
+    (dims.len() == shape.len() && fits).then_some(kind)
 }
 
 fn finish(

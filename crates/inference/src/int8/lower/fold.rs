@@ -60,7 +60,8 @@ impl<'a> Lowering<'a> {
     fn shape_values(&mut self, node: Node<'a>) -> Option<Known> {
         let name = node.input(0)?;
         let is_plain = node.int("start").is_none() && node.int("end").is_none();
-        let shape = self.bound.get(name).filter(|_| is_plain)?.shape.clone();
+        let bound = self.bound.get(name).map(|bound| &bound.shape);
+        let shape = bound.or_else(|| Some(&self.given.get(name)?.shape)).filter(|_| is_plain)?;
         let values: Option<Vec<i64>> = shape.iter().map(|size| i64::try_from(*size).ok()).collect();
         Some(Known { kind: DataType::Int64, shape: vec![shape.len()], values: values? })
     }

@@ -1,5 +1,6 @@
 //! Nodes that stay tract's: gathered as they come, handed over as a small model of their own. Only f32 crosses its
-//! border: 8-bit tensors are dequantized on one side and quantized again on the other, which gives the same bytes.
+//! border, and the model's own inputs, of whatever type: 8-bit tensors are dequantized on one side and quantized again
+//! on the other, which gives the same bytes.
 
 use std::collections::HashSet;
 
@@ -21,8 +22,8 @@ use crate::tensor::volume;
 struct Draft<'a> {
     nodes: Vec<NodeProto>,
     constants: Vec<tract_onnx::pb::TensorProto>,
-    /// Names that come from outside, and what they are called inside.
-    inputs: Vec<(&'a str, String)>,
+    /// Names that come from outside, what they are called inside, and the type of their numbers.
+    inputs: Vec<(&'a str, String, DataType)>,
     known: HashSet<&'a str>,
 }
 
@@ -33,7 +34,7 @@ impl<'a> Draft<'a> {
         let inside = format!("{name}/again/dequantized");
         let [scale, zero] = self.params(&format!("{name}/again"), params);
         self.node("QuantizeLinear", vec![inside.clone(), scale, zero], name.to_owned());
-        self.inputs.push((name, inside));
+        self.inputs.push((name, inside, DataType::Float));
     }
 
     /// An 8-bit tensor goes out as f32: the name that it has then.
@@ -67,7 +68,7 @@ impl<'a> Draft<'a> {
             node.name = node.output.iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
         }
         let mut taken = HashSet::new();
-        let inputs = self.inputs.iter().map(|(_, inside)| inside);
+        let inputs = self.inputs.iter().map(|(_, inside, _)| inside);
         let constants = self.constants.iter().map(|constant| &constant.name);
         let mut names = inputs.chain(constants).chain(self.nodes.iter().map(|node| &node.name));
         match names.find(|name| !taken.insert(*name)) {
@@ -89,6 +90,7 @@ impl<'a> Lowering<'a> {
         for name in node.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
             let is_known = self.made.contains(name)
                 || self.bound.contains_key(name)
+                || self.given.contains_key(name)
                 || self.graph.constant(name).is_some()
                 || self.graph.producer(name).is_some_and(|maker| self.is_constant_view(maker));
             if !is_known {
@@ -120,14 +122,14 @@ impl<'a> Lowering<'a> {
         draft.name_nodes()?;
         let mut from = Vec::new();
         let mut feeds = Vec::new();
-        for (name, inside) in &draft.inputs {
+        for (name, inside, _) in &draft.inputs {
             let (id, shape) = self.island_input(name)?;
             feeds.push(Feed { name: inside.clone(), shape: shape.clone(), is_batched: true });
             from.push((id, shape));
         }
         let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();
         let failed = |source| Reason::Island { nodes: pending.len(), first, source: Box::new(source) };
-        let plan = Plan::build(&model(self.graph.model, draft, &ends), &feeds).map_err(failed)?;
+        let plan = Plan::build(model(self.graph.model, draft, &ends), &feeds).map_err(failed)?;
         let mut to = Vec::new();
         for (name, shape) in outputs.iter().zip(plan.output_shapes()) {
             let Some(shape) = shape else { return Err(Reason::Border { name: (*name).to_owned() }) };
@@ -173,6 +175,9 @@ impl<'a> Lowering<'a> {
 
     /// 8-bit operands go to tract dequantized; the island quantizes them again.
     fn island_input(&mut self, name: &'a str) -> Result<(crate::int8::program::FloatId, Vec<usize>), Reason> {
+        if let Some(given) = self.given.get(name) {
+            return Ok((given.id, given.shape.clone()));
+        }
         let bound = self.lookup(name)?;
         let Kind::Bytes(act, form) = bound.kind else { return self.float(name) };
         let kept =
@@ -218,13 +223,13 @@ impl<'a> Lowering<'a> {
             draft.nodes.push(maker.0.clone());
             return;
         }
-        match self.bound.get(name).map(|bound| bound.kind) {
-            Some(Kind::Bytes(act, _)) => {
-                let info = self.values.act(act);
-                let zero_point = info.layout.zero_point;
-                draft.quantize(name, Params { scale: info.scale, zero_point, is_signed: info.is_signed });
-            }
-            _ => draft.inputs.push((name, name.to_owned())),
+        if let Some(Kind::Bytes(act, _)) = self.bound.get(name).map(|bound| bound.kind) {
+            let info = self.values.act(act);
+            let zero_point = info.layout.zero_point;
+            draft.quantize(name, Params { scale: info.scale, zero_point, is_signed: info.is_signed });
+        } else {
+            let kind = self.given.get(name).map_or(DataType::Float, |given| given.kind);
+            draft.inputs.push((name, name.to_owned(), kind));
         }
     }
 
@@ -245,8 +250,8 @@ fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[String]) -> ModelProto
         name: "island".to_owned(),
         node: draft.nodes,
         initializer: draft.constants,
-        input: draft.inputs.iter().map(|(_, inside)| float_value(inside)).collect(),
-        output: outputs.iter().map(|name| float_value(name)).collect(),
+        input: draft.inputs.iter().map(|(_, inside, kind)| value(inside, *kind)).collect(),
+        output: outputs.iter().map(|name| value(name, DataType::Float)).collect(),
         ..GraphProto::default()
     };
     ModelProto {
@@ -257,8 +262,8 @@ fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[String]) -> ModelProto
     }
 }
 
-fn float_value(name: &str) -> ValueInfoProto {
-    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: None };
+fn value(name: &str, kind: DataType) -> ValueInfoProto {
+    let tensor = type_proto::Tensor { elem_type: kind as i32, shape: None };
     ValueInfoProto {
         name: name.to_owned(),
         r#type: Some(TypeProto {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::TensorProto;
+use tract_onnx::pb::tensor_proto::DataType;
 
 use super::Reason;
 use super::graph::{Graph, Node};
@@ -41,6 +42,14 @@ pub(super) struct Bound {
     pub(super) kind: Kind,
 }
 
+/// An input of the model that isn't f32. Islands alone read it, as the caller gave it.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) id: FloatId,
+    pub(super) shape: Vec<usize>,
+    pub(super) kind: DataType,
+}
+
 /// Scale and zero point of a whole tensor, the zero point as it is in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Params {
@@ -65,6 +74,7 @@ pub(super) struct Lowering<'a> {
     pub(super) values: Values,
     pub(super) steps: Vec<Step>,
     pub(super) bound: HashMap<&'a str, Bound>,
+    pub(super) given: HashMap<&'a str, Given>,
     /// Dequantized constants that a Transpose turns, by its output: their bytes, turned.
     pub(super) turned: HashMap<&'a str, TensorProto>,
     /// How each node runs; none before it is reached.
@@ -93,6 +103,7 @@ impl<'a> Lowering<'a> {
             values: Values::default(),
             steps: Vec::new(),
             bound: HashMap::new(),
+            given: HashMap::new(),
             turned: HashMap::new(),
             runs: vec![None; count],
             work: vec![(0, None); count],

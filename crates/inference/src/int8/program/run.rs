@@ -41,15 +41,16 @@ impl Program {
         batch: usize,
         done: &mut dyn FnMut(usize),
     ) -> Result<Vec<Value>, InferError> {
+        let given = feeds;
         let feeds = self.plain(feeds, batch)?;
         let feeds: Vec<&[f32]> = feeds.iter().map(AsRef::as_ref).collect();
         let mut state = self.take(batch);
         for (index, step) in self.steps.iter().enumerate() {
-            Run { state: &mut state, values: &self.values, feeds: &feeds }.step(step)?;
+            Run { state: &mut state, values: &self.values, feeds: &feeds, given }.step(step)?;
             done(index);
         }
         let outputs = self.outputs.iter().map(|(id, shape)| {
-            let run = Run { state: &mut state, values: &self.values, feeds: &feeds };
+            let run = Run { state: &mut state, values: &self.values, feeds: &feeds, given };
             let mut shape = shape.clone();
             if let Some(first) = shape.first_mut() {
                 *first *= batch;
@@ -101,6 +102,8 @@ struct Run<'r> {
     state: &'r mut State,
     values: &'r Values,
     feeds: &'r [&'r [f32]],
+    /// The feeds as the caller gave them.
+    given: &'r [Fed<'r>],
 }
 
 impl Run<'_> {
@@ -231,13 +234,18 @@ impl Run<'_> {
         from: &[(FloatId, Vec<usize>)],
         to: &[FloatId],
     ) -> Result<(), InferError> {
-        let batch = self.state.batch();
+        let (batch, given) = (self.state.batch(), self.given);
         let feed = |(id, shape): &(FloatId, Vec<usize>)| {
             let mut shape = shape.clone();
             if let Some(first) = shape.first_mut() {
                 *first *= batch;
             }
-            (shape, Cow::Owned(Data::Fp32(self.float(*id).to_vec())))
+            // What comes from outside goes in as it is: not all of its numbers need be f32's.
+            let data = match self.values.float(*id).feed {
+                Some(feed) => Cow::Borrowed(given[feed].1.as_ref()),
+                None => Cow::Owned(Data::Fp32(self.float(*id).to_vec())),
+            };
+            (shape, data)
         };
         let feeds: Vec<Fed<'_>> = from.iter().map(feed).collect();
         for ((shape, data), id) in plan.run(&feeds, batch)?.into_iter().zip(to) {
