@@ -163,8 +163,10 @@ fn transposed(node: &NodeProto) -> Result<(), String> {
     }
     let [shape, more, strides, dilations] =
         ["output_shape", "output_padding", "strides", "dilations"].map(|name| attribute_ints(node, name));
-    if !shape.is_empty() {
-        return Err(format!("names its output_shape {shape:?}; give it pads instead"));
+    let auto =
+        node.attribute.iter().find(|attribute| attribute.name == "auto_pad").map(|one| one.s.as_slice());
+    if !shape.is_empty() && auto.is_some_and(|auto| auto.starts_with(b"SAME")) {
+        return Err(format!("names its output_shape {shape:?} with auto_pad; give it pads instead"));
     }
     let of = |values: &[i64], axis: usize| values.get(axis).copied().unwrap_or(1);
     let is_less =
@@ -339,12 +341,15 @@ mod tests {
     }
 
     #[test]
-    fn a_transposed_convolution_has_no_shape_of_its_own() {
+    fn a_transposed_convolution_grows_by_less_than_a_step() {
         let of = |name, values| why(&node("ConvTranspose", &[("strides", &[2, 2]), (name, values)]), vec![]);
         assert_eq!(of("output_padding", &[1, 1]), "");
         assert!(of("output_padding", &[2, 1]).contains("isn't less"));
         assert!(of("output_padding", &[-1, 1]).contains("isn't less"));
-        assert!(of("output_shape", &[8, 8]).contains("give it pads"));
+        assert_eq!(of("output_shape", &[9, 9]), "");
+        let mut same = node("ConvTranspose", &[("output_shape", &[8, 8]), ("auto_pad", &[0])]);
+        same.attribute[1].s = b"SAME_UPPER".to_vec();
+        assert!(why(&same, vec![]).contains("give it pads"));
     }
 
     #[test]

@@ -119,12 +119,11 @@ impl Plan {
         let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
         chosen.shapes = outputs.into_iter().map(shape).collect();
         if traits.may_mix && feeds.iter().any(|feed| feed.is_batched) {
-            let several = match chosen.batching {
-                Batching::Any => None,
-                _ => guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok),
+            let several = || guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok);
+            chosen.mixes = match chosen.batching {
+                Batching::Any => chosen.mixes_rows(feeds),
+                Batching::Single | Batching::Fixed(_) => several().is_some_and(|plan| plan.mixes_rows(feeds)),
             };
-            chosen.mixes = (chosen.is_batched() || several.is_some())
-                && several.as_ref().unwrap_or(&chosen).mixes_rows(feeds);
         }
         Ok(chosen)
     }
@@ -400,11 +399,31 @@ mod tests {
 
     use super::*;
 
-    fn plan(node: Vec<NodeProto>, initializer: Vec<TensorProto>, made: i32) -> Result<Plan, LoadError> {
-        let value = |name: &str, elem_type: i32| ValueInfoProto {
+    fn node(op: &str, input: &[&str], output: &str, attributes: &[(&str, &[i64])]) -> NodeProto {
+        let attribute = attributes.iter().map(|(name, ints)| AttributeProto {
+            name: (*name).to_owned(),
+            // 2 is INT, 7 is INTS.
+            r#type: if ints.len() == 1 && *name != "axes" { 2 } else { 7 },
+            i: ints[0],
+            ints: ints.to_vec(),
+            ..AttributeProto::default()
+        });
+        NodeProto {
+            name: format!("of_{output}"),
+            op_type: op.to_owned(),
+            input: input.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![output.to_owned()],
+            attribute: attribute.collect(),
+            ..NodeProto::default()
+        }
+    }
+
+    /// From `x` in f32 to `y`.
+    fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
+        let value = |name: &str| ValueInfoProto {
             name: name.to_owned(),
             r#type: Some(TypeProto {
-                value: Some(Value::TensorType(Tensor { elem_type, shape: None })),
+                value: Some(Value::TensorType(Tensor { elem_type: 1, shape: None })),
                 ..TypeProto::default()
             }),
             ..ValueInfoProto::default()
@@ -412,31 +431,41 @@ mod tests {
         let graph = GraphProto {
             node,
             initializer,
-            input: vec![value("x", 1)],
-            output: vec![value("y", made)],
+            input: vec![value("x")],
+            output: vec![value("y")],
             ..GraphProto::default()
         };
-        let opset = OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() };
-        let proto = ModelProto { opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
-        Plan::build(proto, &[Feed { name: "x".to_owned(), shape: vec![1, 2], is_batched: true }])
+        let opset = OperatorSetIdProto { version: 13, ..OperatorSetIdProto::default() };
+        ModelProto { opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
     }
 
-    fn node(op: &str, input: &[&str], output: &str) -> NodeProto {
-        NodeProto {
-            op_type: op.to_owned(),
-            name: output.to_owned(),
-            input: input.iter().map(|name| (*name).to_owned()).collect(),
-            output: vec![output.to_owned()],
-            ..NodeProto::default()
+    fn constant(name: &str, data_type: i32, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
+        TensorProto {
+            name: name.to_owned(),
+            data_type,
+            dims: dims.to_vec(),
+            raw_data,
+            ..TensorProto::default()
         }
+    }
+
+    fn ints(name: &str, values: &[i64]) -> TensorProto {
+        let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        constant(name, 7, &[i64::try_from(values.len()).unwrap()], raw)
+    }
+
+    fn plan(model: &ModelProto, shape: &[usize]) -> Result<Plan, LoadError> {
+        Plan::build(model.clone(), &[Feed { name: "x".to_owned(), shape: shape.to_vec(), is_batched: true }])
+    }
+
+    fn fed(shape: &[usize], values: Vec<f32>) -> [Fed<'static>; 1] {
+        [(shape.to_vec(), Cow::Owned(Data::Fp32(values)))]
     }
 
     #[test]
     fn what_is_cast_to_whole_numbers_comes_out_as_such() {
-        // 2 is INT, 7 is INT64.
-        let to = AttributeProto { name: "to".to_owned(), r#type: 2, i: 7, ..AttributeProto::default() };
-        let cast = NodeProto { attribute: vec![to], ..node("Cast", &["x"], "y") };
-        let plan = plan(vec![cast], vec![], 7).unwrap();
+        let cast = node("Cast", &["x"], "y", &[("to", &[7])]);
+        let plan = plan(&model(vec![cast], vec![]), &[1, 2]).unwrap();
         let fed = (vec![2, 2], Cow::Owned(Data::Fp32(vec![16_777_216.0, -3.7, 1_099_511_627_776.0, -3e9])));
         let (shape, data) = plan.run(&[fed], 2).unwrap().remove(0);
         let whole = Data::Int64(vec![16_777_216, -3, 1_099_511_627_776, -3_000_000_000]);
@@ -444,21 +473,83 @@ mod tests {
     }
 
     #[test]
-    fn what_one_row_makes_in_several_steps_is_bounded() {
-        let tiles = |times: i64| {
-            let times = TensorProto {
-                name: "times".to_owned(),
-                data_type: 7,
-                dims: vec![2],
-                int64_data: vec![1, times],
-                ..TensorProto::default()
-            };
-            let nodes = vec![node("Tile", &["x", "times"], "first"), node("Tile", &["first", "times"], "y")];
-            plan(nodes, vec![times], 1)
+    fn rows_that_are_mixed_are_answered_as_a_whole_or_one_by_one() {
+        let minus_mean = |x: &str| {
+            let mean = [("axes", &[0_i64][..]), ("keepdims", &[1])];
+            vec![node("ReduceMean", &[x], "mean", &mean), node("Sub", &[x, "mean"], "y", &[])]
         };
-        assert!(tiles(8).is_ok());
-        let Err(error) = tiles(1 << 15) else { panic!("two billion elements were planned") };
-        let text = error.to_string();
-        assert!(text.contains("\"y\"") && text.contains("makes 2147483648 elements"), "{text}");
+        let whole = plan(&model(minus_mean("x"), vec![]), &[1, 2, 1, 1]).unwrap();
+        assert!(whole.mixes() && whole.is_batched());
+        let batch = || fed(&[2, 2, 1, 1], vec![1.0, 5.0, 3.0, 9.0]);
+        assert_eq!(whole.run(&batch(), 2).unwrap()[0].1, Data::Fp32(vec![-1.0, -2.0, 1.0, 2.0]));
+
+        let pool = node("MaxPool", &["x"], "p", &[("kernel_shape", &[1, 1])]);
+        let nodes = [vec![pool.clone()], minus_mean("p")].concat();
+        let by_rows = plan(&model(nodes, vec![]), &[1, 2, 1, 1]).unwrap();
+        assert!(by_rows.mixes() && !by_rows.is_batched());
+        assert!(matches!(by_rows.run(&batch(), 2), Err(InferError::MixesRows { got: 2 })));
+        assert!(by_rows.run(&fed(&[1, 2, 1, 1], vec![1.0, 5.0]), 1).is_ok());
+
+        let pool = NodeProto { output: vec!["y".to_owned()], ..pool };
+        let alone = plan(&model(vec![pool], vec![]), &[1, 2, 1, 1]).unwrap();
+        assert!(!alone.mixes());
+        assert_eq!(alone.run(&batch(), 2).unwrap()[0].1, Data::Fp32(vec![1.0, 5.0, 3.0, 9.0]));
+    }
+
+    #[test]
+    fn what_a_node_makes_is_bounded_and_the_node_is_named() {
+        let ones = |shape: &[i64]| {
+            let made = node("ConstantOfShape", &["s"], "c", &[]);
+            model(vec![made, node("Add", &["x", "c"], "y", &[])], vec![ints("s", shape)])
+        };
+        assert!(plan(&ones(&[2, 2]), &[1, 1]).is_ok());
+        let tile = model(vec![node("Tile", &["x", "r"], "y", &[])], vec![ints("r", &[1, 1 << 28])]);
+        let reshape = |to: &str, shape| node("Reshape", &["x", shape], to, &[]);
+        let outer = model(
+            vec![reshape("a", "sa"), reshape("b", "sb"), node("Add", &["a", "b"], "y", &[])],
+            vec![ints("sa", &[-1, 1]), ints("sb", &[1, -1])],
+        );
+        for (model, shape, name) in [
+            (ones(&[1 << 14, 1 << 14]), vec![1, 1], "of_c"),
+            (tile, vec![1, 2], "of_y"),
+            (outer, vec![1, 1 << 15], "of_y"),
+        ] {
+            let why = plan(&model, &shape).err().unwrap().to_string();
+            assert!(why.contains(name) && why.contains("at most"), "{why}");
+        }
+        let pool = [("kernel_shape", &[1000_i64, 1000][..]), ("pads", &[500; 4])];
+        let pool = model(vec![node("MaxPool", &["x"], "y", &pool)], vec![]);
+        let why = plan(&pool, &[1, 1, 400, 400]).err().unwrap().to_string();
+        assert!(why.contains("of_y") && why.contains("windows"), "{why}");
+    }
+
+    #[test]
+    fn a_transposed_convolution_smaller_than_its_windows_is_named() {
+        let of = |size: i64| {
+            let attributes = [("strides", &[2_i64, 2][..]), ("output_shape", &[size, size])];
+            let weights = constant("w", 1, &[1, 1, 3, 3], 1_f32.to_le_bytes().repeat(9));
+            let node = node("ConvTranspose", &["x", "w"], "y", &attributes);
+            plan(&model(vec![node], vec![weights]), &[1, 1, 4, 4])
+        };
+        assert!(of(9).is_ok() && of(10).is_ok());
+        let why = of(8).err().unwrap().to_string();
+        assert!(why.contains("of_y"), "{why}");
+    }
+
+    /// On a machine with AMX tract's own kernel read behind these weights, which ended the process.
+    #[test]
+    fn a_long_integer_product_ends_well() {
+        let count = 130_000;
+        let nodes = vec![
+            node("Cast", &["x"], "q", &[("to", &[3])]),
+            node("MatMulInteger", &["q", "w"], "p", &[]),
+            node("Cast", &["p"], "y", &[("to", &[1])]),
+        ];
+        let weights = constant("w", 3, &[130_000, 2], vec![1; count * 2]);
+        let plan = plan(&model(nodes, vec![weights]), &[1, count]).unwrap();
+        for _ in 0..4 {
+            let (_, data) = plan.run(&fed(&[1, count], vec![1.0; count]), 1).unwrap().remove(0);
+            assert_eq!(data, Data::Fp32(vec![130_000.0; 2]));
+        }
     }
 }

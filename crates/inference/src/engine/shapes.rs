@@ -5,9 +5,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
-use tract_onnx::tract_hir::tract_core::internal::{OutletId, SymbolValues, TDim};
-use tract_onnx::tract_hir::tract_core::ops::cnn::{Conv, MaxPool, SumPool};
+use tract_onnx::tract_hir::infer::{Factoid, InferenceFact, InferenceModelExt, InferenceNode, InferenceOp};
+use tract_onnx::tract_hir::tract_core::internal::translator::Translate;
+use tract_onnx::tract_hir::tract_core::internal::{EvalContext, SymbolValues, TDim, TypedOp};
+use tract_onnx::tract_hir::tract_core::ops::cnn::{Conv, Deconv, MaxPool, SumPool};
 
 use super::{guarded, shown};
 use crate::error::LoadError;
@@ -19,6 +20,9 @@ const MAX_CONSTANT_ELEMENTS: u64 = 128 << 20;
 /// Most elements of a window's node, counted once for each result: about a minute of one core.
 const MAX_WINDOW_WORK: u64 = 1 << 36;
 
+/// Most that an output of a transposed convolution is larger than what its windows make.
+const MAX_ADJUSTMENT: usize = 1 << 20;
+
 /// tract's graph with types, if nothing in it is larger than it may be. `batch` is the symbol of the rows.
 pub(super) fn typed(mut graph: InferenceModel, batch: &TDim) -> Result<TypedModel, LoadError> {
     let rows = match batch {
@@ -26,7 +30,8 @@ pub(super) fn typed(mut graph: InferenceModel, batch: &TDim) -> Result<TypedMode
         _ => SymbolValues::default(),
     };
     Analysis { graph: &mut graph, rows: &rows, constants: 0 }.run()?;
-    let typed = graph.into_typed().map_err(|error| refused(&error))?;
+    let typed = graph.incorporate().and_then(|graph| Named.translate_model(&graph));
+    let typed = typed.map_err(|error| refused(&error))?;
     for node in &typed.nodes {
         for output in &node.outputs {
             let Some(elements) = elements(output.fact.shape.iter(), &rows) else { continue };
@@ -40,6 +45,41 @@ pub(super) fn typed(mut graph: InferenceModel, batch: &TDim) -> Result<TypedMode
         }
     }
     Ok(typed)
+}
+
+/// As tract gives a graph its types, but a panic is an error of the node that it happened at.
+#[derive(Debug)]
+struct Named;
+
+impl Translate<InferenceFact, Box<dyn InferenceOp>, TypedFact, Box<dyn TypedOp>> for Named {
+    fn translate_node(
+        &self,
+        source: &InferenceModel,
+        node: &InferenceNode,
+        target: &mut TypedModel,
+        mapping: &HashMap<OutletId, OutletId>,
+    ) -> TractResult<TVec<OutletId>> {
+        let is_kept =
+            InferenceModel::is_source(&node.op) || node.op.state(&EvalContext::out_of_plan())?.is_some();
+        let values = node.outputs.iter().map(|output| output.fact.value.concretize());
+        if let Some(values) = values.collect::<Option<Vec<_>>>().filter(|_| !is_kept) {
+            let places = values.into_iter().enumerate();
+            return places
+                .map(|(place, value)| target.add_const(format!("{}.{place}", node.name), value))
+                .collect();
+        }
+        let outlets = guarded(|| node.op.to_typed(source, node, target, mapping));
+        let outlets = outlets.unwrap_or_else(|why| Err(TractError::msg(format!("it panicked: {why}"))))?;
+        for outlet in &outlets {
+            target.outlet_fact(*outlet)?.consistent()?;
+            // The sum of what is around it went below zero, which only debug builds of tract notice.
+            let deconv = target.node(outlet.node).op_as::<Deconv>();
+            if deconv.is_some_and(|op| op.adjustments.iter().any(|more| *more > MAX_ADJUSTMENT)) {
+                return Err(TractError::msg("its output_shape is smaller than what its window makes"));
+            }
+        }
+        Ok(outlets)
+    }
 }
 
 struct Analysis<'a> {
