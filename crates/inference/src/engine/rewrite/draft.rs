@@ -102,11 +102,11 @@ impl<'n> Draft<'n> {
         self.nodes
     }
 
-    /// Gives the result of the node that was added last a name.
+    /// Gives the result of the node that was added last a name. The node keeps its own: an island's nodes are called as
+    /// their outputs, and tract takes no name twice.
     pub(super) fn rename_last(&mut self, output: &str) {
         if let Some(last) = self.nodes.last_mut() {
             last.output = vec![output.to_owned()];
-            output.clone_into(&mut last.name);
         }
     }
 }
