@@ -126,6 +126,14 @@ fn growth(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
     let of_attribute = node.attribute.iter().find(|attribute| attribute.name == "scales");
     let scales =
         scales.or_else(|| of_attribute.map(|attribute| attribute.floats.clone())).unwrap_or_default();
+    // With two inputs it is that of version 10, whose pixel runtimes choose differently where sizes shrink.
+    let is_unclear = |scale: &f32| *scale < 1.0 && (1.0 / scale).fract() != 0.0;
+    let is_nearest = !node.attribute.iter().any(|one| one.name == "mode" && one.s != b"nearest");
+    if node.input.len() == 2 && node.op_type == "Resize" && is_nearest && scales.iter().any(is_unclear) {
+        return Err(format!(
+            "takes the nearest pixel at the scales {scales:?}: use opset 11, which says how to round"
+        ));
+    }
     let growth: f64 = scales.iter().map(|scale| f64::from(*scale).max(1.0)).product();
     if growth <= MAX_GROWTH && scales.iter().all(|scale| scale.is_finite() && *scale > 0.0) {
         return Ok(());

@@ -277,6 +277,13 @@ def resize_from_half(g, nearest_mode, left=()):
     return (IMAGE, *qdq(g, made), list(left))
 
 
+@case(part={"scale": 1.5, "opset": 10}, thrice={"scale": 3.0, "opset": 10}, half={"scale": 0.5, "opset": 10})
+def resize_old(g, scale):
+    """Before Resize said which pixel is the nearest."""
+    scales = g.constant(np.array([1, 1, scale, scale], np.float32))
+    return (2, 8, 8), g.op("Relu", [g.op("Resize", ["input", scales], mode="nearest")]), CLOSE, None
+
+
 def turned(g, value, *perm):
     return g.op("Transpose", [value], perm=list(perm))
 

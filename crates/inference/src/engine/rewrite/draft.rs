@@ -6,6 +6,7 @@ use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 /// Types of attributes, as ONNX numbers them.
 const FLOAT: i32 = 1;
 const INT: i32 = 2;
+const STRING: i32 = 3;
 const TENSOR: i32 = 4;
 const INTS: i32 = 7;
 
@@ -114,6 +115,16 @@ impl<'n> Draft<'n> {
 /// An attribute of one whole number.
 pub(super) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.to_owned(), r#type: INT, i, ..AttributeProto::default() }
+}
+
+/// An attribute of text.
+pub(super) fn words(name: &str, text: &str) -> AttributeProto {
+    AttributeProto {
+        name: name.to_owned(),
+        r#type: STRING,
+        s: text.as_bytes().to_vec(),
+        ..AttributeProto::default()
+    }
 }
 
 /// An attribute of several.

@@ -87,6 +87,7 @@ fn rule(node: &NodeProto, around: &Around) -> Rewritten {
         "Softmax" | "LogSoftmax" if around.is_quantized => Ok(Some(simple::softmax(node))),
         "TreeEnsembleClassifier" => forest::rewrite(node),
         "Celu" => Ok(simple::celu(node)),
+        "Resize" if around.opset == 10 => Ok(simple::resize(node)),
         "Scaler" => Ok(simple::scaler(node)),
         "GlobalLpPool" => Err("is one that the runtime answers wrongly".to_owned()),
         "ConvTranspose" => simple::conv_transpose(node),

@@ -2,7 +2,7 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::draft::{Draft, attribute, float_or, int, text, without};
+use super::draft::{Draft, attribute, float_or, int, text, without, words};
 use super::graph::Rewritten;
 
 /// Softmax and LogSoftmax. Where nothing but functions of single values is between a DequantizeLinear and a
@@ -42,6 +42,16 @@ pub(super) fn scaler(node: &NodeProto) -> Option<Vec<NodeProto>> {
     let moved = draft.op("Sub", &[&plain, &offset], vec![]);
     draft.op("Mul", &[&moved, &scale], vec![]);
     Some(draft.end())
+}
+
+/// Version 10 has no `nearest_mode` and means the pixel before; tract takes the nearest one, as later versions have it.
+pub(super) fn resize(node: &NodeProto) -> Option<Vec<NodeProto>> {
+    if !matches!(text(node, "mode"), "" | "nearest") {
+        return None;
+    }
+    let mut before = without(node, &["nearest_mode"]);
+    before.attribute.push(words("nearest_mode", "floor"));
+    Some(vec![before])
 }
 
 /// tract forgets `ceil_mode` where `auto_pad` says VALID, and takes `pads` where ONNX takes what `auto_pad` says.
