@@ -481,6 +481,20 @@ fn an_encrypted_spool_reads_only_with_its_key_and_the_disk_tells_nothing() {
 }
 
 #[test]
+fn a_start_with_a_clock_that_is_ahead_makes_no_record_old() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 3);
+    let clock = Clock::open(dir.path()).unwrap();
+    let later = clock.now().plus_millis(400 * 24 * 3600 * 1000);
+    std::fs::write(dir.path().join("clock-floor"), later.0.to_string()).unwrap();
+    let clock = Clock::open(dir.path()).unwrap();
+    let (spool, _) = Spool::open(dir.path(), &config(MIB), &clock).unwrap();
+    runtime().block_on(spool.handle().append(Kind::Event, vec![2])).unwrap();
+    let state = spool.handle().state();
+    assert!(state.dropped.is_empty() && state.depth_records == 4, "{state:?}");
+}
+
+#[test]
 fn records_too_old_for_their_kind_are_dropped_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let rt = runtime();
@@ -491,7 +505,8 @@ fn records_too_old_for_their_kind_are_dropped_and_counted() {
             rt.block_on(spool.handle().append(kind, vec![1])).unwrap();
         }
     }
-    // Ten days pass.
+    // Ten days pass, for an agent that noted no time: another one would count only those that it has run.
+    std::fs::remove_file(dir.path().join("spool.noted")).unwrap();
     let later = clock.now().plus_millis(10 * 24 * 3600 * 1000);
     std::fs::write(dir.path().join("clock-floor"), later.0.to_string()).unwrap();
     let clock = Clock::open(dir.path()).unwrap();

@@ -189,7 +189,7 @@ impl ProblemKind {
                  the log"
             }
             Self::ModelAbsent => {
-                "where the reason is the memory budget, raise update.memory_budget_bytes or unload another model, and \
+                "where the reason is the memory budget, raise update.memory_budget_bytes or take another model off this device, and \
                  restart the agent; else roll out a release that loads on this device"
             }
             Self::ReleaseLost => {
@@ -200,7 +200,7 @@ impl ProblemKind {
                  the fence"
             }
             Self::SmallerVariant => {
-                "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or unload another model"
+                "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or take another model off this device"
             }
             Self::InputFailing => {
                 "check that the configuration names a model of this device, that the agent's user may read and write the \

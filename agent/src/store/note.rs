@@ -11,9 +11,9 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use protocol::StreamId;
 use protocol::message::{Loss, LossCause};
 use protocol::telemetry::Kind;
+use protocol::{StreamId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -37,6 +37,8 @@ pub(super) struct Noted {
     losses: Vec<Loss>,
     /// Day and bytes of flash writes.
     pub(super) written: (i64, u64),
+    /// The time by which records age.
+    pub(super) lived: UnixMillis,
 }
 
 /// What the database lacks of what was noted.
@@ -55,6 +57,7 @@ impl Noted {
         depth: &Depth,
         losses: &Losses,
         written: (i64, u64),
+        lived: UnixMillis,
     ) -> Self {
         let held = depth.iter().map(|(kind, amount)| (kind, amount.records)).collect();
         let loss = |((kind, cause), count): (&(Kind, LossCause), &u64)| Loss {
@@ -63,7 +66,7 @@ impl Noted {
             count: *count,
         };
         let losses = losses.iter().map(loss).collect();
-        Self { stream: stream.clone(), next_seq, held, losses, written }
+        Self { stream: stream.clone(), next_seq, held, losses, written, lived }
     }
 
     /// What is gone, if the database tells of a time before this, or of another stream. Records that were deleted
@@ -140,7 +143,7 @@ mod tests {
         let mut depth = Depth::default();
         (0..7).for_each(|_| depth.add(Kind::Pane, Amount::record(10)));
         let losses = Losses::from([((Kind::Log, LossCause::Full), 3)]);
-        Noted::new(&StreamId::new("s1").unwrap(), next_seq, &depth, &losses, (20_000, 99))
+        Noted::new(&StreamId::new("s1").unwrap(), next_seq, &depth, &losses, (20_000, 99), UnixMillis(7))
     }
 
     #[test]

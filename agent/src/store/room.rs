@@ -201,9 +201,9 @@ impl Writer {
         }
     }
 
-    /// What time it would be if it had only passed since the spool was opened: a clock that jumps ahead, and may be set
-    /// back, makes nothing old.
-    fn lived(&self) -> UnixMillis {
+    /// The time by which records age: it passes while the agent runs, and goes on at the next start where it was noted.
+    /// A clock that jumps ahead, or is ahead at a start, makes nothing old.
+    pub(super) fn lived(&self) -> UnixMillis {
         let (at, since) = self.opened;
         lived(at, since.elapsed(), self.clock.now())
     }

@@ -83,7 +83,7 @@ pub(super) struct Writer {
     /// The highest number that may have been sent, as it is noted on disk.
     pub(super) sent: u64,
     pub(super) expire_at: Instant,
-    /// When the spool was opened, by both clocks.
+    /// The time by which records age when the spool was opened, and that moment.
     pub(super) opened: (UnixMillis, Instant),
     budget: Budget,
     /// What the database knows of the losses.
@@ -171,6 +171,7 @@ impl Writer {
             }
         };
         let Some(noted) = noted else { return opened };
+        self.opened = (noted.lived.min(self.clock.now()), Instant::now());
         let Some(missing) = noted.missing_in(&opened) else { return opened };
         opened.written = opened.written.max(noted.written);
         if noted.stream == opened.stream {
@@ -195,7 +196,9 @@ impl Writer {
     fn take_down(&mut self) {
         let (next_seq, losses) = (self.next_seq, &self.committed_losses);
         let written = (self.budget.day, self.budget.used);
-        let noted = self.shared.visible(|v| Noted::new(&v.stream, next_seq, &v.depth, losses, written));
+        let lived = self.lived();
+        let noted =
+            self.shared.visible(|v| Noted::new(&v.stream, next_seq, &v.depth, losses, written, lived));
         if let Some(note) = &mut self.note {
             note.write(noted);
         }
