@@ -5,6 +5,7 @@
 
 mod bench;
 mod builds;
+mod checkout;
 mod demo;
 mod emulated;
 mod firmware;

@@ -5,9 +5,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The project's root folder.
+/// The project's root folder: of the checkout that cargo runs this for, else of the one that it was built in.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    let run_for = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let own = run_for.filter(|folder| folder.ends_with("xtask"));
+    let own = own.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    own.parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// Cargo's target folder.

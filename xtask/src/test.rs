@@ -60,6 +60,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let is_chosen = if args.only.is_empty() { step.is_default() } else { args.only.contains(step) };
         is_chosen && !args.skip.contains(step)
     };
+    crate::checkout::claim()?;
     let begun = Instant::now();
     let mut times: Vec<(Step, Duration)> = Vec::new();
     for step in Step::value_variants().iter().copied().filter(is_wanted) {
