@@ -15,7 +15,7 @@ use crate::tensor::{Data, volume};
 pub(super) const ROWS: usize = 3;
 
 /// Operators that do the same to each row, whatever their attributes.
-const BY_ROW: [&str; 62] = [
+const BY_ROW: [&str; 61] = [
     "Abs",
     "Add",
     "And",
@@ -52,7 +52,6 @@ const BY_ROW: [&str; 62] = [
     "LeakyRelu",
     "Less",
     "Log",
-    "MatMul",
     "Max",
     "MaxPool",
     "Min",
@@ -87,21 +86,41 @@ const ALONG_AXIS: [&str; 7] =
 pub(super) fn may_mix(proto: &ModelProto) -> bool {
     let Some(graph) = &proto.graph else { return false };
     let tensors = Tensors::of(graph);
-    let mut fixed: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let mut around = Around {
+        fixed: graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect(),
+        tensors,
+        loses_axes: graph.node.iter().any(loses_axes),
+    };
     for node in &graph.node {
         let mut inputs = node.input.iter().filter(|input| !input.is_empty());
-        if node.op_type == "Shape" || inputs.all(|input| fixed.contains(input.as_str())) {
-            fixed.extend(node.output.iter().map(String::as_str));
-        } else if !is_by_row(node, &tensors) {
+        if node.op_type == "Shape" || inputs.all(|input| around.fixed.contains(input.as_str())) {
+            around.fixed.extend(node.output.iter().map(String::as_str));
+        } else if !is_by_row(node, &around) {
             return true;
         }
     }
     false
 }
 
-fn is_by_row(node: &NodeProto, tensors: &Tensors<'_>) -> bool {
+/// What is known around a node.
+struct Around<'g> {
+    /// Values that no request changes.
+    fixed: HashSet<&'g str>,
+    tensors: Tensors<'g>,
+    /// A node makes tensors of fewer axes: then the last one may be the rows'.
+    loses_axes: bool,
+}
+
+fn loses_axes(node: &NodeProto) -> bool {
+    let keeps = |name: &str| node.attribute.iter().find(|one| one.name == name).is_none_or(|one| one.i != 0);
+    node.op_type == "Squeeze" || (node.op_type.starts_with("Reduce") && !keeps("keepdims"))
+}
+
+fn is_by_row(node: &NodeProto, around: &Around<'_>) -> bool {
+    let Around { fixed, tensors, loses_axes } = around;
     let op = node.op_type.as_str();
-    let inner = |axis: &i64| *axis >= 1 || *axis == -1;
+    let inner = |axis: &i64| *axis >= 1 || (*axis == -1 && !loses_axes);
+    let is_fixed = |slot: usize| node.input.get(slot).is_some_and(|input| fixed.contains(input.as_str()));
     let int = |name: &str| node.attribute.iter().find(|one| one.name == name).map(|one| one.i);
     let axes = |slot: usize| {
         let named = tensors.ints(node, slot).unwrap_or_default();
@@ -110,12 +129,18 @@ fn is_by_row(node: &NodeProto, tensors: &Tensors<'_>) -> bool {
     };
     match op {
         "Concat" | "Gather" | "Split" => int("axis").is_some_and(|axis| inner(&axis)),
-        _ if ALONG_AXIS.contains(&op) => int("axis").is_none_or(|axis| inner(&axis)),
-        "Gemm" => int("transA").unwrap_or(0) == 0,
-        "Reshape" => tensors.ints(node, 1).is_none_or(|shape| matches!(shape.first(), Some(0 | -1))),
+        _ if ALONG_AXIS.contains(&op) => inner(&int("axis").unwrap_or(-1)),
+        "Gemm" => int("transA").unwrap_or(0) == 0 && is_fixed(1),
+        "MatMul" => is_fixed(0) || is_fixed(1),
+        "Reshape" => tensors.ints(node, 1).is_some_and(|shape| matches!(shape.first(), Some(0 | -1))),
         "Transpose" => attribute_ints(node, "perm").first() == Some(&0),
         "Slice" => axes(3),
-        "Squeeze" | "Unsqueeze" => axes(1),
+        "Squeeze" => axes(1),
+        // A second axis of one is stretched to as many as there are rows beside a tensor of fewer axes.
+        "Unsqueeze" => {
+            let named = tensors.ints(node, 1).unwrap_or_default();
+            axes(1) && attribute_ints(node, "axes").iter().chain(&named).all(|axis| *axis >= 2)
+        }
         _ if op.starts_with("Reduce") => axes(1),
         _ if op.starts_with("QLinear") => !op.contains("Concat") && !op.contains("Softmax"),
         _ => BY_ROW.contains(&op),
@@ -217,6 +242,11 @@ mod tests {
             ("Transpose", Some(("perm", 0)), false),
             ("Transpose", Some(("perm", 1)), true),
             ("CumSum", None, true),
+            ("Unsqueeze", Some(("axes", 2)), false),
+            ("Unsqueeze", Some(("axes", 1)), true),
+            ("MatMul", None, true),
+            ("Gemm", None, true),
+            ("Reshape", None, true),
         ] {
             let mut nodes = net();
             nodes.push(node(op, "Relu of Conv of x", attribute));
