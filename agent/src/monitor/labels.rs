@@ -108,6 +108,8 @@ pub(super) struct Recent {
 struct Entry {
     number: u64,
     said: Said,
+    /// When, in the time that has passed since the agent started: its clock may be set meanwhile.
+    since: Duration,
     is_labelled: bool,
 }
 
@@ -118,14 +120,14 @@ impl Recent {
     }
 
     /// Remembers one inference; an earlier one of the same id is forgotten.
-    pub(super) fn remember(&mut self, id: String, said: Said) {
+    pub(super) fn remember(&mut self, id: String, said: Said, now: Duration) {
         while self.order.len() >= self.max {
             self.forget_oldest();
         }
         let number = self.next;
         self.next += 1;
         self.order.push_back((number, id.clone()));
-        self.said.insert(id, Entry { number, said, is_labelled: false });
+        self.said.insert(id, Entry { number, said, since: now, is_labelled: false });
     }
 
     /// Finds what was said and marks it as labelled.
@@ -134,7 +136,7 @@ impl Recent {
         model: &ModelName,
         id: &str,
         labels: usize,
-        now: UnixMillis,
+        now: Duration,
     ) -> Result<Said, FeedbackError> {
         self.expire(now);
         let (ttl_s, max) = (self.ttl.as_secs(), self.max);
@@ -158,11 +160,10 @@ impl Recent {
         }
     }
 
-    fn expire(&mut self, now: UnixMillis) {
-        let ttl_ms = i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX);
+    fn expire(&mut self, now: Duration) {
         while let Some((number, id)) = self.order.front() {
             let entry = self.said.get(id).filter(|entry| entry.number == *number);
-            if entry.is_some_and(|entry| now.millis_since(entry.said.at) <= ttl_ms) {
+            if entry.is_some_and(|entry| now.saturating_sub(entry.since) <= self.ttl) {
                 return;
             }
             self.forget_oldest();
@@ -183,19 +184,23 @@ mod tests {
 
     const MAX: usize = 100;
 
-    fn said(at: i64) -> Said {
+    fn said() -> Said {
         let model = ModelName::new("m").unwrap();
-        Said { model, digest: Digest::from_bytes([0; 32]), at: UnixMillis(at), classes: vec![3] }
+        Said { model, digest: Digest::from_bytes([0; 32]), at: UnixMillis(0), classes: vec![3] }
     }
 
-    fn take(recent: &mut Recent, id: &str, now: i64) -> Result<Said, FeedbackError> {
-        recent.take(&ModelName::new("m").unwrap(), id, 1, UnixMillis(now))
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    fn take(recent: &mut Recent, id: &str, now: u64) -> Result<Said, FeedbackError> {
+        recent.take(&ModelName::new("m").unwrap(), id, 1, ms(now))
     }
 
     #[test]
     fn a_label_counts_once() {
         let mut recent = Recent::new(Duration::from_secs(10), MAX);
-        recent.remember("a".into(), said(0));
+        recent.remember("a".into(), said(), ms(0));
         assert_eq!(take(&mut recent, "a", 1).unwrap().classes, [3]);
         assert!(matches!(take(&mut recent, "a", 1), Err(FeedbackError::Twice { .. })));
         assert!(matches!(take(&mut recent, "b", 1), Err(FeedbackError::UnknownId { .. })));
@@ -204,10 +209,10 @@ mod tests {
     #[test]
     fn ids_are_forgotten_by_age_and_by_number() {
         let mut recent = Recent::new(Duration::from_secs(10), MAX);
-        recent.remember("old".into(), said(0));
+        recent.remember("old".into(), said(), ms(0));
         assert!(matches!(take(&mut recent, "old", 10_001), Err(FeedbackError::UnknownId { .. })));
         for i in 0..=MAX {
-            recent.remember(i.to_string(), said(20_000));
+            recent.remember(i.to_string(), said(), ms(20_000));
         }
         assert!(take(&mut recent, "0", 20_000).is_err() && take(&mut recent, "1", 20_000).is_ok());
         assert_eq!(recent.said.len(), recent.order.len());
@@ -216,11 +221,11 @@ mod tests {
     #[test]
     fn an_id_of_another_model_or_another_count_is_refused() {
         let mut recent = Recent::new(Duration::from_secs(10), MAX);
-        recent.remember("a".into(), said(0));
+        recent.remember("a".into(), said(), ms(0));
         let other = ModelName::new("other").unwrap();
-        assert!(matches!(recent.take(&other, "a", 1, UnixMillis(0)), Err(FeedbackError::UnknownId { .. })));
+        assert!(matches!(recent.take(&other, "a", 1, ms(0)), Err(FeedbackError::UnknownId { .. })));
         let model = ModelName::new("m").unwrap();
-        assert!(matches!(recent.take(&model, "a", 2, UnixMillis(0)), Err(FeedbackError::Count { .. })));
+        assert!(matches!(recent.take(&model, "a", 2, ms(0)), Err(FeedbackError::Count { .. })));
         assert!(take(&mut recent, "a", 0).is_ok(), "a refused label doesn't use the id up");
     }
 }

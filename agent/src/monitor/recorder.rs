@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use inference::Tensor;
 use inference::features::{self, Answer};
@@ -79,6 +79,7 @@ pub enum Outcome<'a> {
 
 /// Counts everything about serving. Share it by `Arc`.
 pub struct Monitor {
+    begun: Instant,
     sink: Sink,
     window: Duration,
     run: u64,
@@ -128,7 +129,15 @@ impl Monitor {
             late_labels: 0,
             panes: 0,
         };
-        Self { sink, window: config.pane_window, run, shadow, capture, state: Mutex::new(state) }
+        Self {
+            begun: Instant::now(),
+            sink,
+            window: config.pane_window,
+            run,
+            shadow,
+            capture,
+            state: Mutex::new(state),
+        }
     }
 
     /// Remembers what an inference said, so that a label finds it. Called before the answer leaves, because an
@@ -139,7 +148,7 @@ impl Monitor {
         let classes: Vec<usize> = answers.iter().filter_map(Answer::class).collect();
         if !classes.is_empty() {
             let said = Said { model: loaded.model.clone(), digest: loaded.release.digest, at, classes };
-            self.lock().recent.remember(id.to_owned(), said);
+            self.lock().recent.remember(id.to_owned(), said, self.begun.elapsed());
         }
     }
 
@@ -181,7 +190,7 @@ impl Monitor {
         now: UnixMillis,
     ) -> Result<usize, FeedbackError> {
         let mut state = self.lock();
-        let said = match state.recent.take(model, id, labels.len(), now) {
+        let said = match state.recent.take(model, id, labels.len(), self.begun.elapsed()) {
             Ok(said) => said,
             Err(error) => {
                 if !matches!(error, FeedbackError::UnknownId { .. }) {

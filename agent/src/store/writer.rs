@@ -174,6 +174,9 @@ impl Writer {
         self.opened = (noted.lived.min(self.clock.now()), Instant::now());
         let Some(missing) = noted.missing_in(&opened) else { return opened };
         opened.written = opened.written.max(noted.written);
+        if missing.records == 0 && missing.losses.is_empty() && noted.stream != opened.stream {
+            return opened;
+        }
         if noted.stream == opened.stream {
             opened.next_seq = noted.next_seq;
             // Which of what is left was sent meanwhile, nobody knows.
