@@ -16,7 +16,7 @@ use flotilla_server::jobs::windows;
 use flotilla_server::store::drift::{DriftWindow, Grain, WindowFilter};
 use flotilla_server::store::releases::{Release, ReleaseState};
 use flotilla_server::store::telemetry::{PaneRow, add_pane};
-use flotilla_server::store::{Window, alerts, drift as rows, projects, releases};
+use flotilla_server::store::{Window, alerts, drift as rows, leases, projects, releases};
 use profile::drift::{DriftReport, Thresholds, compare_counters};
 use profile::features::Extractor;
 use profile::{Observed, Pane, PaneKey, Reference, ReferenceBuilder};
@@ -92,6 +92,11 @@ impl Fleet {
         flags.extend(database.map(|url| ("database.url".to_owned(), url)));
         let clock = Clock::fixed(UnixMillis(BEGIN));
         let running = app::start(config::load(None, [], &flags).unwrap(), clock.clone()).await.unwrap();
+        // The job's own first round has to be over: it and the rounds of a test know nothing of each other.
+        while leases::get(&running.state.store, "windows").await.unwrap().is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         let fleet = Self { running, clock, reference, seq: 0, _folder: folder };
         fleet.publish("1.0.0").await;
         fleet.publish("2.0.0").await;
