@@ -180,7 +180,8 @@ fn edits(a: &str, b: &str) -> usize {
 fn shown(value: &Value) -> String {
     match value {
         // JSON has no word for it.
-        Value::Float(number) if !number.is_finite() => value.to_string(),
+        // As TOML writes it: nan, inf, -inf.
+        Value::Float(number) if !number.is_finite() => number.to_string().to_lowercase(),
         value => serde_json::to_string(value).unwrap_or_default().chars().take(80).collect(),
     }
 }
