@@ -165,10 +165,16 @@ fn write_synced(readers: Readers, path: &Path, bytes: &[u8]) -> Result<(), Durab
     Ok(())
 }
 
-/// A new file. What lies there under its name is removed, not opened: in a folder where others write it may be a link
+/// A new file. In a folder where others write, what lies there under its name is removed, not opened: it may be a link
 /// to anywhere.
 fn create(readers: Readers, path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().write(true).create_new(true).mode(readers.file_mode()).open(path);
+    let mut options = OpenOptions::new();
+    options.write(true).mode(readers.file_mode()).custom_flags(libc::O_NOFOLLOW);
+    if readers == Readers::Owner {
+        return options.create(true).truncate(true).open(path);
+    }
+    options.create_new(true);
+    let open = || options.open(path);
     let file = match open() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;
@@ -233,7 +239,7 @@ fn copy_over(from: &Path, to: &Path) -> Result<(), DurableError> {
 /// Neither what is copied nor the place for the copy is followed if it is a link by now.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(from)?;
-    let mut copy = create(Readers::Owner, to)?;
+    let mut copy = create(Readers::Group, to)?;
     io::copy(&mut source, &mut copy)?;
     copy.set_permissions(source.metadata()?.permissions())?;
     copy.sync_all()
