@@ -138,8 +138,7 @@ impl Parts {
             self.event(kind, detail);
         }
         if !self.common.run.clock.is_plausible() {
-            // As a problem it is told while it lasts.
-            say(&self.common.spool, ProblemKind::ClockImplausible, CLOCK_STANDS_BEFORE.into());
+            self.event(ProblemKind::ClockImplausible, CLOCK_STANDS_BEFORE.into());
         }
     }
 

@@ -126,9 +126,6 @@ fn noticed(
     clock: &Clock,
 ) -> Vec<Problem> {
     let (mut found, now) = (Vec::new(), clock.now());
-    if !clock.is_plausible() {
-        found.push(Problem::new(ProblemKind::ClockImplausible, CLOCK_STANDS_BEFORE));
-    }
     let refusal = facts.refusal.borrow().clone().filter(|_| !link.is_online);
     if let Some(Refusal { code, message }) = refusal {
         // It explains both the missing connection and a certificate that is not renewed.
