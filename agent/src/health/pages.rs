@@ -1,6 +1,4 @@
-//! Gives back the pages of the program, and those of the heap that hold nothing; those in use come back by themselves.
-//!
-//! The C library keeps what a thread has freed for that thread, and models are loaded by whichever thread is free.
+//! Gives back the pages of the program; those in use come back by themselves.
 //!
 //! The kernel maps sixteen pages around each one that is touched, and keeps them mapped. A start touches most of the
 //! program (configuration, TLS, the spool's recovery, loading of models), an agent at work a small part. What is given
@@ -18,11 +16,7 @@ const EVERY: Duration = Duration::from_secs(20);
 pub async fn give_back_in_time() {
     loop {
         tokio::time::sleep(EVERY).await;
-        let work = || {
-            inference::trim_heap();
-            give_back()
-        };
-        let given = tokio::task::spawn_blocking(work).await.unwrap_or(0);
+        let given = tokio::task::spawn_blocking(give_back).await.unwrap_or(0);
         tracing::trace!(given_bytes = given, "pages of the program were given back");
     }
 }
