@@ -9,9 +9,7 @@ use protocol::message::TaskReport;
 use protocol::telemetry::{DeviceEvent, Kind};
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::words::{
-    self, CLOCK_STANDS_BEFORE, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over,
-};
+use super::words::{self, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over};
 use super::{AppError, Run, terms};
 use crate::config::{self, Config};
 use crate::health::{
@@ -138,7 +136,10 @@ impl Parts {
             self.event(kind, detail);
         }
         if !self.common.run.clock.is_plausible() {
-            self.event(ProblemKind::ClockImplausible, CLOCK_STANDS_BEFORE.into());
+            self.event(
+                ProblemKind::ClockImplausible,
+                "the wall clock stands before a time that is known to have passed; the bound is used".into(),
+            );
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use protocol::UnixMillis;
 use protocol::measurement::Measurement;
 use protocol::message::{Clock as ClockState, Command, CommandAction, Hello, UNKNOWN_COMMAND};
 use protocol::telemetry::{DeviceEvent, Kind, LogLines, Resources};
@@ -73,7 +74,7 @@ pub(super) fn status(
         let resources = *facts.resources.lock().unwrap_or_else(PoisonError::into_inner);
         let hello = hello();
         let mut attention = problems();
-        attention.extend(noticed(&hello, &state, resources, &links.identity, &facts, &clock));
+        attention.extend(noticed(&hello, &state, resources, &links.identity, &facts, clock.now()));
         let validity = links.identity.validity().ok();
         let more = json!({
             "project": links.identity.project,
@@ -112,10 +113,6 @@ pub(super) struct Facts {
     pub(super) keep_free_bytes: u64,
 }
 
-/// Of a wall clock before the floor.
-pub(super) const CLOCK_STANDS_BEFORE: &str =
-    "the wall clock stands before a time that is known to have passed; the bound is used";
-
 /// What is wrong without any part having said so: the connection, expiry, room.
 fn noticed(
     hello: &Hello,
@@ -123,9 +120,9 @@ fn noticed(
     resources: Option<Resources>,
     identity: &Identity,
     facts: &Facts,
-    clock: &Clock,
+    now: UnixMillis,
 ) -> Vec<Problem> {
-    let (mut found, now) = (Vec::new(), clock.now());
+    let mut found = Vec::new();
     let refusal = facts.refusal.borrow().clone().filter(|_| !link.is_online);
     if let Some(Refusal { code, message }) = refusal {
         // It explains both the missing connection and a certificate that is not renewed.

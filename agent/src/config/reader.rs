@@ -179,8 +179,7 @@ fn edits(a: &str, b: &str) -> usize {
 
 fn shown(value: &Value) -> String {
     match value {
-        // JSON has no word for it.
-        // As TOML writes it: nan, inf, -inf.
+        // JSON has no word for it; TOML writes nan, inf and -inf.
         Value::Float(number) if !number.is_finite() => number.to_string().to_lowercase(),
         value => serde_json::to_string(value).unwrap_or_default().chars().take(80).collect(),
     }

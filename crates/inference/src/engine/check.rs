@@ -10,6 +10,7 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
+use super::attributes::attribute_ints;
 use super::limits::{self, Tensors};
 use super::rewrite::has_words_for;
 use super::shown;
@@ -253,10 +254,7 @@ fn made_size(node: &NodeProto, constants: &HashMap<&str, Vec<i64>>) -> Result<()
 
 /// The window of a convolution or pool, and what is put around its input, are bounded.
 fn window_size(node: &NodeProto) -> Result<(), LoadError> {
-    let ints = |name: &str| {
-        let attribute = node.attribute.iter().find(|attribute| attribute.name == name);
-        attribute.map_or(&[][..], |attribute| attribute.ints.as_slice())
-    };
+    let ints = |name: &str| attribute_ints(node, name);
     let volume =
         |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(1_u64, |all, size| all.saturating_mul(size.max(1)));
     let window = volume(&mut ints("kernel_shape").iter().map(|size| size.unsigned_abs()));

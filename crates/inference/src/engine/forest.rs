@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::NodeProto;
 
-use super::limits::attribute_ints;
+use super::attributes::{attribute, attribute_ints};
 
 /// Checks a tree ensemble's nodes; others pass. In a tree no two nodes point at the same one and none at the first,
 /// so that each way down ends.
@@ -16,7 +16,7 @@ pub(super) fn check(node: &NodeProto) -> Result<(), String> {
     let [trees, ids, ifs, elses] =
         ["nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids"]
             .map(|name| attribute_ints(node, name));
-    let modes = node.attribute.iter().find(|attribute| attribute.name == "nodes_modes");
+    let modes = attribute(node, "nodes_modes");
     let modes = modes.map_or(&[][..], |attribute| attribute.strings.as_slice());
     if [ids.len(), ifs.len(), elses.len(), modes.len()].iter().any(|count| *count != trees.len()) {
         return Err("has lists of tree nodes that aren't equally long".to_owned());

@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
+use super::attributes::{attribute, attribute_ints, int_or};
+
 /// Largest number of a window's attributes, and largest axis. Beyond this nothing can be meant.
 const MAX_WINDOW: i64 = 1 << 20;
 const MAX_AXIS: i64 = 64;
@@ -70,17 +72,6 @@ pub(super) fn check(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), Strin
     quantization(node, tensors)
 }
 
-/// The numbers of an attribute; none where the node doesn't have it.
-pub(super) fn attribute_ints<'n>(node: &'n NodeProto, name: &str) -> &'n [i64] {
-    let attribute = node.attribute.iter().find(|attribute| attribute.name == name);
-    attribute.map_or(&[][..], |attribute| attribute.ints.as_slice())
-}
-
-/// The number of an attribute; 0 where the node doesn't have it.
-pub(super) fn attribute_int(node: &NodeProto, name: &str) -> i64 {
-    node.attribute.iter().find(|attribute| attribute.name == name).map_or(0, |attribute| attribute.i)
-}
-
 fn axes(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
     let perm = attribute_ints(node, "perm");
     let is_axis = |axis: &i64| usize::try_from(*axis).is_ok_and(|axis| axis < perm.len());
@@ -89,7 +80,7 @@ fn axes(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
     }
     let slot = AXES.iter().find(|(op, _)| *op == node.op_type).map(|(_, slot)| *slot);
     let named = slot.and_then(|slot| tensors.ints(node, slot)).unwrap_or_default();
-    let one = attribute_int(node, "axis");
+    let one = int_or(node, "axis", 0);
     let mut all = attribute_ints(node, "axes").iter().chain(&named).chain([&one]);
     match all.find(|axis| !(-MAX_AXIS..=MAX_AXIS).contains(axis)) {
         Some(axis) => Err(format!("names axis {axis}, which no tensor has")),
@@ -123,12 +114,12 @@ fn growth(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
         }
         _ => return Ok(()),
     };
-    let of_attribute = node.attribute.iter().find(|attribute| attribute.name == "scales");
+    let of_attribute = attribute(node, "scales");
     let scales =
         scales.or_else(|| of_attribute.map(|attribute| attribute.floats.clone())).unwrap_or_default();
     // With two inputs it is that of version 10, whose pixel runtimes choose differently where sizes shrink.
     let is_unclear = |scale: &f32| *scale < 1.0 && (1.0 / scale).fract() != 0.0;
-    let is_nearest = !node.attribute.iter().any(|one| one.name == "mode" && one.s != b"nearest");
+    let is_nearest = attribute(node, "mode").is_none_or(|mode| mode.s == b"nearest");
     if node.input.len() == 2 && node.op_type == "Resize" && is_nearest && scales.iter().any(is_unclear) {
         return Err(format!(
             "takes the nearest pixel at the scales {scales:?}: use opset 11, which says how to round"
@@ -156,7 +147,7 @@ fn steps(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
             }
             Ok(())
         }
-        "DepthToSpace" | "SpaceToDepth" => match attribute_int(node, "blocksize") {
+        "DepthToSpace" | "SpaceToDepth" => match int_or(node, "blocksize", 0) {
             1..=MAX_AXIS => Ok(()),
             size => Err(format!("has blocks of {size}; 1 to {MAX_AXIS} are known")),
         },
@@ -171,9 +162,7 @@ fn transposed(node: &NodeProto) -> Result<(), String> {
     }
     let [shape, more, strides, dilations] =
         ["output_shape", "output_padding", "strides", "dilations"].map(|name| attribute_ints(node, name));
-    let auto =
-        node.attribute.iter().find(|attribute| attribute.name == "auto_pad").map(|one| one.s.as_slice());
-    if !shape.is_empty() && auto.is_some_and(|auto| auto.starts_with(b"SAME")) {
+    if !shape.is_empty() && attribute(node, "auto_pad").is_some_and(|auto| auto.s.starts_with(b"SAME")) {
         return Err(format!("names its output_shape {shape:?} with auto_pad; give it pads instead"));
     }
     let of = |values: &[i64], axis: usize| values.get(axis).copied().unwrap_or(1);
@@ -221,11 +210,11 @@ fn quantization(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
         return Ok(());
     }
     let kinds = [0, 2].into_iter().filter_map(|slot| tensors.get(node, slot)).map(|tensor| tensor.data_type);
-    let asked = i32::try_from(attribute_int(node, "output_dtype")).unwrap_or(i32::MAX);
+    let asked = i32::try_from(int_or(node, "output_dtype", 0)).unwrap_or(i32::MAX);
     if let Some(name) = kinds.chain([asked]).find_map(other_width) {
         return Err(format!("is quantized to {name}; 8-bit integers are known"));
     }
-    match attribute_int(node, "block_size") {
+    match int_or(node, "block_size", 0) {
         0 => Ok(()),
         _ => Err("is quantized in blocks; one scale for all or one per channel is known".to_owned()),
     }

@@ -2,6 +2,7 @@
 //! comes out. No other module of this crate but `int8::lower`, which reads the parsed file, names a tract type,
 //! and panics of tract become errors here.
 
+mod attributes;
 mod check;
 mod forest;
 mod limits;

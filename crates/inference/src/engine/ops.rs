@@ -17,7 +17,7 @@ use tract_onnx::tract_hir::ops::array::Squeeze;
 use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 use tract_onnx::tract_hir::tract_core::ops::math::{max, min};
 
-use super::limits::{attribute_int, attribute_ints};
+use super::attributes::{attribute_ints, int_or};
 
 type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
@@ -41,7 +41,7 @@ fn original(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
 }
 
 fn build_cast(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
-    if attribute_int(node, "to") != i64::from(tensor_proto::DataType::Int64 as i32) {
+    if int_or(node, "to", 0) != i64::from(tensor_proto::DataType::Int64 as i32) {
         return original(context, node);
     }
     Ok((expand(CastToInt64), vec![]))

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
-use super::limits::{Tensors, attribute_ints};
+use super::attributes::{attribute, attribute_ints, int_or};
+use super::limits::Tensors;
 use super::plan::{Fed, Feed, Value};
 use crate::error::InferError;
 use crate::tensor::{Data, volume};
@@ -112,8 +113,7 @@ struct Around<'g> {
 }
 
 fn loses_axes(node: &NodeProto) -> bool {
-    let keeps = |name: &str| node.attribute.iter().find(|one| one.name == name).is_none_or(|one| one.i != 0);
-    node.op_type == "Squeeze" || (node.op_type.starts_with("Reduce") && !keeps("keepdims"))
+    node.op_type == "Squeeze" || (node.op_type.starts_with("Reduce") && int_or(node, "keepdims", 1) == 0)
 }
 
 fn is_by_row(node: &NodeProto, around: &Around<'_>) -> bool {
@@ -121,16 +121,15 @@ fn is_by_row(node: &NodeProto, around: &Around<'_>) -> bool {
     let op = node.op_type.as_str();
     let inner = |axis: &i64| *axis >= 1 || (*axis == -1 && !loses_axes);
     let is_fixed = |slot: usize| node.input.get(slot).is_some_and(|input| fixed.contains(input.as_str()));
-    let int = |name: &str| node.attribute.iter().find(|one| one.name == name).map(|one| one.i);
     let axes = |slot: usize| {
         let named = tensors.ints(node, slot).unwrap_or_default();
         let mut all = attribute_ints(node, "axes").iter().chain(&named).peekable();
         all.peek().is_some() && all.all(inner)
     };
     match op {
-        "Concat" | "Gather" | "Split" => int("axis").is_some_and(|axis| inner(&axis)),
-        _ if ALONG_AXIS.contains(&op) => inner(&int("axis").unwrap_or(-1)),
-        "Gemm" => int("transA").unwrap_or(0) == 0 && is_fixed(1),
+        "Concat" | "Gather" | "Split" => attribute(node, "axis").is_some_and(|axis| inner(&axis.i)),
+        _ if ALONG_AXIS.contains(&op) => inner(&int_or(node, "axis", -1)),
+        "Gemm" => int_or(node, "transA", 0) == 0 && is_fixed(1),
         "MatMul" => is_fixed(0) || is_fixed(1),
         "Reshape" => tensors.ints(node, 1).is_some_and(|shape| matches!(shape.first(), Some(0 | -1))),
         "Transpose" => attribute_ints(node, "perm").first() == Some(&0),

@@ -4,7 +4,6 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
 /// Types of attributes, as ONNX numbers them.
-const FLOAT: i32 = 1;
 const INT: i32 = 2;
 const STRING: i32 = 3;
 const TENSOR: i32 = 4;
@@ -130,26 +129,6 @@ pub(super) fn words(name: &str, text: &str) -> AttributeProto {
 /// An attribute of several.
 pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto { name: name.to_owned(), r#type: INTS, ints: ints.to_vec(), ..AttributeProto::default() }
-}
-
-/// An attribute of a node by name.
-pub(super) fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name == name)
-}
-
-/// A whole number, or what stands for it where it is left out.
-pub(super) fn int_or(node: &NodeProto, name: &str, default: i64) -> i64 {
-    attribute(node, name).map_or(default, |attribute| attribute.i)
-}
-
-/// A number, or what stands for it where it is left out; none for something else under that name, which tract refuses.
-pub(super) fn float_or(node: &NodeProto, name: &str, default: f32) -> Option<f32> {
-    attribute(node, name).map_or(Some(default), |one| (one.r#type == FLOAT).then_some(one.f))
-}
-
-/// A text, or nothing.
-pub(super) fn text<'n>(node: &'n NodeProto, name: &str) -> &'n str {
-    attribute(node, name).and_then(|attribute| std::str::from_utf8(&attribute.s).ok()).unwrap_or("")
 }
 
 /// A node without some of its attributes.

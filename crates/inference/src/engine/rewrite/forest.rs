@@ -4,7 +4,8 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::draft::{Draft, attribute, int, ints, text, without};
+use super::super::attributes::{attribute, attribute_floats, attribute_ints, text};
+use super::draft::{Draft, int, ints, without};
 use super::graph::Rewritten;
 
 /// Two classes with weights for the first one only.
@@ -36,10 +37,8 @@ fn output(node: &NodeProto, slot: usize) -> Option<&String> {
 }
 
 fn binary(node: &NodeProto) -> Result<Option<Binary<'_>>, String> {
-    let whole = |name: &str| attribute(node, name).map_or(&[][..], |one| one.ints.as_slice());
-    let floats = |name: &str| attribute(node, name).map_or(&[][..], |one| one.floats.as_slice());
     let texts = attribute(node, "classlabels_strings").map_or(0, |one| one.strings.len());
-    let (labels, ids) = (whole("classlabels_int64s"), whole("class_ids"));
+    let (labels, ids) = (attribute_ints(node, "classlabels_int64s"), attribute_ints(node, "class_ids"));
     if labels.len() + texts != 2 || ids.iter().any(|id| Some(id) != ids.first()) {
         return Ok(None);
     }
@@ -51,7 +50,7 @@ fn binary(node: &NodeProto) -> Result<Option<Binary<'_>>, String> {
     if ids.first().is_some_and(|id| *id != 0) {
         return refused("it is the second one");
     }
-    let base = floats("base_values");
+    let base = attribute_floats(node, "base_values");
     if base.len() > 1 {
         return refused("base values for both");
     }
@@ -60,7 +59,7 @@ fn binary(node: &NodeProto) -> Result<Option<Binary<'_>>, String> {
         "LOGISTIC" => true,
         other => return refused(&format!("the transform {other}")),
     };
-    let is_positive = floats("class_weights").iter().all(|weight| *weight >= 0.0);
+    let is_positive = attribute_floats(node, "class_weights").iter().all(|weight| *weight >= 0.0);
     Ok(Some(Binary { labels, base, is_positive, is_logistic }))
 }
 

@@ -2,7 +2,8 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::draft::{Draft, float_or, int, int_or, ints};
+use super::super::attributes::{float_or, int_or};
+use super::draft::{Draft, int, ints};
 
 /// What casts to f16.
 const TO_HALF: i64 = 10;

@@ -3,7 +3,8 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::draft::{Draft, attribute, int_or, text, without};
+use super::super::attributes::{attribute, int_or, text};
+use super::draft::{Draft, without};
 use super::graph::Rewritten;
 
 /// Since this version a Slice has steps.

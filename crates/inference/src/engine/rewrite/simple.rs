@@ -2,7 +2,8 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::draft::{Draft, attribute, float_or, int, text, without, words};
+use super::super::attributes::{attribute, attribute_floats, attribute_ints, float_or, text};
+use super::draft::{Draft, int, without, words};
 use super::graph::Rewritten;
 
 /// Softmax and LogSoftmax. Where nothing but functions of single values is between a DequantizeLinear and a
@@ -35,10 +36,9 @@ pub(super) fn celu(node: &NodeProto) -> Option<Vec<NodeProto>> {
 /// (x - offset) * scale, each one for all features or one of each.
 pub(super) fn scaler(node: &NodeProto) -> Option<Vec<NodeProto>> {
     let x = node.input.first()?;
-    let list = |name: &str| attribute(node, name).map_or(&[][..], |attribute| attribute.floats.as_slice());
     let mut draft = Draft::of(node);
     let plain = draft.op("Cast", &[x], vec![int("to", 1)]);
-    let [offset, scale] = [list("offset"), list("scale")].map(|values| draft.floats(values));
+    let [offset, scale] = ["offset", "scale"].map(|name| draft.floats(attribute_floats(node, name)));
     let moved = draft.op("Sub", &[&plain, &offset], vec![]);
     draft.op("Mul", &[&moved, &scale], vec![]);
     Some(draft.end())
@@ -67,8 +67,8 @@ pub(super) fn pads(node: &NodeProto) -> Option<Vec<NodeProto>> {
 
 /// tract forgets `output_padding` where there is an `output_shape`.
 pub(super) fn conv_transpose(node: &NodeProto) -> Rewritten {
-    let ints = |name: &str| attribute(node, name).map_or(&[][..], |attribute| attribute.ints.as_slice());
-    if ints("output_shape").is_empty() || ints("output_padding").iter().all(|size| *size == 0) {
+    let (shape, padding) = (attribute_ints(node, "output_shape"), attribute_ints(node, "output_padding"));
+    if shape.is_empty() || padding.iter().all(|size| *size == 0) {
         return Ok(None);
     }
     Err("has an output_shape and an output_padding, which the runtime answers wrongly".to_owned())
