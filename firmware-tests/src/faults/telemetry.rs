@@ -12,13 +12,7 @@ use super::world::{PATIENCE, World};
 pub(super) fn ensure_exact(world: &mut World) -> Result<u64> {
     world.stop_feeding()?;
     for agent in 0..world.agents.len() {
-        let (device, answered) = (world.agents[agent].device().to_owned(), world.answered[agent]);
-        let mut seen = 0;
-        wait_until(&format!("{answered} inferences of {device} in the server's windows"), PATIENCE, || {
-            seen = counted(world, &device)?;
-            Ok((seen >= answered).then_some(()))
-        })
-        .with_context(|| format!("the server counts {seen}, the application was answered {answered}"))?;
+        arrived(world, agent)?;
     }
     // What comes twice would come within a retry of the link.
     let settled = std::time::Instant::now() + Duration::from_secs(4);
@@ -36,6 +30,17 @@ pub(super) fn ensure_exact(world: &mut World) -> Result<u64> {
     let total = world.answered.iter().sum();
     world.feed();
     Ok(total)
+}
+
+/// Waits until the server has counted at least what a device's applications were answered by feeders that have ended.
+pub(super) fn arrived(world: &World, agent: usize) -> Result<()> {
+    let (device, answered) = (world.agents[agent].device(), world.answered[agent]);
+    let mut seen = 0;
+    wait_until(&format!("{answered} inferences of {device} in the server's windows"), PATIENCE, || {
+        seen = counted(world, device)?;
+        Ok((seen >= answered).then_some(()))
+    })
+    .with_context(|| format!("the server counts {seen}, the application was answered {answered}"))
 }
 
 /// Inferences of a device in all windows of all releases.

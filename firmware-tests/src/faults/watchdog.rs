@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 use testkit::rig::wait_until;
 
-use super::Outcome;
 use super::limits::restart;
 use super::world::{PATIENCE, World};
+use super::{Outcome, telemetry};
 
 /// The device whose disk hangs.
 const AGENT: usize = 0;
@@ -37,6 +37,8 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let line = world.logged(AGENT, &["not feeding the watchdog"])?;
     ensure!(line.contains("update"), "the loop that updates is stuck: {line}");
     world.serves(AGENT, "1.0.0")?;
+    // Telemetry goes on too; only what is on its way in memory would be lost by the end.
+    telemetry::arrived(world, AGENT)?;
 
     // As systemd ends it.
     world.agents[AGENT].process()?.signal("ABRT");
