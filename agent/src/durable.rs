@@ -29,6 +29,12 @@ pub enum DurableError {
         /// Bound in bytes.
         max: u64,
     },
+    /// A pipe, a socket or a device.
+    #[error("{path} is not a regular file", path = path.display())]
+    NoFile {
+        /// What lies there.
+        path: PathBuf,
+    },
     /// No copy of the record is valid, though there is at least one.
     #[error("no valid copy of record {path}", path = path.display())]
     Corrupt {
@@ -53,7 +59,7 @@ impl DurableError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Io { source, .. } => is_damage(source),
-            Self::TooLarge { .. } | Self::Corrupt { .. } => true,
+            Self::TooLarge { .. } | Self::NoFile { .. } | Self::Corrupt { .. } => true,
         }
     }
 
@@ -250,6 +256,14 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// [`DurableError`]; a file that can't be read is an error, never "absent".
 pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
+    read_file(libc::O_NONBLOCK, path, max)
+}
+
+/// The same of a file that a person named: a pipe is read to its end.
+///
+/// # Errors
+/// As above.
+pub fn read_named(path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
     read_opened(File::open(path), path, max)
 }
 
@@ -258,7 +272,17 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableErr
 /// # Errors
 /// As above.
 pub fn read_no_link(path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
-    read_opened(OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path), path, max)
+    read_file(libc::O_NONBLOCK | libc::O_NOFOLLOW, path, max)
+}
+
+/// A pipe in a file's place holds nobody up: opened so, it doesn't wait for a writer, and it isn't read.
+fn read_file(flags: i32, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let is_none = |file: &File| file.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
+    if opened.as_ref().is_ok_and(is_none) {
+        return Err(DurableError::NoFile { path: path.to_owned() });
+    }
+    read_opened(opened, path, max)
 }
 
 fn read_opened(opened: io::Result<File>, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
@@ -471,6 +495,20 @@ mod tests {
         let (mut record, _) = TwoCopies::open(path).unwrap();
         for body in bodies {
             record.write(body).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_pipe_in_a_records_place_is_damage_and_holds_nobody_up() {
+        let (_dir, path) = record();
+        written(&path, &[b"one", b"two"]);
+        let copies = ["boot.a", "boot.b"].map(|name| path.with_file_name(name));
+        for (copy, left) in copies.iter().zip([1, 0]) {
+            fs::remove_file(copy).unwrap();
+            rustix::fs::mknodat(rustix::fs::CWD, copy, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+            let found = TwoCopies::open(&path);
+            assert_eq!(found.is_ok(), left == 1, "{found:?}");
+            assert!(matches!(read_bounded(copy, 9), Err(error) if error.is_damage()));
         }
     }
 

@@ -89,6 +89,7 @@ fn runtime(workers: usize) -> Option<tokio::runtime::Runtime> {
 fn run(config: Config, settings: &Settings) -> Exit {
     let logs = start_log(&config.log);
     inference::quiet_caught_panics();
+    inference::share_heap();
     for unknown in inference::int8::unknown_switches() {
         tracing::warn!("{unknown}");
     }

@@ -135,11 +135,9 @@ impl Parts {
         if let Some(Problem { kind, detail }) = self.common.run.clock.problem() {
             self.event(kind, detail);
         }
-        if !self.common.run.clock.is_plausible() {
-            self.event(
-                ProblemKind::ClockImplausible,
-                "the wall clock stands before a time that is known to have passed; the bound is used".into(),
-            );
+        if let Some(Problem { kind, detail }) = self.common.run.clock.behind() {
+            // Whether it still does is asked whenever problems are told.
+            say(&self.common.spool, kind, detail);
         }
     }
 
@@ -181,6 +179,7 @@ impl Parts {
         let troubles = inputs::Troubles::default();
         let problems = words::problems(
             reported.clone(),
+            common.run.clock.clone(),
             common.spool.clone(),
             common.footprint.clone(),
             troubles.clone(),

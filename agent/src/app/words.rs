@@ -165,12 +165,14 @@ fn noticed(
 /// What is wrong as the parts say it: in hello and status.
 pub(super) fn problems(
     reported: watch::Receiver<Reported>,
+    clock: Clock,
     spool: SpoolHandle,
     footprint: Footprint,
     inputs: Troubles,
 ) -> Problems {
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
+        all.extend(clock.behind());
         all.extend(spool.problem());
         let figures = spool.figures();
         if figures.is_over_budget {

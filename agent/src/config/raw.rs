@@ -48,7 +48,7 @@ impl RawConfig {
     #[must_use]
     pub fn with_file(mut self, path: &Path) -> Self {
         let origin = Origin::File(path.to_owned());
-        let text = match crate::durable::read_bounded(path, MAX_FILE_BYTES) {
+        let text = match crate::durable::read_named(path, MAX_FILE_BYTES) {
             Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
             Ok(None) => return self.refuse(origin, "a readable TOML file", "no such file"),
             Err(error) => return self.refuse(origin, "a readable TOML file", &error.to_string()),

@@ -87,6 +87,12 @@ impl Clock {
         wall() >= self.floor()
     }
 
+    /// That the wall clock stands before the floor, as long as it does.
+    pub fn behind(&self) -> Option<Problem> {
+        let detail = "the wall clock stands before a time that is known to have passed; the bound is used";
+        (!self.is_plausible()).then(|| Problem::new(ProblemKind::ClockImplausible, detail))
+    }
+
     /// Says until when root holds: no signed time after that is believed.
     pub fn believe_until(&self, root_ends: UnixMillis) {
         self.floor_state(|state| state.believe_until(root_ends));
@@ -193,7 +199,7 @@ mod tests {
         let kept = clock.floor();
         clock.raise(UnixMillis(5));
         assert_eq!(clock.floor(), kept);
-        assert!(kept >= far() && clock.now() >= far() && !clock.is_plausible());
+        assert!(kept >= far() && clock.now() >= far() && clock.behind().is_some());
     }
 
     #[test]

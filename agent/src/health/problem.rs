@@ -89,6 +89,8 @@ pub enum ProblemKind {
     MemoryHigh,
     /// The agent's memory stayed above its hard bound: it started anew.
     MemoryRestart,
+    /// What serves is allowed more memory than the budget that was lowered meanwhile.
+    OverBudget,
     /// A model that should serve does not.
     ModelAbsent,
     /// A release that served can't be loaded any more.
@@ -188,9 +190,12 @@ impl ProblemKind {
                 "unload a model or raise health.memory_hard_bytes; if memory grows without new models, report it with \
                  the log"
             }
+            Self::OverBudget => {
+                "raise update.memory_budget_bytes again, or take a model off this device before the next start"
+            }
             Self::ModelAbsent => {
-                "where the reason is the memory budget, raise update.memory_budget_bytes or take another model off this device, and \
-                 restart the agent; else roll out a release that loads on this device"
+                "where the reason is the memory budget, raise update.memory_budget_bytes (SIGHUP suffices) or take another model off \
+                 this device; else roll out a release that loads on this device"
             }
             Self::ReleaseLost => {
                 "what the disk lost is fetched again by itself; if it comes again, the disk is failing: replace it"

@@ -25,18 +25,21 @@ pub(super) async fn infer(
 ) -> Result<Answer, ApiError> {
     let body = body::receive(&api, request).await?;
     let loaded = path.serving(&api)?;
-    let worker = api.clone();
-    api.run(move |waited| work(worker, loaded, body, waited)).await?
+    run(&api, loaded, body).await
 }
 
 /// The same for a request that came another way than over HTTP.
 pub(super) async fn answer(api: &Api, model: &str, body: Received) -> Result<Answer, ApiError> {
     let loaded = api.serving(model, None)?;
-    let worker = api.clone();
-    api.run(move |waited| work(worker, loaded, body, waited)).await?
+    run(api, loaded, body).await
 }
 
-/// Everything that takes time, on a blocking thread.
+async fn run(api: &Api, loaded: Arc<Loaded>, body: Received) -> Result<Answer, ApiError> {
+    let (worker, is_short) = (api.clone(), loaded.pace.is_short());
+    api.run(is_short, move |waited| work(worker, loaded, body, waited)).await?
+}
+
+/// Everything that takes time.
 fn work(api: Api, loaded: Arc<Loaded>, body: Received, queue: Duration) -> (Result<Answer, ApiError>, After) {
     let mut job = Job {
         api,
@@ -113,7 +116,9 @@ impl Job {
             };
             let Self { api, loaded, id, inputs, times, .. } = &self;
             let at = (api.now)();
+            let begun = Instant::now();
             api.monitor.record(&Request { id, loaded, inputs, at, times: *times, outcome });
+            loaded.pace.note(times.input + times.infer + times.output + begun.elapsed());
         })
     }
 }

@@ -1,14 +1,17 @@
-//! What all handlers share: the serving releases, the monitor, and the bounded way to the blocking threads.
+//! What all handlers share: the serving releases, the monitor, and the bounded way to the threads that infer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::{ModelName, UnixMillis};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::body;
 use super::error::ApiError;
+use super::threads::Threads;
 use crate::config;
 use crate::monitor::Monitor;
 use crate::slots::{Loaded, Table};
@@ -47,6 +50,8 @@ pub struct Shared {
     places: Arc<Semaphore>,
     /// Requests that run. Full: wait in place, in order, for a bounded time.
     threads: Arc<Semaphore>,
+    /// Where they run.
+    inferring: Threads,
 }
 
 impl Api {
@@ -73,6 +78,7 @@ impl Api {
             bodies: Arc::new(Semaphore::new(body::units(config.max_body_bytes))),
             places: Arc::new(Semaphore::new(config.queue)),
             threads: Arc::new(Semaphore::new(threads(config))),
+            inferring: Threads::new(threads(config)),
         }))
     }
 
@@ -103,23 +109,51 @@ impl Api {
         format!("{:08x}-{:x}", self.run & 0xffff_ffff, self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Runs `work` on a blocking thread, with the time that it waited for one: refused when the queue is full or
-    /// when its turn doesn't come in time, given up after the timeout. Work that was given up keeps its place until
-    /// it is done, so that slow models can't pile up threads. `work` says what to do after its answer has left.
+    /// Runs `work`, with the time that it waited for its turn: refused when the queue is full or when its turn doesn't
+    /// come in time. `work` says what to do after its answer has left.
+    ///
+    /// What `is_short` runs where it is, once somebody else sees to what this asynchronous thread has to do: to wake
+    /// another thread, and to be woken by it, takes longer. Anything else runs on a thread for inferences and is given
+    /// up after the timeout. It keeps its place until it is done, so that slow models can't pile up.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        is_short: bool,
         work: impl FnOnce(Duration) -> (T, After) + Send + 'static,
     ) -> Result<T, ApiError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.overloaded(Full::Queue))?;
         let came = Instant::now();
         let turn = tokio::time::timeout(self.limits.max_wait, Arc::clone(&self.threads).acquire_owned());
         let thread = turn.await.map_err(|_| self.overloaded(Full::Time))?.map_err(|_| ApiError::Died)?;
+        let (work, permits) = (move || work(came.elapsed()), [place, thread]);
+        if is_short && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+            let work = || {
+                let (answer, after) = work();
+                end(after, permits);
+                answer
+            };
+            let done = tokio::task::block_in_place(|| catch_unwind(AssertUnwindSafe(work)));
+            return done.map_err(|_| ApiError::Died);
+        }
         let left = self.limits.timeout.saturating_sub(came.elapsed());
-        let answer = tokio::time::timeout(left, spawn(move || work(came.elapsed()), [place, thread]));
-        match answer.await {
+        match tokio::time::timeout(left, self.spawn(work, permits)).await {
             Ok(answer) => answer.map_err(|_| ApiError::Died),
             Err(_) => Err(ApiError::Timeout { timeout_ms: self.limits.timeout.as_millis() }),
         }
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> (T, After) + Send + 'static,
+        permits: Permits,
+    ) -> oneshot::Receiver<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.inferring.run(move || {
+            let (answer, after) = work();
+            // The caller may have given up; counting goes on all the same.
+            let _ = sender.send(answer);
+            end(after, permits);
+        });
+        receiver
     }
 
     /// Requests that wait or run now.
@@ -166,17 +200,10 @@ pub(super) enum Full {
 /// Something to do once the answer has left.
 pub(super) type After = Box<dyn FnOnce() + Send>;
 
-fn spawn<T: Send + 'static>(
-    work: impl FnOnce() -> (T, After) + Send + 'static,
-    permits: [OwnedSemaphorePermit; 2],
-) -> oneshot::Receiver<T> {
-    let (sender, receiver) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        let (answer, after) = work();
-        // The caller may have given up; counting goes on all the same.
-        let _ = sender.send(answer);
-        after();
-        drop(permits);
-    });
-    receiver
+/// A request's place in the queue, and among those that run.
+type Permits = [OwnedSemaphorePermit; 2];
+
+fn end(after: After, permits: Permits) {
+    after();
+    drop(permits);
 }

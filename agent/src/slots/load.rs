@@ -5,6 +5,7 @@ use std::sync::Arc;
 use inference::{LoadError, Model, Spec};
 use protocol::ModelName;
 
+use super::pace::Pace;
 use super::shelf::{Shelf, ShelfError};
 use super::table::Loaded;
 use crate::update::machine::Held;
@@ -42,5 +43,6 @@ pub fn load(shelf: &Shelf, model: &ModelName, held: &Held) -> Result<Loaded, Loa
         manifest: Arc::new(manifest),
         runtime,
         reference: Arc::new(reference),
+        pace: Pace::default(),
     })
 }

@@ -6,10 +6,12 @@
 
 mod boot;
 mod load;
+mod pace;
 mod shelf;
 mod table;
 
 pub use boot::{BootRecord, BootStore, Kept};
 pub use load::{LoadReleaseError, load};
+pub use pace::Pace;
 pub use shelf::{Shelf, ShelfError};
 pub use table::{Loaded, Table};

@@ -8,6 +8,8 @@ use inference::Model;
 use protocol::{ModelName, ReleaseRef};
 use release::Manifest;
 
+use super::pace::Pace;
+
 /// A release in memory, ready to answer.
 #[derive(Debug)]
 pub struct Loaded {
@@ -23,6 +25,8 @@ pub struct Loaded {
     pub runtime: Model,
     /// The release's reference profile, as its blob holds it.
     pub reference: Arc<Vec<u8>>,
+    /// How long its inferences take.
+    pub pace: Pace,
 }
 
 /// All models that serve, and candidates that run beside them. Cheap to clone; all clones see the same table.

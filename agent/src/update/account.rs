@@ -11,6 +11,7 @@ use trust::desired::{DesiredModel, Mode};
 use super::core::Core;
 use super::machine::{Event, Held, Record, Task};
 use super::memory::{self, OverBudget, Refusal, Room};
+use crate::health::{Problem, ProblemKind};
 
 /// Memory that threads hold which load a release. Clones see the same.
 #[derive(Debug, Clone, Default)]
@@ -80,8 +81,13 @@ impl Core {
         }
     }
 
-    /// Begins anew what found no room, where there is room now and it is still asked for.
+    /// Loads what was committed, and begins anew what is still asked for, where either found no room and there is room now.
     pub(super) async fn follow_room(&mut self) {
+        while let Some(model) = self.kept_out_with_room() {
+            tracing::info!(model = %model, "there is room in memory for its active release now");
+            self.load_active(&model).await;
+            self.announce();
+        }
         let boot = self.record();
         let finds_room = |wanted: &&DesiredModel| {
             let record = boot.models.get(&wanted.model);
@@ -93,6 +99,26 @@ impl Core {
             tracing::info!(model = %model, version = %release.version, "there is room in memory for it now");
             self.apply(&model, Event::RoomGrew).await;
         }
+    }
+
+    fn kept_out_with_room(&self) -> Option<ModelName> {
+        let fits = |model: &&ModelName| {
+            let held = self.model(model).active;
+            held.is_none_or(|held| self.still_fits(model, &held).is_ok())
+        };
+        self.kept_out.iter().find(fits).cloned()
+    }
+
+    /// That what serves is allowed more than a budget that was lowered meanwhile.
+    pub(super) fn over_budget(&self) -> Option<Problem> {
+        let loaded = self.table.all_active().into_iter().chain(self.table.all_shadow());
+        let used = loaded.map(|loaded| memory::of(&loaded)).fold(0, u64::saturating_add);
+        let budget = self.config.memory_budget_bytes;
+        let detail = format!(
+            "the models that serve may take {used} bytes of memory together, update.memory_budget_bytes is {budget}; they go \
+             on until the next start, which leaves out what finds no room"
+        );
+        (budget > 0 && used > budget).then(|| Problem::new(ProblemKind::OverBudget, detail))
     }
 
     /// Memory that something finds taken which takes no release's place.
@@ -193,6 +219,24 @@ mod tests {
         assert_eq!(rig.core.still_fits(&name("b"), &rig.held), Ok(()));
         rig.core.table.swap(rig.load(&name("a"), &rig.held_as("f32")));
         assert!(rig.core.still_fits(&name("b"), &rig.held).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_lowered_budget_kept_out_returns_once_it_is_raised_and_what_serves_stays() {
+        let mut rig = Rig::new();
+        let model = name("digits");
+        rig.stands(&model, Phase::Committed { task: task(&rig, Mode::Replace) });
+        rig.core.config.memory_budget_bytes = INT8_BYTES - 1;
+        rig.core.load_active(&model).await;
+        rig.core.follow_room().await;
+        assert!(rig.core.table.active(&model).is_none(), "nothing has grown");
+        rig.core.config.memory_budget_bytes = INT8_BYTES;
+        rig.core.follow_room().await;
+        assert!(rig.core.table.active(&model).is_some() && rig.core.over_budget().is_none());
+        rig.core.config.memory_budget_bytes = INT8_BYTES - 1;
+        rig.core.follow_room().await;
+        assert!(rig.core.table.active(&model).is_some(), "it goes on");
+        assert_eq!(rig.core.over_budget().map(|problem| problem.kind), Some(ProblemKind::OverBudget));
     }
 
     #[tokio::test]

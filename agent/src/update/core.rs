@@ -91,6 +91,8 @@ pub struct Core {
     pub(super) turns: Mutex<BTreeMap<ModelName, (Digest, Instant)>>,
     /// Models that run a smaller variant than the publisher prefers, and why.
     pub(super) smaller: BTreeMap<ModelName, String>,
+    /// Models whose committed release the memory budget keeps out.
+    pub(super) kept_out: BTreeSet<ModelName>,
     pub(super) trouble: Option<Problem>,
     pub(super) metadata_trouble: Option<Problem>,
     /// Memory of threads that load.
@@ -138,6 +140,7 @@ impl Core {
             fences: Mutex::default(),
             turns: Mutex::default(),
             smaller: BTreeMap::new(),
+            kept_out: BTreeSet::new(),
             trouble: None,
             metadata_trouble,
             passing: Passing::default(),
@@ -301,7 +304,8 @@ impl Core {
 
     /// Loads the active slot and lets it answer; falls back in memory when it can't be loaded. While new releases
     /// are held back, one in probation waits and its fallback answers.
-    async fn load_active(&mut self, model: &ModelName) {
+    pub(super) async fn load_active(&mut self, model: &ModelName) {
+        self.kept_out.remove(model);
         let record = self.model(model);
         let Some(held) = record.active.clone() else { return self.table.unload(model) };
         if self.table.active(model).is_some_and(|loaded| is_of(&loaded, &held)) {
@@ -320,6 +324,7 @@ impl Core {
         }
         if let Err(why) = self.still_fits(model, &held) {
             tracing::error!(model = %model, version = %held.release.version, %why, "the active release is not loaded");
+            self.kept_out.insert(model.clone());
             return self.table.set_absent(model, format!("{}: {why}", held.release.version));
         }
         match self.load_counted(model, held.clone()).await {

@@ -137,6 +137,7 @@ impl Driver {
                 Next::Configured => {
                     self.core.config = self.updates.borrow_and_update().clone();
                     refresh_at = refresh_at.min(Instant::now() + self.core.config.refresh_every);
+                    self.core.announce();
                 }
             }
             if Instant::now() >= refresh_at {

@@ -115,6 +115,7 @@ impl Core {
                 .cloned()
                 .chain(lost)
                 .chain(self.clock.ahead())
+                .chain(self.over_budget())
                 .chain(not_loaded)
                 .chain(fenced)
                 .chain(smaller)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use flotilla_agent::slots::Loaded;
+use flotilla_agent::slots::{Loaded, Pace};
 use inference::{Model, Spec};
 use profile::ReferenceBuilder;
 use profile::features::Extractor;
@@ -56,6 +56,7 @@ pub(crate) fn loaded_with(version: &str, privacy: &Value) -> Arc<Loaded> {
         manifest: Arc::new((*draft).clone()),
         runtime,
         reference: Arc::new(file(&format!("{version}/reference.json"))),
+        pace: Pace::default(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! again on one connection, in turns with the same inference in this process, so that all meet the same machine.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,11 +53,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let mut json_tcp = Connection::tcp(device.address)?;
     let mut binary_tcp = Connection::tcp(device.address)?;
     let mut binary_unix = Connection::unix(&device.unix)?;
-    let [mut inprocess, mut http_json, mut http_binary, mut unix_binary] =
-        [(); 4].map(|()| Micros::default());
+    let mut echo = Echo::start()?;
+    let [mut inprocess, mut bare_echo, mut http_json, mut http_binary, mut unix_binary] =
+        [(); 5].map(|()| Micros::default());
     // The first turn warms everything up and isn't counted.
     for turn in 0..=args.turns {
         inprocess.time(turn, || loaded.runtime.infer(&input).map(drop).map_err(Into::into))?;
+        bare_echo.time(turn, || echo.ask())?;
         http_json.time(turn, || json_tcp.ask(&in_json))?;
         http_binary.time(turn, || binary_tcp.ask(&in_binary))?;
         unix_binary.time(turn, || binary_unix.ask(&in_binary))?;
@@ -71,6 +74,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         "{:#}",
         json!({
             "inprocess_us": inprocess.percentile(50),
+            "bare_echo_p50_us": bare_echo.percentile(50),
             "http_json_p50_us": http_json.percentile(50),
             "http_binary_p50_us": http_binary.percentile(50),
             "unix_binary_p50_us": unix_binary.percentile(50),
@@ -82,6 +86,29 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         })
     );
     Ok(())
+}
+
+/// What the system itself takes for a question and an answer between two threads over a unix socket.
+struct Echo(UnixStream);
+
+impl Echo {
+    /// About the size of a request of digits.
+    const BYTES: usize = 700;
+
+    fn start() -> Result<Self> {
+        let (near, mut far) = UnixStream::pair()?;
+        std::thread::spawn(move || {
+            let mut question = [0; Self::BYTES];
+            while far.read_exact(&mut question).is_ok() && far.write_all(&question).is_ok() {}
+        });
+        Ok(Self(near))
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        self.0.write_all(&[0; Self::BYTES])?;
+        self.0.read_exact(&mut [0; Self::BYTES])?;
+        Ok(())
+    }
 }
 
 fn scores(outputs: &[Tensor]) -> Result<Vec<f32>> {
