@@ -109,7 +109,8 @@ impl App {
         }
         if let Some(error) = uncounted {
             let detail = format!("the state directory takes no writes: {}", crate::chain(&error));
-            parts.event(ProblemKind::StateUnwritable, detail);
+            // Whether it still takes none is asked whenever problems are told.
+            parts.say(ProblemKind::StateUnwritable, detail);
         }
         if let Some(detail) = spool_report {
             parts.event(ProblemKind::SpoolQuarantined, detail);

@@ -273,6 +273,48 @@ fn what_is_no_folder_in_the_spools_place_is_moved_aside() {
 }
 
 #[test]
+fn what_the_database_never_put_there_is_moved_aside_unopened() {
+    let make = |what: &str, path: &Path| {
+        let _gone = std::fs::remove_file(path);
+        match what {
+            "pipe" => {
+                let fifo = rustix::fs::FileType::Fifo;
+                rustix::fs::mknodat(rustix::fs::CWD, path, fifo, 0o600.into(), 0).unwrap();
+            }
+            "folder" => std::fs::create_dir(path).unwrap(),
+            "link" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+            _ => std::fs::File::create(path).unwrap().set_len(1 << 32).unwrap(),
+        }
+    };
+    for (what, name) in [
+        ("pipe", "conf"),
+        ("pipe", "snap.00000000000000FF"),
+        ("folder", "db"),
+        ("link", "snap.00000000000000FF"),
+        ("long file", "snap.00000000000000FF"),
+        ("long file", "conf"),
+        ("pipe", "blobs"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path(), 5);
+        let place = dir.path().join("spool").join(name);
+        let _gone = std::fs::remove_dir_all(&place);
+        make(what, &place);
+        let (spool, report) = open(dir.path(), MIB);
+        assert!(report.as_ref().is_some_and(|text| text.contains(name)), "{what} at {name}: {report:?}");
+        let lost: u64 = spool.handle().state().dropped.iter().map(|loss| loss.count).sum();
+        assert_eq!(lost, 5, "{what} at {name}");
+    }
+    for what in ["pipe", "link"] {
+        let dir = tempfile::tempdir().unwrap();
+        make(what, &dir.path().join("spool.noted"));
+        let (spool, _) = open(dir.path(), MIB);
+        assert_eq!(runtime().block_on(spool.handle().append(Kind::Event, vec![1])).unwrap(), 1);
+        assert!(dir.path().join("spool.noted").symlink_metadata().unwrap().is_file());
+    }
+}
+
+#[test]
 fn without_its_key_records_wait_and_the_key_brings_them_home() {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");

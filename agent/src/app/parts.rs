@@ -137,11 +137,10 @@ impl Parts {
         }
         if let Some(Problem { kind, detail }) = self.common.run.clock.behind() {
             // Whether it still does is asked whenever problems are told.
-            say(&self.common.spool, kind, detail);
+            self.say(kind, detail);
         }
     }
 
-    /// Says it in the log, to the server as a record, and in hello as long as this run lasts.
     /// What is damaged in both copies is a problem of the metadata, as long as it lasts.
     fn note_root(&mut self, mended: Result<metadata::Copies, metadata::MetadataError>) {
         match mended {
@@ -156,8 +155,14 @@ impl Parts {
         }
     }
 
+    /// Says it in the log and to the server.
+    pub(super) fn say(&self, kind: ProblemKind, detail: String) {
+        say(&self.common.spool, kind, detail);
+    }
+
+    /// The same, and in hello and status as long as this run lasts.
     pub(super) fn event(&mut self, kind: ProblemKind, detail: String) {
-        say(&self.common.spool, kind, detail.clone());
+        self.say(kind, detail.clone());
         self.problems.push(Problem::new(kind, detail));
     }
 
@@ -180,6 +185,7 @@ impl Parts {
         let problems = words::problems(
             reported.clone(),
             common.run.clock.clone(),
+            common.config.state_dir.clone(),
             common.spool.clone(),
             common.footprint.clone(),
             troubles.clone(),

@@ -2,6 +2,7 @@
 //! root hands to the parts.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Run;
-use crate::health::{Clock, Footprint, LogRing, Problem, ProblemKind};
+use crate::health::{Clock, Footprint, LogRing, Problem, ProblemKind, unwritable};
 use crate::inputs::Troubles;
 use crate::link::http::Refusal;
 use crate::link::{Identity, LinkState, Links};
@@ -166,6 +167,7 @@ fn noticed(
 pub(super) fn problems(
     reported: watch::Receiver<Reported>,
     clock: Clock,
+    state_dir: PathBuf,
     spool: SpoolHandle,
     footprint: Footprint,
     inputs: Troubles,
@@ -173,6 +175,7 @@ pub(super) fn problems(
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
         all.extend(clock.behind());
+        all.extend(unwritable(&state_dir));
         all.extend(spool.problem());
         let figures = spool.figures();
         if figures.is_over_budget {

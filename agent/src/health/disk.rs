@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::problem::{Problem, ProblemKind};
 use crate::durable::DurableError;
 
 /// Bytes that this user may still write to the file system of `path`.
@@ -15,6 +16,15 @@ pub fn free_bytes(path: &Path) -> Result<u64, DurableError> {
         source: error.into(),
     })?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// That the state directory takes no writes from this user now, as far as the system says without one being tried: its
+/// disk is read-only, or it belongs to somebody else. A full disk is told by its own problem.
+pub fn unwritable(state_dir: &Path) -> Option<Problem> {
+    let may_write = rustix::fs::access(state_dir, rustix::fs::Access::WRITE_OK);
+    let why = std::io::Error::from(may_write.err()?);
+    let detail = format!("the state directory {} takes no writes: {why}", state_dir.display());
+    Some(Problem::new(ProblemKind::StateUnwritable, detail))
 }
 
 /// Bytes of all files under `path`; what can't be read counts as nothing.

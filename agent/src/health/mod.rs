@@ -17,7 +17,7 @@ mod supervisor;
 
 pub use breaker::{Breaker, LoadLog, Start};
 pub use clock::{Clock, built_at};
-pub use disk::{free_bytes, used_bytes};
+pub use disk::{free_bytes, unwritable, used_bytes};
 pub use files::raise_file_limit;
 pub use hardware::read_hardware;
 pub use logs::LogRing;

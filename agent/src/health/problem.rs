@@ -13,9 +13,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Of `kind`, told in one sentence.
+    /// Of `kind`, told in one sentence. What it repeats of others (a name of a file, an error) moves no terminal's cursor.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }
+        Self { kind, detail: detail.into().replace(char::is_control, "\u{fffd}") }
     }
 
     /// As `status --json` shows it.
@@ -263,6 +263,7 @@ mod tests {
     fn names_are_stable_and_every_kind_says_what_to_do() {
         assert_eq!(ProblemKind::Offline.name(), "offline");
         assert_eq!(ProblemKind::UpdateEnded(CauseKind::TooBig).name(), "update_ended_too_big");
+        assert_eq!(Problem::new(ProblemKind::InputFailing, "\u{1b}[31mx\n").detail, "\u{fffd}[31mx\u{fffd}");
         let shown = Problem::new(ProblemKind::DiskLow, "1 MB is free").shown();
         assert_eq!((shown.kind.as_str(), shown.what.as_str()), ("disk_low", "1 MB is free"));
         assert!(shown.todo.starts_with("free room"));

@@ -134,16 +134,15 @@ impl Identity {
     /// [`IdentityError`]; a damaged file is never taken for "not enrolled".
     pub fn load(state_dir: &Path) -> Result<Self, IdentityError> {
         let path = state_dir.join(FILE);
-        match Self::read(&path) {
-            Ok(Some(identity)) => Ok(identity),
-            Ok(None) => Err(IdentityError::NotEnrolled { path }),
-            Err(error) if error.is_damage() => {
-                let Ok(Some(copy)) = Self::read(&state_dir.join(COPY)) else { return Err(error) };
-                tracing::error!(error = crate::chain(&error), "the copy of the device's identity is used");
-                Ok(copy)
-            }
-            Err(error) => Err(error),
-        }
+        let error = match Self::read(&path) {
+            Ok(Some(identity)) => return Ok(identity),
+            Ok(None) => IdentityError::NotEnrolled { path },
+            Err(error) if error.is_damage() => error,
+            Err(error) => return Err(error),
+        };
+        let Ok(Some(copy)) = Self::read(&state_dir.join(COPY)) else { return Err(error) };
+        tracing::error!(error = crate::chain(&error), "the copy of the device's identity is used");
+        Ok(copy)
     }
 
     /// Makes the file and its copy the same where one is damaged or missing, or where a power cut came between both.
@@ -408,7 +407,13 @@ pub(super) mod tests {
             std::fs::write(path, "{}").unwrap();
         }
         assert!(matches!(Identity::load(dir.path()), Err(IdentityError::Format { .. })));
+        std::fs::write(&copy, &good).unwrap();
         std::fs::remove_file(&file).unwrap();
+        Identity::load(dir.path()).unwrap().mend(dir.path()).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), good, "as where a repair of the disk took it away");
+        for path in [&file, &copy] {
+            std::fs::remove_file(path).unwrap();
+        }
         assert!(matches!(Identity::load(dir.path()), Err(IdentityError::NotEnrolled { .. })));
     }
 

@@ -113,29 +113,29 @@ impl Api {
     /// come in time. `work` says what to do after its answer has left.
     ///
     /// What `is_short` runs where it is, once somebody else sees to what this asynchronous thread has to do: to wake
-    /// another thread, and to be woken by it, takes longer. Anything else runs on a thread for inferences and is given
-    /// up after the timeout. It keeps its place until it is done, so that slow models can't pile up.
+    /// another thread, and to be woken by it, takes longer; and it waits for no turn behind the long ones of another
+    /// model. Anything else runs on a thread for inferences and is given up after the timeout. It keeps its place until
+    /// it is done, so that slow models can't pile up.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         is_short: bool,
         work: impl FnOnce(Duration) -> (T, After) + Send + 'static,
     ) -> Result<T, ApiError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.overloaded(Full::Queue))?;
-        let came = Instant::now();
-        let turn = tokio::time::timeout(self.limits.max_wait, Arc::clone(&self.threads).acquire_owned());
-        let thread = turn.await.map_err(|_| self.overloaded(Full::Time))?.map_err(|_| ApiError::Died)?;
-        let (work, permits) = (move || work(came.elapsed()), [place, thread]);
         if is_short && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
             let work = || {
-                let (answer, after) = work();
-                end(after, permits);
+                let (answer, after) = work(Duration::ZERO);
+                after();
                 answer
             };
             let done = tokio::task::block_in_place(|| catch_unwind(AssertUnwindSafe(work)));
             return done.map_err(|_| ApiError::Died);
         }
+        let came = Instant::now();
+        let turn = tokio::time::timeout(self.limits.max_wait, Arc::clone(&self.threads).acquire_owned());
+        let thread = turn.await.map_err(|_| self.overloaded(Full::Time))?.map_err(|_| ApiError::Died)?;
         let left = self.limits.timeout.saturating_sub(came.elapsed());
-        match tokio::time::timeout(left, self.spawn(work, permits)).await {
+        match tokio::time::timeout(left, self.spawn(move || work(came.elapsed()), [place, thread])).await {
             Ok(answer) => answer.map_err(|_| ApiError::Died),
             Err(_) => Err(ApiError::Timeout { timeout_ms: self.limits.timeout.as_millis() }),
         }
@@ -144,14 +144,15 @@ impl Api {
     fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> (T, After) + Send + 'static,
-        permits: Permits,
+        permits: [OwnedSemaphorePermit; 2],
     ) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         self.inferring.run(move || {
             let (answer, after) = work();
             // The caller may have given up; counting goes on all the same.
             let _ = sender.send(answer);
-            end(after, permits);
+            after();
+            drop(permits);
         });
         receiver
     }
@@ -200,10 +201,51 @@ pub(super) enum Full {
 /// Something to do once the answer has left.
 pub(super) type After = Box<dyn FnOnce() + Send>;
 
-/// A request's place in the queue, and among those that run.
-type Permits = [OwnedSemaphorePermit; 2];
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
 
-fn end(after: After, permits: Permits) {
-    after();
-    drop(permits);
+    use super::*;
+    use crate::config::RawConfig;
+    use crate::monitor::{Capture, Shadow};
+    use crate::store::Samples;
+
+    fn api(flags: &[&str]) -> Api {
+        let config = RawConfig::default().with_flags(flags.iter().copied()).check().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (table, now) = (Table::default(), UnixMillis(0));
+        let samples = Samples::open(folder.path(), &config.spool, now);
+        let capture = Arc::new(Capture::new(config.capture, samples, 7));
+        let shadow = Shadow::new(table.clone(), 10);
+        let monitor = Monitor::new(&config.monitor, 7, shadow, capture, Box::new(|_, _| {}));
+        let status = Arc::new(|| serde_json::Value::Null);
+        Api::new(&config.serve, table, Arc::new(monitor), 7, Arc::new(move || now), status)
+    }
+
+    fn nothing() -> After {
+        Box::new(|| {})
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn short_work_waits_for_no_turn_behind_long_work_and_gives_its_place_back() {
+        let api = api(&["serve.threads=1", "serve.queue=2", "serve.max_wait_ms=50"]);
+        let (go_on, held) = mpsc::channel::<()>();
+        let long = tokio::spawn({
+            let api = api.clone();
+            async move { api.run(false, move |_| (held.recv(), nothing())).await }
+        });
+        while api.threads.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..5 {
+            assert!(matches!(api.run(true, |waited| (waited, nothing())).await, Ok(Duration::ZERO)));
+        }
+        let panics = api.run(true, |_| -> ((), After) { panic!("a panic that the test wants") }).await;
+        assert!(matches!(panics, Err(ApiError::Died)));
+        assert_eq!(api.waiting(), 1, "the long one");
+        let another = api.run(false, |_| ((), nothing())).await;
+        assert!(matches!(another, Err(ApiError::Overloaded { .. })), "it has to wait for its turn");
+        go_on.send(()).unwrap();
+        assert!(matches!(long.await, Ok(Ok(Ok(())))));
+    }
 }

@@ -101,6 +101,11 @@ impl Note {
         let path = spool.with_extension("noted");
         let noted = durable::read_bounded(&path, BLOCK_BYTES as u64).ok().flatten();
         let noted = noted.and_then(|bytes| parse(&bytes));
+        let is_other = std::fs::symlink_metadata(&path).is_ok_and(|there| !there.is_file());
+        if is_other {
+            // A pipe would hold up who opens it, a link leads to a file of somebody else.
+            std::fs::remove_file(&path)?;
+        }
         let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         Ok((Self { file: open?, last: None }, noted))
     }

@@ -23,6 +23,10 @@ const MAX_LOST_OPENINGS: u8 = 2;
 
 /// sled's own settings take a few hundred bytes.
 const MAX_CONF_BYTES: u64 = 64 * 1024;
+/// A snapshot tells where each page lies: a small part of what the spool may hold.
+const MIN_SNAPSHOT_BYTES: u64 = 64 << 20;
+/// sled's folder for large values, beside its files.
+const BLOBS: &str = "blobs";
 
 pub(super) struct Opened {
     pub(super) durable: Arc<Durable>,
@@ -54,9 +58,8 @@ pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolEr
     if dir.exists() && !dir.is_dir() {
         return quarantine_and_open(dir, &marker, "it is no folder", config);
     }
-    // sled reads this file as a whole, whatever its length.
-    if fs::metadata(dir.join("conf")).is_ok_and(|conf| conf.len() > MAX_CONF_BYTES) {
-        return quarantine_and_open(dir, &marker, "its conf file is too large", config);
+    if let Some(why) = unlike_sled(dir, config.max_bytes.max(MIN_SNAPSHOT_BYTES)) {
+        return quarantine_and_open(dir, &marker, &why, config);
     }
     durable::make_dir(dir).map_err(SpoolError::Files)?;
     durable::write_atomic(&marker, &[lost + 1]).map_err(SpoolError::Files)?;
@@ -74,6 +77,33 @@ pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolEr
         }
         Err(_panic) => quarantine_and_open(dir, &marker, "the database's reader panicked", config),
     }
+}
+
+/// What lies in the folder that sled never put there: it opens and reads by name, whatever and however long it is, and a
+/// pipe would hold it up for ever.
+fn unlike_sled(dir: &Path, max_snapshot_bytes: u64) -> Option<String> {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name == BLOBS {
+            if !meta.is_dir() {
+                return Some(format!("its {name} is no folder"));
+            }
+        } else if !meta.is_file() {
+            return Some(format!("its {name} is no file"));
+        }
+        // These are read as a whole.
+        let max = match &*name {
+            "conf" => MAX_CONF_BYTES,
+            name if name.starts_with("snap.") => max_snapshot_bytes,
+            _ => continue,
+        };
+        if meta.len() > max {
+            return Some(format!("its {name} has {} bytes, at most {max} can be", meta.len()));
+        }
+    }
+    None
 }
 
 /// sled must not meet a full disk: it may end the process, and with it what serves.

@@ -153,12 +153,14 @@ impl Samples {
         Self(Arc::new(Shared { folder, seal, seals_new, is_locked, state, added }))
     }
 
+    /// Whether nothing can be kept until the next start.
+    pub fn is_locked(&self) -> bool {
+        self.0.is_locked
+    }
+
     /// Whether a strategy may keep another one today, as far as that can be said without waiting for the disk: a look
     /// before the work of making it.
     pub fn has_share(&self, strategy: Strategy, bounds: Bounds, at: UnixMillis) -> bool {
-        if self.0.is_locked {
-            return false;
-        }
         let Ok(state) = self.0.state.try_lock() else { return true };
         state.today.kept(strategy, day_of(at)) < bounds.max_per_day
     }

@@ -41,7 +41,7 @@ impl Seal {
     ) -> Result<Option<Self>, SpoolError> {
         let own = state_dir.join(FILE);
         let path = config.key_file.as_ref().map_or_else(|| own.clone(), |name| located(name));
-        match durable::read_named(&path, MAX_FILE_BYTES).map_err(SpoolError::KeyFile)? {
+        match durable::read_bounded(&path, MAX_FILE_BYTES).map_err(SpoolError::KeyFile)? {
             Some(bytes) => parse(&bytes).map(|key| Some(Self::with(key))).ok_or(SpoolError::Key { path }),
             None if !is_wanted => Ok(None),
             None if config.key_file.is_some() => Err(SpoolError::KeyFile(DurableError::Io {

@@ -508,6 +508,7 @@ impl Core {
         if self.is_held_back && now >= self.load_at {
             tracing::info!("the agent has stayed up; nothing is held back any more");
             self.is_held_back = false;
+            self.lasting_problems.retain(|problem| problem.kind != ProblemKind::CrashLoop);
             self.load_all().await;
         }
         if self.settled_at.is_some_and(|at| at <= now) {

@@ -468,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_shape_that_promises_gigabytes_is_refused_before_memory_is_taken() {
-        for shape in ["[4294967296,4294967296,4294967296]", "[1,1,1,1,1,1,1,1,1]", "[16777217]"] {
+        for shape in ["[4294967295,4294967295,4294967295]", "[1,1,1,1,1,1,1,1,1]", "[16777217]"] {
             let json = format!(r#"{{"name":"x","datatype":"FP32","shape":{shape},"data":[]}}"#);
             assert!(matches!(parse(&json), Err(TensorJsonError::TooLarge { .. })), "{shape} was accepted");
         }

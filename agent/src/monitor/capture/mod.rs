@@ -227,6 +227,9 @@ impl Capture {
         said: Said,
         reason: Reason,
     ) {
+        if self.inner.samples.is_locked() {
+            return self.count_dropped(Cause::Disk);
+        }
         if !self.inner.samples.has_share(reason.strategy, bounds(rules), origin.at) {
             return self.count_dropped(Cause::Day);
         }
