@@ -68,6 +68,11 @@ impl Memory {
 }
 
 impl Received {
+    /// Bytes of all of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
     /// Lets the bytes go and keeps the room: what was made of them needs it.
     pub(super) fn into_memory(self) -> Memory {
         self.memory

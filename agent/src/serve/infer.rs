@@ -18,6 +18,9 @@ use super::work::{After, Api};
 use crate::monitor::{Outcome, Request, Times};
 use crate::slots::Loaded;
 
+/// Largest body of a request that may run where it is.
+const SHORT_BYTES: usize = 64 << 10;
+
 pub(super) async fn infer(
     State(api): State<Api>,
     Path(path): Path<ModelPath>,
@@ -35,7 +38,9 @@ pub(super) async fn answer(api: &Api, model: &str, body: Received) -> Result<Ans
 }
 
 async fn run(api: &Api, loaded: Arc<Loaded>, body: Received) -> Result<Answer, ApiError> {
-    let (worker, is_short) = (api.clone(), loaded.pace.is_short());
+    // What others asked says nothing of a batch that is much larger.
+    let is_short = loaded.pace.is_short() && body.bytes() <= SHORT_BYTES;
+    let worker = api.clone();
     api.run(is_short, move |waited| work(worker, loaded, body, waited)).await?
 }
 

@@ -110,7 +110,7 @@ impl Api {
     }
 
     /// Runs `work`, with the time that it waited for its turn: refused when the queue is full or when its turn doesn't
-    /// come in time. `work` says what to do after its answer has left.
+    /// come in time. `work` says what else there is to do once its answer is made; a long one's has left by then.
     ///
     /// What `is_short` runs where it is, once somebody else sees to what this asynchronous thread has to do: to wake
     /// another thread, and to be woken by it, takes longer; and it waits for no turn behind the long ones of another
@@ -198,7 +198,7 @@ pub(super) enum Full {
     Time,
 }
 
-/// Something to do once the answer has left.
+/// Something to do once the answer is made.
 pub(super) type After = Box<dyn FnOnce() + Send>;
 
 #[cfg(test)]
