@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
+use super::unread::LAST_PATIENCE;
 use super::work::{Api, Full};
 
 /// Header of the protocol's binary extension: how many bytes of the body are JSON.
@@ -118,7 +119,12 @@ pub(super) async fn receive_at_most(
     let mut coming = Coming { body, gathered: Gathered::default(), len: 0, memory: Memory::default() };
     let collected = tokio::time::timeout(api.limits.timeout, coming.collect(api, expected, max));
     let timeout_ms = api.limits.timeout.as_millis();
-    match collected.await.map_err(|_| ApiError::BodyTimeout { timeout_ms })? {
+    let collected = tokio::select! {
+        biased;
+        collected = collected => collected.map_err(|_| ApiError::BodyTimeout { timeout_ms })?,
+        () = last_moment(api) => return Err(ApiError::Stopping),
+    };
+    match collected {
         Err(error @ (ApiError::Overloaded { .. } | ApiError::BodyTooLarge { .. })) => {
             let Coming { body, gathered, memory, .. } = coming;
             drop((gathered, memory));
@@ -146,6 +152,12 @@ pub(super) fn taken(api: &Api, json: Bytes, behind: Bytes) -> Result<Received, A
         return Err(api.overloaded(Full::Bodies));
     }
     Ok(Received { json_len: json.len(), pieces: vec![json, behind], memory })
+}
+
+/// Once the agent stops, a body that is on its way has a moment to come.
+async fn last_moment(api: &Api) {
+    api.stopping.cancelled().await;
+    tokio::time::sleep(LAST_PATIENCE).await;
 }
 
 /// Takes what a refused application is still sending: a socket that is closed on unread bytes is reset, and the

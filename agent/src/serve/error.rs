@@ -32,6 +32,9 @@ pub(super) enum ApiError {
     /// The body came too slowly.
     #[error("the request's body was not accepted: it did not come within {timeout_ms} ms")]
     BodyTimeout { timeout_ms: u128 },
+    /// The agent ends before the body was there.
+    #[error("the agent stops")]
+    Stopping,
     /// The body keeps memory and hardly comes.
     #[error("the request's body was not accepted: it came slower than {min} bytes a second")]
     BodySlow { min: usize },
@@ -108,7 +111,9 @@ impl ApiError {
             ) => StatusCode::BAD_REQUEST,
             Self::Infer(error) if error.is_caller_fault() => StatusCode::BAD_REQUEST,
             Self::Infer(_) | Self::Died => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded { .. } | Self::NotLoaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } | Self::NotLoaded { .. } | Self::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Feedback(FeedbackError::UnknownId { .. }) => StatusCode::NOT_FOUND,
             Self::Feedback(FeedbackError::Twice { .. }) => StatusCode::CONFLICT,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::serve::{Listener, ListenerExt};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -151,6 +152,7 @@ async fn run<L: Listener>(mut listener: L, reach: Reach, api: Api, stop: Cancell
         }
     }
     drop(listener);
+    api.stopping.cancel();
     tasks.close();
     tasks.wait().await;
 }
@@ -163,8 +165,18 @@ async fn connection(
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(api.limits.header_timeout);
-    let io = Unread::new(io, api.limits.timeout, stop.clone());
-    let connection = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    let busy = Arc::new(());
+    let io = Unread::new(io, api.limits.timeout, stop.clone(), Arc::clone(&busy));
+    let router = TowerToHyperService::new(router);
+    let answer = service_fn(|request| {
+        let (held, answer) = (Arc::clone(&busy), router.call(request));
+        async move {
+            let answer = answer.await;
+            drop(held);
+            answer
+        }
+    });
+    let connection = http.serve_connection(TokioIo::new(io), answer);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use protocol::{ModelName, UnixMillis};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::body;
 use super::error::ApiError;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub(super) limits: config::Serve,
     pub(super) overloads: AtomicU64,
     pub(super) lost_answers: AtomicU64,
+    /// Cancelled when no connection is taken any more.
+    pub(super) stopping: CancellationToken,
     run: u64,
     next_id: AtomicU64,
     /// Connections. Full: refuse.
@@ -72,6 +75,7 @@ impl Api {
             limits: config.clone(),
             overloads: AtomicU64::new(0),
             lost_answers: AtomicU64::new(0),
+            stopping: CancellationToken::new(),
             run,
             next_id: AtomicU64::new(0),
             connections: Arc::new(Semaphore::new(config.max_connections)),

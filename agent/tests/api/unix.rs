@@ -98,14 +98,27 @@ async fn who_reads_no_answer_loses_the_connection() {
     .unwrap();
 }
 
+/// Starts a request of digits and never ends it.
+fn ask_half(path: &std::path::Path, head: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(format!("POST /v2/models/digits/infer HTTP/1.1\r\n{head}").as_bytes()).unwrap();
+    stream
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_no_answer_does_not_keep_the_agent_from_stopping() {
+async fn who_reads_no_answer_or_ends_no_request_does_not_keep_the_agent_from_stopping() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("api.sock");
-    let agent = Agent::start(&[&format!("serve.unix={}", path.display()), "serve.timeout_ms=600000"]).await;
+    let unix = format!("serve.unix={}", path.display());
+    let agent = Agent::start(&[&unix, "serve.timeout_ms=600000", "serve.header_timeout_ms=600000"]).await;
     agent.activate("1.0.0");
     let (asked, gone) = (path.clone(), path);
-    let silent = tokio::task::spawn_blocking(move || ask_and_read_nothing(&asked)).await.unwrap();
+    let silent = tokio::task::spawn_blocking(move || {
+        let halves =
+            ["Ho", "Host: localhost\r\nContent-Length: 100\r\n\r\n{"].map(|head| ask_half(&asked, head));
+        (ask_and_read_nothing(&asked), halves)
+    });
+    let silent = silent.await.unwrap();
     drop(agent);
     let stopped = async {
         while gone.exists() {
