@@ -754,3 +754,11 @@ def ids(g, first=0):
     rows = g.op("Gather", [g.constant(g.floats(20, 24)), g.ids(first)], axis=0)
     made = g.op("MatMul", [g.qdq(rows, g.params(0.01, 128)), g.dequantized_weights(24, 18)])
     return ((5,), *qdq(g, made, scale=0.05), ["Sub", "Max", "Gather"])
+
+
+@case()
+def unnamed(g):
+    """A node without a name, and one that is called as what it makes."""
+    first, second = g.op("Sigmoid", ["input"]), g.op("Tanh", ["input"])
+    g.nodes[-2].name, g.nodes[-1].name = "", first
+    return (4,), g.op("Add", [first, second]), CLOSE, None

@@ -6,7 +6,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::super::check::{node_name, opset};
-use super::{forest, gemm, recurrent, simple};
+use super::{forest, gemm, names, recurrent, simple, twins};
 use crate::error::LoadError;
 
 /// What stands for a node: nothing else, other nodes, or why it can't run.
@@ -65,6 +65,8 @@ fn graph_in_place(graph: &mut GraphProto, around: &mut Around) -> Result<(), Loa
         nodes.push(node);
     }
     graph.node = nodes;
+    twins::merge(graph);
+    names::keep_apart(graph);
     Ok(())
 }
 

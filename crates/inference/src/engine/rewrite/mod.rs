@@ -7,7 +7,9 @@ mod draft;
 mod forest;
 mod gemm;
 mod graph;
+mod names;
 mod recurrent;
 mod simple;
+mod twins;
 
 pub(super) use graph::{has_words_for, rewrite};
