@@ -131,7 +131,7 @@ pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
 }
 
 /// A node without some of its attributes.
-pub(super) fn without(node: &NodeProto, names: &[&str]) -> NodeProto {
+pub(in super::super) fn without(node: &NodeProto, names: &[&str]) -> NodeProto {
     let mut node = node.clone();
     node.attribute.retain(|attribute| !names.contains(&attribute.name.as_str()));
     node

@@ -92,7 +92,6 @@ fn rule(node: &NodeProto, around: &Around) -> Rewritten {
         "Resize" if around.opset == 10 => Ok(simple::resize(node)),
         "Scaler" => Ok(simple::scaler(node)),
         "GlobalLpPool" => Err("is one that the runtime answers wrongly".to_owned()),
-        "ConvTranspose" => simple::conv_transpose(node),
         "AveragePool" | "Conv" | "ConvInteger" | "MaxPool" | "QLinearConv" => Ok(simple::pads(node)),
         _ => Ok(None),
     }
@@ -144,10 +143,6 @@ mod tests {
             (node("GRU", vec![texts("activations", &other)]), "Relu"),
             (node("LSTM", vec![attribute("input_forget")]), "input_forget"),
             (node("GlobalLpPool", vec![]), "wrongly"),
-            (
-                node("ConvTranspose", vec![attribute("output_shape"), attribute("output_padding")]),
-                "output_padding",
-            ),
         ] {
             let name = format!("node {:?}", node.name);
             let why = rewritten(17, vec![node]).unwrap_err();
