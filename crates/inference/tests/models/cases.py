@@ -798,12 +798,17 @@ def gathered(g, kind):
     return (6,), g.op(kind, [g.constant(g.floats(20, 20, 4)), places]), CLOSE, None
 
 
-@case()
-def scattered(g):
+@case(elements={"kind": "ScatterElements"}, nd={"kind": "ScatterND"})
+def scattered(g, kind):
     """Values that are put to places counted from the end."""
-    base = g.op("Mul", ["input", g.constant(np.float32(2))])
-    made = g.op("ScatterElements", [base, g.op("Cast", [g.op("Sub", [g.op("Ceil", [g.op("Abs", ["input"])]), g.constant(np.float32(4))])], to=TensorProto.INT64), "input"], axis=1, reduction="add")
-    return (5,), made, CLOSE, None
+    if kind == "ScatterElements":
+        whole = g.op("Sub", [g.op("Ceil", [g.op("Abs", ["input"])]), g.constant(np.float32(4))])
+        places = g.op("Cast", [whole], to=TensorProto.INT64)
+        made = g.op(kind, [g.op("Neg", ["input"]), places, "input"], axis=1, reduction="add")
+        return (5,), made, CLOSE, None
+    columns = turned(g, "input", 1, 0)
+    some = g.op("Gather", [columns, g.constant(np.array([1, 2]))], axis=0)
+    return (5,), turned(g, g.op(kind, [columns, g.constant(np.array([[-1], [-5]])), some]), 1, 0), CLOSE, None
 
 
 CROPS = {"rows": (0, 0, -1, 2, 0, 0, 1, -3), "both": (0, 0, -2, -1, 0, 0, -1, -2), "channels": (0, -1, 1, 0, 0, 0, 0, -3)}

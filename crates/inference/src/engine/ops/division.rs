@@ -47,13 +47,15 @@ enum Kind {
 impl Kind {
     /// The lowest number by -1 wraps around, as elsewhere; none for a division by 0.
     fn of(self, a: i64, b: i64) -> Option<i64> {
-        let rest = |b| a.wrapping_rem(b);
+        if b == 0 {
+            return None;
+        }
+        let rest = a.wrapping_rem(b);
+        let is_other_sign = rest != 0 && (rest < 0) != (b < 0);
         Some(match self {
-            _ if b == 0 => return None,
             Self::Quotient => a.wrapping_div(b),
-            Self::RestOfDividend => rest(b),
-            Self::RestOfDivisor if rest(b) != 0 && (rest(b) < 0) != (b < 0) => rest(b) + b,
-            Self::RestOfDivisor => rest(b),
+            Self::RestOfDivisor if is_other_sign => rest + b,
+            Self::RestOfDividend | Self::RestOfDivisor => rest,
         })
     }
 

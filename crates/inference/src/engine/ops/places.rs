@@ -110,16 +110,14 @@ impl Expansion for Bounded {
         let within = Within { node: prefix.to_owned(), sizes };
         let mut inputs: TVec<OutletId> = inputs.into();
         let known = places.konst.as_ref().and_then(|places| places.cast_to::<i64>().ok());
-        inputs[1] = match known.filter(|_| within.sizes.iter().all(|size| size.to_i64().is_ok())) {
-            Some(places) => {
-                let counted = within.counted(&places, &SymbolValues::default())?;
-                model.add_const(format!("{prefix}.places"), counted.unwrap_or_else(|| places.into_owned()))?
-            }
-            None => {
-                let whole = cast(i64::datum_type());
-                let whole = model.wire_node(format!("{prefix}.whole_places"), whole, &inputs[1..2])?;
-                model.wire_node(format!("{prefix}.places"), within, &whole)?[0]
-            }
+        let known = known.filter(|_| within.sizes.iter().all(|size| size.to_i64().is_ok()));
+        inputs[1] = if let Some(places) = known {
+            let counted = within.counted(&places, &SymbolValues::default())?;
+            model.add_const(format!("{prefix}.places"), counted.unwrap_or_else(|| places.into_owned()))?
+        } else {
+            let whole = cast(i64::datum_type());
+            let whole = model.wire_node(format!("{prefix}.whole_places"), whole, &inputs[1..2])?;
+            model.wire_node(format!("{prefix}.places"), within, &whole)?[0]
         };
         self.inner.wire(prefix, model, &inputs)
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 
 /// Operators whose answer isn't the same each time.
 const RANDOM: [&str; 7] = [
@@ -16,6 +16,9 @@ const RANDOM: [&str; 7] = [
     "RandomUniformLike",
 ];
 
+/// Most values of an attribute that are compared: trees have lists of millions.
+const MAX_VALUES: usize = 64;
+
 /// Leaves one of each; what read another one reads it. Graphs with graphs in them stay as they are: those read by name.
 pub(super) fn merge(graph: &mut GraphProto) {
     let holds_graph =
@@ -27,7 +30,7 @@ pub(super) fn merge(graph: &mut GraphProto) {
     let is_kept = |node: &NodeProto| {
         RANDOM.contains(&node.op_type.as_str())
             || node.input.is_empty()
-            || node.attribute.iter().any(|one| one.t.is_some() || !one.tensors.is_empty())
+            || node.attribute.iter().any(is_large)
             || node.output.iter().any(|output| outputs.contains(output.as_str()))
     };
     let mut firsts: HashMap<String, Vec<String>> = HashMap::new();
@@ -41,7 +44,7 @@ pub(super) fn merge(graph: &mut GraphProto) {
         if is_kept(node) {
             return true;
         }
-        let left_out: Vec<bool> = node.output.iter().map(|output| output.is_empty()).collect();
+        let left_out: Vec<bool> = node.output.iter().map(String::is_empty).collect();
         let NodeProto { domain, op_type, input, attribute, .. } = node;
         let what = format!("{domain:?} {op_type:?} {input:?} {attribute:?} {left_out:?}");
         let Some(first) = firsts.get(&what) else {
@@ -55,9 +58,15 @@ pub(super) fn merge(graph: &mut GraphProto) {
     });
 }
 
+fn is_large(attribute: &AttributeProto) -> bool {
+    let AttributeProto { t, tensors, s, ints, floats, strings, .. } = attribute;
+    let counts = [s.len(), ints.len(), floats.len(), strings.len()];
+    t.is_some() || !tensors.is_empty() || counts.iter().any(|count| *count > MAX_VALUES)
+}
+
 #[cfg(test)]
 mod tests {
-    use tract_onnx::pb::{AttributeProto, ValueInfoProto};
+    use tract_onnx::pb::ValueInfoProto;
 
     use super::*;
 
