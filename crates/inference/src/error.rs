@@ -147,6 +147,18 @@ pub enum InferError {
         /// Expected and got.
         why: String,
     },
+    /// A value of the request, or what the model makes of it, names a place in a table that isn't there.
+    #[error(
+        "node {node:?} takes place {place} of {size}, which isn't there; look at the whole numbers that were given"
+    )]
+    NoPlace {
+        /// The node that looks it up.
+        node: String,
+        /// The place, from 0; below that it counts from the end.
+        place: i64,
+        /// How many there are.
+        size: i64,
+    },
     /// The runtime failed.
     #[error("the runtime failed: {why}")]
     Runtime {
@@ -175,6 +187,7 @@ impl InferError {
             | Self::MissingValue { .. }
             | Self::Batch { .. }
             | Self::MixesRows { .. }
+            | Self::NoPlace { .. }
             | Self::Pre { .. } => true,
             Self::Post { .. } | Self::Runtime { .. } | Self::Panic { .. } | Self::Result(_) => false,
         }

@@ -25,11 +25,18 @@ pub(super) fn check(node: &NodeProto) -> Result<(), String> {
     if all.len() < trees.len() {
         return Err("has the same tree node twice".to_owned());
     }
-    let mut roots = HashMap::new();
-    trees.iter().zip(ids).for_each(|(tree, id)| {
-        roots.entry(*tree).or_insert(*id);
-    });
-    let mut pointed_at: HashSet<(i64, i64)> = roots.into_iter().collect();
+    let mut counts: HashMap<i64, i64> = HashMap::new();
+    for tree in trees {
+        *counts.entry(*tree).or_insert(0) += 1;
+    }
+    if let Some((tree, id)) = all.iter().find(|(tree, id)| !(0..counts[tree]).contains(id)) {
+        return Err(format!("calls a node of tree {tree} {id}; nodes are counted from 0, without a gap"));
+    }
+    let places = trees.iter().copied().zip(ids.iter().copied()).zip(modes);
+    let ends = places.filter(|(_, mode)| *mode == b"LEAF").map(|(place, _)| place);
+    weights(node, &ends.collect())?;
+    // tract goes down from the node 0.
+    let mut pointed_at: HashSet<(i64, i64)> = trees.iter().map(|tree| (*tree, 0)).collect();
     for place in (0..trees.len()).filter(|place| modes[*place] != b"LEAF") {
         for next in [ifs[place], elses[place]] {
             let (tree, id) = (trees[place], ids[place]);
@@ -41,6 +48,22 @@ pub(super) fn check(node: &NodeProto) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Each weight is a leaf's, for a class that there is: tract writes to the class's place without a look.
+fn weights(node: &NodeProto, leaves: &HashSet<(i64, i64)>) -> Result<(), String> {
+    let texts = attribute(node, "classlabels_strings").map_or(0, |one| one.strings.len());
+    let classes = attribute_ints(node, "classlabels_int64s").len() + texts;
+    let of_class = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < classes);
+    if let Some(id) = attribute_ints(node, "class_ids").iter().find(|id| !of_class(id)) {
+        return Err(format!("has a weight for class {id} of {classes}"));
+    }
+    let [trees, ids] = ["class_treeids", "class_nodeids"].map(|name| attribute_ints(node, name));
+    let mut owners = trees.iter().copied().zip(ids.iter().copied());
+    match owners.find(|owner| !leaves.contains(owner)) {
+        Some((tree, id)) => Err(format!("has a weight for node {id} of tree {tree}, which is no leaf")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +95,37 @@ mod tests {
             ],
             ..NodeProto::default()
         }
+    }
+
+    #[test]
+    fn weights_are_leaves_for_classes_that_there_are() {
+        let of = |class: i64, node: i64| {
+            let mut trees = ensemble(&[1, 0, 0], &[2, 0, 0], &["BRANCH_LEQ", "LEAF", "LEAF"]);
+            let lists = [("classlabels_int64s", vec![7, 4]), ("class_treeids", vec![0, 0])];
+            let lists =
+                lists.into_iter().chain([("class_nodeids", vec![1, node]), ("class_ids", vec![0, class])]);
+            trees.attribute.extend(lists.map(|(name, ints)| AttributeProto {
+                name: name.to_owned(),
+                ints,
+                ..AttributeProto::default()
+            }));
+            check(&trees)
+        };
+        assert_eq!(of(1, 2), Ok(()));
+        for class in [2, -1, i64::MAX] {
+            assert!(of(class, 2).unwrap_err().contains(&format!("class {class} of 2")), "{class}");
+        }
+        for node in [0, 3] {
+            assert!(of(1, node).unwrap_err().contains("which is no leaf"), "{node}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_counted_from_0() {
+        let mut trees = ensemble(&[1, 0, 0], &[9, 0, 0], &["BRANCH_LEQ", "LEAF", "LEAF"]);
+        let ids = trees.attribute.iter_mut().find(|one| one.name == "nodes_nodeids").unwrap();
+        ids.ints = vec![0, 1, 9];
+        assert!(check(&trees).unwrap_err().contains("without a gap"));
     }
 
     #[test]

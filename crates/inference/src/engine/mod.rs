@@ -3,6 +3,7 @@
 //! and panics of tract become errors here.
 
 mod attributes;
+mod blame;
 mod check;
 mod forest;
 mod heap;

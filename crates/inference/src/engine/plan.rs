@@ -14,8 +14,8 @@ use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
 use super::rewrite::rewrite;
-use super::rows;
 use super::shapes::{self, refused};
+use super::{blame, rows};
 use super::{guarded, onnx, shorten};
 use crate::error::{InferError, LoadError};
 use crate::tensor::{Data, volume};
@@ -113,7 +113,12 @@ impl Plan {
         let symbolic = if traits.is_by_rows { None } else { any() };
         let mut chosen = match symbolic.filter(|plan| plan.keeps_rows(feeds)) {
             Some(plan) => plan,
-            None => planned(Batching::Single)?,
+            None => guarded(|| planned(Batching::Single)).unwrap_or_else(|why| {
+                let typed = Self::typed(graph.clone(), &feeds_of, feeds, Batching::Single);
+                let culprit = typed.ok().and_then(|(typed, _)| blame::culprit(&typed));
+                let node = culprit.map_or_else(String::new, |node| format!("{node}: "));
+                Err(LoadError::Runtime { why: format!("{node}it panicked: {why}") })
+            })?,
         };
         let outputs = chosen.can_run(feeds, 1).map_err(LoadError::WarmUp)?;
         let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
@@ -129,11 +134,25 @@ impl Plan {
     }
 
     fn of_shapes(
-        mut graph: InferenceModel,
+        graph: InferenceModel,
         feeds_of: &[usize],
         feeds: &[Feed],
         batching: Batching,
     ) -> Result<Self, LoadError> {
+        let outputs = output_names(&graph);
+        let (typed, inputs) = Self::typed(graph, feeds_of, feeds, batching)?;
+        let runnable = blame::plan(typed).map_err(|error| refused(&error))?;
+        let batched = feeds.iter().map(|feed| feed.is_batched).collect();
+        Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching, mixes: false })
+    }
+
+    /// A graph with its types, and what its inputs take.
+    fn typed(
+        mut graph: InferenceModel,
+        feeds_of: &[usize],
+        feeds: &[Feed],
+        batching: Batching,
+    ) -> Result<(TypedModel, Vec<(usize, DatumType)>), LoadError> {
         let refused = |e: TractError| refused(&e);
         let batch: TDim = match batching {
             Batching::Any => graph.symbols.sym("batch").to_dim(),
@@ -148,11 +167,7 @@ impl Plan {
             graph.set_input_fact(slot, InferenceFact::dt_shape(datum_type, shape)).map_err(refused)?;
             inputs.push((*feed, datum_type));
         }
-        let outputs = output_names(&graph);
-        let typed = shapes::typed(graph, &batch)?;
-        let runnable = typed.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
-        let batched = feeds.iter().map(|feed| feed.is_batched).collect();
-        Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching, mixes: false })
+        Ok((shapes::typed(graph, &batch)?, inputs))
     }
 
     /// Names of the graph's outputs, in its order.
@@ -178,18 +193,11 @@ impl Plan {
     }
 
     fn run_plan(&self, feeds: &[Fed<'_>]) -> Result<Vec<Value>, InferError> {
-        let run = || -> TractResult<Vec<Value>> {
-            let inputs = self
-                .inputs
-                .iter()
-                .map(|(feed, dt)| to_tract(&feeds[*feed], *dt))
-                .collect::<TractResult<_>>()?;
-            self.runnable.run(inputs)?.iter().map(|value| from_tract(value)).collect()
-        };
-        match guarded(run) {
-            Ok(result) => result.map_err(|e| InferError::Runtime { why: text(&e) }),
-            Err(why) => Err(InferError::Panic { why }),
-        }
+        let inputs = || self.inputs.iter().map(|(feed, dt)| to_tract(&feeds[*feed], *dt)).collect();
+        let outputs = blame::run(&self.runnable, inputs)?;
+        let values = guarded(|| outputs.iter().map(|value| from_tract(value)).collect::<TractResult<_>>());
+        let values = values.map_err(|why| InferError::Panic { why })?;
+        values.map_err(|error| InferError::Runtime { why: text(&error) })
     }
 
     /// Runs rows of zeros once: takes the first-use costs and proves that the plan works.
@@ -391,7 +399,7 @@ pub(crate) fn plain_f32(data: &Data) -> Option<Cow<'_, [f32]>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tract_onnx::pb::type_proto::{Tensor, Value};
     use tract_onnx::pb::{
         AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
@@ -399,7 +407,12 @@ mod tests {
 
     use super::*;
 
-    fn node(op: &str, input: &[&str], output: &str, attributes: &[(&str, &[i64])]) -> NodeProto {
+    pub(in super::super) fn node(
+        op: &str,
+        input: &[&str],
+        output: &str,
+        attributes: &[(&str, &[i64])],
+    ) -> NodeProto {
         let attribute = attributes.iter().map(|(name, ints)| AttributeProto {
             name: (*name).to_owned(),
             // 2 is INT, 7 is INTS.
@@ -419,7 +432,7 @@ mod tests {
     }
 
     /// From `x` in f32 to `y`.
-    fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
+    pub(in super::super) fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
         let value = |name: &str| ValueInfoProto {
             name: name.to_owned(),
             r#type: Some(TypeProto {
@@ -439,7 +452,12 @@ mod tests {
         ModelProto { opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
     }
 
-    fn constant(name: &str, data_type: i32, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
+    pub(in super::super) fn constant(
+        name: &str,
+        data_type: i32,
+        dims: &[i64],
+        raw_data: Vec<u8>,
+    ) -> TensorProto {
         TensorProto {
             name: name.to_owned(),
             data_type,
@@ -449,16 +467,16 @@ mod tests {
         }
     }
 
-    fn ints(name: &str, values: &[i64]) -> TensorProto {
+    pub(in super::super) fn ints(name: &str, values: &[i64]) -> TensorProto {
         let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         constant(name, 7, &[i64::try_from(values.len()).unwrap()], raw)
     }
 
-    fn plan(model: &ModelProto, shape: &[usize]) -> Result<Plan, LoadError> {
+    pub(in super::super) fn plan(model: &ModelProto, shape: &[usize]) -> Result<Plan, LoadError> {
         Plan::build(model.clone(), &[Feed { name: "x".to_owned(), shape: shape.to_vec(), is_batched: true }])
     }
 
-    fn fed(shape: &[usize], values: Vec<f32>) -> [Fed<'static>; 1] {
+    pub(in super::super) fn fed(shape: &[usize], values: Vec<f32>) -> [Fed<'static>; 1] {
         [(shape.to_vec(), Cow::Owned(Data::Fp32(values)))]
     }
 
@@ -524,16 +542,30 @@ mod tests {
     }
 
     #[test]
-    fn a_transposed_convolution_smaller_than_its_windows_is_named() {
-        let of = |size: i64| {
-            let attributes = [("strides", &[2_i64, 2][..]), ("output_shape", &[size, size])];
+    fn a_transposed_convolution_smaller_and_larger_than_its_windows_is_named() {
+        let of = |size: i64, other: i64| {
+            let attributes = [("strides", &[2_i64, 2][..]), ("output_shape", &[size, other])];
             let weights = constant("w", 1, &[1, 1, 3, 3], 1_f32.to_le_bytes().repeat(9));
             let node = node("ConvTranspose", &["x", "w"], "y", &attributes);
             plan(&model(vec![node], vec![weights]), &[1, 1, 4, 4])
         };
-        assert!(of(9).is_ok() && of(10).is_ok());
-        let why = of(8).err().unwrap().to_string();
-        assert!(why.contains("of_y"), "{why}");
+        assert!(of(9, 9).is_ok() && of(10, 10).is_ok() && of(8, 9).is_ok());
+        let why = of(8, 10).err().unwrap().to_string();
+        assert!(why.contains("of_y") && why.contains("[8, 10]"), "{why}");
+    }
+
+    #[test]
+    fn what_nonzero_makes_is_bounded_before_it_is_made() {
+        let mut shape = [1_i64; 16];
+        shape[15] = 17 << 20;
+        let nodes = vec![
+            node("ConstantOfShape", &["s"], "c", &[]),
+            node("NonZero", &["c"], "places", &[]),
+            node("Cast", &["places"], "floats", &[("to", &[1])]),
+            node("Add", &["x", "floats"], "y", &[]),
+        ];
+        let why = plan(&model(nodes, vec![ints("s", &shape)]), &[1, 1]).err().unwrap().to_string();
+        assert!(why.contains("\"of_places\" (NonZero)") && why.contains("at most"), "{why}");
     }
 
     /// On a machine with AMX tract's own kernel read behind these weights, which ended the process.

@@ -157,7 +157,9 @@ impl Analysis<'_> {
         let all = || (known.0.iter().collect(), known.1.iter().collect(), known.2.iter().collect());
         let (of_inputs, of_outputs, of_watched) = all();
         let mut found = refined.infer_facts(of_inputs, of_outputs, of_watched).map_err(failed)?;
-        let made = self.bound(&found.1, name, op)?;
+        let places = self.places(&found, op);
+        bounded(places, MAX_ELEMENTS, "elements if nothing is zero", name, op)?;
+        let made = self.bound(&found.1, name, op)?.max(places);
         if !found.0.is_empty() && found.0.iter().all(|fact| fact.value.concretize().is_some()) {
             let all_made = self.constants.saturating_add(made);
             let what = "elements at load, with the nodes before it";
@@ -171,6 +173,13 @@ impl Analysis<'_> {
         let (of_inputs, of_outputs, of_watched): (Facts, Facts, Facts) = found;
         let both = inputs.into_iter().zip(of_inputs).chain(outputs.into_iter().zip(of_outputs));
         Ok(both.chain(watched.into_iter().zip(of_watched)).collect())
+    }
+
+    /// Most elements of what NonZero makes, of which its rules say no number: a place along each axis for each element.
+    fn places(&self, found: &(Facts, Facts, Facts), op: &str) -> u64 {
+        let read = found.0.first().filter(|_| op == "NonZero").and_then(|fact| fact.shape.concretize());
+        let Some(shape) = read else { return 0 };
+        elements(shape.iter(), self.rows).unwrap_or(0).saturating_mul(shape.len() as u64)
     }
 
     /// Elements of all that a node makes, as far as that is known.

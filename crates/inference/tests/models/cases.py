@@ -754,3 +754,91 @@ def ids(g, first=0):
     rows = g.op("Gather", [g.constant(g.floats(20, 24)), g.ids(first)], axis=0)
     made = g.op("MatMul", [g.qdq(rows, g.params(0.01, 128)), g.dequantized_weights(24, 18)])
     return ((5,), *qdq(g, made, scale=0.05), ["Sub", "Max", "Gather"])
+
+
+@case(floor={}, like_dividend={"fmod": 1})
+def rest(g, fmod=0):
+    """Of negative whole numbers, and by such, behind a Cast."""
+    whole = g.op("Cast", [g.op("Mul", ["input", g.constant(np.float32(7))])], to=TensorProto.INT64)
+    by = lambda *values: g.op("Cast", [g.op("Mod", [whole, g.constant(np.array(values))], fmod=fmod)], to=TensorProto.FLOAT)
+    far = g.op("Cast", [g.op("Mul", ["input", g.constant(np.float32(2**40))])], to=TensorProto.INT64)
+    far = g.op("Cast", [g.op("Mod", [far, g.constant(np.int64(2**33 + 1))], fmod=fmod)], to=TensorProto.FLOAT)
+    return (4,), g.op("Concat", [by(3), by(-3), by(5, -5, 1, -1), far], axis=1), CLOSE, None
+
+
+@case()
+def quotient(g):
+    """Of whole numbers behind a Cast."""
+    whole = g.op("Cast", [g.op("Mul", ["input", g.constant(np.float32(7))])], to=TensorProto.INT64)
+    by = lambda *values: g.op("Cast", [g.op("Div", [whole, g.constant(np.array(values))])], to=TensorProto.FLOAT)
+    far = g.op("Cast", [g.op("Mul", ["input", g.constant(np.float32(2**50))])], to=TensorProto.INT64)
+    far = g.op("Cast", [g.op("Div", [far, g.constant(np.int64(2**33 + 1))])], to=TensorProto.FLOAT)
+    return (4,), g.op("Concat", [by(3), by(-3), by(5, -5, 1, -1), far], axis=1), CLOSE, None
+
+
+@case(inner={"axis": 1}, outer={"axis": 0})
+def gathered_back(g, axis):
+    """Places that are counted from the end, along the first axis and along another one."""
+    table = g.constant(g.floats(20, 6) if axis == 0 else g.floats(6, 20))
+    picked = g.op("Gather", [table, back(g)], axis=axis)
+    some = g.op("ReduceSum", [g.op("Gather", [table, g.constant(np.array([-1, 2, -20]))], axis=axis)], keepdims=0)
+    return (5,), g.op("Add", [picked if axis == 0 else turned(g, picked, 1, 0, 2), some]), CLOSE, None
+
+
+def back(g):
+    return g.op("Sub", [g.ids(0), g.constant(np.int64(20))])
+
+
+@case(elements={"kind": "GatherElements"}, nd={"kind": "GatherND"})
+def gathered(g, kind):
+    """Places of each element, or of several axes, counted from the end."""
+    if kind == "GatherElements":
+        return (5,), g.op(kind, [g.constant(g.floats(20, 5)), back(g)], axis=0), CLOSE, None
+    places = g.op("Reshape", [back(g), g.constant(np.array([0, 3, 2]))])
+    return (6,), g.op(kind, [g.constant(g.floats(20, 20, 4)), places]), CLOSE, None
+
+
+@case(elements={"kind": "ScatterElements"}, nd={"kind": "ScatterND"})
+def scattered(g, kind):
+    """Values that are put to places counted from the end."""
+    if kind == "ScatterElements":
+        whole = g.op("Sub", [g.op("Ceil", [g.op("Abs", ["input"])]), g.constant(np.float32(4))])
+        places = g.op("Cast", [whole], to=TensorProto.INT64)
+        made = g.op(kind, [g.op("Neg", ["input"]), places, "input"], axis=1, reduction="add")
+        return (5,), made, CLOSE, None
+    columns = turned(g, "input", 1, 0)
+    some = g.op("Gather", [columns, g.constant(np.array([1, 2]))], axis=0)
+    return (5,), turned(g, g.op(kind, [columns, g.constant(np.array([[-1], [-5]])), some]), 1, 0), CLOSE, None
+
+
+CROPS = {"rows": (0, 0, -1, 2, 0, 0, 1, -3), "both": (0, 0, -2, -1, 0, 0, -1, -2), "channels": (0, -1, 1, 0, 0, 0, 0, -3)}
+
+
+@case(**{f"{mode}_{name}": {"mode": mode, "pads": pads} for mode in ("constant", "edge", "reflect") for name, pads in CROPS.items()},
+      axes={"mode": "constant", "pads": (-1, 3, 2, -2), "axes": (-1, 2), "opset": 18})  # fmt: skip
+def cropping_pad(g, mode, pads, axes=None):
+    """Negative pads, in front of a convolution that needs the size."""
+    more = [g.constant(np.float32(0.7))] if mode == "constant" else [""]
+    more += [g.constant(np.array(axes))] if axes else []
+    made = g.op("Pad", ["input", g.constant(np.array(pads)), *(more if any(more) else [])], mode=mode)
+    channels = 8 - (1 if pads[1] == -1 and not axes else 0)
+    made = g.op("Conv", [made, g.constant(0.2 * g.floats(2, channels, 3, 3))])
+    return IMAGE, made, CLOSE, None
+
+
+@case(smaller={"output_shape": [12, 11]}, smallest={"output_shape": [5, 8], "strides": [1, 2]}, larger={"output_shape": [14, 14]},
+      same={"output_shape": [12, 10], "auto_pad": "SAME_UPPER"}, same_lower={"output_shape": [12, 10], "auto_pad": "SAME_LOWER"},
+      padded={"output_shape": [13, 12], "output_padding": [1, 1]}, beside_pads={"output_shape": [12, 10], "pads": [2, 0, 0, 1]},
+      equal={"output_shape": [13, 13]}, beside_pads_equal={"output_shape": [13, 13], "pads": [1, 0, 0, 1]})  # fmt: skip
+def sized_transposed(g, strides=(2, 2), **more):
+    """A transposed convolution whose output's size is given."""
+    weights = [g.constant(0.2 * g.floats(8, 4, 3, 3)), g.constant(g.floats(4))]
+    return IMAGE, g.op("ConvTranspose", ["input", *weights], kernel_shape=[3, 3], strides=strides, **more), CLOSE, None
+
+
+@case()
+def unnamed(g):
+    """A node without a name, and one that is called as what it makes."""
+    first, second = g.op("Sigmoid", ["input"]), g.op("Tanh", ["input"])
+    g.nodes[-2].name, g.nodes[-1].name = "", first
+    return (4,), g.op("Add", [first, second]), CLOSE, None

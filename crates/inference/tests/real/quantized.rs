@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use inference::int8::Int8;
 use inference::int8::report::Runs;
-use inference::{Data, Datatype, LoadError, Model, Spec, Tensor, TensorSpec};
+use inference::{Data, Datatype, InferError, LoadError, Model, Spec, Tensor, TensorSpec};
 use serde::Deserialize;
 
 use crate::support::fp32;
@@ -150,6 +150,18 @@ fn a_row_gets_the_same_answer_alone_and_in_a_batch() {
         let most =
             if matches!(case.tract, Left::Nodes(ref nodes) if nodes.is_empty()) { 0.0 } else { case.step };
         assert!(furthest(&together, &alone) <= most, "{name}");
+    }
+}
+
+#[test]
+fn an_id_beyond_the_table_is_the_callers_fault_and_names_the_node() {
+    let model = cases()["ids_near"].load("ids_near", Int8::On).unwrap();
+    let ids = |one: i64| Tensor::new("input", vec![1, 5], Data::Int64(vec![0, 1, one, 3, 4])).unwrap();
+    assert!(model.infer(vec![ids(19)]).is_ok());
+    for place in [20, 1 << 32] {
+        let error = model.infer(vec![ids(place)]).unwrap_err();
+        let is_named = matches!(&error, InferError::NoPlace { node, place: got, size: 20 } if node.starts_with("node_") && *got == place);
+        assert!(is_named && error.is_caller_fault(), "{error}");
     }
 }
 

@@ -102,8 +102,7 @@ impl<'n> Draft<'n> {
         self.nodes
     }
 
-    /// Gives the result of the node that was added last a name. The node keeps its own: an island's nodes are called as
-    /// their outputs, and tract takes no name twice.
+    /// Gives the result of the node that was added last a name.
     pub(super) fn rename_last(&mut self, output: &str) {
         if let Some(last) = self.nodes.last_mut() {
             last.output = vec![output.to_owned()];
@@ -132,7 +131,7 @@ pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
 }
 
 /// A node without some of its attributes.
-pub(super) fn without(node: &NodeProto, names: &[&str]) -> NodeProto {
+pub(in super::super) fn without(node: &NodeProto, names: &[&str]) -> NodeProto {
     let mut node = node.clone();
     node.attribute.retain(|attribute| !names.contains(&attribute.name.as_str()));
     node

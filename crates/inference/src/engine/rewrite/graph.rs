@@ -6,7 +6,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::super::check::{node_name, opset};
-use super::{forest, gemm, recurrent, simple};
+use super::{forest, gemm, names, recurrent, simple, twins};
 use crate::error::LoadError;
 
 /// What stands for a node: nothing else, other nodes, or why it can't run.
@@ -65,6 +65,8 @@ fn graph_in_place(graph: &mut GraphProto, around: &mut Around) -> Result<(), Loa
         nodes.push(node);
     }
     graph.node = nodes;
+    twins::merge(graph);
+    names::keep_apart(graph);
     Ok(())
 }
 
@@ -90,7 +92,6 @@ fn rule(node: &NodeProto, around: &Around) -> Rewritten {
         "Resize" if around.opset == 10 => Ok(simple::resize(node)),
         "Scaler" => Ok(simple::scaler(node)),
         "GlobalLpPool" => Err("is one that the runtime answers wrongly".to_owned()),
-        "ConvTranspose" => simple::conv_transpose(node),
         "AveragePool" | "Conv" | "ConvInteger" | "MaxPool" | "QLinearConv" => Ok(simple::pads(node)),
         _ => Ok(None),
     }
@@ -142,10 +143,6 @@ mod tests {
             (node("GRU", vec![texts("activations", &other)]), "Relu"),
             (node("LSTM", vec![attribute("input_forget")]), "input_forget"),
             (node("GlobalLpPool", vec![]), "wrongly"),
-            (
-                node("ConvTranspose", vec![attribute("output_shape"), attribute("output_padding")]),
-                "output_padding",
-            ),
         ] {
             let name = format!("node {:?}", node.name);
             let why = rewritten(17, vec![node]).unwrap_err();

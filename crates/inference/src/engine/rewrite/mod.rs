@@ -7,7 +7,10 @@ mod draft;
 mod forest;
 mod gemm;
 mod graph;
+mod names;
 mod recurrent;
 mod simple;
+mod twins;
 
+pub(super) use draft::without;
 pub(super) use graph::{has_words_for, rewrite};

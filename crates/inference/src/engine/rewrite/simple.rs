@@ -2,9 +2,8 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::super::attributes::{attribute, attribute_floats, attribute_ints, float_or, text};
+use super::super::attributes::{attribute, attribute_floats, float_or, text};
 use super::draft::{Draft, int, without, words};
-use super::graph::Rewritten;
 
 /// Softmax and LogSoftmax. Where nothing but functions of single values is between a DequantizeLinear and a
 /// QuantizeLinear, tract makes a table of 256 results of them, and takes a softmax for such a function. The greater of a
@@ -63,13 +62,4 @@ pub(super) fn pads(node: &NodeProto) -> Option<Vec<NodeProto>> {
         }
         _ => None,
     }
-}
-
-/// tract forgets `output_padding` where there is an `output_shape`.
-pub(super) fn conv_transpose(node: &NodeProto) -> Rewritten {
-    let (shape, padding) = (attribute_ints(node, "output_shape"), attribute_ints(node, "output_padding"));
-    if shape.is_empty() || padding.iter().all(|size| *size == 0) {
-        return Ok(None);
-    }
-    Err("has an output_shape and an output_padding, which the runtime answers wrongly".to_owned())
 }

@@ -61,17 +61,13 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// Tract wants a name of its own for each input, constant and node, which ONNX doesn't: debug builds of it
-    /// refuse the graph else, release builds don't look. Nodes get those of their outputs, which nothing shares.
-    fn name_nodes(&mut self) -> Result<(), Reason> {
-        for node in &mut self.nodes {
-            node.name = node.output.iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
-        }
+    /// What is added at the border has names of its own only if the model doesn't have them.
+    fn names_are_apart(&self) -> Result<(), Reason> {
         let mut taken = HashSet::new();
         let inputs = self.inputs.iter().map(|(_, inside, _)| inside);
         let constants = self.constants.iter().map(|constant| &constant.name);
-        let mut names = inputs.chain(constants).chain(self.nodes.iter().map(|node| &node.name));
-        match names.find(|name| !taken.insert(*name)) {
+        let made = self.nodes.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty());
+        match inputs.chain(constants).chain(made).find(|name| !taken.insert(*name)) {
             Some(name) => Err(Reason::Twice { name: name.clone() }),
             None => Ok(()),
         }
@@ -119,7 +115,7 @@ impl<'a> Lowering<'a> {
             None => (*name).to_owned(),
         });
         let ends: Vec<String> = ends.collect();
-        draft.name_nodes()?;
+        draft.names_are_apart()?;
         let mut from = Vec::new();
         let mut feeds = Vec::new();
         for (name, inside, _) in &draft.inputs {

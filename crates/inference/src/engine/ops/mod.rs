@@ -1,7 +1,14 @@
-//! tract's operators, and our own in place of three that answer wrongly:
+//! tract's operators, and our own in place of those that answer wrongly:
 //! - Cast to INT64 goes through 32 bits there; what doesn't fit came out as the highest or lowest number of 32 bits.
 //! - QuantizeLinear wraps around for values beyond 2^31 scales; it must give the highest or lowest.
 //! - Squeeze that names no axes drops the batch too where a plan is made for one row.
+//! - Mod and Div of what was cast to INT64 ([`division`]).
+//! - Gather and its kin, which don't look whether a place is there ([`places`]).
+//! - Pad and ConvTranspose that cut off ([`crop`]).
+
+mod crop;
+mod division;
+mod places;
 
 use std::sync::OnceLock;
 
@@ -18,6 +25,7 @@ use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 use tract_onnx::tract_hir::tract_core::ops::math::{max, min};
 
 use super::attributes::{attribute_ints, int_or};
+pub(super) use places::NoPlace;
 
 type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
@@ -25,8 +33,15 @@ type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 pub(super) fn onnx() -> Onnx {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     onnx.op_register.insert("Cast", build_cast);
+    onnx.op_register.insert("ConvTranspose", crop::build_conv_transpose);
+    onnx.op_register.insert("Div", division::build_div);
+    onnx.op_register.insert("Mod", division::build_mod);
+    onnx.op_register.insert("Pad", crop::build_pad);
     onnx.op_register.insert("QuantizeLinear", build_quantize);
     onnx.op_register.insert("Squeeze", build_squeeze);
+    for op in places::WITH_PLACES {
+        onnx.op_register.insert(op, places::build);
+    }
     onnx
 }
 

@@ -1,0 +1,183 @@
+//! Mod and Div of whole numbers where tract takes them for numbers of elements, as it does with all that was cast to
+//! INT64. There it divides by the divisor's last 32 bits and knows no negative ones, and its rest of a negative number is
+//! ONNX's `fmod`, whatever the node says.
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::{
+    DimLike, EvalContext, EvalOp, Expansion, InferenceResult, Solver, StaticName, TensorProxy, args_2, as_op,
+    expand, op_as_typed_op, op_out_of_plan, tract_ndarray,
+};
+use tract_onnx::tract_hir::ops::binary::wire_rank_broadcast;
+use tract_onnx::tract_hir::tract_core::broadcast::multi_broadcast;
+
+use super::super::attributes::int_or;
+use super::{Built, Whole, original};
+
+pub(super) fn build_div(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    build(context, node, Kind::Quotient)
+}
+
+pub(super) fn build_mod(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    build(
+        context,
+        node,
+        if int_or(node, "fmod", 0) == 1 { Kind::RestOfDividend } else { Kind::RestOfDivisor },
+    )
+}
+
+fn build(context: &ParsingContext<'_>, node: &NodeProto, kind: Kind) -> Built {
+    let (op, names) = original(context, node)?;
+    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
+    Ok((inner.map_or(op, |inner| expand(Division { inner, kind })), names))
+}
+
+/// What is left of a division.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Its result without a fraction.
+    Quotient,
+    /// The rest, of the dividend's sign.
+    RestOfDividend,
+    /// The rest, of the divisor's sign.
+    RestOfDivisor,
+}
+
+impl Kind {
+    /// The lowest number by -1 wraps around, as elsewhere; none for a division by 0.
+    fn of(self, a: i64, b: i64) -> Option<i64> {
+        if b == 0 {
+            return None;
+        }
+        let rest = a.wrapping_rem(b);
+        let is_other_sign = rest != 0 && (rest < 0) != (b < 0);
+        Some(match self {
+            Self::Quotient => a.wrapping_div(b),
+            Self::RestOfDivisor if is_other_sign => rest + b,
+            Self::RestOfDividend | Self::RestOfDivisor => rest,
+        })
+    }
+
+    /// Of sizes, which may be those of a batch that nobody knows yet. They aren't negative.
+    fn of_sizes(self, a: &TDim, b: &TDim) -> TractResult<TDim> {
+        if let (Ok(a), Ok(b)) = (a.to_i64(), b.to_i64()) {
+            return self.of(a, b).map(Into::into).ok_or_else(|| TractError::msg("it divides by 0"));
+        }
+        if self == Self::Quotient {
+            let (dividend, divisor) = a.maybe_div(b)?;
+            return Ok(dividend / divisor);
+        }
+        match b.to_i64().map(u64::try_from) {
+            Ok(Ok(b)) if b > 0 => Ok(a.clone() % b),
+            _ => Err(TractError::msg(format!("the rest of {a} by {b} isn't known"))),
+        }
+    }
+}
+
+/// tract's own operator, but for numbers of elements.
+#[derive(Debug, Clone)]
+struct Division {
+    inner: Box<dyn Expansion>,
+    kind: Kind,
+}
+
+impl Expansion for Division {
+    fn name(&self) -> StaticName {
+        self.inner.name()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        self.inner.rules(solver, inputs, outputs)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let kinds = inputs.iter().map(|input| Ok(model.outlet_fact(*input)?.datum_type));
+        let kinds = kinds.collect::<TractResult<TVec<DatumType>>>()?;
+        let is_of_sizes =
+            kinds.iter().all(|kind| *kind == TDim::datum_type() || kind.is_signed() || kind.is_unsigned())
+                && kinds.contains(&TDim::datum_type());
+        if !is_of_sizes {
+            return self.inner.wire(prefix, model, inputs);
+        }
+        let mut inputs = wire_rank_broadcast(prefix, model, inputs)?;
+        for (slot, input) in
+            inputs.iter_mut().enumerate().filter(|(slot, _)| kinds[*slot] != TDim::datum_type())
+        {
+            // tract's own cast goes through 32 bits.
+            *input = model.wire_node(format!("{prefix}.whole_{slot}"), Whole, &[*input])?[0];
+        }
+        model.wire_node(prefix, DivisionOfSizes(self.kind), &inputs)
+    }
+}
+
+/// A division of numbers of elements.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct DivisionOfSizes(Kind);
+
+impl Op for DivisionOfSizes {
+    fn name(&self) -> StaticName {
+        format!("{:?}OfSizes", self.0).into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for DivisionOfSizes {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let (a, b) = args_2!(inputs);
+        let shape = multi_broadcast(&[a.shape(), b.shape()])?;
+        let (a, b) = (a.to_plain_array_view::<TDim>()?, b.to_plain_array_view::<TDim>()?);
+        let (Some(a), Some(b)) = (a.broadcast(&*shape), b.broadcast(&*shape)) else {
+            return Err(TractError::msg("its operands don't fit each other"));
+        };
+        let all = a.iter().zip(b.iter()).map(|(a, b)| self.0.of_sizes(a, b));
+        let all = tract_ndarray::ArrayD::from_shape_vec(&*shape, all.collect::<TractResult<Vec<_>>>()?)?;
+        Ok(tvec!(all.into_tvalue()))
+    }
+}
+
+impl TypedOp for DivisionOfSizes {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let shape = multi_broadcast(&[&inputs[0].shape, &inputs[1].shape])?;
+        Ok(tvec!(TDim::datum_type().fact(shape)))
+    }
+
+    as_op!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn a_rest_has_the_sign_that_onnx_gives_it() {
+        for (a, b, quotient, of_dividend, of_divisor) in [
+            (7, 3, 2, 1, 1),
+            (-7, 3, -2, -1, 2),
+            (7, -3, -2, 1, -2),
+            (-7, -3, 2, -1, -1),
+            (-6, 3, -2, 0, 0),
+            (i64::MIN, -1, i64::MIN, 0, 0),
+            (
+                1 << 40,
+                (1 << 32) + 3,
+                255,
+                (1 << 40) - 255 * ((1 << 32) + 3),
+                (1 << 40) - 255 * ((1 << 32) + 3),
+            ),
+        ] {
+            assert_eq!(Kind::Quotient.of(a, b), Some(quotient), "{a} / {b}");
+            assert_eq!(Kind::RestOfDividend.of(a, b), Some(of_dividend), "{a} / {b}");
+            assert_eq!(Kind::RestOfDivisor.of(a, b), Some(of_divisor), "{a} / {b}");
+        }
+        assert_eq!(Kind::RestOfDivisor.of(7, 0), None);
+    }
+}
