@@ -23,9 +23,9 @@ use crate::status::Noted;
 use crate::store::Spool;
 
 pub use error::AppError;
-use parts::{Changes, Parts};
+use parts::{Changes, Parts, Waiting};
 use reload::Reload;
-pub use reload::Reloaded;
+pub use reload::{Reloaded, Rereading};
 
 /// Facts about this run that several parts say.
 #[derive(Clone)]
@@ -48,6 +48,8 @@ pub struct App {
     reload: Reload,
     footprint: Footprint,
     is_too_big: bool,
+    /// None once everything runs.
+    waiting: Option<Waiting>,
     /// Where the local API listens.
     pub listening: String,
     /// `project/device`
@@ -67,7 +69,7 @@ pub fn terms(config: &config::Link) -> link::http::Terms {
 }
 
 impl App {
-    /// Builds every part and starts them.
+    /// Builds every part and starts the local API; [`App::load`] does the rest.
     ///
     /// # Errors
     /// [`AppError`]; nothing runs then.
@@ -118,7 +120,7 @@ impl App {
         note(&parts.common.run.boot_id, &listener, &parts.common.config);
         let footprint = parts.common.footprint.clone();
         let (monitor, drain) = (parts.common.monitor.clone(), parts.common.config.health.drain);
-        let supervisor = parts.spawn(listener, &breaker, changes).await?;
+        let (supervisor, waiting) = parts.spawn(listener, changes)?;
         Ok(Self {
             supervisor,
             spool,
@@ -129,10 +131,20 @@ impl App {
             reload,
             footprint,
             is_too_big: false,
+            waiting: Some(waiting),
             listening,
             device,
             _lock: lock,
         })
+    }
+
+    /// Loads what is committed, then starts what remains. May take minutes: drop it to end the start, and shut down.
+    pub async fn load(&mut self) {
+        let Some(waiting) = &mut self.waiting else { return };
+        waiting.load().await;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.begin(&mut self.supervisor, &self.breaker);
+        }
     }
 
     /// Takes over what may change while the agent serves.
@@ -152,6 +164,8 @@ impl App {
     /// Ends everything in order. Returns the names of the tasks that had to be cut off.
     pub async fn shut_down(self) -> Vec<&'static str> {
         health::stopping();
+        // A start that was given up: its parts are done with the spool.
+        drop(self.waiting);
         self.monitor.flush(None, self.clock.now());
         let late = self.supervisor.shut_down(self.drain).await;
         Noted::take_away(&self.reload.current.state_dir);

@@ -1,11 +1,12 @@
 //! The command line. Results go to stdout, talk to stderr.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Parser, Subcommand};
 use protocol::{DeviceId, ModelName};
 
-use crate::config::{Config, ConfigErrors, RawConfig};
+use crate::config::{Config, ConfigErrors, Origin, RawConfig};
 
 /// Where the configuration is looked for when no file is named; it may be absent there.
 const DEFAULT_FILE: &str = "/etc/flotilla/agent.toml";
@@ -96,26 +97,79 @@ pub struct Batch {
     pub quiet: bool,
 }
 
+/// What was read at last, so that a later reading is not content with less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The file; none when none was named and there was none at the usual place.
+    file: Option<PathBuf>,
+    /// Whether it gave any key.
+    has_keys: bool,
+}
+
 impl Settings {
     /// The configuration from file, environment and flags.
     ///
     /// # Errors
     /// [`ConfigErrors`] with all problems.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
-        let default = PathBuf::from(DEFAULT_FILE);
-        let file = self.config.clone().or_else(|| default.exists().then_some(default));
+        self.first().map(|(config, _)| config)
+    }
+
+    /// The same, with what [`Settings::again`] has to know.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn first(&self) -> Result<(Config, Source), ConfigErrors> {
+        let file = self.file();
         let raw = RawConfig::default();
-        let raw = match &file {
-            Some(file) => raw.with_file(file),
-            None => raw,
-        };
+        let raw = file.iter().fold(raw, |raw, file| raw.with_file(file));
+        self.checked(raw, file)
+    }
+
+    /// The configuration of an agent that runs, anew. A file that was there is asked for, and one that gave keys still
+    /// has to give some.
+    ///
+    /// # Errors
+    /// As above; also for what is no regular file, because its text came only once.
+    pub fn again(&self, before: &Source) -> Result<(Config, Source), ConfigErrors> {
+        let file = before.file.clone().or_else(|| self.file());
+        let raw = RawConfig::default();
+        let raw = file.iter().fold(raw, |raw, file| raw.with_file_again(file, before.has_keys));
+        self.checked(raw, file)
+    }
+
+    /// Reads it anew each time, as [`Settings::again`]; what was accepted is what the next one is held against.
+    pub fn rereader(
+        self,
+        source: Source,
+    ) -> impl Fn() -> Result<Config, ConfigErrors> + Send + Sync + 'static {
+        let source = Mutex::new(source);
+        move || {
+            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            let (config, now) = self.again(&source)?;
+            *source = now;
+            Ok(config)
+        }
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        let default = PathBuf::from(DEFAULT_FILE);
+        self.config.clone().or_else(|| default.exists().then_some(default))
+    }
+
+    fn checked(&self, mut raw: RawConfig, file: Option<PathBuf>) -> Result<(Config, Source), ConfigErrors> {
+        let source = Source { file, has_keys: !raw.says_nothing() };
         // From the shell's own folder, as any command takes a path; the key itself must begin with /, because a daemon's
         // folder is another one each time.
         let state_dir =
             self.state_dir.as_ref().map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.clone()));
+        if let Some(dir) = state_dir.as_ref().filter(|dir| dir.to_str().is_none()) {
+            raw = raw.refuse(Origin::Flag, "--state-dir in UTF-8", &dir.to_string_lossy());
+        }
         let state_dir = state_dir.map(|dir| format!("state_dir={}", dir.display()));
         let flags = self.set.iter().chain(&state_dir).map(String::as_str);
-        raw.with_environment(std::env::vars()).with_flags(flags).check()
+        let config = raw.with_environment(std::env::vars_os()).with_flags(flags).check()?;
+        Ok((config, source))
     }
 }
 
@@ -123,6 +177,9 @@ impl Settings {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
     fn the_flag_takes_a_folder_from_here_and_the_key_takes_none() {
@@ -135,6 +192,46 @@ mod tests {
         assert_eq!(load(&["--state-dir", "/x"]).unwrap().state_dir, std::path::Path::new("/x"));
         let refused = load(&["--set", "state_dir=cam-1"]).unwrap_err().to_string();
         assert!(refused.contains("state_dir = \"cam-1\": expected a path that begins with /"), "{refused}");
+    }
+
+    #[test]
+    fn a_running_agent_asks_for_the_file_that_it_began_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        let settings = Settings { config: Some(path.clone()), set: Vec::new(), state_dir: None };
+        std::fs::write(&path, "").unwrap();
+        let (_, empty) = settings.first().unwrap();
+        let (config, same) = settings.again(&empty).unwrap();
+        assert!(!config.capture.consent && same == empty, "it says no less than before");
+        std::fs::write(&path, "[capture]\nconsent = true\n").unwrap();
+        let (config, full) = settings.again(&empty).unwrap();
+        assert!(config.capture.consent);
+        std::fs::write(&path, "").unwrap();
+        assert!(settings.again(&full).unwrap_err().to_string().contains("an empty file"));
+        std::fs::remove_file(&path).unwrap();
+        // As if it had been found at the usual place, where it may be absent at a start.
+        let unnamed = Settings { config: None, ..settings };
+        assert!(unnamed.again(&full).unwrap_err().to_string().contains("no such file"));
+    }
+
+    #[test]
+    fn the_first_start_takes_its_configuration_from_a_pipe_and_no_reload_does() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"[capture]\nconsent = true\n").unwrap();
+        drop(writer);
+        let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+        let settings = Settings { config: Some(path), set: Vec::new(), state_dir: None };
+        let (config, source) = settings.first().unwrap();
+        assert!(config.capture.consent);
+        assert!(settings.again(&source).unwrap_err().to_string().contains("expected a regular file"));
+    }
+
+    #[test]
+    fn a_folder_that_is_no_text_is_refused_and_not_replaced_by_another() {
+        let dir = PathBuf::from(std::ffi::OsStr::from_bytes(b"/caf\xe9"));
+        let settings = Settings { config: None, set: Vec::new(), state_dir: Some(dir) };
+        let text = settings.load().unwrap_err().to_string();
+        assert!(text.contains("expected --state-dir in UTF-8"), "{text}");
     }
 
     #[test]

@@ -187,13 +187,40 @@ fn exit_of_batch(error: &BatchError) -> Exit {
         | BatchError::Kind { .. }
         | BatchError::Inputs { .. }
         | BatchError::NoColumn { .. }
+        | BatchError::DoubleColumn { .. }
         | BatchError::Columns { .. }
         | BatchError::NoLabels { .. }
         | BatchError::SameFile { .. }
         | BatchError::TooMany { .. }
         | BatchError::NoRelease { .. } => Exit::Usage,
         BatchError::Line { .. } => Exit::Data,
+        BatchError::Write { source, .. } if is_no_place(source) => Exit::Usage,
         BatchError::Write { .. } => Exit::Unavailable,
         BatchError::Boot(_) | BatchError::Load { .. } => Exit::Config,
+    }
+}
+
+/// Whether another output has to be named: trying again can't help.
+fn is_no_place(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), InvalidInput | IsADirectory | NotADirectory | NotFound | PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    #[test]
+    fn an_output_that_is_none_is_wrong_usage_and_a_full_disk_may_pass() {
+        let exit = |kind: ErrorKind| {
+            exit_of_batch(&BatchError::Write { path: "out.csv".into(), source: kind.into() })
+        };
+        for kind in [ErrorKind::IsADirectory, ErrorKind::NotFound, ErrorKind::PermissionDenied] {
+            assert_eq!(exit(kind), Exit::Usage, "{kind}");
+        }
+        for kind in [ErrorKind::StorageFull, ErrorKind::BrokenPipe, ErrorKind::QuotaExceeded] {
+            assert_eq!(exit(kind), Exit::Unavailable, "{kind}");
+        }
     }
 }

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use flotilla_agent::app::{App, Reloaded};
-use flotilla_agent::args::{Cli, Command, Settings};
-use flotilla_agent::config::{Config, Log};
+use flotilla_agent::app::{App, Reloaded, Rereading};
+use flotilla_agent::args::{Cli, Command, Settings, Source};
+use flotilla_agent::config::{Config, ConfigErrors, Log};
 use flotilla_agent::exit::Exit;
 use flotilla_agent::health::{LogRing, ready};
 use flotilla_agent::{chain, commands, owner};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -25,15 +26,15 @@ fn main() -> ExitCode {
     if let Command::Doctor { json } = cli.command {
         return commands::doctor(&cli.settings.load(), json).into();
     }
-    let config = match load(&cli.settings) {
-        Ok(config) => config,
+    let (config, source) = match load(&cli.settings) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit.into(),
     };
     if let Err(exit) = owner::go_on(&cli, &config.state_dir) {
         return exit.into();
     }
     let exit = match cli.command {
-        Command::Run => run(config, &cli.settings),
+        Command::Run => run(config, cli.settings, source),
         Command::Enroll { token, device_id, force } => match runtime(1) {
             Some(runtime) => runtime.block_on(commands::enroll(&config, &token, device_id.as_ref(), force)),
             None => Exit::Internal,
@@ -54,8 +55,8 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn load(settings: &Settings) -> Result<Config, Exit> {
-    settings.load().map_err(|errors| {
+fn load(settings: &Settings) -> Result<(Config, Source), Exit> {
+    settings.first().map_err(|errors| {
         eprintln!("error: {errors}");
         Exit::Config
     })
@@ -86,7 +87,7 @@ fn runtime(workers: usize) -> Option<tokio::runtime::Runtime> {
     built.map_err(|error| eprintln!("error: cannot start threads: {error}")).ok()
 }
 
-fn run(config: Config, settings: &Settings) -> Exit {
+fn run(config: Config, settings: Settings, source: Source) -> Exit {
     let logs = start_log(&config.log);
     inference::quiet_caught_panics();
     inference::share_heap();
@@ -104,44 +105,63 @@ fn run(config: Config, settings: &Settings) -> Exit {
     be_nice(config.health.nice);
     let workers = if config.serve.threads == 1 { 1 } else { 2 };
     let Some(runtime) = runtime(workers) else { return Exit::Internal };
-    let exit = runtime.block_on(async {
-        let mut signals = match Signals::new() {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::error!(error = %error, "signals can't be received");
-                return Exit::Internal;
-            }
-        };
-        let mut app = match App::start(config, logs).await {
-            Ok(app) => app,
-            Err(error) => {
-                tracing::error!(error = chain(&error), "the agent can't start");
-                return error.exit();
-            }
-        };
-        tracing::info!(device = app.device, api = %app.listening, "the agent runs");
-        ready(&format!("{} on {}", app.device, app.listening));
-        let (exit, reason) = loop {
-            tokio::select! {
-                signal = signals.next() => match signal {
-                    "SIGHUP" => reload(&mut app, settings),
-                    signal => break (Exit::Ok, signal),
-                },
-                () = app.outgrown() => break (Exit::Memory, "memory"),
-            }
-        };
-        tracing::info!(reason, "stopping");
-        let late = app.shut_down().await;
-        if late.is_empty() {
-            tracing::info!("stopped in order");
-        } else {
-            tracing::warn!(tasks = ?late, "stopped; some tasks were cut off");
-        }
-        exit
-    });
-    // A self-test or a load can't be interrupted, and nobody needs its result any more.
+    let reading = Rereading::new(settings.rereader(source));
+    let exit = runtime.block_on(until_signal(config, logs, reading));
+    // A self-test, a load or a reading can't be interrupted, and nobody needs its result any more.
     runtime.shutdown_background();
     exit
+}
+
+async fn until_signal(config: Config, logs: LogRing, mut reading: Rereading<Read>) -> Exit {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(error = %error, "signals can't be received");
+            return Exit::Internal;
+        }
+    };
+    let mut app = match App::start(config, logs).await {
+        Ok(app) => app,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "the agent can't start");
+            return error.exit();
+        }
+    };
+    let end = tokio::select! {
+        biased;
+        signal = signals.end.come() => Some((Exit::Ok, signal)),
+        () = app.load() => None,
+    };
+    let (exit, reason) = match end {
+        Some(end) => end,
+        None => serve(&mut app, &mut signals, &mut reading).await,
+    };
+    tracing::info!(reason, "stopping");
+    let late = app.shut_down().await;
+    if late.is_empty() {
+        tracing::info!("stopped in order");
+    } else {
+        tracing::warn!(tasks = ?late, "stopped; some tasks were cut off");
+    }
+    exit
+}
+
+async fn serve(app: &mut App, signals: &mut Signals, reading: &mut Rereading<Read>) -> (Exit, &'static str) {
+    tracing::info!(device = app.device, api = %app.listening, "the agent runs");
+    ready(&format!("{} on {}", app.device, app.listening));
+    loop {
+        tokio::select! {
+            signal = signals.end.come() => return (Exit::Ok, signal),
+            _ = signals.hang_up.recv() => if !reading.ask() {
+                tracing::warn!("the configuration is still being read; it is read once more after that");
+            },
+            read = reading.done() => match read {
+                Ok(read) => reload(app, read),
+                Err(error) => tracing::error!(error = %error, "the configuration can't be read; nothing was changed"),
+            },
+            () = app.outgrown() => return (Exit::Memory, "memory"),
+        }
+    }
 }
 
 /// Threads inherit it, so it comes before the first one. Never raises the priority that the agent was started with.
@@ -157,9 +177,11 @@ fn be_nice(nice: u32) {
     }
 }
 
+type Read = Result<Config, ConfigErrors>;
+
 /// A configuration that is wrong changes nothing.
-fn reload(app: &mut App, settings: &Settings) {
-    match settings.load() {
+fn reload(app: &mut App, read: Read) {
+    match read {
         Ok(config) => {
             let Reloaded { applied, needs_restart } = app.reload(config);
             let named = |keys: &[&str]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
@@ -171,26 +193,29 @@ fn reload(app: &mut App, settings: &Settings) {
 }
 
 struct Signals {
-    hang_up: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    hang_up: Signal,
+    end: End,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            hang_up: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        let end =
+            End { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Self { hang_up: signal(SignalKind::hangup())?, end })
     }
+}
 
-    async fn next(&mut self) -> &'static str {
+/// The signals to end.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl End {
+    async fn come(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => "SIGHUP",
         }
     }
 }

@@ -166,16 +166,15 @@ impl Parts {
         self.problems.push(Problem::new(kind, detail));
     }
 
-    /// Ties the parts together and starts their loops.
+    /// Ties the parts together and lets the local API answer; what remains begins by [`Waiting::begin`].
     ///
     /// # Errors
     /// [`AppError`]; what has started ends with the supervisor.
-    pub(super) async fn spawn(
+    pub(super) fn spawn(
         self,
         listener: serve::Listening,
-        breaker: &Breaker,
         changes: Changes,
-    ) -> Result<Supervisor, AppError> {
+    ) -> Result<(Supervisor, Waiting), AppError> {
         let mut supervisor = Supervisor::default();
         let common = self.common.clone();
         let (core_ends, session_ends, link) = channels(changes);
@@ -201,24 +200,8 @@ impl Parts {
         let status = status(&common.run, &common.links, hello.clone(), problems, facts);
         let (driver, reporter) = self.driver(core_ends);
         let session = common.session(reporter, hello, session_ends)?;
-
         common.serve(&mut supervisor, listener, status, &troubles);
-        let driver = Arc::new(Mutex::new(driver));
-        driver.lock().await.core.start().await;
-        keep(&mut supervisor, "update", driver, |driver, stop| {
-            Box::pin(async move { driver.run(&stop).await })
-        });
-        keep(&mut supervisor, "link", Arc::new(Mutex::new(session)), |session, stop| {
-            Box::pin(async move { session.run(&stop).await })
-        });
-        keep(&mut supervisor, "renewal", Arc::new(Mutex::new(common.renewal())), |renewal, stop| {
-            Box::pin(async move { renewal.run(&stop).await })
-        });
-        let stop = supervisor.stop_signal();
-        supervisor.once("samples", samples.run(stop.clone()));
-        supervisor.once("admission", admission.run(stop));
-        common.look_after(&mut supervisor, resources, breaker);
-        Ok(supervisor)
+        Ok((supervisor, Waiting { common, driver, session, samples, admission, resources }))
     }
 
     /// The update machine, and what remains of the parts.
@@ -252,6 +235,41 @@ impl Parts {
         let (downlink, updates, pulse) = (ends.downlink, ends.updates, common.pulse);
         let steps = Steps::default();
         (Driver { core, downlink, updates, commands, jobs, steps, pulse }, self.reporter)
+    }
+}
+
+/// Parts that wait until what is committed is loaded.
+pub(super) struct Waiting {
+    common: Common,
+    driver: Driver,
+    session: Session,
+    samples: SampleUpload,
+    admission: Admission,
+    resources: LastReading,
+}
+
+impl Waiting {
+    /// Loads what is committed. May take minutes; dropped before its end, it has loaded a part of it.
+    pub(super) async fn load(&mut self) {
+        self.driver.core.start().await;
+    }
+
+    /// Starts the loops.
+    pub(super) fn begin(self, supervisor: &mut Supervisor, breaker: &Breaker) {
+        let Self { common, driver, session, samples, admission, resources } = self;
+        keep(supervisor, "update", Arc::new(Mutex::new(driver)), |driver, stop| {
+            Box::pin(async move { driver.run(&stop).await })
+        });
+        keep(supervisor, "link", Arc::new(Mutex::new(session)), |session, stop| {
+            Box::pin(async move { session.run(&stop).await })
+        });
+        keep(supervisor, "renewal", Arc::new(Mutex::new(common.renewal())), |renewal, stop| {
+            Box::pin(async move { renewal.run(&stop).await })
+        });
+        let stop = supervisor.stop_signal();
+        supervisor.once("samples", samples.run(stop.clone()));
+        supervisor.once("admission", admission.run(stop));
+        common.look_after(supervisor, resources, breaker);
     }
 }
 

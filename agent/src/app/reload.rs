@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{self, Config};
 use crate::health::LogRing;
@@ -17,6 +18,45 @@ pub struct Reloaded {
     pub applied: Vec<&'static str>,
     /// Those that wait for a restart.
     pub needs_restart: Vec<&'static str>,
+}
+
+/// Reads something again when it is asked, on a thread of its own: a disk that doesn't answer holds nobody up but it.
+pub struct Rereading<T> {
+    read: Arc<dyn Fn() -> T + Send + Sync>,
+    running: Option<JoinHandle<T>>,
+    is_asked_again: bool,
+}
+
+impl<T: Send + 'static> Rereading<T> {
+    /// By `read`, which may block. It runs on one thread at a time.
+    pub fn new(read: impl Fn() -> T + Send + Sync + 'static) -> Self {
+        Self { read: Arc::new(read), running: None, is_asked_again: false }
+    }
+
+    /// Begins to read. While that lasts it is noted instead, once, and false comes back: what is read by then may be
+    /// the earlier text.
+    pub fn ask(&mut self) -> bool {
+        self.is_asked_again = self.running.is_some();
+        if self.running.is_none() {
+            let read = Arc::clone(&self.read);
+            self.running = Some(tokio::task::spawn_blocking(move || read()));
+        }
+        !self.is_asked_again
+    }
+
+    /// Returns what was read, as soon as it is; never while nobody asks. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When reading panicked.
+    pub async fn done(&mut self) -> Result<T, JoinError> {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let read = running.await;
+        self.running = None;
+        if self.is_asked_again {
+            self.ask();
+        }
+        read
+    }
 }
 
 /// Hands changed sections to the parts that can take them.
@@ -103,6 +143,33 @@ mod tests {
 
     fn config(flags: &[&str]) -> Config {
         RawConfig::default().with_flags(flags.iter().copied()).check().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_reading_that_hangs_holds_nobody_up_and_is_repeated_once() {
+        let (text, texts) = std::sync::mpsc::channel::<u32>();
+        let texts = std::sync::Mutex::new(texts);
+        let mut reading = Rereading::new(move || texts.lock().unwrap().recv().unwrap());
+        let is_done = async |reading: &mut Rereading<u32>| {
+            tokio::select! {
+                biased;
+                _ = reading.done() => true,
+                // In the place of a signal.
+                () = tokio::task::yield_now() => false,
+            }
+        };
+        assert!(!is_done(&mut reading).await, "nobody has asked");
+        assert!(reading.ask());
+        assert!(!is_done(&mut reading).await, "it hangs");
+        assert!(!reading.ask() && !reading.ask(), "one reading at a time");
+        text.send(1).unwrap();
+        assert_eq!(reading.done().await.unwrap(), 1);
+        text.send(2).unwrap();
+        assert_eq!(reading.done().await.unwrap(), 2, "what was asked for meanwhile");
+        assert!(!is_done(&mut reading).await, "and no more");
+        assert!(reading.ask());
+        text.send(3).unwrap();
+        assert_eq!(reading.done().await.unwrap(), 3);
     }
 
     #[test]

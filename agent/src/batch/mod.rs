@@ -6,6 +6,7 @@
 //! docs/LOCAL-API.md.
 
 mod item;
+mod output;
 mod progress;
 mod run;
 mod sink;

@@ -96,6 +96,14 @@ pub enum BatchError {
         /// What is there.
         columns: String,
     },
+    /// Two columns of one name.
+    #[error("{path} has more than one column {column:?}", path = path.display())]
+    DoubleColumn {
+        /// File.
+        path: PathBuf,
+        /// Their name, cut to 80 characters.
+        column: String,
+    },
     /// Columns that are not those of the release.
     #[error("{path} has the columns {got}; the release knows them as {expected}", path = path.display())]
     Columns {

@@ -1,12 +1,12 @@
-//! Where the answers of a batch go: JSONL, or CSV by the file's ending. The file takes its name when it is complete.
+//! The answers of a batch as text: JSONL, or CSV by the file's ending.
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 use inference::{Data, Tensor, TensorSpec};
 use serde::Serialize;
+
+use super::output::Output;
 
 /// One item's outcome.
 pub(super) struct Row<'a> {
@@ -36,9 +36,7 @@ struct Line<'a> {
 
 /// The file, or stdout. A file that isn't finished is removed.
 pub(super) struct Sink {
-    out: Box<dyn Write>,
-    /// Where it is written, and the name that it gets.
-    file: Option<(PathBuf, PathBuf)>,
+    out: Output,
     /// Values of each output in a row of CSV; none for JSONL.
     csv: Option<Vec<(String, usize)>>,
 }
@@ -47,15 +45,11 @@ impl Sink {
     /// `-` is stdout, as JSONL. `outputs` are the model's.
     pub(super) fn open(path: &Path, outputs: &[TensorSpec]) -> io::Result<Self> {
         if path == Path::new("-") {
-            return Ok(Self { out: Box::new(BufWriter::new(io::stdout())), file: None, csv: None });
+            return Ok(Self { out: Output::stream(io::stdout()), csv: None });
         }
-        let mut part = OsString::from(path);
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let out = Box::new(BufWriter::new(File::create(&part)?));
         let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
         let csv = is_csv.then(|| outputs.iter().map(|spec| (spec.name.clone(), row_values(spec))).collect());
-        let mut sink = Self { out, file: Some((part, path.to_owned())), csv };
+        let mut sink = Self { out: Output::open(path)?, csv };
         sink.write_head()?;
         Ok(sink)
     }
@@ -72,13 +66,8 @@ impl Sink {
     }
 
     /// Gives the file its name.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.out.flush()?;
-        let Some((part, path)) = &self.file else { return Ok(()) };
-        File::open(part)?.sync_all()?;
-        std::fs::rename(part, path)?;
-        self.file = None;
-        Ok(())
+    pub(super) fn finish(self) -> io::Result<()> {
+        self.out.finish()
     }
 
     fn write_json(&mut self, row: &Row<'_>) -> io::Result<()> {
@@ -117,14 +106,6 @@ impl Sink {
     fn write_fields(&mut self, fields: impl Iterator<Item = String>) -> io::Result<()> {
         let quoted: Vec<String> = fields.map(quoted).collect();
         writeln!(self.out, "{}", quoted.join(","))
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        if let Some((part, _)) = self.file.take() {
-            let _gone = std::fs::remove_file(part);
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where the items of a batch come from: one row of a CSV file, one line of a JSONL file, or one picture each.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -172,6 +173,10 @@ impl Csv {
         let head = lines.next()?.ok_or_else(|| line_error("a head with the columns' names"))?;
         let head = head.0.ok_or_else(|| line_error("UTF-8 text"))?;
         let head = fields(&head).ok_or_else(|| line_error("quotes that end"))?;
+        if let Some(column) = doubled(&head) {
+            let column = column.chars().take(80).collect();
+            return Err(BatchError::DoubleColumn { path: path.to_owned(), column });
+        }
         let label = match label {
             None => None,
             Some(name) => Some(head.iter().position(|column| column == name).ok_or_else(|| {
@@ -203,6 +208,12 @@ impl Csv {
         };
         Ok(Some(Item { name, inputs, label }))
     }
+}
+
+/// A name that several columns have: which of them is meant is anybody's guess.
+fn doubled(head: &[String]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    head.iter().map(|column| column.trim()).find(|column| !seen.insert(*column))
 }
 
 /// Where each value of the input stands in a row; none when the head's names are not those that the release knows.
@@ -311,9 +322,21 @@ mod tests {
         assert_eq!(values(&mut known), [Ok(Data::Int64(vec![2, 1]))]);
         let mut in_order = csv(b"a,b\n1,2\n", None, None).unwrap();
         assert_eq!(values(&mut in_order), [Ok(Data::Int64(vec![1, 2]))]);
-        for other in ["a,b", "t", "t,p,q", "t,t"] {
+        for other in ["a,b", "t", "t,p,q"] {
             let error = csv(other.as_bytes(), None, Some(&named)).err().expect(other).to_string();
             assert!(error.contains(other.split(',').next().unwrap()) && error.ends_with("t, p"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_two_columns_is_refused() {
+        let named = ["t", "p"].map(str::to_owned);
+        for (head, column) in [("t,p,t", "\"t\""), ("p,label, p", "\"p\""), ("label,label,t,p", "\"label\"")]
+        {
+            for named in [None, Some(&named[..])] {
+                let text = csv(head.as_bytes(), Some("label"), named).err().expect(head).to_string();
+                assert!(text.ends_with(&format!("has more than one column {column}")), "{text}");
+            }
         }
     }
 

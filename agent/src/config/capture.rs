@@ -70,6 +70,12 @@ pub(super) fn capture(r: &mut Reader) -> Capture {
         let default = Rate::new(default).unwrap_or(Rate::ONE);
         r.rate(key, default)
     };
+    let quota_bytes = r.number("capture.quota_bytes", 64 * MIB, 1024..=1024 * 1024 * MIB);
+    let max_bytes = r.number("capture.max_bytes", 4 * MIB, 1024..=protocol::sample::MAX_SAMPLE_BYTES);
+    if max_bytes > quota_bytes {
+        // Said of a bound that was given: a small quota alone is no contradiction, larger samples are not kept then.
+        r.refuse("capture.max_bytes", &format!("at most capture.quota_bytes, which is {quota_bytes}"));
+    }
     Capture {
         consent: r.boolean("capture.consent", false),
         random_rate: rate(r, "capture.random_rate", 0.001),
@@ -79,8 +85,8 @@ pub(super) fn capture(r: &mut Reader) -> Capture {
         disagreement_rate: rate(r, "capture.disagreement_rate", 1.0),
         contradiction_rate: rate(r, "capture.contradiction_rate", 1.0),
         recent_bytes: r.number("capture.recent_bytes", 4 * MIB, 0..=1024 * MIB),
-        quota_bytes: r.number("capture.quota_bytes", 64 * MIB, 1024..=1024 * 1024 * MIB),
-        max_bytes: r.number("capture.max_bytes", 4 * MIB, 1024..=protocol::sample::MAX_SAMPLE_BYTES),
+        quota_bytes,
+        max_bytes,
         max_per_day: r.number("capture.max_per_day", 200, 1..=1_000_000),
     }
 }

@@ -1,6 +1,7 @@
 //! First stage: every value as text of TOML, with where it came from. Knows no key.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use toml::Value;
 use super::proxy::USUAL;
 use super::reader::{ConfigErrors, Problem};
 use super::sections;
+use crate::durable::{self, DurableError};
 
 /// Prefix of the environment variables that set keys: `FLOTILLA_LINK_KEEP_ALIVE_S` is `link.keep_alive_s`.
 pub(super) const ENV_PREFIX: &str = "FLOTILLA_";
@@ -46,12 +48,47 @@ pub struct RawConfig {
 impl RawConfig {
     /// Reads a file. A file that is absent is an error: the caller decides whether to ask for one.
     #[must_use]
-    pub fn with_file(mut self, path: &Path) -> Self {
+    pub fn with_file(self, path: &Path) -> Self {
+        self.with_read(path, durable::read_named(path, MAX_FILE_BYTES))
+    }
+
+    /// Reads the file of an agent that runs. Defaults in place of what the agent was told would delete what it keeps:
+    /// what can't be read a second time (a pipe) is refused, and so is a file that has lost all that it said.
+    #[must_use]
+    pub fn with_file_again(self, path: &Path, has_said: bool) -> Self {
+        let raw = match durable::read_bounded(path, MAX_FILE_BYTES) {
+            Err(DurableError::NoFile { .. }) => {
+                let expected = "a regular file, as nothing else can be read again; restart the agent instead";
+                return self.refuse(Origin::File(path.to_owned()), expected, "a pipe, a socket or a device");
+            }
+            read => self.with_read(path, read),
+        };
+        if has_said && raw.problems.is_empty() && raw.says_nothing() {
+            let expected = "at least one key, as it said before; restart the agent to run without";
+            return raw.refuse(Origin::File(path.to_owned()), expected, "an empty file");
+        }
+        raw
+    }
+
+    /// Whether no key was given so far.
+    pub fn says_nothing(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    fn with_read(mut self, path: &Path, read: Result<Option<Vec<u8>>, DurableError>) -> Self {
         let origin = Origin::File(path.to_owned());
-        let text = match crate::durable::read_named(path, MAX_FILE_BYTES) {
-            Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+        let bytes = match read {
+            Ok(Some(bytes)) => bytes,
             Ok(None) => return self.refuse(origin, "a readable TOML file", "no such file"),
-            Err(error) => return self.refuse(origin, "a readable TOML file", &error.to_string()),
+            Err(error) => return self.refuse(origin, "a readable TOML file", &crate::chain(&error)),
+        };
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let value = format!("byte {:#04x} at offset {at}", error.as_bytes()[at]);
+                return self.refuse(origin, "UTF-8 text", &value);
+            }
         };
         match text.parse::<toml::Table>() {
             Ok(table) => self.take_table(table, &origin),
@@ -63,16 +100,32 @@ impl RawConfig {
     /// Takes the variables that begin with `FLOTILLA_` and a section of ours; others belong to other programs, but
     /// those that name a proxy stand in where nothing of ours names one.
     #[must_use]
-    pub fn with_environment(mut self, variables: impl Iterator<Item = (String, String)>) -> Self {
+    pub fn with_environment<N, V>(mut self, variables: impl Iterator<Item = (N, V)>) -> Self
+    where
+        N: Into<OsString>,
+        V: Into<OsString>,
+    {
         let mut proxies = BTreeMap::new();
         for (name, text) in variables {
-            if USUAL.iter().any(|(usual, _)| *usual == name) && !text.is_empty() {
-                proxies.insert(name, text);
+            let Ok(name) = name.into().into_string() else { continue };
+            let is_usual = USUAL.iter().any(|(usual, _)| *usual == name);
+            let rest = name.strip_prefix(ENV_PREFIX).map(str::to_ascii_lowercase);
+            let key = rest.and_then(|rest| sections::key_of_variable(&rest));
+            if !is_usual && key.is_none() {
                 continue;
             }
-            let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
-            if let Some(key) = sections::key_of_variable(&rest.to_ascii_lowercase()) {
+            let text = match text.into().into_string() {
+                Ok(text) => text,
+                Err(text) => {
+                    let value = text.to_string_lossy();
+                    self = self.refuse(Origin::Environment(name), "UTF-8 text", &value);
+                    continue;
+                }
+            };
+            if let Some(key) = key {
                 self.values.insert(key, (parse_value(&text), Origin::Environment(name)));
+            } else if !text.is_empty() {
+                proxies.insert(name, text);
             }
         }
         for (name, key) in USUAL {
@@ -113,7 +166,8 @@ impl RawConfig {
         }
     }
 
-    fn refuse(mut self, origin: Origin, expected: &str, value: &str) -> Self {
+    /// Notes that a whole file, variable or flag is wrong.
+    pub(crate) fn refuse(mut self, origin: Origin, expected: &str, value: &str) -> Self {
         self.problems.push(Problem {
             origin,
             key: None,

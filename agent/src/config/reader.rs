@@ -10,6 +10,7 @@ use toml::Value;
 
 use super::capture::Rate;
 use super::raw::{Origin, RawConfig};
+use crate::retry::Policy;
 
 /// A known key so many edits away is suggested in an unknown one's place.
 const MAX_EDITS: usize = 3;
@@ -96,6 +97,27 @@ impl Reader {
     /// Refuses a value that is valid alone, but not together with another one.
     pub(super) fn refuse(&mut self, key: &str, expected: &str) {
         self.read(key, expected, |_| None::<()>);
+    }
+
+    /// Refuses a least value above the most of the same: at the key that was given, at the least one's if both were.
+    pub(super) fn in_order<T>(&mut self, (least_key, least): (&str, T), (most_key, most): (&str, T))
+    where
+        T: PartialOrd + fmt::Debug,
+    {
+        if least <= most {
+            return;
+        }
+        if self.values.contains_key(least_key) {
+            self.refuse(least_key, &format!("at most {most_key}, which is {most:?}"));
+        } else {
+            self.refuse(most_key, &format!("at least {least_key}, which is {least:?}"));
+        }
+    }
+
+    /// Delays that grow from one bound to the other.
+    pub(super) fn policy(&mut self, min: (&str, Duration), max: (&str, Duration)) -> Policy {
+        self.in_order(min, max);
+        Policy { min: min.1, max: max.1 }
     }
 
     pub(super) fn parsed<T: std::str::FromStr>(&mut self, key: &str, default: T, expected: &str) -> T {

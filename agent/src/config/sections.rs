@@ -192,6 +192,8 @@ pub(super) fn is_table(name: &str) -> bool {
 
 const MIB: u64 = 1024 * 1024;
 const DAY_S: u64 = 24 * 3600;
+/// Longest path in a unix socket's address: 108 bytes on Linux, one of them for its end.
+const MAX_SOCKET_BYTES: usize = 107;
 
 pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
     let mut r = Reader::new(raw);
@@ -223,13 +225,12 @@ pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
 
 fn link(r: &mut Reader) -> Link {
     let proxy = r.parsed("link.proxy", Chosen::default(), "http://[USER:PASSWORD@]HOST[:PORT], or off");
+    let backoff_min = r.millis("link.backoff_min_ms", 500, 10..=60_000);
+    let backoff_max = r.seconds("link.backoff_max_s", 60, 1..=DAY_S);
     let link = Link {
         keep_alive: r.seconds("link.keep_alive_s", 30, 5..=3600),
         connect_timeout: r.seconds("link.connect_timeout_s", 15, 1..=300),
-        backoff: Policy {
-            min: r.millis("link.backoff_min_ms", 500, 10..=60_000),
-            max: r.seconds("link.backoff_max_s", 60, 1..=DAY_S),
-        },
+        backoff: r.policy(("link.backoff_min_ms", backoff_min), ("link.backoff_max_s", backoff_max)),
         window_batches: usize::try_from(r.number("link.window_batches", 4, 1..=16)).unwrap_or(4),
         ack_timeout: r.seconds("link.ack_timeout_s", 20, 1..=3600),
         min_rate_bytes_s: r.number("link.min_rate_bytes_s", 1024, 1..=1024 * MIB),
@@ -245,13 +246,12 @@ fn link(r: &mut Reader) -> Link {
 }
 
 fn update(r: &mut Reader) -> Update {
+    let retry_min = r.seconds("update.retry_min_s", 5, 1..=DAY_S);
+    let retry_max = r.seconds("update.retry_max_s", 3600, 1..=DAY_S);
     Update {
         probation: r.optional_number("update.probation_s", 0..=7 * DAY_S).map(Duration::from_secs),
         step_timeout: r.seconds("update.step_timeout_s", 300, 1..=DAY_S),
-        retry: Policy {
-            min: r.seconds("update.retry_min_s", 5, 1..=DAY_S),
-            max: r.seconds("update.retry_max_s", 3600, 1..=DAY_S),
-        },
+        retry: r.policy(("update.retry_min_s", retry_min), ("update.retry_max_s", retry_max)),
         refresh_every: r.seconds("update.refresh_every_s", 3600, 5..=30 * DAY_S),
         keep_free_bytes: r.number("update.keep_free_bytes", 64 * MIB, 0..=1024 * 1024 * MIB),
         memory_budget_bytes: r.number("update.memory_budget_bytes", 0, 0..=1024 * 1024 * MIB),
@@ -303,6 +303,14 @@ fn serve(r: &mut Reader) -> Serve {
     if serve.listen.is_none() && serve.unix.is_none() {
         r.refuse("serve.listen", "an address, or a path in serve.unix");
     }
+    if serve.unix.as_ref().is_some_and(|path| path.as_os_str().len() > MAX_SOCKET_BYTES) {
+        r.refuse(
+            "serve.unix",
+            &format!("a path of at most {MAX_SOCKET_BYTES} bytes: a socket's address holds no more"),
+        );
+    }
+    // Threads beyond the places would never have anything to do.
+    r.in_order(("serve.threads", serve.threads), ("serve.queue", serve.queue));
     serve
 }
 

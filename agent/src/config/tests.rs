@@ -158,3 +158,102 @@ fn declared_inputs_need_their_model_and_a_place_for_answers() {
         assert!(text.contains(words), "{words:?} is missing in {text}");
     }
 }
+
+#[test]
+fn a_least_value_above_the_most_is_refused_where_it_was_given() {
+    let refused = |text: &str| from_file(text).unwrap_err().to_string();
+    for (wrong, words) in [
+        (
+            "[link]\nbackoff_min_ms = 60000\nbackoff_max_s = 1\n",
+            "agent.toml: link.backoff_min_ms = 60000: expected at most link.backoff_max_s, which is 1s",
+        ),
+        (
+            "[update]\nretry_min_s = 7200\n",
+            "agent.toml: update.retry_min_s = 7200: expected at most update.retry_max_s, which is 3600s",
+        ),
+        (
+            "[update]\nretry_max_s = 4\n",
+            "agent.toml: update.retry_max_s = 4: expected at least update.retry_min_s, which is 5s",
+        ),
+        ("[serve]\nqueue = 2\nthreads = 3\n", "serve.threads = 3: expected at most serve.queue, which is 2"),
+        (
+            "[capture]\nquota_bytes = 2048\nmax_bytes = 4096\n",
+            "capture.max_bytes = 4096: expected at most capture.quota_bytes, which is 2048",
+        ),
+    ] {
+        let text = refused(wrong);
+        assert!(text.contains(words) && text.contains("has 1 problem"), "{words:?} is missing in {text}");
+    }
+    let equal = "[link]\nbackoff_min_ms = 1000\nbackoff_max_s = 1\n[serve]\nqueue = 2\nthreads = 2\n";
+    for right in [equal, "[serve]\nqueue = 1\n", "[capture]\nquota_bytes = 2048\n"] {
+        assert!(from_file(right).is_ok(), "{right}");
+    }
+}
+
+#[test]
+fn a_sockets_path_fits_into_its_address() {
+    let path = |bytes: usize| format!("/{}", "s".repeat(bytes - 1));
+    let text = from_file(&format!("[serve]\nunix = \"{}\"\n", path(108))).unwrap_err().to_string();
+    assert!(text.contains("agent.toml: serve.unix = \"/sss"), "{text}");
+    assert!(
+        text.ends_with("expected a path of at most 107 bytes: a socket's address holds no more"),
+        "{text}"
+    );
+    assert!(from_file(&format!("[serve]\nunix = \"{}\"\n", path(107))).is_ok());
+    let socket = |path: String| std::os::unix::net::SocketAddr::from_pathname(path).is_ok();
+    assert!(socket(path(107)) && !socket(path(108)), "the system agrees");
+}
+
+#[test]
+fn a_file_in_another_encoding_is_refused_at_its_first_wrong_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, b"[device]\nclass = \"caf\xe9\"\n").unwrap();
+    let text = RawConfig::default().with_file(&path).check().unwrap_err().to_string();
+    assert!(text.contains("agent.toml: - = byte 0xe9 at offset 21: expected UTF-8 text"), "{text}");
+}
+
+#[test]
+fn a_variable_in_another_encoding_is_named_if_it_is_ours() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let of = |name: &str| {
+        let variables = [(name.to_owned(), std::ffi::OsString::from_vec(b"caf\xe9".to_vec()))];
+        RawConfig::default().with_environment(variables.into_iter()).check()
+    };
+    assert!(of("LC_ALL").is_ok());
+    for ours in ["FLOTILLA_DEVICE_CLASS", "https_proxy"] {
+        let text = of(ours).unwrap_err().to_string();
+        assert!(text.contains(&format!("environment {ours}")) && text.contains("UTF-8 text"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_read_again_is_a_file_that_still_says_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    let again = |has_said| RawConfig::default().with_file_again(&path, has_said).check();
+    let refused = |words: &str| {
+        let text = again(true).unwrap_err().to_string();
+        assert!(text.contains(&path.display().to_string()) && text.contains(words), "{text}");
+    };
+    refused("no such file");
+    for empty in ["", "\n# all gone\n", "[link]\n"] {
+        std::fs::write(&path, empty).unwrap();
+        refused("an empty file");
+        assert!(again(false).is_ok(), "it was empty before");
+    }
+    std::fs::write(&path, "[link]\nkeep_alive_s = 7\n").unwrap();
+    assert_eq!(again(true).unwrap().link.keep_alive, Duration::from_secs(7));
+    std::fs::remove_file(&path).unwrap();
+    // Nobody writes into it: reading it would last for ever.
+    make_fifo(&path);
+    refused("expected a regular file");
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+    refused("expected a regular file");
+}
+
+fn make_fifo(path: &std::path::Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}

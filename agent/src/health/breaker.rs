@@ -88,14 +88,17 @@ impl LoadLog {
         self.lost.get(model).is_none_or(|lost| *lost < MAX_LOST_LOADS)
     }
 
-    /// `model` is about to be loaded.
-    pub fn begin(&mut self, model: &ModelName) {
-        *self.lost.entry(model.clone()).or_default() += 1;
-        self.keep();
+    /// `model` is about to be loaded. It is noted, where that is asked for, until the load comes back, well or not, or
+    /// is given up in order.
+    pub fn begin<'a>(&'a mut self, model: &'a ModelName, is_noted: bool) -> Loading<'a> {
+        if is_noted {
+            *self.lost.entry(model.clone()).or_default() += 1;
+            self.keep();
+        }
+        Loading { log: self, model }
     }
 
-    /// The load came back, well or not.
-    pub fn done(&mut self, model: &ModelName) {
+    fn done(&mut self, model: &ModelName) {
         if self.lost.remove(model).is_some() {
             self.keep();
         }
@@ -106,6 +109,19 @@ impl LoadLog {
         if let Err(error) = durable::write_atomic(&self.path, &bytes) {
             tracing::warn!(error = crate::chain(&error), "who is being loaded could not be noted");
         }
+    }
+}
+
+/// A load; dropping it takes the note away. What ends the process leaves it.
+#[derive(Debug)]
+pub struct Loading<'a> {
+    log: &'a mut LoadLog,
+    model: &'a ModelName,
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.log.done(self.model);
     }
 }
 
@@ -158,13 +174,12 @@ mod tests {
         for _ in 0..MAX_LOST_LOADS {
             let mut log = LoadLog::open(dir.path());
             assert!(log.may_load(&bad));
-            log.begin(&good);
-            log.done(&good);
-            log.begin(&bad);
+            drop(log.begin(&good, true));
+            std::mem::forget(log.begin(&bad, true));
         }
         let mut log = LoadLog::open(dir.path());
         assert!(!log.may_load(&bad) && log.may_load(&good));
-        log.done(&bad);
+        drop(log.begin(&bad, false));
         assert!(LoadLog::open(dir.path()).may_load(&bad));
     }
 }

@@ -15,7 +15,7 @@ mod pages;
 mod problem;
 mod supervisor;
 
-pub use breaker::{Breaker, LoadLog, Start};
+pub use breaker::{Breaker, LoadLog, Loading, Start};
 pub use clock::{Clock, built_at};
 pub use disk::{free_bytes, unwritable, used_bytes};
 pub use files::raise_file_limit;

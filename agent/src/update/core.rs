@@ -375,12 +375,9 @@ impl Core {
 
     /// While starts end early, who was being loaded is noted, so that the next start knows.
     async fn load_counted(&mut self, model: &ModelName, held: Held) -> Result<Arc<Loaded>, Cause> {
-        if self.is_held_back {
-            self.loads.begin(model);
-        }
-        let loaded = self.load(model, held).await;
-        self.loads.done(model);
-        loaded
+        let loading = load(self.shelf.clone(), model.clone(), held);
+        let _until_it_is_back = self.loads.begin(model, self.is_held_back);
+        loading.await
     }
 
     pub(super) fn serve(&mut self, loaded: Arc<Loaded>) {
@@ -404,13 +401,7 @@ impl Core {
     }
 
     pub(super) async fn load(&self, model: &ModelName, held: Held) -> Result<Arc<Loaded>, Cause> {
-        let (shelf, model) = (self.shelf.clone(), model.clone());
-        let loading = tokio::task::spawn_blocking(move || slots::load(&shelf, &model, &held));
-        match loading.await {
-            Ok(Ok(loaded)) => Ok(Arc::new(loaded)),
-            Ok(Err(error)) => Err(load_cause(&error)),
-            Err(panic) => Err(cause(CauseKind::Internal, panic.to_string())),
-        }
+        load(self.shelf.clone(), model.clone(), held).await
     }
 
     /// Whether new releases may be loaded now: not while starts end early, nor right after the disk failed.
@@ -555,6 +546,15 @@ impl Core {
             }
             Verdict::Unhealthy(cause) => self.apply(model, Event::Failed(cause)).await,
         }
+    }
+}
+
+async fn load(shelf: Shelf, model: ModelName, held: Held) -> Result<Arc<Loaded>, Cause> {
+    let loading = tokio::task::spawn_blocking(move || slots::load(&shelf, &model, &held));
+    match loading.await {
+        Ok(Ok(loaded)) => Ok(Arc::new(loaded)),
+        Ok(Err(error)) => Err(load_cause(&error)),
+        Err(panic) => Err(cause(CauseKind::Internal, panic.to_string())),
     }
 }
 

@@ -1,0 +1,170 @@
+//! The agent's own process and its signals: SIGHUP never takes less than the agent was told, SIGTERM ends a start too.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flotilla_agent::link::Identity;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+/// A device of its own, that reaches no server.
+struct Device {
+    dir: tempfile::TempDir,
+}
+
+impl Device {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        let identity: Identity = serde_json::from_value(json!({
+            "project": "p",
+            "device": "d",
+            "certificate": certificate,
+            "key": key.serialize_pem(),
+            "ca": certificate,
+            "report_seed": "A".repeat(43) + "=",
+            "mqtt_url": "mqtts://127.0.0.1:1",
+            "device_url": "https://127.0.0.1:1",
+            "root_pin": null,
+        }))
+        .unwrap();
+        fs::create_dir(dir.path().join("state")).unwrap();
+        identity.store(&dir.path().join("state")).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    /// Its log goes into a file: nothing has to be read for it to go on.
+    fn start(&self) -> Agent {
+        let child = Command::new(env!("CARGO_BIN_EXE_flotilla-agent"))
+            .args(["run", "--set", "serve.listen=127.0.0.1:0", "--config"])
+            .arg(self.path("agent.toml"))
+            .arg("--state-dir")
+            .arg(self.path("state"))
+            .stderr(Stdio::from(fs::File::create(self.path("log")).unwrap()))
+            .spawn();
+        Agent(child.unwrap())
+    }
+
+    fn configure(&self, text: &str) {
+        fs::write(self.path("agent.toml"), text).unwrap();
+    }
+
+    fn wait_for(&self, words: &str) {
+        wait_until(words, || self.log().contains(words), || self.log());
+    }
+}
+
+struct Agent(Child);
+
+impl Agent {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Whether it takes SIGTERM itself by now.
+    fn is_listening(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+    }
+
+    /// Its exit code; none when the signal itself has ended it.
+    fn end(mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until(
+            "end",
+            || {
+                status = self.0.try_wait().unwrap();
+                status.is_some()
+            },
+            String::new,
+        );
+        status.and_then(|status| status.signal().map_or(status.code(), |_| None))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool, shown: impl FnOnce() -> String) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} did not come: {}", shown());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn make_fifo(path: &Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}
+
+#[test]
+fn a_reload_takes_nothing_less_than_before_and_sigterm_is_heard() {
+    let device = Device::new();
+    let file = device.path("agent.toml");
+    device.configure("[capture]\nconsent = true\n");
+    let agent = device.start();
+    device.wait_for("the agent runs");
+    let refused = |words: &str| {
+        let before = device.log().len();
+        agent.signal(Signal::HUP);
+        let since = || device.log().split_off(before);
+        wait_until("a refusal", || since().contains("nothing was changed") && since().contains(words), since);
+        assert!(since().contains(&file.display().to_string()) && since().contains("ERROR"), "{}", since());
+    };
+    device.configure("");
+    refused("an empty file");
+    fs::remove_file(&file).unwrap();
+    refused("no such file");
+    // Whoever reads it waits for a writer, and nobody comes.
+    make_fifo(&file);
+    refused("a pipe, a socket or a device");
+    assert!(!device.log().contains("applied="), "{}", device.log());
+    fs::remove_file(&file).unwrap();
+    device.configure("[capture]\nconsent = true\nrandom_rate = 0.5\n");
+    agent.signal(Signal::HUP);
+    device.wait_for("applied=\"capture\"");
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.end(), Some(0), "{}", device.log());
+}
+
+#[test]
+fn sigterm_during_the_start_ends_it_in_order() {
+    let device = Device::new();
+    device.configure("");
+    // Where the agent is when it gets the signal is nobody's choice; a start that was over by then says nothing.
+    for _ in 0..50 {
+        let agent = device.start();
+        while !agent.is_listening() {
+            std::thread::yield_now();
+        }
+        agent.signal(Signal::TERM);
+        assert_eq!(agent.end(), Some(0), "{}", device.log());
+        let log = device.log();
+        assert!(log.contains("stopped in order"), "{log}");
+        if !log.contains("the agent runs") {
+            assert!(!device.path("state/api-address").exists(), "the address is gone with it");
+            return;
+        }
+    }
+    panic!("every start went on to its end: {}", device.log());
+}
