@@ -305,9 +305,15 @@ fn what_the_database_never_put_there_is_moved_aside_unopened() {
         let lost: u64 = spool.handle().state().dropped.iter().map(|loss| loss.count).sum();
         assert_eq!(lost, 5, "{what} at {name}");
     }
-    for what in ["pipe", "link"] {
+    for (what, name) in [
+        ("pipe", "noted"),
+        ("link", "noted"),
+        ("pipe", "opening"),
+        ("folder", "opening"),
+        ("long file", "opening"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
-        make(what, &dir.path().join("spool.noted"));
+        make(what, &dir.path().join("spool").with_extension(name));
         let (spool, _) = open(dir.path(), MIB);
         assert_eq!(runtime().block_on(spool.handle().append(Kind::Event, vec![1])).unwrap(), 1);
         assert!(dir.path().join("spool.noted").symlink_metadata().unwrap().is_file());

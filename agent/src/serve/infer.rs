@@ -123,7 +123,10 @@ impl Job {
             let at = (api.now)();
             let begun = Instant::now();
             api.monitor.record(&Request { id, loaded, inputs, at, times: *times, outcome });
-            loaded.pace.note(times.input + times.infer + times.output + begun.elapsed());
+            // What was refused tells nothing of the others.
+            if !matches!(ended, Ended::Refused) {
+                loaded.pace.note(times.input + times.infer + times.output + begun.elapsed());
+            }
         })
     }
 }

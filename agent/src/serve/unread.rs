@@ -67,14 +67,17 @@ impl<IO> Unread<IO> {
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Unread<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        let read = Pin::new(&mut self.io).poll_read(cx, into);
-        if read.is_ready() || !self.is_stopping(cx) || self.is_busy() {
+        if !self.is_stopping(cx) || self.is_busy() {
             self.reading = None;
-            return read;
+            return Pin::new(&mut self.io).poll_read(cx, into);
         }
+        // One moment for the whole request: a byte now and then doesn't begin it anew.
         let reading = self.reading.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_PATIENCE)));
-        ready!(reading.as_mut().poll(cx));
-        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the agent stops and the peer ends no request")))
+        if reading.as_mut().poll(cx).is_ready() {
+            let why = "the agent stops and the peer ends no request";
+            return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, why)));
+        }
+        Pin::new(&mut self.io).poll_read(cx, into)
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Shared {
     threads: Arc<Semaphore>,
     /// Where they run.
     inferring: Threads,
+    /// Short requests that run where they are: as many again, since one may turn out to be long. Full: as a long one.
+    in_place: Semaphore,
 }
 
 impl Api {
@@ -83,6 +85,7 @@ impl Api {
             places: Arc::new(Semaphore::new(config.queue)),
             threads: Arc::new(Semaphore::new(threads(config))),
             inferring: Threads::new(threads(config)),
+            in_place: Semaphore::new(threads(config)),
         }))
     }
 
@@ -126,7 +129,8 @@ impl Api {
         work: impl FnOnce(Duration) -> (T, After) + Send + 'static,
     ) -> Result<T, ApiError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.overloaded(Full::Queue))?;
-        if is_short && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        let is_short = is_short && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        if let Some(_in_place) = is_short.then(|| self.in_place.try_acquire().ok()).flatten() {
             let work = || {
                 let (answer, after) = work(Duration::ZERO);
                 after();

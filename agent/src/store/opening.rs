@@ -47,10 +47,7 @@ pub(super) struct Opened {
 pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolError> {
     check_room(dir.parent().unwrap_or(dir))?;
     let marker = dir.with_extension("opening");
-    let lost = durable::read_bounded(&marker, 8)
-        .map_err(SpoolError::Files)?
-        .and_then(|bytes| bytes.first().copied());
-    let lost = lost.unwrap_or(0);
+    let lost = lost_openings(&marker)?;
     if lost >= MAX_LOST_OPENINGS {
         let why = format!("{lost} openings in a row ended the process");
         return quarantine_and_open(dir, &marker, &why, config);
@@ -76,6 +73,28 @@ pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolEr
             Err(error)
         }
         Err(_panic) => quarantine_and_open(dir, &marker, "the database's reader panicked", config),
+    }
+}
+
+/// What the marker says; one that is no file says nothing and makes room for a new one.
+fn lost_openings(marker: &Path) -> Result<u8, SpoolError> {
+    match durable::read_bounded(marker, 8) {
+        Ok(bytes) => Ok(bytes.and_then(|bytes| bytes.first().copied()).unwrap_or(0)),
+        Err(error) if error.is_damage() => {
+            if marker.is_dir() {
+                fs::remove_dir_all(marker)
+                    .map_err(|source| durable::DurableError::Io {
+                        operation: "remove",
+                        path: marker.to_owned(),
+                        source,
+                    })
+                    .map_err(SpoolError::Files)?;
+            } else {
+                remove(marker)?;
+            }
+            Ok(0)
+        }
+        Err(error) => Err(SpoolError::Files(error)),
     }
 }
 

@@ -88,6 +88,13 @@ impl Core {
             self.load_active(&model).await;
             self.announce();
         }
+        // How much is lacking changes with what else serves.
+        for model in &self.kept_out {
+            let Some(held) = self.model(model).active else { continue };
+            if let Err(why) = self.still_fits(model, &held) {
+                self.table.set_absent(model, format!("{}: {why}", held.release.version));
+            }
+        }
         let boot = self.record();
         let finds_room = |wanted: &&DesiredModel| {
             let record = boot.models.get(&wanted.model);
