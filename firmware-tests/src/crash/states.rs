@@ -93,7 +93,8 @@ impl<'a> Walker<'a> {
                 Kept::All => true,
                 Kept::Some | Kept::Torn => entry.is_forced || random.below(2) == 0,
             };
-            if torn == Some(number) && !entry.is_forced {
+            // The superblock's block is not torn: no file system of one group comes back from that, whatever is kept on it.
+            if torn == Some(number) && !entry.is_forced && entry.at >= BLOCK as u64 {
                 let sectors = random.below(data.len() / SECTOR);
                 file.write_all_at(&data[..sectors * SECTOR], entry.at)?;
             } else if is_kept {
