@@ -4,6 +4,8 @@
 
 mod attributes;
 mod check;
+mod counted;
+mod exact;
 mod forest;
 mod heap;
 mod limits;
@@ -14,6 +16,7 @@ mod plan;
 mod rewrite;
 mod rows;
 mod shapes;
+mod sizes;
 
 pub use heap::{share_heap, trim_heap};
 pub(crate) use load::Engine;

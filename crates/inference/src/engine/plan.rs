@@ -13,6 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
+use super::counted::counts_rows;
 use super::rewrite::rewrite;
 use super::rows;
 use super::shapes::{self, refused};
@@ -56,6 +57,8 @@ pub(crate) struct Plan {
     batching: Batching,
     /// Whether a row's answer depends on the other rows of its batch.
     mixes: bool,
+    /// Whether each output has a row for a row.
+    makes_a_row: bool,
 }
 
 /// What a file's operators say of how to plan it.
@@ -64,12 +67,18 @@ struct Traits {
     /// Batches are run row by row.
     is_by_rows: bool,
     may_mix: bool,
+    /// It calculates with the number of rows.
+    counts_rows: bool,
 }
 
 impl Traits {
     fn of(proto: &ModelProto) -> Self {
         let is_dynamic = proto.graph.as_ref().is_some_and(rows::is_dynamic);
-        Self { is_by_rows: is_dynamic || has_windows(proto), may_mix: !is_dynamic && rows::may_mix(proto) }
+        Self {
+            is_by_rows: is_dynamic || has_windows(proto),
+            may_mix: !is_dynamic && rows::may_mix(proto),
+            counts_rows: counts_rows(proto),
+        }
     }
 }
 
@@ -116,9 +125,12 @@ impl Plan {
             None => planned(Batching::Single)?,
         };
         let outputs = chosen.can_run(feeds, 1).map_err(LoadError::WarmUp)?;
+        let has_rows = feeds.iter().any(|feed| feed.is_batched);
+        chosen.makes_a_row = !has_rows || outputs.iter().all(is_a_row);
         let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
         chosen.shapes = outputs.into_iter().map(shape).collect();
-        if traits.may_mix && feeds.iter().any(|feed| feed.is_batched) {
+        chosen.mixes = has_rows && traits.counts_rows;
+        if !chosen.mixes && traits.may_mix && has_rows {
             let several = || guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok);
             chosen.mixes = match chosen.batching {
                 Batching::Any => chosen.mixes_rows(feeds),
@@ -152,7 +164,16 @@ impl Plan {
         let typed = shapes::typed(graph, &batch)?;
         let runnable = typed.into_optimized().and_then(IntoRunnable::into_runnable).map_err(refused)?;
         let batched = feeds.iter().map(|feed| feed.is_batched).collect();
-        Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching, mixes: false })
+        Ok(Self {
+            runnable,
+            inputs,
+            batched,
+            outputs,
+            shapes: Vec::new(),
+            batching,
+            mixes: false,
+            makes_a_row: true,
+        })
     }
 
     /// Names of the graph's outputs, in its order.
@@ -205,6 +226,11 @@ impl Plan {
     /// Whether a row's answer depends on the other rows of its batch.
     pub(crate) fn mixes(&self) -> bool {
         self.mixes
+    }
+
+    /// Whether it takes batches apart, and puts the rows' answers together as a batch's.
+    pub(super) fn joins_rows(&self) -> bool {
+        self.is_batched() || self.makes_a_row
     }
 
     fn mixes_rows(&self, feeds: &[Feed]) -> bool {
@@ -347,9 +373,18 @@ pub(super) fn by_rows(
             .zip(batched)
             .map(|(feed, is_batched)| if *is_batched { row_of(feed, row, batch) } else { feed.clone() });
         let feeds: Vec<Fed<'_>> = feeds.collect();
-        all.push(run(&feeds)?);
+        let answer = run(&feeds)?;
+        if !answer.iter().all(is_a_row) {
+            return Err(InferError::MixesRows { got: batch });
+        }
+        all.push(answer);
     }
     Ok(join_rows(all))
+}
+
+/// Whether what came out for a row is one. Else a batch's answer isn't those of its rows put together.
+pub(super) fn is_a_row((shape, _): &Value) -> bool {
+    shape.first() == Some(&1)
 }
 
 fn row_of<'a>((shape, data): &Fed<'a>, row: usize, batch: usize) -> Fed<'a> {
@@ -391,7 +426,7 @@ pub(crate) fn plain_f32(data: &Data) -> Option<Cow<'_, [f32]>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tract_onnx::pb::type_proto::{Tensor, Value};
     use tract_onnx::pb::{
         AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
@@ -399,7 +434,12 @@ mod tests {
 
     use super::*;
 
-    fn node(op: &str, input: &[&str], output: &str, attributes: &[(&str, &[i64])]) -> NodeProto {
+    pub(in super::super) fn node(
+        op: &str,
+        input: &[&str],
+        output: &str,
+        attributes: &[(&str, &[i64])],
+    ) -> NodeProto {
         let attribute = attributes.iter().map(|(name, ints)| AttributeProto {
             name: (*name).to_owned(),
             // 2 is INT, 7 is INTS.
@@ -419,7 +459,7 @@ mod tests {
     }
 
     /// From `x` in f32 to `y`.
-    fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
+    pub(in super::super) fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
         let value = |name: &str| ValueInfoProto {
             name: name.to_owned(),
             r#type: Some(TypeProto {
@@ -439,7 +479,12 @@ mod tests {
         ModelProto { opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
     }
 
-    fn constant(name: &str, data_type: i32, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
+    pub(in super::super) fn constant(
+        name: &str,
+        data_type: i32,
+        dims: &[i64],
+        raw_data: Vec<u8>,
+    ) -> TensorProto {
         TensorProto {
             name: name.to_owned(),
             data_type,
@@ -449,16 +494,16 @@ mod tests {
         }
     }
 
-    fn ints(name: &str, values: &[i64]) -> TensorProto {
+    pub(in super::super) fn ints(name: &str, values: &[i64]) -> TensorProto {
         let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         constant(name, 7, &[i64::try_from(values.len()).unwrap()], raw)
     }
 
-    fn plan(model: &ModelProto, shape: &[usize]) -> Result<Plan, LoadError> {
+    pub(in super::super) fn plan(model: &ModelProto, shape: &[usize]) -> Result<Plan, LoadError> {
         Plan::build(model.clone(), &[Feed { name: "x".to_owned(), shape: shape.to_vec(), is_batched: true }])
     }
 
-    fn fed(shape: &[usize], values: Vec<f32>) -> [Fed<'static>; 1] {
+    pub(in super::super) fn fed(shape: &[usize], values: Vec<f32>) -> [Fed<'static>; 1] {
         [(shape.to_vec(), Cow::Owned(Data::Fp32(values)))]
     }
 
