@@ -18,7 +18,7 @@ use super::attributes::text;
 use super::ops::{Built, Whole, original};
 
 /// Operators that have something in them to be replaced.
-const MENDED: [&str; 6] = ["OneHot", "ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare"];
+const MENDED: [&str; 4] = ["OneHot", "ReduceL1", "ReduceMean", "ReduceSum"];
 
 pub(super) fn register(operators: &mut OnnxOpRegister) {
     for op in MENDED {

@@ -1,5 +1,5 @@
 //! The trees of ONNX's classical models. tract goes from node to node as the file says, without end where they point
-//! back.
+//! back, counts nodes where the file numbers them, and adds weights to classes without a look whether there are such.
 
 use std::collections::{HashMap, HashSet};
 
@@ -40,7 +40,37 @@ pub(super) fn check(node: &NodeProto) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    numbers(trees, ids)?;
+    let is_leaf = |(_, mode): &(_, &Vec<u8>)| mode.as_slice() == b"LEAF";
+    let nodes = trees.iter().copied().zip(ids.iter().copied()).zip(modes);
+    weights(node, &nodes.filter(is_leaf).map(|(node, _)| node).collect())
+}
+
+/// tract takes the number of a node for its place among those of its tree.
+fn numbers(trees: &[i64], ids: &[i64]) -> Result<(), String> {
+    let mut counts: HashMap<i64, i64> = HashMap::new();
+    trees.iter().for_each(|tree| *counts.entry(*tree).or_insert(0) += 1);
+    match trees.iter().zip(ids).find(|(tree, id)| !(0..counts[tree]).contains(id)) {
+        Some((tree, id)) => {
+            Err(format!("has a node {id} in tree {tree} of {}; they are counted from 0", counts[tree]))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Weights are those of leaves, for classes that there are.
+fn weights(node: &NodeProto, leaves: &HashSet<(i64, i64)>) -> Result<(), String> {
+    let [trees, ids, classes, ints] = ["class_treeids", "class_nodeids", "class_ids", "classlabels_int64s"]
+        .map(|name| attribute_ints(node, name));
+    let texts = attribute(node, "classlabels_strings").map_or(0, |labels| labels.strings.len());
+    let count = i64::try_from(ints.len().max(texts)).unwrap_or(i64::MAX);
+    if let Some(class) = classes.iter().find(|class| !(0..count).contains(*class)) {
+        return Err(format!("has a weight for class {class} of {count}"));
+    }
+    match trees.iter().copied().zip(ids.iter().copied()).find(|leaf| !leaves.contains(leaf)) {
+        Some((tree, id)) => Err(format!("has a weight at node {id} of tree {tree}, which is no leaf")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -88,5 +118,36 @@ mod tests {
             assert!(check(&ensemble(&ifs, &elses, &modes)).unwrap_err().contains("points from"), "{ifs:?}");
         }
         assert!(check(&ensemble(&[1], &[2, 3], &["LEAF"])).unwrap_err().contains("equally long"));
+    }
+
+    #[test]
+    fn weights_are_those_of_leaves_for_classes_that_there_are() {
+        let ints = |name: &str, int: i64| AttributeProto {
+            name: name.to_owned(),
+            ints: vec![int],
+            ..AttributeProto::default()
+        };
+        let of = |leaf: i64, class: i64| {
+            let mut node = ensemble(&[1, 0, 0], &[2, 0, 0], &["BRANCH_LEQ", "LEAF", "LEAF"]);
+            let more = [("class_treeids", 0), ("class_nodeids", leaf), ("class_ids", class)];
+            node.attribute.extend(more.map(|(name, int)| ints(name, int)));
+            node.attribute.push(ints("classlabels_int64s", 7));
+            check(&node)
+        };
+        assert_eq!(of(1, 0), Ok(()));
+        for (leaf, class, word) in
+            [(1, 1, "class 1 of 1"), (1, -1, "class -1"), (0, 0, "no leaf"), (9, 0, "no leaf")]
+        {
+            assert!(of(leaf, class).unwrap_err().contains(word), "{leaf} {class}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_counted_from_0() {
+        let mut node = ensemble(&[2, 0, 0], &[3, 0, 0], &["BRANCH_LEQ", "LEAF", "LEAF"]);
+        for one in node.attribute.iter_mut().filter(|one| one.name == "nodes_nodeids") {
+            one.ints = vec![1, 2, 3];
+        }
+        assert!(check(&node).unwrap_err().contains("counted from 0"));
     }
 }
