@@ -159,7 +159,9 @@ impl EvalOp for WholeSum {
 impl TypedOp for WholeSum {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let mut shape = inputs[0].shape.to_tvec();
-        self.axes.iter().for_each(|axis| shape[*axis] = TDim::Val(1));
+        for axis in &self.axes {
+            shape[*axis] = TDim::Val(1);
+        }
         Ok(tvec!(inputs[0].datum_type.fact(shape)))
     }
 

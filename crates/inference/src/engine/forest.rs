@@ -49,7 +49,9 @@ pub(super) fn check(node: &NodeProto) -> Result<(), String> {
 /// tract takes the number of a node for its place among those of its tree.
 fn numbers(trees: &[i64], ids: &[i64]) -> Result<(), String> {
     let mut counts: HashMap<i64, i64> = HashMap::new();
-    trees.iter().for_each(|tree| *counts.entry(*tree).or_insert(0) += 1);
+    for tree in trees {
+        *counts.entry(*tree).or_insert(0) += 1;
+    }
     match trees.iter().zip(ids).find(|(tree, id)| !(0..counts[tree]).contains(id)) {
         Some((tree, id)) => {
             Err(format!("has a node {id} in tree {tree} of {}; they are counted from 0", counts[tree]))
