@@ -87,8 +87,8 @@ pub(super) fn check(proto: &ModelProto, has_op: impl Fn(&NodeProto) -> bool) -> 
 /// An operator that the file itself defines isn't one that nobody knows.
 fn of_function(proto: &ModelProto, error: LoadError) -> LoadError {
     let LoadError::UnknownOp { op, domain, node } = &error else { return error };
-    let is_defined = |name: &str, of: &str| shown(name) == *op && shown(of) == *domain;
-    if !proto.functions.iter().any(|function| is_defined(&function.name, &function.domain)) {
+    let is_it = |name: &Option<String>, is: &str| name.as_ref().is_some_and(|name| shown(name) == is);
+    if !proto.functions.iter().any(|one| is_it(&one.name, op) && is_it(&one.domain, domain)) {
         return error;
     }
     let why = format!(
@@ -425,8 +425,8 @@ mod tests {
         let mut model = ModelProto { graph: Some(graph), ..ModelProto::default() };
         let why = |model: &ModelProto| check(model, |_| false).unwrap_err().to_string();
         assert!(why(&model).contains("has no operator custom.Twice"));
-        let domain = "custom".to_owned();
-        model.functions.push(FunctionProto { name: "Twice".to_owned(), domain, ..FunctionProto::default() });
+        let [name, domain] = ["Twice", "custom"].map(|name| Some(name.to_owned()));
+        model.functions.push(FunctionProto { name, domain, ..FunctionProto::default() });
         assert!(why(&model).contains("a function of the file"), "{}", why(&model));
     }
 }
