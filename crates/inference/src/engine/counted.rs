@@ -118,7 +118,7 @@ mod tests {
             let part = [node("Slice", &["one", "zero", "n"], "p"), node("Mul", &["p", "x"], "y")];
             assert_eq!(asked([&size()[..], &part].concat()), is_counted, "{axis}");
         }
-        let first = vec![node("Shape", &["x"], "s"), node("Slice", &["s", "last", "one"], "n")];
+        let first = [node("Shape", &["x"], "s"), node("Slice", &["s", "last", "one"], "n")];
         assert!(!asked([&first[..], &[node("Sqrt", &["n"], "r"), node("Div", &["x", "r"], "y")]].concat()));
         assert!(asked(vec![node("Size", &["x"], "n"), node("Div", &["x", "n"], "y")]));
     }
