@@ -81,7 +81,21 @@ fn is_tracts(node: &NodeProto) -> bool {
 pub(super) fn check(proto: &ModelProto, has_op: impl Fn(&NodeProto) -> bool) -> Result<(), LoadError> {
     let graph = proto.graph.as_ref().ok_or_else(|| malformed("there is no graph"))?;
     let mut checker = Checker { has_op: &has_op, nodes: 0 };
-    checker.graph(graph, &HashSet::new())
+    checker.graph(graph, &HashSet::new()).map_err(|error| of_function(proto, error))
+}
+
+/// An operator that the file itself defines isn't one that nobody knows.
+fn of_function(proto: &ModelProto, error: LoadError) -> LoadError {
+    let LoadError::UnknownOp { op, domain, node } = &error else { return error };
+    let is_it = |name: &Option<String>, is: &str| name.as_ref().is_some_and(|name| shown(name) == is);
+    if !proto.functions.iter().any(|one| is_it(&one.name, op) && is_it(&one.domain, domain)) {
+        return error;
+    }
+    let why = format!(
+        "node {node:?} calls {domain}.{op}, a function of the file; these aren't inlined here \
+         (onnx.inliner.inline_local_functions does that)"
+    );
+    LoadError::Runtime { why }
 }
 
 struct Checker<'a> {
@@ -286,7 +300,8 @@ fn malformed(why: impl Into<String>) -> LoadError {
 #[cfg(test)]
 mod tests {
     use tract_onnx::pb::{
-        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+        AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+        ValueInfoProto,
     };
 
     use super::{check, is_tracts, opset};
@@ -399,5 +414,19 @@ mod tests {
             ..TensorProto::default()
         };
         assert!(refusal(vec![], vec![constant]).contains("raw and listed"));
+    }
+
+    #[test]
+    fn a_function_of_the_file_is_named_as_such() {
+        let call =
+            NodeProto { op_type: "Twice".to_owned(), domain: "custom".to_owned(), ..pool("y", &[1], &[]) };
+        let input = vec![ValueInfoProto { name: "x".to_owned(), ..ValueInfoProto::default() }];
+        let graph = GraphProto { input, node: vec![call], ..GraphProto::default() };
+        let mut model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+        let why = |model: &ModelProto| check(model, |_| false).unwrap_err().to_string();
+        assert!(why(&model).contains("has no operator custom.Twice"));
+        let [name, domain] = ["Twice", "custom"].map(|name| Some(name.to_owned()));
+        model.functions.push(FunctionProto { name, domain, ..FunctionProto::default() });
+        assert!(why(&model).contains("a function of the file"), "{}", why(&model));
     }
 }

@@ -1,5 +1,5 @@
 //! The trees of ONNX's classical models. tract goes from node to node as the file says, without end where they point
-//! back.
+//! back, and writes weights of classes without a look whether there are such.
 
 use std::collections::{HashMap, HashSet};
 

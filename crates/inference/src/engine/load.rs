@@ -3,7 +3,8 @@
 use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::prelude::Framework;
 
-use super::plan::{Fed, Feed, Plan, Value, by_rows, text};
+use super::counted::counts_rows;
+use super::plan::{Fed, Feed, Plan, Value, by_rows, is_a_row, text};
 use super::{check, guarded, onnx};
 use crate::clock::Clock;
 use crate::error::{InferError, LoadError, chain};
@@ -20,6 +21,8 @@ const MAX_MODEL_BYTES: usize = 512 * 1024 * 1024;
 pub(crate) struct Engine {
     runs: Runs,
     report: Report,
+    /// Whether a row's answer depends on the other rows of its batch.
+    mixes: bool,
 }
 
 enum Runs {
@@ -43,12 +46,14 @@ impl Engine {
         check::opset(&proto)?;
         let knows = |node: &NodeProto| check::has(&onnx, node);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;
+        let counts_rows = feeds.iter().any(|feed| feed.is_batched) && counts_rows(&proto);
         let report = match int8 {
             Int8::Off => Report::of_tract("the switch is off"),
             Int8::On => match program(&proto, feeds) {
-                Ok(mut program) => {
+                Ok((mut program, makes_a_row)) => {
                     let report = std::mem::take(&mut program.report);
-                    return Ok(Self { runs: Runs::Int8(Box::new(program)), report });
+                    let mixes = counts_rows || !makes_a_row || program.mixes_rows();
+                    return Ok(Self { runs: Runs::Int8(Box::new(program)), report, mixes });
                 }
                 Err(report) => report,
             },
@@ -61,7 +66,8 @@ impl Engine {
             error => error,
         })?;
         let plan = Plan::build_owned(&onnx, proto, feeds)?;
-        Ok(Self { runs: Runs::Tract(plan), report })
+        let mixes = plan.mixes() || !plan.joins_rows();
+        Ok(Self { runs: Runs::Tract(plan), report, mixes })
     }
 
     /// What became of the model's nodes.
@@ -87,10 +93,7 @@ impl Engine {
 
     /// Whether a row's answer depends on the other rows of its batch.
     pub(crate) fn mixes_rows(&self) -> bool {
-        match &self.runs {
-            Runs::Tract(plan) => plan.mixes(),
-            Runs::Int8(program) => program.mixes_rows(),
-        }
+        self.mixes
     }
 
     /// Times each step of one row; none where tract runs the whole model.
@@ -114,7 +117,7 @@ impl Engine {
             Runs::Tract(plan) => return plan.run(feeds, batch),
             Runs::Int8(program) => program,
         };
-        if batch > 1 && program.mixes_rows() {
+        if batch > 1 && self.mixes {
             return Err(InferError::MixesRows { got: batch });
         }
         let run = || {
@@ -127,13 +130,15 @@ impl Engine {
     }
 }
 
-/// The model as a program that has run a row of zeros, or the report that says why it isn't one.
-fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<Program, Report> {
+/// The model as a program that has run a row of zeros, and whether it made rows of it; or the report that says why it
+/// isn't one.
+fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<(Program, bool), Report> {
     let lowered = guarded(|| {
         let program = lower(proto, feeds, Level::detect())?;
         let zeros: Vec<Fed<'_>> = feeds.iter().map(|feed| feed.zeros(1)).collect();
-        program.run(&zeros, 1).map_err(|error| Report::of_tract(chain(&error)))?;
-        Ok(program)
+        let made = program.run(&zeros, 1).map_err(|error| Report::of_tract(chain(&error)))?;
+        let makes_a_row = made.iter().all(is_a_row) || !feeds.iter().any(|feed| feed.is_batched);
+        Ok((program, makes_a_row))
     });
     lowered.unwrap_or_else(|panic| Err(Report::of_tract(format!("the lowering panicked: {panic}"))))
 }

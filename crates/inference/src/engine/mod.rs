@@ -5,6 +5,8 @@
 mod attributes;
 mod blame;
 mod check;
+mod counted;
+mod exact;
 mod forest;
 mod heap;
 mod limits;
@@ -15,6 +17,7 @@ mod plan;
 mod rewrite;
 mod rows;
 mod shapes;
+mod sizes;
 
 pub use heap::{share_heap, trim_heap};
 pub(crate) use load::Engine;

@@ -13,6 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
+use super::counted::counts_rows;
 use super::rewrite::rewrite;
 use super::shapes::{self, refused};
 use super::{blame, rows};
@@ -56,6 +57,8 @@ pub(crate) struct Plan {
     batching: Batching,
     /// Whether a row's answer depends on the other rows of its batch.
     mixes: bool,
+    /// Whether each output has a row for a row.
+    makes_a_row: bool,
 }
 
 /// What a file's operators say of how to plan it.
@@ -64,12 +67,18 @@ struct Traits {
     /// Batches are run row by row.
     is_by_rows: bool,
     may_mix: bool,
+    /// It calculates with the number of rows.
+    counts_rows: bool,
 }
 
 impl Traits {
     fn of(proto: &ModelProto) -> Self {
         let is_dynamic = proto.graph.as_ref().is_some_and(rows::is_dynamic);
-        Self { is_by_rows: is_dynamic || has_windows(proto), may_mix: !is_dynamic && rows::may_mix(proto) }
+        Self {
+            is_by_rows: is_dynamic || has_windows(proto),
+            may_mix: !is_dynamic && rows::may_mix(proto),
+            counts_rows: counts_rows(proto),
+        }
     }
 }
 
@@ -121,9 +130,12 @@ impl Plan {
             })?,
         };
         let outputs = chosen.can_run(feeds, 1).map_err(LoadError::WarmUp)?;
+        let has_rows = feeds.iter().any(|feed| feed.is_batched);
+        chosen.makes_a_row = !has_rows || outputs.iter().all(is_a_row);
         let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
         chosen.shapes = outputs.into_iter().map(shape).collect();
-        if traits.may_mix && feeds.iter().any(|feed| feed.is_batched) {
+        chosen.mixes = has_rows && traits.counts_rows;
+        if !chosen.mixes && traits.may_mix && has_rows {
             let several = || guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok);
             chosen.mixes = match chosen.batching {
                 Batching::Any => chosen.mixes_rows(feeds),
@@ -143,7 +155,16 @@ impl Plan {
         let (typed, inputs) = Self::typed(graph, feeds_of, feeds, batching)?;
         let runnable = blame::plan(typed).map_err(|error| refused(&error))?;
         let batched = feeds.iter().map(|feed| feed.is_batched).collect();
-        Ok(Self { runnable, inputs, batched, outputs, shapes: Vec::new(), batching, mixes: false })
+        Ok(Self {
+            runnable,
+            inputs,
+            batched,
+            outputs,
+            shapes: Vec::new(),
+            batching,
+            mixes: false,
+            makes_a_row: true,
+        })
     }
 
     /// A graph with its types, and what its inputs take.
@@ -213,6 +234,11 @@ impl Plan {
     /// Whether a row's answer depends on the other rows of its batch.
     pub(crate) fn mixes(&self) -> bool {
         self.mixes
+    }
+
+    /// Whether it takes batches apart, and puts the rows' answers together as a batch's.
+    pub(super) fn joins_rows(&self) -> bool {
+        self.is_batched() || self.makes_a_row
     }
 
     fn mixes_rows(&self, feeds: &[Feed]) -> bool {
@@ -355,9 +381,18 @@ pub(super) fn by_rows(
             .zip(batched)
             .map(|(feed, is_batched)| if *is_batched { row_of(feed, row, batch) } else { feed.clone() });
         let feeds: Vec<Fed<'_>> = feeds.collect();
-        all.push(run(&feeds)?);
+        let answer = run(&feeds)?;
+        if !answer.iter().all(is_a_row) {
+            return Err(InferError::MixesRows { got: batch });
+        }
+        all.push(answer);
     }
     Ok(join_rows(all))
+}
+
+/// Whether what came out for a row is one. Else a batch's answer isn't those of its rows put together.
+pub(super) fn is_a_row((shape, _): &Value) -> bool {
+    shape.first() == Some(&1)
 }
 
 fn row_of<'a>((shape, data): &Fed<'a>, row: usize, batch: usize) -> Fed<'a> {

@@ -16,7 +16,7 @@ use crate::tensor::{Data, volume};
 pub(super) const ROWS: usize = 3;
 
 /// Operators that do the same to each row, whatever their attributes.
-const BY_ROW: [&str; 61] = [
+const BY_ROW: [&str; 60] = [
     "Abs",
     "Add",
     "And",
@@ -62,7 +62,6 @@ const BY_ROW: [&str; 61] = [
     "Not",
     "Or",
     "PRelu",
-    "Pad",
     "Pow",
     "QuantizeLinear",
     "Reciprocal",
@@ -134,6 +133,13 @@ fn is_by_row(node: &NodeProto, around: &Around<'_>) -> bool {
         "Reshape" => tensors.ints(node, 1).is_some_and(|shape| matches!(shape.first(), Some(0 | -1))),
         "Transpose" => attribute_ints(node, "perm").first() == Some(&0),
         "Slice" => axes(3),
+        // Before and behind the rows nothing is put.
+        "Pad" if node.input.len() > 3 => axes(3),
+        "Pad" => {
+            let named = tensors.ints(node, 1).unwrap_or_else(|| attribute_ints(node, "pads").to_vec());
+            let (before, after) = named.split_at(named.len() / 2);
+            matches!((before.first(), after.first()), (Some(0), Some(0)))
+        }
         "Squeeze" => axes(1),
         // A second axis of one is stretched to as many as there are rows beside a tensor of fewer axes.
         "Unsqueeze" => {
@@ -241,6 +247,7 @@ mod tests {
             ("Transpose", Some(("perm", 0)), false),
             ("Transpose", Some(("perm", 1)), true),
             ("CumSum", None, true),
+            ("Pad", Some(("pads", 0)), true),
             ("Unsqueeze", Some(("axes", 2)), false),
             ("Unsqueeze", Some(("axes", 1)), true),
             ("MatMul", None, true),

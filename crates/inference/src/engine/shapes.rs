@@ -10,6 +10,7 @@ use tract_onnx::tract_hir::tract_core::internal::translator::Translate;
 use tract_onnx::tract_hir::tract_core::internal::{EvalContext, SymbolValues, TDim, TypedOp};
 use tract_onnx::tract_hir::tract_core::ops::cnn::{Conv, Deconv, MaxPool, SumPool};
 
+use super::exact::{cut_constant, exact};
 use super::{guarded, shown};
 use crate::error::LoadError;
 
@@ -31,7 +32,8 @@ pub(super) fn typed(mut graph: InferenceModel, batch: &TDim) -> Result<TypedMode
     };
     Analysis { graph: &mut graph, rows: &rows, constants: 0 }.run()?;
     let typed = graph.incorporate().and_then(|graph| Named.translate_model(&graph));
-    let typed = typed.map_err(|error| refused(&error))?;
+    let mut typed = typed.map_err(|error| refused(&error))?;
+    put_exact(&mut typed).map_err(|error| refused(&error))?;
     for node in &typed.nodes {
         for output in &node.outputs {
             let Some(elements) = elements(output.fact.shape.iter(), &rows) else { continue };
@@ -45,6 +47,18 @@ pub(super) fn typed(mut graph: InferenceModel, batch: &TDim) -> Result<TypedMode
         }
     }
     Ok(typed)
+}
+
+/// Puts our own operators in the place of those that tract has added to a graph and that are wrong for their types.
+fn put_exact(graph: &mut TypedModel) -> TractResult<()> {
+    for id in 0..graph.nodes.len() {
+        let node = &graph.nodes[id];
+        let kinds = node.inputs.iter().map(|input| Ok(graph.outlet_fact(*input)?.datum_type));
+        if let Some(op) = exact(node.op.as_ref(), &kinds.collect::<TractResult<Vec<_>>>()?) {
+            graph.nodes[id].op = op;
+        }
+    }
+    Ok(())
 }
 
 /// As tract gives a graph its types, but a panic is an error of the node that it happened at.
@@ -154,6 +168,9 @@ impl Analysis<'_> {
             facts(&outputs).map_err(failed)?,
             facts(&watched).map_err(failed)?,
         );
+        if let Some(why) = cut_constant(op, &known.0) {
+            return Err(LoadError::Runtime { why: format!("node {:?} ({op}) {why}", shown(name)) });
+        }
         let all = || (known.0.iter().collect(), known.1.iter().collect(), known.2.iter().collect());
         let (of_inputs, of_outputs, of_watched) = all();
         let mut found = refined.infer_facts(of_inputs, of_outputs, of_watched).map_err(failed)?;

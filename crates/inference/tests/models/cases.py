@@ -11,12 +11,13 @@ CASES = {}
 IMAGE, SIGNAL, ROWS = (8, 6, 6), (6, 24), (5, 24)
 IN, OUT = (0.02, 121), (0.03, 133)
 CLOSE = 1e-5
+FAR = (1 << 63) - 1
 
 
 def case(opset=17, **forms):
     def keep(make):
         for name, arguments in forms.items() if forms else [("", {})]:
-            arguments = dict(arguments)
+            arguments = {"make": arguments} if callable(arguments) else dict(arguments)
             own = arguments.pop("opset", opset)
             label = "_".join(part for part in (make.__name__, name) if part)
             CASES[label] = (make, own, arguments)
@@ -712,13 +713,14 @@ def half_gemm(g, bias=True, **more):
 @case(
     positive={}, mixed={"low": -0.5}, logistic={"low": -0.5, "base": [0.1], "post_transform": "LOGISTIC"},
     logistic_positive={"post_transform": "LOGISTIC"}, based={"base": [0.1]}, three={"labels": [3, 1, 2]},
+    at_least={"modes": ("BRANCH_GTE", "BRANCH_GTE")}, at_least_three={"modes": ("BRANCH_GTE", "BRANCH_LT"), "labels": [3, 1, 2]},
 )  # fmt: skip
-def forest(g, low=0.0, base=None, labels=(7, 4), trees=3, **more):
+def forest(g, low=0.0, base=None, labels=(7, 4), trees=3, modes=("BRANCH_LEQ", "BRANCH_LT"), **more):
     """Three trees of three leaves, with weights for the first class where there are two."""
     parts = {name: [] for name in ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids")}
     leaves = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
     for tree in range(trees):
-        rows = [("BRANCH_LEQ", 1, 2), ("BRANCH_LT", 3, 4), ("LEAF", 0, 0), ("LEAF", 0, 0), ("LEAF", 0, 0)]
+        rows = [(modes[0], 1, 2), (modes[1], 3, 4), ("LEAF", 0, 0), ("LEAF", 0, 0), ("LEAF", 0, 0)]
         for node, (mode, yes, no) in enumerate(rows):
             one = [tree, node, int(g.random.integers(4)), mode, float(g.random.uniform(-1, 1)), yes, no]
             for name, value in zip(parts, one):
@@ -842,3 +844,48 @@ def unnamed(g):
     first, second = g.op("Sigmoid", ["input"]), g.op("Tanh", ["input"])
     g.nodes[-2].name, g.nodes[-1].name = "", first
     return (4,), g.op("Add", [first, second]), CLOSE, None
+
+
+@case(
+    clip=lambda g, n: g.op("Clip", [n, g.constant(np.int64(0)), g.constant(np.int64(FAR))]),
+    least=lambda g, n: g.op("Min", [n, g.constant(np.array([FAR]))]),
+    most=lambda g, n: g.op("Max", [n, g.constant(np.array([-FAR]))]),
+    sum=lambda g, n: g.op("Add", [n, g.constant(np.array([1 << 40]))]),
+    product=lambda g, n: g.op("Mul", [n, g.constant(np.array([1 << 20]))]),
+    listed=lambda g, n: g.op("Concat", [n, g.op("Min", [n, g.constant(np.array([FAR]))])], axis=1),
+    chosen=lambda g, n: g.op("Where", [g.op("Less", [n, g.constant(np.array([1 << 32]))]), n, g.constant(np.array([1 << 41]))]),
+)
+def beside_far(g, make):
+    """Floats that become whole numbers beside constants of more than 32 bits. They themselves have less: of more than
+    2^31 ONNX Runtime 1.31 takes 0 for the larger one."""
+    whole = g.op("Cast", [g.op("Mul", ["input", g.constant(np.float32(1 << 29))])], to=TensorProto.INT64)
+    made = g.op("Cast", [make(g, whole)], to=TensorProto.FLOAT)
+    return (6,), g.op("Mul", [made, g.constant(np.float32(2.0**-31))]), CLOSE, None
+
+
+@case(sum={"kind": "ReduceSum"}, mean={"kind": "ReduceMean"}, sizes={"kind": "ReduceL1"})
+def far(g, kind):
+    """Sums of whole numbers whose sum doesn't fit into 32 bits, though they do."""
+    g.whole_from = 1 << 28
+    return far_reduced(g, "input", kind)
+
+
+@case(sum={"kind": "ReduceSum"}, mean={"kind": "ReduceMean"})
+def cast_far_reduced(g, kind):
+    whole = g.op("Cast", [g.op("Mul", [g.op("Abs", ["input"]), g.constant(np.float32(1 << 28))])], to=TensorProto.INT64)
+    return far_reduced(g, whole, kind)
+
+
+def far_reduced(g, whole, kind):
+    axes = {"axes": [1]} if kind != "ReduceSum" else {}
+    more = [] if axes else [g.constant(np.array([1]))]
+    made = g.op(kind, [whole, *more], keepdims=1, **axes)
+    return (14,), g.op("Mul", [g.op("Cast", [made], to=TensorProto.FLOAT), g.constant(np.float32(2.0**-28))]), CLOSE, None
+
+
+@case(last={"axis": -1}, first={"axis": 1})
+def one_or_none_hot(g, axis):
+    """Places from -5 to 5, of three."""
+    places = g.op("Cast", [g.op("Mul", ["input", g.constant(np.float32(2))])], to=TensorProto.INT64)
+    values = g.constant(np.array([-1, 4], np.float32))
+    return (6,), g.op("OneHot", [places, g.constant(np.int64(3)), values], axis=axis), CLOSE, None

@@ -25,9 +25,11 @@ use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 use tract_onnx::tract_hir::tract_core::ops::math::{max, min};
 
 use super::attributes::{attribute_ints, int_or};
+use super::exact;
+use super::sizes::is_size;
 pub(super) use places::NoPlace;
 
-type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+pub(super) type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// tract's reader of ONNX with our operators.
 pub(super) fn onnx() -> Onnx {
@@ -42,11 +44,12 @@ pub(super) fn onnx() -> Onnx {
     for op in places::WITH_PLACES {
         onnx.op_register.insert(op, places::build);
     }
+    exact::register(&mut onnx.op_register);
     onnx
 }
 
 /// An operator as tract has it.
-fn original(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+pub(super) fn original(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     static REGISTER: OnceLock<OnnxOpRegister> = OnceLock::new();
     let register = REGISTER.get_or_init(|| tract_onnx::onnx().op_register);
     match register.0.get(&node.op_type) {
@@ -59,7 +62,8 @@ fn build_cast(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     if int_or(node, "to", 0) != i64::from(tensor_proto::DataType::Int64 as i32) {
         return original(context, node);
     }
-    Ok((expand(CastToInt64), vec![]))
+    let is_size = context.model.graph.as_ref().is_none_or(|graph| is_size(graph, node));
+    Ok((expand(CastToInt64 { is_size }), vec![]))
 }
 
 fn build_quantize(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
@@ -93,9 +97,18 @@ fn keeps_rows(context: &ParsingContext<'_>, node: &NodeProto) -> bool {
     has_free_rows && !node.input.first().is_some_and(|name| is_constant(name))
 }
 
-/// Cast to INT64, which tract takes for a number of elements: shapes are made of such casts.
+/// Cast to INT64, which tract takes for a number of elements: shapes are made of such casts. What no shape is made of
+/// are plain numbers, beside which tract keeps constants whole.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct CastToInt64;
+struct CastToInt64 {
+    is_size: bool,
+}
+
+impl CastToInt64 {
+    fn kind(&self, of: DatumType) -> DatumType {
+        if self.is_size || of == TDim::datum_type() { TDim::datum_type() } else { DatumType::I64 }
+    }
+}
 
 impl Expansion for CastToInt64 {
     fn name(&self) -> StaticName {
@@ -110,14 +123,18 @@ impl Expansion for CastToInt64 {
     ) -> InferenceResult {
         check_input_arity(inputs, 1)?;
         check_output_arity(outputs, 1)?;
-        solver.equals(&outputs[0].datum_type, TDim::datum_type())?;
+        solver.given(&inputs[0].datum_type, |solver, kind| {
+            solver.equals(&outputs[0].datum_type, self.kind(kind))
+        })?;
         solver.equals(&outputs[0].rank, &inputs[0].rank)?;
         solver.equals(&outputs[0].shape, &inputs[0].shape)
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         use DatumType::{F16, F32, F64, I64, U32, U64};
-        match model.outlet_fact(inputs[0])?.datum_type {
+        let of = model.outlet_fact(inputs[0])?.datum_type;
+        match of {
+            _ if self.kind(of) == I64 => model.wire_node(prefix, cast(I64), inputs),
             F16 | F32 | F64 | I64 | U32 | U64 => model.wire_node(prefix, Whole, inputs),
             _ => model.wire_node(prefix, cast(TDim::datum_type()), inputs),
         }
@@ -126,7 +143,7 @@ impl Expansion for CastToInt64 {
 
 /// Numbers as 64 bits have them, their fractions cut off.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Whole;
+pub(super) struct Whole;
 
 impl Op for Whole {
     fn name(&self) -> StaticName {

@@ -1,4 +1,7 @@
-//! TreeEnsembleClassifier of two classes with weights for one: tract takes that one for the winner wherever its sum is
+//! TreeEnsembleClassifier: a branch that asks whether a value is at least some number counts as a leaf in tract. It asks
+//! whether the value is greater than the next lower number instead.
+//!
+//! And of two classes with weights for one: tract takes that one for the winner wherever its sum is
 //! positive. tract sums, the rest is written in ONNX's words as ONNX Runtime decides: the second class wins by more than
 //! a half where all weights are positive, else by more than zero.
 
@@ -16,8 +19,50 @@ struct Binary<'n> {
     is_logistic: bool,
 }
 
-/// Trees with weights for one of two classes; all others are tract's.
+/// Trees with weights for one of two classes, or with branches that tract doesn't know; all others are tract's.
 pub(super) fn rewrite(node: &NodeProto) -> Rewritten {
+    match without_at_least(node)? {
+        Some(node) => Ok(Some(of_one_class(&node)?.unwrap_or_else(|| vec![node]))),
+        None => of_one_class(node),
+    }
+}
+
+/// The same trees with other words for "at least", if they say that.
+fn without_at_least(node: &NodeProto) -> Result<Option<NodeProto>, String> {
+    let modes = attribute(node, "nodes_modes").map_or(&[][..], |modes| modes.strings.as_slice());
+    if !modes.iter().any(|mode| mode == b"BRANCH_GTE") {
+        return Ok(None);
+    }
+    let values = attribute_floats(node, "nodes_values");
+    if modes.len() != values.len() {
+        return Err("asks for values of at least a number that isn't in nodes_values as f32".to_owned());
+    }
+    let (mut modes, mut values) = (modes.to_vec(), values.to_vec());
+    for (mode, value) in modes.iter_mut().zip(&mut values).filter(|(mode, _)| *mode == b"BRANCH_GTE") {
+        let (other, bound) = at_least(*value);
+        (*mode, *value) = (other.into(), bound);
+    }
+    let mut node = node.clone();
+    for one in &mut node.attribute {
+        match one.name.as_str() {
+            "nodes_modes" => one.strings = std::mem::take(&mut modes),
+            "nodes_values" => one.floats = std::mem::take(&mut values),
+            _ => {}
+        }
+    }
+    Ok(Some(node))
+}
+
+/// Another branch that asks the same as "at least". There is nothing below the lowest number to be greater than; what is
+/// at least that is at most the highest one. Neither is what is no number.
+fn at_least(value: f32) -> (&'static str, f32) {
+    if value == f32::NEG_INFINITY {
+        return ("BRANCH_LEQ", f32::INFINITY);
+    }
+    ("BRANCH_GT", value.next_down())
+}
+
+fn of_one_class(node: &NodeProto) -> Rewritten {
     let Some(binary) = binary(node)? else { return Ok(None) };
     let mut draft = Draft::of(node);
     let sum = sums(&mut draft, node, binary.base);
@@ -102,4 +147,22 @@ fn scores(draft: &mut Draft<'_>, binary: &Binary<'_>, sum: &str) {
         both = both.map(|score| draft.op("Sigmoid", &[&score], vec![]));
     }
     draft.op("Concat", &[&both[0], &both[1]], vec![int("axis", 1)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_least_is_said_without_saying_it() {
+        let values = [f32::NEG_INFINITY, f32::MIN, -1.0, -1e-45, -0.0, 0.0, 1e-45, 0.3, 1.0, f32::MAX];
+        let all = || values.iter().copied().chain([f32::INFINITY, f32::NAN]);
+        for bound in all() {
+            let (mode, other) = at_least(bound);
+            for value in all() {
+                let is = if mode == "BRANCH_GT" { value > other } else { value <= other };
+                assert_eq!(is, value >= bound, "{value} at least {bound}");
+            }
+        }
+    }
 }
