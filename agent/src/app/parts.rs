@@ -200,7 +200,7 @@ impl Parts {
         let status = status(&common.run, &common.links, hello.clone(), problems, facts);
         let (driver, reporter) = self.driver(core_ends);
         let session = common.session(reporter, hello, session_ends)?;
-        common.serve(&mut supervisor, listener, status, &troubles);
+        common.serve(&mut supervisor, listener, status, &troubles)?;
         Ok((supervisor, Waiting { common, driver, session, samples, admission, resources }))
     }
 
@@ -321,7 +321,7 @@ impl Common {
         listener: serve::Listening,
         status: serve::StatusSource,
         troubles: &inputs::Troubles,
-    ) {
+    ) -> Result<(), AppError> {
         let clock = self.run.clock.clone();
         let now = Arc::new(move || clock.now());
         let (table, monitor) = (self.table.clone(), self.monitor.clone());
@@ -334,7 +334,8 @@ impl Common {
             supervisor
                 .once("local broker", inputs::listen(mqtt, api.clone(), troubles.clone(), stop.clone()));
         }
-        supervisor.once("api", listener.run(api, stop));
+        supervisor.once("api", listener.start(api, stop).map_err(AppError::Listen)?);
+        Ok(())
     }
 
     fn samples(&self, link: watch::Receiver<LinkState>) -> SampleUpload {

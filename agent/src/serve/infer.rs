@@ -16,7 +16,7 @@ use super::path::Path;
 use super::request::Asked;
 use super::work::{After, Api};
 use crate::monitor::{Outcome, Request, Times};
-use crate::slots::Loaded;
+use crate::slots::{self, Loaded};
 
 /// Largest body of a request that may run where it is.
 const SHORT_BYTES: usize = 64 << 10;
@@ -28,25 +28,26 @@ pub(super) async fn infer(
 ) -> Result<Answer, ApiError> {
     let body = body::receive(&api, request).await?;
     let loaded = path.serving(&api)?;
-    run(&api, loaded, body).await
-}
-
-/// The same for a request that came another way than over HTTP.
-pub(super) async fn answer(api: &Api, model: &str, body: Received) -> Result<Answer, ApiError> {
-    let loaded = api.serving(model, None)?;
-    run(api, loaded, body).await
-}
-
-async fn run(api: &Api, loaded: Arc<Loaded>, body: Received) -> Result<Answer, ApiError> {
     // What others asked says nothing of a batch that is much larger.
     let is_short = loaded.pace.is_short() && body.bytes() <= SHORT_BYTES;
+    run(&api, is_short, loaded, body).await
+}
+
+/// The same for a request that came another way than over HTTP, on threads that aren't the API's.
+pub(super) async fn answer(api: &Api, model: &str, body: Received) -> Result<Answer, ApiError> {
+    let loaded = api.serving(model, None)?;
+    run(api, false, loaded, body).await
+}
+
+async fn run(api: &Api, here: bool, loaded: Arc<Loaded>, body: Received) -> Result<Answer, ApiError> {
     let worker = api.clone();
-    api.run(is_short, move |waited| work(worker, loaded, body, waited)).await?
+    api.run(here, move |waited| work(worker, loaded, body, waited)).await?
 }
 
 /// Everything that takes time.
 fn work(api: Api, loaded: Arc<Loaded>, body: Received, queue: Duration) -> (Result<Answer, ApiError>, After) {
     let mut job = Job {
+        began: slots::cpu_time(),
         api,
         loaded,
         id: String::new(),
@@ -82,6 +83,8 @@ fn work(api: Api, loaded: Arc<Loaded>, body: Received, queue: Duration) -> (Resu
 
 /// One request on its way.
 struct Job {
+    /// CPU time of the one thread that does all of it.
+    began: Duration,
     api: Api,
     loaded: Arc<Loaded>,
     id: String,
@@ -119,13 +122,12 @@ impl Job {
                 Ended::Failed(kind) => Outcome::Failed(kind),
                 Ended::Refused => Outcome::Refused,
             };
-            let Self { api, loaded, id, inputs, times, .. } = &self;
+            let Self { began, api, loaded, id, inputs, times, .. } = &self;
             let at = (api.now)();
-            let begun = Instant::now();
             api.monitor.record(&Request { id, loaded, inputs, at, times: *times, outcome });
             // What was refused tells nothing of the others.
             if !matches!(ended, Ended::Refused) {
-                loaded.pace.note(times.input + times.infer + times.output + begun.elapsed());
+                loaded.pace.note(slots::cpu_time().saturating_sub(*began));
             }
         })
     }

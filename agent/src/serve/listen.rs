@@ -1,6 +1,7 @@
 //! Where the API listens, and what a connection may cost: it is bounded in number, in the time that a request's head
 //! takes, and in the time that its peer leaves an answer lying.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::origin::Reach;
 use super::routes;
+use super::thread;
 use super::unread::Unread;
 use super::work::{Api, Full};
 use crate::config;
@@ -83,8 +85,31 @@ impl Listening {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
-    /// Serves until `stop`, then lets requests in flight finish.
-    pub async fn run(self, api: Api, stop: CancellationToken) {
+    /// Serves, on a thread of its own, until `stop`, then lets requests in flight finish; the future ends then. Dropped,
+    /// it cuts them off.
+    ///
+    /// # Errors
+    /// [`ListenError`] when the system has no thread for it.
+    pub fn start(
+        self,
+        api: Api,
+        stop: CancellationToken,
+    ) -> Result<impl Future<Output = ()> + Send, ListenError> {
+        let place = self.places();
+        let (unix, path) = self.unix.unzip();
+        let moved = || {
+            let tcp = self.tcp.map(TcpListener::into_std).transpose()?;
+            let unix = unix.map(UnixListener::into_std).transpose()?;
+            thread::start(move || {
+                let tcp = tcp.map(TcpListener::from_std).transpose()?;
+                let unix = unix.map(UnixListener::from_std).transpose()?;
+                Ok(Self { tcp, unix: unix.zip(path) }.run(api, stop))
+            })
+        };
+        moved().map_err(|source| ListenError { place, source })
+    }
+
+    async fn run(self, api: Api, stop: CancellationToken) {
         let is_loopback = self.address().is_some_and(|address| address.ip().is_loopback());
         let reach = if is_loopback { Reach::Loopback } else { Reach::Any };
         let tcp = async {

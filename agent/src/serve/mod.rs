@@ -2,8 +2,8 @@
 //! and on a unix socket; feedback for labels that come later, `/metrics` and `/status`. docs/LOCAL-API.md.
 //!
 //! Every request is bounded in size, time and place in the queue; overload is answered at once with 503 and
-//! Retry-After. Parsing, inference and writing the answer run on threads of their own, never on the async ones; the
-//! model is shared and a tensor goes from the socket's buffers straight into its typed vector. It listens where the
+//! Retry-After. It has an asynchronous thread of its own. Parsing, inference and writing the answer run on other threads,
+//! but for what is known to take less than to wake one; the model is shared and a tensor goes from the socket's buffers straight into its typed vector. It listens where the
 //! configuration says, by default on 127.0.0.1 only: there is no sign-in. Tests: `tests/api`, against the real
 //! server and the real digits model.
 
@@ -23,6 +23,7 @@ mod repository;
 mod request;
 mod routes;
 mod stats;
+mod thread;
 mod threads;
 mod unread;
 mod work;

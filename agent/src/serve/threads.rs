@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 type Job = Box<dyn FnOnce() + Send>;
 
 /// As for the asynchronous threads.
-const STACK_BYTES: usize = 1 << 20;
+pub(super) const STACK_BYTES: usize = 1 << 20;
 
 /// A bounded number of threads, started when there is work for them. They end with the last handle.
 pub(super) struct Threads {

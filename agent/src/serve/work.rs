@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::{ModelName, UnixMillis};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +54,6 @@ pub struct Shared {
     threads: Arc<Semaphore>,
     /// Where they run.
     inferring: Threads,
-    /// Short requests that run where they are: as many again, since one may turn out to be long. Full: as a long one.
-    in_place: Semaphore,
 }
 
 impl Api {
@@ -85,7 +82,6 @@ impl Api {
             places: Arc::new(Semaphore::new(config.queue)),
             threads: Arc::new(Semaphore::new(threads(config))),
             inferring: Threads::new(threads(config)),
-            in_place: Semaphore::new(threads(config)),
         }))
     }
 
@@ -119,25 +115,23 @@ impl Api {
     /// Runs `work`, with the time that it waited for its turn: refused when the queue is full or when its turn doesn't
     /// come in time. `work` says what else there is to do once its answer is made; a long one's has left by then.
     ///
-    /// What `is_short` runs where it is, once somebody else sees to what this asynchronous thread has to do: to wake
-    /// another thread, and to be woken by it, takes longer; and it waits for no turn behind the long ones of another
-    /// model. Anything else runs on a thread for inferences and is given up after the timeout. It keeps its place until
-    /// it is done, so that slow models can't pile up.
+    /// What runs `here` does so on the caller's asynchronous thread, which has to be the API's own: so may what is known
+    /// to be short. To wake another thread, and to be woken by it, takes longer, and it waits for no turn behind the
+    /// long ones of another model. Anything else runs on a thread for inferences and is given up after the timeout. It
+    /// keeps its place until it is done, so that slow models can't pile up.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        is_short: bool,
+        here: bool,
         work: impl FnOnce(Duration) -> (T, After) + Send + 'static,
     ) -> Result<T, ApiError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.overloaded(Full::Queue))?;
-        let is_short = is_short && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
-        if let Some(_in_place) = is_short.then(|| self.in_place.try_acquire().ok()).flatten() {
+        if here {
             let work = || {
                 let (answer, after) = work(Duration::ZERO);
                 after();
                 answer
             };
-            let done = tokio::task::block_in_place(|| catch_unwind(AssertUnwindSafe(work)));
-            return done.map_err(|_| ApiError::Died);
+            return catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApiError::Died);
         }
         let came = Instant::now();
         let turn = tokio::time::timeout(self.limits.max_wait, Arc::clone(&self.threads).acquire_owned());

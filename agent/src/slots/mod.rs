@@ -12,6 +12,6 @@ mod table;
 
 pub use boot::{BootRecord, BootStore, Kept};
 pub use load::{LoadReleaseError, load};
-pub use pace::Pace;
+pub use pace::{Pace, cpu_time};
 pub use shelf::{Shelf, ShelfError};
 pub use table::{Loaded, Table};

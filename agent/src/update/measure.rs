@@ -18,9 +18,9 @@ use tokio::sync::oneshot;
 
 use super::account::Reserved;
 use super::machine::Held;
-use super::selftest::{cause, cpu_time, shelf_cause};
+use super::selftest::{cause, shelf_cause};
 use crate::health::{forget_peak, peak_bytes, resident_bytes};
-use crate::slots::Shelf;
+use crate::slots::{self, Shelf};
 
 /// Requests that are timed: at least, and at most.
 const RUNS: [usize; 2] = [30, 1000];
@@ -103,7 +103,7 @@ impl Clock for UntilTold<'_> {
         if self.0.load(Ordering::Relaxed) {
             return Err(cause(CauseKind::Timeout, "the measurement was stopped".into()));
         }
-        Ok(cpu_time())
+        Ok(slots::cpu_time())
     }
 }
 

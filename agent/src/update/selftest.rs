@@ -1,13 +1,11 @@
 //! The self-test: the release's golden samples, its latency and its memory, on this very device.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use inference::golden::{self, GoldenSet};
 use profile::Reference;
 use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, SelfTestResult};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::machine::Held;
 use crate::health::resident_bytes;
@@ -37,7 +35,9 @@ pub(super) fn run(
     let golden = shelf.read_blob(&manifest.golden).map_err(|error| shelf_cause(&error))?;
     let golden =
         GoldenSet::parse(&golden).map_err(|error| cause(CauseKind::GoldenMismatch, crate::chain(&error)))?;
-    let Ok(report) = golden::check(&loaded.runtime, &golden, &mut cpu_time);
+    // A good release must not be condemned for what else the device did in these moments; what applications wait for is
+    // judged in probation and by the rollout's gates.
+    let Ok(report) = golden::check(&loaded.runtime, &golden, &mut slots::cpu_time);
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let result = SelfTestResult {
         samples: report.samples,
@@ -53,14 +53,6 @@ pub(super) fn run(
     }
     within_budgets(&result, &manifest.budgets)?;
     Ok((Arc::new(loaded), result))
-}
-
-/// CPU time of this thread. A good release must not be condemned for what else the device did in these moments;
-/// what applications wait for is judged in probation and by the rollout's gates.
-pub(super) fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let nanos = u32::try_from(time.tv_nsec).unwrap_or_default();
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanos)
 }
 
 fn within_budgets(result: &SelfTestResult, budgets: &release::Budgets) -> Result<(), Cause> {

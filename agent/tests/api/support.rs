@@ -98,7 +98,7 @@ impl Agent {
         let listening = Listening::open(&limits).await.unwrap();
         let address = listening.places().split(' ').next().unwrap_or_default().to_owned();
         let stop = CancellationToken::new();
-        tokio::spawn(listening.run(api.clone(), stop.clone()));
+        tokio::spawn(listening.start(api.clone(), stop.clone()).unwrap());
         // A refused body ends its connection; the next request must not find that one in the pool.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         Self { address, api, table, monitor, panes, clock, client, _folder: folder, stop }

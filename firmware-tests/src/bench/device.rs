@@ -62,7 +62,7 @@ impl Device {
         let listening = runtime.block_on(Listening::open(&config.serve))?;
         let address = listening.address().context("the local API listens on TCP")?;
         let stop = CancellationToken::new();
-        runtime.spawn(listening.run(api, stop.clone()));
+        runtime.spawn(listening.start(api, stop.clone())?);
         Ok(Self { address, unix, runtime, stop, shelf, table, monitor, held })
     }
 
