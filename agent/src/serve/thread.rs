@@ -77,8 +77,8 @@ mod tests {
         let given = Arc::clone(&held);
         let endless = start(move || {
             Ok(async move {
-                let _given = given;
                 pending::<()>().await;
+                drop(given);
             })
         });
         drop(endless.unwrap());
