@@ -37,6 +37,9 @@ struct Run {
     clock: Clock,
 }
 
+/// Time for counting what was answered last; it takes microseconds, unless an inference that was given up still runs.
+const LAST_COUNTS: Duration = Duration::from_secs(1);
+
 /// The running agent.
 pub struct App {
     supervisor: Supervisor,
@@ -47,7 +50,7 @@ pub struct App {
     drain: Duration,
     reload: Reload,
     footprint: Footprint,
-    is_too_big: bool,
+    api: serve::Api,
     /// None once everything runs.
     waiting: Option<Waiting>,
     /// Where the local API listens.
@@ -120,7 +123,7 @@ impl App {
         note(&parts.common.run.boot_id, &listener, &parts.common.config);
         let footprint = parts.common.footprint.clone();
         let (monitor, drain) = (parts.common.monitor.clone(), parts.common.config.health.drain);
-        let (supervisor, waiting) = parts.spawn(listener, changes)?;
+        let (supervisor, waiting, api) = parts.spawn(listener, changes)?;
         Ok(Self {
             supervisor,
             spool,
@@ -130,7 +133,7 @@ impl App {
             drain,
             reload,
             footprint,
-            is_too_big: false,
+            api,
             waiting: Some(waiting),
             listening,
             device,
@@ -158,7 +161,6 @@ impl App {
         let kind = ProblemKind::MemoryRestart;
         tracing::error!(event = kind.name(), detail, "something needs attention");
         words::offer(&self.reload.spool, Kind::Event, &DeviceEvent { name: kind.name(), detail });
-        self.is_too_big = true;
     }
 
     /// Ends everything in order. Returns the names of the tasks that had to be cut off.
@@ -168,11 +170,14 @@ impl App {
         drop(self.waiting);
         self.monitor.flush(None, self.clock.now());
         let late = self.supervisor.shut_down(self.drain).await;
+        // What was answered meanwhile, and what is counted only once its answer has left.
+        self.api.at_rest(LAST_COUNTS).await;
+        self.monitor.flush(None, self.clock.now());
         Noted::take_away(&self.reload.current.state_dir);
         // Committing what was offered blocks; the runtime is about to end anyway.
         drop(self.spool);
         // An end for want of memory right after the start counts as an early one: it would come again and again.
-        if !self.is_too_big {
+        if !self.footprint.has_outgrown() {
             self.breaker.settled();
         }
         late

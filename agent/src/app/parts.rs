@@ -174,7 +174,7 @@ impl Parts {
         self,
         listener: serve::Listening,
         changes: Changes,
-    ) -> Result<(Supervisor, Waiting), AppError> {
+    ) -> Result<(Supervisor, Waiting, serve::Api), AppError> {
         let mut supervisor = Supervisor::default();
         let common = self.common.clone();
         let (core_ends, session_ends, link) = channels(changes);
@@ -200,8 +200,8 @@ impl Parts {
         let status = status(&common.run, &common.links, hello.clone(), problems, facts);
         let (driver, reporter) = self.driver(core_ends);
         let session = common.session(reporter, hello, session_ends)?;
-        common.serve(&mut supervisor, listener, status, &troubles)?;
-        Ok((supervisor, Waiting { common, driver, session, samples, admission, resources }))
+        let api = common.serve(&mut supervisor, listener, status, &troubles)?;
+        Ok((supervisor, Waiting { common, driver, session, samples, admission, resources }, api))
     }
 
     /// The update machine, and what remains of the parts.
@@ -321,7 +321,7 @@ impl Common {
         listener: serve::Listening,
         status: serve::StatusSource,
         troubles: &inputs::Troubles,
-    ) -> Result<(), AppError> {
+    ) -> Result<serve::Api, AppError> {
         let clock = self.run.clock.clone();
         let now = Arc::new(move || clock.now());
         let (table, monitor) = (self.table.clone(), self.monitor.clone());
@@ -334,8 +334,8 @@ impl Common {
             supervisor
                 .once("local broker", inputs::listen(mqtt, api.clone(), troubles.clone(), stop.clone()));
         }
-        supervisor.once("api", listener.start(api, stop).map_err(AppError::Listen)?);
-        Ok(())
+        supervisor.once("api", listener.start(api.clone(), stop).map_err(AppError::Listen)?);
+        Ok(api)
     }
 
     fn samples(&self, link: watch::Receiver<LinkState>) -> SampleUpload {

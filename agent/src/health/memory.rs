@@ -1,6 +1,7 @@
 //! The agent's own bounds of memory. Over the soft one no candidate is loaded beside what serves; over the hard one
 //! the agent ends in order and is started anew, before the kernel ends it, or another process, without order.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ const READINGS: u32 = 3;
 pub struct Footprint {
     bounds: Bounds,
     last: Arc<Mutex<Option<u64>>>,
+    has_outgrown: Arc<AtomicBool>,
 }
 
 /// The bounds in bytes; 0 is none.
@@ -31,7 +33,7 @@ pub struct Bounds {
 impl Footprint {
     /// With these bounds; nothing is read yet.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, last: Arc::default() }
+        Self { bounds, ..Self::default() }
     }
 
     /// The soft bound, or the hard one where there is no soft one, and what is resident now; none without a bound or
@@ -68,6 +70,7 @@ impl Footprint {
             over = counted(over, resident, self.bounds.hard);
             if over == READINGS {
                 let hard = self.bounds.hard;
+                self.has_outgrown.store(true, Ordering::Relaxed);
                 return format!(
                     "the agent has {} of memory, above health.memory_hard_bytes ({}); it starts anew",
                     bytes(resident),
@@ -75,6 +78,11 @@ impl Footprint {
                 );
             }
         }
+    }
+
+    /// Whether the agent ends because memory stayed above the hard bound.
+    pub fn has_outgrown(&self) -> bool {
+        self.has_outgrown.load(Ordering::Relaxed)
     }
 
     fn read(&self) -> Option<u64> {

@@ -47,9 +47,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Items of the batch; 1 for a model without batches.
     pub(super) fn rows(&self) -> usize {
-        let batched = self.loaded.runtime.spec().inputs.iter().find(|spec| spec.is_batched());
-        let input = batched.and_then(|spec| self.inputs.iter().find(|input| input.name() == spec.name));
-        input.and_then(|input| input.shape().first().copied()).unwrap_or(1)
+        self.loaded.rows(self.inputs)
     }
 }
 

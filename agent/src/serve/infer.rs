@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::models::ModelPath;
 use super::path::Path;
 use super::request::Asked;
-use super::work::{After, Api};
+use super::work::{After, Api, here};
 use crate::monitor::{Outcome, Request, Times};
 use crate::slots::{self, Loaded};
 
@@ -28,70 +28,55 @@ pub(super) async fn infer(
 ) -> Result<Answer, ApiError> {
     let body = body::receive(&api, request).await?;
     let loaded = path.serving(&api)?;
-    // What others asked says nothing of a batch that is much larger.
-    let is_short = loaded.pace.is_short() && body.bytes() <= SHORT_BYTES;
-    run(&api, is_short, loaded, body).await
+    if !loaded.pace.is_short() || body.bytes() > SHORT_BYTES {
+        return run(&api, loaded, body).await;
+    }
+    let worker = api.clone();
+    // Here it is read at least, and answered if it doesn't turn out to be a batch much larger than the others.
+    let met = here(move || {
+        let (job, asked) = Job::begin(worker, loaded, body);
+        if asked.as_ref().is_ok_and(|asked| !job.is_short(asked)) {
+            return Err(Box::new((job, asked)));
+        }
+        let (answer, after) = job.work(asked, Duration::ZERO);
+        after();
+        Ok(answer)
+    });
+    match met? {
+        Ok(answer) => answer,
+        Err(long) => {
+            let (job, asked) = *long;
+            api.run(move |waited| job.work(asked, waited)).await?
+        }
+    }
 }
 
 /// The same for a request that came another way than over HTTP, on threads that aren't the API's.
 pub(super) async fn answer(api: &Api, model: &str, body: Received) -> Result<Answer, ApiError> {
     let loaded = api.serving(model, None)?;
-    run(api, false, loaded, body).await
+    run(api, loaded, body).await
 }
 
-async fn run(api: &Api, here: bool, loaded: Arc<Loaded>, body: Received) -> Result<Answer, ApiError> {
+async fn run(api: &Api, loaded: Arc<Loaded>, body: Received) -> Result<Answer, ApiError> {
     let worker = api.clone();
-    api.run(here, move |waited| work(worker, loaded, body, waited)).await?
-}
-
-/// Everything that takes time.
-fn work(api: Api, loaded: Arc<Loaded>, body: Received, queue: Duration) -> (Result<Answer, ApiError>, After) {
-    let mut job = Job {
-        began: slots::cpu_time(),
-        api,
-        loaded,
-        id: String::new(),
-        inputs: Vec::new(),
-        times: Times { queue, ..Times::default() },
-        memory: Memory::default(),
+    let work = move |waited| {
+        let (job, asked) = Job::begin(worker, loaded, body);
+        job.work(asked, waited)
     };
-    let begun = Instant::now();
-    let parsed = Asked::parse(&body, job.loaded.runtime.spec());
-    job.memory = body.into_memory();
-    job.times.input = begun.elapsed();
-    let asked = match parsed {
-        Ok(asked) => asked,
-        Err(error) => return (Err(error), job.ended(Ended::Refused)),
-    };
-    if let Some(unknown) = asked.unknown_output(&job.loaded) {
-        return (Err(unknown), job.ended(Ended::Refused));
-    }
-    let begun = Instant::now();
-    let result = job.loaded.runtime.infer(&asked.inputs);
-    job.times.infer = begun.elapsed();
-    let (answer, ended) = match result {
-        Ok(outputs) => job.answered(&asked, outputs),
-        Err(error) if error.is_caller_fault() => (Err(ApiError::Infer(error)), Ended::Refused),
-        Err(error) => {
-            let kind = kind_of(&error);
-            (Err(ApiError::Infer(error)), Ended::Failed(kind))
-        }
-    };
-    job.inputs = asked.inputs;
-    (answer, job.ended(ended))
+    api.run(work).await?
 }
 
 /// One request on its way.
 struct Job {
-    /// CPU time of the one thread that does all of it.
-    began: Duration,
     api: Api,
     loaded: Arc<Loaded>,
     id: String,
     inputs: Vec<Tensor>,
     times: Times,
+    /// CPU time of reading it.
+    reading: Duration,
     /// The body's room, which its tensors take now.
-    memory: Memory,
+    _memory: Memory,
 }
 
 enum Ended {
@@ -101,6 +86,52 @@ enum Ended {
 }
 
 impl Job {
+    /// Reads what is asked.
+    fn begin(api: Api, loaded: Arc<Loaded>, body: Received) -> (Self, Result<Asked, ApiError>) {
+        let (begun, cpu) = (Instant::now(), slots::cpu_time());
+        let parsed = Asked::parse(&body, loaded.runtime.spec());
+        let asked = parsed.and_then(|asked| match asked.unknown_output(&loaded) {
+            Some(unknown) => Err(unknown),
+            None => Ok(asked),
+        });
+        let job = Self {
+            api,
+            loaded,
+            id: String::new(),
+            inputs: Vec::new(),
+            times: Times { input: begun.elapsed(), ..Times::default() },
+            reading: slots::cpu_time().saturating_sub(cpu),
+            _memory: body.into_memory(),
+        };
+        (job, asked)
+    }
+
+    fn is_short(&self, asked: &Asked) -> bool {
+        self.loaded.pace.admits(self.loaded.rows(&asked.inputs))
+    }
+
+    /// Everything else that takes time.
+    fn work(mut self, asked: Result<Asked, ApiError>, queue: Duration) -> (Result<Answer, ApiError>, After) {
+        self.times.queue = queue;
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(error) => return (Err(error), self.ended(Ended::Refused, Duration::ZERO)),
+        };
+        let (begun, cpu) = (Instant::now(), slots::cpu_time());
+        let result = self.loaded.runtime.infer(&asked.inputs);
+        self.times.infer = begun.elapsed();
+        let (answer, ended) = match result {
+            Ok(outputs) => self.answered(&asked, outputs),
+            Err(error) if error.is_caller_fault() => (Err(ApiError::Infer(error)), Ended::Refused),
+            Err(error) => {
+                let kind = kind_of(&error);
+                (Err(ApiError::Infer(error)), Ended::Failed(kind))
+            }
+        };
+        self.inputs = asked.inputs;
+        (answer, self.ended(ended, cpu))
+    }
+
     fn answered(&mut self, asked: &Asked, outputs: Vec<Tensor>) -> (Result<Answer, ApiError>, Ended) {
         let begun = Instant::now();
         let id = asked.id.clone().unwrap_or_else(|| self.api.new_id());
@@ -114,20 +145,21 @@ impl Job {
         (Ok(answer), Ended::Answered(outputs))
     }
 
-    /// Counts the request, once its answer has left.
-    fn ended(self, ended: Ended) -> After {
+    /// Counts the request, once its answer has left, on the thread that began to infer when it had used `cpu`.
+    fn ended(self, ended: Ended, cpu: Duration) -> After {
         Box::new(move || {
             let outcome = match &ended {
                 Ended::Answered(outputs) => Outcome::Answered(outputs),
                 Ended::Failed(kind) => Outcome::Failed(kind),
                 Ended::Refused => Outcome::Refused,
             };
-            let Self { began, api, loaded, id, inputs, times, .. } = &self;
+            let Self { api, loaded, id, inputs, times, reading, .. } = &self;
             let at = (api.now)();
             api.monitor.record(&Request { id, loaded, inputs, at, times: *times, outcome });
             // What was refused tells nothing of the others.
             if !matches!(ended, Ended::Refused) {
-                loaded.pace.note(slots::cpu_time().saturating_sub(*began));
+                let took = slots::cpu_time().saturating_sub(cpu) + *reading;
+                loaded.pace.note(took, loaded.rows(inputs));
             }
         })
     }

@@ -112,27 +112,15 @@ impl Api {
         format!("{:08x}-{:x}", self.run & 0xffff_ffff, self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Runs `work`, with the time that it waited for its turn: refused when the queue is full or when its turn doesn't
-    /// come in time. `work` says what else there is to do once its answer is made; a long one's has left by then.
+    /// Runs `work` on a thread for inferences, with the time that it waited for its turn: refused when the queue is full
+    /// or when its turn doesn't come in time. `work` says what else there is to do once its answer has left.
     ///
-    /// What runs `here` does so on the caller's asynchronous thread, which has to be the API's own: so may what is known
-    /// to be short. To wake another thread, and to be woken by it, takes longer, and it waits for no turn behind the
-    /// long ones of another model. Anything else runs on a thread for inferences and is given up after the timeout. It
-    /// keeps its place until it is done, so that slow models can't pile up.
+    /// It is given up after the timeout and keeps its place until it is done, so that slow models can't pile up.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        here: bool,
         work: impl FnOnce(Duration) -> (T, After) + Send + 'static,
     ) -> Result<T, ApiError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.overloaded(Full::Queue))?;
-        if here {
-            let work = || {
-                let (answer, after) = work(Duration::ZERO);
-                after();
-                answer
-            };
-            return catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApiError::Died);
-        }
         let came = Instant::now();
         let turn = tokio::time::timeout(self.limits.max_wait, Arc::clone(&self.threads).acquire_owned());
         let thread = turn.await.map_err(|_| self.overloaded(Full::Time))?.map_err(|_| ApiError::Died)?;
@@ -159,10 +147,23 @@ impl Api {
         receiver
     }
 
+    /// Waits until what was done is counted too, for a bounded time; false if it isn't by then.
+    pub async fn at_rest(&self, bound: Duration) -> bool {
+        let all = u32::try_from(self.limits.queue).unwrap_or(u32::MAX);
+        tokio::time::timeout(bound, self.places.acquire_many(all)).await.is_ok()
+    }
+
     /// Requests that wait or run now.
     pub(super) fn waiting(&self) -> usize {
         self.limits.queue.saturating_sub(self.places.available_permits())
     }
+}
+
+/// Runs `work` on the caller's asynchronous thread, which has to be the API's own: so may what is known to be short. To
+/// wake another thread, and to be woken by it, takes longer; and it waits for no turn, and takes no place in the queue,
+/// behind the long ones of another model.
+pub(super) fn here<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApiError::Died)
 }
 
 impl Shared {
@@ -229,25 +230,25 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn short_work_waits_for_no_turn_behind_long_work_and_gives_its_place_back() {
-        let api = api(&["serve.threads=1", "serve.queue=2", "serve.max_wait_ms=50"]);
+    async fn short_work_waits_for_no_turn_and_takes_no_place_behind_long_work() {
+        let api = api(&["serve.threads=1", "serve.queue=1", "serve.max_wait_ms=50"]);
         let (go_on, held) = mpsc::channel::<()>();
         let long = tokio::spawn({
             let api = api.clone();
-            async move { api.run(false, move |_| (held.recv(), nothing())).await }
+            async move { api.run(move |_| (held.recv(), nothing())).await }
         });
         while api.threads.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        for _ in 0..5 {
-            assert!(matches!(api.run(true, |waited| (waited, nothing())).await, Ok(Duration::ZERO)));
-        }
-        let panics = api.run(true, |_| -> ((), After) { panic!("a panic that the test wants") }).await;
+        assert!(matches!(here(|| 7), Ok(7)));
+        let panics = here(|| -> () { panic!("a panic that the test wants") });
         assert!(matches!(panics, Err(ApiError::Died)));
         assert_eq!(api.waiting(), 1, "the long one");
-        let another = api.run(false, |_| ((), nothing())).await;
+        let another = api.run(|_| ((), nothing())).await;
         assert!(matches!(another, Err(ApiError::Overloaded { .. })), "it has to wait for its turn");
+        assert!(!api.at_rest(Duration::from_millis(5)).await);
         go_on.send(()).unwrap();
         assert!(matches!(long.await, Ok(Ok(Ok(())))));
+        assert!(api.at_rest(Duration::from_mins(1)).await);
     }
 }

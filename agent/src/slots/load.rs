@@ -5,7 +5,7 @@ use std::sync::Arc;
 use inference::{LoadError, Model, Spec};
 use protocol::ModelName;
 
-use super::pace::Pace;
+use super::pace::{Pace, cpu_time};
 use super::shelf::{Shelf, ShelfError};
 use super::table::Loaded;
 use crate::update::machine::Held;
@@ -36,6 +36,12 @@ pub fn load(shelf: &Shelf, model: &ModelName, held: &Held) -> Result<Loaded, Loa
     let reference = shelf.read_blob(&manifest.reference).map_err(LoadReleaseError::Shelf)?;
     let spec = Spec::of(&manifest).map_err(LoadReleaseError::Runtime)?;
     let runtime = Model::load(&bytes, spec).map_err(LoadReleaseError::Runtime)?;
+    let pace = Pace::default();
+    // The first request has to know which way to go: it may meet a queue.
+    let begun = cpu_time();
+    if runtime.infer(runtime.example()).is_ok() {
+        pace.note(cpu_time().saturating_sub(begun), 1);
+    }
     Ok(Loaded {
         model: model.clone(),
         release: held.release.clone(),
@@ -43,6 +49,6 @@ pub fn load(shelf: &Shelf, model: &ModelName, held: &Held) -> Result<Loaded, Loa
         manifest: Arc::new(manifest),
         runtime,
         reference: Arc::new(reference),
-        pace: Pace::default(),
+        pace,
     })
 }

@@ -18,28 +18,42 @@ pub fn cpu_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanos)
 }
 
-/// The mean of the last inferences, in CPU time.
+/// Rows are counted in parts of this.
+const PART: u32 = 1 << 8;
+/// A batch of more than so many times the mean rows is another matter than the last inferences.
+const FAR: u32 = 4;
+
+/// The mean of the last inferences.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// In nanoseconds, rounded up; 0 before the first inference.
-    mean: AtomicU32,
+    /// CPU time in nanoseconds, rounded up; 0 before the first inference.
+    nanos: AtomicU32,
+    /// Rows, in [`PART`]s.
+    rows: AtomicU32,
 }
 
 impl Pace {
-    /// Counts one that took so much CPU time. Two at once may count as one: it is an estimate.
-    pub fn note(&self, took: Duration) {
-        let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).max(1);
-        let mean = match self.mean.load(Ordering::Relaxed) {
-            0 => took,
-            mean => (mean - mean / SHARE).saturating_add(took.div_ceil(SHARE)),
+    /// Counts one of so many rows that took so much CPU time. Two at once may count as one: it is an estimate.
+    pub fn note(&self, took: Duration, rows: usize) {
+        let is_first = self.nanos.load(Ordering::Relaxed) == 0;
+        let follow = |mean: &AtomicU32, last: u32| {
+            let before = if is_first { last } else { mean.load(Ordering::Relaxed) };
+            mean.store((before - before / SHARE).saturating_add(last / SHARE).max(1), Ordering::Relaxed);
         };
-        self.mean.store(mean, Ordering::Relaxed);
+        follow(&self.rows, u32::try_from(rows).unwrap_or(u32::MAX).saturating_mul(PART));
+        follow(&self.nanos, u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
     }
 
     /// Whether the last inferences were short.
     pub fn is_short(&self) -> bool {
-        let mean = self.mean.load(Ordering::Relaxed);
-        mean > 0 && Duration::from_nanos(mean.into()) < SHORT
+        let nanos = self.nanos.load(Ordering::Relaxed);
+        nanos > 0 && Duration::from_nanos(nanos.into()) < SHORT
+    }
+
+    /// Whether what is known of the last inferences tells how long one of so many rows takes.
+    pub fn admits(&self, rows: usize) -> bool {
+        let most = self.rows.load(Ordering::Relaxed).saturating_mul(FAR);
+        u32::try_from(rows).unwrap_or(u32::MAX).saturating_mul(PART) <= most
     }
 }
 
@@ -49,7 +63,7 @@ mod tests {
 
     fn short_ones_until_short(pace: &Pace) -> usize {
         let short = (0..10_000).take_while(|_| {
-            pace.note(Duration::from_micros(8));
+            pace.note(Duration::from_micros(8), 1);
             !pace.is_short()
         });
         short.count()
@@ -59,19 +73,31 @@ mod tests {
     fn one_long_inference_is_remembered_for_many_short_ones_and_a_moment_for_none() {
         let pace = Pace::default();
         assert!(!pace.is_short(), "nothing is known yet");
-        pace.note(Duration::ZERO);
+        pace.note(Duration::ZERO, 1);
         assert!(pace.is_short());
-        pace.note(Duration::from_millis(10));
+        pace.note(Duration::from_millis(10), 1);
         assert!((20..100).contains(&short_ones_until_short(&pace)));
-        pace.note(Duration::from_secs(10_000));
+        pace.note(Duration::from_secs(10_000), 1);
         assert!((100..500).contains(&short_ones_until_short(&pace)));
         for _ in 0..100 {
-            pace.note(Duration::from_micros(8));
+            pace.note(Duration::from_micros(8), 1);
         }
-        pace.note(Duration::from_micros(400));
+        pace.note(Duration::from_micros(400), 1);
         assert!(pace.is_short());
         let one_in_ten = (0..200).map(|n| Duration::from_micros(if n % 10 == 0 { 3000 } else { 8 }));
-        one_in_ten.for_each(|took| pace.note(took));
+        one_in_ten.for_each(|took| pace.note(took, 1));
         assert!(!pace.is_short());
+    }
+    #[test]
+    fn a_batch_much_larger_than_the_others_is_not_known() {
+        let pace = Pace::default();
+        for _ in 0..100 {
+            pace.note(Duration::from_micros(8), 1);
+        }
+        assert!(pace.admits(1) && pace.admits(3) && !pace.admits(5) && !pace.admits(usize::MAX));
+        for _ in 0..100 {
+            pace.note(Duration::from_micros(50), 30);
+        }
+        assert!(pace.admits(1) && pace.admits(100) && !pace.admits(130));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use inference::Model;
+use inference::{Model, Tensor};
 use protocol::{ModelName, ReleaseRef};
 use release::Manifest;
 
@@ -27,6 +27,15 @@ pub struct Loaded {
     pub reference: Arc<Vec<u8>>,
     /// How long its inferences take.
     pub pace: Pace,
+}
+
+impl Loaded {
+    /// Rows of a batch; 1 for a model without batches.
+    pub fn rows(&self, inputs: &[Tensor]) -> usize {
+        let batched = self.runtime.spec().inputs.iter().find(|spec| spec.is_batched());
+        let input = batched.and_then(|spec| inputs.iter().find(|input| input.name() == spec.name));
+        input.and_then(|input| input.shape().first().copied()).unwrap_or(1)
+    }
 }
 
 /// All models that serve, and candidates that run beside them. Cheap to clone; all clones see the same table.

@@ -180,6 +180,17 @@ impl Core {
         self.announce();
     }
 
+    /// The agent was told to end, and loses no try by it; unless it ends because it outgrew its memory.
+    pub(super) async fn ends_in_order(&mut self) {
+        if self.footprint.has_outgrown() {
+            return;
+        }
+        let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
+        for model in models {
+            self.apply(&model, Event::EndsInOrder).await;
+        }
+    }
+
     async fn load_all(&mut self) {
         let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
         for model in &models {

@@ -110,6 +110,7 @@ impl Driver {
             match self.wait(stop, work, look_at).await {
                 Next::Stop => {
                     self.jobs.end_all();
+                    self.core.ends_in_order().await;
                     self.core.clock.keep();
                     return self.pulse.retire("update");
                 }

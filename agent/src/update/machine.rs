@@ -263,6 +263,8 @@ pub enum Event {
     Boot,
     /// It has stayed up since.
     Settled,
+    /// It is ending because it was told to.
+    EndsInOrder,
 }
 
 /// What the driver does at once, after persisting.
@@ -376,6 +378,7 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
         Event::Wanted(task) => wanted(record, task),
         Event::Boot => boot(record),
         Event::Settled => settled(record),
+        Event::EndsInOrder => ends_in_order(record),
         Event::Failed(cause) => failed(record, cause),
         Event::TooBig(cause, lacked) => again::too_big(record, cause, lacked),
         Event::RoomGrew => again::room_grew(record),
@@ -593,6 +596,20 @@ fn boot(mut record: Record) -> (Record, Vec<Action>) {
 fn settled(mut record: Record) -> (Record, Vec<Action>) {
     if let Phase::Shadow { boots_left, .. } = &mut record.phase {
         *boots_left = BOOTS;
+    }
+    (record, vec![])
+}
+
+/// Whoever switches a device off doesn't speak against the release: this start wasn't one that ended in it.
+fn ends_in_order(mut record: Record) -> (Record, Vec<Action>) {
+    match &mut record.phase {
+        Phase::SelfTest { tries_left, .. } | Phase::Activating { tries_left, .. } => {
+            *tries_left = TRIES.min(tries_left.saturating_add(1));
+        }
+        Phase::Probation { boots_left, .. } | Phase::Shadow { boots_left, .. } => {
+            *boots_left = BOOTS.min(boots_left.saturating_add(1));
+        }
+        _ => {}
     }
     (record, vec![])
 }

@@ -65,6 +65,11 @@ impl Model {
         count_makeup(bytes, &feeds)
     }
 
+    /// One row of zeros, with which it was warmed up.
+    pub fn example(&self) -> Vec<Tensor> {
+        self.spec.inputs.iter().filter_map(|input| zeros(input).ok()).collect()
+    }
+
     /// Signature, steps and labels.
     pub fn spec(&self) -> &Spec {
         &self.spec

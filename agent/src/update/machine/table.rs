@@ -303,6 +303,24 @@ fn a_shadow_outlives_any_number_of_starts_that_did_not_end_early() {
 }
 
 #[test]
+fn a_device_that_is_switched_off_again_and_again_blames_no_release() {
+    for state in [P::SelfTest, P::Shadow, P::Activating, P::Probation] {
+        let before = record_in(state);
+        let mut record = before.clone();
+        for _ in 0..100 {
+            record = play(record, [Event::Boot, Event::EndsInOrder]);
+            assert_eq!(record, before);
+        }
+        // Never more than there were.
+        assert_eq!(play(record.clone(), [Event::EndsInOrder]), before);
+        let crashes = [Event::Boot, Event::Boot, Event::EndsInOrder, Event::Boot, Event::Boot, Event::Boot];
+        let crashed = play(record, crashes);
+        assert_eq!(serves(&crashed), Serves::Old, "crashes between count all the same, in {state:?}");
+        assert_ne!(crashed.phase.word(), state);
+    }
+}
+
+#[test]
 fn a_shadow_that_an_older_agent_wrote_down_has_all_its_starts() {
     let mut text = serde_json::to_value(record_in(P::Shadow)).unwrap();
     text["phase"].as_object_mut().unwrap().remove("boots_left").unwrap();
