@@ -365,13 +365,14 @@ fn what_could_not_be_stored_at_the_end_is_counted_by_the_next_run_once() {
 #[test]
 fn a_disk_that_takes_no_spool_is_tried_again_and_what_came_meanwhile_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    // The marker's temporary name is taken by a folder: it can't be written.
-    std::fs::create_dir(dir.path().join("spool.tmp")).unwrap();
-    let (spool, _) = open(dir.path(), MIB);
+    let clock = Clock::open(dir.path()).unwrap();
+    // As one that is mounted late.
+    let disk = dir.path().join("disk");
+    let (spool, _) = Spool::open(&disk, &config(MIB), &clock).unwrap();
     let handle = spool.handle();
     assert!(handle.problem().is_some_and(|problem| problem.detail.contains("can't be stored")));
     (0..3).for_each(|_| handle.offer(Kind::Pane, vec![1]));
-    std::fs::remove_dir(dir.path().join("spool.tmp")).unwrap();
+    std::fs::create_dir(&disk).unwrap();
     let seq = runtime().block_on(handle.append(Kind::Event, vec![1])).unwrap();
     assert_eq!((seq, handle.state().depth_records, handle.problem()), (4, 4, None), "nothing was lost");
 }
