@@ -283,6 +283,7 @@ fn what_the_database_never_put_there_is_moved_aside_unopened() {
             }
             "folder" => std::fs::create_dir(path).unwrap(),
             "link" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+            "hollow file" => std::fs::File::create(path).unwrap().set_len(1 << 42).unwrap(),
             _ => std::fs::File::create(path).unwrap().set_len(1 << 32).unwrap(),
         }
     };
@@ -294,11 +295,17 @@ fn what_the_database_never_put_there_is_moved_aside_unopened() {
         ("long file", "snap.00000000000000FF"),
         ("long file", "conf"),
         ("pipe", "blobs"),
+        ("pipe", "blobs/77"),
+        ("folder", "blobs/77"),
+        ("long file", "blobs/77"),
+        ("hollow file", "db"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         fill(dir.path(), 5);
         let place = dir.path().join("spool").join(name);
-        let _gone = std::fs::remove_dir_all(&place);
+        if name == "blobs" {
+            std::fs::remove_dir_all(&place).unwrap();
+        }
         make(what, &place);
         let (spool, report) = open(dir.path(), MIB);
         assert!(report.as_ref().is_some_and(|text| text.contains(name)), "{what} at {name}: {report:?}");
