@@ -1,7 +1,7 @@
 //! The command line. Results go to stdout, talk to stderr.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use clap::{Args, Parser, Subcommand};
 use protocol::{DeviceId, ModelName};
@@ -24,7 +24,7 @@ pub struct Cli {
 }
 
 /// Where settings come from; later ones win: file, environment (FLOTILLA_*), flags.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Settings {
     /// Configuration file [default: /etc/flotilla/agent.toml if it exists]
     #[arg(long, global = true, value_name = "FILE", env = "FLOTILLA_AGENT_CONFIG")]
@@ -35,6 +35,9 @@ pub struct Settings {
     /// Folder for identity, models and telemetry (the key state_dir)
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// The file's text as it was read first.
+    #[arg(skip)]
+    pub text: OnceLock<Vec<u8>>,
 }
 
 /// What to do.
@@ -122,7 +125,7 @@ impl Settings {
     pub fn first(&self) -> Result<(Config, Source), ConfigErrors> {
         let file = self.file();
         let raw = RawConfig::default();
-        let raw = file.iter().fold(raw, |raw, file| raw.with_file(file));
+        let raw = file.iter().fold(raw, |raw, file| raw.with_file_kept(file, &self.text));
         self.checked(raw, file)
     }
 
@@ -198,7 +201,7 @@ mod tests {
     fn a_running_agent_asks_for_the_file_that_it_began_with() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
-        let settings = Settings { config: Some(path.clone()), set: Vec::new(), state_dir: None };
+        let settings = Settings { config: Some(path.clone()), set: Vec::new(), ..Settings::default() };
         std::fs::write(&path, "").unwrap();
         let (_, empty) = settings.first().unwrap();
         let (config, same) = settings.again(&empty).unwrap();
@@ -220,7 +223,7 @@ mod tests {
         writer.write_all(b"[capture]\nconsent = true\n").unwrap();
         drop(writer);
         let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
-        let settings = Settings { config: Some(path), set: Vec::new(), state_dir: None };
+        let settings = Settings { config: Some(path), set: Vec::new(), ..Settings::default() };
         let (config, source) = settings.first().unwrap();
         assert!(config.capture.consent);
         assert!(settings.again(&source).unwrap_err().to_string().contains("expected a regular file"));
@@ -229,7 +232,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_no_text_is_refused_and_not_replaced_by_another() {
         let dir = PathBuf::from(std::ffi::OsStr::from_bytes(b"/caf\xe9"));
-        let settings = Settings { config: None, set: Vec::new(), state_dir: Some(dir) };
+        let settings = Settings { state_dir: Some(dir), ..Settings::default() };
         let text = settings.load().unwrap_err().to_string();
         assert!(text.contains("expected --state-dir in UTF-8"), "{text}");
     }

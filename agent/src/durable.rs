@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Why a file could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,15 @@ impl DurableError {
     /// Whether this user may not do that there.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+/// Runs what waits for the disk. One that hangs stops the task that asks, and in the end the watchdog, but not the thread
+/// on which others wait for events.
+pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        Ok(_) | Err(_) => work(),
     }
 }
 
@@ -156,7 +166,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
 /// As above.
 pub fn write_atomic_for(readers: Readers, path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let temp = path.with_extension("tmp");
-    let result = write_synced(readers, &temp, bytes).and_then(|()| rename(&temp, path));
+    let result = aside(|| write_synced(readers, &temp, bytes).and_then(|()| rename(&temp, path)));
     if result.is_err() {
         let _ = fs::remove_file(&temp);
     }
@@ -171,20 +181,18 @@ fn write_synced(readers: Readers, path: &Path, bytes: &[u8]) -> Result<(), Durab
     Ok(())
 }
 
-/// A new file. In a folder where others write, what lies there under its name is removed, not opened: it may be a link
-/// to anywhere.
-fn create(readers: Readers, path: &Path) -> io::Result<File> {
+/// A new file. What lies there under its name is removed, not opened: it may be a link to anywhere, or a pipe, which
+/// waits for a reader.
+///
+/// # Errors
+/// Of the system; also where others have a folder of that name.
+pub fn create(readers: Readers, path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).mode(readers.file_mode()).custom_flags(libc::O_NOFOLLOW);
-    if readers == Readers::Owner {
-        return options.create(true).truncate(true).open(path);
-    }
-    options.create_new(true);
-    let open = || options.open(path);
-    let file = match open() {
+    options.write(true).create_new(true).mode(readers.file_mode()).custom_flags(libc::O_NOFOLLOW);
+    let file = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(path)?;
-            open()?
+            clear(readers, path)?;
+            options.open(path)?
         }
         opened => opened?,
     };
@@ -192,14 +200,24 @@ fn create(readers: Readers, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Where only this user writes, a folder under a file's name is nobody's, and no start may fail by it.
+fn clear(readers: Readers, path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(_) if readers == Readers::Owner && path.is_dir() => fs::remove_dir_all(path),
+        removed => removed,
+    }
+}
+
 /// Gives a synced file its final name, durably.
 ///
 /// # Errors
 /// [`DurableError::Io`].
 pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
-    fs::rename(from, to).map_err(io_error("rename", from))?;
-    cut::written();
-    to.parent().map_or(Ok(()), sync_dir)
+    aside(|| {
+        fs::rename(from, to).map_err(io_error("rename", from))?;
+        cut::written();
+        to.parent().map_or(Ok(()), sync_dir)
+    })
 }
 
 /// Deletes a file, durably; one that isn't there is no fault.
@@ -207,14 +225,14 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// [`DurableError::Io`].
 pub fn remove(path: &Path) -> Result<(), DurableError> {
-    match fs::remove_file(path) {
+    aside(|| match fs::remove_file(path) {
         Ok(()) => {
             cut::written();
             path.parent().map_or(Ok(()), sync_dir)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io_error("remove", path)(error)),
-    }
+    })
 }
 
 /// Moves a file that others wrote, also to another file system: copied and synced there before it goes here. After a
@@ -390,7 +408,8 @@ impl TwoCopies {
 
 /// Writes over a file's own blocks, which needs no space. A power cut may leave a mixture.
 fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
+    // A pipe in its place is an error, and waits for nobody.
+    let mut file = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let length = u64::try_from(bytes.len()).map_err(io::Error::other)?;
     if file.metadata()?.len() < length {
         return Err(io::ErrorKind::StorageFull.into());
@@ -505,11 +524,39 @@ mod tests {
         let copies = ["boot.a", "boot.b"].map(|name| path.with_file_name(name));
         for (copy, left) in copies.iter().zip([1, 0]) {
             fs::remove_file(copy).unwrap();
-            rustix::fs::mknodat(rustix::fs::CWD, copy, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+            make_pipe(copy);
             let found = TwoCopies::open(&path);
             assert_eq!(found.is_ok(), left == 1, "{found:?}");
             assert!(matches!(read_bounded(copy, 9), Err(error) if error.is_damage()));
         }
+    }
+
+    fn make_pipe(path: &Path) {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_in_the_place_of_the_temp_file_makes_room_for_it() {
+        let (dir, path) = record();
+        let temp = path.with_extension("tmp");
+        let full = |temp: &Path| {
+            fs::create_dir(temp).unwrap();
+            fs::write(temp.join("within"), "").unwrap();
+        };
+        let leftovers: [fn(&Path); 4] = [
+            full,
+            |temp| drop(std::os::unix::net::UnixListener::bind(temp).unwrap()),
+            |temp| std::os::unix::fs::symlink("nowhere", temp).unwrap(),
+            make_pipe,
+        ];
+        for leave in leftovers {
+            leave(&temp);
+            written(&path, &[b"one"]);
+            assert_eq!(TwoCopies::open(&path).unwrap().1.unwrap().body, b"one");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the two copies");
+        }
+        make_pipe(&temp);
+        assert!(overwrite(&temp, b"").is_err(), "it doesn't wait either");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::IntoRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ const TOKEN_VARIABLE: &str = "FLOTILLA_ENROLLMENT_TOKEN";
 enum OwnerError {
     #[error("cannot open {path}", path = path.display())]
     Archive { path: PathBuf, source: std::io::Error },
+    #[error("cannot hand the configuration over")]
+    Config(#[source] std::io::Error),
     #[error("cannot enter {path}", path = path.display())]
     Enter { path: PathBuf, source: std::io::Error },
     #[error("cannot go on as user {uid}, who owns {path}", path = path.display())]
@@ -40,18 +44,17 @@ enum OwnerError {
 /// How to end, when that can't be done; why was printed.
 pub fn go_on(cli: &Cli, state_dir: &Path) -> Result<(), Exit> {
     let Some((uid, gid)) = other_owner(state_dir) else { return Ok(()) };
-    let started = match &cli.command {
-        Command::Enroll { token, device_id, force } => {
-            let mut program = again(&cli.settings, "enroll");
+    let program = match &cli.command {
+        Command::Enroll { token, device_id, force } => again(&cli.settings, "enroll").map(|mut program| {
             program.env(TOKEN_VARIABLE, token);
             program.args(device_id.iter().flat_map(|device| ["--device-id", device.as_str()]));
             program.args(force.then_some("--force"));
-            start(program, state_dir, (uid, gid))
-        }
-        Command::Import { file } => import(file, &cli.settings)
-            .map_or_else(|error| error, |program| start(program, state_dir, (uid, gid))),
+            program
+        }),
+        Command::Import { file } => import(file, &cli.settings),
         _ => return Ok(()),
     };
+    let started = program.map_or_else(|error| error, |program| start(program, state_dir, (uid, gid)));
     eprintln!("error: {}", chain(&started));
     Err(if matches!(started, OwnerError::Archive { .. }) { Exit::Usage } else { Exit::Config })
 }
@@ -67,7 +70,7 @@ fn other_owner(state_dir: &Path) -> Option<(u32, u32)> {
 
 /// The archive is opened by root: its owner-to-be may not be able to.
 fn import(file: &Path, settings: &Settings) -> Result<Program, OwnerError> {
-    let mut program = again(settings, "import");
+    let mut program = again(settings, "import")?;
     program.arg(STDIN);
     if file != Path::new(STDIN) {
         let archive =
@@ -77,21 +80,30 @@ fn import(file: &Path, settings: &Settings) -> Result<Program, OwnerError> {
     Ok(program)
 }
 
-fn again(settings: &Settings, word: &str) -> Program {
+fn again(settings: &Settings, word: &str) -> Result<Program, OwnerError> {
     let mut program = Program::new("/proc/self/exe");
-    program.arg0("flotilla-agent").arg(word).args(same(settings));
-    program
+    program.arg0("flotilla-agent").arg(word).args(same(settings).map_err(OwnerError::Config)?);
+    Ok(program)
 }
 
 /// The settings of a process that stands in the state directory.
-fn same(settings: &Settings) -> Vec<OsString> {
+fn same(settings: &Settings) -> std::io::Result<Vec<OsString>> {
     let mut words: Vec<OsString> = vec!["--state-dir".into(), HERE.into()];
-    if let Some(file) = &settings.config {
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        words.extend(["--config".into(), file.into()]);
+    if let Some(text) = settings.text.get() {
+        words.extend(["--config".into(), hand_over(text)?.into()]);
     }
     words.extend(settings.set.iter().flat_map(|set| ["--set".into(), set.into()]));
-    words
+    Ok(words)
+}
+
+/// A name for the configuration's text that this process and the one in its place have: a pipe has no more text, and
+/// the folder's owner may not be able to read root's file.
+fn hand_over(text: &[u8]) -> std::io::Result<String> {
+    // Not closed on exec.
+    let file = rustix::fs::memfd_create("agent.toml", rustix::fs::MemfdFlags::empty())?;
+    let mut file = File::from(file);
+    file.write_all(text)?;
+    Ok(format!("/proc/self/fd/{}", file.into_raw_fd()))
 }
 
 /// Returns only when it fails.
@@ -108,20 +120,35 @@ fn start(mut program: Program, state_dir: &Path, (uid, gid): (u32, u32)) -> Owne
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
     fn settings_mean_the_same_from_within_the_folder() {
         let settings = Settings {
-            config: Some("a.toml".into()),
             set: vec!["device.class=cam".into(), "log.filter=debug".into()],
             state_dir: Some("elsewhere".into()),
+            ..Settings::default()
         };
-        let file = std::env::current_dir().unwrap().join("a.toml");
-        let words = same(&settings);
-        let expected = ["--state-dir", HERE, "--config", file.to_str().unwrap(), "--set", "device.class=cam"];
-        assert_eq!(words[..6], expected.map(OsString::from));
-        assert_eq!(words[6..], ["--set", "log.filter=debug"].map(OsString::from));
+        let words = same(&settings).unwrap();
+        let expected = ["--state-dir", HERE, "--set", "device.class=cam", "--set", "log.filter=debug"];
+        assert_eq!(words, expected.map(OsString::from));
+    }
+
+    #[test]
+    fn a_configuration_from_a_pipe_is_the_same_after_its_text_has_come() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"[device]\nclass = \"from a pipe\"\n").unwrap();
+        drop(writer);
+        let pipe = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let settings = Settings { config: Some(pipe.into()), ..Settings::default() };
+        assert_eq!(settings.load().unwrap().device.class, "from a pipe");
+        let start = ["flotilla-agent", "enroll", "--token", "t"].map(OsString::from);
+        let again = Cli::try_parse_from(start.into_iter().chain(same(&settings).unwrap())).unwrap();
+        assert_eq!(again.settings.load().unwrap().device.class, "from a pipe");
     }
 
     #[test]

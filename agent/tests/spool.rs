@@ -283,6 +283,7 @@ fn what_the_database_never_put_there_is_moved_aside_unopened() {
             }
             "folder" => std::fs::create_dir(path).unwrap(),
             "link" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+            "hollow file" => std::fs::File::create(path).unwrap().set_len(1 << 42).unwrap(),
             _ => std::fs::File::create(path).unwrap().set_len(1 << 32).unwrap(),
         }
     };
@@ -294,11 +295,17 @@ fn what_the_database_never_put_there_is_moved_aside_unopened() {
         ("long file", "snap.00000000000000FF"),
         ("long file", "conf"),
         ("pipe", "blobs"),
+        ("pipe", "blobs/77"),
+        ("folder", "blobs/77"),
+        ("long file", "blobs/77"),
+        ("hollow file", "db"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         fill(dir.path(), 5);
         let place = dir.path().join("spool").join(name);
-        let _gone = std::fs::remove_dir_all(&place);
+        if name == "blobs" {
+            std::fs::remove_dir_all(&place).unwrap();
+        }
         make(what, &place);
         let (spool, report) = open(dir.path(), MIB);
         assert!(report.as_ref().is_some_and(|text| text.contains(name)), "{what} at {name}: {report:?}");
@@ -365,13 +372,14 @@ fn what_could_not_be_stored_at_the_end_is_counted_by_the_next_run_once() {
 #[test]
 fn a_disk_that_takes_no_spool_is_tried_again_and_what_came_meanwhile_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    // The marker's temporary name is taken by a folder: it can't be written.
-    std::fs::create_dir(dir.path().join("spool.tmp")).unwrap();
-    let (spool, _) = open(dir.path(), MIB);
+    let clock = Clock::open(dir.path()).unwrap();
+    // As one that is mounted late.
+    let disk = dir.path().join("disk");
+    let (spool, _) = Spool::open(&disk, &config(MIB), &clock).unwrap();
     let handle = spool.handle();
     assert!(handle.problem().is_some_and(|problem| problem.detail.contains("can't be stored")));
     (0..3).for_each(|_| handle.offer(Kind::Pane, vec![1]));
-    std::fs::remove_dir(dir.path().join("spool.tmp")).unwrap();
+    std::fs::create_dir(&disk).unwrap();
     let seq = runtime().block_on(handle.append(Kind::Event, vec![1])).unwrap();
     assert_eq!((seq, handle.state().depth_records, handle.problem()), (4, 4, None), "nothing was lost");
 }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 const MAX_LINKS: usize = 40;
 /// Bytes of the output's name in the name of its unfinished file: the rest must fit into the 255 that a name may have.
 const MAX_NAME_BYTES: usize = 200;
+/// End of that name, behind 16 digits.
+const PART: &str = ".part";
 /// Attempts at a name that nobody else has.
 const ATTEMPTS: usize = 16;
 
@@ -99,20 +101,23 @@ impl Part {
         let name = target.file_name().filter(|_| !target.as_os_str().as_bytes().ends_with(b"/"));
         let name = name.ok_or(io::ErrorKind::IsADirectory)?.as_bytes();
         let start = OsStr::from_bytes(&name[..name.len().min(MAX_NAME_BYTES)]);
+        take_away_leftovers(&target, start);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).custom_flags(libc::O_NOFOLLOW);
         // Until it has the rights of the file that it is to replace.
         options.mode(if there.is_some() { 0o600 } else { 0o666 });
         for _ in 0..ATTEMPTS {
             let mut name = start.to_owned();
-            name.push(format!(".{:016x}.part", getrandom::u64().map_err(io::Error::other)?));
+            name.push(format!(".{:016x}{PART}", getrandom::u64().map_err(io::Error::other)?));
             let path = target.with_file_name(name);
             match options.open(&path) {
-                Ok(file) => {
+                // Another run of this output may have taken it for a leftover meanwhile.
+                Ok(file) if is_claimed(&file, &path) => {
                     let part = Self { file, path, target };
                     there.map_or(Ok(()), |there| part.resemble(there))?;
                     return Ok(part);
                 }
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -125,6 +130,47 @@ impl Part {
         let _not_allowed = std::os::unix::fs::fchown(&self.file, Some(earlier.uid()), Some(earlier.gid()));
         self.file.set_permissions(fs::Permissions::from_mode(earlier.mode() & 0o777))
     }
+}
+
+/// Removes the unfinished files of runs that were killed: of this user, under the name that this output gives them, and
+/// held by no run.
+fn take_away_leftovers(target: &Path, start: &OsStr) {
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if is_part_of(start, &entry.file_name()) && is_left(&entry.path()) {
+            let _stays = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_part_of(start: &OsStr, name: &OsStr) -> bool {
+    let digits = name.as_bytes().strip_prefix(start.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+    let digits = digits.and_then(|rest| rest.strip_suffix(PART.as_bytes()));
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Opened for nothing but the question whether a run still holds it.
+fn is_left(path: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    opened.is_ok_and(|file| {
+        file.metadata().is_ok_and(|meta| meta.is_file() && meta.uid() == own) && lock(&file).is_ok()
+    })
+}
+
+/// Marks an unfinished file as one that a run writes, as long as it is open; false when it is somebody else's by now.
+fn is_claimed(file: &File, path: &Path) -> bool {
+    match lock(file) {
+        Err(rustix::io::Errno::WOULDBLOCK) => false,
+        // Where there are no locks nobody takes it away.
+        Ok(()) | Err(_) => file.metadata().is_ok_and(|own| is_one(fs::symlink_metadata(path), &own)),
+    }
+}
+
+fn lock(file: &File) -> rustix::io::Result<()> {
+    rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
 }
 
 /// This program's own stdout or stderr, if `path` is another name of it (`/dev/stdout`): opened anew, a file would be
@@ -220,6 +266,33 @@ mod tests {
         let longest = path(&"n".repeat(255));
         write(&longest, "answers").unwrap();
         assert_eq!(read(&longest), "answers");
+    }
+
+    #[test]
+    fn what_a_killed_run_has_left_goes_with_the_next_one_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let running = Output::open(&path("a.csv")).unwrap();
+        let kept = [
+            "a.csv.0123456789ABCDEF.part",
+            "a.csv.0123456789abcde.part",
+            "a.csv.0123456789abcdef.part.csv",
+            "a.csv.part",
+            "b.csv.0123456789abcdef.part",
+        ];
+        for name in kept.iter().chain(&["a.csv.0123456789abcdef.part"]) {
+            fs::write(path(name), "half").unwrap();
+        }
+        symlink("b.csv.0123456789abcdef.part", path("a.csv.0000000000000000.part")).unwrap();
+        fs::create_dir(path("a.csv.1111111111111111.part")).unwrap();
+        write(&path("a.csv"), "answers").unwrap();
+        let own = running.part.as_ref().unwrap().path.clone();
+        assert!(own.exists(), "another run still writes it");
+        running.finish().unwrap();
+        let mut there = kept.to_vec();
+        there.extend(["a.csv", "a.csv.0000000000000000.part", "a.csv.1111111111111111.part"]);
+        there.sort_unstable();
+        assert_eq!(names(dir.path()), there);
     }
 
     #[test]

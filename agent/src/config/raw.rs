@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use toml::Value;
 
@@ -49,7 +50,17 @@ impl RawConfig {
     /// Reads a file. A file that is absent is an error: the caller decides whether to ask for one.
     #[must_use]
     pub fn with_file(self, path: &Path) -> Self {
-        self.with_read(path, durable::read_named(path, MAX_FILE_BYTES))
+        self.with_file_kept(path, &OnceLock::new())
+    }
+
+    /// The same; the text stays for whoever needs it again: a pipe gives it only once.
+    #[must_use]
+    pub fn with_file_kept(self, path: &Path, text: &OnceLock<Vec<u8>>) -> Self {
+        let read = durable::read_named(path, MAX_FILE_BYTES);
+        if let Ok(Some(bytes)) = &read {
+            let _same = text.set(bytes.clone());
+        }
+        self.with_read(path, read)
     }
 
     /// Reads the file of an agent that runs. Defaults in place of what the agent was told would delete what it keeps:

@@ -161,8 +161,10 @@ mod tests {
     #[test]
     fn a_disk_that_takes_no_write_does_not_stop_the_start() {
         let dir = tempfile::tempdir().unwrap();
-        // The temporary file's name is taken by a folder: no write comes through, for root neither.
-        std::fs::create_dir(dir.path().join("early-ends.tmp")).unwrap();
+        // The copies' names are taken by folders: no write comes through, for root neither.
+        for copy in ["early-ends.a", "early-ends.b"] {
+            std::fs::create_dir(dir.path().join(copy)).unwrap();
+        }
         let (_, start, trouble) = Breaker::start(dir.path(), 1);
         assert_eq!((start, trouble.is_some()), (Start::Normal, true));
     }

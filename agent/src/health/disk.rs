@@ -1,5 +1,6 @@
 //! How much room the disk has, and what of it we use.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::problem::{Problem, ProblemKind};
@@ -27,12 +28,12 @@ pub fn unwritable(state_dir: &Path) -> Option<Problem> {
     Some(Problem::new(ProblemKind::StateUnwritable, detail))
 }
 
-/// Bytes of all files under `path`; what can't be read counts as nothing.
+/// Bytes of all files under `path`, without their holes; what can't be read counts as nothing.
 pub fn used_bytes(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => used_bytes(&entry.path()),
-        Ok(kind) if kind.is_file() => entry.metadata().map_or(0, |meta| meta.len()),
+        Ok(kind) if kind.is_file() => entry.metadata().map_or(0, |meta| meta.len().min(meta.blocks() * 512)),
         Ok(_) | Err(_) => 0,
     };
     entries.flatten().map(size).sum()
@@ -48,6 +49,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("a")).unwrap();
         std::fs::write(dir.path().join("a/x"), [0; 10]).unwrap();
         std::fs::write(dir.path().join("y"), [0; 5]).unwrap();
+        std::fs::File::create(dir.path().join("hollow")).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(used_bytes(dir.path()), 15);
         assert!(free_bytes(dir.path()).unwrap() > 0);
     }

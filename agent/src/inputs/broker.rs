@@ -32,7 +32,7 @@ pub async fn listen(config: config::Mqtt, api: Api, troubles: Troubles, stop: Ca
     let mut source = Source {
         model: config.model.clone(),
         place,
-        broker: LocalBroker::new(config),
+        broker: LocalBroker::new(config, api.max_request_bytes()),
         api,
         troubles,
         asked: JoinSet::new(),

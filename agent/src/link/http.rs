@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::config::{Proxies, Proxy};
-use crate::durable::DurableError;
+use crate::durable::{self, DurableError};
 
 /// What the minimum rate is judged over in use.
 pub const RATE_WINDOW: Duration = Duration::from_secs(30);
@@ -262,10 +262,7 @@ impl Http {
     ) -> Result<(u64, Digest), FetchError> {
         let url = format!("{}{path}", self.base);
         let disk = |operation| disk_error(&url, part, operation);
-        let mut sink = Sink::open(part).map_err(disk("open"))?;
-        if sink.length > max_bytes {
-            sink.restart().map_err(disk("truncate"))?;
-        }
+        let mut sink = durable::aside(|| Sink::open(part, max_bytes)).map_err(disk("open"))?;
         if sink.length < max_bytes {
             let from = (sink.length > 0).then_some(sink.length);
             let range = from.map(|from| (header::RANGE, format!("bytes={from}-")));
@@ -285,7 +282,7 @@ impl Http {
                 self.stream(&url, response, max_bytes, &mut sink, part).await?;
             }
         }
-        sink.file.sync_all().map_err(disk("sync"))?;
+        durable::aside(|| sink.file.sync_all()).map_err(disk("sync"))?;
         Ok((sink.length, sink.digest()))
     }
 
@@ -472,7 +469,12 @@ struct Sink {
 }
 
 impl Sink {
-    fn open(part: &Path) -> io::Result<Self> {
+    /// Goes on with what lies there, if that can be the beginning of so much.
+    fn open(part: &Path, max_bytes: u64) -> io::Result<Self> {
+        let is_beginning = |meta: fs::Metadata| meta.is_file() && meta.len() <= max_bytes;
+        if fs::symlink_metadata(part).is_ok_and(|meta| !is_beginning(meta)) {
+            fs::remove_file(part)?;
+        }
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(part)?;
         let (mut hash, mut length, mut buffer) = (Sha256::new(), 0, vec![0; 64 * 1024]);

@@ -31,8 +31,8 @@ const CHANNEL: usize = 128;
 const ROOM: usize = 64;
 /// Requests with QoS 1 that the broker may send before one is acknowledged.
 const RECEIVE_MAXIMUM: u16 = 16;
-/// Largest message.
-const MAX_PACKET_BYTES: u32 = 16 * 1024 * 1024;
+/// Largest message that is taken at least, and the largest that MQTT has.
+const PACKET_BYTES: [u32; 2] = [16 << 20, 268_435_455];
 /// What stands around topic, correlation data and payload of a message, at most.
 const HEAD_BYTES: usize = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -90,12 +90,12 @@ struct Line {
 }
 
 impl Line {
-    fn open(config: &config::Mqtt, keep_alive: Duration) -> Self {
+    fn open(config: &config::Mqtt, keep_alive: Duration, max_packet: u32) -> Self {
         // The broker gives a name; two agents on one broker never push each other out.
         let mut options = MqttOptions::new("", config.host.clone(), config.port);
         options.set_keep_alive(keep_alive);
         options.set_clean_start(true);
-        options.set_max_packet_size(Some(MAX_PACKET_BYTES));
+        options.set_max_packet_size(Some(max_packet));
         options.set_receive_maximum(Some(RECEIVE_MAXIMUM));
         options.set_manual_acks(true);
         let (client, event_loop) = AsyncClient::new(options, CHANNEL);
@@ -128,10 +128,10 @@ struct Lines {
 }
 
 impl Lines {
-    fn open(config: &config::Mqtt, number: u64) -> Self {
+    fn open(config: &config::Mqtt, number: u64, max_packet: u32) -> Self {
         Self {
-            requests: Line::open(config, KEEP_ALIVE_UNREAD),
-            answers: Line::open(config, KEEP_ALIVE),
+            requests: Line::open(config, KEEP_ALIVE_UNREAD, max_packet),
+            answers: Line::open(config, KEEP_ALIVE, max_packet),
             number,
             is_subscribed: false,
             can_answer: false,
@@ -189,6 +189,8 @@ enum Heard {
 /// A connection that comes back by itself while [`LocalBroker::next`] is called.
 pub struct LocalBroker {
     config: config::Mqtt,
+    /// Largest message that the broker may send.
+    max_packet: u32,
     connections: u64,
     backoff: Backoff,
     lines: Option<Lines>,
@@ -196,10 +198,15 @@ pub struct LocalBroker {
 }
 
 impl LocalBroker {
-    /// Connects at the first [`LocalBroker::next`].
-    pub fn new(config: config::Mqtt) -> Self {
+    /// Connects at the first [`LocalBroker::next`]. Requests have at most `max_request_bytes`; of longer ones those up to
+    /// a quarter more are heard, so that they can be answered. What is longer still the broker keeps to itself (MQTT 5,
+    /// 3.1.2.11.4).
+    pub fn new(config: config::Mqtt, max_request_bytes: usize) -> Self {
+        let heard = max_request_bytes.saturating_add(max_request_bytes / 4);
+        let [least, most] = PACKET_BYTES;
+        let max_packet = u32::try_from(heard).unwrap_or(most).clamp(least, most);
         let backoff = Backoff::new(BACKOFF);
-        Self { config, connections: 0, backoff, lines: None, connect_at: Instant::now() }
+        Self { config, max_packet, connections: 0, backoff, lines: None, connect_at: Instant::now() }
     }
 
     /// Hands an answer over, with the correlation data of its request.
@@ -247,7 +254,7 @@ impl LocalBroker {
             let Some(lines) = &mut self.lines else {
                 tokio::time::sleep_until(self.connect_at).await;
                 self.connections += 1;
-                self.lines = Some(Lines::open(&self.config, self.connections));
+                self.lines = Some(Lines::open(&self.config, self.connections, self.max_packet));
                 continue;
             };
             let said = match lines.next(may_ask).await {

@@ -38,7 +38,7 @@ impl Label {
 pub enum FeedbackError {
     /// Never seen, or forgotten.
     #[error(
-        "inference {id:?} of model {model} is unknown; ids are remembered for {ttl_s} s, for the last {max} inferences and until the agent restarts"
+        "inference {id:?} of model {model} is unknown; ids are remembered for {ttl_s} s, for the last {max} inferences, fewer of large batches, and until the agent restarts"
     )]
     UnknownId {
         /// The id that was given.
@@ -84,6 +84,11 @@ pub enum FeedbackError {
     },
 }
 
+/// Memory that one inference of one item takes, about.
+const ENTRY_BYTES: usize = 450;
+/// What all inferences may take however few there may be: enough for one large batch.
+const LEAST_BYTES: usize = 1 << 20;
+
 /// What was said then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Said {
@@ -94,11 +99,21 @@ pub(super) struct Said {
     pub(super) classes: Vec<usize>,
 }
 
-/// The last inferences. The oldest is forgotten when a new one needs its place.
+impl Said {
+    /// Memory that it takes here, about.
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES.saturating_add(self.classes.len().saturating_mul(size_of::<usize>()))
+    }
+}
+
+/// The last inferences. The oldest are forgotten when a new one needs their place.
 #[derive(Debug)]
 pub(super) struct Recent {
     ttl: Duration,
     max: usize,
+    max_bytes: usize,
+    /// Of all that is remembered.
+    bytes: usize,
     order: VecDeque<(u64, String)>,
     said: HashMap<String, Entry>,
     next: u64,
@@ -114,18 +129,26 @@ struct Entry {
 }
 
 impl Recent {
-    /// `max` bounds the memory: about 450 bytes for each inference of one item.
+    /// `max` bounds the memory too: what batches of many items take counts as so many more inferences.
     pub(super) fn new(ttl: Duration, max: usize) -> Self {
-        Self { ttl, max, order: VecDeque::new(), said: HashMap::new(), next: 0 }
+        let max_bytes = max.saturating_mul(ENTRY_BYTES * 2).max(LEAST_BYTES);
+        Self { ttl, max, max_bytes, bytes: 0, order: VecDeque::new(), said: HashMap::new(), next: 0 }
     }
 
-    /// Remembers one inference; an earlier one of the same id is forgotten.
+    /// Remembers one inference; an earlier one of the same id is forgotten. One that is larger than all memory for them
+    /// is not remembered, and the others stay.
     pub(super) fn remember(&mut self, id: String, said: Said, now: Duration) {
-        while self.order.len() >= self.max {
+        self.forget(&id);
+        let bytes = said.bytes();
+        if bytes > self.max_bytes {
+            return;
+        }
+        while self.order.len() >= self.max || self.bytes + bytes > self.max_bytes {
             self.forget_oldest();
         }
         let number = self.next;
         self.next += 1;
+        self.bytes += bytes;
         self.order.push_back((number, id.clone()));
         self.said.insert(id, Entry { number, said, since: now, is_labelled: false });
     }
@@ -173,7 +196,13 @@ impl Recent {
     fn forget_oldest(&mut self) {
         let Some((number, id)) = self.order.pop_front() else { return };
         if self.said.get(&id).is_some_and(|entry| entry.number == number) {
-            self.said.remove(&id);
+            self.forget(&id);
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(entry) = self.said.remove(id) {
+            self.bytes -= entry.said.bytes();
         }
     }
 }
@@ -216,6 +245,27 @@ mod tests {
         }
         assert!(take(&mut recent, "0", 20_000).is_err() && take(&mut recent, "1", 20_000).is_ok());
         assert_eq!(recent.said.len(), recent.order.len());
+    }
+
+    #[test]
+    fn many_rows_are_forgotten_before_they_fill_the_memory() {
+        let mut recent = Recent::new(Duration::from_secs(10), MAX);
+        let of = |rows: usize| Said { classes: vec![3; rows], ..said() };
+        let most = (LEAST_BYTES - ENTRY_BYTES) / size_of::<usize>();
+        for i in 0..MAX {
+            recent.remember(i.to_string(), of(most / 10), ms(0));
+            let held: usize = recent.said.values().map(|entry| entry.said.bytes()).sum();
+            assert!(held == recent.bytes && held <= LEAST_BYTES, "{held}");
+        }
+        let last = (MAX - 1).to_string();
+        recent.remember("huge".into(), of(most + 1), ms(0));
+        assert!(recent.said.len() == 9 && recent.said.contains_key(&last), "the others stay");
+        recent.remember("whole".into(), of(most), ms(0));
+        assert!(recent.said.len() == 1 && recent.said.contains_key("whole"));
+        recent.remember("whole".into(), of(most + 1), ms(0));
+        assert_eq!((recent.said.len(), recent.bytes), (0, 0), "an earlier one of the same id");
+        recent.remember("one".into(), said(), ms(0));
+        assert!(take(&mut recent, "one", 0).is_ok());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::error::ApiError;
 use super::work::Api;
 use super::{body, infer, work};
+use crate::monitor::{Outcome, Request, Times};
 use crate::slots::Loaded;
 
 /// Why there is no answer.
@@ -43,8 +44,23 @@ impl Api {
     /// # Errors
     /// [`Refused`] with the protocol's error.
     pub async fn ask(&self, model: &str, json: Bytes, behind: Bytes) -> Result<Vec<u8>, Refused> {
-        let body = body::taken(self, json, behind)?;
+        let body = body::taken(self, json, behind).inspect_err(|error| self.count_too_large(model, error))?;
         Ok(infer::answer(self, model, body).await?.into_json()?)
+    }
+
+    /// One that is refused before it is read; an overload has a count of its own.
+    fn count_too_large(&self, model: &str, error: &ApiError) {
+        if let ApiError::BodyTooLarge { .. } = error
+            && let Ok(loaded) = self.serving(model, None)
+        {
+            let (at, times, outcome) = ((self.now)(), Times::default(), Outcome::Refused);
+            self.monitor.record(&Request { id: "", loaded: &loaded, inputs: &[], at, times, outcome });
+        }
+    }
+
+    /// Most bytes of a request.
+    pub fn max_request_bytes(&self) -> usize {
+        self.limits.max_body_bytes
     }
 
     /// The release that serves a model now.

@@ -92,6 +92,10 @@ impl Shelf {
     pub fn check_blob(&self, blob: &BlobRef) -> Result<(), ShelfError> {
         let path = self.blob_path(blob.digest);
         let gone = |state| ShelfError::Gone { what: "blob", digest: blob.digest, state };
+        if !self.has_blob(blob) {
+            // Neither read, a pipe would wait for a writer, nor left.
+            return Err(gone(if fs::remove_file(&path).is_ok() { "damaged" } else { "missing" }));
+        }
         let mut file = fs::File::open(&path).map_err(|_| gone("missing"))?;
         let (mut hash, mut buffer, mut total) = (Sha256::new(), vec![0; 64 * 1024], 0_u64);
         loop {

@@ -4,6 +4,7 @@
 //! damage, and a release build aborts then: a marker file counts openings that did not come back.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,13 @@ const MAX_CONF_BYTES: u64 = 64 * 1024;
 const MIN_SNAPSHOT_BYTES: u64 = 64 << 20;
 /// sled's folder for large values, beside its files.
 const BLOBS: &str = "blobs";
+/// Longest file in there: sled begins one for a leaf above 128 KiB, and the layout makes no leaf that is as large.
+const MAX_BLOB_BYTES: u64 = 16 << 20;
+/// How many times as long as the spool's bound a database may be that is mostly holes. One without may be longer: the
+/// bound was lowered.
+const DB_FACTOR: u64 = 8;
+/// What a block of a file has, whatever its file system's blocks have.
+const BLOCK_BYTES: u64 = 512;
 
 pub(super) struct Opened {
     pub(super) durable: Arc<Durable>,
@@ -55,7 +63,7 @@ pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolEr
     if dir.exists() && !dir.is_dir() {
         return quarantine_and_open(dir, &marker, "it is no folder", config);
     }
-    if let Some(why) = unlike_sled(dir, config.max_bytes.max(MIN_SNAPSHOT_BYTES)) {
+    if let Some(why) = unlike_sled(dir, config.max_bytes) {
         return quarantine_and_open(dir, &marker, &why, config);
     }
     durable::make_dir(dir).map_err(SpoolError::Files)?;
@@ -100,29 +108,43 @@ fn lost_openings(marker: &Path) -> Result<u8, SpoolError> {
 
 /// What lies in the folder that sled never put there: it opens and reads by name, whatever and however long it is, and a
 /// pipe would hold it up for ever.
-fn unlike_sled(dir: &Path, max_snapshot_bytes: u64) -> Option<String> {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name == BLOBS {
-            if !meta.is_dir() {
-                return Some(format!("its {name} is no folder"));
-            }
-        } else if !meta.is_file() {
-            return Some(format!("its {name} is no file"));
-        }
-        // These are read as a whole.
-        let max = match &*name {
-            "conf" => MAX_CONF_BYTES,
-            name if name.starts_with("snap.") => max_snapshot_bytes,
-            _ => continue,
-        };
-        if meta.len() > max {
-            return Some(format!("its {name} has {} bytes, at most {max} can be", meta.len()));
-        }
+fn unlike_sled(dir: &Path, spool_bytes: u64) -> Option<String> {
+    let spool_bytes = spool_bytes.max(MIN_SNAPSHOT_BYTES);
+    let blobs = dir.join(BLOBS);
+    if blobs.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+        return Some(format!("its {BLOBS} is no folder"));
     }
-    None
+    entries(dir).chain(entries(&blobs)).find_map(|(name, is_blob, meta)| match &*name {
+        BLOBS if !is_blob => None,
+        _ if !meta.is_file() => Some(format!("its {name} is no file")),
+        // Every part of it is looked at, holes too.
+        "db" if is_hollow(&meta) => too_long(&name, &meta, spool_bytes.saturating_mul(DB_FACTOR)),
+        // These are read as a whole.
+        "conf" => too_long(&name, &meta, MAX_CONF_BYTES),
+        _ if is_blob => too_long(&name, &meta, MAX_BLOB_BYTES),
+        _ if name.starts_with("snap.") => too_long(&name, &meta, spool_bytes),
+        _ => None,
+    })
+}
+
+/// Name in the database's folder, whether it is one of a blob, and what lies there.
+fn entries(dir: &Path) -> impl Iterator<Item = (String, bool, fs::Metadata)> {
+    let is_blob = dir.ends_with(BLOBS);
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = if is_blob { format!("{BLOBS}/{name}") } else { name };
+        Some((name, is_blob, entry.metadata().ok()?))
+    })
+}
+
+/// Whether it is longer than twice what it takes of the disk.
+fn is_hollow(meta: &fs::Metadata) -> bool {
+    meta.len() / 2 > meta.blocks().saturating_mul(BLOCK_BYTES)
+}
+
+fn too_long(name: &str, meta: &fs::Metadata, max: u64) -> Option<String> {
+    (meta.len() > max).then(|| format!("its {name} has {} bytes, at most {max} can be", meta.len()))
 }
 
 /// sled must not meet a full disk: it may end the process, and with it what serves.

@@ -113,7 +113,18 @@ impl Core {
             let held = self.model(model).active;
             held.is_none_or(|held| self.still_fits(model, &held).is_ok())
         };
-        self.kept_out.iter().find(fits).cloned()
+        let mut models = self.by_service();
+        models.retain(|model| self.kept_out.contains(model));
+        models.iter().find(fits).cloned()
+    }
+
+    /// All models, the ones first whose active release serves longest: where memory is short they stay, as they do beside
+    /// a new release that finds no room.
+    pub(super) fn by_service(&self) -> Vec<ModelName> {
+        let mut models: Vec<_> = self.record().models.iter().collect();
+        // Stable: of the same time by name. An earlier version noted no time.
+        models.sort_by_key(|(_, record)| record.since);
+        models.into_iter().map(|(model, _)| model.clone()).collect()
     }
 
     /// That what serves is allowed more than a budget that was lowered meanwhile.
@@ -244,6 +255,29 @@ mod tests {
         rig.core.follow_room().await;
         assert!(rig.core.table.active(&model).is_some(), "it goes on");
         assert_eq!(rig.core.over_budget().map(|problem| problem.kind), Some(ProblemKind::OverBudget));
+    }
+
+    #[tokio::test]
+    async fn where_room_is_short_what_serves_longest_goes_first() {
+        let mut rig = Rig::new();
+        let committed = Phase::Committed { task: task(&rig, Mode::Replace) };
+        let models = [("a", 3), ("b", 1), ("c", 2)].map(|(model, since)| (name(model), since));
+        for (model, since) in &models {
+            rig.stands(model, committed.clone());
+            let mut boot = rig.core.record().clone();
+            boot.models.get_mut(model).unwrap().since = Some(protocol::UnixMillis(*since));
+            assert!(rig.core.persist(boot));
+        }
+        rig.core.config.memory_budget_bytes = INT8_BYTES;
+        rig.core.start().await;
+        let serving = |core: &Core| {
+            let active = core.table.all_active();
+            active.iter().map(|loaded| loaded.model.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(serving(&rig.core), ["b"]);
+        rig.core.config.memory_budget_bytes = INT8_BYTES * 2;
+        rig.core.follow_room().await;
+        assert_eq!(serving(&rig.core), ["b", "c"]);
     }
 
     #[tokio::test]

@@ -192,7 +192,7 @@ impl Core {
     }
 
     async fn load_all(&mut self) {
-        let models: Vec<ModelName> = self.record().models.keys().cloned().collect();
+        let models = self.by_service();
         for model in &models {
             self.load_active(model).await;
         }

@@ -20,7 +20,7 @@ use super::fetch;
 use super::machine::{Event, Phase, Task, step};
 use super::memory::{self, Room};
 use super::metadata::{MetadataError, Source, TrustedStore};
-use crate::durable::DurableError;
+use crate::durable::{self, DurableError, Readers};
 use crate::health::{Clock, disk};
 use crate::link::http::FetchError;
 use crate::slots::{BootStore, Shelf, ShelfError};
@@ -271,7 +271,7 @@ impl Import<'_> {
         let part = self.shelf.part(blob);
         let disk =
             |operation, source| ImportError::Disk(DurableError::Io { operation, path: part.clone(), source });
-        let file = fs::File::create(&part).map_err(|source| disk("create", source))?;
+        let file = durable::create(Readers::Owner, &part).map_err(|source| disk("create", source))?;
         let mut sink = Hashing { to: file, hash: Sha256::new() };
         reader.read_to(&mut sink).map_err(ImportError::Archive)?;
         let file = sink.verify(blob)?;

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
 use super::core::Core;
-use crate::durable::DurableError;
+use crate::durable::{DurableError, aside};
 use crate::health::{Problem, ProblemKind};
 use crate::slots::BootRecord;
 
@@ -54,14 +53,6 @@ impl Core {
             // Said already, in the log and as a problem.
             Err(_) => self.paused_until = now + STORAGE_PAUSE,
         }
-    }
-}
-
-/// A disk that hangs stops this loop, and in the end the watchdog, but not the thread on which others wait for events.
-fn aside<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        Ok(_) | Err(_) => work(),
     }
 }
 

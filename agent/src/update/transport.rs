@@ -2,9 +2,8 @@
 //! server says no to what saves nothing. What counts is the signed digest of the plain result; whatever is wrong with
 //! an encoding only leads to the next way.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use http::StatusCode;
@@ -15,7 +14,7 @@ use release::delta::{Delta, DeltaError, WINDOW_LOG};
 use sha2::{Digest as _, Sha256};
 
 use super::selftest::{cause, shelf_cause};
-use crate::durable::DurableError;
+use crate::durable::{self, DurableError, Readers};
 use crate::link::http::{FetchError, Http};
 use crate::slots::Shelf;
 
@@ -214,8 +213,7 @@ fn decompress(encoded: &Path, part: &Path, blob: &BlobRef) -> Result<(), DecodeE
 }
 
 fn create(part: &Path) -> Result<File, DecodeError> {
-    let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part);
-    options.map_err(disk("create", part))
+    durable::create(Readers::Owner, part).map_err(disk("create", part))
 }
 
 fn disk(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DecodeError + use<> {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what can't be set up must fail the test")]
 
 mod binary;
+mod broker;
 mod capture;
 mod digits;
 mod folder;

@@ -119,13 +119,13 @@ pub(super) fn read_state(image: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The logged disk's file system, mounted; undone when dropped.
-struct Mounted {
+/// A file system in a file, mounted; undone when dropped.
+pub(crate) struct Mounted {
     folder: PathBuf,
 }
 
 impl Mounted {
-    fn new(image: &Path, folder: &Path) -> Result<Self> {
+    pub(crate) fn new(image: &Path, folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let mut mount = Command::new("mount");
         mount.args(["-t", "ext4", "-o", "loop,nodiscard,noatime"]).args([image, folder]);

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+pub(crate) use disk::Mounted;
 use disk::{Recording, STATE};
 use states::{KEPT, Kept, Random, Walker};
 use work::Bug;

@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 use testkit::rig::wait_until;
 
+use super::disk::SmallDisk;
 use super::limits::restart;
 use super::world::{PATIENCE, World};
 use super::{Outcome, telemetry};
+use crate::crash::Mounted;
 
 /// The device whose disk hangs.
 const AGENT: usize = 0;
@@ -22,16 +25,19 @@ const WATCHDOG: Duration = Duration::from_secs(1);
 pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let version = world.release()?;
     world.rest_one(AGENT)?;
+    let manifests = manifests(&world.folder);
+    let image = world.folder.join("manifests.ext4");
+    let Some(disk) = HangingDisk::mount(&image, &manifests) else {
+        world.feed_one(AGENT);
+        return Ok(Outcome::Skipped("only root may mount a disk that hangs, made by mke2fs".into()));
+    };
     let manager = Manager::listen()?;
     let env = manager.env();
     restart(world, AGENT, &env.each_ref().map(|(name, value)| (*name, value.as_str())))?;
     world.fleet.wait_online(3)?;
     manager.hear("WATCHDOG=1")?;
 
-    // Opened for writing it waits for a reader, who never comes: the next write of the boot record hangs.
-    let hanging = world.agents[AGENT].folder().join("state/boot.tmp");
-    let made = Command::new("mkfifo").arg(&hanging).status()?;
-    ensure!(made.success(), "cannot make {}", hanging.display());
+    disk.hang()?;
     let rollout = world.roll_out(&version, &[AGENT])?;
     manager.falls_silent()?;
     let line = world.logged(AGENT, &["not feeding the watchdog"])?;
@@ -40,13 +46,14 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     // Telemetry goes on too; only what is on its way in memory would be lost by the end.
     telemetry::arrived(world, AGENT)?;
 
-    // As systemd ends it.
+    // As systemd ends it: what waits in the kernel ends once the disk answers.
     world.agents[AGENT].process()?.signal("ABRT");
+    disk.answer()?;
     wait_until("the end of an agent that hangs", PATIENCE, || {
         Ok(world.agents[AGENT].process()?.check_running().err().map(drop))
     })?;
     world.fleet.cli.run(&["rollout", "abort", &rollout])?;
-    std::fs::remove_file(&hanging)?;
+    drop(disk);
     restart(world, AGENT, &[])?;
     world.serves(AGENT, "1.0.0")?;
     world.fleet.wait_online(3)?;
@@ -56,6 +63,60 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
          SIGABRT and started anew the device serves 1.0.0"
             .into(),
     ))
+}
+
+/// Takes away what an earlier run left in `folder`.
+pub(super) fn clean_up(folder: &Path) {
+    let manifests = manifests(folder);
+    if manifests.exists() {
+        let _not_hanging = freeze("--unfreeze", &manifests);
+        SmallDisk::clean_up(&manifests);
+    }
+}
+
+/// Where the loop that updates keeps the manifest of a new release, and nothing else writes.
+fn manifests(folder: &Path) -> PathBuf {
+    folder.join("devices/cam-1/state/manifests")
+}
+
+/// A small disk that can stop answering: who writes to it waits in the kernel. Dropping it takes it away.
+struct HangingDisk {
+    folder: PathBuf,
+    _mounted: Mounted,
+}
+
+impl HangingDisk {
+    /// Puts one with the same files over `folder`; none when that can't be done here.
+    fn mount(image: &Path, folder: &Path) -> Option<Self> {
+        let mut make = Command::new("mke2fs");
+        let made = make.args(["-q", "-F", "-t", "ext4", "-d"]).args([folder, image]).arg("8m").output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            return None;
+        }
+        let mounted = Mounted::new(image, folder).ok()?;
+        Some(Self { folder: folder.into(), _mounted: mounted })
+    }
+
+    fn hang(&self) -> Result<()> {
+        freeze("--freeze", &self.folder)
+    }
+
+    fn answer(&self) -> Result<()> {
+        freeze("--unfreeze", &self.folder)
+    }
+}
+
+impl Drop for HangingDisk {
+    fn drop(&mut self) {
+        // It does no harm to a disk that answers; a hanging one could not be unmounted.
+        let _not_hanging = self.answer();
+    }
+}
+
+fn freeze(how: &str, folder: &Path) -> Result<()> {
+    let done = Command::new("fsfreeze").arg(how).arg(folder).output().context("cannot run fsfreeze")?;
+    ensure!(done.status.success(), "fsfreeze {how} {}: {done:?}", folder.display());
+    Ok(())
 }
 
 /// Systemd's side of its protocol.

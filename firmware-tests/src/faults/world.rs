@@ -11,6 +11,7 @@ use testkit::feeder::{Client, Feeder, Image, Tally, read_images};
 use testkit::rig::{Agent, AgentOptions, Binaries, Fleet, ServerOptions, wait_until};
 
 use super::disk::SmallDisk;
+use super::watchdog;
 
 /// Longest time that any single outcome may take.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
@@ -69,6 +70,7 @@ impl World {
     /// Server and three devices, 1.0.0 on all of them, an application beside each.
     pub(super) fn start(binaries: &Path, example: &Path, folder: &Path) -> Result<Self> {
         SmallDisk::clean_up(&disk_folder(folder));
+        watchdog::clean_up(folder);
         let folder = crate::fresh(folder)?;
         let binaries = Binaries::in_folder(&binaries.canonicalize()?);
         let example = example.canonicalize()?;

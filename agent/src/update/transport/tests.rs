@@ -32,6 +32,23 @@ fn d4_a_frame_that_decodes_to_more_than_signed_is_stopped_and_leaves_nothing() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_a_blob_or_of_its_part_holds_nobody_up() {
+    let (dir, shelf, blob) = shelf_with(&[7; 5000]);
+    let (path, encoded) = (dir.path().join("blobs").join(blob.digest.to_hex()), dir.path().join("encoded"));
+    fs::remove_file(&path).unwrap();
+    for pipe in [&path, &shelf.part(&blob)] {
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, pipe, fifo, 0o600.into(), 0).unwrap();
+    }
+    let gone = shelf.check_blob(&blob);
+    assert!(matches!(gone, Err(crate::slots::ShelfError::Gone { state: "damaged", .. })), "{gone:?}");
+    fs::write(&encoded, release::delta::compress(&[7; 5000]).unwrap()).unwrap();
+    decompress(&encoded, &shelf.part(&blob), &blob).unwrap();
+    shelf.keep_blob(&blob).unwrap();
+    shelf.check_blob(&blob).unwrap();
+}
+
+#[test]
 fn a5_a_delta_that_gives_other_content_is_refused() {
     let (old, new) = (vec![1; 20_000], vec![2; 20_000]);
     let (dir, shelf, base) = shelf_with(&old);
