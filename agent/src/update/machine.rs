@@ -26,6 +26,7 @@ pub use super::memory::Lacked;
 
 mod again;
 mod fence;
+mod starts;
 
 /// Starts that a self-test or a swap may end before it counts as a crash loop.
 const TRIES: u8 = 2;
@@ -376,9 +377,9 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
     let (mut next, mut actions) = match event {
         Event::Fenced(fence) => fence::fenced(record, fence),
         Event::Wanted(task) => wanted(record, task),
-        Event::Boot => boot(record),
-        Event::Settled => settled(record),
-        Event::EndsInOrder => ends_in_order(record),
+        Event::Boot => starts::boot(record),
+        Event::Settled => starts::settled(record),
+        Event::EndsInOrder => starts::ends_in_order(record),
         Event::Failed(cause) => failed(record, cause),
         Event::TooBig(cause, lacked) => again::too_big(record, cause, lacked),
         Event::RoomGrew => again::room_grew(record),
@@ -568,50 +569,6 @@ fn fall_back(mut record: Record, mut actions: Vec<Action>) -> (Record, Vec<Actio
         actions.insert(0, Action::SwitchBack);
     }
     (record, actions)
-}
-
-fn boot(mut record: Record) -> (Record, Vec<Action>) {
-    let crashed = |what: &str| Cause {
-        kind: CauseKind::CrashLoop,
-        detail: format!("the agent ended again and again in {what}"),
-    };
-    match &mut record.phase {
-        Phase::SelfTest { tries_left: 0, .. } => failed(record, crashed("the self-test")),
-        Phase::Activating { tries_left: 0, .. } => failed(record, crashed("activation")),
-        Phase::Probation { boots_left: 0, .. } => failed(record, crashed("probation")),
-        Phase::Shadow { boots_left: 0, .. } => failed(record, crashed("the shadow")),
-        Phase::SelfTest { tries_left, .. } | Phase::Activating { tries_left, .. } => {
-            *tries_left -= 1;
-            (record, vec![])
-        }
-        Phase::Probation { boots_left, .. } | Phase::Shadow { boots_left, .. } => {
-            *boots_left -= 1;
-            (record, vec![])
-        }
-        _ => (record, vec![]),
-    }
-}
-
-/// A shadow may last for weeks: only starts that ended early speak against it.
-fn settled(mut record: Record) -> (Record, Vec<Action>) {
-    if let Phase::Shadow { boots_left, .. } = &mut record.phase {
-        *boots_left = BOOTS;
-    }
-    (record, vec![])
-}
-
-/// Whoever switches a device off doesn't speak against the release: this start wasn't one that ended in it.
-fn ends_in_order(mut record: Record) -> (Record, Vec<Action>) {
-    match &mut record.phase {
-        Phase::SelfTest { tries_left, .. } | Phase::Activating { tries_left, .. } => {
-            *tries_left = TRIES.min(tries_left.saturating_add(1));
-        }
-        Phase::Probation { boots_left, .. } | Phase::Shadow { boots_left, .. } => {
-            *boots_left = BOOTS.min(boots_left.saturating_add(1));
-        }
-        _ => {}
-    }
-    (record, vec![])
 }
 
 #[cfg(test)]
