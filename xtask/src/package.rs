@@ -39,22 +39,25 @@ impl Profile {
 
 pub(crate) fn main(args: &Args) -> Result<()> {
     let agent = agent(&args.target, args.profile)?;
-    let bytes = agent.metadata()?.len();
-    println!("{}\n{bytes} bytes", agent.display());
-    let ceiling = ceiling(&args.target)?;
-    if args.profile == Profile::Size && bytes > ceiling {
-        bail!("the agent has {bytes} bytes; cross/targets.toml allows {ceiling} for {}", args.target);
-    }
+    println!("{}\n{} bytes", agent.display(), agent.metadata()?.len());
     Ok(())
 }
 
 /// Builds the static agent and says where it is.
 ///
 /// # Errors
-/// When a tool is missing or it doesn't build.
+/// When a tool is missing, it doesn't build, or it is larger than `cross/targets.toml` allows.
 pub(crate) fn agent(target: &str, profile: Profile) -> Result<PathBuf> {
     zigbuild(target, profile, &["--package", "flotilla-agent"])?;
-    Ok(target_folder()?.join(target).join(profile.name()).join("flotilla-agent"))
+    let agent = target_folder()?.join(target).join(profile.name()).join("flotilla-agent");
+    let (bytes, ceiling) = (agent.metadata()?.len(), ceiling(target, profile)?);
+    if bytes > ceiling {
+        bail!(
+            "the agent has {bytes} bytes; cross/targets.toml allows {ceiling} for {target}, {}",
+            profile.name()
+        );
+    }
+    Ok(agent)
 }
 
 /// Builds what `what` chooses as static programs for a device.
@@ -77,7 +80,7 @@ pub(crate) fn zigbuild(target: &str, profile: Profile, what: &[&str]) -> Result<
 /// # Errors
 /// When a tool is missing, or the target isn't one of ours.
 pub(crate) fn zig(target: &str, verb: &str) -> Result<Command> {
-    ceiling(target)?;
+    ceiling(target, Profile::Size)?;
     ensure_std(target)?;
     let tools = tools::python_env("cross", &CROSS_TOOLS)?;
     let path = std::env::var("PATH").unwrap_or_default();
@@ -90,14 +93,16 @@ pub(crate) fn zig(target: &str, verb: &str) -> Result<Command> {
     Ok(command)
 }
 
-fn ceiling(target: &str) -> Result<u64> {
+fn ceiling(target: &str, profile: Profile) -> Result<u64> {
     let file = root().join("cross/targets.toml");
     let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let targets: toml::Table = text.parse().with_context(|| format!("{} is not TOML", file.display()))?;
     let known = targets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let entry = targets.get(target).with_context(|| format!("unknown target {target}; known: {known}"))?;
-    let bytes = entry.get("agent_ceiling_bytes").and_then(toml::Value::as_integer);
-    u64::try_from(bytes.context("no agent_ceiling_bytes in cross/targets.toml")?).context("negative ceiling")
+    let key = format!("{}_ceiling_bytes", profile.name());
+    let bytes = entry.get(&key).and_then(toml::Value::as_integer);
+    let bytes = bytes.with_context(|| format!("no {key} in cross/targets.toml"))?;
+    u64::try_from(bytes).context("negative ceiling")
 }
 
 /// Makes sure that Rust's standard library is there for a target.
