@@ -6,14 +6,14 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{
-    DimLike, EvalContext, EvalOp, Expansion, InferenceResult, Solver, StaticName, TensorProxy, args_2, as_op,
-    expand, op_as_typed_op, op_out_of_plan, tract_ndarray,
+    DimLike, EvalContext, EvalOp, Expansion, StaticName, args_2, as_op, op_as_typed_op, op_out_of_plan,
+    tract_ndarray,
 };
 use tract_onnx::tract_hir::ops::binary::wire_rank_broadcast;
 use tract_onnx::tract_hir::tract_core::broadcast::multi_broadcast;
 
 use super::super::attributes::int_or;
-use super::{Built, Whole, original};
+use super::{Built, Whole, Wiring, around, inner, original};
 
 pub(super) fn build_div(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     build(context, node, Kind::Quotient)
@@ -29,8 +29,7 @@ pub(super) fn build_mod(context: &ParsingContext<'_>, node: &NodeProto) -> Built
 
 fn build(context: &ParsingContext<'_>, node: &NodeProto, kind: Kind) -> Built {
     let (op, names) = original(context, node)?;
-    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
-    Ok((inner.map_or(op, |inner| expand(Division { inner, kind })), names))
+    Ok((inner(op.as_ref()).map_or(op, |inner| around(inner, Division { kind })), names))
 }
 
 /// What is left of a division.
@@ -78,32 +77,24 @@ impl Kind {
 /// tract's own operator, but for numbers of elements.
 #[derive(Debug, Clone)]
 struct Division {
-    inner: Box<dyn Expansion>,
     kind: Kind,
 }
 
-impl Expansion for Division {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+impl Wiring for Division {
+    fn wire(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let kinds = inputs.iter().map(|input| Ok(model.outlet_fact(*input)?.datum_type));
         let kinds = kinds.collect::<TractResult<TVec<DatumType>>>()?;
         let is_of_sizes =
             kinds.iter().all(|kind| *kind == TDim::datum_type() || kind.is_signed() || kind.is_unsigned())
                 && kinds.contains(&TDim::datum_type());
         if !is_of_sizes {
-            return self.inner.wire(prefix, model, inputs);
+            return inner.wire(prefix, model, inputs);
         }
         let mut inputs = wire_rank_broadcast(prefix, model, inputs)?;
         for (slot, input) in
