@@ -84,6 +84,10 @@ pub(super) struct Lowering<'a> {
     /// Nodes gathered for the next island, and what they make.
     pub(super) pending: Vec<usize>,
     pub(super) made: HashSet<&'a str>,
+    /// What islands made and gave to nobody, as it isn't f32: who reads it makes it again.
+    pub(super) spare: HashSet<&'a str>,
+    /// Nodes that are in more than one island.
+    pub(super) repeated: usize,
     /// f32 forms of views that were needed already.
     pub(super) plain: HashMap<(ActId, Vec<usize>), FloatId>,
     /// Images that are the rows of an activation pixel by pixel.
@@ -109,6 +113,8 @@ impl<'a> Lowering<'a> {
             work: vec![(0, None); count],
             pending: Vec::new(),
             made: HashSet::new(),
+            spare: HashSet::new(),
+            repeated: 0,
             plain: HashMap::new(),
             images: HashMap::new(),
             table_elements: 0,
