@@ -13,6 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
+use super::apart::{Verdict, verdict};
 use super::counted::counts_rows;
 use super::rewrite::rewrite;
 use super::shapes::{self, refused};
@@ -66,18 +67,27 @@ pub(crate) struct Plan {
 struct Traits {
     /// Batches are run row by row.
     is_by_rows: bool,
-    may_mix: bool,
-    /// It calculates with the number of rows.
-    counts_rows: bool,
+    /// What becomes of rows; it is tried where that isn't known.
+    rows: Verdict,
 }
 
 impl Traits {
-    fn of(proto: &ModelProto) -> Self {
+    fn of(onnx: &Onnx, proto: &ModelProto, feeds: &[Feed]) -> Self {
         let is_dynamic = proto.graph.as_ref().is_some_and(rows::is_dynamic);
+        let rows = if !feeds.iter().any(|feed| feed.is_batched) {
+            Verdict::Apart
+        } else if counts_rows(proto) {
+            Verdict::Mixes
+        } else if rows::may_mix(proto) {
+            verdict(onnx, proto, feeds)
+        } else {
+            Verdict::Apart
+        };
+        // There each row is to have a range of its own, which a batch that is tried hasn't.
+        let is_left = is_dynamic && rows != Verdict::Mixes;
         Self {
             is_by_rows: is_dynamic || has_windows(proto),
-            may_mix: !is_dynamic && rows::may_mix(proto),
-            counts_rows: counts_rows(proto),
+            rows: if is_left { Verdict::Apart } else { rows },
         }
     }
 }
@@ -109,7 +119,7 @@ impl Plan {
     pub(super) fn build_owned(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
         rewrite(&mut proto)?;
         let graph = onnx.model_for_proto_model(&proto).map_err(|e| refused(&e))?;
-        let traits = Traits::of(&proto);
+        let traits = Traits::of(onnx, &proto, feeds);
         drop(proto);
         Self::of_graph(&graph, feeds, traits)
     }
@@ -134,14 +144,15 @@ impl Plan {
         chosen.makes_a_row = !has_rows || outputs.iter().all(is_a_row);
         let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
         chosen.shapes = outputs.into_iter().map(shape).collect();
-        chosen.mixes = has_rows && traits.counts_rows;
-        if !chosen.mixes && traits.may_mix && has_rows {
-            let several = || guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok);
-            chosen.mixes = match chosen.batching {
-                Batching::Any => chosen.mixes_rows(feeds),
-                Batching::Single | Batching::Fixed(_) => several().is_some_and(|plan| plan.mixes_rows(feeds)),
-            };
-        }
+        let several = || guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok);
+        chosen.mixes = match (traits.rows, chosen.batching) {
+            (Verdict::Apart, _) => false,
+            (Verdict::Mixes, _) => true,
+            (_, Batching::Any) => chosen.mixes_rows(feeds),
+            (_, Batching::Single | Batching::Fixed(_)) => {
+                several().is_some_and(|plan| plan.mixes_rows(feeds))
+            }
+        };
         Ok(chosen)
     }
 
@@ -274,6 +285,11 @@ pub(super) fn match_inputs(graph: &InferenceModel, feeds: &[Feed]) -> Result<Vec
         .iter()
         .map(|outlet| graph.node(outlet.node).name.as_str())
         .collect();
+    feeds_of(&names, feeds)
+}
+
+/// The same by the names of the graph's inputs.
+pub(super) fn feeds_of(names: &[&str], feeds: &[Feed]) -> Result<Vec<usize>, LoadError> {
     if names.len() != feeds.len() {
         let expected: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
         return Err(LoadError::Signature {
@@ -601,6 +617,15 @@ pub(super) mod tests {
         ];
         let why = plan(&model(nodes, vec![ints("s", &shape)]), &[1, 1]).err().unwrap().to_string();
         assert!(why.contains("\"of_places\" (NonZero)") && why.contains("at most"), "{why}");
+    }
+
+    #[test]
+    fn a_product_of_matrices_of_64_bits_is_refused_by_its_name() {
+        let nodes =
+            vec![node("Cast", &["x"], "whole", &[("to", &[7])]), node("MatMul", &["whole", "w"], "y", &[])];
+        let weights = constant("w", 7, &[2, 2], vec![0; 32]);
+        let why = plan(&model(nodes, vec![weights]), &[1, 2]).err().unwrap().to_string();
+        assert!(why.contains("\"of_y") && !why.contains("panicked"), "{why}");
     }
 
     /// On a machine with AMX tract's own kernel read behind these weights, which ended the process.
