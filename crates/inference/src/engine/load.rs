@@ -4,8 +4,9 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::prelude::Framework;
 
+use super::apart::Verdict;
 use super::counted::counts_rows;
-use super::mixing::settle;
+use super::mixing::{rows_of, settle};
 use super::plan::{Fed, Feed, Plan, Value, by_rows, is_a_row, text};
 use super::{check, guarded, onnx};
 use crate::clock::Clock;
@@ -52,13 +53,14 @@ impl Engine {
         check::opset(&proto)?;
         let knows = |node: &NodeProto| check::has(onnx, node);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;
+        let rows = rows_of(onnx, &proto, feeds);
         let counts_rows = feeds.iter().any(|feed| feed.is_batched) && counts_rows(&proto);
         let report = match int8 {
             Int8::Off => Report::of_tract("the switch is off"),
-            Int8::On => match program(&proto, feeds) {
+            Int8::On => match program(&proto, feeds, rows) {
                 Ok((mut program, makes_a_row)) => {
                     let report = std::mem::take(&mut program.report);
-                    let mixes = counts_rows || !makes_a_row || settle(onnx, &proto, feeds, &mut program);
+                    let mixes = counts_rows || !makes_a_row || settle(rows, &proto, feeds, &mut program);
                     return Ok(Self { runs: Runs::Int8(Box::new(program)), report, mixes });
                 }
                 Err(report) => report,
@@ -71,7 +73,7 @@ impl Engine {
             }
             error => error,
         })?;
-        let plan = Plan::build_owned(onnx, proto, feeds)?;
+        let plan = Plan::build_owned(onnx, proto, feeds, Some(rows))?;
         let mixes = plan.mixes() || !plan.joins_rows();
         Ok(Self { runs: Runs::Tract(plan), report, mixes })
     }
@@ -138,9 +140,9 @@ impl Engine {
 
 /// The model as a program that has run a row of zeros, and whether it made rows of it; or the report that says why it
 /// isn't one.
-fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<(Program, bool), Report> {
+fn program(proto: &ModelProto, feeds: &[Feed], rows: Verdict) -> Result<(Program, bool), Report> {
     let lowered = guarded(|| {
-        let program = lower(proto, feeds, Level::detect())?;
+        let program = lower(proto, feeds, Level::detect(), rows)?;
         let zeros: Vec<Fed<'_>> = feeds.iter().map(|feed| feed.zeros(1)).collect();
         let made = program.run(&zeros, 1).map_err(|error| Report::of_tract(chain(&error)))?;
         let makes_a_row = made.iter().all(is_a_row) || !feeds.iter().any(|feed| feed.is_batched);

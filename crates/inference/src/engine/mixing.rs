@@ -13,14 +13,20 @@ use crate::int8::kernel::Level;
 use crate::int8::lower::lower;
 use crate::int8::program::Program;
 
+/// What becomes of a model's rows.
+pub(super) fn rows_of(onnx: &Onnx, proto: &ModelProto, feeds: &[Feed]) -> Verdict {
+    if !feeds.iter().any(|feed| feed.is_batched) || !may_mix(proto) {
+        return Verdict::InPlace;
+    }
+    verdict(onnx, proto, feeds)
+}
+
 /// Whether the answer to a batch isn't those of its rows put together, or may not be. Where rows lie along another axis
 /// at an island's border, a program whose rows stay apart is to run them one by one.
-pub(super) fn settle(onnx: &Onnx, proto: &ModelProto, feeds: &[Feed], program: &mut Program) -> bool {
+pub(super) fn settle(rows: Verdict, proto: &ModelProto, feeds: &[Feed], program: &mut Program) -> bool {
     let islands_mix = program.mixes_rows();
-    if !feeds.iter().any(|feed| feed.is_batched) || !may_mix(proto) {
-        return islands_mix;
-    }
-    match verdict(onnx, proto, feeds) {
+    match rows {
+        Verdict::InPlace => false,
         Verdict::Apart => {
             program.is_batched &= !islands_mix;
             false
@@ -43,7 +49,7 @@ fn mixes_or_fails(proto: &ModelProto, feeds: &[Feed]) -> bool {
         Feed { name: feed.name.clone(), shape, is_batched: false }
     };
     let several: Vec<Feed> = feeds.iter().map(several).collect();
-    let Ok(program) = lower(proto, &several, Level::detect()) else { return true };
+    let Ok(program) = lower(proto, &several, Level::detect(), Verdict::InPlace) else { return true };
     let zeros: Vec<_> = several.iter().map(|feed| feed.zeros(1)).collect();
     let are_whole = proto.graph.as_ref().and_then(|graph| are_whole(graph, feeds));
     let (true, Some(are_whole)) = (program.run(&zeros, 1).is_ok(), are_whole) else { return true };

@@ -21,6 +21,7 @@ mod rows;
 mod shapes;
 mod sizes;
 
+pub(crate) use apart::Verdict;
 pub use heap::{share_heap, trim_heap};
 pub(crate) use load::Engine;
 pub(crate) use makeup::count as count_makeup;

@@ -13,8 +13,9 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
-use super::apart::{Verdict, verdict};
+use super::apart::Verdict;
 use super::counted::counts_rows;
+use super::mixing::rows_of;
 use super::rewrite::rewrite;
 use super::shapes::{self, refused};
 use super::{blame, rows};
@@ -72,16 +73,12 @@ struct Traits {
 }
 
 impl Traits {
-    fn of(onnx: &Onnx, proto: &ModelProto, feeds: &[Feed]) -> Self {
+    fn of(onnx: &Onnx, proto: &ModelProto, feeds: &[Feed], rows: Option<Verdict>) -> Self {
         let is_dynamic = proto.graph.as_ref().is_some_and(rows::is_dynamic);
-        let rows = if !feeds.iter().any(|feed| feed.is_batched) {
-            Verdict::Apart
-        } else if counts_rows(proto) {
+        let rows = if feeds.iter().any(|feed| feed.is_batched) && counts_rows(proto) {
             Verdict::Mixes
-        } else if rows::may_mix(proto) {
-            verdict(onnx, proto, feeds)
         } else {
-            Verdict::Apart
+            rows.unwrap_or_else(|| rows_of(onnx, proto, feeds))
         };
         // There each row is to have a range of its own, which a batch that is tried hasn't.
         let is_left = is_dynamic && rows != Verdict::Mixes;
@@ -109,17 +106,22 @@ pub(crate) type Value = (Vec<usize>, Data);
 pub(crate) type Fed<'a> = (Vec<usize>, Cow<'a, Data>);
 
 impl Plan {
-    /// Plans a graph that was checked and warms it up.
-    pub(crate) fn build(proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
-        let built = guarded(|| Self::build_owned(&onnx(), proto, feeds));
+    /// Plans a graph that was checked and warms it up; `rows` is what becomes of its rows, if that is known.
+    pub(crate) fn build(proto: ModelProto, feeds: &[Feed], rows: Option<Verdict>) -> Result<Self, LoadError> {
+        let built = guarded(|| Self::build_owned(&onnx(), proto, feeds, rows));
         built.unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
     }
 
     /// The same, unguarded. The file is dropped before the plan is made.
-    pub(super) fn build_owned(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+    pub(super) fn build_owned(
+        onnx: &Onnx,
+        mut proto: ModelProto,
+        feeds: &[Feed],
+        rows: Option<Verdict>,
+    ) -> Result<Self, LoadError> {
         rewrite(&mut proto)?;
         let graph = onnx.model_for_proto_model(&proto).map_err(|e| refused(&e))?;
-        let traits = Traits::of(onnx, &proto, feeds);
+        let traits = Traits::of(onnx, &proto, feeds, rows);
         drop(proto);
         Self::of_graph(&graph, feeds, traits)
     }
@@ -146,7 +148,7 @@ impl Plan {
         chosen.shapes = outputs.into_iter().map(shape).collect();
         let several = || guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok);
         chosen.mixes = match (traits.rows, chosen.batching) {
-            (Verdict::Apart, _) => false,
+            (Verdict::InPlace | Verdict::Apart, _) => false,
             (Verdict::Mixes, _) => true,
             (_, Batching::Any) => chosen.mixes_rows(feeds),
             (_, Batching::Single | Batching::Fixed(_)) => {
@@ -524,7 +526,8 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn plan(model: &ModelProto, shape: &[usize]) -> Result<Plan, LoadError> {
-        Plan::build(model.clone(), &[Feed { name: "x".to_owned(), shape: shape.to_vec(), is_batched: true }])
+        let feed = Feed { name: "x".to_owned(), shape: shape.to_vec(), is_batched: true };
+        Plan::build(model.clone(), &[feed], None)
     }
 
     pub(in super::super) fn fed(shape: &[usize], values: Vec<f32>) -> [Fed<'static>; 1] {

@@ -9,4 +9,5 @@ mod sizes;
 mod skeleton;
 mod walk;
 
-pub(super) use walk::{Verdict, verdict};
+pub(crate) use walk::Verdict;
+pub(super) use walk::verdict;

@@ -15,7 +15,10 @@ use super::skeleton;
 
 /// What is said of a graph's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Verdict {
+pub(crate) enum Verdict {
+    /// A row's answer is its own, and rows are the first axis of all that lies between: any part of the graph leaves them
+    /// apart.
+    InPlace,
     /// A row's answer is its own, or the graph takes one row only.
     Apart,
     /// The same, as far as rules know; the other operators find rows as they came in, so that what they do to them shows
@@ -39,8 +42,15 @@ fn found(onnx: &Onnx, proto: &ModelProto, feeds: &[Feed]) -> Verdict {
         Found::Sizes(sizes) => {
             let lies = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), Lies::Nowhere));
             let tensors = Tensors::of(graph);
-            Walk { sizes: &sizes, tensors: &tensors, opset, lies: lies.collect(), knows_all: true }
-                .over(graph)
+            Walk {
+                sizes: &sizes,
+                tensors: &tensors,
+                opset,
+                lies: lies.collect(),
+                knows_all: true,
+                is_in_place: true,
+            }
+            .over(graph)
         }
         Found::OneRow => Verdict::Apart,
         Found::Unknown => Verdict::Unknown,
@@ -54,6 +64,8 @@ struct Walk<'g> {
     lies: HashMap<&'g str, Lies>,
     /// There was a rule for each node.
     knows_all: bool,
+    /// Nothing was put along another axis than the first.
+    is_in_place: bool,
 }
 
 impl<'g> Walk<'g> {
@@ -66,7 +78,11 @@ impl<'g> Walk<'g> {
                 return Verdict::Mixes;
             }
         }
-        let apart = if self.knows_all { Verdict::Apart } else { Verdict::ApartElsewhere };
+        let apart = match (self.knows_all, self.is_in_place) {
+            (true, true) => Verdict::InPlace,
+            (true, false) => Verdict::Apart,
+            (false, _) => Verdict::ApartElsewhere,
+        };
         graph.output.iter().fold(apart, |all, output| match (all, self.of(&output.name)) {
             (all, Lies::Along { axis: 0, outer: 1 }) => all,
             // A row that is the same for all.
@@ -99,6 +115,7 @@ impl<'g> Walk<'g> {
                 (Becomes::Unknown, found) if is_tried && self.is_as_fed(output, found) => found,
                 (Becomes::Unknown | Becomes::Mixed, _) => Lies::Unknown,
             };
+            self.is_in_place &= matches!(lies, Lies::Nowhere | Lies::Along { axis: 0, outer: 1 });
             self.lies.insert(output, lies);
         }
         becomes != Becomes::Mixed
@@ -183,7 +200,10 @@ mod tests {
                 .map(|(name, axis)| constant(name, 7, &[], axis.to_le_bytes().to_vec())),
         );
         let feed = Feed { name: "x".to_owned(), shape: vec![1, 4, 6], is_batched: true };
-        verdict(&onnx(), &model(nodes, constants), &[feed])
+        match verdict(&onnx(), &model(nodes, constants), &[feed]) {
+            Verdict::InPlace => Verdict::Apart,
+            said => said,
+        }
     }
 
     fn op(op: &str, input: &[&str], output: &str) -> NodeProto {
@@ -302,6 +322,16 @@ mod tests {
                 nodes.iter().map(|node| format!("{}{:?}", node.op_type, node.input)).collect();
             assert_eq!(said(nodes), verdict, "{ops:?}");
         }
+    }
+
+    #[test]
+    fn rows_stay_in_place_where_nothing_moves_them() {
+        let feed = [Feed { name: "x".to_owned(), shape: vec![1, 4, 6], is_batched: true }];
+        let said = |nodes| verdict(&onnx(), &model(nodes, vec![ints("flat", &[-1, 24])]), &feed);
+        let flat = || op("Reshape", &["x", "flat"], "f");
+        assert_eq!(said(vec![flat(), along("Softmax", &["f"], "y", 1)]), Verdict::InPlace);
+        let turned = |x: &str, y: &str| node("Transpose", &[x], y, &[("perm", &[1, 0])]);
+        assert_eq!(said(vec![flat(), turned("f", "t"), turned("t", "y")]), Verdict::Apart);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::graph::Node;
 use super::tensor;
 use super::walk::{Kind, Lowering, Params};
 use super::{Reason, is_only_int8};
-use crate::engine::{Feed, Plan};
+use crate::engine::{Feed, Plan, Verdict};
 use crate::error::chain;
 use crate::int8::program::{FloatId, Step};
 use crate::int8::report::Runs;
@@ -169,9 +169,11 @@ impl<'a> Lowering<'a> {
             feeds.push(Feed { name: inside.clone(), shape: shape.clone(), is_batched: true });
             from.push((id, shape));
         }
+        // Else each island says it for itself.
+        let rows = Some(self.rows).filter(|rows| *rows == Verdict::InPlace);
         let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();
         let failed = |source| Reason::Island { nodes: pending.len(), first, source: Box::new(source) };
-        let plan = Plan::build(model(self.graph.model, draft, &ends), &feeds).map_err(failed)?;
+        let plan = Plan::build(model(self.graph.model, draft, &ends), &feeds, rows).map_err(failed)?;
         Ok(Island { plan, from, outputs, params })
     }
 

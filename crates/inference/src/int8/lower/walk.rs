@@ -7,6 +7,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 
 use super::Reason;
 use super::graph::{Graph, Node};
+use crate::engine::Verdict;
 use crate::int8::kernel::{Layout, Level};
 use crate::int8::program::{ActId, ActInfo, FloatId, Shuffle, Step, Values};
 use crate::int8::report::{NodeReport, Runs};
@@ -71,6 +72,8 @@ pub(super) struct Quant {
 pub(super) struct Lowering<'a> {
     pub(super) graph: Graph<'a>,
     pub(super) level: Level,
+    /// What becomes of the rows in the whole graph.
+    pub(super) rows: Verdict,
     pub(super) values: Values,
     pub(super) steps: Vec<Step>,
     pub(super) bound: HashMap<&'a str, Bound>,
@@ -99,11 +102,12 @@ pub(super) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(graph: Graph<'a>, level: Level) -> Self {
+    pub(super) fn new(graph: Graph<'a>, level: Level, rows: Verdict) -> Self {
         let count = graph.nodes.len();
         Self {
             graph,
             level,
+            rows,
             values: Values::default(),
             steps: Vec::new(),
             bound: HashMap::new(),
