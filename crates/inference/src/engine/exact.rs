@@ -6,8 +6,8 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{
-    EvalContext, EvalOp, Expansion, Factoid, InferenceResult, Solver, StaticName, TensorProxy, args_1, as_op,
-    expand, op_as_typed_op, op_out_of_plan, tract_ndarray,
+    EvalContext, EvalOp, Expansion, Factoid, StaticName, args_1, as_op, op_as_typed_op, op_out_of_plan,
+    tract_ndarray,
 };
 use tract_onnx::tract_hir::tract_core::internal::TypedOp;
 use tract_onnx::tract_hir::tract_core::ops::array::OneHot;
@@ -15,7 +15,7 @@ use tract_onnx::tract_hir::tract_core::ops::cast::Cast;
 use tract_onnx::tract_hir::tract_core::ops::nn::{Reduce, Reducer};
 
 use super::attributes::text;
-use super::ops::{Built, Whole, original};
+use super::ops::{Built, Whole, Wiring, around, inner, original};
 
 /// Operators that have something in them to be replaced.
 const MENDED: [&str; 4] = ["OneHot", "ReduceL1", "ReduceMean", "ReduceSum"];
@@ -29,8 +29,7 @@ pub(super) fn register(operators: &mut OnnxOpRegister) {
 
 fn build_mended(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     let (op, names) = original(context, node)?;
-    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
-    Ok((inner.map_or(op, |inner| expand(Mended { inner })), names))
+    Ok((inner(op.as_ref()).map_or(op, |inner| around(inner, Mended)), names))
 }
 
 fn build_resize(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
@@ -42,34 +41,24 @@ fn build_resize(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
         // tract leaves out the inputs that a node leaves out.
         node.input.iter().take(2).filter(|name| !name.is_empty()).count()
     });
-    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
-    Ok(match (inner, slot) {
-        (Some(inner), Some(slot)) => (expand(Aligned { inner, slot }), names),
+    Ok(match (inner(op.as_ref()), slot) {
+        (Some(inner), Some(slot)) => (around(inner, Aligned { slot }), names),
         _ => (op, names),
     })
 }
 
 /// An operator as tract wires it, with our own in place of what is wrong in it.
 #[derive(Debug, Clone)]
-struct Mended {
-    inner: Box<dyn Expansion>,
-}
+struct Mended;
 
-impl Expansion for Mended {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+impl Wiring for Mended {
+    fn wire(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let mut draft = TypedModel { symbols: model.symbols.clone(), ..TypedModel::default() };
         let mut wired = std::collections::HashMap::new();
         let mut sources: TVec<OutletId> = TVec::new();
@@ -84,7 +73,7 @@ impl Expansion for Mended {
             wired.insert(source, *input);
             sources.push(source);
         }
-        let made = self.inner.wire(prefix, &mut draft, &sources)?;
+        let made = inner.wire(prefix, &mut draft, &sources)?;
         for node in &draft.nodes {
             if wired.contains_key(&OutletId::new(node.id, 0)) {
                 continue;
@@ -214,26 +203,18 @@ impl TypedOp for OneOrNoneHot {
 /// Resize that keeps corners where they are: where scales give no whole size, runtimes differ in what a corner is.
 #[derive(Debug, Clone)]
 struct Aligned {
-    inner: Box<dyn Expansion>,
     /// Which input holds the scales.
     slot: usize,
 }
 
-impl Expansion for Aligned {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+impl Wiring for Aligned {
+    fn wire(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let scales = inputs.get(self.slot).map(|scales| model.outlet_fact(*scales)).transpose()?;
         if let Some(scales) = scales.and_then(|fact| fact.konst.clone()) {
             let scales = scales.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
@@ -257,7 +238,7 @@ impl Expansion for Aligned {
                 return Err(TractError::msg(why));
             }
         }
-        self.inner.wire(prefix, model, inputs)
+        inner.wire(prefix, model, inputs)
     }
 }
 

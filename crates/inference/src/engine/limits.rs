@@ -48,6 +48,11 @@ impl<'g> Tensors<'g> {
         node.input.get(slot).and_then(|name| self.0.get(name.as_str())).copied()
     }
 
+    /// How many axes a constant has.
+    pub(super) fn rank(&self, node: &NodeProto, slot: usize) -> Option<usize> {
+        self.get(node, slot).map(|tensor| tensor.dims.len())
+    }
+
     pub(super) fn floats(&self, node: &NodeProto, slot: usize) -> Option<Vec<f32>> {
         let tensor = self.get(node, slot).filter(|tensor| tensor.data_type == DataType::Float as i32)?;
         let words = tensor.raw_data.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word));

@@ -1,9 +1,12 @@
 //! From ONNX bytes to what runs: a program in int8 where the graph is quantized, else a plan of tract's.
 
+use tract_onnx::Onnx;
 use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::prelude::Framework;
 
+use super::apart::Verdict;
 use super::counted::counts_rows;
+use super::mixing::{rows_of, settle};
 use super::plan::{Fed, Feed, Plan, Value, by_rows, is_a_row, text};
 use super::{check, guarded, onnx};
 use crate::clock::Clock;
@@ -43,16 +46,21 @@ impl Engine {
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
         let onnx = onnx();
         let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
+        Self::of_proto(&onnx, proto, feeds, int8)
+    }
+
+    fn of_proto(onnx: &Onnx, proto: ModelProto, feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
         check::opset(&proto)?;
-        let knows = |node: &NodeProto| check::has(&onnx, node);
+        let knows = |node: &NodeProto| check::has(onnx, node);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;
+        let rows = rows_of(onnx, &proto, feeds);
         let counts_rows = feeds.iter().any(|feed| feed.is_batched) && counts_rows(&proto);
         let report = match int8 {
             Int8::Off => Report::of_tract("the switch is off"),
-            Int8::On => match program(&proto, feeds) {
+            Int8::On => match program(&proto, feeds, rows) {
                 Ok((mut program, makes_a_row)) => {
                     let report = std::mem::take(&mut program.report);
-                    let mixes = counts_rows || !makes_a_row || program.mixes_rows();
+                    let mixes = counts_rows || !makes_a_row || settle(rows, &proto, feeds, &mut program);
                     return Ok(Self { runs: Runs::Int8(Box::new(program)), report, mixes });
                 }
                 Err(report) => report,
@@ -65,7 +73,7 @@ impl Engine {
             }
             error => error,
         })?;
-        let plan = Plan::build_owned(&onnx, proto, feeds)?;
+        let plan = Plan::build_owned(onnx, proto, feeds, Some(rows))?;
         let mixes = plan.mixes() || !plan.joins_rows();
         Ok(Self { runs: Runs::Tract(plan), report, mixes })
     }
@@ -132,13 +140,141 @@ impl Engine {
 
 /// The model as a program that has run a row of zeros, and whether it made rows of it; or the report that says why it
 /// isn't one.
-fn program(proto: &ModelProto, feeds: &[Feed]) -> Result<(Program, bool), Report> {
+fn program(proto: &ModelProto, feeds: &[Feed], rows: Verdict) -> Result<(Program, bool), Report> {
     let lowered = guarded(|| {
-        let program = lower(proto, feeds, Level::detect())?;
+        let program = lower(proto, feeds, Level::detect(), rows)?;
         let zeros: Vec<Fed<'_>> = feeds.iter().map(|feed| feed.zeros(1)).collect();
         let made = program.run(&zeros, 1).map_err(|error| Report::of_tract(chain(&error)))?;
         let makes_a_row = made.iter().all(is_a_row) || !feeds.iter().any(|feed| feed.is_batched);
         Ok((program, makes_a_row))
     });
     lowered.unwrap_or_else(|panic| Err(Report::of_tract(format!("the lowering panicked: {panic}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::TensorProto;
+
+    use super::*;
+    use crate::engine::plain_f32;
+    use crate::engine::plan::tests::{constant, fed, ints, model, node};
+
+    /// A layer of 6 in int8 from `x` to `v`, and what is behind it.
+    fn quantized(behind: &[NodeProto], more: &[TensorProto]) -> Engine {
+        let engine = quantized_with(behind, more, Int8::On);
+        assert!(engine.report().is_int8(), "{}", engine.report());
+        engine
+    }
+
+    fn quantized_with(behind: &[NodeProto], more: &[TensorProto], int8: Int8) -> Engine {
+        let float = |name: &str, value: f32| constant(name, 1, &[], value.to_le_bytes().to_vec());
+        let zero = |name: &str, kind: i32, value: u8| constant(name, kind, &[], vec![value]);
+        let layer = [
+            node("QuantizeLinear", &["x", "s", "z"], "q", &[]),
+            node("DequantizeLinear", &["q", "s", "z"], "d", &[]),
+            node("DequantizeLinear", &["w", "s", "zw"], "wd", &[]),
+            node("MatMul", &["d", "wd"], "m", &[]),
+            node("QuantizeLinear", &["m", "s", "z"], "mq", &[]),
+            node("DequantizeLinear", &["mq", "s", "z"], "v", &[]),
+        ];
+        let weights = (0..36_u8).map(|place| place.wrapping_mul(91)).collect();
+        let constants = [float("s", 0.02), zero("z", 2, 128), zero("zw", 3, 0)];
+        let constants = [&constants[..], &[constant("w", 3, &[6, 6], weights)], more].concat();
+        let proto = model([&layer, behind].concat(), constants);
+        let feed = Feed { name: "x".to_owned(), shape: vec![1, 6], is_batched: true };
+        Engine::of_proto(&onnx(), proto, &[feed], int8).unwrap()
+    }
+
+    fn answer(engine: &Engine, rows: std::ops::Range<u16>) -> Result<Vec<Value>, InferError> {
+        let values = (rows.start * 6..rows.end * 6).map(|place| f32::from(place * 37 % 64) / 40.0 - 0.8);
+        engine.run(&fed(&[rows.len(), 6], values.collect()), rows.len())
+    }
+
+    #[test]
+    fn int8_never_takes_a_batch_apart_whose_rows_meet_in_an_axis() {
+        let softmax = |x: &str, y: &str, axis: i64| node("Softmax", &[x], y, &[("axis", &[axis])]);
+        let to = |x: &str, shape: &str, y: &str| node("Reshape", &[x, shape], y, &[]);
+        let flat = node("Flatten", &["v"], "f", &[("axis", &[0])]);
+        let first = node("Unsqueeze", &["v", "zero"], "f", &[]);
+        let gone = node("Squeeze", &["g", "zero"], "y", &[]);
+        let mean = node("ReduceMean", &["f"], "g", &[("axes", &[0]), ("keepdims", &[1])]);
+        let (all, rows, list) = (to("v", "all", "f"), to("g", "rows", "y"), to("v", "list", "f"));
+        let thirds = to("v", "thirds", "f");
+        let turned = node("Transpose", &["f"], "t", &[("perm", &[1, 0, 2])]);
+        for (behind, is_mixing) in [
+            (vec![flat.clone(), softmax("f", "g", -1), rows.clone()], true),
+            (vec![all.clone(), softmax("f", "g", 1), rows.clone()], true),
+            (vec![list, softmax("f", "g", -1), rows.clone()], true),
+            (vec![first.clone(), softmax("f", "g", 1), gone.clone()], true),
+            (vec![thirds.clone(), softmax("f", "g", 0), rows.clone()], true),
+            (vec![thirds.clone(), mean, node("Sub", &["f", "g"], "h", &[]), to("h", "rows", "y")], true),
+            (vec![first.clone(), node("Relu", &["f"], "y", &[])], true),
+            (vec![flat, node("Sigmoid", &["f"], "g", &[]), rows.clone()], false),
+            (vec![first.clone(), softmax("f", "g", -1), gone], false),
+            (vec![thirds, softmax("f", "g", 1), rows], false),
+            (vec![softmax("v", "y", -1)], false),
+            // An island between two borders at which the rows are another axis than the first.
+            (vec![first, turned, node("Relu", &["t"], "y", &[])], false),
+        ] {
+            let ops: Vec<&str> = behind.iter().map(|node| node.op_type.as_str()).collect();
+            let sizes = [("all", &[1, -1][..]), ("rows", &[-1, 6]), ("list", &[-1]), ("zero", &[0])];
+            let sizes = sizes.into_iter().chain([("thirds", &[-1, 2][..])]);
+            let sizes: Vec<TensorProto> = sizes.map(|(name, sizes)| ints(name, sizes)).collect();
+            let engine = quantized(&behind, &sizes);
+            assert_eq!(engine.mixes_rows(), is_mixing, "{ops:?}");
+            assert!(answer(&engine, 0..1).is_ok(), "{ops:?}");
+            let whole = answer(&engine, 0..3);
+            if is_mixing {
+                assert!(matches!(whole, Err(InferError::MixesRows { got: 3 })), "{ops:?}");
+                continue;
+            }
+            let (shape, data) = whole.unwrap().remove(0);
+            let alone = (0..3).map(|row| answer(&engine, row..row + 1).unwrap().remove(0).1);
+            let alone: Vec<f32> = alone.flat_map(|data| plain_f32(&data).unwrap().to_vec()).collect();
+            assert_eq!((shape[0], data), (3, crate::tensor::Data::Fp32(alone)), "{ops:?}");
+        }
+    }
+    #[test]
+    fn a_size_in_32_bits_is_one() {
+        let behind = [
+            node("Shape", &["v"], "s64", &[]),
+            node("Cast", &["s64"], "s32", &[("to", &[6])]),
+            node("Gather", &["s32", "zero"], "n", &[("axis", &[0])]),
+            node("Concat", &["n", "rest"], "to32", &[("axis", &[0])]),
+            node("Cast", &["to32"], "to", &[("to", &[7])]),
+            node("Reshape", &["v", "to"], "f", &[]),
+            node("Softmax", &["f"], "y", &[("axis", &[-1])]),
+        ];
+        let rest = [-1_i32, 2].iter().flat_map(|size| size.to_le_bytes()).collect();
+        let engine = quantized(&behind, &[ints("zero", &[0]), constant("rest", 6, &[2], rest)]);
+        assert_eq!(engine.report().fallbacks().count(), 0, "{}", engine.report());
+        assert!(!engine.mixes_rows());
+        let (shape, _) = answer(&engine, 0..3).unwrap().remove(0);
+        assert_eq!(shape, [3, 3, 2]);
+    }
+
+    /// As the mask of a text's words: it is read in front of the first layer and again behind the last.
+    #[test]
+    fn whole_numbers_on_both_sides_of_a_layer_leave_it_in_int8() {
+        let behind = [
+            node("Cast", &["x"], "whole", &[("to", &[7])]),
+            node("Mul", &["whole", "two"], "doubled", &[]),
+            node("Cast", &["doubled"], "float", &[("to", &[1])]),
+            node("Add", &["v", "float"], "sum", &[]),
+            node("QuantizeLinear", &["sum", "s", "z"], "sq", &[]),
+            node("DequantizeLinear", &["sq", "s", "z"], "sd", &[]),
+            node("MatMul", &["sd", "wd"], "last", &[]),
+            node("QuantizeLinear", &["last", "s", "z"], "lq", &[]),
+            node("DequantizeLinear", &["lq", "s", "z"], "ld", &[]),
+            node("Add", &["doubled", "two"], "more", &[]),
+            node("Cast", &["more"], "again", &[("to", &[1])]),
+            node("Sub", &["again", "ld"], "y", &[]),
+        ];
+        let engine = quantized(&behind, &[ints("two", &[2])]);
+        let whole = quantized_with(&behind, &[ints("two", &[2])], Int8::Off);
+        assert!(!whole.report().is_int8());
+        let of = |engine: &Engine| plain_f32(&answer(engine, 0..3).unwrap().remove(0).1).unwrap().to_vec();
+        let off = of(&engine).iter().zip(of(&whole)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 0.021, "{off}");
+    }
 }

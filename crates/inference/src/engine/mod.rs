@@ -2,6 +2,7 @@
 //! comes out. No other module of this crate but `int8::lower`, which reads the parsed file, names a tract type,
 //! and panics of tract become errors here.
 
+mod apart;
 mod attributes;
 mod blame;
 mod check;
@@ -12,6 +13,7 @@ mod heap;
 mod limits;
 mod load;
 mod makeup;
+mod mixing;
 mod ops;
 mod plan;
 mod rewrite;
@@ -19,6 +21,7 @@ mod rows;
 mod shapes;
 mod sizes;
 
+pub(crate) use apart::Verdict;
 pub use heap::{share_heap, trim_heap};
 pub(crate) use load::Engine;
 pub(crate) use makeup::count as count_makeup;

@@ -13,7 +13,9 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, ToDim};
 use tract_onnx::tract_hir::tract_core::internal::TDim;
 
+use super::apart::Verdict;
 use super::counted::counts_rows;
+use super::mixing::rows_of;
 use super::rewrite::rewrite;
 use super::shapes::{self, refused};
 use super::{blame, rows};
@@ -66,18 +68,23 @@ pub(crate) struct Plan {
 struct Traits {
     /// Batches are run row by row.
     is_by_rows: bool,
-    may_mix: bool,
-    /// It calculates with the number of rows.
-    counts_rows: bool,
+    /// What becomes of rows; it is tried where that isn't known.
+    rows: Verdict,
 }
 
 impl Traits {
-    fn of(proto: &ModelProto) -> Self {
+    fn of(onnx: &Onnx, proto: &ModelProto, feeds: &[Feed], rows: Option<Verdict>) -> Self {
         let is_dynamic = proto.graph.as_ref().is_some_and(rows::is_dynamic);
+        let rows = if feeds.iter().any(|feed| feed.is_batched) && counts_rows(proto) {
+            Verdict::Mixes
+        } else {
+            rows.unwrap_or_else(|| rows_of(onnx, proto, feeds))
+        };
+        // There each row is to have a range of its own, which a batch that is tried hasn't.
+        let is_left = is_dynamic && rows != Verdict::Mixes;
         Self {
             is_by_rows: is_dynamic || has_windows(proto),
-            may_mix: !is_dynamic && rows::may_mix(proto),
-            counts_rows: counts_rows(proto),
+            rows: if is_left { Verdict::Apart } else { rows },
         }
     }
 }
@@ -99,17 +106,22 @@ pub(crate) type Value = (Vec<usize>, Data);
 pub(crate) type Fed<'a> = (Vec<usize>, Cow<'a, Data>);
 
 impl Plan {
-    /// Plans a graph that was checked and warms it up.
-    pub(crate) fn build(proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
-        let built = guarded(|| Self::build_owned(&onnx(), proto, feeds));
+    /// Plans a graph that was checked and warms it up; `rows` is what becomes of its rows, if that is known.
+    pub(crate) fn build(proto: ModelProto, feeds: &[Feed], rows: Option<Verdict>) -> Result<Self, LoadError> {
+        let built = guarded(|| Self::build_owned(&onnx(), proto, feeds, rows));
         built.unwrap_or_else(|why| Err(LoadError::Runtime { why: format!("it panicked: {why}") }))
     }
 
     /// The same, unguarded. The file is dropped before the plan is made.
-    pub(super) fn build_owned(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed]) -> Result<Self, LoadError> {
+    pub(super) fn build_owned(
+        onnx: &Onnx,
+        mut proto: ModelProto,
+        feeds: &[Feed],
+        rows: Option<Verdict>,
+    ) -> Result<Self, LoadError> {
         rewrite(&mut proto)?;
         let graph = onnx.model_for_proto_model(&proto).map_err(|e| refused(&e))?;
-        let traits = Traits::of(&proto);
+        let traits = Traits::of(onnx, &proto, feeds, rows);
         drop(proto);
         Self::of_graph(&graph, feeds, traits)
     }
@@ -134,14 +146,15 @@ impl Plan {
         chosen.makes_a_row = !has_rows || outputs.iter().all(is_a_row);
         let shape = |(shape, data): Value| matches!(data, Data::Fp32(_)).then_some(shape);
         chosen.shapes = outputs.into_iter().map(shape).collect();
-        chosen.mixes = has_rows && traits.counts_rows;
-        if !chosen.mixes && traits.may_mix && has_rows {
-            let several = || guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok);
-            chosen.mixes = match chosen.batching {
-                Batching::Any => chosen.mixes_rows(feeds),
-                Batching::Single | Batching::Fixed(_) => several().is_some_and(|plan| plan.mixes_rows(feeds)),
-            };
-        }
+        let several = || guarded(|| planned(Batching::Fixed(rows::ROWS))).ok().and_then(Result::ok);
+        chosen.mixes = match (traits.rows, chosen.batching) {
+            (Verdict::InPlace | Verdict::Apart, _) => false,
+            (Verdict::Mixes, _) => true,
+            (_, Batching::Any) => chosen.mixes_rows(feeds),
+            (_, Batching::Single | Batching::Fixed(_)) => {
+                several().is_some_and(|plan| plan.mixes_rows(feeds))
+            }
+        };
         Ok(chosen)
     }
 
@@ -274,6 +287,11 @@ pub(super) fn match_inputs(graph: &InferenceModel, feeds: &[Feed]) -> Result<Vec
         .iter()
         .map(|outlet| graph.node(outlet.node).name.as_str())
         .collect();
+    feeds_of(&names, feeds)
+}
+
+/// The same by the names of the graph's inputs.
+pub(super) fn feeds_of(names: &[&str], feeds: &[Feed]) -> Result<Vec<usize>, LoadError> {
     if names.len() != feeds.len() {
         let expected: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
         return Err(LoadError::Signature {
@@ -508,7 +526,8 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn plan(model: &ModelProto, shape: &[usize]) -> Result<Plan, LoadError> {
-        Plan::build(model.clone(), &[Feed { name: "x".to_owned(), shape: shape.to_vec(), is_batched: true }])
+        let feed = Feed { name: "x".to_owned(), shape: shape.to_vec(), is_batched: true };
+        Plan::build(model.clone(), &[feed], None)
     }
 
     pub(in super::super) fn fed(shape: &[usize], values: Vec<f32>) -> [Fed<'static>; 1] {
@@ -601,6 +620,15 @@ pub(super) mod tests {
         ];
         let why = plan(&model(nodes, vec![ints("s", &shape)]), &[1, 1]).err().unwrap().to_string();
         assert!(why.contains("\"of_places\" (NonZero)") && why.contains("at most"), "{why}");
+    }
+
+    #[test]
+    fn a_product_of_matrices_of_64_bits_is_refused_by_its_name() {
+        let nodes =
+            vec![node("Cast", &["x"], "whole", &[("to", &[7])]), node("MatMul", &["whole", "w"], "y", &[])];
+        let weights = constant("w", 7, &[2, 2], vec![0; 32]);
+        let why = plan(&model(nodes, vec![weights]), &[1, 2]).err().unwrap().to_string();
+        assert!(why.contains("\"of_y") && !why.contains("panicked"), "{why}");
     }
 
     /// On a machine with AMX tract's own kernel read behind these weights, which ended the process.

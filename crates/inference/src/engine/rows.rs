@@ -15,23 +15,17 @@ use crate::tensor::{Data, volume};
 /// Rows of the batches that are tried.
 pub(super) const ROWS: usize = 3;
 
-/// Operators that do the same to each row, whatever their attributes.
-const BY_ROW: [&str; 60] = [
+/// Operators that do the same to each value, whatever their attributes.
+pub(super) const BY_VALUE: [&str; 60] = [
     "Abs",
     "Add",
     "And",
-    "AveragePool",
-    "BatchNormalization",
     "BiasGelu",
     "Cast",
     "Ceil",
     "Celu",
     "Clip",
-    "Conv",
-    "ConvInteger",
-    "ConvTranspose",
     "Cos",
-    "DepthToSpace",
     "DequantizeLinear",
     "Div",
     "Dropout",
@@ -42,21 +36,22 @@ const BY_ROW: [&str; 60] = [
     "FastGelu",
     "Floor",
     "Gelu",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
     "Greater",
+    "GreaterOrEqual",
     "HardSigmoid",
     "HardSwish",
     "Identity",
-    "InstanceNormalization",
-    "LRN",
+    "IsInf",
+    "IsNaN",
     "LeakyRelu",
     "Less",
+    "LessOrEqual",
     "Log",
     "Max",
-    "MaxPool",
+    "Mean",
     "Min",
     "Mish",
+    "Mod",
     "Mul",
     "Neg",
     "Not",
@@ -64,23 +59,47 @@ const BY_ROW: [&str; 60] = [
     "PRelu",
     "Pow",
     "QuantizeLinear",
+    "QuickGelu",
     "Reciprocal",
     "Relu",
-    "Resize",
+    "Round",
     "Selu",
     "Sigmoid",
+    "Sign",
+    "Sin",
     "Softplus",
-    "SpaceToDepth",
+    "Softsign",
     "Sqrt",
     "Sub",
     "Sum",
+    "Tan",
     "Tanh",
-    "Upsample",
+    "ThresholdedRelu",
     "Where",
+    "Xor",
+];
+/// Operators that do the same to each image or signal of a row, whatever their attributes.
+pub(super) const BY_IMAGE: [&str; 16] = [
+    "AveragePool",
+    "BatchNormalization",
+    "Conv",
+    "ConvInteger",
+    "ConvTranspose",
+    "DepthToSpace",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "InstanceNormalization",
+    "LRN",
+    "LpPool",
+    "MaxPool",
+    "QLinearConv",
+    "Resize",
+    "SpaceToDepth",
+    "Upsample",
 ];
 /// Operators whose attribute `axis` says along what they work.
-const ALONG_AXIS: [&str; 7] =
-    ["Concat", "Flatten", "Gather", "LayerNormalization", "LogSoftmax", "Softmax", "Split"];
+const ALONG_AXIS: [&str; 8] =
+    ["Concat", "Flatten", "Gather", "LayerNormalization", "LogSoftmax", "QLinearSoftmax", "Softmax", "Split"];
 
 /// Whether a graph could mix rows, by its operators. Where it says no, nothing has to be tried.
 pub(super) fn may_mix(proto: &ModelProto) -> bool {
@@ -88,8 +107,8 @@ pub(super) fn may_mix(proto: &ModelProto) -> bool {
     let tensors = Tensors::of(graph);
     let mut around = Around {
         fixed: graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect(),
+        loses_axes: graph.node.iter().any(|node| loses_axes(node, &tensors)),
         tensors,
-        loses_axes: graph.node.iter().any(loses_axes),
     };
     for node in &graph.node {
         let mut inputs = node.input.iter().filter(|input| !input.is_empty());
@@ -111,8 +130,14 @@ struct Around<'g> {
     loses_axes: bool,
 }
 
-fn loses_axes(node: &NodeProto) -> bool {
-    node.op_type == "Squeeze" || (node.op_type.starts_with("Reduce") && int_or(node, "keepdims", 1) == 0)
+fn loses_axes(node: &NodeProto, tensors: &Tensors<'_>) -> bool {
+    match node.op_type.as_str() {
+        "Squeeze" => true,
+        "Gather" => tensors.rank(node, 1) == Some(0),
+        "MatMul" => tensors.rank(node, 0) == Some(1) || tensors.rank(node, 1) == Some(1),
+        "Reshape" => tensors.ints(node, 1).is_some_and(|shape| shape.len() < 2),
+        op => op.starts_with("Reduce") && int_or(node, "keepdims", 1) == 0,
+    }
 }
 
 fn is_by_row(node: &NodeProto, around: &Around<'_>) -> bool {
@@ -130,6 +155,8 @@ fn is_by_row(node: &NodeProto, around: &Around<'_>) -> bool {
         _ if ALONG_AXIS.contains(&op) => inner(&int_or(node, "axis", -1)),
         "Gemm" => int_or(node, "transA", 0) == 0 && is_fixed(1),
         "MatMul" => is_fixed(0) || is_fixed(1),
+        "DynamicQuantizeMatMul" | "MatMulInteger" | "MatMulIntegerToFloat" => is_fixed(1),
+        "QGemm" => int_or(node, "transA", 0) == 0 && is_fixed(3),
         "Reshape" => tensors.ints(node, 1).is_some_and(|shape| matches!(shape.first(), Some(0 | -1))),
         "Transpose" => attribute_ints(node, "perm").first() == Some(&0),
         "Slice" => axes(3),
@@ -147,8 +174,10 @@ fn is_by_row(node: &NodeProto, around: &Around<'_>) -> bool {
             axes(1) && attribute_ints(node, "axes").iter().chain(&named).all(|axis| *axis >= 2)
         }
         _ if op.starts_with("Reduce") => axes(1),
-        _ if op.starts_with("QLinear") => !op.contains("Concat") && !op.contains("Softmax"),
-        _ => BY_ROW.contains(&op),
+        "QLinearMatMul" => is_fixed(3),
+        "QLinearConcat" => attribute(node, "axis").is_some_and(|axis| inner(&axis.i)),
+        _ if op.starts_with("QLinear") => true,
+        _ => BY_VALUE.contains(&op) || BY_IMAGE.contains(&op) || op == "DynamicQuantizeLinear",
     }
 }
 

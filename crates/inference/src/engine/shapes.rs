@@ -9,6 +9,7 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceFact, InferenceModelExt, In
 use tract_onnx::tract_hir::tract_core::internal::translator::Translate;
 use tract_onnx::tract_hir::tract_core::internal::{EvalContext, SymbolValues, TDim, TypedOp};
 use tract_onnx::tract_hir::tract_core::ops::cnn::{Conv, Deconv, MaxPool, SumPool};
+use tract_onnx::tract_hir::tract_core::ops::einsum::EinSum;
 
 use super::exact::{cut_constant, exact};
 use super::{guarded, shown};
@@ -20,6 +21,9 @@ const MAX_ELEMENTS: u64 = 256 << 20;
 const MAX_CONSTANT_ELEMENTS: u64 = 128 << 20;
 /// Most elements of a window's node, counted once for each result: about a minute of one core.
 const MAX_WINDOW_WORK: u64 = 1 << 36;
+
+/// Types whose products of matrices tract panics at.
+const FAR: [DatumType; 3] = [DatumType::I64, DatumType::U32, DatumType::U64];
 
 /// Most that an output of a transposed convolution is larger than what its windows make.
 const MAX_ADJUSTMENT: usize = 1 << 20;
@@ -35,6 +39,12 @@ pub(super) fn typed(mut graph: InferenceModel, batch: &TDim) -> Result<TypedMode
     let mut typed = typed.map_err(|error| refused(&error))?;
     put_exact(&mut typed).map_err(|error| refused(&error))?;
     for node in &typed.nodes {
+        let kind = node.outputs.first().map(|output| output.fact.datum_type);
+        if let Some(kind) = kind.filter(|kind| FAR.contains(kind) && node.op_is::<EinSum>()) {
+            let why =
+                format!("node {:?} sums products of {kind:?}, which the runtime doesn't", shown(&node.name));
+            return Err(LoadError::Runtime { why });
+        }
         for output in &node.outputs {
             let Some(elements) = elements(output.fact.shape.iter(), &rows) else { continue };
             bounded(elements, MAX_ELEMENTS, "elements", &node.name, &node.op.name())?;
@@ -47,6 +57,11 @@ pub(super) fn typed(mut graph: InferenceModel, batch: &TDim) -> Result<TypedMode
         }
     }
     Ok(typed)
+}
+
+/// Finds the shapes of a graph whose rows are so many, within the same bounds.
+pub(super) fn find(graph: &mut InferenceModel) -> Result<(), LoadError> {
+    Analysis { graph, rows: &SymbolValues::default(), constants: 0 }.run()
 }
 
 /// Puts our own operators in the place of those that tract has added to a graph and that are wrong for their types.

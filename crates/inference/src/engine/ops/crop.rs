@@ -4,19 +4,15 @@
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::internal::{
-    Expansion, InferenceResult, Solver, StaticName, TensorProxy, ToDim, expand,
-};
+use tract_onnx::tract_hir::internal::{Expansion, ToDim};
 use tract_onnx::tract_hir::tract_core::ops::array::Slice;
 
 use super::super::attributes::{attribute_ints, text};
 use super::super::rewrite::without;
-use super::{Built, original};
+use super::{Built, Wiring, around, inner, original};
 
 fn expansion(built: Built) -> TractResult<Box<dyn Expansion>> {
-    let op = built?.0;
-    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
-    inner.ok_or_else(|| TractError::msg("tract has it in another form"))
+    inner(built?.0.as_ref()).ok_or_else(|| TractError::msg("tract has it in another form"))
 }
 
 /// Cuts an axis; the outlet as it is where all of it stays.
@@ -41,12 +37,11 @@ pub(super) fn build_pad(context: &ParsingContext<'_>, node: &NodeProto) -> Built
     }
     let has = |slot: usize| node.input.get(slot).is_some_and(|name| !name.is_empty());
     let axes = has(3).then(|| 2 + usize::from(has(2)));
-    Ok((expand(CroppingPad { inner: expansion(original(context, node))?, axes }), vec![]))
+    Ok((around(expansion(original(context, node))?, CroppingPad { axes }), vec![]))
 }
 
 #[derive(Debug, Clone)]
 struct CroppingPad {
-    inner: Box<dyn Expansion>,
     /// Which input names axes.
     axes: Option<usize>,
 }
@@ -64,23 +59,16 @@ fn constant(model: &TypedModel, outlet: OutletId) -> TractResult<Option<Vec<i64>
     Ok(Some(values.try_as_plain_ram()?.as_slice::<i64>()?.to_vec()))
 }
 
-impl Expansion for CroppingPad {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+impl Wiring for CroppingPad {
+    fn wire(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let pads = constant(model, inputs[1])?.filter(|pads| pads.iter().any(|pad| *pad < 0));
-        let Some(pads) = pads else { return self.inner.wire(prefix, model, inputs) };
+        let Some(pads) = pads else { return inner.wire(prefix, model, inputs) };
         let rank = model.outlet_fact(inputs[0])?.rank();
         let axes = self.axes(model, inputs)?;
         let axes = axes.unwrap_or_else(|| (0..).take(rank).collect());
@@ -102,7 +90,7 @@ impl Expansion for CroppingPad {
         }
         let pads: Vec<i64> = pads.iter().map(|pad| (*pad).max(0)).collect();
         inputs[1] = model.add_const(format!("{prefix}.pads"), tensor1(&pads))?;
-        self.inner.wire(prefix, model, &inputs)
+        inner.wire(prefix, model, &inputs)
     }
 }
 
@@ -118,38 +106,29 @@ pub(super) fn build_conv_transpose(context: &ParsingContext<'_>, node: &NodeProt
     let larger = without(node, &["output_padding", "pads", "auto_pad"]);
     let sized = SizedConvTranspose {
         whole: expansion(original(context, &whole))?,
-        larger: expansion(original(context, &larger))?,
         shape,
         is_upper: text(node, "auto_pad") == "SAME_UPPER",
     };
-    Ok((expand(sized), vec![]))
+    Ok((around(expansion(original(context, &larger))?, sized), vec![]))
 }
 
+/// Around one of a given size, which is at least what its windows make.
 #[derive(Debug, Clone)]
 struct SizedConvTranspose {
     /// Of all that its windows make.
     whole: Box<dyn Expansion>,
-    /// Of a given size, which is at least that.
-    larger: Box<dyn Expansion>,
     shape: Vec<usize>,
     is_upper: bool,
 }
 
-impl Expansion for SizedConvTranspose {
-    fn name(&self) -> StaticName {
-        self.whole.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.larger.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+impl Wiring for SizedConvTranspose {
+    fn wire(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let whole = self.whole.wire(&format!("{prefix}.whole"), model, inputs)?[0];
         let made = model.outlet_fact(whole)?.shape.to_tvec();
         let more = made
@@ -159,7 +138,7 @@ impl Expansion for SizedConvTranspose {
             .map(|(made, kept)| Ok(made.to_i64()? - i64::try_from(*kept)?));
         let more = more.collect::<TractResult<Vec<i64>>>()?;
         if more.iter().all(|more| *more <= 0) {
-            return self.larger.wire(prefix, model, inputs);
+            return inner.wire(prefix, model, inputs);
         }
         if more.iter().any(|more| *more < 0) {
             let why = format!(

@@ -6,14 +6,14 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{
-    DimLike, EvalContext, EvalOp, Expansion, InferenceResult, Solver, StaticName, TensorProxy, args_2, as_op,
-    expand, op_as_typed_op, op_out_of_plan, tract_ndarray,
+    DimLike, EvalContext, EvalOp, Expansion, StaticName, args_2, as_op, op_as_typed_op, op_out_of_plan,
+    tract_ndarray,
 };
 use tract_onnx::tract_hir::ops::binary::wire_rank_broadcast;
 use tract_onnx::tract_hir::tract_core::broadcast::multi_broadcast;
 
 use super::super::attributes::int_or;
-use super::{Built, Whole, original};
+use super::{Built, Whole, Wiring, around, inner, original};
 
 pub(super) fn build_div(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     build(context, node, Kind::Quotient)
@@ -29,8 +29,7 @@ pub(super) fn build_mod(context: &ParsingContext<'_>, node: &NodeProto) -> Built
 
 fn build(context: &ParsingContext<'_>, node: &NodeProto, kind: Kind) -> Built {
     let (op, names) = original(context, node)?;
-    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
-    Ok((inner.map_or(op, |inner| expand(Division { inner, kind })), names))
+    Ok((inner(op.as_ref()).map_or(op, |inner| around(inner, Division { kind })), names))
 }
 
 /// What is left of a division.
@@ -75,79 +74,90 @@ impl Kind {
     }
 }
 
-/// tract's own operator, but for numbers of elements.
+/// tract's own operator, but for numbers of elements, and for rests of 64 bits: tract adds the divisor to them, which
+/// goes beyond their type.
 #[derive(Debug, Clone)]
 struct Division {
-    inner: Box<dyn Expansion>,
     kind: Kind,
 }
 
-impl Expansion for Division {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+impl Wiring for Division {
+    fn wire(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let kinds = inputs.iter().map(|input| Ok(model.outlet_fact(*input)?.datum_type));
         let kinds = kinds.collect::<TractResult<TVec<DatumType>>>()?;
         let is_of_sizes =
             kinds.iter().all(|kind| *kind == TDim::datum_type() || kind.is_signed() || kind.is_unsigned())
                 && kinds.contains(&TDim::datum_type());
-        if !is_of_sizes {
-            return self.inner.wire(prefix, model, inputs);
+        let is_far = self.kind == Kind::RestOfDivisor && kinds.iter().all(|kind| *kind == DatumType::I64);
+        if !is_of_sizes && !is_far {
+            return inner.wire(prefix, model, inputs);
         }
         let mut inputs = wire_rank_broadcast(prefix, model, inputs)?;
+        if is_far {
+            return model.wire_node(prefix, DivisionOfNumbers(self.kind), &inputs);
+        }
         for (slot, input) in
             inputs.iter_mut().enumerate().filter(|(slot, _)| kinds[*slot] != TDim::datum_type())
         {
             // tract's own cast goes through 32 bits.
             *input = model.wire_node(format!("{prefix}.whole_{slot}"), Whole, &[*input])?[0];
         }
-        model.wire_node(prefix, DivisionOfSizes(self.kind), &inputs)
+        model.wire_node(prefix, DivisionOfNumbers(self.kind), &inputs)
     }
 }
 
-/// A division of numbers of elements.
+/// A division of numbers of elements, or of whole numbers of 64 bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct DivisionOfSizes(Kind);
+struct DivisionOfNumbers(Kind);
 
-impl Op for DivisionOfSizes {
+impl Op for DivisionOfNumbers {
     fn name(&self) -> StaticName {
-        format!("{:?}OfSizes", self.0).into()
+        format!("{:?}OfNumbers", self.0).into()
     }
 
     op_as_typed_op!();
 }
 
-impl EvalOp for DivisionOfSizes {
+impl EvalOp for DivisionOfNumbers {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let (a, b) = args_2!(inputs);
         let shape = multi_broadcast(&[a.shape(), b.shape()])?;
-        let (a, b) = (a.to_plain_array_view::<TDim>()?, b.to_plain_array_view::<TDim>()?);
-        let (Some(a), Some(b)) = (a.broadcast(&*shape), b.broadcast(&*shape)) else {
-            return Err(TractError::msg("its operands don't fit each other"));
+        let result = if a.datum_type() == DatumType::I64 {
+            each(&a, &b, &shape, |a, b| self.0.of(*a, *b).ok_or_else(|| TractError::msg("it divides by 0")))
+        } else {
+            each(&a, &b, &shape, |a, b| self.0.of_sizes(a, b))
         };
-        let all = a.iter().zip(b.iter()).map(|(a, b)| self.0.of_sizes(a, b));
-        let all = tract_ndarray::ArrayD::from_shape_vec(&*shape, all.collect::<TractResult<Vec<_>>>()?)?;
-        Ok(tvec!(all.into_tvalue()))
+        Ok(tvec!(result?.into_tvalue()))
     }
 }
 
-impl TypedOp for DivisionOfSizes {
+/// What each two values make, in the shape that both are stretched to.
+fn each<T: Datum>(
+    a: &Tensor,
+    b: &Tensor,
+    shape: &[usize],
+    make: impl Fn(&T, &T) -> TractResult<T>,
+) -> TractResult<Tensor> {
+    let (a, b) = (a.to_plain_array_view::<T>()?, b.to_plain_array_view::<T>()?);
+    let (Some(a), Some(b)) = (a.broadcast(shape), b.broadcast(shape)) else {
+        return Err(TractError::msg("its operands don't fit each other"));
+    };
+    let all = a.iter().zip(b.iter()).map(|(a, b)| make(a, b)).collect::<TractResult<Vec<_>>>()?;
+    Ok(tract_ndarray::ArrayD::from_shape_vec(shape, all)?.into_tensor())
+}
+
+impl TypedOp for DivisionOfNumbers {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let shape = multi_broadcast(&[&inputs[0].shape, &inputs[1].shape])?;
-        Ok(tvec!(TDim::datum_type().fact(shape)))
+        Ok(tvec!(inputs[0].datum_type.fact(shape)))
     }
 
     as_op!();
@@ -156,6 +166,20 @@ impl TypedOp for DivisionOfSizes {
 #[cfg(test)]
 mod tests {
     use super::Kind;
+    use crate::engine::plan::tests::{constant, fed, model, node, plan};
+    use crate::tensor::Data;
+
+    #[test]
+    fn a_rest_by_the_highest_number_stays_within_its_type() {
+        let nodes = vec![
+            node("Cast", &["x"], "whole", &[("to", &[7])]),
+            node("Mod", &["whole", "divisor"], "y", &[]),
+        ];
+        let divisor = constant("divisor", 7, &[], i64::MAX.to_le_bytes().to_vec());
+        let plan = plan(&model(nodes, vec![divisor]), &[1, 3]).unwrap();
+        let (_, data) = plan.run(&fed(&[1, 3], vec![-7.0, 0.0, 7.0]), 1).unwrap().remove(0);
+        assert_eq!(data, Data::Int64(vec![i64::MAX - 7, 0, 7]));
+    }
 
     #[test]
     fn a_rest_has_the_sign_that_onnx_gives_it() {

@@ -6,6 +6,7 @@
 //! - Gather and its kin, which don't look whether a place is there ([`places`]).
 //! - Pad and ConvTranspose that cut off ([`crop`]).
 
+mod around;
 mod crop;
 mod division;
 mod places;
@@ -27,6 +28,7 @@ use tract_onnx::tract_hir::tract_core::ops::math::{max, min};
 use super::attributes::{attribute_ints, int_or};
 use super::exact;
 use super::sizes::is_size;
+pub(super) use around::{Wiring, around, inner};
 pub(super) use places::NoPlace;
 
 pub(super) type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
@@ -68,8 +70,7 @@ fn build_cast(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
 
 fn build_quantize(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     let (op, names) = original(context, node)?;
-    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
-    Ok((inner.map_or(op, |inner| expand(Saturating { inner })), names))
+    Ok((inner(op.as_ref()).map_or(op, |inner| around(inner, Saturating)), names))
 }
 
 fn build_squeeze(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
@@ -175,32 +176,23 @@ impl TypedOp for Whole {
 
 /// QuantizeLinear of values that are brought into range before.
 #[derive(Debug, Clone)]
-struct Saturating {
-    inner: Box<dyn Expansion>,
-}
+struct Saturating;
 
 /// Scales that a value may be from zero: far beyond the highest result, and no sum with a zero point overflows.
 const FURTHEST: f32 = 16_777_216.0;
 
-impl Expansion for Saturating {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+impl Wiring for Saturating {
+    fn wire(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let scale = model.outlet_fact(inputs[1])?.konst.clone();
         // Only with one scale for all tract goes through 32 bits.
         let Some(scale) = scale.filter(|scale| scale.len() == 1) else {
-            return self.inner.wire(prefix, model, inputs);
+            return inner.wire(prefix, model, inputs);
         };
         let furthest =
             (scale.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?[0] * FURTHEST).min(f32::MAX);
@@ -213,7 +205,7 @@ impl Expansion for Saturating {
         let above = model.wire_node(format!("{prefix}.above"), max(), &[float, lowest])?[0];
         let within = model.wire_node(format!("{prefix}.within"), min(), &[above, highest])?[0];
         let inputs: TVec<OutletId> = std::iter::once(within).chain(inputs[1..].iter().copied()).collect();
-        self.inner.wire(prefix, model, &inputs)
+        inner.wire(prefix, model, &inputs)
     }
 }
 

@@ -8,14 +8,14 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{
     DimLike, EvalContext, EvalOp, Expansion, InferenceResult, InferenceRulesOp, Solver, StaticName,
-    TensorProxy, args_1, as_op, expand, op_as_typed_op, op_out_of_plan,
+    TensorProxy, args_1, as_op, op_as_typed_op, op_out_of_plan,
 };
 use tract_onnx::tract_hir::ops::array::GatherNd;
 use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 
 use super::super::attributes::int_or;
 use super::super::shown;
-use super::{Built, original};
+use super::{Built, Wiring, around, inner, original};
 
 /// A place that isn't there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,12 +49,12 @@ pub(super) fn build(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
         "ScatterND" => Along::FirstAxesFrom(0),
         _ => Along::Axis(isize::try_from(int_or(node, "axis", 0))?),
     };
-    let inner = match (&along, op.as_op().downcast_ref::<Box<dyn Expansion>>()) {
-        (_, Some(inner)) => inner.clone(),
+    let inner = match (&along, inner(op.as_ref())) {
+        (_, Some(inner)) => inner,
         (Along::FirstAxesFrom(rows), None) => Box::new(GatherFrom(GatherNd::new(*rows))),
         (Along::Axis(_), None) => return Ok((op, names)),
     };
-    Ok((expand(Bounded { inner, along }), names))
+    Ok((around(inner, Bounded { along }), names))
 }
 
 /// Which axes places are counted along.
@@ -69,7 +69,6 @@ enum Along {
 /// tract's own operator, with a look at the places before.
 #[derive(Debug, Clone)]
 struct Bounded {
-    inner: Box<dyn Expansion>,
     along: Along,
 }
 
@@ -90,21 +89,14 @@ impl Bounded {
     }
 }
 
-impl Expansion for Bounded {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+impl Wiring for Bounded {
+    fn wire(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let (data, places) = (model.outlet_fact(inputs[0])?, model.outlet_fact(inputs[1])?);
         let sizes = self.sizes(&data.shape.to_tvec(), &places.shape.to_tvec())?;
         let within = Within { node: prefix.to_owned(), sizes };
@@ -119,7 +111,7 @@ impl Expansion for Bounded {
             let whole = model.wire_node(format!("{prefix}.whole_places"), whole, &inputs[1..2])?;
             model.wire_node(format!("{prefix}.places"), within, &whole)?[0]
         };
-        self.inner.wire(prefix, model, &inputs)
+        inner.wire(prefix, model, &inputs)
     }
 }
 

@@ -111,7 +111,7 @@ impl<'n> Draft<'n> {
 }
 
 /// An attribute of one whole number.
-pub(super) fn int(name: &str, i: i64) -> AttributeProto {
+pub(in super::super) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.to_owned(), r#type: INT, i, ..AttributeProto::default() }
 }
 

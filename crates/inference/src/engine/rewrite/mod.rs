@@ -12,5 +12,5 @@ mod recurrent;
 mod simple;
 mod twins;
 
-pub(super) use draft::without;
+pub(super) use draft::{int, without};
 pub(super) use graph::{has_words_for, rewrite};

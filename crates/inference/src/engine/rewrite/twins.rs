@@ -27,11 +27,10 @@ pub(super) fn merge(graph: &mut GraphProto) {
         return;
     }
     let outputs: HashSet<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
-    let is_kept = |node: &NodeProto| {
+    let is_alone = |node: &NodeProto| {
         RANDOM.contains(&node.op_type.as_str())
             || node.input.is_empty()
             || node.attribute.iter().any(is_large)
-            || node.output.iter().any(|output| outputs.contains(output.as_str()))
     };
     let mut firsts: HashMap<String, Vec<String>> = HashMap::new();
     let mut same: HashMap<String, String> = HashMap::new();
@@ -41,7 +40,7 @@ pub(super) fn merge(graph: &mut GraphProto) {
                 input.clone_from(first);
             }
         }
-        if is_kept(node) {
+        if is_alone(node) {
             return true;
         }
         let left_out: Vec<bool> = node.output.iter().map(String::is_empty).collect();
@@ -54,7 +53,8 @@ pub(super) fn merge(graph: &mut GraphProto) {
         same.extend(
             node.output.iter().cloned().zip(first.iter().cloned()).filter(|(output, _)| !output.is_empty()),
         );
-        false
+        // What the graph gives out keeps its name.
+        node.output.iter().any(|output| outputs.contains(output.as_str()))
     });
 }
 
@@ -105,7 +105,7 @@ mod tests {
         merge(&mut graph);
         let left: Vec<&str> = graph.node.iter().map(|node| node.output[0].as_str()).collect();
         assert_eq!(left, ["a", "c", "d", "f", "g", "y", "z"]);
-        assert_eq!(graph.node[6].input, ["a", "c", "d", "g", "y"]);
+        assert_eq!(graph.node[6].input, ["a", "c", "d", "g", "a"]);
 
         let inner = AttributeProto { g: Some(GraphProto::default()), ..AttributeProto::default() };
         graph.node[0].attribute.push(inner);

@@ -8,7 +8,7 @@ use tract_onnx::pb::{ModelProto, NodeProto, ValueInfoProto, tensor_shape_proto, 
 use super::Reason;
 use super::graph::Graph;
 use super::walk::{Given, Kind, Lowering};
-use crate::engine::Feed;
+use crate::engine::{Feed, Verdict};
 use crate::error;
 use crate::int8::kernel::{AddSpec, Chain, Conv, Level};
 use crate::int8::program::{ActId, FloatId, Pool, Program, Step, Values};
@@ -37,12 +37,18 @@ const GIVEN: [DataType; 12] = [
 /// Most bytes of one activation with its border, for one row.
 const MAX_ACT_BYTES: usize = 256 << 20;
 
-/// Lowers a file that was checked, or says why not. `feeds` are the inputs in the manifest's order.
-pub(crate) fn lower(model: &ModelProto, feeds: &[Feed], level: Level) -> Result<Program, Report> {
+/// Lowers a file that was checked, or says why not. `feeds` are the inputs in the manifest's order,
+/// `rows` is what becomes of their rows.
+pub(crate) fn lower(
+    model: &ModelProto,
+    feeds: &[Feed],
+    level: Level,
+    rows: Verdict,
+) -> Result<Program, Report> {
     let failed = |nodes: Vec<NodeReport>| {
         move |why: Reason| Report { nodes, stuck: why.stuck(), ..Report::of_tract(error::chain(&why)) }
     };
-    let mut walk = begin(model, feeds, level).map_err(failed(Vec::new()))?;
+    let mut walk = begin(model, feeds, level, rows).map_err(failed(Vec::new()))?;
     let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
     let outputs = all(&mut walk, opset.map_or(1, |set| set.version));
     let nodes: Vec<NodeReport> = walk.node_reports().collect();
@@ -50,7 +56,12 @@ pub(crate) fn lower(model: &ModelProto, feeds: &[Feed], level: Level) -> Result<
     outputs.and_then(|outputs| finish(walk, feeds, outputs, nodes)).map_err(failed(left))
 }
 
-fn begin<'a>(model: &'a ModelProto, feeds: &[Feed], level: Level) -> Result<Lowering<'a>, Reason> {
+fn begin<'a>(
+    model: &'a ModelProto,
+    feeds: &[Feed],
+    level: Level,
+    rows: Verdict,
+) -> Result<Lowering<'a>, Reason> {
     let graph = Graph::new(model).ok_or(Reason::NothingToDo)?;
     if !graph.proto.node.iter().any(is_quantized) {
         return Err(Reason::NothingToDo);
@@ -59,7 +70,7 @@ fn begin<'a>(model: &'a ModelProto, feeds: &[Feed], level: Level) -> Result<Lowe
     if attributes.any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty()) {
         return Err(Reason::Model("it has subgraphs"));
     }
-    let mut walk = Lowering::new(graph, level);
+    let mut walk = Lowering::new(graph, level, rows);
     bind_inputs(&mut walk, feeds)?;
     Ok(walk)
 }

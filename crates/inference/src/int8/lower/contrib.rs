@@ -58,7 +58,7 @@ mod tests {
     use tract_onnx::prelude::Framework as _;
 
     use super::*;
-    use crate::engine::Feed;
+    use crate::engine::{Feed, Verdict};
     use crate::int8::kernel::Level;
     use crate::int8::lower::lower;
 
@@ -87,13 +87,15 @@ mod tests {
         let bytes = std::fs::read(format!("{folder}/qgemm_tensor.onnx")).unwrap();
         let mut model = tract_onnx::onnx().proto_model_for_read(&mut bytes.as_slice()).unwrap();
         let feed = Feed { name: "input".to_owned(), shape: vec![1, 24], is_batched: true };
-        assert!(lower(&model, std::slice::from_ref(&feed), Level::detect()).is_ok());
+        assert!(lower(&model, std::slice::from_ref(&feed), Level::detect(), Verdict::InPlace).is_ok());
         let nodes = &mut model.graph.as_mut().unwrap().node;
         let product = nodes.iter_mut().find(|node| node.op_type == "QGemm").unwrap();
         // Weights that the request brings.
         product.input[3] = product.input[0].clone();
         let name = product.name.clone();
-        let Err(report) = lower(&model, &[feed], Level::detect()) else { panic!("it was lowered") };
+        let Err(report) = lower(&model, &[feed], Level::detect(), Verdict::InPlace) else {
+            panic!("it was lowered")
+        };
         assert_eq!(report.stuck, Some(("QGemm".to_owned(), name.clone())));
         let why = report.why_whole();
         assert!(

@@ -28,9 +28,7 @@ impl<'a> Lowering<'a> {
             "Concat" => self.joined(node),
             "Unsqueeze" | "Squeeze" => self.moved_axes(node),
             "Slice" => self.sliced(node),
-            "Cast" if node.int("to") == Some(7) => {
-                self.known(node, 0).map(|known| Known { kind: DataType::Int64, ..known })
-            }
+            "Cast" => self.cast(node),
             "Reshape" | "Identity" => return self.fold_floats(node),
             _ => None,
         };
@@ -70,6 +68,13 @@ impl<'a> Lowering<'a> {
         let constant = self.graph.constant(node.input(slot)?)?;
         let shape = tensor::shape(constant).filter(|shape| volume(shape) <= MAX_FOLDED)?;
         Some(Known { kind: tensor::data_type(constant)?, shape, values: tensor::ints(constant)? })
+    }
+
+    /// To INT32 or INT64.
+    fn cast(&self, node: Node<'a>) -> Option<Known> {
+        let kinds = [DataType::Int32, DataType::Int64];
+        let kind = kinds.into_iter().find(|kind| node.int("to") == Some(i64::from(*kind as i32)))?;
+        self.known(node, 0).map(|known| Known { kind, ..known })
     }
 
     /// Unsqueeze and Squeeze.

@@ -8,14 +8,26 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
 
 use super::contrib::in_onnx;
+use super::graph::Node;
 use super::tensor;
 use super::walk::{Kind, Lowering, Params};
 use super::{Reason, is_only_int8};
-use crate::engine::{Feed, Plan};
+use crate::engine::{Feed, Plan, Verdict};
 use crate::error::chain;
-use crate::int8::program::Step;
+use crate::int8::program::{FloatId, Step};
 use crate::int8::report::Runs;
 use crate::tensor::volume;
+
+/// Most nodes that are run again in an island behind the one that they were in first.
+const MAX_REPEATED: usize = 256;
+
+/// A plan with the values that it takes, and those that it gives out with the parameters of 8-bit ones.
+struct Island<'a> {
+    plan: Plan,
+    from: Vec<(FloatId, Vec<usize>)>,
+    outputs: Vec<&'a str>,
+    params: Vec<Option<Params>>,
+}
 
 /// The model of an island, while it is gathered.
 #[derive(Default)]
@@ -85,6 +97,7 @@ impl<'a> Lowering<'a> {
         }
         for name in node.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
             let is_known = self.made.contains(name)
+                || self.spare.contains(name)
                 || self.bound.contains_key(name)
                 || self.given.contains_key(name)
                 || self.graph.constant(name).is_some()
@@ -106,26 +119,23 @@ impl<'a> Lowering<'a> {
         if pending.is_empty() {
             return Ok(());
         }
-        let mut draft = self.draft(&pending);
         let outputs = self.outputs_of(&pending, &made);
-        let params: Vec<Option<Params>> =
-            outputs.iter().map(|name| self.params_of_readers(name, &pending)).collect();
-        let ends = outputs.iter().zip(&params).map(|(name, params)| match params {
-            Some(params) => draft.dequantize(name, *params),
-            None => (*name).to_owned(),
-        });
-        let ends: Vec<String> = ends.collect();
-        draft.names_are_apart()?;
-        let mut from = Vec::new();
-        let mut feeds = Vec::new();
-        for (name, inside, _) in &draft.inputs {
-            let (id, shape) = self.island_input(name)?;
-            feeds.push(Feed { name: inside.clone(), shape: shape.clone(), is_batched: true });
-            from.push((id, shape));
+        let mut island = self.island(&pending, outputs)?;
+        if island.plan.output_shapes().contains(&None) {
+            let shapes = island.plan.output_shapes();
+            let kept = island.outputs.iter().zip(shapes).filter(|(_, shape)| shape.is_some());
+            let kept: Vec<&'a str> = kept.map(|(name, _)| *name).collect();
+            let lost = island.outputs.iter().find(|name| !kept.contains(name) && self.graph.is_output(name));
+            if let Some(name) = lost {
+                return Err(Reason::Border { name: (*name).to_owned() });
+            }
+            self.spare.extend(made.iter().filter(|name| !kept.contains(name)));
+            if kept.is_empty() {
+                return Ok(());
+            }
+            island = self.island(&pending, kept)?;
         }
-        let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();
-        let failed = |source| Reason::Island { nodes: pending.len(), first, source: Box::new(source) };
-        let plan = Plan::build(model(self.graph.model, draft, &ends), &feeds).map_err(failed)?;
+        let Island { plan, from, outputs, params } = island;
         let mut to = Vec::new();
         for (name, shape) in outputs.iter().zip(plan.output_shapes()) {
             let Some(shape) = shape else { return Err(Reason::Border { name: (*name).to_owned() }) };
@@ -139,6 +149,32 @@ impl<'a> Lowering<'a> {
             params.map_or(Ok(()), |params| self.quantize_end(name, params))?;
         }
         Ok(())
+    }
+
+    /// The plan of some nodes that gives out these values.
+    fn island(&mut self, pending: &[usize], outputs: Vec<&'a str>) -> Result<Island<'a>, Reason> {
+        let mut draft = self.draft(pending)?;
+        let params: Vec<Option<Params>> =
+            outputs.iter().map(|name| self.params_of_readers(name, pending)).collect();
+        let ends = outputs.iter().zip(&params).map(|(name, params)| match params {
+            Some(params) => draft.dequantize(name, *params),
+            None => (*name).to_owned(),
+        });
+        let ends: Vec<String> = ends.collect();
+        draft.names_are_apart()?;
+        let mut from = Vec::new();
+        let mut feeds = Vec::new();
+        for (name, inside, _) in &draft.inputs {
+            let (id, shape) = self.island_input(name)?;
+            feeds.push(Feed { name: inside.clone(), shape: shape.clone(), is_batched: true });
+            from.push((id, shape));
+        }
+        // Else each island says it for itself.
+        let rows = Some(self.rows).filter(|rows| *rows == Verdict::InPlace);
+        let first = pending.first().map_or("", |index| self.graph.nodes[*index].output()).to_owned();
+        let failed = |source| Reason::Island { nodes: pending.len(), first, source: Box::new(source) };
+        let plan = Plan::build(model(self.graph.model, draft, &ends), &feeds, rows).map_err(failed)?;
+        Ok(Island { plan, from, outputs, params })
     }
 
     /// Scale and zero point of an 8-bit tensor that an island makes: those by which all others read it.
@@ -170,7 +206,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// 8-bit operands go to tract dequantized; the island quantizes them again.
-    fn island_input(&mut self, name: &'a str) -> Result<(crate::int8::program::FloatId, Vec<usize>), Reason> {
+    fn island_input(&mut self, name: &'a str) -> Result<(FloatId, Vec<usize>), Reason> {
         if let Some(given) = self.given.get(name) {
             return Ok((given.id, given.shape.clone()));
         }
@@ -183,25 +219,29 @@ impl<'a> Lowering<'a> {
         float
     }
 
-    fn draft(&mut self, pending: &[usize]) -> Draft<'a> {
+    fn draft(&mut self, pending: &[usize]) -> Result<Draft<'a>, Reason> {
         let mut draft = Draft::default();
         for index in pending {
-            let node = self.graph.nodes[*index];
-            for name in node.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
-                self.take_in(&mut draft, name);
-            }
-            draft.known.extend(node.0.output.iter().map(String::as_str));
-            match in_onnx(node).filter(|_| is_only_int8(node.0)) {
-                Some(nodes) => draft.nodes.extend(nodes),
-                None => draft.nodes.push(node.0.clone()),
-            }
+            self.take_node(&mut draft, self.graph.nodes[*index])?;
         }
-        draft
+        Ok(draft)
     }
 
-    fn take_in(&mut self, draft: &mut Draft<'a>, name: &'a str) {
+    fn take_node(&mut self, draft: &mut Draft<'a>, node: Node<'a>) -> Result<(), Reason> {
+        for name in node.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
+            self.take_in(draft, name)?;
+        }
+        draft.known.extend(node.0.output.iter().map(String::as_str));
+        match in_onnx(node).filter(|_| is_only_int8(node.0)) {
+            Some(nodes) => draft.nodes.extend(nodes),
+            None => draft.nodes.push(node.0.clone()),
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, draft: &mut Draft<'a>, name: &'a str) -> Result<(), Reason> {
         if !draft.known.insert(name) {
-            return;
+            return Ok(());
         }
         if let Some(constant) = self.graph.constant(name) {
             let mut constant = constant.clone();
@@ -209,15 +249,16 @@ impl<'a> Lowering<'a> {
             draft.constants.push(constant);
             // What was worked out for one row may hold for one row only.
             self.is_batched &= !self.graph.is_of_row(name);
-            return;
+            return Ok(());
         }
-        let maker = self.graph.producer(name);
-        if let Some(maker) = maker.filter(|maker| self.is_constant_view(*maker)) {
-            for input in maker.0.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
-                self.take_in(draft, input);
+        let is_spare = self.spare.contains(name);
+        let maker = self.graph.producer(name).filter(|maker| is_spare || self.is_constant_view(*maker));
+        if let Some(maker) = maker {
+            self.repeated += usize::from(is_spare);
+            if self.repeated > MAX_REPEATED {
+                return Err(Reason::Border { name: name.to_owned() });
             }
-            draft.nodes.push(maker.0.clone());
-            return;
+            return self.take_node(draft, maker);
         }
         if let Some(Kind::Bytes(act, _)) = self.bound.get(name).map(|bound| bound.kind) {
             let info = self.values.act(act);
@@ -227,6 +268,7 @@ impl<'a> Lowering<'a> {
             let kind = self.given.get(name).map_or(DataType::Float, |given| given.kind);
             draft.inputs.push((name, name.to_owned(), kind));
         }
+        Ok(())
     }
 
     /// What is read outside of an island.

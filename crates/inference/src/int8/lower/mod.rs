@@ -58,6 +58,11 @@ pub(crate) fn is_only_int8(node: &NodeProto) -> bool {
     node.domain == CONTRIB && (CONTRIB_OPS.contains(&node.op_type.as_str()) || is_of_images())
 }
 
+/// The nodes of ONNX that mean the same as one of com.microsoft, where there are some.
+pub(crate) fn words_of_onnx(node: &NodeProto) -> Option<Vec<NodeProto>> {
+    contrib::in_onnx(graph::Node(node)).filter(|_| is_only_int8(node))
+}
+
 /// Why a node isn't lowered, in words for the report.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Reason {

@@ -7,6 +7,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 
 use super::Reason;
 use super::graph::{Graph, Node};
+use crate::engine::Verdict;
 use crate::int8::kernel::{Layout, Level};
 use crate::int8::program::{ActId, ActInfo, FloatId, Shuffle, Step, Values};
 use crate::int8::report::{NodeReport, Runs};
@@ -71,6 +72,8 @@ pub(super) struct Quant {
 pub(super) struct Lowering<'a> {
     pub(super) graph: Graph<'a>,
     pub(super) level: Level,
+    /// What becomes of the rows in the whole graph.
+    pub(super) rows: Verdict,
     pub(super) values: Values,
     pub(super) steps: Vec<Step>,
     pub(super) bound: HashMap<&'a str, Bound>,
@@ -84,6 +87,10 @@ pub(super) struct Lowering<'a> {
     /// Nodes gathered for the next island, and what they make.
     pub(super) pending: Vec<usize>,
     pub(super) made: HashSet<&'a str>,
+    /// What islands made and gave to nobody, as it isn't f32: who reads it makes it again.
+    pub(super) spare: HashSet<&'a str>,
+    /// Nodes that are in more than one island.
+    pub(super) repeated: usize,
     /// f32 forms of views that were needed already.
     pub(super) plain: HashMap<(ActId, Vec<usize>), FloatId>,
     /// Images that are the rows of an activation pixel by pixel.
@@ -95,11 +102,12 @@ pub(super) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(graph: Graph<'a>, level: Level) -> Self {
+    pub(super) fn new(graph: Graph<'a>, level: Level, rows: Verdict) -> Self {
         let count = graph.nodes.len();
         Self {
             graph,
             level,
+            rows,
             values: Values::default(),
             steps: Vec::new(),
             bound: HashMap::new(),
@@ -109,6 +117,8 @@ impl<'a> Lowering<'a> {
             work: vec![(0, None); count],
             pending: Vec::new(),
             made: HashSet::new(),
+            spare: HashSet::new(),
+            repeated: 0,
             plain: HashMap::new(),
             images: HashMap::new(),
             table_elements: 0,
