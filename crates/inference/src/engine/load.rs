@@ -42,8 +42,10 @@ impl Engine {
 
     fn load_unguarded(mut bytes: &[u8], feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
         let onnx = onnx();
-        let proto = onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
+        let mut proto =
+            onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
         check::opset(&proto)?;
+        super::rewrite::widen(&mut proto);
         let knows = |node: &NodeProto| check::has(&onnx, node);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;
         let counts_rows = feeds.iter().any(|feed| feed.is_batched) && counts_rows(&proto);

@@ -5,8 +5,8 @@
 
 mod draft;
 mod forest;
-mod gemm;
 mod graph;
+mod halves;
 mod names;
 mod recurrent;
 mod simple;
@@ -14,3 +14,4 @@ mod twins;
 
 pub(super) use draft::without;
 pub(super) use graph::{has_words_for, rewrite};
+pub(super) use halves::widen;
