@@ -14,6 +14,7 @@ mod load;
 mod makeup;
 mod ops;
 mod plan;
+mod ranks;
 mod rewrite;
 mod rows;
 mod shapes;
