@@ -19,6 +19,7 @@ mod rewrite;
 mod rows;
 mod shapes;
 mod sizes;
+mod spread;
 
 pub use heap::{share_heap, trim_heap};
 pub(crate) use load::Engine;
