@@ -68,8 +68,8 @@ const TRACT_CONTRIB: [&str; 18] = [
 ];
 
 /// Whether tract has a node's operator, maybe in other words. tract itself doesn't look at domains.
-pub(super) fn has(onnx: &Onnx, node: &NodeProto) -> bool {
-    onnx.op_register.0.contains_key(&node.op_type) && is_tracts(node) || has_words_for(node)
+pub(super) fn has(onnx: &Onnx, node: &NodeProto, opset: i64) -> bool {
+    onnx.op_register.0.contains_key(&node.op_type) && is_tracts(node) || has_words_for(node, opset)
 }
 
 fn is_tracts(node: &NodeProto) -> bool {

@@ -44,9 +44,9 @@ impl Engine {
         let onnx = onnx();
         let mut proto =
             onnx.proto_model_for_read(&mut bytes).map_err(|e| LoadError::Parse { why: text(&e) })?;
-        check::opset(&proto)?;
+        let opset = check::opset(&proto)?;
         super::rewrite::widen(&mut proto);
-        let knows = |node: &NodeProto| check::has(&onnx, node);
+        let knows = |node: &NodeProto| check::has(&onnx, node, opset);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;
         let counts_rows = feeds.iter().any(|feed| feed.is_batched) && counts_rows(&proto);
         let report = match int8 {

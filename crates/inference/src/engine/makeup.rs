@@ -94,7 +94,8 @@ fn parameters(graph: &GraphProto) -> u64 {
 /// What the graph multiplies and adds for one row, by the runtime's own reckoning.
 fn macs(onnx: &tract_onnx::Onnx, proto: &mut ModelProto, feeds: &[Feed]) -> Option<u64> {
     widen(proto);
-    check::check(proto, |node| check::has(onnx, node)).ok()?;
+    let opset = check::opset(proto).ok()?;
+    check::check(proto, |node| check::has(onnx, node, opset)).ok()?;
     rewrite(proto).ok()?;
     let mut graph = onnx.model_for_proto_model(proto).ok()?;
     let feeds_of = match_inputs(&graph, feeds).ok()?;

@@ -3,8 +3,9 @@
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::super::check::{node_name, opset};
-use super::{forest, names, recurrent, simple, twins};
+use super::{forest, names, recurrent, simple, spelled, twins};
 use crate::error::LoadError;
+use crate::int8::lower::{in_onnx, is_only_int8};
 
 /// What stands for a node: nothing else, other nodes, or why it can't run.
 pub(super) type Rewritten = Result<Option<Vec<NodeProto>>, String>;
@@ -18,14 +19,16 @@ pub(super) struct Around {
 }
 
 /// Whether a node's operator is one that tract lacks, and ONNX has other words for.
-pub(in super::super) fn has_words_for(node: &NodeProto) -> bool {
+pub(in super::super) fn has_words_for(node: &NodeProto, opset: i64) -> bool {
     node.domain == "ai.onnx.ml" && node.op_type == "Scaler"
+        || is_only_int8(node) && in_onnx(node, opset).is_some()
 }
 
 /// Puts a checked file into words that tract understands.
 pub(in super::super) fn rewrite(proto: &mut ModelProto) -> Result<(), LoadError> {
     let opset = opset(proto)?;
     let Some(graph) = &mut proto.graph else { return Ok(()) };
+    spelled::spell_out(graph, opset);
     let around = Around { opset, is_quantized: is_quantized(graph) };
     graph_in_place(graph, &around)
 }

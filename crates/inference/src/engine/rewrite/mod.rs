@@ -1,6 +1,6 @@
 //! What tract 0.23.9 answers wrongly, or refuses for no reason of the model's, is put into other words of ONNX before
 //! tract sees it, where these are few and mean exactly the same; else it is refused, with the node's name. Nothing here
-//! changes what a graph means, and the lowering to int8 sees the graph as the file has it. Each operator has a small
+//! changes what a graph means, and the lowering to int8 sees the graph as the file has it, but for f16. Each operator has a small
 //! model with ONNX Runtime's answers in `tests/models`.
 
 mod draft;
@@ -10,6 +10,7 @@ mod halves;
 mod names;
 mod recurrent;
 mod simple;
+mod spelled;
 mod twins;
 
 pub(super) use draft::without;

@@ -26,6 +26,7 @@ mod unary;
 mod walk;
 
 pub(crate) use assemble::lower;
+pub(crate) use contrib::in_onnx;
 
 use tract_onnx::pb::NodeProto;
 
