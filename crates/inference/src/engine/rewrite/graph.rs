@@ -3,6 +3,7 @@
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::super::check::{node_name, opset};
+use super::scales::{self, Scales};
 use super::{forest, names, recurrent, simple, spelled, twins};
 use crate::error::LoadError;
 use crate::int8::lower::{in_onnx, is_only_int8};
@@ -16,6 +17,8 @@ pub(super) struct Around {
     pub(super) opset: i64,
     /// Something is quantized from f32.
     is_quantized: bool,
+    /// What values are quantized by.
+    scales: Scales,
 }
 
 /// Whether a node's operator is one that tract lacks, and ONNX has other words for.
@@ -29,8 +32,8 @@ pub(in super::super) fn rewrite(proto: &mut ModelProto) -> Result<(), LoadError>
     let opset = opset(proto)?;
     let Some(graph) = &mut proto.graph else { return Ok(()) };
     spelled::spell_out(graph, opset);
-    let around = Around { opset, is_quantized: is_quantized(graph) };
-    graph_in_place(graph, &around)
+    let mut around = Around { opset, is_quantized: is_quantized(graph), scales: Scales::default() };
+    graph_in_place(graph, &mut around)
 }
 
 fn is_quantized(graph: &GraphProto) -> bool {
@@ -38,7 +41,8 @@ fn is_quantized(graph: &GraphProto) -> bool {
     graph.node.iter().any(|node| node.op_type == "QuantizeLinear" || inner(node))
 }
 
-fn graph_in_place(graph: &mut GraphProto, around: &Around) -> Result<(), LoadError> {
+fn graph_in_place(graph: &mut GraphProto, around: &mut Around) -> Result<(), LoadError> {
+    around.scales.add(graph);
     let mut nodes = Vec::with_capacity(graph.node.len());
     for mut node in std::mem::take(&mut graph.node) {
         let rewritten = rule(&node, around).map_err(|why| LoadError::Runtime {
@@ -62,6 +66,7 @@ fn graph_in_place(graph: &mut GraphProto, around: &Around) -> Result<(), LoadErr
 
 fn rule(node: &NodeProto, around: &Around) -> Rewritten {
     match node.op_type.as_str() {
+        "QuantizeLinear" | "DequantizeLinear" => Ok(scales::rewrite(node, &around.scales)),
         "LSTM" | "GRU" | "RNN" => recurrent::rewrite(node, around.opset),
         "Softmax" | "LogSoftmax" if around.is_quantized => Ok(Some(simple::softmax(node))),
         "TreeEnsembleClassifier" => forest::rewrite(node),

@@ -9,6 +9,7 @@ mod graph;
 mod halves;
 mod names;
 mod recurrent;
+mod scales;
 mod simple;
 mod spelled;
 mod twins;
