@@ -56,7 +56,7 @@ pub(super) fn softmax_version(node: Node<'_>) -> i64 {
 /// Whether the pool divides by the counts that ONNX's does: not where a last window reaches beyond the padding.
 fn divides_alike(node: Node<'_>) -> bool {
     let [is_ceil, counts_pads] = ["ceil_mode", "count_include_pad"].map(|name| node.int(name) == Some(1));
-    !is_channels_last(node) && !(is_ceil && counts_pads)
+    !(is_channels_last(node) || is_ceil && counts_pads)
 }
 
 /// The nodes of ONNX that make of the same inputs the same output, in a graph of that version; none for operators that
