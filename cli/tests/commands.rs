@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -174,6 +175,41 @@ fn inspecting_refuses_what_cannot_load_and_names_the_operator() {
     let on_device = ["release", "inspect", "digits", "1.0.0", "--on", "cam", "--data", "none.csv"];
     let (code, said) = fail(home.path(), &on_device);
     assert!(code == 2 && said.contains("--data"), "{said}");
+}
+
+/// A release to be inspected with evaluation data from a pipe, where measuring waits for whoever writes.
+fn inspected_from_pipe(time_limit: &str) -> (TempDir, PathBuf, Command) {
+    let home = digits_copy("1.0.0");
+    let pipe = home.path().join("data.csv");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut inspect = Command::new(env!("CARGO_BIN_EXE_flotilla"));
+    inspect.args(["release", "inspect"]).arg(home.path().join("1.0.0/release.toml"));
+    inspect.arg("--data").arg(&pipe).args(["--time-limit", time_limit]);
+    inspect.env_clear().env("HOME", home.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    (home, pipe, inspect)
+}
+
+#[test]
+fn measuring_ends_with_whoever_asked_for_it() {
+    let (_home, pipe, mut inspect) = inspected_from_pipe("3600");
+    let mut asked = inspect.stderr(Stdio::null()).spawn().unwrap();
+    // It opens for whoever writes once somebody reads.
+    let mut data = std::fs::File::options().write(true).open(&pipe).unwrap();
+    asked.kill().unwrap();
+    asked.wait().unwrap();
+    // More than fits into a pipe, so each write waits for the reader, or hears that there is none.
+    let rows = vec![b'0'; 1 << 20];
+    let heard = (0..64).find_map(|_| data.write_all(&rows).err());
+    assert_eq!(heard.map(|error| error.kind()), Some(std::io::ErrorKind::BrokenPipe));
+}
+
+#[test]
+fn measuring_takes_no_longer_than_it_may() {
+    // Nobody writes.
+    let (_home, _pipe, mut inspect) = inspected_from_pipe("10");
+    let asked = inspect.spawn().unwrap();
+    let said = String::from_utf8(asked.wait_with_output().unwrap().stderr).unwrap();
+    assert!(said.contains("measuring it takes longer than the") && said.contains("--time-limit"), "{said}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! called built, with the same code that runs on the device.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     /// When the release counts as made (RFC 3339); default: now. A fixed time makes the same release again.
     #[arg(long)]
     created: Option<String>,
-    /// Seconds that loading a variant may take.
+    /// Seconds that loading and trying a variant may take.
     #[arg(long, default_value_t = within::DEFAULT_S, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     time_limit: u64,
 }
@@ -167,16 +168,23 @@ fn preflight(manifest: &Manifest, folder: &ReleaseFolder, limit: Duration) -> Re
     check_reference(manifest, &folder.blob(&manifest.reference)?)?;
     let golden =
         GoldenSet::parse(&folder.blob(&manifest.golden)?).context("the golden samples are not acceptable")?;
+    let golden = Arc::new(golden);
     let mut tried = Vec::new();
     for variant in &manifest.variants {
         eprintln!("trying variant {} on {} golden samples", variant.name, golden.samples.len());
         let onnx = folder.blob(&variant.model)?;
         let refused = || format!("variant {} can't be loaded", variant.name);
         let spec = Spec::of(manifest).with_context(refused)?;
+        let until = Instant::now() + limit;
         let loading = within::limit("loading it", limit, move || Model::load(&onnx, spec));
         let model = loading.and_then(|loaded| Ok(loaded?)).with_context(refused)?;
-        let start = Instant::now();
-        let Ok(report) = golden::check(&model, &golden, &mut || start.elapsed());
+        let (left, set) = (until.saturating_duration_since(Instant::now()), golden.clone());
+        let checking = move || {
+            let start = Instant::now();
+            golden::check(&model, &set, &mut || start.elapsed())
+        };
+        let Ok(report) = within::limit("running its golden samples", left, checking)
+            .with_context(|| format!("variant {} can't be tried", variant.name))?;
         if !report.is_passed() {
             bail!("variant {}: {}", variant.name, failure(&report));
         }

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// Keep the tables beside the spec: the next build puts them into the release's card.
     #[arg(long, conflicts_with = "version")]
     store: bool,
-    /// Seconds that loading a variant may take.
+    /// Seconds that loading and measuring a variant may take.
     #[arg(long, default_value_t = within::DEFAULT_S, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     time_limit: u64,
 }

@@ -12,6 +12,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorPr
 
 use super::attributes::attribute_ints;
 use super::limits::{self, Tensors};
+use super::ranks::Ranks;
 use super::rewrite::has_words_for;
 use super::shown;
 use crate::error::LoadError;
@@ -19,6 +20,8 @@ use crate::int8::lower::{CONTRIB, is_only_int8};
 
 /// Most nodes of a model, subgraphs included. Stops a graph that takes minutes to optimise.
 const MAX_NODES: usize = 50_000;
+/// Most inputs, and most outputs, of a node. Stops one that takes minutes to wire.
+const MAX_ENDS: usize = 4096;
 /// Most elements that a constant may ask an operator to make: 256 M, 1 GB of f32.
 const MAX_MADE_ELEMENTS: u64 = 256 * 1024 * 1024;
 /// Most elements of a window, and of what padding alone makes of an image. Stops pools that would take hours.
@@ -65,8 +68,8 @@ const TRACT_CONTRIB: [&str; 18] = [
 ];
 
 /// Whether tract has a node's operator, maybe in other words. tract itself doesn't look at domains.
-pub(super) fn has(onnx: &Onnx, node: &NodeProto) -> bool {
-    onnx.op_register.0.contains_key(&node.op_type) && is_tracts(node) || has_words_for(node)
+pub(super) fn has(onnx: &Onnx, node: &NodeProto, opset: i64) -> bool {
+    onnx.op_register.0.contains_key(&node.op_type) && is_tracts(node) || has_words_for(node, opset)
 }
 
 fn is_tracts(node: &NodeProto) -> bool {
@@ -113,14 +116,14 @@ impl Checker<'_> {
             return Err(malformed("sparse initializers are not supported"));
         }
         graph.initializer.iter().try_for_each(tensor)?;
-        let (constants, tensors) = (constants(graph), Tensors::of(graph));
+        let (constants, tensors, mut ranks) = (constants(graph), Tensors::of(graph), Ranks::of(graph));
         let mut known = outer.clone();
         known.extend(graph.input.iter().map(|input| input.name.as_str()));
         known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
         let mut made: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
         for node in &graph.node {
             self.node(node, &known, &constants)?;
-            limits::check(node, &tensors).map_err(|why| {
+            limits::check(node, &tensors).and_then(|()| ranks.check(node, &tensors)).map_err(|why| {
                 malformed(format!("node {:?} ({}) {why}", node_name(node), shown(&node.op_type)))
             })?;
             for output in node.output.iter().filter(|output| !output.is_empty()) {
@@ -146,6 +149,14 @@ impl Checker<'_> {
         known: &HashSet<&'g str>,
         constants: &HashMap<&str, Vec<i64>>,
     ) -> Result<(), LoadError> {
+        let ends = node.input.len().max(node.output.len());
+        if ends > MAX_ENDS {
+            return Err(malformed(format!(
+                "node {:?} ({}) has {ends} inputs or outputs; at most {MAX_ENDS} are allowed",
+                node_name(node),
+                shown(&node.op_type)
+            )));
+        }
         if !(self.has_op)(node) {
             return Err(LoadError::UnknownOp {
                 op: shown(&node.op_type),
@@ -401,6 +412,37 @@ mod tests {
         let twice = vec![pool("y", &[1], &[]), pool("y", &[1], &[])];
         assert!(refusal(twice, vec![]).contains("\"y\" is made twice"));
         assert!(refusal(vec![pool("x", &[1], &[])], vec![]).contains("\"x\" is made twice"));
+    }
+
+    #[test]
+    fn what_a_node_reads_is_bounded() {
+        let sum = |count| NodeProto {
+            op_type: "Sum".to_owned(),
+            input: vec!["x".to_owned(); count],
+            output: vec!["y".to_owned()],
+            ..NodeProto::default()
+        };
+        assert_eq!(refusal(vec![sum(4096)], vec![]), "");
+        let why = refusal(vec![sum(4097)], vec![]);
+        assert!(why.contains("node \"y\" (Sum) has 4097 inputs") && why.contains("at most 4096"), "{why}");
+    }
+
+    #[test]
+    fn an_axis_that_is_not_there_is_refused_by_the_nodes_name() {
+        let mut mean = pool("y", &[], &[]);
+        mean.op_type = "ReduceMean".to_owned();
+        mean.input = vec!["c".to_owned()];
+        mean.attribute[0].name = "axes".to_owned();
+        mean.attribute[0].ints = vec![-9];
+        let constant = TensorProto {
+            name: "c".to_owned(),
+            data_type: 3,
+            dims: vec![1; 4],
+            raw_data: vec![1],
+            ..TensorProto::default()
+        };
+        let why = refusal(vec![mean], vec![constant]);
+        assert!(why.contains("node \"y\" (ReduceMean) names axis -9 of a tensor that has 4"), "{why}");
     }
 
     #[test]

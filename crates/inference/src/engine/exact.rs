@@ -25,6 +25,7 @@ pub(super) fn register(operators: &mut OnnxOpRegister) {
         operators.insert(op, build_mended);
     }
     operators.insert("Resize", build_resize);
+    super::spread::register(operators);
 }
 
 fn build_mended(context: &ParsingContext<'_>, node: &NodeProto) -> Built {

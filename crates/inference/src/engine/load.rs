@@ -49,9 +49,10 @@ impl Engine {
         Self::of_proto(&onnx, proto, feeds, int8)
     }
 
-    fn of_proto(onnx: &Onnx, proto: ModelProto, feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
-        check::opset(&proto)?;
-        let knows = |node: &NodeProto| check::has(onnx, node);
+    fn of_proto(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
+        let opset = check::opset(&proto)?;
+        super::rewrite::widen(&mut proto);
+        let knows = |node: &NodeProto| check::has(onnx, node, opset);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;
         let rows = rows_of(onnx, &proto, feeds);
         let counts_rows = feeds.iter().any(|feed| feed.is_batched) && counts_rows(&proto);

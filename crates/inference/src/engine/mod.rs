@@ -16,10 +16,12 @@ mod makeup;
 mod mixing;
 mod ops;
 mod plan;
+mod ranks;
 mod rewrite;
 mod rows;
 mod shapes;
 mod sizes;
+mod spread;
 
 pub(crate) use apart::Verdict;
 pub use heap::{share_heap, trim_heap};

@@ -889,3 +889,86 @@ def one_or_none_hot(g, axis):
     places = g.op("Cast", [g.op("Mul", ["input", g.constant(np.float32(2))])], to=TensorProto.INT64)
     values = g.constant(np.array([-1, 4], np.float32))
     return (6,), g.op("OneHot", [places, g.constant(np.int64(3)), values], axis=axis), CLOSE, None
+
+
+@case(lstm={"kind": "LSTM", "gates": 4}, gru={"kind": "GRU", "gates": 3}, rnn={"kind": "RNN", "gates": 1})
+def half_recurrent(g, kind, gates, width=5):
+    """In f16, from a state that isn't given."""
+    halves = lambda *shape: g.constant(g.floats(*shape).astype(np.float16))
+    value = turned(g, g.op("Cast", ["input"], to=TensorProto.FLOAT16), 1, 0, 2)
+    weights = [halves(1, gates * width, 4), halves(1, gates * width, width), halves(1, 2 * gates * width)]
+    made = g.op(kind, [value, *weights], hidden_size=width)
+    flat = g.op("Flatten", [turned(g, made, 2, 0, 1, 3)], axis=1)
+    return (7, 4), g.op("Cast", [flat], to=TensorProto.FLOAT), 0.005, None
+
+
+@case(opset=21)
+def half_quantized(g):
+    """A quantized layer whose scales and bias are f16."""
+    halves = lambda value: g.constant(np.float16(value))
+    to_half = lambda value: g.op("Cast", [value], to=TensorProto.FLOAT16)
+    value = g.op("QuantizeLinear", [to_half("input"), halves(IN[0]), g.constant(np.uint8(IN[1]))])
+    value = g.op("DequantizeLinear", [value, halves(IN[0]), g.constant(np.uint8(IN[1]))])
+    weights = g.op("DequantizeLinear", [g.constant(g.integers(np.int8, 12, 8, 3, 3)), halves(0.004), g.constant(np.int8(0))])
+    made = g.op("Conv", [value, weights, g.constant(g.floats(12).astype(np.float16))], pads=[1] * 4)
+    made = g.op("QuantizeLinear", [made, halves(OUT[0]), g.constant(np.uint8(OUT[1]))])
+    made = g.op("DequantizeLinear", [made, halves(OUT[0]), g.constant(np.uint8(OUT[1]))])
+    # ONNX Runtime rounds the result to f16.
+    return IMAGE, g.op("Cast", [made], to=TensorProto.FLOAT), 0.031, []
+
+
+@case(inner={}, inner_old={"opset": 11})
+def qlinear_softmax_axis(g):
+    """Not over the last axis; before opset 13 that is over all from the named one on."""
+    last = g.params(1 / 256, 0)
+    value, params = entry(g)
+    made = g.op("QLinearSoftmax", [value, *params, *last], axis=1, opset=g.opset)
+    return ROWS, g.dequantize(made, last), 1 / 256, ["QLinearSoftmax"]
+
+
+@case(average={"kind": "QLinearAveragePool", "more": {"kernel_shape": [2, 2, 2]}}, global_={"kind": "QLinearGlobalAveragePool"})
+def qlinear_pool_3d(g, kind, more=None):
+    value, params = entry(g)
+    to = exit_params(g, scale=0.01)
+    return (3, 4, 5, 6), g.dequantize(g.op(kind, [value, *params, *to], **(more or {})), to), 0.01, [kind]
+
+
+@case(add={"kind": "QLinearAdd"}, softmax={"kind": "QLinearSoftmax"}, gemm={"kind": "QGemm"}, gemm_channel={"kind": "QGemm", "scales": 18})
+def branch_qlinear(g, kind, scales=1):
+    """A branch sends the whole model to tract, with an operator in it that tract doesn't have."""
+    of = lambda op: helper.make_graph([helper.make_node(op, ["input"], [op + "_in"])], op, [], [helper.make_tensor_value_info(op + "_in", TensorProto.FLOAT, None)])
+    taken = g.op("If", [g.constant(np.bool_(True))], then_branch=of("Identity"), else_branch=of("Neg"))
+    params, to = g.params(*IN), g.params(1 / 256, 0) if kind == "QLinearSoftmax" else exit_params(g)
+    value = g.quantize(taken, params)
+    if kind == "QGemm":
+        weights = g.weights(24, 18, scales=scales, axis=1)
+        bias = g.constant(g.random.integers(-9000, 9000, 18).astype(np.int32))
+        made = g.op(kind, [value, *params, *weights, bias, *to], transB=0, alpha=0.5)
+    elif kind == "QLinearAdd":
+        made = g.op(kind, [value, *params, value, *params, *to])
+    else:
+        made = g.op(kind, [value, *params, *to], axis=-1, opset=g.opset)
+    return (24,), g.dequantize(made, to), 1 / 256 if kind == "QLinearSoftmax" else OUT[0], None
+
+
+@case(u8={}, s8={"kind": np.int8})
+def bytes_split(g, kind=np.uint8):
+    """8-bit values that are taken apart; of one part only another order of its axes is read, which doesn't say its scale."""
+    value, params = entry(g, kind)
+    first, second, _ = g.op("Split", [value, g.constant(np.array([2, 2, 1], np.int64))], 3, axis=1)
+    to = exit_params(g, kind)
+    product = g.op("QLinearMatMul", [first, *params, *g.weights(24, 24), *to])
+    second = turned(g, turned(g, second, 0, 2, 1), 0, 2, 1)
+    added = g.op("QLinearAdd", [product, *to, second, *params, *to])
+    return ROWS, g.dequantize(added, to), OUT[0], ["Split"]
+
+
+@case()
+def pooled_branch(g):
+    """What an image is like on the whole, beside each of its pixels: heads of segmentation nets."""
+    conv = lambda value, outs, ins: g.op("Relu", [g.op("Conv", [value, g.constant(g.floats(outs, ins, 1, 1)), g.constant(g.floats(outs))])])
+    wide = conv("input", 6, 8)
+    whole = conv(g.op("GlobalAveragePool", [wide]), 4, 6)
+    spread = g.op("Expand", [whole, g.constant(np.array([1, 4, 6, 6], np.int64))])
+    made = conv(g.op("Concat", [wide, spread], axis=1), 5, 10)
+    return IMAGE, g.op("Flatten", [g.op("GlobalAveragePool", [made])], axis=1), 1e-4, None

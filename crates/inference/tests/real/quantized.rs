@@ -226,9 +226,30 @@ fn images_with_their_channels_last_are_never_left_to_tract() {
 
 #[test]
 fn an_operator_that_only_int8_has_is_refused_with_what_keeps_it_from_int8() {
-    let error = cases()["qlinear_pair_add"].load("qlinear_pair_add", Int8::Off).unwrap_err();
-    assert!(matches!(&error, LoadError::OnlyInt8 { op, .. } if op == "QLinearAdd"), "{error}");
+    let name = "dynamic_quantize_matmul_u8";
+    let error = cases()[name].load(name, Int8::Off).unwrap_err();
+    assert!(matches!(&error, LoadError::OnlyInt8 { op, .. } if op == "DynamicQuantizeMatMul"), "{error}");
     assert!(error.to_string().contains("the switch is off"), "{error}");
+}
+
+#[test]
+fn what_onnx_has_words_for_runs_without_int8() {
+    let cases = cases();
+    let has_words = |name: &&String| {
+        let begins = ["qgemm", "qlinear_concat", "qlinear_pair", "qlinear_softmax", "qlinear_unary"];
+        begins.iter().any(|begin| name.starts_with(begin))
+            || name.starts_with("qlinear_pool") && !name.ends_with("beyond")
+    };
+    let mut tried = 0;
+    for name in cases.keys().filter(has_words) {
+        let case = &cases[name];
+        let [rows, more, want] = case.values(name);
+        let model = case.load(name, Int8::Off).unwrap();
+        let off = furthest(&case.ask(&model, &rows, &more), &want);
+        assert!(off <= case.step * 1.001, "{name}: {off} off, {} allowed", case.step);
+        tried += 1;
+    }
+    assert!(tried > 15, "{tried}");
 }
 
 #[test]

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use inference::golden::GoldenReport;
 use inference::golden::{self, GoldenSet};
 use inference::int8::kernel::Level;
 use inference::int8::report::{NodeReport, Report, Runs};
-use inference::measure::{self, Steps};
+use inference::measure::{self, Latency, Steps};
 use inference::{Model, features};
 use release::BlobRef;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde_json::{Value, json};
 
 use super::super::within;
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     /// Evaluation data as CSV.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Seconds that counting what it is made of and loading may take together.
+    /// Seconds that counting what it is made of, loading and measuring may take together.
     #[arg(long, default_value_t = within::DEFAULT_S)]
     time_limit: u64,
 }
@@ -48,6 +49,7 @@ const MAX_RUNS: usize = 1000;
 /// # Errors
 /// When the variant can't be loaded, with the operator's name, or not in time; when a row of the data doesn't fit.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    end_with_parent()?;
     Memory::bound();
     let subject = Subject::at(&args.release)?;
     let (variant, onnx) = subject.variant(&args.variant)?;
@@ -62,17 +64,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let start = Instant::now();
         Model::load(&file, spec).map(|model| (model, start.elapsed()))
     };
-    let (model, load) =
-        within::limit("loading it", until.saturating_duration_since(Instant::now()), loading)??;
+    let left = || until.saturating_duration_since(Instant::now());
+    let (model, load) = within::limit("loading it", left(), loading)??;
     let set = GoldenSet::parse(&golden).context("the golden samples are not acceptable")?;
-    let start = Instant::now();
-    let mut go_on = |runs| runs < MAX_RUNS && (runs < MIN_RUNS || start.elapsed() < MEASURING);
-    let Ok(latency) = measure::latency(&model, &set, &mut || start.elapsed(), &mut go_on);
-    let latency = latency.context("the model fails on a golden sample")?;
-    let loaded = Memory::now()?;
-    let Ok(steps) = Steps::of(&model, &set, MIN_RUNS, &mut || start.elapsed());
-    let Ok(checked) = golden::check(&model, &set, &mut || Duration::ZERO);
-    let accuracy = args.data.as_ref().map(|data| accuracy(&model, data)).transpose()?;
+    let data = args.data.clone();
+    let measuring = move || Measured::of(&model, &set, data.as_deref()).map(|measured| (model, measured));
+    let (model, measured) = within::limit("measuring it", left(), measuring)??;
+    let Measured { latency, loaded, steps, checked, accuracy } = measured;
     let macs = makeup.macs.or_else(|| u64::try_from(model.report().macs()).ok().filter(|macs| *macs > 0));
     let said = json!({
         "variant": variant.name, "precision": variant.precision, "size_bytes": onnx.len(),
@@ -90,6 +88,34 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "measured_accuracy": accuracy, "claimed_accuracy": variant.accuracy,
     });
     Format::Json.print(&said, |_| String::new())
+}
+
+/// Ends this process with the one that started it, however that ends: nobody reads then what is found.
+fn end_with_parent() -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot ask to end with the caller")
+}
+
+/// What running a loaded variant shows.
+struct Measured {
+    latency: Latency,
+    loaded: Memory,
+    steps: Steps,
+    checked: GoldenReport,
+    accuracy: Option<Value>,
+}
+
+impl Measured {
+    fn of(model: &Model, set: &GoldenSet, data: Option<&Path>) -> Result<Self> {
+        let start = Instant::now();
+        let mut go_on = |runs| runs < MAX_RUNS && (runs < MIN_RUNS || start.elapsed() < MEASURING);
+        let Ok(latency) = measure::latency(model, set, &mut || start.elapsed(), &mut go_on);
+        let latency = latency.context("the model fails on a golden sample")?;
+        let loaded = Memory::now()?;
+        let Ok(steps) = Steps::of(model, set, MIN_RUNS, &mut || start.elapsed());
+        let Ok(checked) = golden::check(model, set, &mut || Duration::ZERO);
+        let accuracy = data.map(|data| accuracy(model, data)).transpose()?;
+        Ok(Self { latency, loaded, steps, checked, accuracy })
+    }
 }
 
 /// Which nodes run in int8, and which don't and why.

@@ -9,6 +9,7 @@ use tract_onnx::pb::{
 };
 
 use super::super::attributes::{attribute, int_or};
+use super::super::check::opset;
 use super::super::rewrite::rewrite;
 use crate::int8::lower::words_of_onnx;
 
@@ -17,7 +18,7 @@ const MAX_KEPT: i64 = 4096;
 
 /// The file without its weights, in words that tract knows, and the names of what is fed; none for graphs in graphs.
 pub(super) fn of(proto: &ModelProto) -> Option<(ModelProto, Vec<String>)> {
-    let graph = proto.graph.as_ref()?;
+    let (graph, opset) = (proto.graph.as_ref()?, opset(proto).ok()?);
     let mut attributes = graph.node.iter().flat_map(|node| &node.attribute);
     if attributes.any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty()) {
         return None;
@@ -38,7 +39,7 @@ pub(super) fn of(proto: &ModelProto) -> Option<(ModelProto, Vec<String>)> {
         let value = attribute(node, "value").and_then(|value| value.t.as_ref());
         match (node.output.first(), value.filter(|value| node.op_type == "Constant" && is_large(value))) {
             (Some(name), Some(value)) => bare.input.push(input(name, value)),
-            _ => bare.node.extend(known(node)),
+            _ => bare.node.extend(known(node, opset)),
         }
     }
     let mut bare = ModelProto {
@@ -71,7 +72,7 @@ fn input(name: &str, tensor: &TensorProto) -> ValueInfoProto {
 }
 
 /// A node in operators that tract has, with the same shapes and along the same axes; what it calculates may differ.
-fn known(node: &NodeProto) -> Vec<NodeProto> {
+fn known(node: &NodeProto, opset: i64) -> Vec<NodeProto> {
     let (op, operands, result): (_, &[usize], _) = match node.op_type.as_str() {
         "DynamicQuantizeMatMul" | "MatMulIntegerToFloat" => ("MatMul", &[0, 1], None),
         "QGemm" => ("Gemm", &[0, 3], Some(7)),
@@ -79,7 +80,7 @@ fn known(node: &NodeProto) -> Vec<NodeProto> {
             ("GlobalAveragePool", &[0], Some(3))
         }
         "QLinearSoftmax" => ("Softmax", &[0], Some(3)),
-        _ => return words_of_onnx(node).unwrap_or_else(|| vec![node.clone()]),
+        _ => return words_of_onnx(node, opset).unwrap_or_else(|| vec![node.clone()]),
     };
     let made = |op: &str, input: Vec<String>, output: String| NodeProto {
         op_type: op.to_owned(),

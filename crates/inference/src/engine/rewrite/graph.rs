@@ -1,13 +1,12 @@
 //! The walk over a graph and the graphs in it, and which rule is whose.
 
-use std::collections::HashSet;
-
-use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::super::check::{node_name, opset};
-use super::{forest, gemm, names, recurrent, simple, twins};
+use super::scales::{self, Scales};
+use super::{forest, names, recurrent, simple, spelled, twins};
 use crate::error::LoadError;
+use crate::int8::lower::words_of_onnx;
 
 /// What stands for a node: nothing else, other nodes, or why it can't run.
 pub(super) type Rewritten = Result<Option<Vec<NodeProto>>, String>;
@@ -18,27 +17,21 @@ pub(super) struct Around {
     pub(super) opset: i64,
     /// Something is quantized from f32.
     is_quantized: bool,
-    /// Constants in f16.
-    halves: HashSet<String>,
-}
-
-impl Around {
-    /// Whether a node reads a constant in f16.
-    pub(super) fn reads_half(&self, node: &NodeProto) -> bool {
-        node.input.iter().any(|name| self.halves.contains(name))
-    }
+    /// What values are quantized by.
+    scales: Scales,
 }
 
 /// Whether a node's operator is one that tract lacks, and ONNX has other words for.
-pub(in super::super) fn has_words_for(node: &NodeProto) -> bool {
-    node.domain == "ai.onnx.ml" && node.op_type == "Scaler"
+pub(in super::super) fn has_words_for(node: &NodeProto, opset: i64) -> bool {
+    node.domain == "ai.onnx.ml" && node.op_type == "Scaler" || words_of_onnx(node, opset).is_some()
 }
 
 /// Puts a checked file into words that tract understands.
 pub(in super::super) fn rewrite(proto: &mut ModelProto) -> Result<(), LoadError> {
     let opset = opset(proto)?;
     let Some(graph) = &mut proto.graph else { return Ok(()) };
-    let mut around = Around { opset, is_quantized: is_quantized(graph), halves: HashSet::new() };
+    spelled::spell_out(graph, opset);
+    let mut around = Around { opset, is_quantized: is_quantized(graph), scales: Scales::default() };
     graph_in_place(graph, &mut around)
 }
 
@@ -48,7 +41,7 @@ fn is_quantized(graph: &GraphProto) -> bool {
 }
 
 fn graph_in_place(graph: &mut GraphProto, around: &mut Around) -> Result<(), LoadError> {
-    collect_halves(graph, &mut around.halves);
+    around.scales.add(graph);
     let mut nodes = Vec::with_capacity(graph.node.len());
     for mut node in std::mem::take(&mut graph.node) {
         let rewritten = rule(&node, around).map_err(|why| LoadError::Runtime {
@@ -70,21 +63,9 @@ fn graph_in_place(graph: &mut GraphProto, around: &mut Around) -> Result<(), Loa
     Ok(())
 }
 
-fn collect_halves(graph: &GraphProto, halves: &mut HashSet<String>) {
-    let half = DataType::Float16 as i32;
-    let stored = graph.initializer.iter().filter(|tensor| tensor.data_type == half);
-    halves.extend(stored.map(|tensor| tensor.name.clone()));
-    for node in graph.node.iter().filter(|node| node.op_type == "Constant") {
-        let mut values = node.attribute.iter().filter_map(|attribute| attribute.t.as_ref());
-        if values.any(|tensor| tensor.data_type == half) {
-            halves.extend(node.output.iter().cloned());
-        }
-    }
-}
-
 fn rule(node: &NodeProto, around: &Around) -> Rewritten {
     match node.op_type.as_str() {
-        "Gemm" if around.reads_half(node) => Ok(gemm::rewrite(node)),
+        "QuantizeLinear" | "DequantizeLinear" => Ok(scales::rewrite(node, &around.scales)),
         "LSTM" | "GRU" | "RNN" => recurrent::rewrite(node, around.opset),
         "Softmax" | "LogSoftmax" if around.is_quantized => Ok(Some(simple::softmax(node))),
         "TreeEnsembleClassifier" => forest::rewrite(node),

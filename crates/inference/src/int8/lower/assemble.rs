@@ -49,8 +49,7 @@ pub(crate) fn lower(
         move |why: Reason| Report { nodes, stuck: why.stuck(), ..Report::of_tract(error::chain(&why)) }
     };
     let mut walk = begin(model, feeds, level, rows).map_err(failed(Vec::new()))?;
-    let opset = model.opset_import.iter().find(|set| matches!(set.domain.as_str(), "" | "ai.onnx"));
-    let outputs = all(&mut walk, opset.map_or(1, |set| set.version));
+    let outputs = all(&mut walk);
     let nodes: Vec<NodeReport> = walk.node_reports().collect();
     let left = nodes.iter().filter(|node| matches!(node.runs, Runs::Tract { .. })).cloned().collect();
     outputs.and_then(|outputs| finish(walk, feeds, outputs, nodes)).map_err(failed(left))
@@ -76,8 +75,8 @@ fn begin<'a>(
 }
 
 /// Walks all nodes; the graph's outputs in f32.
-fn all(walk: &mut Lowering<'_>, opset: i64) -> Result<Vec<(FloatId, Vec<usize>)>, Reason> {
-    walk.walk(opset)?;
+fn all(walk: &mut Lowering<'_>) -> Result<Vec<(FloatId, Vec<usize>)>, Reason> {
+    walk.walk(walk.graph.opset())?;
     let mut outputs = Vec::new();
     for output in &walk.graph.proto.output {
         outputs.push(walk.float(&output.name)?);

@@ -136,6 +136,12 @@ impl<'a> Graph<'a> {
         self.nodes.push(node);
     }
 
+    /// Version of ONNX's own operators.
+    pub(super) fn opset(&self) -> i64 {
+        let own = |domain: &str| matches!(domain, "" | "ai.onnx");
+        self.model.opset_import.iter().find(|set| own(&set.domain)).map_or(1, |set| set.version)
+    }
+
     /// A constant by name.
     pub(super) fn constant(&self, name: &str) -> Option<&TensorProto> {
         self.constants.get(name).map(Cow::as_ref)

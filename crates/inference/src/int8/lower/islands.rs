@@ -7,14 +7,14 @@ use std::collections::HashSet;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
 
-use super::contrib::in_onnx;
+use super::contrib::result_scale;
 use super::graph::Node;
 use super::tensor;
 use super::walk::{Kind, Lowering, Params};
-use super::{Reason, is_only_int8};
+use super::{Reason, is_only_int8, words_of_onnx};
 use crate::engine::{Feed, Plan, Verdict};
 use crate::error::chain;
-use crate::int8::program::{FloatId, Step};
+use crate::int8::program::{ActId, FloatId, Step};
 use crate::int8::report::Runs;
 use crate::tensor::volume;
 
@@ -28,6 +28,23 @@ struct Island<'a> {
     outputs: Vec<&'a str>,
     params: Vec<Option<Params>>,
 }
+
+/// Operators that give some of the values that they get, as these are.
+const MOVERS: [&str; 13] = [
+    "DepthToSpace",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+];
 
 /// The model of an island, while it is gathered.
 #[derive(Default)]
@@ -91,7 +108,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn leave(&mut self, index: usize, why: Reason) -> Result<(), Reason> {
         let node = self.graph.nodes[index];
         let runs = Runs::Tract { why: chain(&why) };
-        if is_only_int8(node.0) && in_onnx(node).is_none() {
+        if is_only_int8(node.0) && words_of_onnx(node.0, self.graph.opset()).is_none() {
             let (op, name) = (node.0.op_type.clone(), node.shown().to_owned());
             return Err(Reason::Only { op, name, source: Box::new(why) });
         }
@@ -155,7 +172,7 @@ impl<'a> Lowering<'a> {
     fn island(&mut self, pending: &[usize], outputs: Vec<&'a str>) -> Result<Island<'a>, Reason> {
         let mut draft = self.draft(pending)?;
         let params: Vec<Option<Params>> =
-            outputs.iter().map(|name| self.params_of_readers(name, pending)).collect();
+            outputs.iter().map(|name| self.params_of_bytes(name, pending)).collect();
         let ends = outputs.iter().zip(&params).map(|(name, params)| match params {
             Some(params) => draft.dequantize(name, *params),
             None => (*name).to_owned(),
@@ -177,8 +194,36 @@ impl<'a> Lowering<'a> {
         Ok(Island { plan, from, outputs, params })
     }
 
+    /// Scale and zero point of an 8-bit tensor that an island makes.
+    pub(super) fn params_of_bytes(&self, name: &str, pending: &[usize]) -> Option<Params> {
+        self.params_of_readers(name, pending).or_else(|| self.params_of_source(name))
+    }
+
+    /// Those of the 8-bit values that it is a part of, or another order of.
+    fn params_of_source(&self, name: &str) -> Option<Params> {
+        let mut name = name;
+        // Each node stands behind what it reads.
+        for _ in 0..=self.graph.nodes.len() {
+            if let Some(bound) = self.bound.get(name) {
+                let Kind::Bytes(act, _) = bound.kind else { return None };
+                return Some(self.params_of_act(act));
+            }
+            let maker = self.graph.producer(name)?;
+            if let Some(slot) = result_scale(maker) {
+                return self.params(maker.input(slot)?, maker.input(slot + 1), maker).ok();
+            }
+            name = maker.input(0).filter(|_| MOVERS.contains(&maker.op()))?;
+        }
+        None
+    }
+
+    fn params_of_act(&self, act: ActId) -> Params {
+        let info = self.values.act(act);
+        Params { scale: info.scale, zero_point: info.layout.zero_point, is_signed: info.is_signed }
+    }
+
     /// Scale and zero point of an 8-bit tensor that an island makes: those by which all others read it.
-    pub(super) fn params_of_readers(&self, name: &str, pending: &[usize]) -> Option<Params> {
+    fn params_of_readers(&self, name: &str, pending: &[usize]) -> Option<Params> {
         let mut all = None;
         for index in self.graph.consumers(name).iter().filter(|index| !pending.contains(index)) {
             let node = self.graph.nodes[*index];
@@ -232,7 +277,7 @@ impl<'a> Lowering<'a> {
             self.take_in(draft, name)?;
         }
         draft.known.extend(node.0.output.iter().map(String::as_str));
-        match in_onnx(node).filter(|_| is_only_int8(node.0)) {
+        match words_of_onnx(node.0, self.graph.opset()) {
             Some(nodes) => draft.nodes.extend(nodes),
             None => draft.nodes.push(node.0.clone()),
         }
@@ -261,9 +306,7 @@ impl<'a> Lowering<'a> {
             return self.take_node(draft, maker);
         }
         if let Some(Kind::Bytes(act, _)) = self.bound.get(name).map(|bound| bound.kind) {
-            let info = self.values.act(act);
-            let zero_point = info.layout.zero_point;
-            draft.quantize(name, Params { scale: info.scale, zero_point, is_signed: info.is_signed });
+            draft.quantize(name, self.params_of_act(act));
         } else {
             let kind = self.given.get(name).map_or(DataType::Float, |given| given.kind);
             draft.inputs.push((name, name.to_owned(), kind));

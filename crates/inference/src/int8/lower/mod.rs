@@ -59,8 +59,8 @@ pub(crate) fn is_only_int8(node: &NodeProto) -> bool {
 }
 
 /// The nodes of ONNX that mean the same as one of com.microsoft, where there are some.
-pub(crate) fn words_of_onnx(node: &NodeProto) -> Option<Vec<NodeProto>> {
-    contrib::in_onnx(graph::Node(node)).filter(|_| is_only_int8(node))
+pub(crate) fn words_of_onnx(node: &NodeProto, opset: i64) -> Option<Vec<NodeProto>> {
+    is_only_int8(node).then(|| contrib::in_onnx(node, opset)).flatten()
 }
 
 /// Why a node isn't lowered, in words for the report.

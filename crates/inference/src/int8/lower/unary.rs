@@ -106,7 +106,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn qlinear_softmax(&mut self, node: Node<'a>) -> Result<(), Reason> {
         let quant = self.operand(node, 0)?;
         let params = self.params(Self::input(node, 3)?, node.input(4), node)?;
-        let op = last_axis(node, &quant.shape, node.int("opset").unwrap_or(13))?;
+        let op = last_axis(node, &quant.shape, super::contrib::softmax_version(node))?;
         let to = self.act(&quant.shape, quant.form, params)?;
         let [plain, shares] = [(); 2].map(|()| self.values.add_float(volume(&quant.shape), None));
         self.steps.push(Step::Dequantize { from: quant.act, to: plain });

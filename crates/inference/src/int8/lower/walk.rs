@@ -163,7 +163,7 @@ impl<'a> Lowering<'a> {
 
     /// An 8-bit operand; an island that makes it is closed first if it can give it out.
     pub(super) fn bytes(&mut self, name: &str) -> Result<Quant, Reason> {
-        if self.made.contains(name) && self.params_of_readers(name, &self.pending).is_some() {
+        if self.made.contains(name) && self.params_of_bytes(name, &self.pending).is_some() {
             self.close_island()?;
         }
         self.quantized(name, |kind| match kind {
