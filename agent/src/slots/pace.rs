@@ -1,14 +1,16 @@
 //! How much a release's requests compute, with what is counted of them, as far as it decides where the next one runs.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// Shorter than this an inference takes about as long as handing it to another thread and back does.
 const SHORT: Duration = Duration::from_micros(100);
-/// The last one counts by this part: one of ten milliseconds keeps the next forty out, one of a moment
-/// none.
+/// What was short is so until its mean is above this: the first requests meet cold memory, and on the way over other threads
+/// all take longer.
+const NO_MORE_SHORT: Duration = Duration::from_micros(300);
+/// The last one counts by this part: one of ten milliseconds keeps the next forty out, one of a moment none.
 const SHARE: u32 = 16;
 
 /// CPU time of this thread: what an inference takes, whatever else the device does in these moments.
@@ -30,6 +32,7 @@ pub struct Pace {
     nanos: AtomicU32,
     /// Rows, in [`PART`]s.
     rows: AtomicU32,
+    is_short: AtomicBool,
 }
 
 impl Pace {
@@ -42,12 +45,14 @@ impl Pace {
         };
         follow(&self.rows, u32::try_from(rows).unwrap_or(u32::MAX).saturating_mul(PART));
         follow(&self.nanos, u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
+        let bound = if self.is_short() { NO_MORE_SHORT } else { SHORT };
+        let mean = Duration::from_nanos(self.nanos.load(Ordering::Relaxed).into());
+        self.is_short.store(mean < bound, Ordering::Relaxed);
     }
 
     /// Whether the last inferences were short.
     pub fn is_short(&self) -> bool {
-        let nanos = self.nanos.load(Ordering::Relaxed);
-        nanos > 0 && Duration::from_nanos(nanos.into()) < SHORT
+        self.is_short.load(Ordering::Relaxed)
     }
 
     /// Whether what is known of the last inferences tells how long one of so many rows takes.
@@ -82,8 +87,17 @@ mod tests {
         for _ in 0..100 {
             pace.note(Duration::from_micros(8), 1);
         }
-        pace.note(Duration::from_micros(400), 1);
+        pace.note(Duration::from_millis(4), 1);
         assert!(pace.is_short());
+        for _ in 0..100 {
+            pace.note(Duration::from_micros(200), 1);
+        }
+        assert!(pace.is_short(), "it was before");
+        pace.note(Duration::from_millis(10), 1);
+        for _ in 0..100 {
+            pace.note(Duration::from_micros(200), 1);
+        }
+        assert!(!pace.is_short(), "it was not before");
         let one_in_ten = (0..200).map(|n| Duration::from_micros(if n % 10 == 0 { 3000 } else { 8 }));
         one_in_ten.for_each(|took| pace.note(took, 1));
         assert!(!pace.is_short());
