@@ -75,11 +75,12 @@ impl Agent {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    /// Whether it takes SIGTERM itself by now.
+    /// Whether it takes SIGTERM itself by now. SIGHUP is asked for after it: a handler that is just being put in place may
+    /// run before anybody waits for what it tells.
     fn is_listening(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+        u64::from_str_radix(caught.trim(), 16).unwrap() & 1 != 0
     }
 
     /// Its exit code; none when the signal itself has ended it.
