@@ -9,13 +9,12 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceModel;
 use tract_onnx::tract_hir::internal::{
-    EvalContext, EvalOp, Expansion, InferenceNode, InferenceResult, Solver, StaticName, TensorProxy, as_op,
-    expand, op_as_typed_op, op_out_of_plan,
+    EvalContext, EvalOp, Expansion, InferenceNode, StaticName, as_op, op_as_typed_op, op_out_of_plan,
 };
 use tract_onnx::tract_hir::tract_core::internal::TypedOp;
 use tract_onnx::tract_hir::tract_core::ops::array::MultiBroadcastTo;
 
-use super::ops::{Built, original};
+use super::ops::{Built, Wiring, around, inner, original};
 
 pub(super) fn register(operators: &mut OnnxOpRegister) {
     operators.insert("Expand", build);
@@ -23,15 +22,12 @@ pub(super) fn register(operators: &mut OnnxOpRegister) {
 
 fn build(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     let (op, names) = original(context, node)?;
-    let inner = op.as_op().downcast_ref::<Box<dyn Expansion>>().cloned();
-    Ok((inner.map_or(op, |inner| expand(Opaque { inner })), names))
+    Ok((inner(op.as_ref()).map_or(op, |inner| around(inner, Opaque)), names))
 }
 
 /// An Expand as tract wires it, with our own node in place of its.
 #[derive(Debug, Clone)]
-struct Opaque {
-    inner: Box<dyn Expansion>,
-}
+struct Opaque;
 
 /// Puts ours in place of the node that was wired, if it spreads what isn't rows.
 fn replaced(model: &mut TypedModel, wired: TVec<OutletId>) -> TractResult<TVec<OutletId>> {
@@ -47,34 +43,27 @@ fn replaced(model: &mut TypedModel, wired: TVec<OutletId>) -> TractResult<TVec<O
     Ok(wired)
 }
 
-impl Expansion for Opaque {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        let wired = self.inner.wire(prefix, model, inputs)?;
-        replaced(model, wired)
-    }
-
-    fn wire_with_inference_model_and_node(
+impl Wiring for Opaque {
+    fn wire(
         &self,
+        inner: &dyn Expansion,
         prefix: &str,
-        source: &InferenceModel,
-        node: &InferenceNode,
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>> {
-        let wired = self.inner.wire_with_inference_model_and_node(prefix, source, node, model, inputs)?;
+        let wired = inner.wire(prefix, model, inputs)?;
+        replaced(model, wired)
+    }
+
+    fn wire_from(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        (source, node): (&InferenceModel, &InferenceNode),
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        let wired = inner.wire_with_inference_model_and_node(prefix, source, node, model, inputs)?;
         replaced(model, wired)
     }
 }

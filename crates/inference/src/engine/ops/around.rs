@@ -3,8 +3,9 @@
 use std::fmt::Debug;
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::InferenceModel;
 use tract_onnx::tract_hir::internal::{
-    Expansion, InferenceOp, InferenceResult, Solver, StaticName, TensorProxy, expand,
+    Expansion, InferenceNode, InferenceOp, InferenceResult, Solver, StaticName, TensorProxy, expand,
 };
 
 /// What is wired in an operator's place.
@@ -17,6 +18,18 @@ pub(crate) trait Wiring: Debug + Clone + Send + Sync + 'static {
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>>;
+
+    /// The same for an operator that looks at the graph it comes from.
+    fn wire_from(
+        &self,
+        inner: &dyn Expansion,
+        prefix: &str,
+        _from: (&InferenceModel, &InferenceNode),
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        self.wire(inner, prefix, model, inputs)
+    }
 }
 
 /// What tract expands to typed operators, if it is an operator of that kind.
@@ -51,5 +64,16 @@ impl<W: Wiring> Expansion for Around<W> {
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         self.wiring.wire(self.inner.as_ref(), prefix, model, inputs)
+    }
+
+    fn wire_with_inference_model_and_node(
+        &self,
+        prefix: &str,
+        source: &InferenceModel,
+        node: &InferenceNode,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        self.wiring.wire_from(self.inner.as_ref(), prefix, (source, node), model, inputs)
     }
 }
