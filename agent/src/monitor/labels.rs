@@ -1,6 +1,6 @@
 //! Recent inferences by id, so that a label that comes later finds what was said.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::{Digest, ModelName, UnixMillis};
@@ -106,7 +106,8 @@ impl Said {
     }
 }
 
-/// The last inferences. The oldest are forgotten when a new one needs their place.
+/// The last inferences. The oldest are forgotten when a new one needs their place. Trees, because a table that doubles
+/// holds up every inference for tens of milliseconds.
 #[derive(Debug)]
 pub(super) struct Recent {
     ttl: Duration,
@@ -114,8 +115,9 @@ pub(super) struct Recent {
     max_bytes: usize,
     /// Of all that is remembered.
     bytes: usize,
-    order: VecDeque<(u64, String)>,
-    said: HashMap<String, Entry>,
+    /// Ids by their numbers, an id that came again more than once.
+    order: BTreeMap<u64, String>,
+    said: BTreeMap<String, Entry>,
     next: u64,
 }
 
@@ -132,7 +134,7 @@ impl Recent {
     /// `max` bounds the memory too: what batches of many items take counts as so many more inferences.
     pub(super) fn new(ttl: Duration, max: usize) -> Self {
         let max_bytes = max.saturating_mul(ENTRY_BYTES * 2).max(LEAST_BYTES);
-        Self { ttl, max, max_bytes, bytes: 0, order: VecDeque::new(), said: HashMap::new(), next: 0 }
+        Self { ttl, max, max_bytes, bytes: 0, order: BTreeMap::new(), said: BTreeMap::new(), next: 0 }
     }
 
     /// Remembers one inference; an earlier one of the same id is forgotten. One that is larger than all memory for them
@@ -149,7 +151,7 @@ impl Recent {
         let number = self.next;
         self.next += 1;
         self.bytes += bytes;
-        self.order.push_back((number, id.clone()));
+        self.order.insert(number, id.clone());
         self.said.insert(id, Entry { number, said, since: now, is_labelled: false });
     }
 
@@ -184,7 +186,7 @@ impl Recent {
     }
 
     fn expire(&mut self, now: Duration) {
-        while let Some((number, id)) = self.order.front() {
+        while let Some((number, id)) = self.order.first_key_value() {
             let entry = self.said.get(id).filter(|entry| entry.number == *number);
             if entry.is_some_and(|entry| now.saturating_sub(entry.since) <= self.ttl) {
                 return;
@@ -194,7 +196,7 @@ impl Recent {
     }
 
     fn forget_oldest(&mut self) {
-        let Some((number, id)) = self.order.pop_front() else { return };
+        let Some((number, id)) = self.order.pop_first() else { return };
         if self.said.get(&id).is_some_and(|entry| entry.number == number) {
             self.forget(&id);
         }
