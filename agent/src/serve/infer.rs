@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::models::ModelPath;
 use super::path::Path;
 use super::request::Asked;
-use super::work::{After, Api, here};
+use super::work::{After, Api, here, later};
 use crate::monitor::{Outcome, Request, Times};
 use crate::slots::{self, Loaded};
 
@@ -38,12 +38,13 @@ pub(super) async fn infer(
         if asked.as_ref().is_ok_and(|asked| !job.is_short(asked)) {
             return Err(Box::new((job, asked)));
         }
-        let (answer, after) = job.work(asked, Duration::ZERO);
-        after();
-        Ok(answer)
+        Ok(job.work(asked, Duration::ZERO))
     });
     match met? {
-        Ok(answer) => answer,
+        Ok((answer, after)) => {
+            later(after);
+            answer
+        }
         Err(long) => {
             let (job, asked) = *long;
             api.run(move |waited| job.work(asked, waited)).await?
@@ -145,9 +146,11 @@ impl Job {
         (Ok(answer), Ended::Answered(outputs))
     }
 
-    /// Counts the request, once its answer has left, on the thread that began to infer when it had used `cpu`.
+    /// Counts the request, once its answer has left. This thread began to infer when it had used `cpu`.
     fn ended(self, ended: Ended, cpu: Duration) -> After {
+        let inferring = slots::cpu_time().saturating_sub(cpu);
         Box::new(move || {
+            let cpu = slots::cpu_time();
             let outcome = match &ended {
                 Ended::Answered(outputs) => Outcome::Answered(outputs),
                 Ended::Failed(kind) => Outcome::Failed(kind),
@@ -158,7 +161,7 @@ impl Job {
             api.monitor.record(&Request { id, loaded, inputs, at, times: *times, outcome });
             // What was refused tells nothing of the others.
             if !matches!(ended, Ended::Refused) {
-                let took = slots::cpu_time().saturating_sub(cpu) + *reading;
+                let took = *reading + inferring + slots::cpu_time().saturating_sub(cpu);
                 loaded.pace.note(took, loaded.rows(inputs));
             }
         })

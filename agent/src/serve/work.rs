@@ -166,6 +166,23 @@ pub(super) fn here<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApiError::Died)
 }
 
+/// Does on the API's own asynchronous thread what is left to do, once the caller has given its answer away. It is done
+/// before that thread reads another request, and at the latest when it ends.
+pub(super) fn later(after: After) {
+    struct Left(Option<After>);
+
+    impl Drop for Left {
+        fn drop(&mut self) {
+            if let Some(after) = self.0.take() {
+                after();
+            }
+        }
+    }
+
+    let left = Left(Some(after));
+    tokio::spawn(async move { drop(left) });
+}
+
 impl Shared {
     /// Counts a refusal and says what there is too much of.
     pub(super) fn overloaded(&self, of: Full) -> ApiError {
@@ -250,5 +267,24 @@ mod tests {
         go_on.send(()).unwrap();
         assert!(matches!(long.await, Ok(Ok(Ok(())))));
         assert!(api.at_rest(Duration::from_mins(1)).await);
+    }
+
+    #[test]
+    fn what_is_left_to_do_is_done_after_the_answer_and_at_the_latest_when_the_thread_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (done, seen) = mpsc::channel();
+        let counts = move |answer: u8| -> After {
+            let done = done.clone();
+            Box::new(move || done.send(answer).unwrap())
+        };
+        runtime.block_on(async {
+            later(counts(1));
+            assert!(seen.try_recv().is_err(), "the answer comes first");
+            tokio::task::yield_now().await;
+            assert_eq!(seen.try_recv(), Ok(1));
+            later(counts(2));
+        });
+        drop(runtime);
+        assert_eq!(seen.try_recv(), Ok(2));
     }
 }
