@@ -6,13 +6,15 @@ use std::time::Duration;
 use inference::{LoadError, Model, Spec};
 use protocol::ModelName;
 
-use super::pace::{Pace, cpu_time};
+use super::pace::{Pace, SHORT, cpu_time};
 use super::shelf::{Shelf, ShelfError};
 use super::table::Loaded;
 use crate::update::machine::Held;
 
-/// Inferences by which a release's pace is known when it begins to serve.
+/// Inferences of one size by which a release's pace is known when it begins to serve.
 const TRIES: usize = 5;
+/// Largest batch that is tried.
+const MOST_ROWS: usize = 64;
 /// Cold memory alone doesn't take so long.
 const NEVER_SHORT: Duration = Duration::from_millis(2);
 
@@ -54,21 +56,30 @@ pub fn load(shelf: &Shelf, model: &ModelName, held: &Held) -> Result<Loaded, Loa
     })
 }
 
-/// The first request has to know which way to go: it may meet a queue. The shortest of a few inferences counts, since the
-/// first ones meet cold memory; one that is long in any case is not repeated.
+/// The first requests have to know which way to go: they may meet a queue. Larger and larger batches are tried as long as
+/// they take half of what is short, since a request is also read and counted; how time grows with the rows is the model's
+/// own matter.
 fn tried(runtime: &Model) -> Pace {
-    let pace = Pace::default();
+    let Some(one) = shortest(runtime, 1) else { return Pace::default() };
+    let mut known = 1;
+    while known < MOST_ROWS && shortest(runtime, known * 2).is_some_and(|took| took < SHORT / 2) {
+        known *= 2;
+    }
+    Pace::known(one, known)
+}
+
+/// CPU time of the shortest of a few inferences of so many rows, since the first ones meet cold memory; one that is long
+/// in any case is not repeated. None where it fails: not every model takes more than one row.
+fn shortest(runtime: &Model, rows: usize) -> Option<Duration> {
+    let example = runtime.example(rows);
     let mut shortest = Duration::MAX;
     for _ in 0..TRIES {
         let begun = cpu_time();
-        if runtime.infer(runtime.example()).is_err() {
-            return pace;
-        }
+        runtime.infer(&example).ok()?;
         shortest = shortest.min(cpu_time().saturating_sub(begun));
         if shortest > NEVER_SHORT {
             break;
         }
     }
-    pace.note(shortest, 1);
-    pace
+    Some(shortest)
 }

@@ -1,16 +1,13 @@
 //! How much a release's requests compute, with what is counted of them, as far as it decides where the next one runs.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Shorter than this an inference takes about as long as handing it to another thread and back does.
-const SHORT: Duration = Duration::from_micros(100);
-/// What was short is so until its mean is above this: the first requests meet cold memory, and on the way over other threads
-/// all take longer.
-const NO_MORE_SHORT: Duration = Duration::from_micros(300);
-/// The last one counts by this part: one of ten milliseconds keeps the next forty out, one of a moment none.
+/// Shorter than this a request holds up the other ones about as long as waking a few threads does.
+pub const SHORT: Duration = Duration::from_micros(300);
+/// The last one counts by this part: one of ten milliseconds keeps the next dozen out, one of a moment none.
 const SHARE: u32 = 16;
 
 /// CPU time of this thread: what an inference takes, whatever else the device does in these moments.
@@ -32,10 +29,18 @@ pub struct Pace {
     nanos: AtomicU32,
     /// Rows, in [`PART`]s.
     rows: AtomicU32,
-    is_short: AtomicBool,
+    /// Rows of which it was seen that they are short.
+    known: usize,
 }
 
 impl Pace {
+    /// Of a release of which one row takes `one`, and so many rows are short.
+    pub fn known(one: Duration, rows: usize) -> Self {
+        let pace = Self { known: rows, ..Self::default() };
+        pace.note(one, 1);
+        pace
+    }
+
     /// Counts one of so many rows that took so much CPU time. Two at once may count as one: it is an estimate.
     pub fn note(&self, took: Duration, rows: usize) {
         let is_first = self.nanos.load(Ordering::Relaxed) == 0;
@@ -43,23 +48,24 @@ impl Pace {
             let before = if is_first { last } else { mean.load(Ordering::Relaxed) };
             mean.store((before - before / SHARE).saturating_add(last / SHARE).max(1), Ordering::Relaxed);
         };
-        follow(&self.rows, u32::try_from(rows).unwrap_or(u32::MAX).saturating_mul(PART));
+        follow(&self.rows, in_parts(rows));
         follow(&self.nanos, u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
-        let bound = if self.is_short() { NO_MORE_SHORT } else { SHORT };
-        let mean = Duration::from_nanos(self.nanos.load(Ordering::Relaxed).into());
-        self.is_short.store(mean < bound, Ordering::Relaxed);
     }
 
     /// Whether the last inferences were short.
     pub fn is_short(&self) -> bool {
-        self.is_short.load(Ordering::Relaxed)
+        let nanos = self.nanos.load(Ordering::Relaxed);
+        nanos > 0 && Duration::from_nanos(nanos.into()) < SHORT
     }
 
     /// Whether what is known of the last inferences tells how long one of so many rows takes.
     pub fn admits(&self, rows: usize) -> bool {
-        let most = self.rows.load(Ordering::Relaxed).saturating_mul(FAR);
-        u32::try_from(rows).unwrap_or(u32::MAX).saturating_mul(PART) <= most
+        rows <= self.known || in_parts(rows) <= self.rows.load(Ordering::Relaxed).saturating_mul(FAR)
     }
+}
+
+fn in_parts(rows: usize) -> u32 {
+    u32::try_from(rows).unwrap_or(u32::MAX).saturating_mul(PART)
 }
 
 #[cfg(test)]
@@ -81,27 +87,19 @@ mod tests {
         pace.note(Duration::ZERO, 1);
         assert!(pace.is_short());
         pace.note(Duration::from_millis(10), 1);
-        assert!((20..100).contains(&short_ones_until_short(&pace)));
+        assert!((8..40).contains(&short_ones_until_short(&pace)));
         pace.note(Duration::from_secs(10_000), 1);
-        assert!((100..500).contains(&short_ones_until_short(&pace)));
+        assert!((50..500).contains(&short_ones_until_short(&pace)));
         for _ in 0..100 {
             pace.note(Duration::from_micros(8), 1);
         }
         pace.note(Duration::from_millis(4), 1);
         assert!(pace.is_short());
-        for _ in 0..100 {
-            pace.note(Duration::from_micros(200), 1);
-        }
-        assert!(pace.is_short(), "it was before");
-        pace.note(Duration::from_millis(10), 1);
-        for _ in 0..100 {
-            pace.note(Duration::from_micros(200), 1);
-        }
-        assert!(!pace.is_short(), "it was not before");
-        let one_in_ten = (0..200).map(|n| Duration::from_micros(if n % 10 == 0 { 3000 } else { 8 }));
+        let one_in_ten = (0..200).map(|n| Duration::from_micros(if n % 10 == 0 { 5000 } else { 8 }));
         one_in_ten.for_each(|took| pace.note(took, 1));
         assert!(!pace.is_short());
     }
+
     #[test]
     fn a_batch_much_larger_than_the_others_is_not_known() {
         let pace = Pace::default();
@@ -113,5 +111,20 @@ mod tests {
             pace.note(Duration::from_micros(50), 30);
         }
         assert!(pace.admits(1) && pace.admits(100) && !pace.admits(130));
+    }
+
+    #[test]
+    fn a_batch_of_which_it_is_known_is_short_whatever_came_lately_and_large_ones_are_soon_forgotten() {
+        let pace = Pace::known(Duration::from_micros(8), 32);
+        assert!(pace.is_short() && pace.admits(32) && !pace.admits(33));
+        for _ in 0..100 {
+            pace.note(Duration::from_millis(2), 200);
+        }
+        assert!(!pace.is_short());
+        let others = (0..100).take_while(|_| {
+            pace.note(Duration::from_micros(200), 16);
+            !pace.is_short()
+        });
+        assert!(others.count() < 50, "what is just short is so again");
     }
 }

@@ -47,7 +47,8 @@ impl Model {
     }
 
     fn warmed_up(bytes: &[u8], spec: Spec, int8: Int8) -> Result<Self, LoadError> {
-        let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
+        let example: Vec<Tensor> =
+            spec.inputs.iter().map(|input| zeros(input, 1)).collect::<Result<_, _>>()?;
         let feeds = feeds(&spec, &example)?;
         let engine = Engine::load(bytes, &feeds, int8)?;
         let model = Self { engine, spec };
@@ -60,14 +61,15 @@ impl Model {
     /// # Errors
     /// [`LoadError`] when it is no ONNX file, or doesn't fit the signature.
     pub fn makeup(bytes: &[u8], spec: &Spec) -> Result<Makeup, LoadError> {
-        let example: Vec<Tensor> = spec.inputs.iter().map(zeros).collect::<Result<_, _>>()?;
+        let example: Vec<Tensor> =
+            spec.inputs.iter().map(|input| zeros(input, 1)).collect::<Result<_, _>>()?;
         let feeds = feeds(spec, &example)?;
         count_makeup(bytes, &feeds)
     }
 
-    /// One row of zeros, with which it was warmed up.
-    pub fn example(&self) -> Vec<Tensor> {
-        self.spec.inputs.iter().filter_map(|input| zeros(input).ok()).collect()
+    /// So many rows of zeros. It was warmed up with one.
+    pub fn example(&self, rows: usize) -> Vec<Tensor> {
+        self.spec.inputs.iter().filter_map(|input| zeros(input, rows).ok()).collect()
     }
 
     /// Signature, steps and labels.
@@ -210,14 +212,14 @@ fn feeds(spec: &Spec, example: &[Tensor]) -> Result<Vec<Feed>, LoadError> {
     spec.inputs.iter().zip(example).map(one).collect()
 }
 
-/// One row of zeros of the signature's type and shape.
-fn zeros(spec: &TensorSpec) -> Result<Tensor, LoadError> {
+/// So many rows of zeros of the signature's type and shape; one of an input without a batch.
+fn zeros(spec: &TensorSpec, rows: usize) -> Result<Tensor, LoadError> {
     let free = spec.shape.iter().skip(1).any(|dim| *dim < 0);
     if free {
         let why = format!("input {:?}: only the first dimension may be -1", spec.name);
         return Err(LoadError::Signature { why });
     }
-    let shape: Vec<usize> = spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();
+    let shape: Vec<usize> = spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(rows)).collect();
     if volume(&shape) > crate::oip::MAX_ELEMENTS {
         return Err(LoadError::Signature {
             why: format!("input {:?} has {} elements per row", spec.name, volume(&shape)),
