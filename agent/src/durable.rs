@@ -200,8 +200,12 @@ pub fn create(readers: Readers, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Where only this user writes, a folder under a file's name is nobody's, and no start may fail by it.
-fn clear(readers: Readers, path: &Path) -> io::Result<()> {
+/// Removes what lies under a file's name. Where only this user writes, a folder there is nobody's, and no start may fail by
+/// it: it goes with all that is in it.
+///
+/// # Errors
+/// Of the system; also where nothing is there.
+pub fn clear(readers: Readers, path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(_) if readers == Readers::Owner && path.is_dir() => fs::remove_dir_all(path),
         removed => removed,

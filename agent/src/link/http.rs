@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::config::{Proxies, Proxy};
-use crate::durable::{self, DurableError};
+use crate::durable::{self, DurableError, Readers};
 
 /// What the minimum rate is judged over in use.
 pub const RATE_WINDOW: Duration = Duration::from_secs(30);
@@ -473,7 +473,7 @@ impl Sink {
     fn open(part: &Path, max_bytes: u64) -> io::Result<Self> {
         let is_beginning = |meta: fs::Metadata| meta.is_file() && meta.len() <= max_bytes;
         if fs::symlink_metadata(part).is_ok_and(|meta| !is_beginning(meta)) {
-            fs::remove_file(part)?;
+            durable::clear(Readers::Owner, part)?;
         }
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(part)?;

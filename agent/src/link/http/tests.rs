@@ -92,12 +92,13 @@ async fn a_server_that_ignores_the_range_or_answers_with_another_one_is_not_mixe
 async fn what_lies_in_a_parts_place_and_is_no_beginning_of_it_makes_room() {
     let origin = Origin::begin();
     let (_folder, blob, part, path) = blob_of(&origin);
-    let leftovers: [fn(&Path); 2] = [
+    let leftovers: [fn(&Path); 3] = [
         |part| File::create(part).unwrap().set_len(1 << 40).unwrap(),
         |part| {
             let fifo = rustix::fs::FileType::Fifo;
             rustix::fs::mknodat(rustix::fs::CWD, part, fifo, 0o600.into(), 0).unwrap();
         },
+        |part| fs::create_dir_all(part.join("folder")).unwrap(),
     ];
     for leave in leftovers {
         let _gone = fs::remove_file(&part);
