@@ -106,7 +106,11 @@ impl App {
         let (update, update_changes) = watch::channel(config.update.clone());
         let (link, link_changes) = watch::channel(config.link.clone());
         let changes = Changes { update: update_changes, link: link_changes };
-        let mut parts = Parts::new(config.clone(), identity, run, spool.handle(), logs.clone(), start)?;
+        let mut bounded = config.clone();
+        if let Err(files) = &files {
+            bounded.serve.max_connections = files.connections();
+        }
+        let mut parts = Parts::new(bounded, identity, run, spool.handle(), logs.clone(), start)?;
         let capture = parts.common.monitor.capture().clone();
         let reload = Reload { current: config, update, link, spool: spool.handle(), logs, capture };
         if let Err(files) = files {

@@ -73,10 +73,18 @@ impl DurableError {
 /// Runs what waits for the disk. One that hangs stops the task that asks, and in the end the watchdog, but not the thread
 /// on which others wait for events.
 pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(test)]
+    ASIDE.set(ASIDE.get() + 1);
     match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         Ok(_) | Err(_) => work(),
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread went aside.
+    pub(crate) static ASIDE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Whether an error says that the disk, or the quota on it, is full.
@@ -135,11 +143,8 @@ pub fn make_group_dir(path: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// [`DurableError::Io`].
 pub fn make_dir(path: &Path) -> Result<(), DurableError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io_error("create directory", path))?;
+    let made = aside(|| fs::DirBuilder::new().recursive(true).mode(0o700).create(path));
+    made.map_err(io_error("create directory", path))?;
     path.parent().map_or(Ok(()), sync_dir)
 }
 
@@ -149,7 +154,7 @@ pub fn make_dir(path: &Path) -> Result<(), DurableError> {
 /// [`DurableError::Io`].
 pub fn sync_dir(path: &Path) -> Result<(), DurableError> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync directory", path))
+    aside(|| File::open(path).and_then(|dir| dir.sync_all())).map_err(io_error("sync directory", path))
 }
 
 /// Replaces a file by `bytes`, readable by this user only. After a power cut it holds the old bytes or the new.
@@ -200,8 +205,12 @@ pub fn create(readers: Readers, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Where only this user writes, a folder under a file's name is nobody's, and no start may fail by it.
-fn clear(readers: Readers, path: &Path) -> io::Result<()> {
+/// Removes what lies under a file's name. Where only this user writes, a folder there is nobody's, and no start may fail by
+/// it: it goes with all that is in it.
+///
+/// # Errors
+/// Of the system; also where nothing is there.
+pub fn clear(readers: Readers, path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(_) if readers == Readers::Owner && path.is_dir() => fs::remove_dir_all(path),
         removed => removed,
@@ -295,6 +304,10 @@ pub fn read_no_link(path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableErr
 
 /// A pipe in a file's place holds nobody up: opened so, it doesn't wait for a writer, and it isn't read.
 fn read_file(flags: i32, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
+    aside(|| open_and_read(flags, path, max))
+}
+
+fn open_and_read(flags: i32, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let is_none = |file: &File| file.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
     if opened.as_ref().is_ok_and(is_none) {
@@ -508,6 +521,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("boot");
         (dir, path)
+    }
+
+    #[test]
+    fn small_files_are_read_aside() {
+        let (_dir, path) = record();
+        let before = ASIDE.get();
+        assert!(matches!((read_bounded(&path, 1), read_no_link(&path, 1)), (Ok(None), Ok(None))));
+        assert_eq!(ASIDE.get() - before, 2);
     }
 
     fn written(path: &Path, bodies: &[&[u8]]) {

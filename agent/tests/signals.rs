@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,9 +49,19 @@ impl Device {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
-    /// Its log goes into a file: nothing has to be read for it to go on.
     fn start(&self) -> Agent {
-        let child = Command::new(env!("CARGO_BIN_EXE_flotilla-agent"))
+        self.begin(&mut Command::new(env!("CARGO_BIN_EXE_flotilla-agent")))
+    }
+
+    /// With so many open files at most.
+    fn start_with_files(&self, most: u32) -> Agent {
+        let limited = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        self.begin(Command::new("sh").args(["-c", &limited, env!("CARGO_BIN_EXE_flotilla-agent")]))
+    }
+
+    /// Its log goes into a file: nothing has to be read for it to go on.
+    fn begin(&self, command: &mut Command) -> Agent {
+        let child = command
             .args(["run", "--set", "serve.listen=127.0.0.1:0", "--config"])
             .arg(self.path("agent.toml"))
             .arg("--state-dir")
@@ -168,4 +180,24 @@ fn sigterm_during_the_start_ends_it_in_order() {
         }
     }
     panic!("every start went on to its end: {}", device.log());
+}
+
+#[test]
+fn connections_leave_the_agent_the_files_that_it_needs_itself() {
+    let device = Device::new();
+    device.configure("[serve]\nmax_connections = 500\n");
+    let agent = device.start_with_files(110);
+    device.wait_for("the agent runs");
+    assert!(device.log().contains("at most 110 files may be open at once"), "{}", device.log());
+    assert!(device.log().contains("14 are let in"), "{}", device.log());
+    let noted = fs::read_to_string(device.path("state/api-address")).unwrap();
+    let address = noted.split(|c: char| c.is_whitespace() || c == '"').find(|part| part.starts_with("127."));
+    let address = address.expect("it notes where it listens");
+    let let_in: Vec<TcpStream> = (0..14).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut said = String::new();
+    TcpStream::connect(address).unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 503") && said.contains("14 connections are open already"), "{said}");
+    let open = fs::read_dir(format!("/proc/{}/fd", agent.0.id())).unwrap().count();
+    assert!(open < 110, "{open} files are open");
+    drop(let_in);
 }

@@ -175,13 +175,32 @@ pub(super) fn clock(report: &mut Report, clock: &Clock) {
     }
 }
 
-pub(super) fn certificates(report: &mut Report, identity: &Identity, now: UnixMillis) {
+/// `heard` is the time that the server says it is.
+pub(super) fn certificates(
+    report: &mut Report,
+    identity: &Identity,
+    now: UnixMillis,
+    heard: Option<UnixMillis>,
+) {
     report.ok("identity", format!("{}/{}", identity.project, identity.device));
     match identity.validity() {
         Ok(validity) => match validity.problem(now) {
-            Some(problem) if now > validity.not_after => {
-                report.fail("certificate", problem.detail, problem.kind.advice());
-            }
+            Some(problem) if now > validity.not_after => match heard {
+                Some(server) if server <= validity.not_after => {
+                    let what = format!(
+                        "has expired by this device's clock ({}), but not by the server's ({})",
+                        instant(now),
+                        instant(server)
+                    );
+                    let todo = "set the clock or give the device a time server first; with the right time the certificate holds";
+                    report.fail("certificate", what, todo);
+                }
+                Some(_) => report.fail("certificate", problem.detail, enrol_again()),
+                None => {
+                    let what = format!("{}; by its clock it is {}", problem.detail, instant(now));
+                    report.fail("certificate", what, problem.kind.advice());
+                }
+            },
             Some(problem) => report.warn("certificate", problem.detail, problem.kind.advice()),
             None if now < validity.not_before => {
                 let what = format!("is valid only from {} on", instant(validity.not_before));

@@ -63,7 +63,10 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
     local::clock(&mut report, &clock);
     match identity {
         Ok(identity) => {
-            local::certificates(&mut report, &identity, clock.now());
+            // Asked first: whether a certificate has expired or the clock is wrong, the server's time tells.
+            let mut way = Report::default();
+            let heard = server::reach(&mut way, config, &identity, &clock);
+            local::certificates(&mut report, &identity, clock.now(), heard);
             if has_next(&config.state_dir) {
                 let what = "a renewed certificate waits; the server may have retired the one before it";
                 report.warn("certificate", what, "start the agent, or let it run: it tries the renewed one first");
@@ -71,7 +74,7 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
             stored::metadata(&mut report, config, &identity, clock.now());
             stored::models(&mut report, config, running.is_some());
             stored::telemetry(&mut report, config);
-            server::reach(&mut report, config, &identity, &clock);
+            report.checks.append(&mut way.checks);
         }
         Err(error) => report.fail(
             "identity",

@@ -7,39 +7,78 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::UnixMillis;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, StreamOwned};
 use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::finding::Report;
 use super::local;
 use crate::config::{Config, Proxies, Proxy};
 use crate::health::{Clock, ProblemKind};
-use crate::link::Identity;
+use crate::link::{Identity, client_config_at};
 use crate::shown::duration;
 
 /// A refusal of our certificate comes after the handshake: so long is listened for it.
 const AFTERMATH: Duration = Duration::from_millis(700);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+const HTTP_DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 /// A difference to the server's clock that is worth a word.
 const SKEW_MS: u64 = 5 * 60 * 1000;
 
-pub(super) fn reach(report: &mut Report, config: &Config, identity: &Identity, clock: &Clock) {
-    let Some(tls) = local::tls(report, identity, clock) else { return };
+/// Returns the time that the server says it is, if it was heard.
+pub(super) fn reach(
+    report: &mut Report,
+    config: &Config,
+    identity: &Identity,
+    clock: &Clock,
+) -> Option<UnixMillis> {
+    let tls = local::tls(report, identity, clock)?;
     let bound = config.link.connect_timeout;
     let proxies = &config.link.proxies;
     let device = Way { check: "server", url: &identity.device_url, tls: &tls, bound, proxies };
-    if let Some(mut stream) = device.open(report) {
-        device.ask(report, &mut stream, identity, clock);
+    let heard = match device.open(report) {
+        Some(Ok(mut stream)) => device.ask(report, &mut stream, identity),
+        Some(Err(error)) => {
+            let heard = holds_at(&error).and_then(|at| device.time_at(identity, at));
+            device.tls_failed(report, &error, heard);
+            heard
+        }
+        None => None,
+    };
+    if let Some(server) = heard {
+        skew(report, clock, server);
     }
     let mqtt = Way { check: "mqtt", url: &identity.mqtt_url, tls: &tls, bound, proxies };
-    if let Some(mut stream) = mqtt.open(report) {
-        match linger(&mut stream) {
-            Ok(()) => report.ok("mqtt", format!("{} accepts this device's certificate", mqtt.url)),
-            Err(error) => mqtt.tls_failed(report, &error),
-        }
+    match mqtt.open(report).map(|opened| opened.and_then(|mut stream| linger(&mut stream))) {
+        Some(Ok(())) => report.ok("mqtt", format!("{} accepts this device's certificate", mqtt.url)),
+        Some(Err(error)) => mqtt.tls_failed(report, &error, heard),
+        None => {}
     }
+    heard
+}
+
+/// When the certificate does hold that this clock refuses.
+fn holds_at(error: &std::io::Error) -> Option<UnixTime> {
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(*not_after)
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            not_before, ..
+        })) => Some(*not_before),
+        _ => None,
+    }
+}
+
+fn millis(at: UnixTime) -> UnixMillis {
+    UnixMillis(i64::try_from(at.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000))
+}
+
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
@@ -53,7 +92,8 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    fn open(&self, report: &mut Report) -> Option<Stream> {
+    /// None when it is told already why there is no connection.
+    fn open(&self, report: &mut Report) -> Option<std::io::Result<Stream>> {
         let Some((host, port)) = crate::link::host_and_port(self.url) else {
             report.fail(self.check, format!("{} is no usable address", self.url), "enrol this device again");
             return None;
@@ -67,11 +107,17 @@ impl Way<'_> {
         let mut tcp = tcp;
         while session.is_handshaking() {
             if let Err(error) = session.complete_io(&mut tcp) {
-                self.tls_failed(report, &error);
-                return None;
+                return Some(Err(error));
             }
         }
-        Some(StreamOwned::new(session, tcp))
+        Some(Ok(StreamOwned::new(session, tcp)))
+    }
+
+    /// The time that the server says it is, where its certificate holds at another time than this clock says.
+    fn time_at(&self, identity: &Identity, at: UnixTime) -> Option<UnixMillis> {
+        let tls = client_config_at(identity, at).ok()?;
+        let way = Way { tls: &tls, ..*self };
+        way.ask(&mut Report::default(), &mut way.open(&mut Report::default())?.ok()?, identity)
     }
 
     /// Through the proxy: its own name and TCP first, then what it answers.
@@ -142,9 +188,8 @@ impl Way<'_> {
         None
     }
 
-    fn tls_failed(&self, report: &mut Report, error: &std::io::Error) {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let todo = match inner {
+    fn tls_failed(&self, report: &mut Report, error: &std::io::Error, heard: Option<UnixMillis>) {
+        let todo = match tls_error(error) {
             Some(rustls::Error::AlertReceived(alert)) => match alert {
                 AlertDescription::CertificateExpired => {
                     "this device's certificate has expired: enrol it again with a new token"
@@ -157,8 +202,14 @@ impl Way<'_> {
                 }
             },
             Some(rustls::Error::InvalidCertificate(why)) => match why {
+                CertificateError::ExpiredContext { not_after, .. }
+                    if heard.is_some_and(|at| at <= millis(*not_after)) =>
+                {
+                    "by the server's clock its certificate holds: set this device's clock first"
+                }
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "the server's certificate has expired: restart the server, it renews its own"
+                    "look at this device's clock first; if it is right, the server's certificate has expired: restart the \
+                     server, it renews its own"
                 }
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     "the server's certificate begins later than this device's clock: set the clock"
@@ -175,11 +226,14 @@ impl Way<'_> {
         report.fail(self.check, format!("{}: TLS: {error}", self.url), todo);
     }
 
-    fn ask(&self, report: &mut Report, stream: &mut Stream, identity: &Identity, clock: &Clock) {
+    fn ask(&self, report: &mut Report, stream: &mut Stream, identity: &Identity) -> Option<UnixMillis> {
         let path = format!("/tuf/v1/{}/timestamp.json", identity.project);
         let head = match request(stream, &path) {
             Ok(head) => head,
-            Err(error) => return self.tls_failed(report, &error),
+            Err(error) => {
+                self.tls_failed(report, &error, None);
+                return None;
+            }
         };
         let status: u16 = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
         match status {
@@ -198,9 +252,7 @@ impl Way<'_> {
         let date = head.lines().find_map(|line| {
             Some(line.split_once(':')?).filter(|(name, _)| name.eq_ignore_ascii_case("date"))
         });
-        if let Some(server) = date.and_then(|(_, text)| http_date(text.trim())) {
-            skew(report, clock, server);
-        }
+        date.and_then(|(_, text)| http_date(text.trim()))
     }
 }
 
@@ -255,16 +307,103 @@ fn linger(stream: &mut Stream) -> std::io::Result<()> {
 }
 
 fn http_date(text: &str) -> Option<UnixMillis> {
-    let format = format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
-    let at = time::PrimitiveDateTime::parse(text, &format).ok()?;
+    let at = time::PrimitiveDateTime::parse(text, HTTP_DATE).ok()?;
     Some(UnixMillis(OffsetDateTime::unix_timestamp(at.assume_utc()).saturating_mul(1000)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ServerConfig, ServerConnection};
+    use serde_json::json;
+    use time::ext::NumericalDuration as _;
+
     use super::*;
+    use crate::config::RawConfig;
+    use crate::doctor::{Finding, Level, examine};
+
+    /// A server whose certificate, which is the device's as well, holds about this time: it says that it is this time.
+    fn server_at(now: OffsetDateTime) -> (String, serde_json::Value) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        (params.not_before, params.not_after) = (now - 10.days(), now + 20.days());
+        let certificate = params.self_signed(&key).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth();
+        let der = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let config = Arc::new(config.with_single_cert(vec![certificate.der().clone()], der).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let head = format!("HTTP/1.1 200 OK\r\nDate: {}\r\n\r\n", now.format(HTTP_DATE).unwrap());
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket);
+                // Those that refuse the certificate, or only shake hands, ask for nothing.
+                let _gone = read_head(&mut stream).and_then(|_| stream.write_all(head.as_bytes()));
+            }
+        });
+        let identity = json!({
+            "project": "p",
+            "device": "d",
+            "certificate": certificate.pem(),
+            "key": key.serialize_pem(),
+            "ca": certificate.pem(),
+            "report_seed": "A".repeat(43) + "=",
+            "root_pin": null,
+        });
+        (address, identity)
+    }
+
+    /// What is found about the device's certificate, the server and the clock.
+    fn found(address: &str, mut identity: serde_json::Value) -> Vec<Finding> {
+        let dir = tempfile::tempdir().unwrap();
+        identity["device_url"] = format!("https://{address}").into();
+        identity["mqtt_url"] = format!("mqtts://{address}").into();
+        serde_json::from_value::<Identity>(identity).unwrap().store(dir.path()).unwrap();
+        let state_dir = format!("state_dir={}", dir.path().display());
+        let config =
+            RawConfig::default().with_flags([state_dir.as_str(), "serve.listen=127.0.0.1:0"].into_iter());
+        let mut checks = examine(&config.check()).checks;
+        checks.retain(|one| ["certificate", "server", "clock"].contains(&one.check));
+        checks
+    }
+
+    fn todo<'a>(checks: &'a [Finding], check: &str, part: &str) -> &'a str {
+        let found = checks.iter().find(|one| one.check == check && one.what.contains(part));
+        found.and_then(|one| one.todo.as_deref()).unwrap_or_else(|| panic!("{check} {part:?}: {checks:#?}"))
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_is_to_be_set_before_anything_is_enrolled_or_restarted() {
+        let (address, identity) = server_at(OffsetDateTime::now_utc() - 400.days());
+        let checks = found(&address, identity.clone());
+        assert!(todo(&checks, "clock", "400 d 0 h ahead of the server's").contains("time server"));
+        let certificate = todo(&checks, "certificate", "but not by the server's");
+        assert!(certificate.starts_with("set the clock") && !certificate.contains("enrol"), "{certificate}");
+        assert!(todo(&checks, "server", "TLS").contains("set this device's clock first"));
+        // Nobody is there to compare it with.
+        let checks = found("127.0.0.1:1", identity);
+        assert!(todo(&checks, "certificate", "by its clock it is").starts_with("look at the device's clock"));
+    }
+
+    #[test]
+    fn a_certificate_that_has_expired_by_the_servers_clock_too_takes_a_new_one() {
+        let now = OffsetDateTime::now_utc();
+        let (address, mut identity) = server_at(now - 400.days());
+        for url in ["device_url", "mqtt_url"] {
+            identity[url] = format!("https://{address}").into();
+        }
+        let identity: Identity = serde_json::from_value(identity).unwrap();
+        let mut report = Report::default();
+        let server = UnixMillis(now.unix_timestamp() * 1000);
+        local::certificates(&mut report, &identity, server, Some(server));
+        assert_eq!(report.worst(), Level::Fail);
+        assert!(todo(&report.checks, "certificate", "expired").contains("enroll --force"));
+    }
 
     #[test]
     fn the_servers_date_is_read() {

@@ -126,7 +126,8 @@ impl ProblemKind {
                  models and telemetry stay"
             }
             Self::CertificateExpired => {
-                "the server lets it in no more: make a token (`flotilla device token --device NAME`), run \
+                "look at the device's clock first (`flotilla-agent doctor` compares it with the server's); if it is right, \
+                 the server lets the device in no more: make a token (`flotilla device token --device NAME`), run \
                  `flotilla-agent enroll --force --token ...` and restart the agent; models and telemetry stay"
             }
             Self::CertificateNotRenewed => {

@@ -4,7 +4,7 @@
 //! when its average rate over a window is too low (attack D4); what has come so far stays for the next try.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::config::{Proxies, Proxy};
-use crate::durable::{self, DurableError};
+use crate::durable::{self, DurableError, Readers};
+
+/// Bytes of a transfer that are written at once.
+const GATHERED_BYTES: usize = 64 * 1024;
 
 /// What the minimum rate is judged over in use.
 pub const RATE_WINDOW: Duration = Duration::from_secs(30);
@@ -244,7 +247,7 @@ impl Http {
             return Err(FetchError::Network { url, why });
         }
         blob.verify_digest(digest).map_err(|source| {
-            let _ = fs::remove_file(part);
+            let _ = durable::aside(|| fs::remove_file(part));
             FetchError::Content { url, source }
         })
     }
@@ -279,10 +282,13 @@ impl Http {
                     let why = "it answered with another part than was asked for".into();
                     return Err(FetchError::Network { url, why });
                 }
-                self.stream(&url, response, max_bytes, &mut sink, part).await?;
+                let came = self.stream(&url, response, max_bytes, &mut sink, part).await;
+                // What has come of one that broke stays for the next try.
+                let kept = sink.write_out().map_err(disk("write"));
+                came.and(kept)?;
             }
         }
-        durable::aside(|| sink.file.sync_all()).map_err(disk("sync"))?;
+        durable::aside(|| sink.file.get_ref().sync_all()).map_err(disk("sync"))?;
         Ok((sink.length, sink.digest()))
     }
 
@@ -315,7 +321,7 @@ impl Http {
             let frame = frame.map_err(|error| network(url, &error))?;
             let Some(data) = frame.data_ref() else { continue };
             if sink.length + u64::try_from(data.len()).unwrap_or(u64::MAX) > size_bytes {
-                let _ = fs::remove_file(part);
+                let _ = durable::aside(|| fs::remove_file(part));
                 return Err(FetchError::TooLong { url: url.into(), max_bytes: size_bytes });
             }
             sink.write(data).map_err(disk_error(url, part, "write"))?;
@@ -461,9 +467,10 @@ impl Pace {
     }
 }
 
-/// A `.part` file that knows the hash of what it holds.
+/// A `.part` file that knows the hash of what it holds. What comes in small pieces is gathered first: each write goes
+/// [aside](durable::aside), which costs some microseconds. Dropped, it writes what it has.
 struct Sink {
-    file: File,
+    file: BufWriter<File>,
     length: u64,
     hash: Sha256,
 }
@@ -473,7 +480,7 @@ impl Sink {
     fn open(part: &Path, max_bytes: u64) -> io::Result<Self> {
         let is_beginning = |meta: fs::Metadata| meta.is_file() && meta.len() <= max_bytes;
         if fs::symlink_metadata(part).is_ok_and(|meta| !is_beginning(meta)) {
-            fs::remove_file(part)?;
+            durable::clear(Readers::Owner, part)?;
         }
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(part)?;
@@ -481,7 +488,7 @@ impl Sink {
         loop {
             let got = file.read(&mut buffer)?;
             if got == 0 {
-                return Ok(Self { file, length, hash });
+                return Ok(Self { file: BufWriter::with_capacity(GATHERED_BYTES, file), length, hash });
             }
             hash.update(&buffer[..got]);
             length += u64::try_from(got).unwrap_or(u64::MAX);
@@ -490,17 +497,26 @@ impl Sink {
 
     fn restart(&mut self) -> io::Result<()> {
         use std::io::Seek;
-        self.file.set_len(0)?;
-        self.file.rewind()?;
         (self.length, self.hash) = (0, Sha256::new());
-        Ok(())
+        durable::aside(|| {
+            self.file.rewind()?;
+            self.file.get_ref().set_len(0)
+        })
     }
 
     fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        self.file.write_all(data)?;
+        if self.file.buffer().len() + data.len() < self.file.capacity() {
+            self.file.write_all(data)?;
+        } else {
+            durable::aside(|| self.file.write_all(data))?;
+        }
         self.hash.update(data);
         self.length += u64::try_from(data.len()).unwrap_or(u64::MAX);
         Ok(())
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        durable::aside(|| self.file.flush())
     }
 
     fn digest(&self) -> Digest {

@@ -27,4 +27,4 @@ pub use renew::{Links, RenewError, Renewal};
 pub use report::{ReportError, Reporter};
 pub use samples::SampleUpload;
 pub use session::{Downlink, Inputs, LinkState, Session, host_and_port};
-pub use tls::{TlsError, client_config};
+pub use tls::{TlsError, client_config, client_config_at};

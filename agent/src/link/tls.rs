@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::identity::{Identity, IdentityError};
@@ -26,7 +27,26 @@ pub enum TlsError {
 pub fn client_config(identity: &Identity, clock: &Clock) -> Result<Arc<ClientConfig>, TlsError> {
     let chain = identity.tls_chain().map_err(TlsError::Identity)?;
     let key = identity.tls_key().map_err(TlsError::Identity)?;
-    build(identity.tls_ca().map_err(TlsError::Identity)?, Some((chain, key)), clock)
+    build(identity.tls_ca().map_err(TlsError::Identity)?, Some((chain, key)), Arc::new(clock.clone()))
+}
+
+/// The same, with the server's certificate judged at another time. Not to trust what it says then.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn client_config_at(identity: &Identity, at: UnixTime) -> Result<Arc<ClientConfig>, TlsError> {
+    let chain = identity.tls_chain().map_err(TlsError::Identity)?;
+    let key = identity.tls_key().map_err(TlsError::Identity)?;
+    build(identity.tls_ca().map_err(TlsError::Identity)?, Some((chain, key)), Arc::new(At(at)))
+}
+
+#[derive(Debug)]
+struct At(UnixTime);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
+    }
 }
 
 /// For enrolment: the server proves itself by `ca`, we have no certificate yet.
@@ -37,7 +57,7 @@ pub(super) fn enrolment_config(
     ca: CertificateDer<'static>,
     clock: &Clock,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    build(vec![ca], None, clock)
+    build(vec![ca], None, Arc::new(clock.clone()))
 }
 
 type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -45,14 +65,14 @@ type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 fn build(
     ca: Vec<CertificateDer<'static>>,
     own: Option<Own>,
-    clock: &Clock,
+    clock: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in ca {
         roots.add(certificate).map_err(TlsError::Refused)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_details(provider, Arc::new(clock.clone()))
+    let builder = ClientConfig::builder_with_details(provider, clock)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Refused)?
         .with_root_certificates(roots);

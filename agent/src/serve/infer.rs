@@ -47,7 +47,7 @@ pub(super) async fn infer(
         }
         Err(long) => {
             let (job, asked) = *long;
-            api.run(move |waited| job.work(asked, waited)).await?
+            api.run(job.loaded.model.clone(), move |waited| job.work(asked, waited)).await?
         }
     }
 }
@@ -59,12 +59,12 @@ pub(super) async fn answer(api: &Api, model: &str, body: Received) -> Result<Ans
 }
 
 async fn run(api: &Api, loaded: Arc<Loaded>, body: Received) -> Result<Answer, ApiError> {
-    let worker = api.clone();
+    let (worker, model) = (api.clone(), loaded.model.clone());
     let work = move |waited| {
         let (job, asked) = Job::begin(worker, loaded, body);
         job.work(asked, waited)
     };
-    api.run(work).await?
+    api.run(model, work).await?
 }
 
 /// One request on its way.

@@ -25,6 +25,7 @@ mod routes;
 mod stats;
 mod thread;
 mod threads;
+mod turns;
 mod unread;
 mod work;
 

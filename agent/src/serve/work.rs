@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::{ModelName, UnixMillis};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::body;
 use super::error::ApiError;
 use super::threads::Threads;
+use super::turns::{Displaced, Place, Turns};
 use crate::config;
 use crate::monitor::Monitor;
 use crate::slots::{Loaded, Table};
@@ -48,10 +49,9 @@ pub struct Shared {
     pub(super) connections: Arc<Semaphore>,
     /// Memory for bodies. Full: refuse.
     pub(super) bodies: Arc<Semaphore>,
-    /// Requests that wait or run. Full: refuse.
-    places: Arc<Semaphore>,
-    /// Requests that run. Full: wait in place, in order, for a bounded time.
-    threads: Arc<Semaphore>,
+    /// Requests that wait or run. Full: refuse, or refuse one of a model that has more there. All run that may: wait in
+    /// place, models in rotation, for a bounded time.
+    turns: Arc<Turns>,
     /// Where they run.
     inferring: Threads,
 }
@@ -79,8 +79,7 @@ impl Api {
             next_id: AtomicU64::new(0),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             bodies: Arc::new(Semaphore::new(body::units(config.max_body_bytes))),
-            places: Arc::new(Semaphore::new(config.queue)),
-            threads: Arc::new(Semaphore::new(threads(config))),
+            turns: Turns::new(config.queue, threads(config)),
             inferring: Threads::new(threads(config)),
         }))
     }
@@ -112,20 +111,22 @@ impl Api {
         format!("{:08x}-{:x}", self.run & 0xffff_ffff, self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Runs `work` on a thread for inferences, with the time that it waited for its turn: refused when the queue is full
-    /// or when its turn doesn't come in time. `work` says what else there is to do once its answer has left.
+    /// Runs `work` for a model on a thread for inferences, with the time that it waited for its turn: refused when the
+    /// queue is full or when its turn doesn't come in time. `work` says what else there is to do once its answer has left.
     ///
     /// It is given up after the timeout and keeps its place until it is done, so that slow models can't pile up.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        model: ModelName,
         work: impl FnOnce(Duration) -> (T, After) + Send + 'static,
     ) -> Result<T, ApiError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.overloaded(Full::Queue))?;
+        let mut place = self.turns.enter(model).ok_or_else(|| self.overloaded(Full::Queue))?;
         let came = Instant::now();
-        let turn = tokio::time::timeout(self.limits.max_wait, Arc::clone(&self.threads).acquire_owned());
-        let thread = turn.await.map_err(|_| self.overloaded(Full::Time))?.map_err(|_| ApiError::Died)?;
+        let turn = tokio::time::timeout(self.limits.max_wait, place.turn());
+        let turn = turn.await.map_err(|_| self.overloaded(Full::Time))?;
+        turn.map_err(|Displaced| self.overloaded(Full::Share))?;
         let left = self.limits.timeout.saturating_sub(came.elapsed());
-        match tokio::time::timeout(left, self.spawn(move || work(came.elapsed()), [place, thread])).await {
+        match tokio::time::timeout(left, self.spawn(move || work(came.elapsed()), place)).await {
             Ok(answer) => answer.map_err(|_| ApiError::Died),
             Err(_) => Err(ApiError::Timeout { timeout_ms: self.limits.timeout.as_millis() }),
         }
@@ -134,7 +135,7 @@ impl Api {
     fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> (T, After) + Send + 'static,
-        permits: [OwnedSemaphorePermit; 2],
+        place: Place,
     ) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         self.inferring.run(move || {
@@ -142,20 +143,19 @@ impl Api {
             // The caller may have given up; counting goes on all the same.
             let _ = sender.send(answer);
             after();
-            drop(permits);
+            drop(place);
         });
         receiver
     }
 
     /// Waits until what was done is counted too, for a bounded time; false if it isn't by then.
     pub async fn at_rest(&self, bound: Duration) -> bool {
-        let all = u32::try_from(self.limits.queue).unwrap_or(u32::MAX);
-        tokio::time::timeout(bound, self.places.acquire_many(all)).await.is_ok()
+        tokio::time::timeout(bound, self.turns.at_rest()).await.is_ok()
     }
 
     /// Requests that wait or run now.
     pub(super) fn waiting(&self) -> usize {
-        self.limits.queue.saturating_sub(self.places.available_permits())
+        self.turns.taken()
     }
 }
 
@@ -191,6 +191,7 @@ impl Shared {
             Full::Connections => format!("{} connections are open already", self.limits.max_connections),
             Full::Bodies => "the bodies of other requests fill the memory for them".to_owned(),
             Full::Queue => format!("{} requests wait or run already", self.limits.queue),
+            Full::Share => "other models have fewer requests in the full queue and go first".to_owned(),
             Full::Time => format!("no turn came within {} ms", self.limits.max_wait.as_millis()),
         };
         ApiError::Overloaded { why }
@@ -214,6 +215,8 @@ pub(super) enum Full {
     Bodies,
     /// Requests that wait or run.
     Queue,
+    /// Those of one model among them.
+    Share,
     /// Time that a request has waited for its turn.
     Time,
 }
@@ -246,22 +249,30 @@ mod tests {
         Box::new(|| {})
     }
 
+    fn name(text: &str) -> ModelName {
+        ModelName::new(text).unwrap()
+    }
+
+    async fn until(is_so: impl Fn() -> bool) {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn short_work_waits_for_no_turn_and_takes_no_place_behind_long_work() {
         let api = api(&["serve.threads=1", "serve.queue=1", "serve.max_wait_ms=50"]);
         let (go_on, held) = mpsc::channel::<()>();
         let long = tokio::spawn({
             let api = api.clone();
-            async move { api.run(move |_| (held.recv(), nothing())).await }
+            async move { api.run(name("long"), move |_| (held.recv(), nothing())).await }
         });
-        while api.threads.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
+        until(|| api.waiting() == 1).await;
         assert!(matches!(here(|| 7), Ok(7)));
         let panics = here(|| -> () { panic!("a panic that the test wants") });
         assert!(matches!(panics, Err(ApiError::Died)));
         assert_eq!(api.waiting(), 1, "the long one");
-        let another = api.run(|_| ((), nothing())).await;
+        let another = api.run(name("long"), |_| ((), nothing())).await;
         assert!(matches!(another, Err(ApiError::Overloaded { .. })), "it has to wait for its turn");
         assert!(!api.at_rest(Duration::from_millis(5)).await);
         go_on.send(()).unwrap();
@@ -286,5 +297,40 @@ mod tests {
         });
         drop(runtime);
         assert_eq!(seen.try_recv(), Ok(2));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_model_with_a_full_queue_keeps_another_from_neither_place_nor_turn() {
+        let api = api(&["serve.threads=1", "serve.queue=4", "serve.max_wait_ms=600000"]);
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (go_on, held) = mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let ask = |model: &'static str| {
+            let (api, order, held) = (api.clone(), Arc::clone(&order), Arc::clone(&held));
+            tokio::spawn(async move {
+                let work = move |_| {
+                    order.lock().unwrap().push(model);
+                    (held.lock().unwrap().recv().unwrap(), nothing())
+                };
+                api.run(name(model), work).await
+            })
+        };
+        let mut slow = Vec::new();
+        for taken in 1..=4 {
+            slow.push(ask("slow"));
+            until(|| api.waiting() == taken).await;
+        }
+        let fast = ask("fast");
+        let last = slow.pop().unwrap().await.unwrap();
+        assert!(matches!(last, Err(ApiError::Overloaded { why }) if why.contains("other models")));
+        assert_eq!(api.overloads.load(Ordering::Relaxed), 1);
+        for _ in 0..4 {
+            go_on.send(()).unwrap();
+        }
+        assert!(fast.await.unwrap().is_ok());
+        for slow in slow {
+            assert!(slow.await.unwrap().is_ok());
+        }
+        assert_eq!(*order.lock().unwrap(), ["slow", "slow", "fast", "slow"]);
     }
 }

@@ -11,7 +11,7 @@ use protocol::Digest;
 use release::{BlobRef, Manifest, Variant};
 use sha2::{Digest as _, Sha256};
 
-use crate::durable::{self, DurableError};
+use crate::durable::{self, DurableError, Readers};
 
 /// Largest manifest; the trust limits stop there too.
 const MAX_MANIFEST_BYTES: u64 = 1_000_000;
@@ -71,7 +71,9 @@ impl Shelf {
     /// # Errors
     /// [`ShelfError::Disk`].
     pub fn keep_blob(&self, blob: &BlobRef) -> Result<(), ShelfError> {
-        durable::rename(&self.part(blob), &self.blob_path(blob.digest)).map_err(ShelfError::Disk)
+        let path = self.blob_path(blob.digest);
+        make_room(&path);
+        durable::rename(&self.part(blob), &path).map_err(ShelfError::Disk)
     }
 
     /// Bytes of `blobs` that still have to come.
@@ -94,7 +96,7 @@ impl Shelf {
         let gone = |state| ShelfError::Gone { what: "blob", digest: blob.digest, state };
         if !self.has_blob(blob) {
             // Neither read, a pipe would wait for a writer, nor left.
-            return Err(gone(if fs::remove_file(&path).is_ok() { "damaged" } else { "missing" }));
+            return Err(gone(if take_away(&path) { "damaged" } else { "missing" }));
         }
         let mut file = fs::File::open(&path).map_err(|_| gone("missing"))?;
         let (mut hash, mut buffer, mut total) = (Sha256::new(), vec![0; 64 * 1024], 0_u64);
@@ -137,7 +139,9 @@ impl Shelf {
     /// # Errors
     /// [`ShelfError::Disk`].
     pub fn keep_manifest(&self, digest: Digest, bytes: &[u8]) -> Result<(), ShelfError> {
-        durable::write_atomic(&self.manifest_path(digest), bytes).map_err(ShelfError::Disk)
+        let path = self.manifest_path(digest);
+        make_room(&path);
+        durable::write_atomic(&path, bytes).map_err(ShelfError::Disk)
     }
 
     /// A manifest that was verified before it came here; `digest` comes from the boot record or a signed statement.
@@ -188,6 +192,18 @@ impl Shelf {
     }
 }
 
+/// A file takes the place of another one, but not that of a folder. Where it can't be removed, what follows fails.
+fn make_room(path: &Path) {
+    if path.is_dir() {
+        take_away(path);
+    }
+}
+
+/// Whether something was there.
+fn take_away(path: &Path) -> bool {
+    durable::clear(Readers::Owner, path).is_ok()
+}
+
 fn length(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|meta| meta.len())
 }
@@ -199,7 +215,40 @@ fn remove_others(dir: &Path, keep: &BTreeSet<Digest>) {
         let digest =
             name.to_str().and_then(|name| Digest::from_str(name.split('.').next().unwrap_or(name)).ok());
         if digest.is_none_or(|digest| !keep.contains(&digest)) {
-            let _ = fs::remove_file(entry.path());
+            take_away(&entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_something_in_it_in_the_place_of_a_blob_a_part_or_a_manifest_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path()).unwrap();
+        let digest = Digest::from_bytes(Sha256::digest(b"content").into());
+        let blob = BlobRef { digest, size_bytes: 7, media_type: "text/plain".into() };
+        let occupy = |path: &Path| {
+            fs::create_dir_all(path.join("folder")).unwrap();
+            fs::write(path.join("folder/file"), "x").unwrap();
+        };
+        let path = shelf.blob_path(digest);
+        occupy(&path);
+        assert!(matches!(shelf.check_blob(&blob), Err(ShelfError::Gone { state: "damaged", .. })));
+        assert!(!path.exists());
+        occupy(&path);
+        assert_eq!(shelf.missing_bytes([&blob].into_iter()), 7);
+        fs::write(shelf.part(&blob), b"content").unwrap();
+        shelf.keep_blob(&blob).unwrap();
+        assert_eq!(shelf.read_blob(&blob).unwrap(), b"content");
+        occupy(&shelf.manifest_path(digest));
+        shelf.keep_manifest(digest, b"manifest").unwrap();
+        assert_eq!(fs::read(shelf.manifest_path(digest)).unwrap(), b"manifest");
+        // What nobody needs goes, whatever it is.
+        occupy(&shelf.blobs.join("folder"));
+        shelf.collect(&BTreeSet::new()).unwrap();
+        assert_eq!(fs::read_dir(&shelf.blobs).unwrap().count(), 0);
     }
 }

@@ -14,6 +14,7 @@ use super::machine::{Held, Record, Task};
 use super::memory::{self, Refusal};
 use super::selftest::{cause, shelf_cause};
 use super::transport::{self, Carrier};
+use crate::durable::aside;
 use crate::health::disk;
 use crate::retry;
 use crate::shown::bytes;
@@ -175,7 +176,7 @@ async fn fetch_blobs(
     manifest: &Manifest,
     variant: &Variant,
 ) -> Result<(), Cause> {
-    has_room(core, manifest, variant)?;
+    aside(|| has_room(core, manifest, variant))?;
     let older = active.and_then(|held| Some((core.shelf.manifest(held.release.digest).ok()?, held)));
     for blob in manifest.blobs_for(variant) {
         let base = older.as_ref().and_then(|(older, held)| counterpart(older, held, manifest, blob));

@@ -136,7 +136,7 @@ impl TrustedFiles {
     /// # Errors
     /// [`DurableError`]; the earlier files are still there or all new ones will be at the next open.
     pub fn commit(&self, files: &[File]) -> Result<(), DurableError> {
-        self.commit_while(files, &mut always_on)
+        durable::aside(|| self.commit_while(files, &mut always_on))
     }
 
     fn commit_while(&self, files: &[File], power: Power<'_>) -> Result<(), DurableError> {

@@ -25,6 +25,25 @@ fn a_transfer_keeps_below_its_rate_and_none_means_none() {
     assert_eq!(Pace::new(0).due(usize::MAX), None);
 }
 
+#[test]
+fn what_comes_in_small_pieces_is_written_aside_some_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = folder.path().join("part");
+    let mut sink = Sink::open(&part, 1 << 20).unwrap();
+    let (before, written) = (durable::ASIDE.get(), || fs::metadata(&part).unwrap().len());
+    for _ in 0..64 {
+        sink.write(&[7; 4000]).unwrap();
+    }
+    assert_eq!((durable::ASIDE.get() - before, written()), (3, 48 * 4000));
+    sink.write_out().unwrap();
+    assert_eq!((durable::ASIDE.get() - before, written()), (4, 64 * 4000));
+    sink.write(&[7; 100_000]).unwrap();
+    assert_eq!((durable::ASIDE.get() - before, written()), (5, 356_000));
+    sink.write(&[7; 10]).unwrap();
+    drop(sink);
+    assert_eq!(written(), 356_010, "what a transfer has when it is given up stays for the next try");
+}
+
 #[tokio::test]
 async fn d4_a_server_that_drips_is_given_up_and_the_next_try_goes_on_from_there() {
     let origin = Origin::begin();
@@ -92,12 +111,13 @@ async fn a_server_that_ignores_the_range_or_answers_with_another_one_is_not_mixe
 async fn what_lies_in_a_parts_place_and_is_no_beginning_of_it_makes_room() {
     let origin = Origin::begin();
     let (_folder, blob, part, path) = blob_of(&origin);
-    let leftovers: [fn(&Path); 2] = [
+    let leftovers: [fn(&Path); 3] = [
         |part| File::create(part).unwrap().set_len(1 << 40).unwrap(),
         |part| {
             let fifo = rustix::fs::FileType::Fifo;
             rustix::fs::mknodat(rustix::fs::CWD, part, fifo, 0o600.into(), 0).unwrap();
         },
+        |part| fs::create_dir_all(part.join("folder")).unwrap(),
     ];
     for leave in leftovers {
         let _gone = fs::remove_file(&part);
