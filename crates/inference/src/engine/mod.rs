@@ -17,6 +17,7 @@ mod mixing;
 mod ops;
 mod plan;
 mod ranks;
+mod reduced;
 mod rewrite;
 mod rows;
 mod shapes;
