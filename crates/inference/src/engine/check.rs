@@ -309,7 +309,7 @@ fn window_size(node: &NodeProto) -> Result<(), LoadError> {
         return Ok(());
     }
     Err(malformed(format!(
-        "node {:?} ({}) has a window of {window} elements, with {around} around its input; \
+        "node {:?} ({}) has a window of {window} elements (kernel_shape), with {around} around its input (pads); \
          at most {MAX_WINDOW_ELEMENTS} are allowed",
         node_name(node),
         node.op_type
@@ -433,7 +433,7 @@ mod tests {
         let constant = |name: &str| TensorProto {
             name: name.to_owned(),
             data_type: 3,
-            dims: vec![1],
+            dims: vec![1; 3],
             raw_data: vec![1],
             ..TensorProto::default()
         };

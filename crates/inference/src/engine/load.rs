@@ -49,7 +49,12 @@ impl Engine {
         Self::of_proto(&onnx, proto, feeds, int8)
     }
 
-    fn of_proto(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
+    pub(super) fn of_proto(
+        onnx: &Onnx,
+        mut proto: ModelProto,
+        feeds: &[Feed],
+        int8: Int8,
+    ) -> Result<Self, LoadError> {
         let opset = check::opset(&proto)?;
         super::rewrite::widen(&mut proto);
         let knows = |node: &NodeProto| check::has(onnx, node, opset);

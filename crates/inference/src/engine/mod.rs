@@ -9,6 +9,7 @@ mod check;
 mod counted;
 mod exact;
 mod forest;
+mod forms;
 mod heap;
 mod limits;
 mod load;
