@@ -1,5 +1,5 @@
 //! What a loaded model keeps, counted by the allocator: its packed weights, the memory of one run and little else;
-//! neither the file's bytes nor the graph that was read from them. One test alone, since all that the process
+//! neither the file's bytes nor the graph that was read from them. A large batch takes no more than some rows do. One test alone, since all that the process
 //! allocates meanwhile counts.
 #![expect(clippy::unwrap_used, reason = "a missing fixture must fail the test")]
 
@@ -9,11 +9,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inference::int8::Int8;
-use inference::{Data, Datatype, Model, Spec, Tensor, TensorSpec};
+use inference::{Data, Datatype, MAX_BATCH_ROWS, Model, Spec, Tensor, TensorSpec};
 use serde_json::Value;
 
 /// What is allocated and not freed yet, in bytes.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
+/// The most that it was.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
@@ -23,7 +25,8 @@ unsafe impl GlobalAlloc for Counting {
     /// # Safety
     /// As the system's allocator.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        let before = LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        PEAK.fetch_max(before + layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller's.
         unsafe { System.alloc(layout) }
     }
@@ -44,6 +47,8 @@ static HEAP: Counting = Counting;
 const OF_A_NODE: usize = 500;
 /// Rows that kernels copy, and what they need else while they run.
 const OF_A_MODEL: usize = 128 << 10;
+/// Rows that go through a model at once.
+const PASS_ROWS: usize = 16;
 
 fn file(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/made"));
@@ -90,6 +95,21 @@ fn loaded(name: &str, case: &Value) -> Model {
     Model::load_with(&with_ballast(file(&format!("{name}.onnx"))), spec, Int8::On).unwrap()
 }
 
+/// What a batch of so many rows takes beside what it brings and what it is answered, each of it twice: as it came, and as
+/// the rows that run or have run.
+fn a_whole_batch_takes(model: &Model, row: &Tensor) -> usize {
+    let mut shape = row.shape().to_vec();
+    shape[0] = MAX_BATCH_ROWS;
+    let values = Data::Fp32(vec![0.5; shape.iter().product()]);
+    let input = Tensor::new("input", shape, values).unwrap();
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let answers = model.infer(std::slice::from_ref(&input)).unwrap();
+    let most = PEAK.load(Ordering::Relaxed) - before;
+    let of_caller = |tensor: &Tensor| 2 * 4 * tensor.shape().iter().product::<usize>();
+    most.saturating_sub(answers.iter().chain([&input]).map(of_caller).sum())
+}
+
 #[test]
 fn a_loaded_model_keeps_its_weights_and_one_runs_memory() {
     let cases: BTreeMap<String, Value> = serde_json::from_slice(&file("models.json")).unwrap();
@@ -111,6 +131,11 @@ fn a_loaded_model_keeps_its_weights_and_one_runs_memory() {
         let most = planned + OF_A_MODEL + report.nodes.len() * OF_A_NODE;
         if kept > most {
             wrong.push(format!("{name}: {kept} bytes, {most} are expected, {planned} of them planned"));
+        }
+        let whole = a_whole_batch_takes(&model, &input);
+        let most = PASS_ROWS * report.activation_bytes + 2 * OF_A_MODEL;
+        if whole > most {
+            wrong.push(format!("{name}: {whole} bytes for a batch, {most} are expected"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

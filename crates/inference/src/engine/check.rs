@@ -120,7 +120,7 @@ impl Checker<'_> {
         let mut known = outer.clone();
         known.extend(graph.input.iter().map(|input| input.name.as_str()));
         known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
-        let mut made: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
+        let mut made = named_once(graph)?;
         for node in &graph.node {
             self.node(node, &known, &constants)?;
             limits::check(node, &tensors).and_then(|()| ranks.check(node, &tensors)).map_err(|why| {
@@ -186,6 +186,24 @@ impl Checker<'_> {
         attribute.t.iter().chain(&attribute.tensors).try_for_each(tensor)?;
         attribute.g.iter().chain(&attribute.graphs).try_for_each(|graph| self.graph(graph, known))
     }
+}
+
+/// The names that stand for something before any node ran. ONNX allows each name one meaning; only a constant may have
+/// that of an input, for which it stands where that isn't fed.
+fn named_once(graph: &GraphProto) -> Result<HashSet<&str>, LoadError> {
+    let twice = |what: &str, name: &str| {
+        Err(malformed(format!("{:?} is the name of two {what}; each has one of its own", shown(name))))
+    };
+    let mut inputs: HashSet<&str> = HashSet::new();
+    if let Some(input) = graph.input.iter().find(|input| !inputs.insert(&input.name)) {
+        return twice("inputs", &input.name);
+    }
+    let mut constants: HashSet<&str> = HashSet::new();
+    if let Some(tensor) = graph.initializer.iter().find(|tensor| !constants.insert(&tensor.name)) {
+        return twice("constants", &tensor.name);
+    }
+    constants.extend(inputs);
+    Ok(constants)
 }
 
 /// A constant's bytes fill its shape exactly and stand in the file itself.
@@ -291,7 +309,7 @@ fn window_size(node: &NodeProto) -> Result<(), LoadError> {
         return Ok(());
     }
     Err(malformed(format!(
-        "node {:?} ({}) has a window of {window} elements, with {around} around its input; \
+        "node {:?} ({}) has a window of {window} elements (kernel_shape), with {around} around its input (pads); \
          at most {MAX_WINDOW_ELEMENTS} are allowed",
         node_name(node),
         node.op_type
@@ -412,6 +430,29 @@ mod tests {
         let twice = vec![pool("y", &[1], &[]), pool("y", &[1], &[])];
         assert!(refusal(twice, vec![]).contains("\"y\" is made twice"));
         assert!(refusal(vec![pool("x", &[1], &[])], vec![]).contains("\"x\" is made twice"));
+        let constant = |name: &str| TensorProto {
+            name: name.to_owned(),
+            data_type: 3,
+            dims: vec![1; 3],
+            raw_data: vec![1],
+            ..TensorProto::default()
+        };
+        let why = refusal(vec![], vec![constant("c"), constant("c")]);
+        assert!(why.contains("\"c\" is the name of two constants"), "{why}");
+        let why = refusal(vec![pool("c", &[1], &[])], vec![constant("c")]);
+        assert!(why.contains("\"c\" is made twice, again by \"c\""), "{why}");
+        // A constant stands for an input that isn't fed.
+        assert_eq!(refusal(vec![pool("y", &[1], &[])], vec![constant("x")]), "");
+    }
+
+    #[test]
+    fn a_name_is_made_once_in_graphs_within_nodes_too() {
+        let twice = vec![pool("b", &[1], &[]), pool("b", &[1], &[])];
+        let body = GraphProto { node: twice, ..GraphProto::default() };
+        let branch = AttributeProto { g: Some(body), ..AttributeProto::default() };
+        let node = NodeProto { attribute: vec![branch], ..pool("y", &[1], &[]) };
+        let why = refusal(vec![node], vec![]);
+        assert!(why.contains("\"b\" is made twice"), "{why}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Operators that tract has, but not for all numbers of their type: sums of INT64 in 32 bits, places of OneHot that
+//! Operators that tract has, but not for all numbers of their type: numbers of INT64 in 32 bits, places of OneHot that
 //! aren't there. tract wires them, and what is wrong is replaced by our own.
 
 use tract_onnx::model::{OnnxOpRegister, ParsingContext};
@@ -7,7 +7,6 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::internal::{
     EvalContext, EvalOp, Expansion, Factoid, StaticName, args_1, as_op, op_as_typed_op, op_out_of_plan,
-    tract_ndarray,
 };
 use tract_onnx::tract_hir::tract_core::internal::TypedOp;
 use tract_onnx::tract_hir::tract_core::ops::array::OneHot;
@@ -16,15 +15,12 @@ use tract_onnx::tract_hir::tract_core::ops::nn::{Reduce, Reducer};
 
 use super::attributes::text;
 use super::ops::{Built, Whole, Wiring, around, inner, original};
-
-/// Operators that have something in them to be replaced.
-const MENDED: [&str; 4] = ["OneHot", "ReduceL1", "ReduceMean", "ReduceSum"];
+use super::reduced::{How, Reduced};
 
 pub(super) fn register(operators: &mut OnnxOpRegister) {
-    for op in MENDED {
-        operators.insert(op, build_mended);
-    }
+    operators.insert("OneHot", build_mended);
     operators.insert("Resize", build_resize);
+    super::reduced::register(operators);
     super::spread::register(operators);
 }
 
@@ -60,34 +56,44 @@ impl Wiring for Mended {
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>> {
-        let mut draft = TypedModel { symbols: model.symbols.clone(), ..TypedModel::default() };
-        let mut wired = std::collections::HashMap::new();
-        let mut sources: TVec<OutletId> = TVec::new();
-        for (slot, input) in inputs.iter().enumerate() {
-            let fact = model.outlet_fact(*input)?.clone();
-            let name = format!("{prefix}.input_{slot}");
-            // The first one's value stays out: of constants tract would work out results before it is replaced.
-            let source = match fact.konst.clone().filter(|_| slot > 0) {
-                Some(value) => draft.add_const(name, value)?,
-                None => draft.add_source(name, fact.without_value())?,
-            };
-            wired.insert(source, *input);
-            sources.push(source);
-        }
-        let made = inner.wire(prefix, &mut draft, &sources)?;
-        for node in &draft.nodes {
-            if wired.contains_key(&OutletId::new(node.id, 0)) {
-                continue;
-            }
-            let kinds = node.inputs.iter().map(|input| Ok(draft.outlet_fact(*input)?.datum_type));
-            let op = exact(node.op.as_ref(), &kinds.collect::<TractResult<Vec<_>>>()?);
-            let inputs: TVec<OutletId> = node.inputs.iter().map(|input| wired[input]).collect();
-            let outlets = model.wire_node(&node.name, op.unwrap_or_else(|| node.op.clone()), &inputs)?;
-            wired
-                .extend(outlets.into_iter().enumerate().map(|(slot, to)| (OutletId::new(node.id, slot), to)));
-        }
-        Ok(made.iter().map(|outlet| wired[outlet]).collect())
+        redrafted(inner, prefix, model, inputs, exact)
     }
+}
+
+/// Wires an operator, with what `replace` gives in place of what it is wired to.
+pub(super) fn redrafted(
+    inner: &dyn Expansion,
+    prefix: &str,
+    model: &mut TypedModel,
+    inputs: &[OutletId],
+    replace: impl Fn(&dyn TypedOp, &[DatumType]) -> Option<Box<dyn TypedOp>>,
+) -> TractResult<TVec<OutletId>> {
+    let mut draft = TypedModel { symbols: model.symbols.clone(), ..TypedModel::default() };
+    let mut wired = std::collections::HashMap::new();
+    let mut sources: TVec<OutletId> = TVec::new();
+    for (slot, input) in inputs.iter().enumerate() {
+        let fact = model.outlet_fact(*input)?.clone();
+        let name = format!("{prefix}.input_{slot}");
+        // The first one's value stays out: of constants tract would work out results before it is replaced.
+        let source = match fact.konst.clone().filter(|_| slot > 0) {
+            Some(value) => draft.add_const(name, value)?,
+            None => draft.add_source(name, fact.without_value())?,
+        };
+        wired.insert(source, *input);
+        sources.push(source);
+    }
+    let made = inner.wire(prefix, &mut draft, &sources)?;
+    for node in &draft.nodes {
+        if wired.contains_key(&OutletId::new(node.id, 0)) {
+            continue;
+        }
+        let kinds = node.inputs.iter().map(|input| Ok(draft.outlet_fact(*input)?.datum_type));
+        let op = replace(node.op.as_ref(), &kinds.collect::<TractResult<Vec<_>>>()?);
+        let inputs: TVec<OutletId> = node.inputs.iter().map(|input| wired[input]).collect();
+        let outlets = model.wire_node(&node.name, op.unwrap_or_else(|| node.op.clone()), &inputs)?;
+        wired.extend(outlets.into_iter().enumerate().map(|(slot, to)| (OutletId::new(node.id, slot), to)));
+    }
+    Ok(made.iter().map(|outlet| wired[outlet]).collect())
 }
 
 /// What stands for one of tract's operators, if it is wrong for these types.
@@ -99,63 +105,13 @@ pub(super) fn exact(op: &dyn TypedOp, kinds: &[DatumType]) -> Option<Box<dyn Typ
     }
     if let Some(reduce) = op.downcast_ref::<Reduce>() {
         let is_cut = reduce.reducer == Reducer::Sum && matches!(kinds, [I64 | U64 | U32]);
-        return is_cut.then(|| Box::new(WholeSum { axes: reduce.axes.clone() }) as Box<dyn TypedOp>);
+        return is_cut
+            .then(|| Box::new(Reduced { axes: reduce.axes.clone(), how: How::Sum }) as Box<dyn TypedOp>);
     }
     let one_hot = op.downcast_ref::<OneHot>()?;
     // A place more takes what has none.
     let inner = OneHot { dim: one_hot.dim.checked_add(1)?, ..one_hot.clone() };
     Some(Box::new(OneOrNoneHot { inner, dim: one_hot.dim }))
-}
-
-/// A sum that wraps around at the end of its type, as ONNX Runtime's does.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct WholeSum {
-    axes: TVec<usize>,
-}
-
-impl WholeSum {
-    fn of<T: Datum + Copy>(&self, input: &Tensor, zero: T, add: impl Fn(T, T) -> T) -> TractResult<Tensor> {
-        let mut sums = input.to_plain_array_view::<T>()?.to_owned();
-        for axis in &self.axes {
-            let axis = tract_ndarray::Axis(*axis);
-            sums = sums.fold_axis(axis, zero, |sum, value| add(*sum, *value)).insert_axis(axis);
-        }
-        Ok(sums.into_tensor())
-    }
-}
-
-impl Op for WholeSum {
-    fn name(&self) -> StaticName {
-        "WholeSum".into()
-    }
-
-    op_as_typed_op!();
-}
-
-impl EvalOp for WholeSum {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let input = args_1!(inputs);
-        let sums = match input.datum_type() {
-            DatumType::U32 => self.of(&input, 0, u32::wrapping_add),
-            DatumType::U64 => self.of(&input, 0, u64::wrapping_add),
-            _ => self.of(&input, 0, i64::wrapping_add),
-        }?;
-        Ok(tvec!(sums.into_tvalue()))
-    }
-}
-
-impl TypedOp for WholeSum {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let mut shape = inputs[0].shape.to_tvec();
-        for axis in &self.axes {
-            shape[*axis] = TDim::Val(1);
-        }
-        Ok(tvec!(inputs[0].datum_type.fact(shape)))
-    }
-
-    as_op!();
 }
 
 /// OneHot where a place that isn't there is off everywhere.

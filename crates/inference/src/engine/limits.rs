@@ -8,32 +8,24 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use super::attributes::{attribute, attribute_ints, int_or};
 
-/// Largest number of a window's attributes, and largest axis. Beyond this nothing can be meant.
-const MAX_WINDOW: i64 = 1 << 20;
+/// Largest axis, and furthest step and place. Beyond these nothing can be meant.
 const MAX_AXIS: i64 = 64;
+const MAX_STEP: i64 = 1 << 31;
 /// Most times that a Resize makes a tensor larger, and most elements that a Pad puts around one.
 const MAX_GROWTH: f64 = 4096.0;
 const MAX_AROUND: u64 = 1 << 20;
 
-/// Operators with a window.
-const WINDOWED: [&str; 9] = [
-    "AveragePool",
-    "Conv",
-    "ConvInteger",
-    "ConvTranspose",
-    "LpPool",
-    "MaxPool",
-    "NhwcMaxPool",
-    "QLinearAveragePool",
-    "QLinearConv",
-];
 /// Which input is the scale that results are divided by.
 const DIVISORS: [(&str, usize); 3] = [("QuantizeLinear", 1), ("QLinearConv", 6), ("QLinearMatMul", 6)];
 /// Which input names axes.
 const AXES: [(&str, usize); 3] = [("Slice", 3), ("Squeeze", 1), ("Unsqueeze", 1)];
 
 /// The constants of a graph by name.
-pub(super) struct Tensors<'g>(HashMap<&'g str, &'g TensorProto>);
+pub(super) struct Tensors<'g> {
+    tensors: HashMap<&'g str, &'g TensorProto>,
+    /// Whole numbers that stand in a node itself.
+    listed: HashMap<&'g str, &'g [i64]>,
+}
 
 impl<'g> Tensors<'g> {
     pub(super) fn of(graph: &'g GraphProto) -> Self {
@@ -41,11 +33,20 @@ impl<'g> Tensors<'g> {
             let value = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
             Some((node.output.first()?.as_str(), value))
         });
-        Self(graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).chain(of_nodes).collect())
+        let tensors = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).chain(of_nodes);
+        let listed = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
+            let numbers = node.attribute.iter().find_map(|one| match one.name.as_str() {
+                "value_int" => Some(std::slice::from_ref(&one.i)),
+                "value_ints" => Some(one.ints.as_slice()),
+                _ => None,
+            })?;
+            Some((node.output.first()?.as_str(), numbers))
+        });
+        Self { tensors: tensors.collect(), listed: listed.collect() }
     }
 
     fn get(&self, node: &NodeProto, slot: usize) -> Option<&'g TensorProto> {
-        node.input.get(slot).and_then(|name| self.0.get(name.as_str())).copied()
+        node.input.get(slot).and_then(|name| self.tensors.get(name.as_str())).copied()
     }
 
     /// How many axes a constant has.
@@ -59,7 +60,17 @@ impl<'g> Tensors<'g> {
         Some(if tensor.raw_data.is_empty() { tensor.float_data.clone() } else { words.collect() })
     }
 
+    /// The sizes of a constant.
+    pub(super) fn sizes(&self, node: &NodeProto, slot: usize) -> Option<Vec<Option<usize>>> {
+        let dims = &self.get(node, slot)?.dims;
+        Some(dims.iter().map(|dim| usize::try_from(*dim).ok()).collect())
+    }
+
     pub(super) fn ints(&self, node: &NodeProto, slot: usize) -> Option<Vec<i64>> {
+        let listed = node.input.get(slot).and_then(|name| self.listed.get(name.as_str()));
+        if let Some(listed) = listed {
+            return Some(listed.to_vec());
+        }
         let tensor = self.get(node, slot).filter(|tensor| tensor.data_type == DataType::Int64 as i32)?;
         let words = tensor.raw_data.as_chunks().0.iter().map(|word| i64::from_le_bytes(*word));
         Some(if tensor.raw_data.is_empty() { tensor.int64_data.clone() } else { words.collect() })
@@ -68,8 +79,8 @@ impl<'g> Tensors<'g> {
 
 /// Checks a node; an error says what about it can't be.
 pub(super) fn check(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
+    super::forms::check(node)?;
     axes(node, tensors)?;
-    window(node)?;
     growth(node, tensors)?;
     steps(node, tensors)?;
     transposed(node)?;
@@ -81,7 +92,7 @@ fn axes(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
     let perm = attribute_ints(node, "perm");
     let is_axis = |axis: &i64| usize::try_from(*axis).is_ok_and(|axis| axis < perm.len());
     if !perm.iter().all(is_axis) || perm.iter().collect::<HashSet<_>>().len() < perm.len() {
-        return Err(format!("orders its axes by {perm:?}, which doesn't name each one once"));
+        return Err(format!("orders its axes by the perm {perm:?}, which doesn't name each one once"));
     }
     let slot = AXES.iter().find(|(op, _)| *op == node.op_type).map(|(_, slot)| *slot);
     let named = slot.and_then(|slot| tensors.ints(node, slot)).unwrap_or_default();
@@ -91,22 +102,6 @@ fn axes(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
         Some(axis) => Err(format!("names axis {axis}, which no tensor has")),
         None => Ok(()),
     }
-}
-
-fn window(node: &NodeProto) -> Result<(), String> {
-    if !WINDOWED.contains(&node.op_type.as_str()) {
-        return Ok(());
-    }
-    let kernel = attribute_ints(node, "kernel_shape");
-    for (name, each) in [("kernel_shape", 1), ("strides", 1), ("dilations", 1), ("pads", 2)] {
-        let values = attribute_ints(node, name);
-        let fits = values.is_empty() || kernel.is_empty() || values.len() == kernel.len() * each;
-        let least = if name == "pads" { -MAX_WINDOW } else { 1 };
-        if !fits || !values.iter().all(|value| (least..=MAX_WINDOW).contains(value)) {
-            return Err(format!("has {name} {values:?} for a window of {kernel:?}, which can't be"));
-        }
-    }
-    Ok(())
 }
 
 fn growth(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
@@ -144,9 +139,22 @@ fn growth(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
 
 /// Steps over values that aren't steps.
 fn steps(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
+    let is_far = |value: i64| !(-MAX_STEP..=MAX_STEP).contains(&value);
     match node.op_type.as_str() {
         "Slice" if tensors.ints(node, 4).is_some_and(|steps| steps.contains(&0)) => {
             Err("slices by steps of 0".to_owned())
+        }
+        "Slice" => match tensors.ints(node, 4).unwrap_or_default().iter().find(|step| is_far(**step)) {
+            Some(step) => Err(format!("slices by steps of {step}; -{MAX_STEP} to {MAX_STEP} are known")),
+            None => Ok(()),
+        },
+        "TopK" => {
+            let said = attribute(node, "k").map(|k| k.i);
+            let counts = tensors.ints(node, 1).unwrap_or_default();
+            match counts.into_iter().chain(said).find(|count| *count < 0 || is_far(*count)) {
+                Some(count) => Err(format!("takes the first {count} (k); no tensor has as many")),
+                None => Ok(()),
+            }
         }
         "Range" => {
             let ints = tensors.ints(node, 2).unwrap_or_default();
@@ -159,7 +167,7 @@ fn steps(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
         }
         "DepthToSpace" | "SpaceToDepth" => match int_or(node, "blocksize", 0) {
             1..=MAX_AXIS => Ok(()),
-            size => Err(format!("has blocks of {size}; 1 to {MAX_AXIS} are known")),
+            size => Err(format!("has the blocksize {size}; 1 to {MAX_AXIS} are known")),
         },
         _ => Ok(()),
     }
@@ -335,7 +343,7 @@ mod tests {
         assert!(why(&slice, vec![ints("d", &[1, 0])]).contains("steps of 0"));
         assert_eq!(why(&node("DepthToSpace", &[("blocksize", &[2])]), vec![]), "");
         for size in [0, -1, 1 << 40] {
-            assert!(why(&node("DepthToSpace", &[("blocksize", &[size])]), vec![]).contains("blocks of"));
+            assert!(why(&node("DepthToSpace", &[("blocksize", &[size])]), vec![]).contains("blocksize"));
         }
         assert_eq!(why(&node("Pad", &[]), vec![ints("a", &[0, -1, 0, 0])]), "");
         assert!(why(&node("Pad", &[("pads", &[0, -1, 0, 0])]), vec![]).contains("negative pads"));

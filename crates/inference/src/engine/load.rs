@@ -7,7 +7,7 @@ use tract_onnx::prelude::Framework;
 use super::apart::Verdict;
 use super::counted::counts_rows;
 use super::mixing::{rows_of, settle};
-use super::plan::{Fed, Feed, Plan, Value, by_rows, is_a_row, text};
+use super::plan::{Fed, Feed, PASS_ROWS, Plan, Value, by_parts, is_a_row, text};
 use super::{check, guarded, onnx};
 use crate::clock::Clock;
 use crate::error::{InferError, LoadError, chain};
@@ -49,7 +49,12 @@ impl Engine {
         Self::of_proto(&onnx, proto, feeds, int8)
     }
 
-    fn of_proto(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
+    pub(super) fn of_proto(
+        onnx: &Onnx,
+        mut proto: ModelProto,
+        feeds: &[Feed],
+        int8: Int8,
+    ) -> Result<Self, LoadError> {
         let opset = check::opset(&proto)?;
         super::rewrite::widen(&mut proto);
         let knows = |node: &NodeProto| check::has(onnx, node, opset);
@@ -130,10 +135,11 @@ impl Engine {
             return Err(InferError::MixesRows { got: batch });
         }
         let run = || {
-            if batch == 1 || program.is_batched {
+            let rows = if program.is_batched { PASS_ROWS } else { 1 };
+            if batch <= rows {
                 return program.run(feeds, batch);
             }
-            by_rows(feeds, &program.batched, batch, |feeds| program.run(feeds, 1))
+            by_parts(feeds, &program.batched, (batch, rows), |feeds, count| program.run(feeds, count))
         };
         guarded(run).unwrap_or_else(|why| Err(InferError::Panic { why }))
     }

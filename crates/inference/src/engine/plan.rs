@@ -217,13 +217,19 @@ impl Plan {
     /// Runs values in the order of the feeds; the first dimensions of batched ones are the batch. Outputs come in the
     /// graph's order.
     pub(crate) fn run(&self, feeds: &[Fed<'_>], batch: usize) -> Result<Vec<Value>, InferError> {
-        if batch == 1 || self.is_batched() {
+        if batch == 1 || self.is_batched() && (batch <= PASS_ROWS || self.mixes || !self.makes_a_row) {
             return self.run_plan(feeds);
         }
         if self.mixes {
             return Err(InferError::MixesRows { got: batch });
         }
-        by_rows(feeds, &self.batched, batch, |feeds| self.run_plan(feeds))
+        let rows = if self.is_batched() { PASS_ROWS } else { 1 };
+        let parts = by_parts(feeds, &self.batched, (batch, rows), |feeds, _| self.run_plan(feeds));
+        match parts {
+            // Something is as long for several rows as for one.
+            Err(InferError::MixesRows { .. }) if self.is_batched() => self.run_plan(feeds),
+            answered => answered,
+        }
     }
 
     fn run_plan(&self, feeds: &[Fed<'_>]) -> Result<Vec<Value>, InferError> {
@@ -385,22 +391,26 @@ fn values<T: Datum + Copy>(tensor: &Tensor) -> TractResult<Vec<T>> {
     Ok(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
 }
 
-/// Runs each row of a batch alone, with all of what has no rows.
-pub(super) fn by_rows(
+/// Most rows that go through a model at once: a larger batch takes no more memory than these, but for what it brings and
+/// what it is answered. Rows are independent wherever batches are taken apart.
+pub(super) const PASS_ROWS: usize = 16;
+
+/// Runs some rows of a batch after the other, each time with all of what has no rows.
+pub(super) fn by_parts(
     feeds: &[Fed<'_>],
     batched: &[bool],
-    batch: usize,
-    run: impl Fn(&[Fed<'_>]) -> Result<Vec<Value>, InferError>,
+    (batch, rows): (usize, usize),
+    run: impl Fn(&[Fed<'_>], usize) -> Result<Vec<Value>, InferError>,
 ) -> Result<Vec<Value>, InferError> {
-    let mut all: Vec<Vec<Value>> = Vec::with_capacity(batch);
-    for row in 0..batch {
-        let feeds = feeds
-            .iter()
-            .zip(batched)
-            .map(|(feed, is_batched)| if *is_batched { row_of(feed, row, batch) } else { feed.clone() });
-        let feeds: Vec<Fed<'_>> = feeds.collect();
-        let answer = run(&feeds)?;
-        if !answer.iter().all(is_a_row) {
+    let mut all: Vec<Vec<Value>> = Vec::with_capacity(batch.div_ceil(rows));
+    for from in (0..batch).step_by(rows) {
+        let count = rows.min(batch - from);
+        let part = |(feed, is_batched): (&_, &bool)| {
+            if *is_batched { part_of(feed, from, count, batch) } else { Fed::clone(feed) }
+        };
+        let feeds: Vec<Fed<'_>> = feeds.iter().zip(batched).map(part).collect();
+        let answer = run(&feeds, count)?;
+        if !answer.iter().all(|(shape, _)| shape.first() == Some(&count)) {
             return Err(InferError::MixesRows { got: batch });
         }
         all.push(answer);
@@ -413,16 +423,16 @@ pub(super) fn is_a_row((shape, _): &Value) -> bool {
     shape.first() == Some(&1)
 }
 
-fn row_of<'a>((shape, data): &Fed<'a>, row: usize, batch: usize) -> Fed<'a> {
+fn part_of<'a>((shape, data): &Fed<'a>, from: usize, count: usize, batch: usize) -> Fed<'a> {
     let mut shape = shape.clone();
     if let Some(first) = shape.first_mut() {
-        *first = 1;
+        *first = count;
     }
     let width = data.len() / batch;
-    (shape, Cow::Owned(data.slice(row * width, width)))
+    (shape, Cow::Owned(data.slice(from * width, count * width)))
 }
 
-/// Puts the outputs of single rows back together along the first dimension.
+/// Puts the outputs of some rows each back together along the first dimension.
 fn join_rows(rows: Vec<Vec<Value>>) -> Vec<Value> {
     let mut rows = rows.into_iter();
     let mut all = rows.next().unwrap_or_default();

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, type_proto};
 
 use super::attributes::{attribute, attribute_ints, int_or};
+use super::forms;
 use super::limits::Tensors;
 
 /// Operators that name an axis of their first input.
@@ -132,7 +133,12 @@ impl<'g> Ranks<'g> {
     /// Checks the axes that a node names, and learns what it makes; an error says what about it can't be.
     pub(super) fn check(&mut self, node: &'g NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
         if let Some(rank) = self.rank(node, 0) {
-            check(node, tensors, rank)?;
+            let slot = WITH_AXES.iter().find(|(op, _)| *op == node.op_type).map(|(_, slot)| *slot);
+            check(node, slot.and_then(|slot| tensors.ints(node, slot)).unwrap_or_default(), rank)?;
+            let shape = vec![None; rank];
+            forms::of_shape(node, &shape)?;
+            let weights = forms::weights_of(&node.op_type).and_then(|slot| tensors.sizes(node, slot));
+            weights.map_or(Ok(()), |weights| forms::of_weights(node, &shape, &weights))?;
         }
         let value = node.attribute.iter().find_map(|one: &'g AttributeProto| one.t.as_ref());
         if let ("Constant", Some(value), [output]) = (node.op_type.as_str(), value, &node.output[..]) {
@@ -159,11 +165,16 @@ impl<'g> Ranks<'g> {
     }
 }
 
-fn check(node: &NodeProto, tensors: &Tensors<'_>, rank: usize) -> Result<(), String> {
+/// Operators that name axes or have a window.
+pub(super) fn with_axis() -> impl Iterator<Item = &'static str> {
+    WITH_AXIS.into_iter().chain(WITH_AXES.map(|(op, _)| op)).chain(forms::windowed())
+}
+
+/// Checks the axes that a node names in attributes, and `listed`, against the axes that there are.
+pub(super) fn check(node: &NodeProto, listed: Vec<i64>, rank: usize) -> Result<(), String> {
     let op = node.op_type.as_str();
-    let named = if let Some((_, slot)) = WITH_AXES.iter().find(|(name, _)| *name == op) {
-        let listed = attribute_ints(node, "axes").iter().copied();
-        listed.chain(tensors.ints(node, *slot).unwrap_or_default()).collect()
+    let named: Vec<i64> = if WITH_AXES.iter().any(|(name, _)| *name == op) {
+        attribute_ints(node, "axes").iter().copied().chain(listed).collect()
     } else if WITH_AXIS.contains(&op) {
         attribute(node, "axis").map(|axis| axis.i).into_iter().collect()
     } else {

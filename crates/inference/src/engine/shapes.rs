@@ -12,6 +12,7 @@ use tract_onnx::tract_hir::tract_core::ops::cnn::{Conv, Deconv, MaxPool, SumPool
 use tract_onnx::tract_hir::tract_core::ops::einsum::EinSum;
 
 use super::exact::{cut_constant, exact};
+use super::forms::Refused;
 use super::{guarded, shown};
 use crate::error::LoadError;
 
@@ -248,6 +249,9 @@ fn bounded(got: u64, most: u64, what: &str, name: &str, op: &str) -> Result<(), 
 }
 
 fn named(name: &str, op: &str, error: &TractError) -> LoadError {
+    if let Some(Refused { op, why }) = error.chain().find_map(|cause| cause.downcast_ref()) {
+        return LoadError::Malformed { why: format!("node {:?} ({}) {why}", shown(name), shown(op)) };
+    }
     LoadError::Runtime { why: format!("node {:?} ({op}): {}", shown(name), super::plan::text(error)) }
 }
 

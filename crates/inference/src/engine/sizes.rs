@@ -48,7 +48,7 @@ const ALIKE: [&str; 22] = [
     "Xor",
 ];
 /// Operators that make whole numbers of those of their first input; what else they read are sizes and axes.
-const OF_FIRST: [&str; 24] = [
+const OF_FIRST: [&str; 25] = [
     "CumSum",
     "DepthToSpace",
     "Expand",
@@ -56,6 +56,7 @@ const OF_FIRST: [&str; 24] = [
     "Pad",
     "ReduceL1",
     "ReduceL2",
+    "ReduceLogSum",
     "ReduceMax",
     "ReduceMean",
     "ReduceMin",

@@ -972,3 +972,33 @@ def pooled_branch(g):
     spread = g.op("Expand", [whole, g.constant(np.array([1, 4, 6, 6], np.int64))])
     made = conv(g.op("Concat", [wide, spread], axis=1), 5, 10)
     return IMAGE, g.op("Flatten", [g.op("GlobalAveragePool", [made])], axis=1), 1e-4, None
+
+
+@case(quantized={"kind": "DynamicQuantizeMatMul"}, product={"kind": "MatMulIntegerToFloat"})
+def dynamic_other_weights(g, kind):
+    """Weights that int8 doesn't know: made of another input."""
+    params = g.params(0.01, 120)
+    shape = g.constant(np.array([24, 18]))
+    weights = g.quantize(g.op("Reshape", [g.second_input(1, 24 * 18), shape]), params)
+    bias = g.constant(g.floats(18))
+    if kind == "DynamicQuantizeMatMul":
+        return ROWS, g.op(kind, ["input", weights, *params, bias]), CLOSE, [kind, "Identity"]
+    value, scale, zero = g.op("DynamicQuantizeLinear", ["input"], 3)
+    return ROWS, g.op(kind, [value, weights, scale, params[0], zero, params[1], bias]), CLOSE, ["DynamicQuantizeLinear", kind, "Identity"]
+
+
+@case(u8={"kind": np.uint8}, s8={"scales": 18})
+def dynamic_to_float(g, kind=np.int8, scales=1):
+    value, scale, zero = g.op("DynamicQuantizeLinear", ["input"], 3)
+    weights, own_scale, own_zero = g.weights(24, 18, kind=kind, scales=scales)
+    return ROWS, g.op("MatMulIntegerToFloat", [value, weights, scale, own_scale, zero, own_zero]), CLOSE, []
+
+
+@case()
+def channels_last_3d(g):
+    """Of three axes of pixels, which int8 doesn't know."""
+    value, params = entry(g)
+    to = exit_params(g)
+    inputs = [turned(g, value, 0, 2, 3, 4, 1), *params, *g.weights(6, 3, 3, 3, 3), *to]
+    made = g.op("ContribQLinearConv", inputs, pads=[1] * 6, kernel_shape=[3] * 3, channels_last=1)
+    return (3, 4, 5, 6), g.dequantize(turned(g, made, 0, 4, 1, 2, 3), to), OUT[0], ["QLinearConv", "Transpose"]

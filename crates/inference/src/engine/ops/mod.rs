@@ -7,6 +7,7 @@
 //! - Pad and ConvTranspose that cut off ([`crop`]).
 
 mod around;
+mod checked;
 mod crop;
 mod division;
 mod places;
@@ -35,6 +36,13 @@ pub(super) type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 
 /// tract's reader of ONNX with our operators.
 pub(super) fn onnx() -> Onnx {
+    let mut onnx = replaced();
+    checked::register(&mut onnx.op_register);
+    onnx
+}
+
+/// The same, without a look at shapes.
+fn replaced() -> Onnx {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     onnx.op_register.insert("Cast", build_cast);
     onnx.op_register.insert("ConvTranspose", crop::build_conv_transpose);

@@ -27,7 +27,7 @@ fn places(node: Node<'_>, opset: i64) -> Option<Places> {
         "QLinearLeakyRelu" => ("LeakyRelu", vec![0], 3),
         "QLinearSigmoid" => ("Sigmoid", vec![0], 3),
         "QLinearSoftmax" if is_same_softmax(node, opset) => ("Softmax", vec![0], 3),
-        "QLinearGlobalAveragePool" if !is_channels_last(node) => ("GlobalAveragePool", vec![0], 3),
+        "QLinearGlobalAveragePool" => ("GlobalAveragePool", vec![0], 3),
         "QLinearAveragePool" if divides_alike(node) => ("AveragePool", vec![0], 3),
         _ => return None,
     };
@@ -56,27 +56,92 @@ pub(super) fn softmax_version(node: Node<'_>) -> i64 {
 /// Whether the pool divides by the counts that ONNX's does: not where a last window reaches beyond the padding.
 fn divides_alike(node: Node<'_>) -> bool {
     let [is_ceil, counts_pads] = ["ceil_mode", "count_include_pad"].map(|name| node.int(name) == Some(1));
-    !(is_channels_last(node) || is_ceil && counts_pads)
+    !(is_ceil && counts_pads)
 }
 
 /// The nodes of ONNX that make of the same inputs the same output, in a graph of that version; none for operators that
 /// ONNX can't say like this.
 pub(crate) fn in_onnx(node: &NodeProto, opset: i64) -> Option<Vec<NodeProto>> {
     let node = Node(node);
-    if node.op() == "QGemm" {
-        return gemm(node, opset);
+    match node.op() {
+        "QGemm" => return gemm(node, opset),
+        "DynamicQuantizeMatMul" => return dynamic_matmul(node),
+        "MatMulIntegerToFloat" => return float_matmul(node),
+        "NhwcMaxPool" | "QLinearConv" => return images(node),
+        _ => {}
     }
     let Places { op, operands, result } = places(node, opset)?;
     let mut words = Words::of(node);
     let plain: Option<Vec<String>> =
         operands.into_iter().map(|slot| words.dequantized(slot, Vec::new())).collect();
-    let mut attribute: Vec<AttributeProto> = node.0.attribute.clone();
-    attribute.retain(|one| !OWN.contains(&one.name.as_str()));
+    let mut attribute = own_left_out(node);
     if op == "Softmax" && node.int("axis").is_none() {
         attribute.push(int("axis", if opset < HAS_AXES { 1 } else { -1 }));
     }
-    let float = words.op(op, plain?, attribute);
+    if !is_channels_last(node) {
+        let float = words.op(op, plain?, attribute);
+        return words.end(float, result);
+    }
+    let [first, last] = orders(node)?;
+    let image = words.op("Transpose", plain?, first);
+    let float = words.op(op, vec![image], attribute);
+    let float = words.op("Transpose", vec![float], last);
     words.end(float, result)
+}
+
+/// How many axes an image has, channels and rows included: as many more than a window. A pool over all pixels doesn't say;
+/// of anything but two axes of pixels its order of axes isn't one, and is refused where the shape is known.
+fn image_axes(node: Node<'_>) -> Option<usize> {
+    let said =
+        |name: &str, each: usize| node.ints(name).map(|list| list.len() / each).filter(|axes| *axes > 0);
+    let axes = said("kernel_shape", 1).or_else(|| said("strides", 1)).or_else(|| said("pads", 2));
+    axes.or((node.op() == "QLinearGlobalAveragePool").then_some(2)).map(|axes| axes + 2)
+}
+
+/// The order of axes that brings channels before the pixels, and the one that brings them back.
+fn orders(node: Node<'_>) -> Option<[Vec<AttributeProto>; 2]> {
+    let axes = i64::try_from(image_axes(node)?).ok()?;
+    let perm = |order: Vec<i64>| vec![AttributeProto { r#type: 7, ints: order, ..int("perm", 0) }];
+    let first = [0, axes - 1].into_iter().chain(1..axes - 1).collect();
+    let last = std::iter::once(0).chain(2..axes).chain([1]).collect();
+    Some([perm(first), perm(last)])
+}
+
+/// A convolution or pool of bytes whose channels come last.
+fn images(node: Node<'_>) -> Option<Vec<NodeProto>> {
+    let [first, last] = orders(node)?;
+    let mut words = Words::of(node);
+    let mut input = node.0.input.clone();
+    input[0] = words.op("Transpose", vec![node.input(0)?.to_owned()], first);
+    let op = if node.op() == "NhwcMaxPool" { "MaxPool" } else { node.op() };
+    let made = words.op(op, input, own_left_out(node));
+    words.op("Transpose", vec![made], last);
+    words.rename_last()
+}
+
+/// The attributes that ONNX's own operator has.
+fn own_left_out(node: Node<'_>) -> Vec<AttributeProto> {
+    node.0.attribute.iter().filter(|one| !OWN.contains(&one.name.as_str())).cloned().collect()
+}
+
+/// Rows are quantized by their own range, then multiplied as whole numbers.
+fn dynamic_matmul(node: Node<'_>) -> Option<Vec<NodeProto>> {
+    let mut words = Words::of(node);
+    let stem = format!("{}/quantized", node.output());
+    let [bytes, scale, zero] = ["bytes", "scale", "zero"].map(|what| format!("{stem}_{what}"));
+    words.nodes.push(NodeProto {
+        op_type: "DynamicQuantizeLinear".to_owned(),
+        input: vec![node.input(0)?.to_owned()],
+        output: vec![bytes.clone(), scale.clone(), zero.clone()],
+        ..NodeProto::default()
+    });
+    let own = |slot: usize| node.input(slot).map(str::to_owned);
+    words.product([Some(bytes), own(1), Some(zero), own(3)], &[scale, own(2)?], own(4))
+}
+
+fn float_matmul(node: Node<'_>) -> Option<Vec<NodeProto>> {
+    let own = |slot: usize| node.input(slot).map(str::to_owned);
+    Words::of(node).product([own(0), own(1), own(4), own(5)], &[own(2)?, own(3)?], own(6))
 }
 
 /// A product in f32, and the bias, which has the scale of the product's steps.
@@ -110,15 +175,11 @@ impl<'a> Words<'a> {
         Self { node, nodes: Vec::new() }
     }
 
-    fn add(&mut self, op: &str, input: Vec<String>, output: String, attribute: Vec<AttributeProto>) {
-        let output = vec![output];
-        self.nodes.push(NodeProto { op_type: op.to_owned(), input, output, attribute, ..<_>::default() });
-    }
-
     /// Adds a node; the name of what it makes.
     fn op(&mut self, op: &str, input: Vec<String>, attribute: Vec<AttributeProto>) -> String {
         let made = format!("{}/plain_{}", self.node.output(), self.nodes.len());
-        self.add(op, input, made.clone(), attribute);
+        let output = vec![made.clone()];
+        self.nodes.push(NodeProto { op_type: op.to_owned(), input, output, attribute, ..<_>::default() });
         made
     }
 
@@ -139,16 +200,37 @@ impl<'a> Words<'a> {
         Some(self.op("DequantizeLinear", input, along))
     }
 
+    /// A product of whole numbers with their zero points, times both scales, plus a bias.
+    fn product(
+        mut self,
+        [a, b, a_zero, b_zero]: [Option<String>; 4],
+        scales: &[String; 2],
+        bias: Option<String>,
+    ) -> Option<Vec<NodeProto>> {
+        let zeros = [a_zero.unwrap_or_default(), b_zero.unwrap_or_default()];
+        let sums = self.op("MatMulInteger", [a?, b?].into_iter().chain(zeros).collect(), Vec::new());
+        let sums = self.op("Cast", vec![sums], vec![int("to", 1)]);
+        let step = self.op("Mul", scales.to_vec(), Vec::new());
+        let float = self.op("Mul", vec![sums, step], Vec::new());
+        if let Some(bias) = bias {
+            self.op("Add", vec![float, bias], Vec::new());
+        }
+        self.rename_last()
+    }
+
+    /// Gives what was made last the node's name.
+    fn rename_last(mut self) -> Option<Vec<NodeProto>> {
+        self.nodes.last_mut()?.output = vec![self.node.output().to_owned()];
+        Some(self.nodes)
+    }
+
     /// Quantizes the result, if it has a scale.
     fn end(mut self, float: String, scale: usize) -> Option<Vec<NodeProto>> {
-        let output = self.node.output().to_owned();
         if self.node.input(scale).is_some() {
             let input = self.quantized(float, scale)?;
-            self.add("QuantizeLinear", input, output, Vec::new());
-        } else {
-            self.nodes.last_mut()?.output = vec![output];
+            self.op("QuantizeLinear", input, Vec::new());
         }
-        Some(self.nodes)
+        self.rename_last()
     }
 }
 
@@ -181,8 +263,8 @@ mod tests {
         assert_eq!(said[..2], ["DequantizeLinear(a as az)", "DequantizeLinear(b bs)"]);
         assert_eq!(said[2..], ["Add(y/plain_0 y/plain_1)", "QuantizeLinear(y/plain_2 ys yz)"]);
         assert!(nodes.iter().all(|node| node.domain.is_empty()) && nodes[3].output == ["y"]);
-        let other = NodeProto { op_type: "MatMulIntegerToFloat".to_owned(), ..node };
-        assert!(in_onnx(&other, 17).is_none());
+        let other = NodeProto { op_type: "QLinearSoftmax".to_owned(), ..node };
+        assert!(in_onnx(&other, 11).is_none());
     }
 
     #[test]
@@ -194,18 +276,15 @@ mod tests {
         assert!(lower(&model, std::slice::from_ref(&feed), Level::detect(), Verdict::InPlace).is_ok());
         let nodes = &mut model.graph.as_mut().unwrap().node;
         let product = nodes.iter_mut().find(|node| node.op_type == "DynamicQuantizeMatMul").unwrap();
-        // Weights that the request brings.
-        product.input[1] = product.input[0].clone();
+        // Over all axes behind the first one, as the graph's own Softmax isn't.
+        "QLinearSoftmax".clone_into(&mut product.op_type);
+        product.attribute = vec![int("opset", 11)];
         let name = product.name.clone();
         let Err(report) = lower(&model, &[feed], Level::detect(), Verdict::InPlace) else {
             panic!("it was lowered")
         };
-        assert_eq!(report.stuck, Some(("DynamicQuantizeMatMul".to_owned(), name.clone())));
+        assert_eq!(report.stuck, Some(("QLinearSoftmax".to_owned(), name.clone())));
         let why = report.why_whole();
-        assert!(
-            why.contains(&format!("DynamicQuantizeMatMul {name:?} exists in int8 only"))
-                && why.contains("weights"),
-            "{why}"
-        );
+        assert!(why.contains(&format!("QLinearSoftmax {name:?} exists in int8 only")), "{why}");
     }
 }
