@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Shorter than this a request holds up the other ones about as long as waking a few threads does.
-pub const SHORT: Duration = Duration::from_micros(300);
+pub(super) const SHORT: Duration = Duration::from_micros(300);
 /// The last one counts by this part: one of ten milliseconds keeps the next dozen out, one of a moment none.
 const SHARE: u32 = 16;
 
