@@ -37,7 +37,7 @@ fn what_comes_in_small_pieces_is_written_aside_some_at_a_time() {
     assert_eq!((durable::ASIDE.get() - before, written()), (3, 48 * 4000));
     sink.write_out().unwrap();
     assert_eq!((durable::ASIDE.get() - before, written()), (4, 64 * 4000));
-    sink.write(&[7; 100_000]).unwrap();
+    sink.write(&vec![7; 100_000]).unwrap();
     assert_eq!((durable::ASIDE.get() - before, written()), (5, 356_000));
     sink.write(&[7; 10]).unwrap();
     drop(sink);
