@@ -5,12 +5,14 @@
 //! - Mod and Div of what was cast to INT64 ([`division`]).
 //! - Gather and its kin, which don't look whether a place is there ([`places`]).
 //! - Pad and ConvTranspose that cut off ([`crop`]).
+//! - Slice by steps, and convolutions that are steps and another one ([`steps`]).
 
 mod around;
 mod checked;
 mod crop;
 mod division;
 mod places;
+mod steps;
 
 use std::sync::OnceLock;
 
@@ -50,7 +52,11 @@ fn replaced() -> Onnx {
     onnx.op_register.insert("Mod", division::build_mod);
     onnx.op_register.insert("Pad", crop::build_pad);
     onnx.op_register.insert("QuantizeLinear", build_quantize);
+    onnx.op_register.insert("Slice", steps::build_slice);
     onnx.op_register.insert("Squeeze", build_squeeze);
+    for op in steps::CONVOLUTIONS {
+        onnx.op_register.insert(op, steps::build_convolution);
+    }
     for op in places::WITH_PLACES {
         onnx.op_register.insert(op, places::build);
     }
