@@ -189,11 +189,11 @@ fn exit_of_batch(error: &BatchError) -> Exit {
         | BatchError::NoColumn { .. }
         | BatchError::DoubleColumn { .. }
         | BatchError::Columns { .. }
+        | BatchError::Line { .. }
         | BatchError::NoLabels { .. }
         | BatchError::SameFile { .. }
         | BatchError::TooMany { .. }
         | BatchError::NoRelease { .. } => Exit::Usage,
-        BatchError::Line { .. } => Exit::Data,
         BatchError::Write { source, .. } if is_no_place(source) => Exit::Usage,
         BatchError::Write { .. } => Exit::Unavailable,
         BatchError::Boot(_) | BatchError::Load { .. } => Exit::Config,
@@ -210,6 +210,14 @@ fn is_no_place(error: &std::io::Error) -> bool {
 mod tests {
     use super::*;
     use std::io::ErrorKind;
+
+    #[test]
+    fn an_input_that_is_none_is_wrong_usage_whatever_it_lacks() {
+        let path = || "in.csv".into();
+        let columns = BatchError::Columns { path: path(), got: "a".into(), expected: "b".into() };
+        let empty = BatchError::Line { path: path(), line: 1, expected: "a head" };
+        assert_eq!([columns, empty].map(|error| exit_of_batch(&error)), [Exit::Usage; 2]);
+    }
 
     #[test]
     fn an_output_that_is_none_is_wrong_usage_and_a_full_disk_may_pass() {

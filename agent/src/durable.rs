@@ -50,6 +50,11 @@ impl DurableError {
         matches!(self, Self::Io { source, .. } if is_disk_full(source))
     }
 
+    /// Whether a file's name is longer than its file system permits.
+    pub fn is_name_too_long(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::InvalidFilename)
+    }
+
     /// Whether the disk is full or takes no writes at all: what lies on it can still be read.
     pub fn is_unwritable(&self) -> bool {
         let is_read_only = |source: &io::Error| source.kind() == io::ErrorKind::ReadOnlyFilesystem;

@@ -130,17 +130,8 @@ fn noticed(
         let detail = format!("the server does not let this device in: {message} ({code})");
         found.push(Problem::new(ProblemKind::NotAdmitted, detail));
     } else {
-        if let (false, Some(why)) = (link.is_online, &link.why) {
-            found.push(Problem::new(ProblemKind::Offline, format!("no connection to the server: {why}")));
-        }
-        let mut expiry = identity.validity().ok().and_then(|validity| validity.problem(now));
-        if let Some(problem) = expiry.as_mut().filter(|_| link.is_online) {
-            let here = trust::format_rfc3339(now);
-            let doubt =
-                format!("; but the server is connected: if {here} is not the time, set this device's clock");
-            problem.detail.push_str(&doubt);
-        }
-        found.extend(expiry);
+        let expiry = identity.validity().ok().and_then(|validity| validity.problem(now));
+        found.extend(of_the_way(link, expiry, now));
     }
     if hello.metadata.is_some_and(|metadata| metadata.expires <= now) {
         let detail = "the signed metadata has expired; nothing new is accepted";
@@ -161,6 +152,23 @@ fn noticed(
         found.push(Problem::new(ProblemKind::DiskLow, detail));
     }
     found
+}
+
+/// What is wrong with the connection and with the certificate that it needs.
+fn of_the_way(link: &LinkState, mut expiry: Option<Problem>, now: UnixMillis) -> Vec<Problem> {
+    // One that has expired explains the missing connection, and waiting mends neither.
+    let expired = expiry.as_mut().filter(|expiry| expiry.kind == ProblemKind::CertificateExpired);
+    let is_explained = expired.is_some();
+    if let Some(problem) = expiry.as_mut().filter(|_| link.is_online || is_explained) {
+        let but = if link.is_online { "but the server is connected: " } else { "" };
+        let here = trust::format_rfc3339(now);
+        let doubt = format!("; {but}if {here} is not the time, set this device's clock");
+        problem.detail.push_str(&doubt);
+    }
+    let why = link.why.as_ref().filter(|_| !link.is_online && !is_explained);
+    let offline =
+        why.map(|why| Problem::new(ProblemKind::Offline, format!("no connection to the server: {why}")));
+    offline.into_iter().chain(expiry).collect()
 }
 
 /// What is wrong as the parts say it: in hello and status.
@@ -252,5 +260,29 @@ pub(super) fn offer(spool: &SpoolHandle, kind: Kind, body: &impl Serialize) {
     let mut encoded = Vec::new();
     if ciborium::into_writer(body, &mut encoded).is_ok() {
         spool.offer(kind, encoded);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_has_expired_is_one_problem_and_explains_the_missing_connection() {
+        let offline = LinkState { why: Some("TLS: no".into()), ..LinkState::default() };
+        let online = LinkState { is_online: true, ..LinkState::default() };
+        let told = |link: &LinkState, expiry: Option<ProblemKind>| {
+            let found = of_the_way(link, expiry.map(|kind| Problem::new(kind, "c")), UnixMillis(0));
+            found.into_iter().map(|problem| (problem.kind, problem.detail)).collect::<Vec<_>>()
+        };
+        let (expired, late) = (ProblemKind::CertificateExpired, ProblemKind::CertificateNotRenewed);
+        let clock = "if 1970-01-01T00:00:00Z is not the time, set this device's clock";
+        assert_eq!(told(&offline, Some(expired)), [(expired, format!("c; {clock}"))]);
+        let connected = format!("c; but the server is connected: {clock}");
+        assert_eq!(told(&online, Some(expired)), [(expired, connected)]);
+        let no_connection = (ProblemKind::Offline, "no connection to the server: TLS: no".to_owned());
+        assert_eq!(told(&offline, Some(late)), [no_connection.clone(), (late, "c".to_owned())]);
+        assert_eq!(told(&offline, None), [no_connection]);
+        assert_eq!(told(&online, None), []);
     }
 }

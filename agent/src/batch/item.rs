@@ -19,7 +19,7 @@ pub(super) struct Item {
 /// Why one item has no answer; the batch goes on with the next one. The texts stand in the output.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ItemError {
-    #[error("a quote doesn't end")]
+    #[error("a quote doesn't end on its line: a row is one line, also where it is quoted")]
     Quote,
     #[error("it has {got} fields, the head has {expected}")]
     Fields { got: usize, expected: usize },

@@ -93,6 +93,8 @@ pub enum ProblemKind {
     OverBudget,
     /// A model that should serve does not.
     ModelAbsent,
+    /// A candidate that should run beside what serves does not.
+    CandidateAbsent,
     /// A release that served can't be loaded any more.
     ReleaseLost,
     /// A release serves that its publisher has fenced off.
@@ -198,6 +200,10 @@ impl ProblemKind {
                 "where the reason is the memory budget, raise update.memory_budget_bytes (SIGHUP suffices) or take another model off \
                  this device; else roll out a release that loads on this device"
             }
+            Self::CandidateAbsent => {
+                "what serves goes on; the candidate runs beside by itself once its model answers and there is room: raise \
+                 update.memory_budget_bytes (SIGHUP suffices) or take another model off this device"
+            }
             Self::ReleaseLost => {
                 "what the disk lost is fetched again by itself; if it comes again, the disk is failing: replace it"
             }
@@ -209,7 +215,7 @@ impl ProblemKind {
                 "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or take another model off this device"
             }
             Self::InputFailing => {
-                "check that the configuration names a model of this device, that the agent's user may read and write the \
+                "rename a file whose name is too long; else check that the configuration names a model of this device, that the agent's user may read and write the \
                  folders that it names, and that the broker runs; what waits is tried again by itself"
             }
             Self::UpdateEnded(cause) => after(cause),

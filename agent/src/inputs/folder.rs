@@ -26,6 +26,8 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 const TOLD_AFTER_LOOKS: u32 = 30;
 /// What a refused file's name ends with beside its answer.
 const REFUSED: &str = ".refused";
+/// So much of a name that is too long is told.
+const SHOWN_CHARS: usize = 60;
 
 /// Asks files as they come until `stop`.
 pub async fn watch(config: config::Folder, api: Api, troubles: Troubles, stop: CancellationToken) {
@@ -106,9 +108,22 @@ impl Watched {
         let (config, file, json) = (self.config.clone(), path.clone(), answer.clone());
         match blocking(move || put_away(&config, &file, stamp, &json)).await {
             Ok(()) => self.files.forget(&path),
-            Err(error) => self.files.stick(&path, Stuck::Held(answer), crate::chain(&error)),
+            Err(error) => self.files.stick(&path, Stuck::Held(answer), why_not_put_away(&path, &error)),
         }
     }
+}
+
+/// Beside a name that a file system permits there may be none for its answer.
+fn why_not_put_away(path: &Path, error: &DurableError) -> String {
+    if !error.is_name_too_long() {
+        return crate::chain(error);
+    }
+    let name = path.file_name().unwrap_or_default();
+    let shown: String = name.to_string_lossy().chars().take(SHOWN_CHARS).collect();
+    format!(
+        "{shown}... has a name of {} bytes, too long for the one of its answer (NAME.json): rename the file",
+        name.len()
+    )
 }
 
 fn refused(why: &str) -> Refused {
@@ -261,6 +276,24 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_too_long_for_its_answer_is_what_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (watch, out) = (folder.path().to_owned(), folder.path().join("out"));
+        let every = std::time::Duration::from_secs(1);
+        let model = "m".to_owned();
+        let config = config::Folder { watch, model, out, done: None, every };
+        let path = folder.path().join("a".repeat(250) + ".json");
+        fs::write(&path, "{}").unwrap();
+        let answer = Answer { json: b"{}".to_vec(), is_refusal: true };
+        let error = put_away(&config, &path, stamp_of(&path).unwrap(), &answer).unwrap_err();
+        let why = why_not_put_away(&path, &error);
+        assert!(why.contains("a name of 255 bytes") && why.ends_with("rename the file"), "{why}");
+        assert!(path.is_file(), "it is not lost");
+        let error = put_away(&config, &folder.path().join("b"), (0, None), &answer);
+        assert!(error.is_ok(), "{error:?}");
+    }
 
     #[test]
     fn a_name_that_comes_again_replaces_nothing() {

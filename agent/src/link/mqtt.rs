@@ -24,6 +24,7 @@ use rumqttc::{Proxy, ProxyAuth, ProxyType, TlsConfiguration, Transport};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
+use super::tls::about_time;
 use crate::config::{self, Proxies};
 use crate::retry::{self, Backoff, Policy};
 
@@ -245,7 +246,7 @@ impl Mqtt {
             // Refused by name: the answer won't change within seconds.
             self.backoff.jump_to_max();
         }
-        self.down(error.to_string())
+        self.down(about_time(error).map_or_else(|| error.to_string(), str::to_owned))
     }
 
     fn down(&mut self, why: String) -> Happening {

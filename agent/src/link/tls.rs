@@ -1,10 +1,12 @@
 //! TLS as a client: the fleet's CA only, ring, and the bounded clock.
 
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use super::identity::{Identity, IdentityError};
 use crate::health::Clock;
@@ -81,4 +83,53 @@ fn build(
         None => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
+}
+
+/// A handshake that ended because of a certificate's time, in words for people: rustls counts seconds since 1970.
+pub(super) fn about_time(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    use CertificateError as C;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // What an I/O error holds is not its source.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = held.map_or_else(|| error.downcast_ref(), |held| held.downcast_ref());
+        match found {
+            Some(rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. })) => {
+                return Some("by this device's clock the server's certificate has expired");
+            }
+            Some(rustls::Error::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. })) => {
+                return Some("by this device's clock the server's certificate is not valid yet");
+            }
+            Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+                return Some("by the server's clock this device's certificate has expired");
+            }
+            Some(_) | None => next = error.source(),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::UnixTime;
+    use std::time::Duration;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("TLS: {0}")]
+    struct Wrapped(#[source] io::Error);
+
+    #[test]
+    fn what_a_certificates_time_ended_is_said_in_words() {
+        let said = |error: rustls::Error| about_time(&Wrapped(io::Error::other(error)));
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let expired = CertificateError::ExpiredContext { time: at(2), not_after: at(1) };
+        assert!(said(expired.into()).is_some_and(|said| said.contains("server's certificate has expired")));
+        let early = CertificateError::NotValidYetContext { time: at(1), not_before: at(2) };
+        assert!(said(early.into()).is_some_and(|said| said.contains("not valid yet")));
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+        assert!(said(alert).is_some_and(|said| said.contains("this device's certificate")));
+        assert_eq!(said(CertificateError::UnknownIssuer.into()), None);
+        assert_eq!(about_time(&Wrapped(io::ErrorKind::TimedOut.into())), None);
+    }
 }

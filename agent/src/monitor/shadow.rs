@@ -28,7 +28,8 @@ const TOLERANCE: f64 = 0.01;
 /// Requests that wait for the candidate. When full: skipped and counted.
 const QUEUE: usize = 1;
 
-/// What was compared of one candidate since it began to run beside.
+/// What was compared of one candidate since it began to run beside. Counted are items: the rows of a batch, one for a model
+/// without batches.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ShadowTally {
     /// Which model.
@@ -39,13 +40,13 @@ pub struct ShadowTally {
     pub beside: String,
     /// Items whose two answers were compared.
     pub compared: u64,
-    /// Those with the same answer.
+    /// Those with the same answer: the same in each of its numbers.
     pub agreed: u64,
-    /// Requests that the candidate failed.
+    /// Items that the candidate failed.
     pub failed: u64,
-    /// Requests that it did not get: no CPU was left for it.
+    /// Items that it did not get: no CPU was left for it.
     pub skipped: u64,
-    /// Time that the active release spent on the compared requests, in microseconds.
+    /// Time that the active release spent on the compared items, in microseconds.
     pub active_us: u64,
     /// Time that the candidate spent on them, in microseconds.
     pub candidate_us: u64,
@@ -56,7 +57,7 @@ impl ShadowTally {
     fn event(&self) -> DeviceEvent {
         let percent = 100.0 * self.agreed as f64 / self.compared.max(1) as f64;
         let detail = format!(
-            "{} {} beside {}: {} of {} answers agree ({percent:.2} %), {} failed, {} skipped; the candidate took {} µs \
+            "{} {} beside {}: {} of {} items agree ({percent:.2} %), {} items failed, {} skipped; the candidate took {} µs \
              where the active release took {} µs",
             self.model,
             self.version,
@@ -76,8 +77,9 @@ struct Job {
     candidate: Arc<Loaded>,
     inputs: Vec<Tensor>,
     classes: usize,
-    said: Vec<String>,
-    numbers: Vec<f64>,
+    /// Rows of the batch.
+    items: usize,
+    said: Vec<Word>,
     took: Duration,
     capture: Option<Capturing>,
 }
@@ -149,6 +151,7 @@ impl Shadow {
     ) {
         let Some(candidate) = self.table.shadow(&request.loaded.model) else { return };
         let key = (candidate.model.clone(), candidate.release.digest);
+        let items = request.rows();
         {
             let mut tallies = lock(&self.tallies);
             let tally = tallies.all.entry(key.clone()).or_default();
@@ -156,14 +159,14 @@ impl Shadow {
             tally.version = candidate.release.version.to_string();
             tally.beside = request.loaded.release.version.to_string();
             if self.waiting.load(Ordering::Relaxed) >= QUEUE {
-                tally.skipped += 1;
+                tally.skipped += items as u64;
                 return;
             }
         }
         let answers = features::answers(outputs, classes);
         let job = Job {
-            said: names(&request.loaded.manifest, &answers),
-            numbers: numbers(&answers),
+            items,
+            said: words(&request.loaded.manifest, &answers),
             inputs: request.inputs.to_vec(),
             classes,
             took: request.times.infer,
@@ -180,7 +183,7 @@ impl Shadow {
         if self.sender().try_send(job).is_err() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             if let Some(tally) = lock(&self.tallies).all.get_mut(&key) {
-                tally.skipped += 1;
+                tally.skipped += items as u64;
             }
         }
     }
@@ -231,7 +234,7 @@ fn work(jobs: &Receiver<Job>, waiting: &AtomicUsize, tallies: &Mutex<Tallies>, c
                     count(tally, &job, &answers, took);
                     others = answers;
                 }
-                Err(_) => tally.failed += 1,
+                Err(_) => tally.failed += job.items as u64,
             }
         }
         if let Some(capturing) = &job.capture {
@@ -261,8 +264,7 @@ impl Capturing {
 }
 
 fn count(tally: &mut ShadowTally, job: &Job, answers: &[Answer], took: Duration) {
-    let says = names(&job.candidate.manifest, answers);
-    let (compared, agreed) = compare(&job.said, &says, &job.numbers, &numbers(answers));
+    let (compared, agreed) = compare(&job.said, &words(&job.candidate.manifest, answers), job.items);
     tally.compared += compared;
     tally.agreed += agreed;
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -270,31 +272,56 @@ fn count(tally: &mut ShadowTally, job: &Job, answers: &[Answer], took: Duration)
     tally.candidate_us = tally.candidate_us.saturating_add(micros(took));
 }
 
-/// Items compared, and those that agree: by the label's name, else by number. An answer that is missing disagrees.
-fn compare(said: &[String], says: &[String], numbers: &[f64], others: &[f64]) -> (u64, u64) {
-    let of_names = said.iter().enumerate().map(|(at, name)| says.get(at) == Some(name));
-    let of_numbers = numbers
-        .iter()
-        .enumerate()
-        .map(|(at, number)| others.get(at).is_some_and(|other| is_close(*number, *other)));
-    of_names.chain(of_numbers).fold((0, 0), |(all, same), is_same| (all + 1, same + u64::from(is_same)))
+/// Items compared, and those that agree in all that was said of them. What is missing disagrees. Answers that don't go by
+/// items are compared together.
+fn compare(said: &[Word], says: &[Word], items: usize) -> (u64, u64) {
+    let agree = |said: &[Word], says: Option<&[Word]>| {
+        says.is_some_and(|says| said.iter().zip(says).all(|(said, says)| said.agrees(says)))
+    };
+    if said.is_empty() || items == 0 {
+        return (0, 0);
+    }
+    if !said.len().is_multiple_of(items) {
+        let is_same = said.len() == says.len() && agree(said, Some(says));
+        return (items as u64, if is_same { items as u64 } else { 0 });
+    }
+    let each = said.len() / items;
+    let agreed =
+        said.chunks(each).enumerate().filter(|(at, said)| agree(said, says.get(at * each..(at + 1) * each)));
+    (items as u64, agreed.count() as u64)
+}
+
+/// One answer as it is compared.
+#[derive(Debug, Clone, PartialEq)]
+enum Word {
+    /// The label; classes without labels go by their number.
+    Label(String),
+    Number(f64),
+}
+
+impl Word {
+    /// By the label's name, else by number.
+    fn agrees(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Label(a), Self::Label(b)) => a == b,
+            (Self::Number(a), Self::Number(b)) => is_close(*a, *b),
+            (Self::Label(_), Self::Number(_)) | (Self::Number(_), Self::Label(_)) => false,
+        }
+    }
+}
+
+fn words(manifest: &Manifest, answers: &[Answer]) -> Vec<Word> {
+    let word = |answer: &Answer| match answer {
+        Answer::Value(value) => Word::Number(*value),
+        Answer::Probabilities(_) => {
+            Word::Label(answer.class().map(|class| label_of(manifest, class)).unwrap_or_default())
+        }
+    };
+    answers.iter().map(word).collect()
 }
 
 fn is_close(a: f64, b: f64) -> bool {
     (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
-}
-
-/// The label of each item; classes without labels go by their number.
-fn names(manifest: &Manifest, answers: &[Answer]) -> Vec<String> {
-    answers.iter().filter_map(Answer::class).map(|class| label_of(manifest, class)).collect()
-}
-
-fn numbers(answers: &[Answer]) -> Vec<f64> {
-    let number = |answer: &Answer| match answer {
-        Answer::Value(value) => Some(*value),
-        Answer::Probabilities(_) => None,
-    };
-    answers.iter().filter_map(number).collect()
 }
 
 /// After so much work, so long a rest keeps to the share of one core.
@@ -310,15 +337,35 @@ fn lock(tallies: &Mutex<Tallies>) -> MutexGuard<'_, Tallies> {
 mod tests {
     use super::*;
 
-    fn texts(words: &[&str]) -> Vec<String> {
-        words.iter().map(|word| (*word).to_owned()).collect()
+    #[test]
+    fn labels_are_compared_by_name_and_numbers_within_a_tolerance() {
+        let labels =
+            |labels: &[&str]| labels.iter().map(|label| Word::Label((*label).to_owned())).collect::<Vec<_>>();
+        assert_eq!(compare(&labels(&["a", "b", "c"]), &labels(&["a", "x"]), 3), (3, 1));
+        assert_eq!(compare(&numbers(&[100.0, 0.0, 5.0]), &numbers(&[100.9, 0.0, 6.0]), 3), (3, 2));
+        assert_eq!(compare(&numbers(&[1.0]), &labels(&["1"]), 1), (1, 0));
+        assert!(!is_close(f64::NAN, f64::NAN));
     }
 
     #[test]
-    fn labels_are_compared_by_name_and_numbers_within_a_tolerance() {
-        assert_eq!(compare(&texts(&["a", "b", "c"]), &texts(&["a", "x"]), &[], &[]), (3, 1));
-        assert_eq!(compare(&[], &[], &[100.0, 0.0, 5.0], &[100.9, 0.0, 6.0]), (3, 2));
-        assert!(!is_close(f64::NAN, f64::NAN));
+    fn an_item_of_several_numbers_counts_once_and_agrees_in_all_of_them() {
+        let said = numbers(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let says = numbers(&[1.0, 2.0, 3.0, 4.0, 5.0, 7.0]);
+        assert_eq!(
+            (compare(&said, &said, 3), compare(&said, &says, 3), compare(&said, &says, 1)),
+            ((3, 3), (3, 2), (1, 0))
+        );
+        assert_eq!(compare(&said, &says[..4], 3), (3, 2), "what is missing disagrees");
+        assert_eq!(
+            (compare(&said, &says, 4), compare(&said, &said, 4)),
+            ((4, 0), (4, 4)),
+            "they don't go by items"
+        );
+        assert_eq!((compare(&[], &said, 3), compare(&said, &[], 2)), ((0, 0), (2, 0)));
+    }
+
+    fn numbers(numbers: &[f64]) -> Vec<Word> {
+        numbers.iter().copied().map(Word::Number).collect()
     }
 
     #[test]
@@ -337,10 +384,7 @@ mod tests {
         let mut due = |at: i64| tallies.due(UnixMillis(at), Duration::from_secs(1), |_| true);
         assert!(due(0).is_empty(), "the window begins");
         let events = due(1000);
-        assert!(
-            events.len() == 1 && events[0].detail.contains("6 of 8 answers agree (75.00 %)"),
-            "{events:?}"
-        );
+        assert!(events.len() == 1 && events[0].detail.contains("6 of 8 items agree (75.00 %)"), "{events:?}");
         assert!(due(5000).is_empty(), "nothing new");
         tallies.all.get_mut(&key).unwrap().compared = 9;
         let last = tallies.due(UnixMillis(5001), Duration::from_hours(1), |_| false);

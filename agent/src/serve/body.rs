@@ -269,10 +269,19 @@ impl Pace {
     }
 }
 
-/// Without the header all of the body is JSON.
+/// Without the header all of the body is JSON. Two of them, or a number that others read otherwise, would let someone in
+/// between see another request than is answered here.
 fn json_len(headers: &HeaderMap, len: usize) -> Result<usize, ApiError> {
-    let Some(value) = headers.get(JSON_BYTES) else { return Ok(len) };
-    let parsed = value.to_str().ok().and_then(|text| text.trim().parse::<usize>().ok());
+    let mut values = headers.get_all(JSON_BYTES).iter();
+    let Some(value) = values.next() else { return Ok(len) };
+    if values.next().is_some() {
+        return Err(ApiError::Field(
+            "Inference-Header-Content-Length may be given once, it came twice".into(),
+        ));
+    }
+    let text = value.to_str().ok().map(str::trim);
+    let figures = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let parsed = figures.and_then(|figures| figures.parse::<usize>().ok());
     parsed.filter(|json| *json <= len).ok_or_else(|| {
         ApiError::Field(format!(
             "Inference-Header-Content-Length must be a number of bytes, at most the body's {len}, got {}",
@@ -314,6 +323,26 @@ mod tests {
         let all = trickle.concat();
         assert!(all.iter().zip((0..=255_u8).cycle().skip(1)).all(|(got, sent)| *got == sent));
         assert_eq!(all.len(), 100_000);
+    }
+
+    #[test]
+    fn the_length_of_the_json_is_one_plain_number() {
+        let len = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(JSON_BYTES, axum::http::HeaderValue::from_static(value));
+            }
+            json_len(&headers, 104).ok()
+        };
+        assert_eq!(
+            (len(&[]), len(&["0"]), len(&["100"]), len(&["104"])),
+            (Some(104), Some(0), Some(100), Some(104))
+        );
+        for refused in
+            [&["105"][..], &["+104"], &["-1"], &[""], &["1, 1"], &["0x10"], &["100", "104"], &["100", "100"]]
+        {
+            assert_eq!(len(refused), None, "{refused:?}");
+        }
     }
 
     #[test]

@@ -155,10 +155,12 @@ fn spool(page: &mut Page, status: &Value) {
 fn shadow(page: &mut Page, api: &Api) {
     let tallies = api.monitor.shadow().tallies();
     let families: [(&str, &str, ReadShadow); 4] = [
-        ("flotilla_shadow_compared_total", "Answers of a candidate that were compared.", |t| t.compared),
-        ("flotilla_shadow_agreed_total", "Those that agree with what was answered.", |t| t.agreed),
-        ("flotilla_shadow_failed_total", "Requests that a candidate failed.", |t| t.failed),
-        ("flotilla_shadow_skipped_total", "Requests that it did not get for want of CPU.", |t| t.skipped),
+        ("flotilla_shadow_compared_total", "Items whose answers by a candidate were compared.", |t| {
+            t.compared
+        }),
+        ("flotilla_shadow_agreed_total", "Those that agree in all with what was answered.", |t| t.agreed),
+        ("flotilla_shadow_failed_total", "Items that a candidate failed.", |t| t.failed),
+        ("flotilla_shadow_skipped_total", "Items that it did not get for want of CPU.", |t| t.skipped),
     ];
     for (name, help, value) in families {
         page.family(name, "counter", help);

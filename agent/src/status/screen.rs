@@ -131,7 +131,7 @@ impl Screen {
         for shadow in more.shadow.iter().filter(|shadow| shadow.model == model.model.as_str()) {
             let ShadowTally { version, compared, agreed, failed, skipped, .. } = shadow;
             let text = format!(
-                "{version} runs beside: {agreed} of {compared} answers agree, {failed} failed, {skipped} skipped"
+                "{version} runs beside: {agreed} of {compared} items agree, {failed} items failed, {skipped} skipped"
             );
             self.line("", &text);
         }

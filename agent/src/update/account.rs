@@ -9,9 +9,10 @@ use protocol::message::{Cause, CauseKind};
 use trust::desired::{DesiredModel, Mode};
 
 use super::core::Core;
-use super::machine::{Event, Held, Record, Task};
+use super::machine::{Event, Held, Phase, Record, Task};
 use super::memory::{self, OverBudget, Refusal, Room};
 use crate::health::{Problem, ProblemKind};
+use crate::slots::Loaded;
 
 /// Memory that threads hold which load a release. Clones see the same.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +107,7 @@ impl Core {
             tracing::info!(model = %model, version = %release.version, "there is room in memory for it now");
             self.apply(&model, Event::RoomGrew).await;
         }
+        self.follow_shadows().await;
     }
 
     fn kept_out_with_room(&self) -> Option<ModelName> {
@@ -118,12 +120,12 @@ impl Core {
         models.iter().find(fits).cloned()
     }
 
-    /// All models, the ones first whose active release serves longest: where memory is short they stay, as they do beside
-    /// a new release that finds no room.
+    /// All models, the ones first whose active release serves longest, those in probation last: where memory is short what
+    /// is proven stays, as it does beside a new release that finds no room.
     pub(super) fn by_service(&self) -> Vec<ModelName> {
         let mut models: Vec<_> = self.record().models.iter().collect();
         // Stable: of the same time by name. An earlier version noted no time.
-        models.sort_by_key(|(_, record)| record.since);
+        models.sort_by_key(|(_, record)| (matches!(record.phase, Phase::Probation { .. }), record.since));
         models.into_iter().map(|(model, _)| model.clone()).collect()
     }
 
@@ -152,6 +154,9 @@ impl Core {
 
     fn claim(&self, model: &ModelName, record: &Record) -> Claim {
         let serves = self.table.active(model).map_or(0, |loaded| memory::of(&loaded));
+        if matches!(record.phase, Phase::Shadow { .. }) && self.kept_beside.contains_key(model) {
+            return Claim { serves, ..Claim::default() };
+        }
         let (Some(task), Some(variant)) = (record.phase.task(), record.phase.variant()) else {
             return Claim { serves, ..Claim::default() };
         };
@@ -160,7 +165,7 @@ impl Core {
     }
 
     /// What a release's manifest allows it; a manifest that can't be read is found out by the load itself.
-    fn declared(&self, held: &Held) -> u64 {
+    pub(super) fn declared(&self, held: &Held) -> u64 {
         let manifest = self.shelf.manifest(held.release.digest).ok();
         let variant = manifest.as_ref().and_then(|manifest| manifest.variant(&held.variant));
         variant.map_or(0, |variant| variant.peak_memory_bytes)
@@ -171,14 +176,28 @@ impl Core {
         self.passing.reserve(self.declared(held))
     }
 
-    /// Whether a release that is loaded again at a start still fits beside what is loaded already: what was
-    /// committed goes before candidates.
+    /// Whether a release that is loaded again still fits beside what serves already: what was committed goes before
+    /// candidates, which give way.
     ///
     /// # Errors
     /// [`OverBudget`].
     pub(super) fn still_fits(&self, model: &ModelName, held: &Held) -> Result<(), OverBudget> {
-        let loaded = self.table.all_active().into_iter().chain(self.table.all_shadow());
-        let others = loaded.filter(|loaded| loaded.model != *model);
+        self.fits(model, held, self.table.all_active())
+    }
+
+    /// Whether it fits beside what serves and the candidates that run beside that.
+    pub(super) fn fits_beside(&self, model: &ModelName, held: &Held) -> bool {
+        let all = self.table.all_active().into_iter().chain(self.table.all_shadow());
+        self.fits(model, held, all).is_ok()
+    }
+
+    fn fits(
+        &self,
+        model: &ModelName,
+        held: &Held,
+        loaded: impl IntoIterator<Item = Arc<Loaded>>,
+    ) -> Result<(), OverBudget> {
+        let others = loaded.into_iter().filter(|loaded| loaded.model != *model);
         let used = others.map(|loaded| memory::of(&loaded)).fold(0, u64::saturating_add);
         memory::still_fits(self.declared(held), used, self.config.memory_budget_bytes)
     }
@@ -201,7 +220,6 @@ pub(super) fn refused(why: Refusal, passing: u64) -> Refusal {
 mod tests {
     use protocol::Revision;
 
-    use super::super::machine::Phase;
     use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
     use super::*;
 

@@ -93,12 +93,14 @@ pub struct Core {
     pub(super) smaller: BTreeMap<ModelName, String>,
     /// Models whose committed release the memory budget keeps out.
     pub(super) kept_out: BTreeSet<ModelName>,
+    /// Models whose candidate is to run beside and does not, and why.
+    pub(super) kept_beside: BTreeMap<ModelName, String>,
     pub(super) trouble: Option<Problem>,
     pub(super) metadata_trouble: Option<Problem>,
     /// Memory of threads that load.
     pub(super) passing: Passing,
     loads: LoadLog,
-    warm: BTreeMap<ModelName, Arc<Loaded>>,
+    pub(super) warm: BTreeMap<ModelName, Arc<Loaded>>,
     probation_since: BTreeMap<ModelName, Instant>,
     retries: BTreeMap<ModelName, (Backoff, Instant)>,
     pub(super) paused_until: Instant,
@@ -141,6 +143,7 @@ impl Core {
             turns: Mutex::default(),
             smaller: BTreeMap::new(),
             kept_out: BTreeSet::new(),
+            kept_beside: BTreeMap::new(),
             trouble: None,
             metadata_trouble,
             passing: Passing::default(),
@@ -200,11 +203,7 @@ impl Core {
             return;
         }
         // What was committed goes before candidates.
-        for model in &models {
-            if let Phase::Shadow { task, variant, .. } = self.model(model).phase {
-                self.begin_shadow(model, Held { release: task.release, variant }).await;
-            }
-        }
+        self.follow_shadows().await;
     }
 
     pub(super) fn record(&self) -> &BootRecord {
@@ -338,6 +337,7 @@ impl Core {
             self.kept_out.insert(model.clone());
             return self.table.set_absent(model, format!("{}: {why}", held.release.version));
         }
+        self.give_way(model, &held);
         match self.load_counted(model, held.clone()).await {
             Ok(loaded) => self.serve(loaded),
             Err(why) => {
@@ -372,7 +372,9 @@ impl Core {
 
     async fn load_meanwhile(&mut self, model: &ModelName, fallback: Option<Held>, waits: &Held) {
         let loaded = match fallback {
-            Some(fallback) if self.loads.may_load(model) => self.load_counted(model, fallback).await.ok(),
+            Some(fallback) if self.loads.may_load(model) && self.still_fits(model, &fallback).is_ok() => {
+                self.load_counted(model, fallback).await.ok()
+            }
             Some(_) | None => None,
         };
         match loaded {
@@ -398,17 +400,6 @@ impl Core {
             self.probation_since.insert(loaded.model.clone(), Instant::now());
         }
         self.table.swap(loaded);
-    }
-
-    async fn begin_shadow(&mut self, model: &ModelName, held: Held) {
-        let loaded = match self.warm(model, &held) {
-            Some(loaded) => Ok(loaded),
-            None => self.load(model, held).await,
-        };
-        match loaded {
-            Ok(loaded) => self.table.set_shadow(model, Some(loaded)),
-            Err(cause) => Box::pin(self.apply(model, Event::Failed(cause))).await,
-        }
     }
 
     pub(super) async fn load(&self, model: &ModelName, held: Held) -> Result<Arc<Loaded>, Cause> {
@@ -438,7 +429,7 @@ impl Core {
         self.warm.insert(loaded.model.clone(), loaded);
     }
 
-    fn warm(&self, model: &ModelName, held: &Held) -> Option<Arc<Loaded>> {
+    pub(super) fn warm(&self, model: &ModelName, held: &Held) -> Option<Arc<Loaded>> {
         self.warm.get(model).filter(|warm| is_of(warm, held)).cloned()
     }
 
@@ -459,9 +450,7 @@ impl Core {
     /// After the self-test: the machine decides between shadow and swap.
     pub(super) async fn tested(&mut self, model: &ModelName, event: Event) {
         self.apply(model, event).await;
-        if let Phase::Shadow { task, variant, .. } = self.model(model).phase {
-            self.begin_shadow(model, Held { release: task.release, variant }).await;
-        }
+        self.follow_shadows().await;
     }
 
     /// Removes what no release in a slot needs.
@@ -569,7 +558,7 @@ async fn load(shelf: Shelf, model: ModelName, held: Held) -> Result<Arc<Loaded>,
     }
 }
 
-fn is_of(loaded: &Loaded, held: &Held) -> bool {
+pub(super) fn is_of(loaded: &Loaded, held: &Held) -> bool {
     loaded.release == held.release && loaded.variant == held.variant
 }
 

@@ -168,6 +168,12 @@ impl Driver {
                 if let Some(loaded) = step.loaded_already(&self.core) {
                     return Some(Doing::Now(model, Outcome::Warm(loaded)));
                 }
+                if let Err(why) = step.finds_room(&self.core) {
+                    return Some(Doing::Now(
+                        model,
+                        refused(account::refused(why, self.core.passing.bytes())),
+                    ));
+                }
                 self.steps.begin(&self.core, step);
                 None
             }
@@ -381,7 +387,7 @@ mod tests {
 
     use super::super::machine::{Phase, Task};
     use super::super::memory;
-    use super::super::rig::{INT8_BYTES, Rig, name};
+    use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
     use super::*;
 
     fn driver(core: Core) -> Driver {
@@ -442,6 +448,37 @@ mod tests {
         driver.core.follow_desired(Instant::now()).await;
         assert_eq!(phase(&driver), TaskPhase::Fetching);
         assert_eq!(driver.core.model(&model).lacked, None);
+    }
+
+    #[tokio::test]
+    async fn a_candidate_under_way_is_put_off_where_the_budget_has_no_room_for_it_any_more() {
+        for phase in [
+            |task| Phase::SelfTest { task, variant: "f32".into(), tries_left: 2 },
+            |task| Phase::Activating { task, variant: "f32".into(), tries_left: 2 },
+        ] {
+            let mut rig = Rig::new();
+            let (model, release) = (name("digits"), rig.held.release.clone());
+            let wanted = DesiredModel { model: model.clone(), release, mode: Mode::Replace, rollout: None };
+            rig.stands(&model, phase(Task::of(&wanted, Revision(0))));
+            let mut boot = rig.core.record().clone();
+            boot.desired = vec![wanted];
+            assert!(rig.core.persist(boot));
+            rig.core.config.memory_budget_bytes = F32_BYTES - 1;
+            rig.core.start().await;
+            let mut driver = driver(rig.core);
+            let Some(Doing::Now(_, outcome)) = driver.next_doing(Instant::now()) else {
+                panic!("it is loaded")
+            };
+            driver.worked(&model, outcome).await;
+            let record = driver.core.model(&model);
+            assert_eq!(record.phase.cause().map(|cause| cause.kind), Some(CauseKind::TooBig));
+            assert!(driver.core.table.active(&model).is_some(), "what was committed answers");
+            driver.core.follow_desired(Instant::now()).await;
+            assert_eq!(driver.core.model(&model).phase.word(), TaskPhase::Failed, "nothing has grown");
+            driver.core.config.memory_budget_bytes = F32_BYTES;
+            driver.core.follow_desired(Instant::now()).await;
+            assert_eq!(driver.core.model(&model).phase.word(), TaskPhase::Fetching);
+        }
     }
 
     #[tokio::test]

@@ -250,7 +250,7 @@ pub enum Event {
     Healthy(HighWater),
     /// The step under way ended badly: error, hang, unhealthy.
     Failed(Cause),
-    /// No variant finds room in memory; nothing was fetched.
+    /// No variant finds room in memory; nothing was fetched, or the chosen one finds none any more.
     TooBig(Cause, Lacked),
     /// What was lacking is there.
     RoomGrew,
@@ -737,8 +737,11 @@ mod tests {
             let before = after(on_the_way(n), [Event::Failed(why(CauseKind::TooBig))]);
             assert_eq!(step(before.clone(), Event::RoomGrew), (before, vec![]), "its own budget, {n}");
         }
-        let tested = after(on_the_way(4), [no_room()]);
-        assert_eq!(tested.lacked, None, "only what was never fetched");
+        for n in [4, 5] {
+            let tested = after(on_the_way(n), [no_room()]);
+            assert_eq!((tested.phase.word(), tested.lacked), (TaskPhase::Failed, Some(lacked)), "{n}");
+        }
+        assert_eq!(after(on_the_way(6), [no_room()]).lacked, None, "what has served is not tried again");
         assert_eq!(after(refused, [Event::Wanted(task(3))]).lacked, None);
     }
 

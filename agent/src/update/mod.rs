@@ -6,6 +6,7 @@ pub mod metadata;
 pub mod trusted_files;
 
 mod account;
+mod beside;
 mod core;
 mod driver;
 mod fence;

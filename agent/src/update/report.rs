@@ -117,6 +117,7 @@ impl Core {
                 .chain(self.clock.ahead())
                 .chain(self.over_budget())
                 .chain(not_loaded)
+                .chain(self.candidates_out())
                 .chain(fenced)
                 .chain(smaller)
                 .chain(ends)

@@ -8,11 +8,13 @@ use protocol::ModelName;
 use protocol::message::{Cause, CauseKind};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
+use trust::desired::Mode;
 
 use super::account::Reserved;
 use super::core::Core;
 use super::driver::{Outcome, failed};
 use super::machine::{Event, Held, Work};
+use super::memory::{self, Refusal, Room};
 use super::selftest::{self, cause, load_cause, shelf_cause};
 use crate::slots::{self, Loaded, Shelf};
 
@@ -62,6 +64,19 @@ impl Step {
     /// What the self-test or shadow mode has loaded for it.
     pub(super) fn loaded_already(&self, core: &Core) -> Option<Arc<Loaded>> {
         (self.work == Work::Activate).then(|| core.loaded_already(&self.model, &self.held)).flatten()
+    }
+
+    /// Whether the budget, which may have been lowered since it was chosen, still has room for what it loads.
+    pub(super) fn finds_room(&self, core: &Core) -> Result<(), Refusal> {
+        if !matches!(self.work, Work::SelfTest | Work::Activate) {
+            return Ok(());
+        }
+        let mode = core.model(&self.model).phase.task().map_or(Mode::Replace, |task| task.mode);
+        // A manifest that can't be read is found out by the step itself.
+        let manifest = core.shelf.manifest(self.held.release.digest).ok();
+        let variant = manifest.as_ref().and_then(|manifest| manifest.variant(&self.held.variant));
+        let room = Room { soft: None, ..core.room_for(&self.model, mode) };
+        variant.map_or(Ok(()), |variant| memory::choose(&[variant], room).map(drop))
     }
 
     /// What its thread does.

@@ -29,9 +29,10 @@ pub(super) fn retry(mut record: Record) -> (Record, Vec<Action>) {
 
 /// The release is as good as before: it is tried again once there is room.
 pub(super) fn too_big(record: Record, cause: Cause, lacked: Lacked) -> (Record, Vec<Action>) {
-    let was_fetching = matches!(record.phase, Phase::Fetching { .. });
+    let was_on_its_way =
+        matches!(record.phase, Phase::Fetching { .. } | Phase::SelfTest { .. } | Phase::Activating { .. });
     let (mut record, actions) = failed(record, cause);
-    if was_fetching {
+    if was_on_its_way {
         record.lacked = Some(lacked);
     }
     (record, actions)
