@@ -271,7 +271,7 @@ mod tests {
             conv.attribute.iter_mut().for_each(|attribute| attribute.r#type = 7);
             let made = of(stride);
             let want = sliced(&made, [1, 1, made.len()], 2, by);
-            let constants = [&constants[..], &[weights.clone()]].concat();
+            let constants = [&constants[..], std::slice::from_ref(&weights)].concat();
             makes(&[conv, last], &constants, &[1, 1, 20], &want, &format!("stride {stride}, {by:?}"));
         }
     }
