@@ -51,6 +51,7 @@ impl Engine {
 
     fn of_proto(onnx: &Onnx, mut proto: ModelProto, feeds: &[Feed], int8: Int8) -> Result<Self, LoadError> {
         let opset = check::opset(&proto)?;
+        super::rewrite::spell(&mut proto)?;
         super::rewrite::widen(&mut proto);
         let knows = |node: &NodeProto| check::has(onnx, node, opset);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;
@@ -277,5 +278,56 @@ mod tests {
         let of = |engine: &Engine| plain_f32(&answer(engine, 0..3).unwrap().remove(0).1).unwrap().to_vec();
         let off = of(&engine).iter().zip(of(&whole)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(off < 0.021, "{off}");
+    }
+
+    fn assert_alike(a: &Engine, b: &Engine, what: &str) {
+        let of = |engine: &Engine, rows| {
+            let (shape, data) = answer(engine, rows).unwrap().remove(0);
+            (shape, plain_f32(&data).unwrap().to_vec())
+        };
+        for rows in [0..1, 2..5] {
+            let ((shape, one), (other_shape, other)) = (of(a, rows.clone()), of(b, rows.clone()));
+            let off = one.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(
+                off < 0.021 && shape == other_shape,
+                "{what}, {rows:?}: {off}, {shape:?} {other_shape:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_type_says_what_a_zero_point_says_and_what_is_left_out_last_is_not_there() {
+        let values = (0..36_i8).map(|place| f32::from(place * 37 % 50) / 100.0 - 0.25);
+        let weights = constant("wf", 1, &[6, 6], values.flat_map(f32::to_le_bytes).collect());
+        let behind = |zero: &[&str], last: &[&str], says: &[(&str, &[i64])]| {
+            let by = |op: &str, from: &str, to: &str, more: &[&str], says: &[(&str, &[i64])]| {
+                node(op, &[&[from, "s"], more].concat(), to, says)
+            };
+            vec![
+                by("QuantizeLinear", "v", "a", zero, says),
+                by("DequantizeLinear", "a", "b", last, &[]),
+                by("QuantizeLinear", "wf", "wq", zero, says),
+                by("DequantizeLinear", "wq", "wfd", last, &[]),
+                node("MatMul", &["b", "wfd"], "ab", &[]),
+                by("QuantizeLinear", "ab", "c", zero, says),
+                by("DequantizeLinear", "c", "y", last, &[]),
+            ]
+        };
+        let more = [weights, constant("zs", 3, &[], vec![0])];
+        let plain = quantized(&behind(&["zs"], &["zs"], &[]), &more);
+        for (zero, last, says) in [
+            (&[][..], &[][..], &[("output_dtype", &[3_i64][..])][..]),
+            (&[], &["zs"], &[("output_dtype", &[3])]),
+            (&[""], &[""], &[("output_dtype", &[3])]),
+            (&["zs"], &[""], &[("output_dtype", &[3])]),
+            (&["zs"], &[""], &[]),
+        ] {
+            let nodes = behind(zero, last, says);
+            let engine = quantized(&nodes, &more);
+            assert_eq!(engine.report().fallbacks().count(), 0, "{zero:?} {last:?}: {}", engine.report());
+            assert_eq!(answer(&engine, 0..3).unwrap(), answer(&plain, 0..3).unwrap(), "{zero:?} {last:?}");
+            let whole = quantized_with(&nodes, &more, Int8::Off);
+            assert_alike(&engine, &whole, &format!("{zero:?} {last:?}"));
+        }
     }
 }
