@@ -296,6 +296,69 @@ mod tests {
     }
 
     #[test]
+    fn constants_that_the_graph_works_out_hold_for_all_rows() {
+        let floats = |name: &str, dims: &[i64]| {
+            let values = (0..dims.iter().product()).map(|place: i64| (place % 7) as f32 / 9.0 - 0.3);
+            constant(name, 1, dims, values.flat_map(f32::to_le_bytes).collect())
+        };
+        let more = [
+            floats("list", &[6]),
+            floats("row", &[1, 6]),
+            floats("rows", &[4, 6]),
+            floats("column", &[6, 1]),
+            floats("one", &[1, 1]),
+            ints("zero", &[0]),
+            ints("first", &[1]),
+            ints("end", &[2]),
+            ints("sizes", &[1, 6]),
+        ];
+        let axis = |from: &str| node("Unsqueeze", &[from, "zero"], "p", &[]);
+        let wide = node("Cast", &["list"], "wide", &[("to", &[11])]);
+        for made in [
+            vec![axis("list")],
+            vec![node("Transpose", &["column"], "t", &[("perm", &[1, 0])]), node("Cos", &["t"], "p", &[])],
+            vec![node("Slice", &["rows", "first", "end", "zero"], "p", &[])],
+            vec![node("Expand", &["one", "sizes"], "p", &[])],
+            vec![node("Div", &["row", "s"], "t", &[]), node("Sin", &["t"], "p", &[])],
+            vec![node("ReduceMax", &["list"], "p", &[("keepdims", &[0])])],
+            vec![node("Erf", &["wd"], "e", &[]), node("Slice", &["e", "first", "end", "zero"], "p", &[])],
+        ] {
+            let sum = [
+                node("Add", &["v", "p"], "sum", &[]),
+                node("QuantizeLinear", &["sum", "s", "z"], "sq", &[]),
+                node("DequantizeLinear", &["sq", "s", "z"], "y", &[]),
+            ];
+            let ops: Vec<&str> = made.iter().map(|node| node.op_type.as_str()).collect();
+            let plain = [&made[..], &sum].concat();
+            let engine = quantized(&plain, &more);
+            assert!(engine.is_batched(), "{ops:?}: {}", engine.report());
+            assert_alike(&engine, &quantized_with(&plain, &more, Int8::Off), &format!("{ops:?}"));
+
+            let parts = [
+                node("QuantizeLinear", &["p", "s", "z"], "pq", &[]),
+                node("DequantizeLinear", &["pq", "s", "z"], "pd", &[]),
+                node("Add", &["v", "pd"], "sum", &[]),
+            ];
+            let int8 = [&made[..], &parts, &sum[1..]].concat();
+            let engine = quantized(&int8, &more);
+            assert_eq!(engine.report().fallbacks().count(), 0, "{ops:?}: {}", engine.report());
+            assert!(engine.is_batched(), "{ops:?}");
+            assert_alike(&engine, &quantized_with(&int8, &more, Int8::Off), &format!("{ops:?} in int8"));
+        }
+        // Of a type that isn't kept: it is worked out where it is read.
+        let parts = [
+            wide,
+            axis("wide"),
+            node("Cast", &["v"], "vw", &[("to", &[11])]),
+            node("Add", &["vw", "p"], "sum", &[]),
+            node("Cast", &["sum"], "y", &[("to", &[1])]),
+        ];
+        let engine = quantized(&parts, &more);
+        assert!(engine.is_batched());
+        assert_alike(&engine, &quantized_with(&parts, &more, Int8::Off), "64 bits");
+    }
+
+    #[test]
     fn a_type_says_what_a_zero_point_says_and_what_is_left_out_last_is_not_there() {
         let values = (0..36_i8).map(|place| f32::from(place * 37 % 50) / 100.0 - 0.25);
         let weights = constant("wf", 1, &[6, 6], values.flat_map(f32::to_le_bytes).collect());

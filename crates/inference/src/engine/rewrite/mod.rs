@@ -19,3 +19,4 @@ pub(super) use draft::{int, without};
 pub(super) use explicit::spell;
 pub(super) use graph::{has_words_for, rewrite};
 pub(super) use halves::widen;
+pub(crate) use twins::RANDOM;
