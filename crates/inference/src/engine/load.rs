@@ -56,6 +56,7 @@ impl Engine {
         int8: Int8,
     ) -> Result<Self, LoadError> {
         let opset = check::opset(&proto)?;
+        super::rewrite::spell(&mut proto)?;
         super::rewrite::widen(&mut proto);
         let knows = |node: &NodeProto| check::has(onnx, node, opset);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;
@@ -283,5 +284,119 @@ mod tests {
         let of = |engine: &Engine| plain_f32(&answer(engine, 0..3).unwrap().remove(0).1).unwrap().to_vec();
         let off = of(&engine).iter().zip(of(&whole)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(off < 0.021, "{off}");
+    }
+
+    fn assert_alike(a: &Engine, b: &Engine, what: &str) {
+        let of = |engine: &Engine, rows| {
+            let (shape, data) = answer(engine, rows).unwrap().remove(0);
+            (shape, plain_f32(&data).unwrap().to_vec())
+        };
+        for rows in [0..1, 2..5] {
+            let ((shape, one), (other_shape, other)) = (of(a, rows.clone()), of(b, rows.clone()));
+            let off = one.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(
+                off < 0.021 && shape == other_shape,
+                "{what}, {rows:?}: {off}, {shape:?} {other_shape:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn constants_that_the_graph_works_out_hold_for_all_rows() {
+        let floats = |name: &str, dims: &[i64]| {
+            let values = (0..dims.iter().product()).map(|place: i64| (place % 7) as f32 / 9.0 - 0.3);
+            constant(name, 1, dims, values.flat_map(f32::to_le_bytes).collect())
+        };
+        let more = [
+            floats("list", &[6]),
+            floats("row", &[1, 6]),
+            floats("rows", &[4, 6]),
+            floats("column", &[6, 1]),
+            floats("one", &[1, 1]),
+            ints("zero", &[0]),
+            ints("first", &[1]),
+            ints("end", &[2]),
+            ints("sizes", &[1, 6]),
+        ];
+        let axis = |from: &str| node("Unsqueeze", &[from, "zero"], "p", &[]);
+        let wide = node("Cast", &["list"], "wide", &[("to", &[11])]);
+        for made in [
+            vec![axis("list")],
+            vec![node("Transpose", &["column"], "t", &[("perm", &[1, 0])]), node("Cos", &["t"], "p", &[])],
+            vec![node("Slice", &["rows", "first", "end", "zero"], "p", &[])],
+            vec![node("Expand", &["one", "sizes"], "p", &[])],
+            vec![node("Div", &["row", "s"], "t", &[]), node("Sin", &["t"], "p", &[])],
+            vec![node("ReduceMax", &["list"], "p", &[("keepdims", &[0])])],
+            vec![node("Erf", &["wd"], "e", &[]), node("Slice", &["e", "first", "end", "zero"], "p", &[])],
+        ] {
+            let sum = [
+                node("Add", &["v", "p"], "sum", &[]),
+                node("QuantizeLinear", &["sum", "s", "z"], "sq", &[]),
+                node("DequantizeLinear", &["sq", "s", "z"], "y", &[]),
+            ];
+            let ops: Vec<&str> = made.iter().map(|node| node.op_type.as_str()).collect();
+            let plain = [&made[..], &sum].concat();
+            let engine = quantized(&plain, &more);
+            assert!(engine.is_batched(), "{ops:?}: {}", engine.report());
+            assert_alike(&engine, &quantized_with(&plain, &more, Int8::Off), &format!("{ops:?}"));
+
+            let parts = [
+                node("QuantizeLinear", &["p", "s", "z"], "pq", &[]),
+                node("DequantizeLinear", &["pq", "s", "z"], "pd", &[]),
+                node("Add", &["v", "pd"], "sum", &[]),
+            ];
+            let int8 = [&made[..], &parts, &sum[1..]].concat();
+            let engine = quantized(&int8, &more);
+            assert_eq!(engine.report().fallbacks().count(), 0, "{ops:?}: {}", engine.report());
+            assert!(engine.is_batched(), "{ops:?}");
+            assert_alike(&engine, &quantized_with(&int8, &more, Int8::Off), &format!("{ops:?} in int8"));
+        }
+        // Of a type that isn't kept: it is worked out where it is read.
+        let parts = [
+            wide,
+            axis("wide"),
+            node("Cast", &["v"], "vw", &[("to", &[11])]),
+            node("Add", &["vw", "p"], "sum", &[]),
+            node("Cast", &["sum"], "y", &[("to", &[1])]),
+        ];
+        let engine = quantized(&parts, &more);
+        assert!(engine.is_batched());
+        assert_alike(&engine, &quantized_with(&parts, &more, Int8::Off), "64 bits");
+    }
+
+    #[test]
+    fn a_type_says_what_a_zero_point_says_and_what_is_left_out_last_is_not_there() {
+        let values = (0..36_i8).map(|place| f32::from(place * 37 % 50) / 100.0 - 0.25);
+        let weights = constant("wf", 1, &[6, 6], values.flat_map(f32::to_le_bytes).collect());
+        let behind = |zero: &[&str], last: &[&str], says: &[(&str, &[i64])]| {
+            let by = |op: &str, from: &str, to: &str, more: &[&str], says: &[(&str, &[i64])]| {
+                node(op, &[&[from, "s"], more].concat(), to, says)
+            };
+            vec![
+                by("QuantizeLinear", "v", "a", zero, says),
+                by("DequantizeLinear", "a", "b", last, &[]),
+                by("QuantizeLinear", "wf", "wq", zero, says),
+                by("DequantizeLinear", "wq", "wfd", last, &[]),
+                node("MatMul", &["b", "wfd"], "ab", &[]),
+                by("QuantizeLinear", "ab", "c", zero, says),
+                by("DequantizeLinear", "c", "y", last, &[]),
+            ]
+        };
+        let more = [weights, constant("zs", 3, &[], vec![0])];
+        let plain = quantized(&behind(&["zs"], &["zs"], &[]), &more);
+        for (zero, last, says) in [
+            (&[][..], &[][..], &[("output_dtype", &[3_i64][..])][..]),
+            (&[], &["zs"], &[("output_dtype", &[3])]),
+            (&[""], &[""], &[("output_dtype", &[3])]),
+            (&["zs"], &[""], &[("output_dtype", &[3])]),
+            (&["zs"], &[""], &[]),
+        ] {
+            let nodes = behind(zero, last, says);
+            let engine = quantized(&nodes, &more);
+            assert_eq!(engine.report().fallbacks().count(), 0, "{zero:?} {last:?}: {}", engine.report());
+            assert_eq!(answer(&engine, 0..3).unwrap(), answer(&plain, 0..3).unwrap(), "{zero:?} {last:?}");
+            let whole = quantized_with(&nodes, &more, Int8::Off);
+            assert_alike(&engine, &whole, &format!("{zero:?} {last:?}"));
+        }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) use load::Engine;
 pub(crate) use makeup::count as count_makeup;
 pub use makeup::{Makeup, TESTED_OPSETS};
 pub(crate) use plan::{Fed, Feed, Plan, Value, plain_f32};
+pub(crate) use rewrite::RANDOM;
 
 use std::any::Any;
 use std::cell::Cell;

@@ -1,9 +1,10 @@
 //! What tract 0.23.9 answers wrongly, or refuses for no reason of the model's, is put into other words of ONNX before
 //! tract sees it, where these are few and mean exactly the same; else it is refused, with the node's name. Nothing here
-//! changes what a graph means, and the lowering to int8 sees the graph as the file has it, but for f16. Each operator has a small
-//! model with ONNX Runtime's answers in `tests/models`.
+//! changes what a graph means, and the lowering to int8 sees the graph as the file has it, but for f16 and what a file
+//! may leave out. Each operator has a small model with ONNX Runtime's answers in `tests/models`.
 
 mod draft;
+mod explicit;
 mod forest;
 mod graph;
 mod halves;
@@ -15,5 +16,7 @@ mod spelled;
 mod twins;
 
 pub(super) use draft::{int, without};
+pub(super) use explicit::spell;
 pub(super) use graph::{has_words_for, rewrite};
 pub(super) use halves::widen;
+pub(crate) use twins::RANDOM;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 
 /// Operators whose answer isn't the same each time.
-const RANDOM: [&str; 7] = [
+pub(crate) const RANDOM: [&str; 7] = [
     "Bernoulli",
     "Dropout",
     "Multinomial",

@@ -69,7 +69,7 @@ impl<'a> Lowering<'a> {
             None => (DataType::Uint8, vec![0; scales.len()]),
             Some(_) => (tensor::data_type(constant(2)?)?, constant(2).and_then(tensor::ints)?),
         };
-        let is_plain = ["block_size", "output_dtype", "precision"].into_iter().all(is_known)
+        let is_plain = ["block_size", "precision"].into_iter().all(is_known)
             && matches!(kind, DataType::Uint8 | DataType::Int8)
             && !scales.is_empty()
             && zero_points.len() == scales.len()

@@ -9,6 +9,10 @@ impl<'a> Lowering<'a> {
     /// Walks all nodes.
     pub(super) fn walk(&mut self, opset: i64) -> Result<(), Reason> {
         self.fold_constants();
+        if self.compute_constants() {
+            // What quantizes them.
+            self.fold_constants();
+        }
         for index in 0..self.graph.nodes.len() {
             if self.runs[index].is_some() {
                 continue;

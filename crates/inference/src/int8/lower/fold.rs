@@ -45,6 +45,9 @@ impl<'a> Lowering<'a> {
     /// Works out what depends on constants alone, wherever it stands.
     pub(super) fn fold_constants(&mut self) {
         for index in 0..self.graph.nodes.len() {
+            if self.runs[index].is_some() {
+                continue;
+            }
             let node = self.graph.nodes[index];
             self.runs[index] = match node.op() {
                 "Reshape" | "Identity" if self.fold_floats(node) => Some(Runs::Float),
@@ -138,7 +141,11 @@ impl<'a> Lowering<'a> {
             return false;
         }
         node.output().clone_into(&mut constant.name);
-        self.graph.fold(node.output(), constant);
+        if node.0.input.iter().any(|input| self.graph.is_of_row(input)) {
+            self.graph.fold(node.output(), constant);
+        } else {
+            self.graph.fold_for_all_rows(node.output(), constant);
+        }
         true
     }
 

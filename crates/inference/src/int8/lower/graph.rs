@@ -178,7 +178,12 @@ impl<'a> Graph<'a> {
 
     /// The node that makes a tensor.
     pub(super) fn producer(&self, name: &str) -> Option<Node<'a>> {
-        self.producers.get(name).map(|index| self.nodes[*index])
+        self.producer_index(name).map(|index| self.nodes[index])
+    }
+
+    /// Its place among the nodes.
+    pub(super) fn producer_index(&self, name: &str) -> Option<usize> {
+        self.producers.get(name).copied()
     }
 
     /// Whether the graph gives the tensor out.

@@ -48,11 +48,11 @@ const MOVERS: [&str; 13] = [
 
 /// The model of an island, while it is gathered.
 #[derive(Default)]
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     nodes: Vec<NodeProto>,
     constants: Vec<tract_onnx::pb::TensorProto>,
     /// Names that come from outside, what they are called inside, and the type of their numbers.
-    inputs: Vec<(&'a str, String, DataType)>,
+    pub(super) inputs: Vec<(&'a str, String, DataType)>,
     known: HashSet<&'a str>,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Draft<'a> {
     }
 
     /// What is added at the border has names of its own only if the model doesn't have them.
-    fn names_are_apart(&self) -> Result<(), Reason> {
+    pub(super) fn names_are_apart(&self) -> Result<(), Reason> {
         let mut taken = HashSet::new();
         let inputs = self.inputs.iter().map(|(_, inside, _)| inside);
         let constants = self.constants.iter().map(|constant| &constant.name);
@@ -153,6 +153,8 @@ impl<'a> Lowering<'a> {
             island = self.island(&pending, kept)?;
         }
         let Island { plan, from, outputs, params } = island;
+        // What no row goes into comes out once, whatever its first axis is.
+        self.is_batched &= !from.is_empty();
         let mut to = Vec::new();
         for (name, shape) in outputs.iter().zip(plan.output_shapes()) {
             let Some(shape) = shape else { return Err(Reason::Border { name: (*name).to_owned() }) };
@@ -264,7 +266,7 @@ impl<'a> Lowering<'a> {
         float
     }
 
-    fn draft(&mut self, pending: &[usize]) -> Result<Draft<'a>, Reason> {
+    pub(super) fn draft(&mut self, pending: &[usize]) -> Result<Draft<'a>, Reason> {
         let mut draft = Draft::default();
         for index in pending {
             self.take_node(&mut draft, self.graph.nodes[*index])?;
@@ -326,7 +328,7 @@ impl<'a> Lowering<'a> {
     }
 }
 
-fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[String]) -> ModelProto {
+pub(super) fn model(whole: &ModelProto, draft: Draft<'_>, outputs: &[String]) -> ModelProto {
     let graph = GraphProto {
         name: "island".to_owned(),
         node: draft.nodes,
