@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_type_says_what_a_zero_point_says_and_what_is_left_out_last_is_not_there() {
-        let values = (0..36_i8).map(|place| f32::from(place * 37 % 50) / 100.0 - 0.25);
+        let values = (0..36_u16).map(|place| f32::from(place * 37 % 50) / 100.0 - 0.25);
         let weights = constant("wf", 1, &[6, 6], values.flat_map(f32::to_le_bytes).collect());
         let behind = |zero: &[&str], last: &[&str], says: &[(&str, &[i64])]| {
             let by = |op: &str, from: &str, to: &str, more: &[&str], says: &[(&str, &[i64])]| {
