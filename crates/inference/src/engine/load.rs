@@ -286,6 +286,7 @@ mod tests {
         assert!(off < 0.021, "{off}");
     }
 
+    /// Within two steps: each of two layers may round a half the other way.
     fn assert_alike(a: &Engine, b: &Engine, what: &str) {
         let of = |engine: &Engine, rows| {
             let (shape, data) = answer(engine, rows).unwrap().remove(0);
@@ -295,7 +296,7 @@ mod tests {
             let ((shape, one), (other_shape, other)) = (of(a, rows.clone()), of(b, rows.clone()));
             let off = one.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(
-                off < 0.021 && shape == other_shape,
+                off < 0.041 && shape == other_shape,
                 "{what}, {rows:?}: {off}, {shape:?} {other_shape:?}"
             );
         }
