@@ -58,11 +58,12 @@ pub fn load(shelf: &Shelf, model: &ModelName, held: &Held) -> Result<Loaded, Loa
 
 /// The first requests have to know which way to go: they may meet a queue. Larger and larger batches are tried as long as
 /// they take half of what is short, since a request is also read and counted; how time grows with the rows is the model's
-/// own matter.
+/// own matter. Of a long model no batch is tried: it would take memory for nothing.
 fn tried(runtime: &Model) -> Pace {
     let Some(one) = shortest(runtime, 1) else { return Pace::default() };
     let mut known = 1;
-    while known < MOST_ROWS && shortest(runtime, known * 2).is_some_and(|took| took < SHORT / 2) {
+    let is_short = |rows| shortest(runtime, rows).is_some_and(|took| took < SHORT / 2);
+    while one < SHORT / 2 && known < MOST_ROWS && is_short(known * 2) {
         known *= 2;
     }
     Pace::known(one, known)
