@@ -47,8 +47,7 @@ impl Model {
     }
 
     fn warmed_up(bytes: &[u8], spec: Spec, int8: Int8) -> Result<Self, LoadError> {
-        let example: Vec<Tensor> =
-            spec.inputs.iter().map(|input| zeros(input, 1)).collect::<Result<_, _>>()?;
+        let example = zeros(&spec, 1)?;
         let feeds = feeds(&spec, &example)?;
         let engine = Engine::load(bytes, &feeds, int8)?;
         let model = Self { engine, spec };
@@ -61,15 +60,14 @@ impl Model {
     /// # Errors
     /// [`LoadError`] when it is no ONNX file, or doesn't fit the signature.
     pub fn makeup(bytes: &[u8], spec: &Spec) -> Result<Makeup, LoadError> {
-        let example: Vec<Tensor> =
-            spec.inputs.iter().map(|input| zeros(input, 1)).collect::<Result<_, _>>()?;
+        let example = zeros(spec, 1)?;
         let feeds = feeds(spec, &example)?;
         count_makeup(bytes, &feeds)
     }
 
     /// So many rows of zeros. It was warmed up with one.
     pub fn example(&self, rows: usize) -> Vec<Tensor> {
-        self.spec.inputs.iter().filter_map(|input| zeros(input, rows).ok()).collect()
+        self.spec.inputs.iter().filter_map(|input| zeros_of(input, rows).ok()).collect()
     }
 
     /// Signature, steps and labels.
@@ -212,8 +210,13 @@ fn feeds(spec: &Spec, example: &[Tensor]) -> Result<Vec<Feed>, LoadError> {
     spec.inputs.iter().zip(example).map(one).collect()
 }
 
+/// So many rows of zeros for each input.
+fn zeros(spec: &Spec, rows: usize) -> Result<Vec<Tensor>, LoadError> {
+    spec.inputs.iter().map(|input| zeros_of(input, rows)).collect()
+}
+
 /// So many rows of zeros of the signature's type and shape; one of an input without a batch.
-fn zeros(spec: &TensorSpec, rows: usize) -> Result<Tensor, LoadError> {
+fn zeros_of(spec: &TensorSpec, rows: usize) -> Result<Tensor, LoadError> {
     let free = spec.shape.iter().skip(1).any(|dim| *dim < 0);
     if free {
         let why = format!("input {:?}: only the first dimension may be -1", spec.name);

@@ -48,12 +48,12 @@ struct CroppingPad {
 
 impl CroppingPad {
     fn axes(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Option<Vec<i64>>> {
-        self.axes.map_or(Ok(None), |slot| constant(model, inputs[slot]))
+        self.axes.map_or(Ok(None), |slot| whole_numbers(model, inputs[slot]))
     }
 }
 
 /// Whole numbers, if they are known.
-fn constant(model: &TypedModel, outlet: OutletId) -> TractResult<Option<Vec<i64>>> {
+pub(super) fn whole_numbers(model: &TypedModel, outlet: OutletId) -> TractResult<Option<Vec<i64>>> {
     let Some(values) = &model.outlet_fact(outlet)?.konst else { return Ok(None) };
     let values = values.cast_to::<i64>()?;
     Ok(Some(values.try_as_plain_ram()?.as_slice::<i64>()?.to_vec()))
@@ -67,7 +67,7 @@ impl Wiring for CroppingPad {
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>> {
-        let pads = constant(model, inputs[1])?.filter(|pads| pads.iter().any(|pad| *pad < 0));
+        let pads = whole_numbers(model, inputs[1])?.filter(|pads| pads.iter().any(|pad| *pad < 0));
         let Some(pads) = pads else { return inner.wire(prefix, model, inputs) };
         let rank = model.outlet_fact(inputs[0])?.rank();
         let axes = self.axes(model, inputs)?;

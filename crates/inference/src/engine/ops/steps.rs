@@ -15,6 +15,7 @@ use tract_onnx::tract_hir::tract_core::internal::TypedOp;
 use tract_onnx::tract_hir::tract_core::ops::cnn::Conv;
 use tract_onnx::tract_hir::tract_core::ops::downsample::Downsample;
 
+use super::crop::whole_numbers;
 use super::{Built, Wiring, around, inner, original};
 
 /// Convolutions, of which tract takes some apart.
@@ -67,12 +68,10 @@ struct SliceBySteps(StridedSlice);
 impl SliceBySteps {
     /// Whether it is known from where to where it goes. Else tract would leave out what has steps.
     fn has_places(&self, model: &TypedModel, node: &TypedNode) -> TractResult<bool> {
-        let constant = |slot: usize| model.outlet_fact(node.inputs[slot]).map(|fact| fact.konst.as_ref());
-        let steps = self.0.optional_steps_input.map(constant).transpose()?.flatten();
-        let Some(steps) = steps else { return Ok(true) };
-        let steps = steps.cast_to::<i64>()?;
-        let is_plain = steps.try_as_plain_ram()?.as_slice::<i64>()?.iter().all(|step| *step == 1);
-        Ok(is_plain || (constant(1)?.is_some() && constant(2)?.is_some()))
+        let steps = self.0.optional_steps_input.map(|slot| whole_numbers(model, node.inputs[slot]));
+        let Some(steps) = steps.transpose()?.flatten() else { return Ok(true) };
+        let is_known = |slot: usize| model.outlet_fact(node.inputs[slot]).map(|fact| fact.konst.is_some());
+        Ok(steps.iter().all(|step| *step == 1) || (is_known(1)? && is_known(2)?))
     }
 }
 
