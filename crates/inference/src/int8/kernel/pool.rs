@@ -77,26 +77,30 @@ impl AvgPool {
         let window = self.window;
         let size = [input.layout().height, input.layout().width];
         let mut sums = vec![0_i32; input.layout().pixel_bytes()];
-        windows(&self.window, input, output, |[y, x], places, data, target| {
-            sum_pixels(&mut sums, data, places);
-            let count = match self.counts {
-                Counts::Image => places.len(),
-                Counts::Padding => window.padded(0, y, size[0]) * window.padded(1, x, size[1]),
-                Counts::Window => window.kernel[0] * window.kernel[1],
-            };
-            let multiplier = if count == 0 { 0.0 } else { self.multiplier / count as f32 };
-            let zeroes = zero.wrapping_mul(places.len() as i32);
-            average(target, &sums, zeroes, multiplier, z);
+        by_rows(&self.window, input, output, |y, row, data, target| {
+            for (x, (columns, target)) in row.pixels(target).enumerate() {
+                sum_pixels(&mut sums, data, row.starts, columns);
+                let places = row.starts.len() * columns.len();
+                let count = match self.counts {
+                    Counts::Image => places,
+                    Counts::Padding => window.padded(0, y, size[0]) * window.padded(1, x, size[1]),
+                    Counts::Window => window.kernel[0] * window.kernel[1],
+                };
+                let multiplier = if count == 0 { 0.0 } else { self.multiplier / count as f32 };
+                average(target, &sums, zero.wrapping_mul(places as i32), multiplier, z);
+            }
         });
     }
 }
 
 wide! {
-    fn sum_pixels(sums: &mut [i32], data: &[u8], places: &[usize]) {
+    fn sum_pixels(sums: &mut [i32], data: &[u8], starts: &[usize], columns: &[usize]) {
         sums.fill(0);
-        for place in places {
-            for (sum, value) in sums.iter_mut().zip(&data[*place..]) {
-                *sum = sum.wrapping_add(i32::from(*value));
+        for start in starts {
+            for column in columns {
+                for (sum, value) in sums.iter_mut().zip(&data[start + column..]) {
+                    *sum = sum.wrapping_add(i32::from(*value));
+                }
             }
         }
     }
@@ -107,22 +111,42 @@ wide! {
         }
     }
 
-    fn highest(target: &mut [u8], data: &[u8], places: &[usize]) {
-        // Pixels are multiples of 16 bytes.
-        for (index, target) in target.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let mut most = [0; 16];
-            for place in places {
-                most = larger(most, &data[place + 16 * index..].as_chunks().0[0]);
+    fn highest(target: &mut [u8], data: &[u8], row: Row<'_>) {
+        for (columns, target) in row.pixels(target) {
+            // Pixels are multiples of 16 bytes, and 64 are one vector at best.
+            let (wide, rest) = target.as_chunks_mut::<64>();
+            let done = wide.as_flattened().len();
+            for (index, target) in wide.iter_mut().enumerate() {
+                *target = highest_of(data, row.starts, columns, 64 * index);
             }
-            *target = most;
+            for (index, target) in rest.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                *target = highest_of(data, row.starts, columns, done + 16 * index);
+            }
         }
     }
+}
+
+/// The highest of each of some bytes of the window's pixels, from `offset` on.
+#[inline(always)]
+fn highest_of<const BYTES: usize>(
+    data: &[u8],
+    starts: &[usize],
+    columns: &[usize],
+    offset: usize,
+) -> [u8; BYTES] {
+    let mut most = [0; BYTES];
+    for start in starts {
+        for column in columns {
+            most = larger(most, &data[start + column + offset..].as_chunks().0[0]);
+        }
+    }
+    most
 }
 
 /// The larger of each two bytes.
 #[cfg(not(target_arch = "aarch64"))]
 #[inline(always)]
-fn larger(mut bytes: [u8; 16], others: &[u8; 16]) -> [u8; 16] {
+fn larger<const BYTES: usize>(mut bytes: [u8; BYTES], others: &[u8; BYTES]) -> [u8; BYTES] {
     for (byte, other) in bytes.iter_mut().zip(others) {
         *byte = (*byte).max(*other);
     }
@@ -142,40 +166,49 @@ impl MaxPool {
     /// # Panics
     /// If batch or channels differ.
     pub fn run(&self, input: &Act<'_>, output: &mut ActMut<'_>) {
-        windows(&self.window, input, output, |_, places, data, target| {
-            highest(target, data, places);
-        });
+        by_rows(&self.window, input, output, |_, row, data, target| highest(target, data, row));
     }
 }
 
-/// Calls `fold(row and column, places of the window's pixels, input, output pixel)` for each output pixel.
-fn windows(
+/// Where the windows of one row of the output have their pixels.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    /// Where the windows' rows begin in the input.
+    starts: &'a [usize],
+    /// For each window, how far its columns lie from there.
+    columns: &'a [Vec<usize>],
+    /// Bytes of a pixel, of the input and of the output.
+    pixel: usize,
+}
+
+impl<'a> Row<'a> {
+    /// The columns of each window, and its pixel of the output.
+    fn pixels(self, target: &mut [u8]) -> impl Iterator<Item = (&'a [usize], &mut [u8])> {
+        self.columns.iter().map(Vec::as_slice).zip(target.chunks_exact_mut(self.pixel))
+    }
+}
+
+/// Calls `fold(index, windows, input, pixels of the output)` for each row of the output.
+fn by_rows(
     window: &Window,
     input: &Act<'_>,
     output: &mut ActMut<'_>,
-    mut fold: impl FnMut([usize; 2], &[usize], &[u8], &mut [u8]),
+    mut fold: impl FnMut(usize, Row<'_>, &[u8], &mut [u8]),
 ) {
     let (from, to) = (*input.layout(), *output.layout());
     assert_eq!([from.batch, from.channels], [to.batch, to.channels], "batch and channels of a pool");
     assert!(!from.is_packed && !to.is_packed, "packed pixels");
     output.fill_border();
-    let (pixel, row) = (to.pixel_bytes(), from.row_bytes());
+    let pixel = to.pixel_bytes();
     let columns: Vec<Vec<usize>> = (0..to.width)
         .map(|x| window.places(1, x, from.width).map(|column| column * pixel).collect())
         .collect();
-    let mut places = Vec::new();
     for n in 0..to.batch {
         for y in 0..to.height {
-            let rows: Vec<usize> = window.places(0, y, from.height).collect();
-            for (x, columns) in columns.iter().enumerate() {
-                places.clear();
-                for y in &rows {
-                    let start = from.pixel(n, 0, 0) + y * row;
-                    places.extend(columns.iter().map(|column| start + column));
-                }
-                let target = &mut output.data_mut()[to.pixel(n, y, x)..][..pixel];
-                fold([y, x], &places, input.data(), target);
-            }
+            let start = |row| from.pixel(n, 0, 0) + row * from.row_bytes();
+            let starts: Vec<usize> = window.places(0, y, from.height).map(start).collect();
+            let target = &mut output.data_mut()[to.pixel(n, y, 0)..][..to.width * pixel];
+            fold(y, Row { starts: &starts, columns: &columns, pixel }, input.data(), target);
         }
     }
 }

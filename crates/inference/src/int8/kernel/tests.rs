@@ -304,7 +304,7 @@ fn a_chain_is_both_convolutions() {
 fn pools_are_as_onnx_defines_them() {
     for seed in 0..60 {
         let mut random = Random::new(seed + 30_000);
-        let from = Layout::new(2, random.pick(&[3, 16, 40]), 9, 7, random.byte());
+        let from = Layout::new(2, random.pick(&[3, 16, 40, 80]), 9, 7, random.byte());
         let buffer = random_act(from, &mut random);
         let input = Act::new(from, buffer.bytes());
         let window = Window {

@@ -30,10 +30,17 @@ fn shuffled(rows: [uint8x16_t; 16]) -> [uint8x16_t; 16] {
     next
 }
 
-/// The larger of each two bytes.
+/// The larger of each two bytes, of a multiple of 16.
 #[inline(always)]
-pub(in super::super) fn larger(mut bytes: [u8; 16], others: &[u8; 16]) -> [u8; 16] {
-    // SAFETY: NEON is part of the target; both have 16 bytes.
-    unsafe { vst1q_u8(bytes.as_mut_ptr(), vmaxq_u8(vld1q_u8(bytes.as_ptr()), vld1q_u8(others.as_ptr()))) };
+pub(in super::super) fn larger<const BYTES: usize>(
+    mut bytes: [u8; BYTES],
+    others: &[u8; BYTES],
+) -> [u8; BYTES] {
+    for (bytes, others) in bytes.as_chunks_mut::<16>().0.iter_mut().zip(others.as_chunks::<16>().0) {
+        // SAFETY: NEON is part of the target; both have 16 bytes.
+        unsafe {
+            vst1q_u8(bytes.as_mut_ptr(), vmaxq_u8(vld1q_u8(bytes.as_ptr()), vld1q_u8(others.as_ptr())))
+        };
+    }
     bytes
 }
