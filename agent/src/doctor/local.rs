@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use protocol::UnixMillis;
 use serde_json::Value;
 
+use super::ahead::ClockAhead;
 use super::finding::{Report, disk_advice};
 use crate::config::Config;
 use crate::durable;
@@ -185,22 +186,16 @@ pub(super) fn certificates(
     report.ok("identity", format!("{}/{}", identity.project, identity.device));
     match identity.validity() {
         Ok(validity) => match validity.problem(now) {
-            Some(problem) if now > validity.not_after => match heard {
-                Some(server) if server <= validity.not_after => {
-                    let what = format!(
-                        "has expired by this device's clock ({}), but not by the server's ({})",
-                        instant(now),
-                        instant(server)
-                    );
-                    let todo = "set the clock or give the device a time server first; with the right time the certificate holds";
-                    report.fail("certificate", what, todo);
+            Some(problem) if now > validity.not_after => {
+                match (ClockAhead::of(validity.not_after, now, heard), heard) {
+                    (Some(ahead), _) => report.fail("certificate", ahead.to_string(), ClockAhead::ADVICE),
+                    (None, Some(_)) => report.fail("certificate", problem.detail, enrol_again()),
+                    (None, None) => {
+                        let what = format!("{}; by its clock it is {}", problem.detail, instant(now));
+                        report.fail("certificate", what, problem.kind.advice());
+                    }
                 }
-                Some(_) => report.fail("certificate", problem.detail, enrol_again()),
-                None => {
-                    let what = format!("{}; by its clock it is {}", problem.detail, instant(now));
-                    report.fail("certificate", what, problem.kind.advice());
-                }
-            },
+            }
             Some(problem) => report.warn("certificate", problem.detail, problem.kind.advice()),
             None if now < validity.not_before => {
                 let what = format!("is valid only from {} on", instant(validity.not_before));

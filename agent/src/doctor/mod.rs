@@ -2,6 +2,7 @@
 //! thing whether it is well and what to do if not. It changes nothing but one probe file that it removes again, and it
 //! never takes the running agent's session: on the MQTT port it only shakes hands.
 
+mod ahead;
 mod finding;
 mod inputs;
 mod local;
@@ -71,7 +72,7 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
                 let what = "a renewed certificate waits; the server may have retired the one before it";
                 report.warn("certificate", what, "start the agent, or let it run: it tries the renewed one first");
             }
-            stored::metadata(&mut report, config, &identity, clock.now());
+            stored::metadata(&mut report, config, &identity, clock.now(), heard);
             stored::models(&mut report, config, running.is_some());
             stored::telemetry(&mut report, config);
             report.checks.append(&mut way.checks);

@@ -2,6 +2,7 @@
 
 use protocol::UnixMillis;
 
+use super::ahead::ClockAhead;
 use super::finding::{Report, disk_advice};
 use crate::config::Config;
 use crate::health::{ProblemKind, used_bytes};
@@ -12,7 +13,14 @@ use crate::store::check_key;
 use crate::update::machine::Held;
 use crate::update::metadata::{Copies, TrustedStore, trusted_dir};
 
-pub(super) fn metadata(report: &mut Report, config: &Config, identity: &Identity, now: UnixMillis) {
+/// `heard` is the time that the server says it is.
+pub(super) fn metadata(
+    report: &mut Report,
+    config: &Config,
+    identity: &Identity,
+    now: UnixMillis,
+    heard: Option<UnixMillis>,
+) {
     let store = TrustedStore::open(&config.state_dir, identity.project.clone(), identity.root_pin);
     let freshness = match store {
         Ok(store) => {
@@ -41,7 +49,9 @@ pub(super) fn metadata(report: &mut Report, config: &Config, identity: &Identity
     };
     let age = duration(now.millis_since(freshness.at));
     let what = format!("version {}, {age} old", freshness.timestamp_version);
-    if freshness.expires <= now {
+    if let Some(ahead) = ClockAhead::of(freshness.expires, now, heard) {
+        report.warn("metadata", format!("{what}, {ahead}"), ClockAhead::ADVICE);
+    } else if freshness.expires <= now {
         report.warn("metadata", format!("{what}, expired"), ProblemKind::MetadataExpired.advice());
     } else {
         let left = duration(freshness.expires.millis_since(now));

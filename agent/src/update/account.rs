@@ -219,6 +219,7 @@ pub(super) fn refused(why: Refusal, passing: u64) -> Refusal {
 #[cfg(test)]
 mod tests {
     use protocol::Revision;
+    use protocol::message::TaskPhase;
 
     use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
     use super::*;
@@ -273,6 +274,28 @@ mod tests {
         rig.core.follow_room().await;
         assert!(rig.core.table.active(&model).is_some(), "it goes on");
         assert_eq!(rig.core.over_budget().map(|problem| problem.kind), Some(ProblemKind::OverBudget));
+    }
+
+    #[tokio::test]
+    async fn in_probation_it_gives_way_to_a_fallback_that_finds_room() {
+        for (budget, serves, phase) in [
+            (F32_BYTES, Some("f32"), TaskPhase::Probation),
+            (INT8_BYTES, Some("int8"), TaskPhase::RolledBack),
+            (INT8_BYTES - 1, None, TaskPhase::Probation),
+        ] {
+            let mut rig = Rig::new();
+            let model = name("digits");
+            rig.stands(&model, Phase::Probation { task: task(&rig, Mode::Replace), boots_left: 3 });
+            let mut boot = rig.core.record().clone();
+            let record = boot.models.get_mut(&model).unwrap();
+            (record.active, record.fallback) = (Some(rig.held_as("f32")), Some(rig.held.clone()));
+            assert!(rig.core.persist(boot));
+            rig.core.config.memory_budget_bytes = budget;
+            rig.core.start().await;
+            let loaded = rig.core.table.active(&model);
+            assert_eq!(loaded.as_ref().map(|loaded| loaded.variant.as_str()), serves, "{budget}");
+            assert_eq!(rig.core.model(&model).phase.word(), phase, "{budget}");
+        }
     }
 
     #[tokio::test]

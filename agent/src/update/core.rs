@@ -14,6 +14,7 @@ use trust::director::DirectorKeys;
 
 use super::account::Passing;
 use super::machine::{Action, Event, Held, Phase, Record, Task, step};
+use super::memory::OverBudget;
 use super::metadata::{Freshness, MetadataError, TrustedStore};
 use super::observe::{Observer, Verdict, judge};
 use super::report::{Reported, log_transition};
@@ -334,8 +335,7 @@ impl Core {
         }
         if let Err(why) = self.still_fits(model, &held) {
             tracing::error!(model = %model, version = %held.release.version, %why, "the active release is not loaded");
-            self.kept_out.insert(model.clone());
-            return self.table.set_absent(model, format!("{}: {why}", held.release.version));
+            return self.keep_out(model, &record, &held, why).await;
         }
         self.give_way(model, &held);
         match self.load_counted(model, held.clone()).await {
@@ -347,6 +347,17 @@ impl Core {
                 self.stand_in(model, &held).await;
             }
         }
+    }
+
+    /// What finds no room waits for it; in probation it gives way to a fallback that does, so that something serves.
+    async fn keep_out(&mut self, model: &ModelName, record: &Record, held: &Held, why: OverBudget) {
+        let fallback = record.fallback.as_ref().filter(|_| matches!(record.phase, Phase::Probation { .. }));
+        if fallback.is_some_and(|fallback| self.still_fits(model, fallback).is_ok()) {
+            let cause = Cause { kind: CauseKind::TooBig, detail: why.to_string() };
+            return Box::pin(self.apply(model, Event::Unloadable(cause))).await;
+        }
+        self.kept_out.insert(model.clone());
+        self.table.set_absent(model, format!("{}: {why}", held.release.version));
     }
 
     /// Lets the fallback answer where it could not be made the active release: the boot record took no write, or
