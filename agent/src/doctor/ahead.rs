@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn the_clock_is_blamed_only_where_the_server_says_so() {
-        let is_blamed = |expires, here, heard: Option<u64>| {
+        let is_blamed = |expires, here, heard: Option<i64>| {
             ClockAhead::of(UnixMillis(expires), UnixMillis(here), heard.map(UnixMillis)).is_some()
         };
         assert!(is_blamed(50, 100, Some(49)));

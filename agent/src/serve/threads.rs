@@ -54,7 +54,10 @@ impl Threads {
             Err(error) => {
                 tracing::error!(%error, "the system gives no thread for inferences");
                 if shared.started == 0 {
-                    shared.waiting.clear();
+                    // What is dropped may have something else run.
+                    let dropped = std::mem::take(&mut shared.waiting);
+                    drop(shared);
+                    drop(dropped);
                 }
             }
         }

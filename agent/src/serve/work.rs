@@ -11,8 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body;
 use super::error::ApiError;
-use super::threads::Threads;
-use super::turns::{Displaced, Place, Turns};
+use super::turns::Turns;
 use crate::config;
 use crate::monitor::Monitor;
 use crate::slots::{Loaded, Table};
@@ -52,8 +51,6 @@ pub struct Shared {
     /// Requests that wait or run. Full: refuse, or refuse one of a model that has more there. All run that may: wait in
     /// place, models in rotation, for a bounded time.
     turns: Arc<Turns>,
-    /// Where they run.
-    inferring: Threads,
 }
 
 impl Api {
@@ -80,7 +77,6 @@ impl Api {
             connections: Arc::new(Semaphore::new(config.max_connections)),
             bodies: Arc::new(Semaphore::new(body::units(config.max_body_bytes))),
             turns: Turns::new(config.queue, threads(config)),
-            inferring: Threads::new(threads(config)),
         }))
     }
 
@@ -120,32 +116,25 @@ impl Api {
         model: ModelName,
         work: impl FnOnce(Duration) -> (T, After) + Send + 'static,
     ) -> Result<T, ApiError> {
-        let mut place = self.turns.enter(model).ok_or_else(|| self.overloaded(Full::Queue))?;
         let came = Instant::now();
-        let turn = tokio::time::timeout(self.limits.max_wait, place.turn());
-        let turn = turn.await.map_err(|_| self.overloaded(Full::Time))?;
-        turn.map_err(|Displaced| self.overloaded(Full::Share))?;
-        let left = self.limits.timeout.saturating_sub(came.elapsed());
-        match tokio::time::timeout(left, self.spawn(move || work(came.elapsed()), place)).await {
-            Ok(answer) => answer.map_err(|_| ApiError::Died),
-            Err(_) => Err(ApiError::Timeout { timeout_ms: self.limits.timeout.as_millis() }),
-        }
-    }
-
-    fn spawn<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> (T, After) + Send + 'static,
-        place: Place,
-    ) -> oneshot::Receiver<T> {
-        let (sender, receiver) = oneshot::channel();
-        self.inferring.run(move || {
-            let (answer, after) = work();
+        let (sender, mut answer) = oneshot::channel();
+        let place = self.turns.enter(model, move |turn| {
             // The caller may have given up; counting goes on all the same.
-            let _ = sender.send(answer);
+            let Some(_until_it_is_counted) = turn else { return drop(sender.send(Err(Displaced))) };
+            let (answer, after) = work(came.elapsed());
+            let _ = sender.send(Ok(answer));
             after();
-            drop(place);
         });
-        receiver
+        let place = place.ok_or_else(|| self.overloaded(Full::Queue))?;
+        let (max_wait, timeout) = (self.limits.max_wait, self.limits.timeout);
+        let answer = match tokio::time::timeout(max_wait.min(timeout), &mut answer).await {
+            Ok(answer) => answer,
+            Err(_) if place.withdraw() => return Err(self.overloaded(Full::Time)),
+            Err(_) => tokio::time::timeout(timeout.saturating_sub(came.elapsed()), answer)
+                .await
+                .map_err(|_| ApiError::Timeout { timeout_ms: timeout.as_millis() })?,
+        };
+        answer.map_err(|_| ApiError::Died)?.map_err(|Displaced| self.overloaded(Full::Share))
     }
 
     /// Waits until what was done is counted too, for a bounded time; false if it isn't by then.
@@ -220,6 +209,9 @@ pub(super) enum Full {
     /// Time that a request has waited for its turn.
     Time,
 }
+
+/// Another model needed the place more.
+struct Displaced;
 
 /// Something to do once the answer is made.
 pub(super) type After = Box<dyn FnOnce() + Send>;

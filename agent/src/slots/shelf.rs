@@ -168,15 +168,20 @@ impl Shelf {
             .map_err(ShelfError::Disk)
     }
 
-    /// Removes every manifest and blob that no release of `pinned` needs. A release whose manifest can't be read
-    /// stops the collection: nothing may be removed on a guess.
+    /// Removes every manifest and blob that no release of `pinned` needs. One whose manifest isn't there, or is none any
+    /// more, can't be loaded by it and needs nothing; any other error stops the collection: nothing may be removed on a
+    /// guess.
     ///
     /// # Errors
-    /// [`ShelfError`].
+    /// [`ShelfError::Disk`].
     pub fn collect(&self, pinned: &BTreeSet<Digest>) -> Result<(), ShelfError> {
         let mut needed = BTreeSet::new();
         for digest in pinned {
-            needed.extend(self.manifest(*digest)?.all_blobs().map(|blob| blob.digest));
+            match self.manifest(*digest) {
+                Ok(manifest) => needed.extend(manifest.all_blobs().map(|blob| blob.digest)),
+                Err(error @ ShelfError::Disk(DurableError::Io { .. })) => return Err(error),
+                Err(_) => {}
+            }
         }
         remove_others(&self.manifests, pinned);
         remove_others(&self.blobs, &needed);

@@ -450,12 +450,16 @@ impl Core {
         shadow.or_else(|| self.warm(model, held))
     }
 
-    /// The candidate is warm: from now on it answers, or runs beside.
+    /// The candidate is warm: from now on it answers, watched. Where that can't be written down it waits, and what answered
+    /// goes on.
     pub(super) async fn activate(&mut self, model: &ModelName, loaded: Arc<Loaded>) {
-        self.warm.remove(model);
-        self.serve(loaded);
-        self.probation_since.insert(model.clone(), Instant::now());
+        self.keep_warm(loaded.clone());
         self.apply(model, Event::Activated).await;
+        if self.model(model).active.is_some_and(|held| is_of(&loaded, &held)) {
+            self.warm.remove(model);
+            self.serve(loaded);
+            self.announce();
+        }
     }
 
     /// After the self-test: the machine decides between shadow and swap.
@@ -470,10 +474,7 @@ impl Core {
         let held =
             records.clone().flat_map(|r| [&r.active, &r.fallback]).flatten().map(|held| held.release.digest);
         let tasks = records.filter_map(|r| r.phase.task().map(|task| task.release.digest));
-        let marked: BTreeSet<_> = held.chain(tasks).collect();
-        // A task's manifest may not have come yet; what is missing needs no pin.
-        let pinned: BTreeSet<_> =
-            marked.into_iter().filter(|digest| self.shelf.manifest(*digest).is_ok()).collect();
+        let pinned: BTreeSet<_> = held.chain(tasks).collect();
         let shelf = self.shelf.clone();
         let collecting = tokio::task::spawn_blocking(move || {
             let collected = shelf.collect(&pinned);

@@ -58,18 +58,87 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rig::Rig;
+    use std::path::PathBuf;
+
+    use protocol::Revision;
+    use protocol::message::TaskPhase;
+    use trust::desired::Mode;
+
+    use super::super::machine::{Phase, Task};
+    use super::super::rig::{Rig, name};
     use super::*;
 
-    #[tokio::test]
-    async fn a_problem_of_the_disk_goes_when_the_disk_takes_writes_again() {
-        let mut rig = Rig::new();
+    /// Lets the boot record take no writes.
+    fn unwritable(rig: &Rig) -> [PathBuf; 2] {
         let copies = ["boot.a", "boot.b"].map(|name| rig.folder.path().join(name));
-        let record = rig.core.record().clone();
         for copy in &copies {
             let _none_yet = std::fs::remove_file(copy);
             std::fs::create_dir(copy).unwrap();
         }
+        copies
+    }
+
+    fn writable(copies: &[PathBuf; 2]) {
+        for copy in copies {
+            std::fs::remove_dir(copy).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_down_as_active_does_not_answer() {
+        let mut rig = Rig::new();
+        let model = name("digits");
+        let task = Task {
+            release: rig.held.release.clone(),
+            mode: Mode::Replace,
+            rollout: None,
+            revision: Revision(1),
+        };
+        rig.stands(&model, Phase::Activating { task, variant: "f32".into(), tries_left: 2 });
+        let [old, new] = [rig.held.clone(), rig.held_as("f32")].map(|held| rig.load(&model, &held));
+        rig.core.table.swap(old);
+        let serves = |core: &Core| core.table.active(&model).map(|loaded| loaded.variant.clone());
+        let copies = unwritable(&rig);
+        rig.core.activate(&model, new.clone()).await;
+        assert_eq!(serves(&rig.core).as_deref(), Some("int8"));
+        assert_eq!(rig.core.model(&model).phase.word(), TaskPhase::Activating);
+        writable(&copies);
+        let waits = rig.core.warm(&model, &rig.held_as("f32")).expect("it waits, loaded");
+        rig.core.activate(&model, waits).await;
+        assert_eq!(serves(&rig.core).as_deref(), Some("f32"));
+        assert_eq!(rig.core.model(&model).phase.word(), TaskPhase::Probation);
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_the_disk_does_not_give_now_keeps_its_release() {
+        let mut rig = Rig::new();
+        let task = Task {
+            release: rig.held.release.clone(),
+            mode: Mode::Replace,
+            rollout: None,
+            revision: Revision(1),
+        };
+        rig.stands(&name("digits"), Phase::Committed { task });
+        let folder = rig.folder.path();
+        let blobs = || std::fs::read_dir(folder.join("blobs")).unwrap().count();
+        let manifest = folder.join("manifests").join(rig.held.release.digest.to_hex());
+        let (bytes, all) = (std::fs::read(&manifest).unwrap(), blobs());
+        std::fs::remove_file(&manifest).unwrap();
+        std::fs::create_dir(&manifest).unwrap();
+        rig.core.collect().await;
+        assert!(all > 0 && blobs() == all, "reading it fails");
+        std::fs::remove_dir(&manifest).unwrap();
+        std::fs::write(&manifest, bytes).unwrap();
+        std::fs::write(folder.join("blobs").join("0".repeat(64)), "of nobody").unwrap();
+        rig.core.collect().await;
+        assert_eq!(blobs(), all);
+    }
+
+    #[tokio::test]
+    async fn a_problem_of_the_disk_goes_when_the_disk_takes_writes_again() {
+        let mut rig = Rig::new();
+        let record = rig.core.record().clone();
+        let copies = unwritable(&rig);
         assert!(!rig.core.persist(record));
         let kind = |core: &Core| core.trouble.as_ref().map(|trouble| trouble.kind);
         let later = Instant::now() + 2 * STORAGE_PAUSE;
@@ -79,9 +148,7 @@ mod tests {
             rig.core.next_deadline(later).is_some_and(|at| at <= later + STORAGE_PAUSE),
             "it is tried again"
         );
-        for copy in &copies {
-            std::fs::remove_dir(copy).unwrap();
-        }
+        writable(&copies);
         rig.core.try_record_again(later);
         assert!(kind(&rig.core).is_some(), "not before the pause is over");
         rig.core.try_record_again(later + STORAGE_PAUSE);
