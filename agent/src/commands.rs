@@ -119,7 +119,10 @@ fn exit_of_import(error: &ImportError) -> Exit {
 fn exit_of(error: &EnrollError) -> Exit {
     match error {
         EnrollError::Token(_) => Exit::Usage,
-        EnrollError::AlreadyEnrolled { .. } | EnrollError::Identity(_) | EnrollError::Root(_) => Exit::Config,
+        EnrollError::AlreadyEnrolled { .. }
+        | EnrollError::OtherFleet { .. }
+        | EnrollError::Identity(_)
+        | EnrollError::Root(_) => Exit::Config,
         EnrollError::Refused { .. } => Exit::NoPermission,
         error if error.is_retryable() => Exit::Unavailable,
         _ => Exit::Internal,

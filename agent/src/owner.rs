@@ -1,6 +1,6 @@
-//! Commands that write into the state directory, run by root on a folder that belongs to another user: they go on as
-//! that user. A file of root's in there would keep the agent from its next start. Root itself writes nothing in such
-//! a folder: who owns it could have put links there.
+//! What writes into the state directory, the agent itself included, run by root on a folder that belongs to another
+//! user: it goes on as that user. A file of root's in there would keep the agent from its next start. Root itself writes
+//! nothing in such a folder: who owns it could have put links there.
 //!
 //! The program runs itself again, before it has threads. It enters the folder first: systemd keeps the folders of
 //! its dynamic users below one that only root may pass (`/var/lib/private`). Test: `firmware-tests faults`, offline.
@@ -52,6 +52,7 @@ pub fn go_on(cli: &Cli, state_dir: &Path) -> Result<(), Exit> {
             program
         }),
         Command::Import { file } => import(file, &cli.settings),
+        Command::Run => run(&cli.settings),
         _ => return Ok(()),
     };
     let started = program.map_or_else(|error| error, |program| start(program, state_dir, (uid, gid)));
@@ -80,20 +81,42 @@ fn import(file: &Path, settings: &Settings) -> Result<Program, OwnerError> {
     Ok(program)
 }
 
-fn again(settings: &Settings, word: &str) -> Result<Program, OwnerError> {
-    let mut program = Program::new("/proc/self/exe");
-    program.arg0("flotilla-agent").arg(word).args(same(settings).map_err(OwnerError::Config)?);
+/// The agent itself reads its file again on reload, so it is given that and not its text.
+fn run(settings: &Settings) -> Result<Program, OwnerError> {
+    let file = settings.config.as_deref().filter(|file| file.is_file());
+    if file.is_none() && settings.config.is_some() {
+        return again(settings, "run");
+    }
+    let mut program = command("run", keys(settings));
+    if let Some(file) = file {
+        program.arg("--config").arg(std::path::absolute(file).map_err(OwnerError::Config)?);
+    }
     Ok(program)
+}
+
+fn again(settings: &Settings, word: &str) -> Result<Program, OwnerError> {
+    Ok(command(word, same(settings).map_err(OwnerError::Config)?))
+}
+
+fn command(word: &str, settings: Vec<OsString>) -> Program {
+    let mut program = Program::new("/proc/self/exe");
+    program.arg0("flotilla-agent").arg(word).args(settings);
+    program
 }
 
 /// The settings of a process that stands in the state directory.
 fn same(settings: &Settings) -> std::io::Result<Vec<OsString>> {
-    let mut words: Vec<OsString> = vec!["--state-dir".into(), HERE.into()];
+    let mut words = keys(settings);
     if let Some(text) = settings.text.get() {
         words.extend(["--config".into(), hand_over(text)?.into()]);
     }
-    words.extend(settings.set.iter().flat_map(|set| ["--set".into(), set.into()]));
     Ok(words)
+}
+
+/// The same without the file.
+fn keys(settings: &Settings) -> Vec<OsString> {
+    let set = settings.set.iter().flat_map(|set| ["--set".into(), set.into()]);
+    [OsString::from("--state-dir"), HERE.into()].into_iter().chain(set).collect()
 }
 
 /// A name for the configuration's text that this process and the one in its place have: a pipe has no more text, and
@@ -136,6 +159,18 @@ mod tests {
         let words = same(&settings).unwrap();
         let expected = ["--state-dir", HERE, "--set", "device.class=cam", "--set", "log.filter=debug"];
         assert_eq!(words, expected.map(OsString::from));
+    }
+
+    #[test]
+    fn the_agent_keeps_the_file_that_it_reads_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        std::fs::write(&file, "[device]\nclass = \"cam\"\n").unwrap();
+        let settings = Settings { config: Some(file.clone()), ..Settings::default() };
+        settings.load().unwrap();
+        let program = run(&settings).unwrap();
+        let words: Vec<_> = program.get_args().collect();
+        assert_eq!(words, ["run", "--state-dir", HERE, "--config", file.to_str().unwrap()]);
     }
 
     #[test]

@@ -183,11 +183,11 @@ pub fn run(state_dir: &Path, options: &Options) -> Result<Summary, BatchError> {
         let outputs = inputs.and_then(|inputs| loaded.runtime.infer(&inputs).map_err(ItemError::Infer));
         let class = outputs.as_ref().ok().and_then(|outputs| class(outputs, classes));
         let class = class.and_then(|class| loaded.manifest.labels.get(class)).map(String::as_str);
-        summary.count(outputs.is_ok(), class, item.label.as_deref());
         let outputs = outputs.map_err(|error| crate::chain(&error));
         let outputs = outputs.as_deref().map_err(String::as_str);
         let row = Row { name: &item.name, class, label: item.label.as_deref(), outputs };
-        sink.write(&row).map_err(write_error)?;
+        let is_answered = sink.write(&row).map_err(write_error)?;
+        summary.count(is_answered, class, item.label.as_deref());
         let (done, of) = source.place();
         progress.at(done, of, summary.answered + summary.refused);
     }

@@ -54,14 +54,14 @@ impl Sink {
         Ok(sink)
     }
 
-    /// Writes one outcome.
-    pub(super) fn write(&mut self, row: &Row<'_>) -> io::Result<()> {
+    /// Writes one outcome, and says whether it is an answer: one that has no place in a row of CSV is an error.
+    pub(super) fn write(&mut self, row: &Row<'_>) -> io::Result<bool> {
         match &self.csv {
             Some(outputs) => {
                 let count = outputs.iter().map(|(_, count)| count).sum();
                 self.write_csv(row, count)
             }
-            None => self.write_json(row),
+            None => self.write_json(row).map(|()| row.outputs.is_ok()),
         }
     }
 
@@ -91,7 +91,7 @@ impl Sink {
         self.write_fields(["item", "class", "label", "error"].into_iter().map(str::to_owned).chain(head))
     }
 
-    fn write_csv(&mut self, row: &Row<'_>, count: usize) -> io::Result<()> {
+    fn write_csv(&mut self, row: &Row<'_>, count: usize) -> io::Result<bool> {
         let mut error = row.outputs.err().unwrap_or_default();
         let mut values: Vec<String> = row.outputs.unwrap_or_default().iter().flat_map(values).collect();
         if row.outputs.is_ok() && values.len() != count {
@@ -100,7 +100,8 @@ impl Sink {
         }
         values.resize(count, String::new());
         let texts = [row.name, row.class.unwrap_or_default(), row.label.unwrap_or_default(), error];
-        self.write_fields(texts.into_iter().map(str::to_owned).chain(values))
+        self.write_fields(texts.into_iter().map(str::to_owned).chain(values))?;
+        Ok(error.is_empty())
     }
 
     fn write_fields(&mut self, fields: impl Iterator<Item = String>) -> io::Result<()> {
@@ -159,12 +160,17 @@ mod tests {
         ] {
             let path = dir.path().join(name);
             let mut sink = Sink::open(&path, std::slice::from_ref(&spec)).unwrap();
-            for row in &rows {
-                sink.write(row).unwrap();
-            }
+            let answered = rows.each_ref().map(|row| sink.write(row).unwrap());
+            assert_eq!(answered, [true, false]);
             assert!(!path.exists());
             sink.finish().unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+        }
+        let two = [Tensor::new("scores", vec![2, 2], Data::Fp32(vec![0.1; 4])).unwrap()];
+        let row = Row { name: "two", class: None, label: None, outputs: Ok(&two) };
+        for (name, fits) in [("two.csv", false), ("two.jsonl", true)] {
+            let mut sink = Sink::open(&dir.path().join(name), std::slice::from_ref(&spec)).unwrap();
+            assert_eq!(sink.write(&row).unwrap(), fits, "{name}");
         }
         drop(Sink::open(&dir.path().join("broken.CSV"), std::slice::from_ref(&spec)).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "what is not finished leaves nothing");

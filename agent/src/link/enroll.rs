@@ -36,6 +36,17 @@ pub enum EnrollError {
         /// Its name there.
         device: DeviceId,
     },
+    /// What lies here belongs to another project or another fleet.
+    #[error(
+        "state_dir belongs to {project}/{device} of another project or another fleet; its releases, root of trust, records \
+         and samples must not go there: enrol with a state_dir of its own, or remove what is in this one first"
+    )]
+    OtherFleet {
+        /// Tenant.
+        project: ProjectId,
+        /// This device's name there.
+        device: DeviceId,
+    },
     /// No key could be made.
     #[error("cannot make the device's keys: {0}")]
     Keys(String),
@@ -141,6 +152,7 @@ pub async fn enroll(state_dir: &Path, wish: &Wish<'_>, clock: &Clock) -> Result<
     let token = parse_token(wish.token)?;
     let ca = STANDARD.decode(&token.ca).or_else(|_| URL_SAFE_NO_PAD.decode(&token.ca));
     let ca = CertificateDer::from(ca.map_err(|_| EnrollError::Token("its CA is no base64"))?);
+    refuse_other_fleet(state_dir, &token, &ca)?;
     if let Some(validity) = validity_of(&ca) {
         clock.bound(validity.not_after);
     }
@@ -180,6 +192,18 @@ fn refuse_if_enrolled(state_dir: &Path, is_forced: bool) -> Result<(), EnrollErr
             Ok(())
         }
     }
+}
+
+/// Before the token is spent. A fleet whose CA was renewed is known by its first root.
+fn refuse_other_fleet(state_dir: &Path, token: &Token, ca: &CertificateDer<'_>) -> Result<(), EnrollError> {
+    // What is damaged says nothing; whether it may be replaced was asked before.
+    let Ok(identity) = Identity::load(state_dir) else { return Ok(()) };
+    let has_ca = identity.tls_ca().is_ok_and(|known| known.contains(ca));
+    let has_other_root = identity.root_pin.zip(token.root).is_some_and(|(known, root)| known != root);
+    if identity.project == token.project && (has_ca || !has_other_root) {
+        return Ok(());
+    }
+    Err(EnrollError::OtherFleet { project: identity.project, device: identity.device })
 }
 
 fn parse_token(text: &str) -> Result<Token, EnrollError> {
@@ -234,6 +258,7 @@ fn keep(
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::tests::identity_with;
     use super::*;
     use http::StatusCode;
 
@@ -241,6 +266,32 @@ mod tests {
     fn damaged_tokens_are_named() {
         for (text, part) in [("hello", "flt1."), ("flt1.%%%", "base64url"), ("flt1.e30", "content")] {
             assert!(parse_token(text).unwrap_err().to_string().contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_another_project_or_fleet_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = || rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        let (ca, other_ca) = (certificate(), certificate());
+        let mut identity = identity_with(&key, ca.pem(), ca.pem());
+        identity.root_pin = Some(Digest::from_bytes([1; 32]));
+        let token = |project: &str, root: u8| Token {
+            url: String::new(),
+            ca: String::new(),
+            project: ProjectId::new(project).unwrap(),
+            secret: String::new(),
+            root: Some(Digest::from_bytes([root; 32])),
+        };
+        let asked = |token: Token, ca: &rcgen::Certificate| refuse_other_fleet(dir.path(), &token, ca.der());
+        assert!(asked(token("other", 2), &other_ca).is_ok(), "nothing is here yet");
+        identity.store(dir.path()).unwrap();
+        assert!(asked(token("p", 1), &ca).is_ok());
+        assert!(asked(token("p", 1), &other_ca).is_ok(), "its CA was renewed");
+        assert!(asked(token("p", 2), &ca).is_ok(), "its root was begun anew");
+        for refused in [asked(token("p", 2), &other_ca), asked(token("other", 1), &ca)] {
+            assert!(matches!(refused, Err(EnrollError::OtherFleet { .. })), "{refused:?}");
         }
     }
 

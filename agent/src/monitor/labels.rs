@@ -138,12 +138,12 @@ impl Recent {
     }
 
     /// Remembers one inference; an earlier one of the same id is forgotten. One that is larger than all memory for them
-    /// is not remembered, and the others stay.
-    pub(super) fn remember(&mut self, id: String, said: Said, now: Duration) {
+    /// is not remembered, and the others stay. Returns the number by which it is told from others of its id.
+    pub(super) fn remember(&mut self, id: String, said: Said, now: Duration) -> Option<u64> {
         self.forget(&id);
         let bytes = said.bytes();
         if bytes > self.max_bytes {
-            return;
+            return None;
         }
         while self.order.len() >= self.max || self.bytes + bytes > self.max_bytes {
             self.forget_oldest();
@@ -153,16 +153,17 @@ impl Recent {
         self.bytes += bytes;
         self.order.insert(number, id.clone());
         self.said.insert(id, Entry { number, said, since: now, is_labelled: false });
+        Some(number)
     }
 
-    /// Finds what was said and marks it as labelled.
+    /// Finds what was said, with its number, and marks it as labelled.
     pub(super) fn take(
         &mut self,
         model: &ModelName,
         id: &str,
         labels: usize,
         now: Duration,
-    ) -> Result<Said, FeedbackError> {
+    ) -> Result<(u64, Said), FeedbackError> {
         self.expire(now);
         let (ttl_s, max) = (self.ttl.as_secs(), self.max);
         let unknown = || FeedbackError::UnknownId { id: id.to_owned(), model: model.clone(), ttl_s, max };
@@ -175,7 +176,7 @@ impl Recent {
             return Err(FeedbackError::Count { id: id.to_owned(), expected, got: labels });
         }
         entry.is_labelled = true;
-        Ok(entry.said.clone())
+        Ok((entry.number, entry.said.clone()))
     }
 
     /// Lets an id be labelled again: the label that was taken for it can't be used.
@@ -225,7 +226,7 @@ mod tests {
     }
 
     fn take(recent: &mut Recent, id: &str, now: u64) -> Result<Said, FeedbackError> {
-        recent.take(&ModelName::new("m").unwrap(), id, 1, ms(now))
+        recent.take(&ModelName::new("m").unwrap(), id, 1, ms(now)).map(|(_, said)| said)
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub type Sink = Box<dyn Fn(Kind, Vec<u8>) + Send + Sync>;
 pub struct Request<'a> {
     /// The inference's id as the application knows it; empty when nothing was answered.
     pub id: &'a str,
+    /// What [`Monitor::remember`] returned.
+    pub remembered: Option<u64>,
     /// The release that answered or failed.
     pub loaded: &'a Loaded,
     /// What was asked.
@@ -139,15 +141,16 @@ impl Monitor {
     }
 
     /// Remembers what an inference said, so that a label finds it. Called before the answer leaves, because an
-    /// application may send the label at once.
-    pub fn remember(&self, loaded: &Loaded, id: &str, outputs: &[Tensor], at: UnixMillis) {
-        let Some(reference) = self.reference(loaded) else { return };
+    /// application may send the label at once. Returns a number for [`Request::remembered`].
+    pub fn remember(&self, loaded: &Loaded, id: &str, outputs: &[Tensor], at: UnixMillis) -> Option<u64> {
+        let reference = self.reference(loaded)?;
         let answers = features::answers(outputs, reference.schema.classes());
         let classes: Vec<usize> = answers.iter().filter_map(Answer::class).collect();
-        if !classes.is_empty() {
-            let said = Said { model: loaded.model.clone(), digest: loaded.release.digest, at, classes };
-            self.lock().recent.remember(id.to_owned(), said, self.begun.elapsed());
+        if classes.is_empty() {
+            return None;
         }
+        let said = Said { model: loaded.model.clone(), digest: loaded.release.digest, at, classes };
+        self.lock().recent.remember(id.to_owned(), said, self.begun.elapsed())
     }
 
     /// Counts one request. Called after the answer has left.
@@ -188,7 +191,7 @@ impl Monitor {
         now: UnixMillis,
     ) -> Result<usize, FeedbackError> {
         let mut state = self.lock();
-        let said = match state.recent.take(model, id, labels.len(), self.begun.elapsed()) {
+        let (number, said) = match state.recent.take(model, id, labels.len(), self.begun.elapsed()) {
             Ok(said) => said,
             Err(error) => {
                 if !matches!(error, FeedbackError::UnknownId { .. }) {
@@ -229,7 +232,7 @@ impl Monitor {
         totals.right += right as u64;
         drop(state);
         self.hand_over(closed);
-        self.capture.labelled(model, id, truths);
+        self.capture.labelled(number, truths);
         Ok(right)
     }
 

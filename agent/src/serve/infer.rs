@@ -72,6 +72,8 @@ struct Job {
     api: Api,
     loaded: Arc<Loaded>,
     id: String,
+    /// By which labels find it.
+    remembered: Option<u64>,
     inputs: Vec<Tensor>,
     times: Times,
     /// CPU time of reading it.
@@ -99,6 +101,7 @@ impl Job {
             api,
             loaded,
             id: String::new(),
+            remembered: None,
             inputs: Vec::new(),
             times: Times { input: begun.elapsed(), ..Times::default() },
             reading: slots::cpu_time().saturating_sub(cpu),
@@ -140,7 +143,7 @@ impl Job {
             Ok(answer) => answer,
             Err(error) => return (Err(error), Ended::Refused),
         };
-        self.api.monitor.remember(&self.loaded, &id, &outputs, (self.api.now)());
+        self.remembered = self.api.monitor.remember(&self.loaded, &id, &outputs, (self.api.now)());
         self.id = id;
         self.times.output = begun.elapsed();
         (Ok(answer), Ended::Answered(outputs))
@@ -156,9 +159,17 @@ impl Job {
                 Ended::Failed(kind) => Outcome::Failed(kind),
                 Ended::Refused => Outcome::Refused,
             };
-            let Self { api, loaded, id, inputs, times, reading, .. } = &self;
+            let Self { api, loaded, id, remembered, inputs, times, reading, .. } = &self;
             let at = (api.now)();
-            api.monitor.record(&Request { id, loaded, inputs, at, times: *times, outcome });
+            api.monitor.record(&Request {
+                id,
+                remembered: *remembered,
+                loaded,
+                inputs,
+                at,
+                times: *times,
+                outcome,
+            });
             // What was refused tells nothing of the others.
             if !matches!(ended, Ended::Refused) {
                 let took = *reading + inferring + slots::cpu_time().saturating_sub(cpu);

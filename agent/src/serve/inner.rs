@@ -53,8 +53,15 @@ impl Api {
         if let ApiError::BodyTooLarge { .. } = error
             && let Ok(loaded) = self.serving(model, None)
         {
-            let (at, times, outcome) = ((self.now)(), Times::default(), Outcome::Refused);
-            self.monitor.record(&Request { id: "", loaded: &loaded, inputs: &[], at, times, outcome });
+            self.monitor.record(&Request {
+                id: "",
+                remembered: None,
+                loaded: &loaded,
+                inputs: &[],
+                at: (self.now)(),
+                times: Times::default(),
+                outcome: Outcome::Refused,
+            });
         }
     }
 

@@ -6,19 +6,15 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
-use protocol::message::TaskPhase;
 use protocol::{Counter, ProjectId, Revision};
 use release::HighWater;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 use trust::desired::Mode;
 
 use super::machine::{Event, Held, Phase, Record, Task};
-use super::rig::{Made, Rig, name};
+use super::rig::{Made, Rig, drive, name};
 use super::*;
 use crate::durable::cut;
-use crate::health::Pulse;
 use crate::link::http::origin::Origin;
 use crate::slots::{BootStore, Shelf};
 
@@ -116,37 +112,11 @@ async fn update(dir: &Path, story: Story, kill_at: usize) {
         new.keep_manifest(&core.shelf);
         core.apply(&model, Event::Wanted(task(&new.held, 2))).await;
     }
-    let core = drive(core).await;
+    let core = drive(core, |reported| reported.models.iter().all(|model| model.phase.is_terminal())).await;
     let record = core.model(&model);
     let version = record.active.map(|held| held.release.version.to_string());
     println!("\nends {}", json!([record.phase.word(), version, record.phase.cause().map(|why| why.kind)]));
     println!("\nwrites {}", cut::writes());
-}
-
-/// Runs the driver until the update has ended.
-async fn drive(core: Core) -> Core {
-    let mut reported = core.reported.subscribe();
-    let mut driver = Driver {
-        downlink: mpsc::channel(1).1,
-        updates: watch::Sender::new(core.config.clone()).subscribe(),
-        core,
-        commands: Box::new(|_| {}),
-        jobs: Jobs::new(Box::new(|_| {}), watch::Sender::default()),
-        steps: Steps::default(),
-        pulse: Pulse::default(),
-    };
-    let stop = CancellationToken::new();
-    let ended = stop.clone();
-    tokio::spawn(async move {
-        let is_over = |reported: &Reported| {
-            let phase = reported.models.first().map_or(TaskPhase::Idle, |model| model.phase);
-            phase.is_terminal()
-        };
-        let _ = reported.wait_for(is_over).await;
-        ended.cancel();
-    });
-    driver.run(&stop).await;
-    driver.core
 }
 
 fn child(dir: &Path, story: Story, kill_at: usize) -> Output {

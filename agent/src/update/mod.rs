@@ -9,6 +9,8 @@ mod account;
 mod beside;
 mod core;
 mod driver;
+#[cfg(test)]
+mod faults;
 mod fence;
 mod fetch;
 mod jobs;

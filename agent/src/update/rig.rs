@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::machine::{Held, Phase, Record};
 use super::metadata::{TrustedStore, trusted_dir};
-use super::{Core, CoreParts, Observer, Vitals};
+use super::{Core, CoreParts, Driver, Jobs, Observer, Reported, Steps, Vitals};
 use crate::config::RawConfig;
-use crate::health::{Clock, Footprint, ProblemKind, read_hardware};
+use crate::health::{Clock, Footprint, ProblemKind, Pulse, read_hardware};
 use crate::link::http::Http;
 use crate::slots::{self, BootStore, Loaded, Shelf, Table};
 
@@ -69,16 +70,35 @@ impl Made {
     }
 
     /// The same with golden samples that no model answers.
-    pub(super) fn with_other_answers(mut self) -> Self {
-        let golden: BlobRef = serde_json::from_value(self.parts["golden"].clone()).unwrap();
-        let place = self.blobs.iter().position(|(blob, _)| *blob == golden).unwrap();
-        let mut set: Value = serde_json::from_slice(&self.blobs[place].1).unwrap();
-        for sample in set["samples"].as_array_mut().unwrap() {
-            sample["outputs"][0]["data"] = json!(vec![0.5; 10]);
-        }
-        let bytes = serde_json::to_vec(&set).unwrap();
+    pub(super) fn with_other_answers(self) -> Self {
+        self.with_other("/golden", |bytes| {
+            let mut set: Value = serde_json::from_slice(bytes).unwrap();
+            for sample in set["samples"].as_array_mut().unwrap() {
+                sample["outputs"][0]["data"] = json!(vec![0.5; 10]);
+            }
+            serde_json::to_vec(&set).unwrap()
+        })
+    }
+
+    /// The same with an int8 variant that is no model.
+    pub(super) fn with_no_model(self) -> Self {
+        self.with_other("/variants/0/model", |_| b"no model".to_vec())
+    }
+
+    /// The same, held as its f32 variant.
+    pub(super) fn into_f32(mut self) -> Self {
+        self.held.variant = "f32".into();
+        self
+    }
+
+    /// The same with other bytes in the blob that the manifest names there.
+    fn with_other(mut self, there: &str, bytes: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
+        let named = self.parts.pointer_mut(there).unwrap();
+        let blob: BlobRef = serde_json::from_value(named.clone()).unwrap();
+        let place = self.blobs.iter().position(|(other, _)| *other == blob).unwrap();
+        let bytes = bytes(&self.blobs[place].1);
         let other = BlobRef::of(&bytes, "application/octet-stream");
-        self.parts["golden"] = serde_json::to_value(&other).unwrap();
+        *named = serde_json::to_value(&other).unwrap();
         self.blobs[place] = (other, bytes);
         Self::of(self.parts, self.blobs)
     }
@@ -174,6 +194,28 @@ impl Rig {
         boot.models.insert(model.clone(), record);
         assert!(self.core.persist(boot));
     }
+}
+
+/// Runs the driver until what it reports says that it is over.
+pub(super) async fn drive(core: Core, is_over: impl Fn(&Reported) -> bool + Send + Sync + 'static) -> Core {
+    let mut reported = core.reported.subscribe();
+    let mut driver = Driver {
+        downlink: mpsc::channel(1).1,
+        updates: watch::Sender::new(core.config.clone()).subscribe(),
+        core,
+        commands: Box::new(|_| {}),
+        jobs: Jobs::new(Box::new(|_| {}), watch::Sender::default()),
+        steps: Steps::default(),
+        pulse: Pulse::default(),
+    };
+    let stop = CancellationToken::new();
+    let ended = stop.clone();
+    tokio::spawn(async move {
+        let _ = reported.wait_for(|reported| is_over(reported)).await;
+        ended.cancel();
+    });
+    driver.run(&stop).await;
+    driver.core
 }
 
 pub(super) fn name(model: &str) -> ModelName {

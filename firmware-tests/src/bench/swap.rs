@@ -15,7 +15,7 @@ use testkit::feeder::{Client, Image, read_images};
 use super::device::{Device, MODEL, VERSIONS};
 
 /// Clients without pause, each on its own connection.
-const CLIENTS: usize = 2;
+const CLIENTS: usize = 8;
 /// Images that are asked in turn.
 const IMAGES: usize = 32;
 /// Load without swaps, to compare with.

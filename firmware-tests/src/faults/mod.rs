@@ -10,6 +10,7 @@ mod disk;
 mod doctor;
 mod enrolment;
 mod fence;
+mod forgotten;
 mod hardware;
 mod input;
 mod ipv6;
@@ -115,6 +116,8 @@ enum Fault {
     Offline,
     /// The device's disk loses the release that serves.
     Damaged,
+    /// The disk loses both copies of the boot record.
+    Forgotten,
     /// Samples for retraining, with and without consent, over a dead server and a power cut.
     Capture,
     /// A budget of memory for all models together.
@@ -180,6 +183,7 @@ impl Fault {
             Self::Clock => clock::play(world),
             Self::Offline => offline::play(world),
             Self::Damaged => damaged::play(world),
+            Self::Forgotten => forgotten::play(world),
             Self::Capture => capture::play(world),
             Self::Budget => budget::play(world),
             Self::Power => power::play(world),

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use inference::Tensor;
 use inference::features::Answer;
 use profile::{Observed, Schema};
-use protocol::ModelName;
 use protocol::sample::{MAX_SAMPLE_BYTES, Said, Strategy};
 
 use self::decide::{Draws, Seen};
@@ -166,23 +165,24 @@ impl Capture {
             }
             self.keep(&rules, &origin, request.inputs, row, said(row), reason);
         }
-        if rules.contradiction_rate.is_ever() && !request.id.is_empty() {
+        if let Some(number) = request.remembered.filter(|_| rules.contradiction_rate.is_ever()) {
             let kept = Kept { origin, inputs: request.inputs.to_vec(), said: (0..rows).map(said).collect() };
-            let labelled = self.inner.lock().recent.remember(kept, rules.recent_bytes);
+            let labelled = self.inner.lock().recent.remember(number, kept, rules.recent_bytes);
             if let Some((kept, truths)) = labelled {
                 self.contradicted(&rules, &kept, &truths);
             }
         }
     }
 
-    /// True labels have come; `truths` has one where it is not what was said.
-    pub(super) fn labelled(&self, model: &ModelName, id: &str, truths: Vec<Option<String>>) {
+    /// True labels have come for the inference that is remembered under this number; `truths` has one where it is not
+    /// what was said.
+    pub(super) fn labelled(&self, number: u64, truths: Vec<Option<String>>) {
         let mut state = self.inner.lock();
         let rules = state.rules.clone();
         if !rules.consent || truths.iter().all(Option::is_none) {
             return;
         }
-        let labelled = state.recent.labelled(model, id, truths);
+        let labelled = state.recent.labelled(number, truths);
         drop(state);
         if let Some((kept, truths)) = labelled {
             self.contradicted(&rules, &kept, &truths);

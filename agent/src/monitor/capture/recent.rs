@@ -1,18 +1,16 @@
 //! Requests whose true label may still come, in memory, bounded by bytes: the oldest goes. A label may also come
 //! before its request is here, because counting begins when the answer has left; so the last early ones wait too.
+//! Both are told by the number under which the monitor remembers the inference: applications use ids again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use inference::Tensor;
-use protocol::ModelName;
 use protocol::sample::Said;
 
 use super::draft::Origin;
 
 /// Early labels that wait. An application that labels at once overtakes by one or two.
 const MAX_EARLY: usize = 64;
-/// Places in the order that may be stale beside one for each request.
-const SLACK: usize = 64;
 /// What a request takes beside its values.
 const ENTRY_BYTES: u64 = 512;
 
@@ -28,20 +26,18 @@ pub(super) struct Kept {
 /// By item: the true label where it is not what was said.
 pub(super) type Truths = Vec<Option<String>>;
 
+/// By the monitor's numbers, which rise.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    kept: HashMap<(ModelName, String), (u64, Kept)>,
-    order: VecDeque<(u64, (ModelName, String))>,
-    early: VecDeque<((ModelName, String), Truths)>,
-    next: u64,
+    kept: BTreeMap<u64, Kept>,
+    early: VecDeque<(u64, Truths)>,
     bytes: u64,
 }
 
 impl Recent {
     /// Takes a request in. If its label has come already, both are given back at once.
-    pub(super) fn remember(&mut self, kept: Kept, max_bytes: u64) -> Option<(Kept, Truths)> {
-        let key = (kept.origin.model.clone(), kept.origin.id.clone());
-        if let Some(at) = self.early.iter().position(|(early, _)| *early == key) {
+    pub(super) fn remember(&mut self, number: u64, kept: Kept, max_bytes: u64) -> Option<(Kept, Truths)> {
+        if let Some(at) = self.early.iter().position(|(early, _)| *early == number) {
             let truths = self.early.remove(at)?.1;
             return Some((kept, truths));
         }
@@ -49,47 +45,31 @@ impl Recent {
         if bytes > max_bytes {
             return None;
         }
-        self.forget(&key);
         while self.bytes.saturating_add(bytes) > max_bytes {
-            let Some((number, oldest)) = self.order.pop_front() else { break };
-            if self.kept.get(&oldest).is_some_and(|(kept, _)| *kept == number) {
-                self.forget(&oldest);
-            }
+            let Some((_, oldest)) = self.kept.pop_first() else { break };
+            self.bytes = self.bytes.saturating_sub(size(&oldest));
         }
         self.bytes += bytes;
-        self.order.push_back((self.next, key.clone()));
-        self.kept.insert(key, (self.next, kept));
-        self.next += 1;
+        self.kept.insert(number, kept);
         None
     }
 
     /// The request that a label belongs to. If it isn't here, it may be about to come: the label waits.
-    pub(super) fn labelled(&mut self, model: &ModelName, id: &str, truths: Truths) -> Option<(Kept, Truths)> {
-        let key = (model.clone(), id.to_owned());
-        if let Some(kept) = self.forget(&key) {
+    pub(super) fn labelled(&mut self, number: u64, truths: Truths) -> Option<(Kept, Truths)> {
+        if let Some(kept) = self.kept.remove(&number) {
+            self.bytes = self.bytes.saturating_sub(size(&kept));
             return Some((kept, truths));
         }
         if self.early.len() >= MAX_EARLY {
             self.early.pop_front();
         }
-        self.early.push_back((key, truths));
+        self.early.push_back((number, truths));
         None
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
-    }
-
-    fn forget(&mut self, key: &(ModelName, String)) -> Option<Kept> {
-        let (_, kept) = self.kept.remove(key)?;
-        self.bytes = self.bytes.saturating_sub(size(&kept));
-        // Places of those that are gone already; now and then, so that it costs nothing on average.
-        if self.order.len() > 2 * self.kept.len() + SLACK {
-            let kept = &self.kept;
-            self.order.retain(|(number, key)| kept.get(key).is_some_and(|(known, _)| known == number));
-        }
-        Some(kept)
     }
 }
 
@@ -111,39 +91,38 @@ mod tests {
         vec![Some("b".into())]
     }
 
-    fn model() -> ModelName {
-        "m".parse().unwrap()
-    }
-
     #[test]
     fn a_label_finds_its_request_whichever_comes_first() {
         let mut recent = Recent::default();
-        assert!(recent.remember(kept("a"), 10_000).is_none());
-        assert_eq!(recent.labelled(&model(), "a", truth()).unwrap().0.origin.id, "a");
-        assert!(recent.labelled(&model(), "b", truth()).is_none(), "not here yet");
-        assert_eq!(recent.remember(kept("b"), 10_000).unwrap().1, truth());
-        assert!(recent.remember(kept("b"), 10_000).is_none(), "a label is used once");
+        assert!(recent.remember(0, kept("a"), 10_000).is_none());
+        assert_eq!(recent.labelled(0, truth()).unwrap().0.origin.id, "a");
+        assert!(recent.labelled(1, truth()).is_none(), "not here yet");
+        assert_eq!(recent.remember(1, kept("b"), 10_000).unwrap().1, truth());
+    }
+
+    #[test]
+    fn a_label_that_came_too_late_is_not_the_next_ones_of_the_same_id() {
+        let mut recent = Recent::default();
+        let room = size(&kept("a"));
+        recent.remember(0, kept("frame"), room);
+        recent.remember(1, kept("other"), room);
+        assert!(recent.labelled(0, truth()).is_none(), "its request had to go");
+        assert!(recent.remember(2, kept("frame"), room).is_none());
     }
 
     #[test]
     fn the_oldest_goes_when_memory_is_full_and_nothing_leaks() {
         let mut recent = Recent::default();
         let room = size(&kept("a")) * 3;
-        for id in 0..100 {
-            recent.remember(kept(&id.to_string()), room);
+        for number in 0..100 {
+            recent.remember(number, kept("same"), room);
         }
         assert_eq!((recent.kept.len(), recent.bytes), (3, room));
-        assert!(recent.labelled(&model(), "96", truth()).is_none());
-        assert!(recent.labelled(&model(), "97", truth()).is_some());
-        for _ in 0..100 {
-            recent.remember(kept("same"), room);
-        }
-        assert!(recent.bytes <= room && recent.order.len() <= 2 * 3 + SLACK + 1);
-        assert!(
-            recent.remember(kept("a"), 10).is_none() && !recent.kept.contains_key(&(model(), "a".into()))
-        );
-        for id in 0..1000 {
-            recent.labelled(&model(), &format!("unknown {id}"), truth());
+        assert!(recent.labelled(96, truth()).is_none());
+        assert!(recent.labelled(97, truth()).is_some());
+        assert!(recent.remember(100, kept("a"), 10).is_none() && !recent.kept.contains_key(&100));
+        for number in 200..1200 {
+            recent.labelled(number, truth());
         }
         assert_eq!(recent.early.len(), MAX_EARLY);
         recent.clear();

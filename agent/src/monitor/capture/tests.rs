@@ -74,14 +74,13 @@ fn a_disagreement_is_kept_with_both_answers() {
 #[test]
 fn a_contradicted_item_is_kept_with_its_true_label_whichever_comes_first() {
     let device = device(&[ON, "capture.contradiction_rate=1"]);
-    let model = origin("a", 1).model;
     let kept = |id: &str| Kept { origin: origin(id, 2), inputs: inputs(2), said: vec![Said::default(); 2] };
-    assert!(device.capture.inner.lock().recent.remember(kept("a"), 10_000).is_none());
-    device.capture.labelled(&model, "a", vec![None, Some("7".into())]);
-    device.capture.labelled(&model, "b", vec![Some("8".into()), None]);
-    let (kept, truths) = device.capture.inner.lock().recent.remember(kept("b"), 10_000).unwrap();
+    assert!(device.capture.inner.lock().recent.remember(0, kept("a"), 10_000).is_none());
+    device.capture.labelled(0, vec![None, Some("7".into())]);
+    device.capture.labelled(1, vec![Some("8".into()), None]);
+    let (kept, truths) = device.capture.inner.lock().recent.remember(1, kept("b"), 10_000).unwrap();
     device.capture.contradicted(&device.rules(), &kept, &truths);
-    device.capture.labelled(&model, "c", vec![None, None]);
+    device.capture.labelled(2, vec![None, None]);
     device.settled(2);
     let seen: Vec<_> = device.heads().into_iter().map(|head| (head.id, head.label.unwrap())).collect();
     assert_eq!(seen, [("a#1".into(), "7".into()), ("b#0".into(), "8".into())]);
@@ -91,8 +90,8 @@ fn a_contradicted_item_is_kept_with_its_true_label_whichever_comes_first() {
 fn all_of_a_batch_that_is_labelled_at_once_is_kept() {
     let device = device(&[ON]);
     let kept = Kept { origin: origin("q", 40), inputs: inputs(40), said: vec![Said::default(); 40] };
-    assert!(device.capture.inner.lock().recent.remember(kept, 10_000).is_none());
-    device.capture.labelled(&origin("q", 1).model, "q", vec![Some("7".into()); 40]);
+    assert!(device.capture.inner.lock().recent.remember(0, kept, 10_000).is_none());
+    device.capture.labelled(0, vec![Some("7".into()); 40]);
     let figures = device.settled(40);
     assert_eq!((figures.taken, figures.dropped), ([(Strategy::Contradiction, 40)].into(), [].into()));
 }
@@ -139,8 +138,8 @@ fn a_withdrawn_consent_takes_what_is_here_with_it() {
     device.capture.reconfigure(rules(&[]));
     let figures = device.capture.figures();
     assert_eq!((figures.is_on, figures.waiting, figures.dropped), (false, 0, [(Cause::Withdrawn, 1)].into()));
-    device.capture.labelled(&origin("a", 1).model, "a", vec![Some("b".into())]);
-    assert!(device.capture.inner.lock().recent.labelled(&origin("a", 1).model, "a", vec![]).is_none());
+    device.capture.labelled(0, vec![Some("b".into())]);
+    assert!(device.capture.inner.lock().recent.labelled(0, vec![]).is_none());
 }
 
 #[test]

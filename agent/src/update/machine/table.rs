@@ -2,6 +2,7 @@
 //!
 //! A fault is what the machine sees of it: an error or a hang fails the step, a power cut is a start, a crash loop is
 //! starts without end. Out of memory in the new model is both: the budget refuses it, or the kernel ends the agent.
+//! `update::faults` plays what can be brought about with the real driver.
 
 use super::tests::held;
 use super::*;
