@@ -46,12 +46,16 @@ pub(super) fn hardware(report: &mut Report, config: &Config) {
     let has = |name: &&str| hardware.cpu_features.iter().any(|feature| feature == name);
     for (arch, names, what) in FAST.iter().filter(|(arch, ..)| *arch == hardware.arch) {
         // VNNI has two names for the same thing; of the others all are wanted.
-        let is_there = if *what == "int8 models" { names.iter().any(has) } else { names.iter().all(has) };
+        let (is_there, names) = if *what == "int8 models" {
+            (names.iter().any(has), names.join(" or "))
+        } else {
+            (names.iter().all(has), names.join(" and "))
+        };
         if is_there {
-            report.ok("cpu", format!("{} for {what}", names.join(" or ")));
+            report.ok("cpu", format!("{names} for {what}"));
         } else {
             let todo = format!("nothing: {what} run with slower kernels; their latency budgets may not hold");
-            report.warn("cpu", format!("this {arch} lacks {}", names.join(" or ")), todo);
+            report.warn("cpu", format!("this {arch} lacks {names}"), todo);
         }
     }
     let budget = config.update.memory_budget_bytes;

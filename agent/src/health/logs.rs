@@ -93,7 +93,7 @@ fn is_file(file: impl AsFd, stream: &str) -> bool {
     rustix::fs::fstat(file).is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
 }
 
-/// Writes a line to stderr and into the ring.
+/// Writes an event to stderr and into the ring.
 #[derive(Debug)]
 pub struct Tee<'a> {
     ring: &'a LogRing,
@@ -101,12 +101,11 @@ pub struct Tee<'a> {
 }
 
 impl Write for Tee<'_> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.ring.push(line);
-        let mut stderr = io::stderr().lock();
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.ring.push(event);
         // A closed stderr must not end the agent.
-        let _closed = stderr.write_all(self.priority.as_bytes()).and_then(|()| stderr.write_all(line));
-        Ok(line.len())
+        let _closed = io::stderr().lock().write_all(&each_line(self.priority, event));
+        Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -114,9 +113,23 @@ impl Write for Tee<'_> {
     }
 }
 
+/// The journal takes each line of an event by itself.
+fn each_line(priority: &str, event: &[u8]) -> Vec<u8> {
+    event
+        .split_inclusive(|byte| *byte == b'\n')
+        .flat_map(|line| [priority.as_bytes(), line].concat())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_of_an_event_has_its_priority() {
+        assert_eq!(each_line("<3>", b"two keys\na: wrong\n"), b"<3>two keys\n<3>a: wrong\n");
+        assert_eq!(each_line("", b"one\n"), b"one\n");
+    }
 
     #[test]
     fn a_filter_is_set_only_when_it_is_one_and_someone_listens() {
