@@ -39,6 +39,10 @@ pub(crate) struct Args {
 
 /// Clients of an overload: more than `serve.queue` has places, fewer than `serve.max_connections`.
 const CROWD: u32 = 120;
+/// Clients that have a place each.
+const SEATED: u32 = 60;
+/// Rows of a request that is too long to be answered where it is read: milliseconds.
+const LONG_ROWS: usize = 256;
 /// Inferences of one way in one turn.
 const PER_TURN: usize = 100;
 
@@ -71,7 +75,14 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let per_s = full.0.len() as f64 / load.as_secs_f64();
     let pause = Duration::from_secs_f64(f64::from(CLIENTS) / (per_s / 2.0));
     let half = under_load(&device.unix, &in_binary, load, Some(pause))?;
-    let (accepted, refused) = overloaded(&device.unix, &in_binary, load)?;
+    let (accepted, refused) = overloaded(&device.unix, &in_binary, load, CROWD)?;
+    let long = pixels.repeat(LONG_ROWS);
+    let batch = [Tensor::new("image", vec![LONG_ROWS, 1, 8, 8], Data::Fp32(long.clone()))?];
+    let in_batch = Prepared::binary(&long, &self::scores(&loaded.runtime.infer(&batch)?)?);
+    let (seated, none) = overloaded(&device.unix, &in_batch, load, SEATED)?;
+    ensure!(none == 0, "{none} requests were refused though each client had a place");
+    let (long_accepted, long_refused) = overloaded(&device.unix, &in_batch, load, CROWD)?;
+    ensure!(long_refused > 0, "{CROWD} clients had a place each");
     println!(
         "{:#}",
         json!({
@@ -85,6 +96,10 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             "p99_us_8_clients": full.percentile(99),
             "p99_us_at_overload": accepted.percentile(99),
             "refused_at_overload": refused,
+            "p99_us_long_60_clients": seated.percentile(99),
+            "p99_us_long_at_overload": long_accepted.percentile(99),
+            "requests_per_s_long_at_overload": (long_accepted.0.len() as f64 / load.as_secs_f64()).round(),
+            "refused_long_at_overload": long_refused,
         })
     );
     Ok(())
@@ -183,11 +198,11 @@ fn under_load(unix: &Path, request: &Prepared, load: Duration, pause: Option<Dur
     Ok(all)
 }
 
-/// More clients than there are places, none of which waits when it is told to: what the accepted ones measure, and how
-/// many were refused (none, as long as inferences are short enough to run where they are).
-fn overloaded(unix: &Path, request: &Prepared, load: Duration) -> Result<(Micros, u64)> {
+/// Many clients, none of which waits when it is told to: what the accepted requests measure, and how many were refused
+/// (none, as long as inferences are short enough to run where they are).
+fn overloaded(unix: &Path, request: &Prepared, load: Duration, crowd: u32) -> Result<(Micros, u64)> {
     let end = Instant::now() + load;
-    let clients: Vec<_> = (0..CROWD)
+    let clients: Vec<_> = (0..crowd)
         .map(|_| {
             let (mut connection, request) = (Connection::unix(unix)?, request.clone());
             Ok(std::thread::spawn(move || -> Result<_> {

@@ -19,9 +19,9 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// An inference of one image in JSON.
+    /// An inference of one image in JSON, or of several.
     pub(super) fn json(pixels: &[f32]) -> Self {
-        let body = json!({ "inputs": [input(&json!({ "data": pixels }))] }).to_string();
+        let body = json!({ "inputs": [input(pixels, &json!({ "data": pixels }))] }).to_string();
         Self { bytes: post(&body, "", &[]), expected: Vec::new() }
     }
 
@@ -30,7 +30,7 @@ impl Prepared {
         let behind: Vec<u8> = pixels.iter().flat_map(|pixel| pixel.to_le_bytes()).collect();
         let parameters = json!({ "parameters": { "binary_data_size": behind.len() } });
         let json = json!({
-            "inputs": [input(&parameters)],
+            "inputs": [input(pixels, &parameters)],
             "outputs": [{ "name": "scores", "parameters": { "binary_data": true } }],
         });
         let json = json.to_string();
@@ -40,8 +40,8 @@ impl Prepared {
     }
 }
 
-fn input(more: &Value) -> Value {
-    let mut input = json!({ "name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8] });
+fn input(pixels: &[f32], more: &Value) -> Value {
+    let mut input = json!({ "name": "image", "datatype": "FP32", "shape": [pixels.len() / 64, 1, 8, 8] });
     if let (Some(input), Some(more)) = (input.as_object_mut(), more.as_object()) {
         input.extend(more.clone());
     }
