@@ -57,6 +57,7 @@ impl Engine {
     ) -> Result<Self, LoadError> {
         let opset = check::opset(&proto)?;
         super::rewrite::spell(&mut proto)?;
+        super::rewrite::gather_first(&mut proto);
         super::rewrite::widen(&mut proto);
         let knows = |node: &NodeProto| check::has(onnx, node, opset);
         check::check(&proto, |node| knows(node) || is_only_int8(node))?;

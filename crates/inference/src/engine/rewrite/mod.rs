@@ -13,10 +13,12 @@ mod recurrent;
 mod scales;
 mod simple;
 mod spelled;
+mod tables;
 mod twins;
 
 pub(super) use draft::{int, without};
 pub(super) use explicit::spell;
 pub(super) use graph::{has_words_for, rewrite};
 pub(super) use halves::widen;
+pub(super) use tables::gather_first;
 pub(crate) use twins::RANDOM;
