@@ -27,6 +27,7 @@ mod unary;
 mod walk;
 
 pub(crate) use assemble::lower;
+pub(crate) use contrib::quantized_places;
 
 use tract_onnx::pb::NodeProto;
 
