@@ -148,6 +148,11 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// Scales whose quotient f32 doesn't hold.
+    const FAR_SCALES: Self = Self::Form("its scales are too far apart");
+}
+
+impl Reason {
     /// Operator and name of the node that nothing here can run, if that is the reason.
     fn stuck(&self) -> Option<(String, String)> {
         match self {
