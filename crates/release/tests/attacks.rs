@@ -117,6 +117,19 @@ fn a9_release_for_other_hardware_agent_or_runtime_is_refused() {
 }
 
 #[test]
+fn a_variant_trained_for_int8_stands_beside_one_quantized_afterwards() {
+    let manifest = draft(|m| {
+        let mut trained = m["variants"][1].clone();
+        trained["name"] = json!("int8-qat");
+        trained["accuracy"] = json!(0.97);
+        m["variants"].as_array_mut().unwrap().insert(1, trained);
+    });
+    let manifest = manifest.unwrap();
+    let chosen = manifest.select_variant(&device(&hardware())).unwrap();
+    assert_eq!((chosen.name.as_str(), chosen.accuracy), ("int8-qat", Some(0.97)));
+}
+
+#[test]
 fn a8_hostile_names_and_values_break_a_named_bound() {
     let cases: [(&str, Value); 35] = [
         ("/model", json!("../etc")),

@@ -12,6 +12,7 @@ pub(crate) fn measure() -> Value {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::arch::asm;
     use std::arch::x86_64::{
         _mm256_add_epi16, _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_extract_epi32, _mm256_madd_epi16,
         _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setzero_si256, _mm512_add_epi32, _mm512_dpbusd_epi32,
@@ -20,18 +21,28 @@ mod x86 {
     use std::hint::black_box;
     use std::time::Instant;
 
+    use inference::int8::kernel::Level;
+
     use super::{Value, json};
 
-    /// Some milliseconds each.
+    /// Some milliseconds each, some ten for tiles.
     const ROUNDS: u32 = 1_000_000;
     const TRIES: u32 = 5;
     /// Sums that don't wait for each other: more than latency times units of any CPU so far.
     const SUMS: u32 = 12;
     /// Where each sum needs a factor of its own in one of 16 registers.
     const FEW: u32 = 6;
+    /// Tiles of sums, beside two of factors; six wait for nothing.
+    const TILES: u32 = 6;
 
     pub(super) fn measure() -> Value {
         let mut found = serde_json::Map::new();
+        // Where it isn't in the list, the kernel gave no leave to use the tiles.
+        if Level::available().contains(&Level::Amx) {
+            // SAFETY: the tiles are there, and the list asked for leave to use them.
+            #[expect(unsafe_code, reason = "calls a function for features that were found")]
+            found.insert("amx".into(), json!(gmac_s(TILES * 16 * 16 * 64, || unsafe { amx() })));
+        }
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
             // SAFETY: the features that the function needs have just been found.
             #[expect(unsafe_code, reason = "calls a function for features that were found")]
@@ -59,6 +70,45 @@ mod x86 {
         // The best of some: another process on this core would only lower it.
         let best = (0..TRIES).map(|_| seconds()).fold(f64::INFINITY, f64::min);
         f64::from(ROUNDS) * f64::from(macs_a_round) / best / 1e9
+    }
+
+    /// Rows and bytes of eight tiles of 16 rows of 64 bytes.
+    #[repr(C, align(64))]
+    struct Config([u8; 64]);
+
+    static CONFIG: Config = {
+        let mut bytes = [0; 64];
+        bytes[0] = 1;
+        let mut tile = 0;
+        while tile < 8 {
+            bytes[16 + 2 * tile] = 64;
+            bytes[48 + tile] = 16;
+            tile += 1;
+        }
+        Config(bytes)
+    };
+
+    /// Products of zeros take as long as others.
+    #[expect(unsafe_code, reason = "there are no other words for tiles")]
+    unsafe fn amx() -> i32 {
+        // SAFETY: the caller found the tiles; no compiled code uses these registers, and they are given back.
+        unsafe {
+            asm!(
+                "ldtilecfg [{config}]",
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+                "2:",
+                "tdpbusd tmm0, tmm6, tmm7", "tdpbusd tmm1, tmm6, tmm7", "tdpbusd tmm2, tmm6, tmm7",
+                "tdpbusd tmm3, tmm6, tmm7", "tdpbusd tmm4, tmm6, tmm7", "tdpbusd tmm5, tmm6, tmm7",
+                "dec {rounds:e}",
+                "jnz 2b",
+                "tilerelease",
+                config = in(reg) &raw const CONFIG,
+                rounds = inout(reg) ROUNDS => _,
+                options(nostack, readonly),
+            );
+        }
+        0
     }
 
     #[target_feature(enable = "avx512f,avx512vnni")]

@@ -83,6 +83,7 @@ pub(super) fn check(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), Strin
     axes(node, tensors)?;
     growth(node, tensors)?;
     steps(node, tensors)?;
+    bounds(node, tensors)?;
     transposed(node)?;
     super::forest::check(node)?;
     quantization(node, tensors)
@@ -135,6 +136,29 @@ fn growth(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("resizes by {scales:?}; at most {MAX_GROWTH} times as many elements are allowed"))
+}
+
+/// What a Slice cuts off: a start, an end, an axis and a step for each other, and no axis twice.
+fn bounds(node: &NodeProto, tensors: &Tensors<'_>) -> Result<(), String> {
+    if node.op_type != "Slice" {
+        return Ok(());
+    }
+    let list = |slot: usize, name: &str| {
+        let said = attribute_ints(node, name);
+        tensors.ints(node, slot).or_else(|| (!said.is_empty()).then(|| said.to_vec()))
+    };
+    let lists = [list(1, "starts"), list(2, "ends"), list(3, "axes"), list(4, "steps")];
+    let mut lengths = lists.iter().flatten().map(Vec::len);
+    let first = lengths.next();
+    if lengths.any(|length| Some(length) != first) {
+        return Err("slices by starts, ends, axes and steps that aren't of one number".to_owned());
+    }
+    let axes = lists[2].as_deref().unwrap_or_default();
+    let mut seen = HashSet::new();
+    match axes.iter().find(|axis| !seen.insert(**axis)) {
+        Some(axis) => Err(format!("slices along axis {axis} twice")),
+        None => Ok(()),
+    }
 }
 
 /// Steps over values that aren't steps.
@@ -299,6 +323,21 @@ mod tests {
             why(&node("Softmax", &[("axis", &[i64::MIN])]), vec![]).contains("axis -9223372036854775808")
         );
         assert!(why(&node("Slice", &[]), vec![ints("c", &[i64::MIN])]).contains("which no tensor has"));
+    }
+
+    #[test]
+    fn a_slice_has_a_bound_for_each_axis_and_each_axis_once() {
+        let slice = |starts: &[i64], ends: &[i64], axes: &[i64]| {
+            why(&node("Slice", &[]), vec![ints("a", starts), ints("b", ends), ints("c", axes)])
+        };
+        assert_eq!(slice(&[1, 1], &[5, 5], &[2, 1]), "");
+        for (starts, ends, axes) in [(2, 2, 1), (2, 1, 2), (1, 2, 2)] {
+            let [starts, ends] = [starts, ends].map(|count| vec![1; count]);
+            assert!(slice(&starts, &ends, &[2, 1][..axes]).contains("aren't of one number"));
+        }
+        assert!(slice(&[1, 2], &[5, 4], &[2, 2]).contains("along axis 2 twice"));
+        let old = node("Slice", &[("starts", &[1, 1]), ("ends", &[5, 5]), ("axes", &[2, 2])]);
+        assert!(why(&old, vec![]).contains("along axis 2 twice"));
     }
 
     #[test]

@@ -29,12 +29,13 @@ pub struct Makeup {
 }
 
 /// Inputs of operators that describe a quantization or a bound: they are no learnt numbers.
-const DESCRIBING: [(&str, &[usize]); 16] = [
+const DESCRIBING: [(&str, &[usize]); 18] = [
     ("Clip", &[1, 2]),
     ("ConvInteger", &[2, 3]),
     ("DequantizeLinear", &[1, 2]),
     ("DynamicQuantizeMatMul", &[2, 3]),
     ("MatMulInteger", &[2, 3]),
+    ("MatMulIntegerToFloat", &[2, 3, 4, 5]),
     ("QGemm", &[1, 2, 4, 5, 7, 8]),
     ("QLinearAdd", &[1, 2, 4, 5, 6, 7]),
     ("QLinearAveragePool", &[1, 2, 3, 4]),
@@ -44,6 +45,7 @@ const DESCRIBING: [(&str, &[usize]); 16] = [
     ("QLinearMatMul", &[1, 2, 4, 5, 6, 7]),
     ("QLinearMul", &[1, 2, 4, 5, 6, 7]),
     ("QLinearSigmoid", &[1, 2, 3, 4]),
+    ("QLinearSoftmax", &[1, 2, 3, 4]),
     ("QuantizeLinear", &[1, 2]),
     ("Resize", &[1, 2, 3]),
 ];
@@ -76,6 +78,11 @@ fn count_unguarded(mut bytes: &[u8], feeds: &[Feed]) -> Result<Makeup, LoadError
 fn parameters(graph: &GraphProto) -> u64 {
     let mut describing = HashSet::new();
     for node in &graph.node {
+        if node.op_type == "QLinearConcat" {
+            // Its own scale and zero point, then each operand with its two.
+            let places = node.input.iter().enumerate().filter(|(place, _)| *place < 2 || place % 3 != 2);
+            describing.extend(places.map(|(_, name)| name.as_str()));
+        }
         let places =
             DESCRIBING.iter().find(|(op, _)| *op == node.op_type).map_or(&[][..], |(_, places)| places);
         describing.extend(places.iter().filter_map(|place| node.input.get(*place)).map(String::as_str));
@@ -117,4 +124,26 @@ fn macs(onnx: &tract_onnx::Onnx, proto: &mut ModelProto, feeds: &[Feed]) -> Opti
         }
     }
     Some(macs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::tests::{constant, model, node};
+    use super::*;
+
+    #[test]
+    fn scales_and_zero_points_are_no_learnt_numbers() {
+        let count = |op: &str, inputs: &[&str]| {
+            let constants = inputs.iter().map(|name| constant(name, 1, &[], vec![0; 4])).collect();
+            parameters(&model(vec![node(op, inputs, "y", &[])], constants).graph.unwrap())
+        };
+        for (op, inputs, want) in [
+            ("QLinearConcat", &["s", "z", "a", "as", "az", "b", "bs", "bz"][..], 2),
+            ("QLinearSoftmax", &["a", "as", "az", "s", "z"], 1),
+            ("MatMulIntegerToFloat", &["a", "b", "as", "bs", "az", "bz", "bias"], 3),
+            ("QLinearConv", &["a", "as", "az", "b", "bs", "bz", "s", "z", "bias"], 3),
+        ] {
+            assert_eq!(count(op, inputs), want, "{op}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ IMAGE, SIGNAL, ROWS = (8, 6, 6), (6, 24), (5, 24)
 IN, OUT = (0.02, 121), (0.03, 133)
 CLOSE = 1e-5
 FAR = (1 << 63) - 1
+OPSETS = range(10, 22)  # those that are said to be tested
 
 
 def case(opset=17, **forms):
@@ -143,13 +144,26 @@ def qdq_pair(g, kind, acts=np.uint8):
     return (IMAGE, *qdq(g, g.op("Relu", [g.op(kind, [a, b])]), acts), ["Neg"])
 
 
-@case(add={"kind": "QLinearAdd"}, mul={"kind": "QLinearMul"}, mul_s8={"kind": "QLinearMul", "acts": np.int8})
-def qlinear_pair(g, kind, acts=np.uint8):
+@case(
+    add={"kind": "QLinearAdd"}, mul={"kind": "QLinearMul"}, add_s8={"kind": "QLinearAdd", "acts": np.int8}, mul_s8={"kind": "QLinearMul", "acts": np.int8},
+    add_left_out={"kind": "QLinearAdd", "unsaid": True}, mul_left_out={"kind": "QLinearMul", "unsaid": True},
+)  # fmt: skip
+def qlinear_pair(g, kind, acts=np.uint8, unsaid=False):
+    if unsaid:
+        return unsaid_zeros(g, kind, 2)
     value, params = entry(g, acts)
     other = g.params(0.01, 9, acts)
     to = exit_params(g, acts)
     b = g.quantize("input", other)
     return IMAGE, g.dequantize(g.op(kind, [value, *params, b, *other, *to]), to), OUT[0], []
+
+
+def unsaid_zeros(g, kind, operands=1, is_said_after=False, **more):
+    """Zero points of s8 that are 0 and left out: of the result, and of what dequantizes it."""
+    params, to = g.params(IN[0], 0, np.int8), g.params(OUT[0], 0, np.int8)
+    inputs = [g.quantize("input", params), *params] * operands
+    made = g.op(kind, [*inputs, to[0]], **more)
+    return IMAGE, g.dequantize(made, to if is_said_after else to[:1]), OUT[0], []
 
 
 @case(channel={"shape": (1, 8, 1, 1)}, whole={"shape": (1, 8, 6, 6)})
@@ -176,10 +190,10 @@ def qdq_concat(g, axis, shape=IMAGE):
     return (shape, *qdq(g, g.op("Concat", parts, axis=axis)), [])
 
 
-@case()
-def qlinear_concat(g):
-    to = exit_params(g)
-    a, other = entry(g), g.params(0.05, 100)
+@case(**{"": {}}, s8={"acts": np.int8})
+def qlinear_concat(g, acts=np.uint8):
+    to = exit_params(g, acts)
+    a, other = entry(g, acts), g.params(0.05, 100, acts)
     made = g.op("QLinearConcat", [*to, a[0], *a[1], g.quantize("input", other), *other], axis=1)
     return IMAGE, g.dequantize(made, to), OUT[0], []
 
@@ -190,8 +204,11 @@ BEYOND = {"strides": [2, 2], "pads": [1] * 4, "count_include_pad": 1, "ceil_mode
 @case(
     global_={"kind": "QLinearGlobalAveragePool"}, window={"kind": "QLinearAveragePool"},
     global_s8={"kind": "QLinearGlobalAveragePool", "acts": np.int8}, beyond={"kind": "QLinearAveragePool", "extra": BEYOND},
+    window_s8={"kind": "QLinearAveragePool", "acts": np.int8}, left_out={"unsaid": {}}, left_out_said_after={"unsaid": {"is_said_after": True}},
 )  # fmt: skip
-def qlinear_pool(g, kind, acts=np.uint8, extra=None):
+def qlinear_pool(g, kind="QLinearAveragePool", acts=np.uint8, extra=None, unsaid=None):
+    if unsaid is not None:
+        return unsaid_zeros(g, kind, kernel_shape=[3, 3], **unsaid)
     value, params = entry(g, acts)
     to = exit_params(g, acts, 0.01)
     more = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, **(extra or {})} if kind == "QLinearAveragePool" else {}
@@ -213,10 +230,15 @@ def qdq_pool(g, kind, shape=IMAGE, acts=np.uint8, more=None):
     return (shape, *qdq(g, made, acts, 0.01), [])
 
 
-@case(leaky={"kind": "QLinearLeakyRelu", "more": {"alpha": 0.2}}, sigmoid={"kind": "QLinearSigmoid"})
-def qlinear_unary(g, kind, more=None):
-    value, params = entry(g)
-    to = g.params(1 / 64, 60)
+LEAKY = {"kind": "QLinearLeakyRelu", "more": {"alpha": 0.2}}
+
+
+@case(
+    leaky=LEAKY, sigmoid={"kind": "QLinearSigmoid"}, leaky_s8={**LEAKY, "acts": np.int8}, sigmoid_s8={"kind": "QLinearSigmoid", "acts": np.int8},
+)  # fmt: skip
+def qlinear_unary(g, kind, more=None, acts=np.uint8):
+    value, params = entry(g, acts)
+    to = g.params(1 / 64, 60 if acts == np.uint8 else -20, acts)
     return IMAGE, g.dequantize(g.op(kind, [value, *params, *to], **(more or {})), to), 1 / 64, []
 
 
@@ -366,15 +388,26 @@ def squeezed_pool(g):
     return IMAGE, g.op("Squeeze", [pooled]), scale, []
 
 
-@case(conv={"kind": "ConvInteger"}, conv_u8={"kind": "ConvInteger", "weights": np.uint8}, matmul={"kind": "MatMulInteger"}, old={"kind": "MatMulInteger", "opset": 11})
-def dynamic(g, kind, weights=np.uint8):
+@case(
+    conv={"kind": "ConvInteger"}, conv_u8={"kind": "ConvInteger", "weights": np.uint8}, conv_channel={"kind": "ConvInteger", "scales": 12},
+    conv_depthwise={"kind": "ConvInteger", "group": 8}, matmul={"kind": "MatMulInteger"}, matmul_u8={"kind": "MatMulInteger", "weights": np.uint8},
+    matmul_channel={"kind": "MatMulInteger", "scales": 18}, matmul_u8_channel={"kind": "MatMulInteger", "weights": np.uint8, "scales": 18},
+    old={"kind": "MatMulInteger", "weights": np.uint8, "opset": 11},
+    **{f"conv_opset_{opset}": {"kind": "ConvInteger", "opset": opset} for opset in OPSETS[1:]},
+    **{f"matmul_opset_{opset}": {"kind": "MatMulInteger", "scales": 18, "opset": opset} for opset in OPSETS[1:]},
+)  # fmt: skip
+def dynamic(g, kind, weights=np.int8, scales=1, group=1):
     is_conv = kind == "ConvInteger"
     value, scale, zero = g.op("DynamicQuantizeLinear", ["input"], 3)
-    bytes_, own_scale, own_zero = g.weights(*((12, 8, 3, 3) if is_conv else (24, 18)), kind=weights)
-    more = {"pads": [1] * 4, "kernel_shape": [3, 3]} if is_conv else {}
+    outs = 12 if group == 1 else group
+    bytes_, own_scale, own_zero = g.weights(*((outs, 8 // group, 3, 3) if is_conv else (24, 18)), kind=weights, scales=scales)
+    more = {"pads": [1] * 4, "kernel_shape": [3, 3], "group": group} if is_conv else {}
+    if is_conv and scales != 1:  # as quantize_dynamic writes them: one scale for each channel, one zero point for all
+        own_scale = g.constant(g.weight_scale.reshape(1, outs, 1, 1), "ws")
+        own_zero = g.constant(np.int8(0), "wz")
     sums = g.op("Cast", [g.op(kind, [value, bytes_, zero, own_zero], **more)], to=TensorProto.FLOAT)
     made = g.op("Mul", [sums, g.op("Mul", [scale, own_scale])])
-    bias = g.floats(1, 12, 1, 1) if is_conv else g.floats(18)
+    bias = g.floats(1, outs, 1, 1) if is_conv else g.floats(18)
     return (IMAGE if is_conv else ROWS), g.op("Relu", [g.op("Add", [made, g.constant(bias)])]), CLOSE, []
 
 
@@ -540,10 +573,11 @@ def qdq_softplus(g):
     return ((24,), *qdq(g, g.op("Softplus", [wide]), scale=2.5), [])
 
 
-@case(plain={}, old={"opset": 11})
-def qlinear_softmax(g):
-    to, last = g.params(0.05, 128), g.params(1 / 256, 0)
-    value, params = entry(g)
+@case(plain={}, old={"opset": 11}, s8={"acts": np.int8})
+def qlinear_softmax(g, acts=np.uint8):
+    lowest = np.iinfo(acts).min
+    to, last = g.params(0.05, lowest + 128, acts), g.params(1 / 256, lowest, acts)
+    value, params = entry(g, acts)
     scores = g.op("QLinearMatMul", [value, *params, *g.weights(24, 18), *to])
     made = g.op("QLinearSoftmax", [scores, *to, *last], axis=-1, opset=g.opset)
     return (24,), g.dequantize(made, last), 1 / 256, []
@@ -987,11 +1021,23 @@ def dynamic_other_weights(g, kind):
     return ROWS, g.op(kind, [value, weights, scale, params[0], zero, params[1], bias]), CLOSE, ["DynamicQuantizeLinear", kind, "Identity"]
 
 
-@case(u8={"kind": np.uint8}, s8={"scales": 18})
-def dynamic_to_float(g, kind=np.int8, scales=1):
+@case(u8={"kind": np.uint8}, s8={"scales": 18}, other_scale={"is_other": True})
+def dynamic_to_float(g, kind=np.int8, scales=1, is_other=False):
+    """The other scale is not the one by which the rows were quantized."""
     value, scale, zero = g.op("DynamicQuantizeLinear", ["input"], 3)
     weights, own_scale, own_zero = g.weights(24, 18, kind=kind, scales=scales)
-    return ROWS, g.op("MatMulIntegerToFloat", [value, weights, scale, own_scale, zero, own_zero]), CLOSE, []
+    scale = g.constant(np.float32(0.5)) if is_other else scale
+    return ROWS, g.op("MatMulIntegerToFloat", [value, weights, scale, own_scale, zero, own_zero]), 20 * CLOSE if is_other else CLOSE, None if is_other else []
+
+
+@case(add={"kind": "Add", "scales": (1e28, 1e-12)}, mul={"kind": "Mul", "scales": (1e20, 1e-12)}, average={"kind": "AveragePool", "scales": (1e28, 1e-12)})
+def far_scales_as_written(g, kind, scales):
+    """Scales whose quotient is beyond f32: in 8 bits, zero times that is no number, and ONNX Runtime's optimised sums and
+    products give the lowest value for it."""
+    value = g.qdq("input", g.params(scales[0], 128))
+    inputs, more = ([value], {"kernel_shape": [2, 2]}) if kind == "AveragePool" else ([value, value], {})
+    made = g.qdq(g.op(kind, inputs, **more), g.params(scales[1], 128))
+    return IMAGE, made, scales[1], [kind]
 
 
 @case()
@@ -1002,3 +1048,86 @@ def channels_last_3d(g):
     inputs = [turned(g, value, 0, 2, 3, 4, 1), *params, *g.weights(6, 3, 3, 3, 3), *to]
     made = g.op("ContribQLinearConv", inputs, pads=[1] * 6, kernel_shape=[3] * 3, channels_last=1)
     return (3, 4, 5, 6), g.dequantize(turned(g, made, 0, 4, 1, 2, 3), to), OUT[0], ["QLinearConv", "Transpose"]
+
+
+def clipped(g, value, low, high):
+    """Bounds were attributes once."""
+    bounds = {"min": low, "max": high} if g.opset < 11 else {}
+    return g.op("Clip", [value, *(g.constant(np.float32(bound)) for bound in (() if bounds else (low, high)))], **bounds)
+
+
+def reaxed(g, kind, value, axis):
+    """So were axes."""
+    if g.opset < 13:
+        return g.op(kind, [value], axes=[axis])
+    return g.op(kind, [value, g.constant(np.array([axis], np.int64))])
+
+
+def flat(g, value):
+    return g.op("Flatten", [value], axis=1)
+
+
+@case(**{str(opset): {"opset": opset} for opset in OPSETS})
+def opset_qdq(g):
+    """What int8 knows of QDQ, side by side, so that each result is but one layer from the input."""
+    ints = lambda *values: g.constant(np.array(values, np.int64))
+    image = view(g)
+    # A scale for each channel is there since DequantizeLinear has an axis.
+    many = lambda count: {"scales": count} if g.opset >= 13 else {}
+    conv = g.op("Conv", [image, g.dequantized_weights(6, 8, 3, 3, **many(6)), g.bias(6, IN[0])], pads=[1] * 4, strides=[2, 2])
+    depthwise = g.op("Conv", [image, g.dequantized_weights(8, 1, 3, 3, **many(8))], group=8)
+    other = g.qdq(g.op("Identity", ["input"]), g.params(0.03, 100))
+    rows = g.qdq(flat(g, g.op("GlobalAveragePool", [image])), exit_params(g, scale=0.01))
+    made = [
+        g.op("Relu", [conv]),
+        clipped(g, depthwise, -0.5, 0.9),
+        g.op("MaxPool", [image], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        g.op("AveragePool", [image], kernel_shape=[2, 2], pads=[1, 1, 0, 0], count_include_pad=1),
+        g.op("Add", [image, other]),
+        g.op("Mul", [image, other]),
+        g.op("Concat", [image, other], axis=1),
+        g.op("Sigmoid", [image]),
+        g.op("LeakyRelu", [image], alpha=0.3),
+        g.op("Tanh", [image]),
+        clipped(g, image, 0.0, 0.7),
+        g.op("Transpose", [image], perm=[0, 2, 3, 1]),
+        g.op("Reshape", [image, ints(0, 4, -1)]),
+        g.op("Slice", [image, ints(2, 1), ints(6, 5), ints(1, 3)]),
+        reaxed(g, "Squeeze", reaxed(g, "Unsqueeze", image, 1), 1),
+        g.op("Gemm", [rows, g.dequantized_weights(8, 12), g.bias(12, 0.01)]),
+        g.op("MatMul", [rows, g.dequantized_weights(8, 7)]),
+    ]
+    if g.opset >= 11:
+        scales = [g.constant(np.zeros(0, np.float32)), g.constant(np.array([1, 1, 2, 2], np.float32))]
+        made.append(g.op("Resize", [image, *scales], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"))
+    if g.opset >= 14:
+        made.append(g.op("HardSwish", [image]))
+    to = exit_params(g)
+    return IMAGE, flat(g, g.qdq(g.op("Concat", [flat(g, g.qdq(one, to)) for one in made], axis=1), to)), OUT[0], []
+
+
+@case(**{str(opset): {"opset": opset} for opset in OPSETS})
+def opset_qoperator(g):
+    """The same of operators on 8-bit values."""
+    value, params = entry(g)
+    to, rows_to = exit_params(g), exit_params(g, scale=0.01)
+    conv = g.op("QLinearConv", [value, *params, *g.weights(6, 8, 3, 3, scales=6), *to], pads=[1] * 4, strides=[2, 2])
+    rows = flat(g, g.op("QLinearGlobalAveragePool", [value, *params, *rows_to]))
+    made = [
+        conv,
+        g.op("QLinearAdd", [value, *params, value, *params, *to]),
+        g.op("QLinearLeakyRelu", [value, *params, *to], alpha=0.3),
+        g.op("QLinearMatMul", [rows, *rows_to, *g.weights(8, 7), *to]),
+        g.op("QGemm", [rows, *rows_to, *g.weights(8, 12), g.constant(g.random.integers(-900, 900, 12).astype(np.int32)), *to]),
+    ]
+    parts = [part for one in made for part in (flat(g, one), *to)]
+    return IMAGE, g.dequantize(g.op("QLinearConcat", [*to, *parts], axis=1), to), OUT[0], []
+
+
+@case(**{str(opset): {"opset": opset} for opset in OPSETS})
+def opset_signed(g):
+    """Signed throughout, with the result of the last layer in f32."""
+    first, _ = qdq(g, g.op("Relu", [g.op("Conv", [view(g, np.int8), g.dequantized_weights(6, 8, 3, 3)])]), np.int8)
+    pooled = g.qdq(g.op("GlobalAveragePool", [first]), exit_params(g, np.int8, 0.01))
+    rows = g.qdq(flat(g, pooled), exit_params(g, np.int8, 0.01))
+    return IMAGE, g.op("Softmax", [g.op("Gemm", [rows, g.dequantized_weights(6, 5), g.bias(5, 0.01, True)])], axis=-1), 0.01, []

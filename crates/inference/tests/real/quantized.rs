@@ -248,6 +248,19 @@ fn what_onnx_has_words_for_runs_without_int8() {
 }
 
 #[test]
+fn an_axis_that_is_counted_from_both_ends_is_not_sliced_twice() {
+    let name = "qdq_move_slice";
+    let case = &cases()[name];
+    let mut twice = file(&format!("{name}.onnx"));
+    let axes = [1_i64, 3].map(i64::to_le_bytes).concat();
+    let place = twice.windows(axes.len()).position(|bytes| bytes == axes).unwrap();
+    twice[place + 8..][..8].copy_from_slice(&(-3_i64).to_le_bytes());
+    if let Ok(model) = Model::load_with(&twice, case.spec(), Int8::On) {
+        assert!(model.report().to_string().contains("names an axis twice"), "{}", model.report());
+    }
+}
+
+#[test]
 fn changed_bytes_never_crash_the_lowering() {
     let mut state = 11_u64;
     let mut random = |below: usize| {

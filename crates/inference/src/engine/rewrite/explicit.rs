@@ -1,6 +1,7 @@
 //! What a file may leave out, said: before anything else reads the graph, so that all of them read the same. A
 //! QuantizeLinear whose type is an attribute (from opset 21 on) has a zero point of that type, which tract, and the
-//! steps in int8, go by; inputs that are left out at the end of a node aren't there, as tract counts them.
+//! steps in int8, go by; so has a node of com.microsoft that leaves one out; inputs that are left out at the end of a node
+//! aren't there, as tract counts them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,6 +10,7 @@ use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorPr
 
 use super::super::check::node_name;
 use super::super::limits::other_width;
+use super::implied::{self, Types};
 use crate::error::LoadError;
 
 /// The attribute that says what a QuantizeLinear makes.
@@ -30,7 +32,22 @@ pub(in super::super) fn spell(proto: &mut ModelProto) -> Result<(), LoadError> {
     let Some(graph) = proto.graph.as_mut() else { return Ok(()) };
     let mut names = HashSet::new();
     collect(graph, &mut names);
-    spell_graph(graph, &Constants::new(), &mut names)
+    spell_graph(graph, &Constants::new(), &mut names)?;
+    imply(graph, &Types::new(), &mut names);
+    Ok(())
+}
+
+/// Zero points that follow from what a node reads; a graph within a node reads values around it, too.
+fn imply(graph: &mut GraphProto, outer: &Types, names: &mut HashSet<String>) {
+    let holds_graph = graph.node.iter().any(|node| graphs(node).next().is_some());
+    if !holds_graph && !implied::is_left_out(graph) {
+        return;
+    }
+    let mut types = implied::known(graph, outer);
+    implied::fill_in(graph, &mut types, names);
+    let inner = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
+    let inner = inner.flat_map(|one| one.g.iter_mut().chain(&mut one.graphs));
+    inner.for_each(|inner| imply(inner, &types, names));
 }
 
 fn collect(graph: &GraphProto, names: &mut HashSet<String>) {
@@ -123,7 +140,7 @@ fn zero_point(node: &mut NodeProto, constants: &Constants) -> Result<Option<Tens
 const MAX_SCALES: usize = 1 << 20;
 
 /// The name, or one like it that nothing has.
-fn free(mut name: String, names: &mut HashSet<String>) -> String {
+pub(super) fn free(mut name: String, names: &mut HashSet<String>) -> String {
     while !names.insert(name.clone()) {
         name.push('_');
     }

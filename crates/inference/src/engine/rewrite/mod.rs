@@ -8,6 +8,7 @@ mod explicit;
 mod forest;
 mod graph;
 mod halves;
+mod implied;
 mod names;
 mod recurrent;
 mod scales;

@@ -26,6 +26,11 @@ impl AddSpec {
         round(a + b, z).max(self.lo).min(self.hi)
     }
 
+    /// Whether every sum is a number: zero times what is beyond f32 is none, nor is the difference of two such.
+    pub fn is_finite(&self) -> bool {
+        (255.0 * (self.a_multiplier.abs() + self.b_multiplier.abs())).is_finite()
+    }
+
     /// Whether no sum leaves i32, which the vector units' conversion would get wrong.
     pub(super) fn fits(&self) -> bool {
         255.0 * (self.a_multiplier.abs() + self.b_multiplier.abs()) < (1 << 30) as f32
@@ -44,6 +49,11 @@ pub struct MulSpec {
 }
 
 impl MulSpec {
+    /// Whether every product is a number: zero times what is beyond f32 is none.
+    pub fn is_finite(&self) -> bool {
+        self.multiplier.is_finite()
+    }
+
     /// One product; the zero points are those of a, b and the output.
     #[inline(always)]
     pub fn apply(&self, a: u8, b: u8, [za, zb, z]: [u8; 3]) -> u8 {

@@ -25,7 +25,6 @@ mod gemm;
 mod lanes;
 mod layout;
 mod level;
-mod matmul;
 mod panels;
 mod pool;
 mod portable;
@@ -46,7 +45,6 @@ pub use convert::{Range, dequantize, from_plain, min_max, quantize, sums_to_f32,
 pub use eltwise::{AddSpec, MulSpec, Table, add, concat, copy, lookup, mul};
 pub use layout::{Act, ActMut, Border, Buffer, Layout};
 pub use level::{LEVEL_VARIABLE, Level};
-pub use matmul::MatMul;
 pub use pool::{AvgPool, Counts, MaxPool, Window};
 pub use requant::Requant;
 pub use spec::{ConvSpec, PackError, Weights};

@@ -79,7 +79,6 @@ impl AvgPool {
         let mut sums = vec![0_i32; input.layout().pixel_bytes()];
         by_rows(&self.window, input, output, |y, row, data, target| {
             for (x, (columns, target)) in row.pixels(target).enumerate() {
-                sum_pixels(&mut sums, data, row.starts, columns);
                 let places = row.starts.len() * columns.len();
                 let count = match self.counts {
                     Counts::Image => places,
@@ -87,9 +86,40 @@ impl AvgPool {
                     Counts::Window => window.kernel[0] * window.kernel[1],
                 };
                 let multiplier = if count == 0 { 0.0 } else { self.multiplier / count as f32 };
-                average(target, &sums, zero.wrapping_mul(places as i32), multiplier, z);
+                if places > MAX_PLACES {
+                    let mut totals = vec![0_i64; sums.len()];
+                    sum_parts(&mut totals, &mut sums, data, row.starts, columns);
+                    average_totals(target, &totals, i64::from(zero) * places as i64, multiplier, z);
+                    continue;
+                }
+                sum_pixels(&mut sums, data, row.starts, columns);
+                average(target, &sums, zero * places as i32, multiplier, z);
             }
         });
+    }
+
+    /// Whether every result is a number: zero times what is beyond f32 is none.
+    pub fn is_finite(&self) -> bool {
+        self.multiplier.is_finite()
+    }
+}
+
+/// Most places of a window whose sum i32 holds.
+const MAX_PLACES: usize = 1 << 23;
+
+/// Sums of a window of more places, some rows and columns at a time.
+fn sum_parts(totals: &mut [i64], sums: &mut [i32], data: &[u8], starts: &[usize], columns: &[usize]) {
+    for columns in columns.chunks(MAX_PLACES) {
+        for starts in starts.chunks(MAX_PLACES / columns.len()) {
+            sum_pixels(sums, data, starts, columns);
+            totals.iter_mut().zip(&*sums).for_each(|(total, sum)| *total += i64::from(*sum));
+        }
+    }
+}
+
+fn average_totals(target: &mut [u8], totals: &[i64], zeroes: i64, multiplier: f32, zero_point: u8) {
+    for (target, total) in target.iter_mut().zip(totals) {
+        *target = round((total - zeroes) as f32 * multiplier, zero_point);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every level of this machine against the reference, over random shapes, weights and zero points.
 
+use super::wide::Width;
 use super::{
     Act, ActMut, AddSpec, AvgPool, Border, Buffer, Chain, Conv, ConvSpec, Counts, Layout, Level, MaxPool,
     MulSpec, Requant, Scratch, Table, Weights, Window, to_plain,
@@ -212,10 +213,12 @@ fn sums_are_those_of_the_reference_on_every_level() {
             let zeroes = &case.zero_points;
             let conv =
                 case.with_weights(|weights| Conv::pack_sums(&case.spec, weights, zeroes, level).unwrap());
-            let mut sums = vec![0; layout.elements()];
-            conv.run_sums(&input, &mut sums, &mut scratch);
-            let want = want.get_or_insert_with(|| sums.clone());
-            assert!(*want == sums, "{level}, seed {seed}: {:?} {:?}", case.spec, case.input);
+            Width::for_each(|width| {
+                let mut sums = vec![0; layout.elements()];
+                conv.run_sums(&input, &mut sums, &mut scratch);
+                let want = want.get_or_insert_with(|| sums.clone());
+                assert!(*want == sums, "{level}, {width:?}, seed {seed}: {:?} {:?}", case.spec, case.input);
+            });
         }
     }
 }
@@ -302,106 +305,139 @@ fn a_chain_is_both_convolutions() {
 /// Zero points, sizes and windows of a pool, and the definition of both pools.
 #[test]
 fn pools_are_as_onnx_defines_them() {
-    for seed in 0..60 {
-        let mut random = Random::new(seed + 30_000);
-        let from = Layout::new(2, random.pick(&[3, 16, 40, 80]), 9, 7, random.byte());
-        let buffer = random_act(from, &mut random);
-        let input = Act::new(from, buffer.bytes());
-        let window = Window {
-            kernel: random.pick(&[[3, 3], [2, 2], [9, 7], [1, 3]]),
-            stride: random.pick(&[[1, 1], [2, 2]]),
-            dilation: [1, 1],
-            pads: Border::default(),
-        };
-        let is_padded = window.kernel[0] > 1 && random.below(2) == 0;
-        let window = Window { pads: Border::all(usize::from(is_padded)), ..window };
-        let pads = [window.pads.top, window.pads.left];
-        let size = |axis: usize, size: usize| {
-            (size + 2 * pads[axis] - window.kernel[axis]) / window.stride[axis] + 1
-        };
-        let to =
-            Layout::new(2, from.channels, size(0, 9), size(1, 7), random.byte()).with_border(Border::all(1));
-        let counts = random.pick(&[Counts::Image, Counts::Padding, Counts::Window]);
-        let average = AvgPool { window, counts, multiplier: 0.9 };
-        let (mut averages, mut highest) = (Buffer::new(to.bytes()), Buffer::new(to.bytes()));
-        average.run(&input, &mut ActMut::new(to, averages.bytes_mut()));
-        MaxPool { window }.run(&input, &mut ActMut::new(to, highest.bytes_mut()));
-        let (averages, highest) = (Act::new(to, averages.bytes()), Act::new(to, highest.bytes()));
-        for (c, y, x) in (0..to.channels)
-            .flat_map(|c| (0..to.height).flat_map(move |y| (0..to.width).map(move |x| (c, y, x))))
-        {
-            let (mut values, [kh, kw]) = (Vec::new(), window.kernel);
-            for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
-                let place = [y * window.stride[0] + ky, x * window.stride[1] + kx];
-                if (pads[0]..9 + pads[0]).contains(&place[0]) && (pads[1]..7 + pads[1]).contains(&place[1]) {
-                    values.push(input.get(1, c, place[0] - pads[0], place[1] - pads[1]));
-                }
+    Width::for_each(|width| (0..60).for_each(|seed| compare_pools(seed, width)));
+}
+
+fn compare_pools(seed: u64, width: Width) {
+    let mut random = Random::new(seed + 30_000);
+    let from = Layout::new(2, random.pick(&[3, 16, 40, 80]), 9, 7, random.byte());
+    let buffer = random_act(from, &mut random);
+    let input = Act::new(from, buffer.bytes());
+    let window = Window {
+        kernel: random.pick(&[[3, 3], [2, 2], [9, 7], [1, 3]]),
+        stride: random.pick(&[[1, 1], [2, 2]]),
+        dilation: [1, 1],
+        pads: Border::default(),
+    };
+    let is_padded = window.kernel[0] > 1 && random.below(2) == 0;
+    let window = Window { pads: Border::all(usize::from(is_padded)), ..window };
+    let pads = [window.pads.top, window.pads.left];
+    let size =
+        |axis: usize, size: usize| (size + 2 * pads[axis] - window.kernel[axis]) / window.stride[axis] + 1;
+    let to = Layout::new(2, from.channels, size(0, 9), size(1, 7), random.byte()).with_border(Border::all(1));
+    let counts = random.pick(&[Counts::Image, Counts::Padding, Counts::Window]);
+    let average = AvgPool { window, counts, multiplier: 0.9 };
+    let (mut averages, mut highest) = (Buffer::new(to.bytes()), Buffer::new(to.bytes()));
+    average.run(&input, &mut ActMut::new(to, averages.bytes_mut()));
+    MaxPool { window }.run(&input, &mut ActMut::new(to, highest.bytes_mut()));
+    let (averages, highest) = (Act::new(to, averages.bytes()), Act::new(to, highest.bytes()));
+    for (c, y, x) in
+        (0..to.channels).flat_map(|c| (0..to.height).flat_map(move |y| (0..to.width).map(move |x| (c, y, x))))
+    {
+        let (mut values, [kh, kw]) = (Vec::new(), window.kernel);
+        for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+            let place = [y * window.stride[0] + ky, x * window.stride[1] + kx];
+            if (pads[0]..9 + pads[0]).contains(&place[0]) && (pads[1]..7 + pads[1]).contains(&place[1]) {
+                values.push(input.get(1, c, place[0] - pads[0], place[1] - pads[1]));
             }
-            let count = if average.counts == Counts::Image { values.len() } else { kh * kw };
-            let sum: i32 = values.iter().map(|v| i32::from(*v) - i32::from(from.zero_point)).sum();
-            let mean = (sum as f32 * (0.9 / count as f32)).round_ties_even() as i32;
-            let mean = (mean + i32::from(to.zero_point)).clamp(0, 255);
-            assert_eq!(i32::from(averages.get(1, c, y, x)), mean, "average, seed {seed}");
-            assert_eq!(highest.get(1, c, y, x), values.into_iter().max().unwrap(), "highest, seed {seed}");
         }
+        let count = if average.counts == Counts::Image { values.len() } else { kh * kw };
+        let sum: i32 = values.iter().map(|v| i32::from(*v) - i32::from(from.zero_point)).sum();
+        let mean = (sum as f32 * (0.9 / count as f32)).round_ties_even() as i32;
+        let mean = (mean + i32::from(to.zero_point)).clamp(0, 255);
+        assert_eq!(i32::from(averages.get(1, c, y, x)), mean, "average, seed {seed}, {width:?}");
+        assert_eq!(
+            highest.get(1, c, y, x),
+            values.into_iter().max().unwrap(),
+            "highest, seed {seed}, {width:?}"
+        );
+    }
+}
+
+/// A window of dilation 0 is many places of one pixel.
+#[test]
+fn the_mean_of_more_places_than_i32_can_sum_is_right() {
+    let side = 2_920;
+    for (value, zero_point) in [(255, 0), (0, 255), (200, 3), (9, 210)] {
+        let from = Layout::new(1, 1, 1, 1, zero_point);
+        let mut buffer = Buffer::new(from.bytes());
+        buffer.bytes_mut().fill(value);
+        let window = Window { kernel: [side; 2], dilation: [0, 0], ..Window::global(1, 1) };
+        let pool = AvgPool { window, counts: Counts::Image, multiplier: 0.5 };
+        let to = Layout::new(1, 1, 1, 1, 128);
+        let mut mean = Buffer::new(to.bytes());
+        pool.run(&Act::new(from, buffer.bytes()), &mut ActMut::new(to, mean.bytes_mut()));
+        let want = (f32::from(value) - f32::from(zero_point)) * 0.5;
+        assert_eq!(f32::from(mean.bytes()[0]), (want.round_ties_even() + 128.0).clamp(0.0, 255.0));
     }
 }
 
 #[test]
 fn what_is_put_into_pixels_comes_out_again() {
-    for seed in 0..40 {
-        let mut random = Random::new(seed + 40_000);
-        let [height, width] = random.pick(&[[1, 1], [5, 7], [1, 40], [20, 33]]);
-        let layout = Layout::new(2, random.pick(&[1, 3, 4, 17, 40]), height, width, random.byte());
-        let layout = layout.with_border(random.pick(&[Border::default(), Border::all(1)]));
-        let layout = if random.below(2) == 0 { layout.packed() } else { layout };
-        let values: Vec<u8> = (0..layout.elements()).map(|_| random.byte()).collect();
-        let mut buffer = Buffer::new(layout.bytes());
-        super::from_plain(&values, &mut ActMut::new(layout, buffer.bytes_mut()));
-        let act = Act::new(layout, buffer.bytes());
-        assert!(plain(&act) == values, "bytes, seed {seed}");
-        let last = [1, layout.channels - 1, height - 1, width - 1];
-        assert_eq!(act.get(last[0], last[1], last[2], last[3]), values[values.len() - 1], "seed {seed}");
-        let mut reals = vec![0.0; values.len()];
-        super::dequantize(&act, 0.37, &mut reals);
-        let mut again = Buffer::new(layout.bytes());
-        super::quantize(&reals, 0.37, &mut ActMut::new(layout, again.bytes_mut()));
-        assert!(plain(&Act::new(layout, again.bytes())) == values, "reals, seed {seed}");
-    }
+    Width::for_each(|width| (0..40).for_each(|seed| put_in_and_out(seed, width)));
+}
+
+fn put_in_and_out(seed: u64, lanes: Width) {
+    let mut random = Random::new(seed + 40_000);
+    let [height, width] = random.pick(&[[1, 1], [5, 7], [1, 40], [20, 33]]);
+    let layout = Layout::new(2, random.pick(&[1, 3, 4, 17, 40]), height, width, random.byte());
+    let layout = layout.with_border(random.pick(&[Border::default(), Border::all(1)]));
+    let layout = if random.below(2) == 0 { layout.packed() } else { layout };
+    let values: Vec<u8> = (0..layout.elements()).map(|_| random.byte()).collect();
+    let mut buffer = Buffer::new(layout.bytes());
+    super::from_plain(&values, &mut ActMut::new(layout, buffer.bytes_mut()));
+    let act = Act::new(layout, buffer.bytes());
+    assert!(plain(&act) == values, "bytes, seed {seed}, {lanes:?}");
+    let last = [1, layout.channels - 1, height - 1, width - 1];
+    assert_eq!(
+        act.get(last[0], last[1], last[2], last[3]),
+        values[values.len() - 1],
+        "seed {seed}, {lanes:?}"
+    );
+    let mut reals = vec![0.0; values.len()];
+    super::dequantize(&act, 0.37, &mut reals);
+    let mut again = Buffer::new(layout.bytes());
+    super::quantize(&reals, 0.37, &mut ActMut::new(layout, again.bytes_mut()));
+    assert!(plain(&Act::new(layout, again.bytes())) == values, "reals, seed {seed}, {lanes:?}");
 }
 
 #[test]
 fn element_wise_operators_agree_with_their_definitions() {
-    for seed in 0..40 {
-        let mut random = Random::new(seed + 50_000);
-        let layout = Layout::new(2, random.pick(&[3, 16, 70]), 5, 6, random.byte());
-        let is_one = random.below(2) == 0;
-        let right = Layout { zero_point: random.byte(), ..layout };
-        let right =
-            if is_one { Layout { height: 1, width: 1, ..right } } else { right.with_border(Border::all(1)) };
-        let (a, b) = (random_act(layout, &mut random), random_act(right, &mut random));
-        let (a, b) = (Act::new(layout, a.bytes()), Act::new(right, b.bytes()));
-        let to = Layout { zero_point: random.byte(), ..layout }.with_border(Border::all(1));
-        let zeroes = [layout.zero_point, right.zero_point, to.zero_point];
-        let (add, mul) = (
-            AddSpec { a_multiplier: 0.8, b_multiplier: 0.3, lo: 0, hi: 240 },
-            MulSpec { multiplier: 0.011, lo: 5, hi: 255 },
+    Width::for_each(|width| (0..40).for_each(|seed| compare_element_wise(seed, width)));
+}
+
+fn compare_element_wise(seed: u64, width: Width) {
+    let mut random = Random::new(seed + 50_000);
+    let layout = Layout::new(2, random.pick(&[3, 16, 70]), 5, 6, random.byte());
+    let is_one = random.below(2) == 0;
+    let right = Layout { zero_point: random.byte(), ..layout };
+    let right =
+        if is_one { Layout { height: 1, width: 1, ..right } } else { right.with_border(Border::all(1)) };
+    let (a, b) = (random_act(layout, &mut random), random_act(right, &mut random));
+    let (a, b) = (Act::new(layout, a.bytes()), Act::new(right, b.bytes()));
+    let to = Layout { zero_point: random.byte(), ..layout }.with_border(Border::all(1));
+    let zeroes = [layout.zero_point, right.zero_point, to.zero_point];
+    let (add, mul) = (
+        AddSpec { a_multiplier: 0.8, b_multiplier: 0.3, lo: 0, hi: 240 },
+        MulSpec { multiplier: 0.011, lo: 5, hi: 255 },
+    );
+    let table = Table::new((0.1, layout.zero_point), (0.05, to.zero_point), |value| value.max(0.0));
+    let mut results: [Buffer; 3] = std::array::from_fn(|_| Buffer::new(to.bytes()));
+    let [sum, product, mapped] = &mut results;
+    super::add(&a, &b, &add, &mut ActMut::new(to, sum.bytes_mut()));
+    super::mul(&a, &b, &mul, &mut ActMut::new(to, product.bytes_mut()));
+    super::lookup(&a, &table, &mut ActMut::new(to, mapped.bytes_mut()));
+    let [sum, product, mapped] = results.each_ref().map(|buffer| Act::new(to, buffer.bytes()));
+    for (c, y, x) in
+        (0..layout.channels).flat_map(|c| (0..5).flat_map(move |y| (0..6).map(move |x| (c, y, x))))
+    {
+        let (left, right) = (a.get(1, c, y, x), if is_one { b.get(1, c, 0, 0) } else { b.get(1, c, y, x) });
+        assert_eq!(sum.get(1, c, y, x), add.apply(left, right, zeroes), "sum, seed {seed}, {width:?}");
+        assert_eq!(
+            product.get(1, c, y, x),
+            mul.apply(left, right, zeroes),
+            "product, seed {seed}, {width:?}"
         );
-        let table = Table::new((0.1, layout.zero_point), (0.05, to.zero_point), |value| value.max(0.0));
-        let mut results: [Buffer; 3] = std::array::from_fn(|_| Buffer::new(to.bytes()));
-        let [sum, product, mapped] = &mut results;
-        super::add(&a, &b, &add, &mut ActMut::new(to, sum.bytes_mut()));
-        super::mul(&a, &b, &mul, &mut ActMut::new(to, product.bytes_mut()));
-        super::lookup(&a, &table, &mut ActMut::new(to, mapped.bytes_mut()));
-        let [sum, product, mapped] = results.each_ref().map(|buffer| Act::new(to, buffer.bytes()));
-        for (c, y, x) in
-            (0..layout.channels).flat_map(|c| (0..5).flat_map(move |y| (0..6).map(move |x| (c, y, x))))
-        {
-            let (left, right) =
-                (a.get(1, c, y, x), if is_one { b.get(1, c, 0, 0) } else { b.get(1, c, y, x) });
-            assert_eq!(sum.get(1, c, y, x), add.apply(left, right, zeroes), "sum, seed {seed}");
-            assert_eq!(product.get(1, c, y, x), mul.apply(left, right, zeroes), "product, seed {seed}");
-            assert_eq!(mapped.get(1, c, y, x), table.0[usize::from(left)], "table, seed {seed}");
-        }
+        assert_eq!(mapped.get(1, c, y, x), table.0[usize::from(left)], "table, seed {seed}, {width:?}");
     }
 }

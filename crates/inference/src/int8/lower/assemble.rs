@@ -7,7 +7,7 @@ use tract_onnx::pb::{ModelProto, NodeProto, ValueInfoProto, tensor_shape_proto, 
 
 use super::Reason;
 use super::graph::Graph;
-use super::walk::{Given, Kind, Lowering};
+use super::walk::{Given, Kind, Lowering, MAX_ACT_BYTES};
 use crate::engine::{Feed, Verdict};
 use crate::error;
 use crate::int8::kernel::{AddSpec, Chain, Conv, Level};
@@ -34,9 +34,6 @@ const GIVEN: [DataType; 12] = [
     DataType::Bool,
     DataType::Float16,
 ];
-/// Most bytes of one activation with its border, for one row.
-const MAX_ACT_BYTES: usize = 256 << 20;
-
 /// Lowers a file that was checked, or says why not. `feeds` are the inputs in the manifest's order,
 /// `rows` is what becomes of their rows.
 pub(crate) fn lower(

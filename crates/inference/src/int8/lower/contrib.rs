@@ -20,15 +20,32 @@ struct Places {
 }
 
 fn places(node: Node<'_>, opset: i64) -> Option<Places> {
+    let has_words = match node.op() {
+        "QLinearSoftmax" => is_same_softmax(node, opset),
+        "QLinearAveragePool" => divides_alike(node),
+        _ => true,
+    };
+    all_places(node).filter(|_| has_words)
+}
+
+/// Where a node of com.microsoft has its 8-bit operands and its result's scale, a zero point behind each scale.
+pub(crate) fn quantized_places(node: &NodeProto) -> Option<(Vec<usize>, usize)> {
+    let node = Node(node);
+    // Its weights may have many zero points, and are read as they are.
+    let gemm = (node.op() == "QGemm").then(|| (vec![0], 7));
+    gemm.or_else(|| all_places(node).map(|places| (places.operands, places.result)))
+}
+
+fn all_places(node: Node<'_>) -> Option<Places> {
     let (op, operands, result) = match node.op() {
         "QLinearAdd" => ("Add", vec![0, 3], 6),
         "QLinearMul" => ("Mul", vec![0, 3], 6),
         "QLinearConcat" => ("Concat", (2..node.0.input.len()).step_by(3).collect(), 0),
         "QLinearLeakyRelu" => ("LeakyRelu", vec![0], 3),
         "QLinearSigmoid" => ("Sigmoid", vec![0], 3),
-        "QLinearSoftmax" if is_same_softmax(node, opset) => ("Softmax", vec![0], 3),
+        "QLinearSoftmax" => ("Softmax", vec![0], 3),
         "QLinearGlobalAveragePool" => ("GlobalAveragePool", vec![0], 3),
-        "QLinearAveragePool" if divides_alike(node) => ("AveragePool", vec![0], 3),
+        "QLinearAveragePool" => ("AveragePool", vec![0], 3),
         _ => return None,
     };
     Some(Places { op, operands, result })

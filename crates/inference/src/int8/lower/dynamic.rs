@@ -6,10 +6,10 @@
 use super::Reason;
 use super::graph::Node;
 use super::linear::{Bias, Channels, Linear, narrow};
-use super::matmul::matrix;
+use super::matmul::{matrix, matrix_shape};
 use super::tensor;
 use super::walk::{Form, Kind, Lowering, Params};
-use crate::int8::kernel::{Conv, ConvSpec};
+use crate::int8::kernel::Conv;
 use crate::int8::program::{ActId, Bounds, FloatId, Step};
 use crate::tensor::volume;
 
@@ -123,8 +123,11 @@ impl<'a> Lowering<'a> {
             "MatMulIntegerToFloat" => 4,
             _ => return Err(wrong()),
         };
+        let scale = source.0.output.get(1).map_or("", String::as_str);
+        // It may name another scale than the one by which its operand was quantized.
+        let is_scaled = node.op() != "MatMulIntegerToFloat" || node.input(2) == Some(scale);
         let is_own = node.input(0) == Some(source.output()) && node.input(zero_slot) == Some(zero);
-        if !is_own {
+        if !is_own || !is_scaled {
             return Err(wrong());
         }
         let constant = node.input(1).and_then(|name| self.graph.constant(name));
@@ -142,7 +145,6 @@ impl<'a> Lowering<'a> {
             let linear = Linear { spec, bytes, scales: tail.scales.clone(), zero_points, bias: Bias::None };
             return self.packed_product(index, &linear, tail, (matrix_shape(shape, &spec), Form::Last));
         }
-        let scale = source.0.output.get(1).map_or("", String::as_str);
         let weights_shape = tensor::shape(tensor).ok_or(Reason::NotConstant { what: "the weights" })?;
         let rank = shape.len();
         let is_matrix = node.op() == "MatMulInteger";
@@ -248,12 +250,4 @@ impl<'a> Lowering<'a> {
         let values = tensor::floats(constant)?;
         (channels.fit(&shape) && values.len() > 1).then_some((values, next))
     }
-}
-
-fn matrix_shape(input: &[usize], spec: &ConvSpec) -> Vec<usize> {
-    let mut shape = input.to_vec();
-    if let Some(last) = shape.last_mut() {
-        *last = spec.out_channels;
-    }
-    shape
 }

@@ -54,14 +54,18 @@ impl<'a> Lowering<'a> {
             return Err(Reason::Form("the operands have different shapes"));
         }
         let [lo, hi] = sink.limits(params);
-        let to = self.act(&a.shape, a.form, params)?;
         let [sa, sb] = [a.params.scale, b.params.scale];
-        self.steps.push(if matches!(node.op(), "Add" | "QLinearAdd") {
-            let spec = AddSpec { a_multiplier: sa / params.scale, b_multiplier: sb / params.scale, lo, hi };
-            Step::Add { a: a.act, b: b.act, spec, to }
+        let add = AddSpec { a_multiplier: sa / params.scale, b_multiplier: sb / params.scale, lo, hi };
+        let mul = MulSpec { multiplier: sa * sb / params.scale, lo, hi };
+        let is_add = matches!(node.op(), "Add" | "QLinearAdd");
+        if !(if is_add { add.is_finite() } else { mul.is_finite() }) {
+            return Err(Reason::FAR_SCALES);
+        }
+        let to = self.act(&a.shape, a.form, params)?;
+        self.steps.push(if is_add {
+            Step::Add { a: a.act, b: b.act, spec: add, to }
         } else {
-            let spec = MulSpec { multiplier: sa * sb / params.scale, lo, hi };
-            Step::Mul { a: a.act, b: b.act, spec, to }
+            Step::Mul { a: a.act, b: b.act, spec: mul, to }
         });
         self.finish(sink, &a.shape, Kind::Bytes(to, a.form));
         Ok(())

@@ -14,7 +14,7 @@ use super::walk::{Kind, Lowering, Params};
 use super::{Reason, is_only_int8, words_of_onnx};
 use crate::engine::{Feed, Plan, Verdict};
 use crate::error::chain;
-use crate::int8::program::{ActId, FloatId, Step};
+use crate::int8::program::{FloatId, Step};
 use crate::int8::report::Runs;
 use crate::tensor::volume;
 
@@ -208,7 +208,7 @@ impl<'a> Lowering<'a> {
         for _ in 0..=self.graph.nodes.len() {
             if let Some(bound) = self.bound.get(name) {
                 let Kind::Bytes(act, _) = bound.kind else { return None };
-                return Some(self.params_of_act(act));
+                return Some(self.values.act(act).into());
             }
             let maker = self.graph.producer(name)?;
             if let Some(slot) = result_scale(maker) {
@@ -217,11 +217,6 @@ impl<'a> Lowering<'a> {
             name = maker.input(0).filter(|_| MOVERS.contains(&maker.op()))?;
         }
         None
-    }
-
-    fn params_of_act(&self, act: ActId) -> Params {
-        let info = self.values.act(act);
-        Params { scale: info.scale, zero_point: info.layout.zero_point, is_signed: info.is_signed }
     }
 
     /// Scale and zero point of an 8-bit tensor that an island makes: those by which all others read it.
@@ -308,7 +303,7 @@ impl<'a> Lowering<'a> {
             return self.take_node(draft, maker);
         }
         if let Some(Kind::Bytes(act, _)) = self.bound.get(name).map(|bound| bound.kind) {
-            draft.quantize(name, self.params_of_act(act));
+            draft.quantize(name, self.values.act(act).into());
         } else {
             let kind = self.given.get(name).map_or(DataType::Float, |given| given.kind);
             draft.inputs.push((name, name.to_owned(), kind));

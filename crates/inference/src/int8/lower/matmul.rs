@@ -2,10 +2,11 @@
 
 use super::Reason;
 use super::graph::Node;
-use super::linear::{Bias, Channels, Linear, narrow, scaled};
+use super::linear::{Bias, Channels, Linear, Packed, narrow, scaled};
 use super::shapes::axis_of;
+use super::sink::Sink;
 use super::tensor::{self, Bytes};
-use super::walk::{Form, Lowering};
+use super::walk::{Form, Lowering, Quant};
 use crate::int8::kernel::ConvSpec;
 use crate::tensor::volume;
 
@@ -40,13 +41,7 @@ impl<'a> Lowering<'a> {
                 (None, Some(name)) => self.gemm_bias(node, name, spec.out_channels)?,
             };
             let zero_points = narrow(&weights.zero_points)?;
-            let linear = Linear { spec, bytes, scales, zero_points, bias };
-            let mut shape = quant.shape.clone();
-            let rows = volume(&shape) / spec.in_channels;
-            if let Some(last) = shape.last_mut() {
-                *last = spec.out_channels;
-            }
-            (self.packed(&linear, &quant, &sink, rows)?, shape)
+            self.packed_rows(&Linear { spec, bytes, scales, zero_points, bias }, &quant, &sink)?
         };
         let quant = self.with_form(quant, Form::Last)?;
         self.linear(index, &quant, packed, &sink, (&shape, Form::Last))
@@ -77,16 +72,21 @@ impl<'a> Lowering<'a> {
                     Bias::Sums(self.int_constant(name, "the bias")?)
                 }
             };
-            let linear = Linear { spec, bytes, scales, zero_points, bias };
-            let mut shape = quant.shape.clone();
-            let rows = volume(&shape) / spec.in_channels;
-            if let Some(last) = shape.last_mut() {
-                *last = spec.out_channels;
-            }
-            (self.packed(&linear, &quant, &sink, rows)?, shape)
+            self.packed_rows(&Linear { spec, bytes, scales, zero_points, bias }, &quant, &sink)?
         };
         let quant = self.with_form(quant, Form::Last)?;
         self.linear(index, &quant, packed, &sink, (&shape, Form::Last))
+    }
+
+    /// The weights packed for a product with rows, and the product's shape.
+    fn packed_rows(
+        &self,
+        linear: &Linear<'_>,
+        quant: &Quant,
+        sink: &Sink<'a>,
+    ) -> Result<(Packed, Vec<usize>), Reason> {
+        let rows = volume(&quant.shape) / linear.spec.in_channels;
+        Ok((self.packed(linear, quant, sink, rows)?, matrix_shape(&quant.shape, &linear.spec)))
     }
 
     fn gemm_bias(&self, node: Node<'a>, name: &str, outputs: usize) -> Result<Bias, Reason> {
@@ -150,6 +150,15 @@ pub(super) fn matrix<'g>(
         Bytes::U8(values) => Bytes::U8(turned(&values, [k, n]).into()),
     };
     Ok((ConvSpec::pointwise(k, n), bytes))
+}
+
+/// What a product with the weights of `spec` makes of rows of this shape.
+pub(super) fn matrix_shape(input: &[usize], spec: &ConvSpec) -> Vec<usize> {
+    let mut shape = input.to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = spec.out_channels;
+    }
+    shape
 }
 
 /// A matrix of k rows and n columns with its columns as rows.

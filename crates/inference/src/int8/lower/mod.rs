@@ -27,6 +27,7 @@ mod unary;
 mod walk;
 
 pub(crate) use assemble::lower;
+pub(crate) use contrib::quantized_places;
 
 use tract_onnx::pb::NodeProto;
 
@@ -144,6 +145,11 @@ pub(crate) enum Reason {
     /// It is quantized, but no step has to do with 8-bit values.
     #[error("none of its nodes could be lowered")]
     NoneLowered,
+}
+
+impl Reason {
+    /// Scales whose quotient f32 doesn't hold.
+    const FAR_SCALES: Self = Self::Form("its scales are too far apart");
 }
 
 impl Reason {

@@ -230,9 +230,12 @@ impl<'a> Lowering<'a> {
             _ if node.op() == "AveragePool" => Counts::Padding,
             _ => Counts::Window,
         };
+        let pool = AvgPool { window, counts, multiplier };
+        if !pool.is_finite() {
+            return Err(Reason::FAR_SCALES);
+        }
         let quant = self.with_form(quant, Form::First)?;
         let to = self.act(&output, Form::First, params)?;
-        let pool = AvgPool { window, counts, multiplier };
         self.steps.push(Step::AveragePool { pool, from: quant.act, to });
         Ok((to, output))
     }

@@ -1,5 +1,7 @@
 //! Operators that move values without changing them: 8-bit values pass through as they are.
 
+use std::collections::HashSet;
+
 use super::Reason;
 use super::graph::Node;
 use super::tensor;
@@ -111,10 +113,17 @@ impl<'a> Lowering<'a> {
         let Some((starts, ends)) = starts.zip(ends) else { return Err(missing) };
         let axes = list(3, "axes")?.unwrap_or_else(|| (0_i64..).take(starts.len()).collect());
         let steps = list(4, "steps")?.unwrap_or_else(|| vec![1; starts.len()]);
+        if [&ends, &axes, &steps].iter().any(|list| list.len() != starts.len()) {
+            return Err(Reason::Form("its bounds, axes and steps are of different number"));
+        }
         let (mut shape, mut firsts) = (bound.shape.clone(), vec![0; bound.shape.len()]);
+        let mut cut = HashSet::new();
         for (((start, end), axis), step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
             let wrong = || Reason::Shape { shape: bound.shape.clone() };
             let axis = axis_of(*axis, bound.shape.len()).ok_or_else(wrong)?;
+            if !cut.insert(axis) {
+                return Err(Reason::Form("it names an axis twice"));
+            }
             let size = i64::try_from(bound.shape[axis]).unwrap_or(0);
             let inside =
                 |value: i64| if value < 0 { value.saturating_add(size) } else { value }.clamp(0, size);
@@ -210,13 +219,7 @@ impl<'a> Lowering<'a> {
     /// The activation behind a name that stands for one.
     fn quant_of(&self, bound: &Bound) -> Option<Quant> {
         let (Kind::Bytes(act, form) | Kind::View(act, form)) = bound.kind else { return None };
-        let info = self.values.act(act);
-        let params = super::walk::Params {
-            scale: info.scale,
-            zero_point: info.layout.zero_point,
-            is_signed: info.is_signed,
-        };
-        Some(Quant { act, form, shape: bound.shape.clone(), params })
+        Some(Quant { act, form, shape: bound.shape.clone(), params: self.values.act(act).into() })
     }
 
     fn moved(

@@ -14,7 +14,7 @@ use crate::int8::report::{NodeReport, Runs};
 use crate::tensor::volume;
 
 /// Most bytes of one activation for one row.
-const MAX_ACT_BYTES: usize = 256 << 20;
+pub(super) const MAX_ACT_BYTES: usize = 256 << 20;
 
 /// Which axis of a tensor are the channels of its layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,12 @@ pub(super) struct Params {
     pub(super) scale: f32,
     pub(super) zero_point: u8,
     pub(super) is_signed: bool,
+}
+
+impl From<&ActInfo> for Params {
+    fn from(info: &ActInfo) -> Self {
+        Self { scale: info.scale, zero_point: info.layout.zero_point, is_signed: info.is_signed }
+    }
 }
 
 /// A quantized operand.
@@ -179,10 +185,7 @@ impl<'a> Lowering<'a> {
     ) -> Result<Quant, Reason> {
         let found = self.bound.get(name).and_then(|bound| Some((bound.shape.clone(), pick(bound.kind)?)));
         let (shape, (act, form)) = found.ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?;
-        let info = self.values.act(act);
-        let params =
-            Params { scale: info.scale, zero_point: info.layout.zero_point, is_signed: info.is_signed };
-        Ok(Quant { act, form, shape, params })
+        Ok(Quant { act, form, shape, params: self.values.act(act).into() })
     }
 
     /// An f32 operand; a view is dequantized.
