@@ -104,9 +104,7 @@ impl Panels {
     pub(super) fn pack(spec: &ConvSpec, weights: &[i16], requant: &Requant, packing: Packing) -> Self {
         let [height, width] = spec.kernel;
         // Weights less their zero points may need nine bits: then they are the sum of two or three.
-        let copies = (1..3)
-            .find(|copies| weights.iter().all(|weight| part(*weight, *copies, packing.lowest) == 0))
-            .unwrap_or(3);
+        let copies = copies(weights, packing.lowest);
         let taps: Vec<_> = (0..copies)
             .flat_map(|_| (0..height).flat_map(move |ky| (0..width).map(move |kx| [ky, kx])))
             .collect();
@@ -205,8 +203,14 @@ impl Line {
     }
 }
 
+/// How many parts the weights have at most.
+pub(super) fn copies(weights: &[i16], lowest: i16) -> usize {
+    let is_enough = |copies: &usize| weights.iter().all(|weight| part(*weight, *copies, lowest) == 0);
+    (1..3).find(is_enough).unwrap_or(3)
+}
+
 /// The parts of a weight, of which each fits into a byte; after the last all are zero.
-fn part(whole: i16, index: usize, lowest: i16) -> i16 {
+pub(super) fn part(whole: i16, index: usize, lowest: i16) -> i16 {
     let rest = (0..index).fold(whole, |rest, _| rest - rest.clamp(lowest, 127));
     rest.clamp(lowest, 127)
 }
