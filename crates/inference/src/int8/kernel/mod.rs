@@ -33,6 +33,7 @@ mod requant;
 mod scalar;
 mod spec;
 mod strip;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tile;
