@@ -8,6 +8,7 @@ use super::gemm::Gemm;
 use super::layout::{Act, ActMut, Buffer, Layout};
 use super::level::Level;
 use super::requant::Requant;
+use super::rows::RowSums;
 use super::scalar::Plain;
 use super::spec::{ConvSpec, PackError, Weights, check_length};
 use super::tile::{self, Places};
@@ -21,6 +22,7 @@ pub struct Scratch {
     pub(super) starts: Places,
     pub(super) sequence: Sequence,
     pub(super) floats: Floats,
+    pub(super) rows: RowSums,
     /// Rows between two convolutions.
     pub(super) middle: Buffer,
 }
@@ -46,7 +48,8 @@ enum Packed {
 impl Scratch {
     /// How much it has grown to.
     pub fn bytes(&self) -> usize {
-        self.bytes.bytes().len() + self.middle.bytes().len() + self.floats.bytes()
+        let bytes = self.bytes.bytes().len() + self.middle.bytes().len();
+        bytes + self.floats.bytes() + self.rows.bytes()
     }
 }
 

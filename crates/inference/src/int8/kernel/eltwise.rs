@@ -132,11 +132,8 @@ pub fn concat(parts: &[(Act<'_>, Option<&Table>)], output: &mut ActMut<'_>) {
         assert!(from.same_shape(&Layout { channels: from.channels, ..layout }), "sizes of a concatenation");
         // Where pixels are as large, a row is one line, lanes of no meaning included.
         let is_alone = parts.len() == 1 && from.pixel_bytes() == layout.pixel_bytes();
-        let (bytes, pixels) = if is_alone {
-            (layout.width * layout.pixel_bytes(), layout.width)
-        } else {
-            (from.channels, 1)
-        };
+        let (bytes, pixels) =
+            if is_alone { (layout.width * layout.pixel_bytes(), layout.width) } else { (from.channels, 1) };
         for n in 0..layout.batch {
             for y in 0..layout.height {
                 for x in (0..layout.width).step_by(pixels.max(1)) {

@@ -11,6 +11,7 @@ use super::layout::{Act, ActMut, Border, Layout};
 use super::level::Level;
 use super::panels::{Block, Order, Packing, Panels};
 use super::requant::Requant;
+use super::rows::Extra;
 use super::spec::ConvSpec;
 use super::tile::{self, Addend, Finish, Job, Lines, Parts, Places, Sink};
 use std::ops::Range;
@@ -149,6 +150,9 @@ impl Gemm {
             bias: &self.panels.bias[block.out..][..block.columns],
             parts: rows.parts,
             lines: rows.lines,
+            extra: turn
+                .sums
+                .map(|rows| Extra { rows, factors: &self.panels.shifts[block.out..][..block.columns] }),
         }
     }
 
@@ -175,6 +179,10 @@ impl Gemm {
         let corner = corner(spec, layout);
         let mut runs = (Vec::new(), 0);
         let mut first = 0;
+        let has_shifts = !self.panels.shifts.is_empty();
+        if has_shifts {
+            scratch.rows.start(from.input);
+        }
         while first < grid.pixels() {
             // No few are left for a turn of their own.
             let is_rest = grid.pixels() - first < step + tile::LINE_ROWS;
@@ -187,6 +195,11 @@ impl Gemm {
             if is_copied {
                 grid.places(pixels.clone(), Steps::new(layout, spec.stride), corner, &mut scratch.starts);
             }
+            let sums = has_shifts.then(|| {
+                scratch.rows.rows(spec, layout, |[image, row, pixel], start, places| {
+                    grid.places(pixels.clone(), Steps { image, row, pixel }, start, places);
+                })
+            });
             let mut gathered = None;
             let is_last = pixels.end == grid.pixels();
             for (index, block) in self.panels.blocks.iter().enumerate() {
@@ -217,6 +230,7 @@ impl Gemm {
                     first,
                     places: &scratch.places,
                     others: &scratch.others,
+                    sums,
                 };
                 each(turn, work);
             }
@@ -325,6 +339,8 @@ struct Turn<'a> {
     places: &'a Places,
     /// The same in the other activation.
     others: &'a Places,
+    /// Sums of the rows' values, if they are needed.
+    sums: Option<&'a [i32]>,
 }
 
 /// Rows to multiply.

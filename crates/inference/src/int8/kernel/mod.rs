@@ -30,6 +30,7 @@ mod panels;
 mod pool;
 mod portable;
 mod requant;
+mod rows;
 mod scalar;
 mod spec;
 mod strip;

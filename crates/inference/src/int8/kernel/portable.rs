@@ -29,7 +29,13 @@ fn each_sum(job: &Job<'_>, mut put: impl FnMut(usize, usize, &[i32; LANES])) {
         for row in 0..job.count {
             let values = &job.rows[row * job.stride..][..job.k];
             let weights = weights[group..].iter().step_by(groups);
-            put(row, group * LANES, &row_sums(bias, values, &weights));
+            let mut sums = row_sums(bias, values, &weights);
+            if let Some(extra) = job.extra {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.wrapping_add(extra.of(row, group * LANES + lane));
+                }
+            }
+            put(row, group * LANES, &sums);
         }
     }
 }

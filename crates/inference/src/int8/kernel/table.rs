@@ -1,7 +1,10 @@
 //! Tables of 256 bytes, with the byte shuffles of each CPU level.
 #![cfg_attr(
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    expect(unsafe_code, reason = "calls shuffles of a CPU level that was detected, with lengths asserted above")
+    expect(
+        unsafe_code,
+        reason = "calls shuffles of a CPU level that was detected, with lengths asserted above"
+    )
 )]
 
 #[cfg(target_arch = "aarch64")]
