@@ -3,11 +3,12 @@
 use super::ahead::Sequence;
 use super::depthwise::Depthwise;
 use super::eltwise::{self, AddSpec};
+use super::floats::{Floats, Planes, ToFloat};
 use super::gemm::Gemm;
-use super::lanes::Lanes;
 use super::layout::{Act, ActMut, Buffer, Layout};
 use super::level::Level;
 use super::requant::Requant;
+use super::rows::RowSums;
 use super::scalar::Plain;
 use super::spec::{ConvSpec, PackError, Weights, check_length};
 use super::tile::{self, Places};
@@ -20,6 +21,8 @@ pub struct Scratch {
     pub(super) others: Places,
     pub(super) starts: Places,
     pub(super) sequence: Sequence,
+    pub(super) floats: Floats,
+    pub(super) rows: RowSums,
     /// Rows between two convolutions.
     pub(super) middle: Buffer,
 }
@@ -30,7 +33,7 @@ pub struct Conv {
     spec: ConvSpec,
     level: Level,
     in_zero_point: u8,
-    gives_sums: bool,
+    gives_floats: bool,
     requant: Requant,
     packed: Packed,
 }
@@ -40,13 +43,13 @@ enum Packed {
     Plain(Plain),
     Gemm(Gemm),
     Depthwise(Depthwise),
-    Lanes(Lanes),
 }
 
 impl Scratch {
     /// How much it has grown to.
     pub fn bytes(&self) -> usize {
-        self.bytes.bytes().len() + self.middle.bytes().len()
+        let bytes = self.bytes.bytes().len() + self.middle.bytes().len();
+        bytes + self.floats.bytes() + self.rows.bytes()
     }
 }
 
@@ -77,31 +80,29 @@ impl Conv {
         level: Level,
     ) -> Self {
         let level = if may_overflow(&weights, requant) { Level::Scalar } else { level };
-        let range = tile::lowest_weight(level)..=127;
-        let is_narrow = weights.iter().all(|weight| range.contains(weight));
         let packed = match in_zero_point {
             _ if level == Level::Scalar => Packed::Plain(Plain::new(weights)),
-            Some(zero) if spec.is_depthwise() && is_narrow => {
-                Packed::Depthwise(Depthwise::pack(spec, &weights, requant, zero, level))
+            _ if spec.is_depthwise() => {
+                Packed::Depthwise(Depthwise::pack(spec, &weights, requant, in_zero_point, level))
             }
-            _ if spec.is_depthwise() => Packed::Lanes(Lanes::pack(spec, &weights)),
             _ => Packed::Gemm(Gemm::pack(spec, &weights, requant, in_zero_point, level)),
         };
-        let gives_sums = in_zero_point.is_none();
+        let gives_floats = in_zero_point.is_none();
         let in_zero_point = in_zero_point.unwrap_or(0);
         // Panels hold their own multipliers and biases, in the order of their columns.
         let requant = match packed {
-            Packed::Plain(_) | Packed::Lanes(_) => requant.clone(),
+            Packed::Plain(_) => requant.clone(),
             Packed::Gemm(_) | Packed::Depthwise(_) => requant.without_channels(),
         };
-        Self { spec: *spec, level, in_zero_point, gives_sums, requant, packed }
+        Self { spec: *spec, level, in_zero_point, gives_floats, requant, packed }
     }
 
-    /// Packs `weights` for [`run_sums`](Self::run_sums) only (ConvInteger, MatMulInteger).
+    /// Packs `weights` for [`run_float`](Self::run_float) only (ConvInteger, MatMulInteger, and what isn't quantized
+    /// again).
     ///
     /// # Errors
     /// As [`pack`](Self::pack).
-    pub fn pack_sums(
+    pub fn pack_float(
         spec: &ConvSpec,
         weights: Weights<'_>,
         weight_zero_points: &[i32],
@@ -130,7 +131,6 @@ impl Conv {
             Packed::Plain(plain) => plain.bytes(),
             Packed::Gemm(gemm) => gemm.bytes(),
             Packed::Depthwise(depthwise) => depthwise.bytes(),
-            Packed::Lanes(lanes) => lanes.bytes(),
         };
         weights + self.requant.bias.len() * 8
     }
@@ -151,7 +151,6 @@ impl Conv {
             Packed::Depthwise(depthwise) => {
                 depthwise.run(&self.spec, &self.requant, input, output, scratch);
             }
-            Packed::Lanes(lanes) => lanes.run(&self.spec, &self.requant, input, size, output),
         }
     }
 
@@ -181,30 +180,27 @@ impl Conv {
         eltwise::add_to(output, self.requant.zero_point, other, add);
     }
 
-    /// The bare sums of (value - zero point) * (weight - zero point), `[pixels, out channels]`, without bias;
-    /// the zero point is that of the input's layout.
+    /// The sums of (value - zero point) * (weight - zero point) as f32, in ONNX's order; the zero point is that of the
+    /// input's layout.
     ///
     /// # Panics
-    /// If it was packed by [`pack`](Self::pack), or a layout doesn't fit the shape or `sums` has another length.
-    pub fn run_sums(&self, input: &Act<'_>, sums: &mut [i32], scratch: &mut Scratch) {
-        assert!(self.gives_sums, "weights were packed for bytes, not for sums");
+    /// If it was packed by [`pack`](Self::pack), or a layout doesn't fit the shape or `values` has another length.
+    pub fn run_float(&self, input: &Act<'_>, by: &ToFloat<'_>, values: &mut [f32], scratch: &mut Scratch) {
+        assert!(self.gives_floats, "weights were packed for bytes, not for f32");
         let [height, width] = self.check_input(input);
         let count = self.spec.out_channels;
-        assert_eq!(sums.len(), input.layout().batch * height * width * count, "length of the sums");
+        let to = Layout::new(input.layout().batch, count, height, width, 0);
+        assert_eq!(values.len(), to.elements(), "length of the values");
+        scratch.floats.channels.fill(by, count);
+        let mut values = Planes::new(values, [count, height * width], self.level);
         match &self.packed {
             Packed::Plain(plain) => {
                 plain.sums(&self.spec, input, [height, width], |[n, y, x], c, sum| {
-                    sums[((n * height + y) * width + x) * count + c] = sum;
+                    values.set(n, c, y * width + x, scratch.floats.channels.apply(c, sum));
                 });
             }
-            Packed::Gemm(gemm) => {
-                let to = Layout::new(input.layout().batch, count, height, width, 0);
-                gemm.sums(&self.spec, input, &to, sums, scratch);
-            }
-            Packed::Lanes(lanes) => lanes.sums(&self.spec, input, [height, width], |[n, y, x], all| {
-                sums[((n * height + y) * width + x) * count..][..count].copy_from_slice(&all[..count]);
-            }),
-            Packed::Depthwise(_) => unreachable!("depthwise kernels don't give sums"),
+            Packed::Gemm(gemm) => gemm.floats(&self.spec, input, &to, &mut values, scratch),
+            Packed::Depthwise(depthwise) => depthwise.floats(&self.spec, input, &to, &mut values, scratch),
         }
     }
 

@@ -2,9 +2,9 @@
 
 #[cfg(target_arch = "aarch64")]
 use super::arm::turn;
-use super::layout::{Act, ActMut, Layout};
-use super::requant::round;
-use super::wide::{narrow, wide};
+use super::divide::quantize_line;
+use super::layout::{Act, ActMut};
+use super::wide::wide;
 
 /// QuantizeLinear: round half to even(value / scale) + the layout's zero point, saturated.
 ///
@@ -44,33 +44,6 @@ pub fn to_plain(input: &Act<'_>, values: &mut [u8]) {
     to_planes(input, values, |row, values| values.copy_from_slice(row));
 }
 
-/// Sums of [`Conv::run_sums`](super::Conv::run_sums) (`[pixels, channels]`) to a plain f32 tensor of `shape`:
-/// sum * scale + bias. `scales` has one element or one per channel, `bias` none or one per channel.
-///
-/// # Panics
-/// If a length doesn't fit.
-pub fn sums_to_f32(sums: &[i32], shape: &Layout, scales: &[f32], bias: &[f32], values: &mut [f32]) {
-    assert_eq!(sums.len(), shape.elements(), "length of the sums");
-    assert_eq!(values.len(), shape.elements(), "length of the values");
-    let (channels, pixels) = (shape.channels, shape.height * shape.width);
-    assert!(scales.len() == 1 || scales.len() == channels, "count of scales");
-    assert!(bias.is_empty() || bias.len() == channels, "count of biases");
-    if values.is_empty() {
-        return;
-    }
-    for (image, planes) in
-        sums.chunks_exact(channels * pixels).zip(values.chunks_exact_mut(channels * pixels))
-    {
-        for (c, plane) in planes.chunks_exact_mut(pixels).enumerate() {
-            let scale = scales[c % scales.len()];
-            let bias = bias.get(c).copied().unwrap_or(0.0);
-            for (value, sum) in plane.iter_mut().zip(image[c..].iter().step_by(channels)) {
-                *value = *sum as f32 * scale + bias;
-            }
-        }
-    }
-}
-
 /// Lowest and highest of some values, 0 included, as DynamicQuantizeLinear wants them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
@@ -99,14 +72,6 @@ pub fn min_max(values: &[f32]) -> Range {
     Range { min: min.into_iter().fold(0.0, f32::min), max: max.into_iter().fold(0.0, f32::max) }
 }
 
-narrow! {
-    fn quantize_line(to: &mut [u8], values: &[f32], scale: f32, zero_point: u8) {
-        for (to, value) in to.iter_mut().zip(values) {
-            *to = round(value / scale, zero_point);
-        }
-    }
-}
-
 wide! {
     fn dequantize_line(to: &mut [f32], values: &[u8], zero_point: i32, scale: f32) {
         for (to, value) in to.iter_mut().zip(values) {
@@ -129,31 +94,29 @@ wide! {
         }
     }
 
-    /// From rows of four channels to pixels of four bytes.
-    fn to_packed(rows: &[u8], to: &mut [u8]) {
-        let width = rows.len() / 4;
-        let (first, rest) = rows.split_at(width);
-        let (second, rest) = rest.split_at(width);
-        let (third, fourth) = rest.split_at(width);
-        let rows = first.iter().zip(second).zip(third).zip(fourth);
-        for (to, (((a, b), c), d)) in to.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+    /// From lines of four channels, so far apart, to pixels of four bytes.
+    fn to_packed(lines: &[u8], apart: usize, to: &mut [u8]) {
+        let (first, rest) = lines.split_at(apart);
+        let (second, rest) = rest.split_at(apart);
+        let (third, fourth) = rest.split_at(apart);
+        let lines = first.iter().zip(second).zip(third).zip(fourth);
+        for (to, (((a, b), c), d)) in to.as_chunks_mut::<4>().0.iter_mut().zip(lines) {
             *to = [*a, *b, *c, *d];
         }
     }
 
-    /// From rows of 16 channels to the first 16 bytes of pixels, with rows and pixels in blocks of 16.
-    fn to_pixels(rows: &[u8], to: &mut [u8], pixel: usize) {
-        let width = rows.len() / 16;
+    /// From lines of 16 channels, so far apart, to the first 16 bytes of pixels, 16 of them at a time; what lies
+    /// behind a line's last value is read, but not written.
+    fn to_pixels(lines: &[u8], apart: usize, to: &mut [u8], size: [usize; 2]) {
+        let [pixel, width] = size;
         for start in (0..width).step_by(16) {
-            let start = start.min(width.saturating_sub(16));
-            let count = width.min(16);
             let mut block = [[0_u8; 16]; 16];
-            for (row, line) in rows.chunks_exact(width).zip(&mut block) {
-                line[..count].copy_from_slice(&row[start..][..count]);
+            for (line, values) in block.iter_mut().zip(lines[start..].chunks(apart)) {
+                *line = values.as_chunks::<16>().0[0];
             }
-            let turned = turn(block);
-            for (x, bytes) in turned.iter().enumerate().take(count) {
-                to[(start + x) * pixel..][..16].copy_from_slice(bytes);
+            let pixels = to[start * pixel..].chunks_mut(pixel).take(16.min(width - start));
+            for (to, bytes) in pixels.zip(turn(block)) {
+                to[..16].copy_from_slice(&bytes);
             }
         }
     }
@@ -197,6 +160,9 @@ fn turn(mut block: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
 /// Channels at a time between planes and pixels.
 const CHANNELS: usize = 16;
 
+/// Pixels at a time, about, at most: with so many channels they stay in the first-level cache.
+const PIXELS: usize = 512;
+
 /// Calls `map(values of one plane's row, bytes)` and puts the bytes into the pixels.
 fn from_planes<T>(values: &[T], output: &mut ActMut<'_>, map: impl Fn(&[T], &mut [u8])) {
     let layout = *output.layout();
@@ -209,17 +175,30 @@ fn from_planes<T>(values: &[T], output: &mut ActMut<'_>, map: impl Fn(&[T], &mut
         }
         return;
     }
-    let lanes = CHANNELS.min(pixel);
-    let mut rows = vec![0; lanes * width];
+    let (lanes, border) = (CHANNELS.min(pixel), layout.border);
+    // Some rows at a time; all of them are one where nothing lies between them.
+    let at_once = (PIXELS / width.max(1)).max(1).min(layout.height);
+    let apart = at_once * width + CHANNELS;
+    let mut lines = vec![0; lanes * apart];
     for n in 0..layout.batch {
-        for y in 0..layout.height {
+        for y in (0..layout.height).step_by(at_once) {
+            let count = at_once.min(layout.height - y) * width;
+            let step = if border.left + border.right == 0 { count } else { width };
             for first in (0..layout.channels).step_by(lanes) {
-                let count = lanes.min(layout.channels - first);
-                for (c, row) in rows.chunks_exact_mut(width.max(1)).take(count).enumerate() {
-                    map(&values[(n * layout.channels + first + c) * plane + y * width..][..width], row);
+                let there = lanes.min(layout.channels - first);
+                for (c, line) in lines.chunks_exact_mut(apart).take(there).enumerate() {
+                    let start = (n * layout.channels + first + c) * plane + y * width;
+                    map(&values[start..][..count], &mut line[..count]);
                 }
-                let to = &mut output.data_mut()[layout.pixel(n, y, 0) + first..];
-                if lanes == 4 { to_packed(&rows, to) } else { to_pixels(&rows, to, pixel) }
+                for start in (0..count).step_by(step) {
+                    let to = layout.pixel(n, y + start / width, 0) + first;
+                    let to = &mut output.data_mut()[to..];
+                    if lanes == 4 {
+                        to_packed(&lines[start..], apart, &mut to[..step * 4]);
+                    } else {
+                        to_pixels(&lines[start..], apart, to, [pixel, step]);
+                    }
+                }
             }
         }
     }

@@ -3,14 +3,15 @@
 //! A vector holds 64 channels of one pixel; what is left of the channels (32 or 16) is held for two or four pixels
 //! of different parts of a row, so that no lane is idle.
 
-use super::ahead::Region;
+use super::ahead::{Region, Sequence};
 use super::conv::Scratch;
-use super::layout::{Act, ActMut, Buffer};
+use super::floats::{self, Floats, Planes, Sums};
+use super::layout::{Act, ActMut, Buffer, Layout};
 use super::level::Level;
-use super::panels::Order;
+use super::panels::{self, Order};
 use super::requant::Requant;
 use super::spec::ConvSpec;
-use super::strip::{self, Plane, Strip};
+use super::strip::{self, Plane, Sink, Strip};
 use super::tile::{self, Finish};
 
 /// Packed weights of a depthwise convolution.
@@ -26,6 +27,8 @@ pub(super) struct Depthwise {
     weights: Buffer,
     multiplier: Vec<f32>,
     bias: Vec<i32>,
+    /// Sums of each column's weights; none where the input's zero point is known.
+    weight_sums: Vec<i32>,
 }
 
 /// Which function computes it.
@@ -52,11 +55,13 @@ impl Depthwise {
         spec: &ConvSpec,
         weights: &[i16],
         requant: &Requant,
-        in_zero_point: u8,
+        in_zero_point: Option<u8>,
         level: Level,
     ) -> Self {
+        // Weights less their zero points may need nine bits: then they are the sum of two or three.
+        let copies = panels::copies(weights, tile::lowest_weight(level));
         let shape = match (spec.kernel, spec.dilation, spec.stride) {
-            _ if !strip::interleaves(level) => Shape::Any,
+            _ if !strip::interleaves(level) || copies > 1 => Shape::Any,
             ([3, 3], [1, 1], [1, 1]) => Shape::Three,
             ([3, 3], [1, 1], [2, 2]) => Shape::ThreeBy2,
             _ => Shape::Any,
@@ -66,8 +71,8 @@ impl Depthwise {
         let (taps, rows) = match shape {
             Shape::Three | Shape::ThreeBy2 => (Vec::new(), vectors(shape)),
             Shape::Any => {
-                let mut taps: Vec<_> =
-                    (0..height).flat_map(|ky| (0..width).map(move |kx| [ky, kx])).collect();
+                let all = (0..height).flat_map(|ky| (0..width).map(move |kx| [ky, kx]));
+                let mut taps: Vec<_> = (0..copies).flat_map(|_| all.clone()).collect();
                 taps.resize(taps.len().next_multiple_of(strip::tap_step(level)), [0, 0]);
                 let rows = taps.len();
                 (taps, rows)
@@ -84,14 +89,27 @@ impl Depthwise {
             weights: Buffer::new(lanes * rows),
             multiplier: vec![0.0; lanes],
             bias: vec![0; lanes],
+            weight_sums: vec![0; if in_zero_point.is_none() { lanes } else { 0 }],
         };
         for index in 0..packed.groups.len() {
-            packed.fill(spec, weights, requant, index, i32::from(in_zero_point) - tile::offset(level));
+            packed.fill(spec, weights, requant, index, in_zero_point.map(|zero| packed.offset(zero)));
         }
         packed
     }
 
-    fn fill(&mut self, spec: &ConvSpec, weights: &[i16], requant: &Requant, index: usize, zero_point: i32) {
+    /// What a zero point adds to each value, as the kernel takes them.
+    fn offset(&self, zero_point: u8) -> i32 {
+        i32::from(zero_point) - tile::offset(self.level)
+    }
+
+    fn fill(
+        &mut self,
+        spec: &ConvSpec,
+        weights: &[i16],
+        requant: &Requant,
+        index: usize,
+        zero_point: Option<i32>,
+    ) {
         let (group, taps) = (self.groups[index], spec.taps());
         let size = self.weights.bytes().len() / self.groups.len();
         for column in 0..self.columns {
@@ -102,16 +120,19 @@ impl Depthwise {
                 continue;
             }
             let own = &weights[channel * taps..][..taps];
+            let lowest = tile::lowest_weight(self.level);
+            let parts = (0..self.taps.len() / taps)
+                .flat_map(|index| own.iter().map(move |weight| panels::part(*weight, index, lowest)));
             let data = &mut self.weights.bytes_mut()[index * size..][..size];
             let byte = |four: usize, tap: usize| (four * 4 + column / 16) * 64 + column % 16 * 4 + tap;
             match self.shape {
                 Shape::Any if !strip::interleaves(self.level) => {
-                    for (tap, weight) in own.iter().enumerate() {
+                    for (tap, weight) in parts.enumerate() {
                         data[tap * self.columns + column] = weight.to_le_bytes()[0];
                     }
                 }
                 Shape::Any => {
-                    for (tap, weight) in own.iter().enumerate() {
+                    for (tap, weight) in parts.enumerate() {
                         data[byte(tap / 4, tap % 4)] = weight.to_le_bytes()[0];
                     }
                 }
@@ -128,14 +149,18 @@ impl Depthwise {
             let place = index * self.columns + column;
             let sum: i32 = own.iter().map(|weight| i32::from(*weight)).sum();
             self.multiplier[place] = requant.multiplier[channel];
-            self.bias[place] = requant.bias[channel].wrapping_sub(sum.wrapping_mul(zero_point));
+            match zero_point {
+                Some(zero) => self.bias[place] = requant.bias[channel].wrapping_sub(sum.wrapping_mul(zero)),
+                None => self.weight_sums[place] = sum,
+            }
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.weights.bytes().len() + self.bias.len() * 8
+        self.weights.bytes().len() + (self.bias.len() * 2 + self.weight_sums.len()) * 4
     }
 
+    /// The whole convolution, requantized.
     pub(super) fn run(
         &self,
         spec: &ConvSpec,
@@ -144,16 +169,60 @@ impl Depthwise {
         output: &mut ActMut<'_>,
         scratch: &mut Scratch,
     ) {
-        let next = scratch.sequence.after(Region::new(self.weights.bytes()));
-        let (from, to) = (*input.layout(), *output.layout());
+        let to = *output.layout();
+        let finish = (requant.zero_point, [requant.lo, requant.hi]);
+        let turn = Turn { spec, input, to: &to, finish, bias: &self.bias };
+        self.for_strips(&turn, &mut scratch.sequence, |n, channel, strip, read| {
+            let start = to.pixel(n, 0, 0) + channel;
+            let write = Plane { start, row: to.row_bytes(), pixel: to.pixel_bytes() };
+            strip::run(self.level, strip, (input.data(), read), Sink::Bytes(output.data_mut(), write));
+        });
+    }
+
+    /// The sums of (value - zero point) * weight, whatever the zero point, as f32.
+    pub(super) fn floats(
+        &self,
+        spec: &ConvSpec,
+        input: &Act<'_>,
+        to: &Layout,
+        values: &mut Planes<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let Floats { channels, bias, sums } = &mut scratch.floats;
+        let zero = self.offset(input.layout().zero_point);
+        bias.clear();
+        bias.extend(self.weight_sums.iter().map(|sum| sum.wrapping_mul(-zero)));
+        let turn = Turn { spec, input, to, finish: (0, [0, 255]), bias };
+        self.for_strips(&turn, &mut scratch.sequence, |n, channel, strip, read| {
+            let columns = strip.lanes;
+            // Two rows at a time, which some kernels need.
+            let at_once = (MOST_SUMS / (columns * to.width).max(1)).next_multiple_of(2).max(2);
+            for y in (0..to.height).step_by(at_once) {
+                let height = at_once.min(to.height - y);
+                let part = Strip { height, ..*strip };
+                let read = Plane { start: read.start + y * read.row, ..read };
+                let data = floats::room(sums, height * to.width * columns);
+                strip::run(self.level, &part, (input.data(), read), Sink::Sums(&mut *data));
+                let pixel = (n * to.height + y) * to.width;
+                values.put(Sums { data, columns, channel, pixel }, channels);
+            }
+        });
+    }
+
+    /// Calls `each` with the image, the first channel, and what to compute from where.
+    fn for_strips(
+        &self,
+        Turn { spec, input, to, finish: (zero_point, limits), bias }: &Turn<'_>,
+        sequence: &mut Sequence,
+        mut each: impl FnMut(usize, usize, &Strip<'_>, Plane),
+    ) {
+        let next = sequence.after(Region::new(self.weights.bytes()));
+        let from = *input.layout();
         let size = self.weights.bytes().len() / self.groups.len();
-        let taps: Vec<usize> = self
-            .taps
-            .iter()
-            .map(|[ky, kx]| {
-                ky * spec.dilation[0] * from.row_bytes() + kx * spec.dilation[1] * from.pixel_bytes()
-            })
-            .collect();
+        let taps = self.taps.iter().map(|[ky, kx]| {
+            ky * spec.dilation[0] * from.row_bytes() + kx * spec.dilation[1] * from.pixel_bytes()
+        });
+        let taps: Vec<usize> = taps.collect();
         for n in 0..to.batch {
             let corner =
                 from.pixel(n, 0, 0) - spec.pads.top * from.row_bytes() - spec.pads.left * from.pixel_bytes();
@@ -162,14 +231,15 @@ impl Depthwise {
                     shape: self.shape,
                     lanes: group.lanes,
                     weights: &self.weights.bytes()[index * size..][..size],
-                    bias: &self.bias[index * self.columns..][..self.columns],
+                    bias: &bias[index * self.columns..][..self.columns],
                     taps: &taps,
                     finish: Finish {
                         multiplier: &self.multiplier[index * self.columns..][..self.columns],
-                        zero_point: requant.zero_point,
-                        limits: [requant.lo, requant.hi],
+                        zero_point: *zero_point,
+                        limits: *limits,
                     },
                     ahead: next.part(index, self.groups.len()),
+                    inner: [from.row_bytes(), from.pixel_bytes()],
                     height: to.height,
                     width: to.width,
                 };
@@ -178,17 +248,25 @@ impl Depthwise {
                     row: from.row_bytes() * spec.stride[0],
                     pixel: from.pixel_bytes() * spec.stride[1],
                 };
-                let write = Plane {
-                    start: to.pixel(n, 0, 0) + group.channel,
-                    row: to.row_bytes(),
-                    pixel: to.pixel_bytes(),
-                };
-                let inner = [from.row_bytes(), from.pixel_bytes()];
-                strip::run(self.level, &strip, (input.data(), read, inner), (output.data_mut(), write));
+                each(n, group.channel, &strip, read);
             }
         }
     }
 }
+
+/// One run.
+struct Turn<'a> {
+    spec: &'a ConvSpec,
+    input: &'a Act<'a>,
+    to: &'a Layout,
+    /// Zero point and limits of the output.
+    finish: (u8, [u8; 2]),
+    /// In the order of the columns.
+    bias: &'a [i32],
+}
+
+/// Sums at a time on their way to f32, about: they stay in the first-level cache.
+const MOST_SUMS: usize = 4 << 10;
 
 /// Weights of one lane: for each column of the kernel (and each of two output rows) four.
 const fn vectors(shape: Shape) -> usize {

@@ -2,6 +2,7 @@
 
 use super::layout::{Act, ActMut, Layout};
 use super::requant::round;
+use super::table;
 use super::wide::wide;
 
 /// QLinearAdd: round((a - za) * ma + (b - zb) * mb) + z, within `lo..=hi`.
@@ -139,18 +140,18 @@ pub fn concat(parts: &[(Act<'_>, Option<&Table>)], output: &mut ActMut<'_>) {
     for (part, table) in parts {
         let from = part.layout();
         assert!(from.same_shape(&Layout { channels: from.channels, ..layout }), "sizes of a concatenation");
+        // Where pixels are as large, a row is one line, lanes of no meaning included.
+        let is_alone = parts.len() == 1 && from.pixel_bytes() == layout.pixel_bytes();
+        let (bytes, pixels) =
+            if is_alone { (layout.width * layout.pixel_bytes(), layout.width) } else { (from.channels, 1) };
         for n in 0..layout.batch {
             for y in 0..layout.height {
-                for x in 0..layout.width {
-                    let source = &part.data()[from.pixel(n, y, x)..][..from.channels];
-                    let target = &mut output.data_mut()[layout.pixel(n, y, x) + first..][..from.channels];
+                for x in (0..layout.width).step_by(pixels.max(1)) {
+                    let source = &part.data()[from.pixel(n, y, x)..][..bytes];
+                    let target = &mut output.data_mut()[layout.pixel(n, y, x) + first..][..bytes];
                     match table {
                         None => target.copy_from_slice(source),
-                        Some(Table(table)) => {
-                            for (to, value) in target.iter_mut().zip(source) {
-                                *to = table[usize::from(*value)];
-                            }
-                        }
+                        Some(Table(table)) => table::map(target, source, table),
                     }
                 }
             }

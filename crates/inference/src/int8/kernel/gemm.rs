@@ -6,10 +6,12 @@
 use super::ahead::Region;
 use super::conv::Scratch;
 use super::eltwise::AddSpec;
+use super::floats::{self, Planes, Sums};
 use super::layout::{Act, ActMut, Border, Layout};
 use super::level::Level;
-use super::panels::{Block, Packing, Panels};
+use super::panels::{Block, Order, Packing, Panels};
 use super::requant::Requant;
+use super::rows::Extra;
 use super::spec::ConvSpec;
 use super::tile::{self, Addend, Finish, Job, Lines, Parts, Places, Sink};
 use std::ops::Range;
@@ -49,7 +51,9 @@ impl Gemm {
         let offset = if is_centred { 128 } else { tile::offset(level) };
         let zero_point = in_zero_point.map_or(0, |zero| i32::from(zero) - offset);
         let lowest = tile::lowest_weight(level);
-        let (order, lane, group) = (tile::order(level), tile::lane(level), tile::group(level));
+        // Nothing narrows sums that become f32: they are wanted in the channels' own order.
+        let order = if in_zero_point.is_some() { tile::order(level) } else { Order::Plain };
+        let (lane, group) = (tile::lane(level), tile::group(level));
         let packing = Packing { order, zero_point, lane, group, lowest };
         let mut panels = Panels::pack(spec, weights, requant, packing);
         if in_zero_point.is_some() {
@@ -96,33 +100,28 @@ impl Gemm {
         });
     }
 
-    /// The sums of (value - zero point) * weight.
-    pub(super) fn sums(
+    /// The sums of (value - zero point) * weight, whatever the zero point, as f32.
+    pub(super) fn floats(
         &self,
         spec: &ConvSpec,
         input: &Act<'_>,
         to: &Layout,
-        sums: &mut [i32],
+        values: &mut Planes<'_>,
         scratch: &mut Scratch,
     ) {
         let zero = i32::from(input.layout().zero_point) - tile::offset(self.level);
-        let mut raw = Vec::new();
+        let mut floats = std::mem::take(&mut scratch.floats);
+        floats.bias.clear();
+        floats.bias.extend(self.panels.weight_sums.iter().map(|sum| sum.wrapping_mul(-zero)));
         let from = From { spec, input, other: None, may_leave_gaps: false };
         self.for_blocks(from, to, scratch, |turn, work| {
-            let block = turn.block;
-            raw.clear();
-            raw.resize(turn.rows.count * block.columns, 0);
-            tile::run(self.level, self.job(&turn), Sink::Sums(&mut raw), work);
-            for (row, pixel) in raw.chunks_exact(block.columns).zip(turn.first..) {
-                for (column, sum) in row.iter().enumerate() {
-                    let channel = block.out + self.panels.order.channel(block.columns, column);
-                    if channel < spec.out_channels {
-                        let whole = self.panels.weight_sums[block.out + column].wrapping_mul(zero);
-                        sums[pixel * spec.out_channels + channel] = sum.wrapping_sub(whole);
-                    }
-                }
-            }
+            let Block { out, columns, .. } = *turn.block;
+            let data = floats::room(&mut floats.sums, turn.rows.count * columns);
+            let job = Job { bias: &floats.bias[out..][..columns], ..self.job(&turn) };
+            tile::run(self.level, job, Sink::Sums(&mut *data), work);
+            values.put(Sums { data, columns, channel: out, pixel: turn.first }, &floats.channels);
         });
+        scratch.floats = floats;
     }
 
     /// What to fetch while a block is multiplied: at first the block after it, at last the next layer's.
@@ -151,6 +150,9 @@ impl Gemm {
             bias: &self.panels.bias[block.out..][..block.columns],
             parts: rows.parts,
             lines: rows.lines,
+            extra: turn
+                .sums
+                .map(|rows| Extra { rows, factors: &self.panels.shifts[block.out..][..block.columns] }),
         }
     }
 
@@ -177,6 +179,10 @@ impl Gemm {
         let corner = corner(spec, layout);
         let mut runs = (Vec::new(), 0);
         let mut first = 0;
+        let has_shifts = !self.panels.shifts.is_empty();
+        if has_shifts {
+            scratch.rows.start(from.input);
+        }
         while first < grid.pixels() {
             // No few are left for a turn of their own.
             let is_rest = grid.pixels() - first < step + tile::LINE_ROWS;
@@ -189,6 +195,11 @@ impl Gemm {
             if is_copied {
                 grid.places(pixels.clone(), Steps::new(layout, spec.stride), corner, &mut scratch.starts);
             }
+            let sums = has_shifts.then(|| {
+                scratch.rows.rows(spec, layout, |[image, row, pixel], start, places| {
+                    grid.places(pixels.clone(), Steps { image, row, pixel }, start, places);
+                })
+            });
             let mut gathered = None;
             let is_last = pixels.end == grid.pixels();
             for (index, block) in self.panels.blocks.iter().enumerate() {
@@ -219,6 +230,7 @@ impl Gemm {
                     first,
                     places: &scratch.places,
                     others: &scratch.others,
+                    sums,
                 };
                 each(turn, work);
             }
@@ -327,6 +339,8 @@ struct Turn<'a> {
     places: &'a Places,
     /// The same in the other activation.
     others: &'a Places,
+    /// Sums of the rows' values, if they are needed.
+    sums: Option<&'a [i32]>,
 }
 
 /// Rows to multiply.

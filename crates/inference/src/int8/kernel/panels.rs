@@ -82,6 +82,8 @@ pub(super) struct Panels {
     pub(super) bias: Vec<i32>,
     /// Sums of each column's weights; none where the input's zero point is known.
     pub(super) weight_sums: Vec<i32>,
+    /// What was taken from each column's weights to make them fit into a byte; none where all fit as they are.
+    pub(super) shifts: Vec<i32>,
     pub(super) order: Order,
 }
 
@@ -103,10 +105,9 @@ impl Panels {
     /// From weights less their zero points, `[out, in / groups, kh, kw]`.
     pub(super) fn pack(spec: &ConvSpec, weights: &[i16], requant: &Requant, packing: Packing) -> Self {
         let [height, width] = spec.kernel;
-        // Weights less their zero points may need nine bits: then they are the sum of two or three.
-        let copies = (1..3)
-            .find(|copies| weights.iter().all(|weight| part(*weight, *copies, packing.lowest) == 0))
-            .unwrap_or(3);
+        let shifts = shifts(spec, weights, packing.lowest);
+        // Weights less their zero points may need nine bits: if nothing makes them fit, they are sums of two or three.
+        let copies = if shifts.is_empty() { copies(weights, packing.lowest) } else { 1 };
         let taps: Vec<_> = (0..copies)
             .flat_map(|_| (0..height).flat_map(move |ky| (0..width).map(move |kx| [ky, kx])))
             .collect();
@@ -120,34 +121,46 @@ impl Panels {
             multiplier: vec![0.0; columns],
             bias: vec![0; columns],
             weight_sums: vec![0; columns],
+            shifts: vec![0; if shifts.is_empty() { 0 } else { columns }],
             order: packing.order,
         };
         for index in 0..panels.blocks.len() {
-            panels.fill(spec, weights, requant, index, packing);
+            panels.fill(spec, (weights, &shifts), requant, index, packing);
         }
         panels
     }
 
-    fn fill(&mut self, spec: &ConvSpec, weights: &[i16], requant: &Requant, index: usize, packing: Packing) {
+    fn fill(
+        &mut self,
+        spec: &ConvSpec,
+        (weights, shifts): (&[i16], &[i16]),
+        requant: &Requant,
+        index: usize,
+        packing: Packing,
+    ) {
         let block = self.blocks[index];
         for column in 0..block.columns {
             let channel = block.out + self.order.channel(block.columns, column);
             if channel >= spec.out_channels {
                 continue;
             }
+            let (place, shift) = (block.out + column, shifts.get(channel).copied());
+            if let Some(shift) = shift {
+                self.shifts[place] = i32::from(shift);
+            }
+            let weights = (weights, shift.unwrap_or(0));
             let sum = self.fill_column(spec, weights, &block, [column, channel], packing);
-            let place = block.out + column;
             self.multiplier[place] = requant.multiplier[channel];
             self.bias[place] = requant.bias[channel].wrapping_sub(sum.wrapping_mul(packing.zero_point));
             self.weight_sums[place] = sum;
         }
     }
 
-    /// Writes one column; returns the sum of its weights.
+    /// Writes one column, of weights less a shift; returns the sum of them.
     fn fill_column(
         &mut self,
         spec: &ConvSpec,
-        weights: &[i16],
+        (weights, shift): (&[i16], i16),
         block: &Block,
         [column, channel]: [usize; 2],
         Packing { lowest, lane, group, .. }: Packing,
@@ -159,7 +172,8 @@ impl Panels {
         let columns = group.unwrap_or(block.columns);
         let data = &mut data[column / columns * columns * block.padded_k()..];
         for tap in 0..self.taps.len() {
-            let of_tap = own[tap % taps..].iter().step_by(taps).map(|whole| part(*whole, tap / taps, lowest));
+            let of_tap = own[tap % taps..].iter().step_by(taps);
+            let of_tap = of_tap.map(|whole| part(*whole - shift, tap / taps, lowest));
             let line = Line { first: tap * block.window_bytes + first, column: column % columns, columns };
             match lane {
                 1 => line.write::<1>(data, of_tap),
@@ -167,12 +181,12 @@ impl Panels {
                 _ => line.write::<4>(data, of_tap),
             }
         }
-        own.iter().map(|weight| i32::from(*weight)).sum()
+        own.iter().map(|weight| i32::from(*weight - shift)).sum()
     }
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        let numbers = self.multiplier.len() + self.bias.len() + self.weight_sums.len();
+        let numbers = self.multiplier.len() + self.bias.len() + self.weight_sums.len() + self.shifts.len();
         self.weights.bytes().len() + numbers * 4
     }
 
@@ -205,8 +219,32 @@ impl Line {
     }
 }
 
+/// What makes each channel's weights fit into a byte where they are more than that off zero, but not far apart; none
+/// where they fit as they are, where that isn't enough, and in groups, of which each would need sums of its own.
+fn shifts(spec: &ConvSpec, weights: &[i16], lowest: i16) -> Vec<i16> {
+    let each = spec.group_in() * spec.taps();
+    if spec.groups > 1 || each == 0 || copies(weights, lowest) == 1 {
+        return Vec::new();
+    }
+    let shift = |own: &[i16]| {
+        let (least, most) =
+            own.iter().fold((0, 0), |(least, most), &weight| (weight.min(least), weight.max(most)));
+        let (under, over) = ((least - lowest).min(0), (most - 127).max(0));
+        (under == 0 || over == 0)
+            .then_some(under + over)
+            .filter(|shift| own.iter().all(|weight| (lowest..=127).contains(&(weight - shift))))
+    };
+    weights.chunks_exact(each).map(shift).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// How many parts the weights have at most.
+pub(super) fn copies(weights: &[i16], lowest: i16) -> usize {
+    let is_enough = |copies: &usize| weights.iter().all(|weight| part(*weight, *copies, lowest) == 0);
+    (1..3).find(is_enough).unwrap_or(3)
+}
+
 /// The parts of a weight, of which each fits into a byte; after the last all are zero.
-fn part(whole: i16, index: usize, lowest: i16) -> i16 {
+pub(super) fn part(whole: i16, index: usize, lowest: i16) -> i16 {
     let rest = (0..index).fold(whole, |rest, _| rest - rest.clamp(lowest, 127));
     rest.clamp(lowest, 127)
 }

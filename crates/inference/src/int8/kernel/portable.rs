@@ -29,7 +29,13 @@ fn each_sum(job: &Job<'_>, mut put: impl FnMut(usize, usize, &[i32; LANES])) {
         for row in 0..job.count {
             let values = &job.rows[row * job.stride..][..job.k];
             let weights = weights[group..].iter().step_by(groups);
-            put(row, group * LANES, &row_sums(bias, values, &weights));
+            let mut sums = row_sums(bias, values, &weights);
+            if let Some(extra) = job.extra {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.wrapping_add(extra.of(row, group * LANES + lane));
+                }
+            }
+            put(row, group * LANES, &sums);
         }
     }
 }
@@ -71,7 +77,25 @@ fn finish_lanes(finish: &Finish<'_>, first: usize, sums: &[i32; LANES], to: &mut
 }
 
 /// All rows of 16 channels of a depthwise convolution; the weights are 16 bytes per tap.
-pub(super) fn strip(strip: &Strip<'_>, (input, read): (&[u8], Plane), (output, write): (&mut [u8], Plane)) {
+pub(super) fn strip(strip: &Strip<'_>, from: (&[u8], Plane), (output, write): (&mut [u8], Plane)) {
+    each_window(strip, from, |y, x, sums| {
+        let to = &mut output[write.start + y * write.row + x * write.pixel..][..LANES];
+        finish_lanes(&strip.finish, 0, sums, to);
+    });
+}
+
+/// The same without requantization.
+pub(super) fn strip_sums(strip: &Strip<'_>, from: (&[u8], Plane), output: &mut [i32]) {
+    each_window(strip, from, |y, x, sums| {
+        output[(y * strip.width + x) * LANES..][..LANES].copy_from_slice(sums);
+    });
+}
+
+fn each_window(
+    strip: &Strip<'_>,
+    (input, read): (&[u8], Plane),
+    mut put: impl FnMut(usize, usize, &[i32; LANES]),
+) {
     for y in 0..strip.height {
         for x in 0..strip.width {
             let corner = &input[read.start + y * read.row + x * read.pixel..];
@@ -79,8 +103,7 @@ pub(super) fn strip(strip: &Strip<'_>, (input, read): (&[u8], Plane), (output, w
             for (tap, weights) in strip.taps.iter().zip(strip.weights.as_chunks::<LANES>().0) {
                 sums = add_products(sums, corner[*tap..].as_chunks::<LANES>().0[0], *weights);
             }
-            let to = &mut output[write.start + y * write.row + x * write.pixel..][..LANES];
-            finish_lanes(&strip.finish, 0, &sums, to);
+            put(y, x, &sums);
         }
     }
 }

@@ -1,10 +1,7 @@
 //! The border between safe code and the depthwise kernels: bounds are asserted here, once per image and channels.
-#![cfg_attr(
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    expect(
-        unsafe_code,
-        reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
-    )
+#![expect(
+    unsafe_code,
+    reason = "calls kernels of a CPU level that was detected, with bounds asserted above each call"
 )]
 
 use super::ahead::Region;
@@ -32,6 +29,8 @@ pub(super) struct Strip<'a> {
     pub(super) taps: &'a [usize],
     /// From sums to bytes.
     pub(super) finish: Finish<'a>,
+    /// Distance of the input's rows and pixels.
+    pub(super) inner: [usize; 2],
     /// Weights to fetch meanwhile.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only kernels for x86 fetch ahead"))]
     pub(super) ahead: Region,
@@ -61,6 +60,15 @@ impl Plane {
     }
 }
 
+/// Where the results go.
+#[derive(Debug)]
+pub(super) enum Sink<'a> {
+    /// Requantized, into an activation's pixels.
+    Bytes(&'a mut [u8], Plane),
+    /// As they are, `[height][width][lanes]`.
+    Sums(&'a mut [i32]),
+}
+
 /// Whether a level's kernels interleave four taps, and hold 64 lanes; otherwise they take bare taps.
 pub(super) const fn interleaves(level: Level) -> bool {
     !matches!(level, Level::Portable | Level::Neon | Level::NeonDot)
@@ -76,16 +84,12 @@ pub(super) const fn columns(level: Level, lanes: usize) -> usize {
     if interleaves(level) { 64 } else { lanes }
 }
 
-/// Computes all rows of some channels. `inner` is the distance of the input's rows and pixels.
+/// Computes all rows of some channels.
 ///
 /// # Panics
 /// If a place lies outside.
-pub(super) fn run(
-    level: Level,
-    strip: &Strip<'_>,
-    (input, read, inner): (&[u8], Plane, [usize; 2]),
-    (output, write): (&mut [u8], Plane),
-) {
+pub(super) fn run(level: Level, strip: &Strip<'_>, (input, read): (&[u8], Plane), sink: Sink<'_>) {
+    let inner = strip.inner;
     if strip.height == 0 || strip.width == 0 {
         return;
     }
@@ -105,34 +109,62 @@ pub(super) fn run(
     );
     let end = read.end(strip.height, strip.width, strip.lanes).and_then(|end| end.checked_add(reach));
     assert!(end.is_some_and(|end| end <= input.len()), "input of a strip");
-    let end = write.end(strip.height, strip.width, strip.lanes);
-    assert!(end.is_some_and(|end| end <= output.len()), "output of a strip");
+    match sink {
+        Sink::Bytes(output, write) => {
+            let end = write.end(strip.height, strip.width, strip.lanes);
+            assert!(end.is_some_and(|end| end <= output.len()), "output of a strip");
+            if level == Level::Portable {
+                return portable::strip(strip, (input, read), (output, write));
+            }
+            // SAFETY: each output pixel writes `lanes` bytes, which was asserted; for what is read, see above.
+            unsafe { run_level::<false>(level, strip, (input.as_ptr(), read), (output.as_mut_ptr(), write)) }
+        }
+        Sink::Sums(sums) => {
+            assert_eq!(sums.len(), strip.height * strip.width * strip.lanes, "sums of a strip");
+            if level == Level::Portable {
+                return portable::strip_sums(strip, (input, read), sums);
+            }
+            let pixel = strip.lanes * size_of::<i32>();
+            let write = Plane { start: 0, row: strip.width * pixel, pixel };
+            // SAFETY: each output pixel writes `lanes` sums, which was asserted; for what is read, see above.
+            unsafe {
+                run_level::<true>(level, strip, (input.as_ptr(), read), (sums.as_mut_ptr().cast(), write))
+            }
+        }
+    }
+}
+
+/// Runs a level's kernel; for `SUMS` the places in the output are of sums, but counted in bytes.
+///
+/// # Safety
+/// The checks of [`run`]: each output pixel reads `lanes` bytes at taps up to the reach behind its corner, and has
+/// room for `lanes` bytes, or sums.
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(unused_variables, reason = "other CPUs have no kernel of their own")
+)]
+unsafe fn run_level<const SUMS: bool>(
+    level: Level,
+    strip: &Strip<'_>,
+    from: (*const u8, Plane),
+    to: (*mut u8, Plane),
+) {
     match level {
-        // SAFETY: the level is only chosen where the CPU has it; each output pixel reads `lanes` bytes at taps
-        // up to `reach` behind its corner and writes `lanes` bytes, all asserted above.
+        // SAFETY: the level is only chosen where the CPU has it; the bounds are the caller's.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Amx => unsafe {
-            x86::depthwise512::run(strip, (input.as_ptr(), read, inner), (output.as_mut_ptr(), write));
-        },
+        Level::Avx512Vnni | Level::Amx => unsafe { x86::depthwise512::run::<SUMS>(strip, from, to) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => unsafe {
-            let (from, to) = ((input.as_ptr(), read, inner), (output.as_mut_ptr(), write));
-            x86::depthwise256::run::<true>(strip, from, to);
-        },
+        Level::AvxVnni => unsafe { x86::depthwise256::run::<true, SUMS>(strip, from, to) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe {
-            let (from, to) = ((input.as_ptr(), read, inner), (output.as_mut_ptr(), write));
-            x86::depthwise256::run::<false>(strip, from, to);
-        },
+        Level::Avx2 => unsafe { x86::depthwise256::run::<false, SUMS>(strip, from, to) },
         // SAFETY: as above; weights are packed to be at least -127.
         #[cfg(target_arch = "aarch64")]
         Level::Neon | Level::NeonDot => unsafe {
             assert!(strip.shape == Shape::Any && strip.lanes == 16, "shape of a strip");
-            arm::depthwise::run(strip, (input.as_ptr(), read), (output.as_mut_ptr(), write));
+            arm::depthwise::run::<SUMS>(strip, from, to);
         },
-        Level::Portable => portable::strip(strip, (input, read), (output, write)),
         _ => unreachable!("level {level} has no depthwise kernel"),
     }
 }

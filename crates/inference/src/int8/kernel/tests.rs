@@ -3,7 +3,7 @@
 use super::wide::Width;
 use super::{
     Act, ActMut, AddSpec, AvgPool, Border, Buffer, Chain, Conv, ConvSpec, Counts, Layout, Level, MaxPool,
-    MulSpec, Requant, Scratch, Table, Weights, Window, to_plain,
+    MulSpec, Requant, Scratch, Table, ToFloat, Weights, Window, to_plain,
 };
 
 /// A small generator (xorshift), seeded by the case, so that a failure names what to repeat.
@@ -199,25 +199,39 @@ fn values_at_the_edge_of_16_bits_give_the_reference_bytes_on_every_level() {
     }
 }
 
+/// Bit for bit: the sums are exact, and the scaling is the same everywhere.
 #[test]
-fn sums_are_those_of_the_reference_on_every_level() {
-    for seed in 0..150 {
+fn floats_are_those_of_the_reference_on_every_level() {
+    for seed in 0..300 {
         let mut random = Random::new(seed + 10_000);
         let case = Case::new(&mut random);
         let input = random_act(case.input, &mut random);
         let input = Act::new(case.input, input.bytes());
         let Some(layout) = case.spec.output_layout(&case.input, 0) else { continue };
+        let count = case.spec.out_channels;
+        let mut reals = |count: usize| -> Vec<f32> {
+            (0..count).map(|_| random.below(2000) as f32 / 700.0 - 1.0).collect()
+        };
+        let (scales, bias) = (reals(count), reals(count));
+        let bounds = random.pick(&[[f32::NEG_INFINITY, f32::INFINITY], [0.0, f32::INFINITY], [0.0, 600.0]]);
+        let by = ToFloat {
+            scale: 0.37,
+            scales: &scales[..random.pick(&[1, count])],
+            bias: &bias[..random.pick(&[0, count])],
+            bounds,
+        };
         let mut scratch = Scratch::default();
         let mut want = None;
         for level in Level::available() {
             let zeroes = &case.zero_points;
             let conv =
-                case.with_weights(|weights| Conv::pack_sums(&case.spec, weights, zeroes, level).unwrap());
+                case.with_weights(|weights| Conv::pack_float(&case.spec, weights, zeroes, level).unwrap());
             Width::for_each(|width| {
-                let mut sums = vec![0; layout.elements()];
-                conv.run_sums(&input, &mut sums, &mut scratch);
-                let want = want.get_or_insert_with(|| sums.clone());
-                assert!(*want == sums, "{level}, {width:?}, seed {seed}: {:?} {:?}", case.spec, case.input);
+                let mut values = vec![f32::NAN; layout.elements()];
+                conv.run_float(&input, &by, &mut values, &mut scratch);
+                let values: Vec<u32> = values.into_iter().map(f32::to_bits).collect();
+                let want = want.get_or_insert_with(|| values.clone());
+                assert!(*want == values, "{level}, {width:?}, seed {seed}: {:?} {:?}", case.spec, case.input);
             });
         }
     }

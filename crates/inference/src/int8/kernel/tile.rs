@@ -11,6 +11,7 @@ use super::eltwise::AddSpec;
 use super::level::Level;
 use super::panels::Order;
 use super::portable;
+use super::rows::Extra;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
@@ -52,6 +53,8 @@ pub(super) struct Job<'a> {
     /// Whether weights are packed for values less 128, as [`centres`] said.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AVX2's kernel does that"))]
     pub(super) is_centred: bool,
+    /// What is added to each sum besides.
+    pub(super) extra: Option<Extra<'a>>,
     /// Weights to fetch meanwhile.
     #[cfg_attr(
         not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -111,6 +114,8 @@ impl Job<'_> {
         assert!(self.k > 0 && self.k.is_multiple_of(4), "length of a row");
         assert_eq!(self.weights.len(), padded * self.columns(), "weights of a block");
         assert!(self.weights.as_ptr().addr().is_multiple_of(64), "weights lie on cache lines");
+        let fits = |extra: Extra<'_>| extra.rows.len() == self.count && extra.factors.len() == self.columns();
+        assert!(self.extra.is_none_or(fits), "what is added to the sums");
         let last = match self.lines {
             Some(lines) => {
                 assert!(self.count.is_multiple_of(lines.width), "rows of lines");

@@ -179,7 +179,7 @@ impl<'a> Lowering<'a> {
             return Err(Reason::Form("the bias has the wrong length"));
         }
         let spec = linear.spec;
-        let conv = Conv::pack_sums(&spec, linear.bytes.weights(), &linear.zero_points, self.level)?;
+        let conv = Conv::pack_float(&spec, linear.bytes.weights(), &linear.zero_points, self.level)?;
         let Tail { absorbed, bounds, bias, scales, name } = tail;
         let macs = spec.macs(volume(&shape) / outputs);
         Ok(Product { index, conv, scales, bias, bounds, absorbed, name, shape, form, macs })

@@ -160,7 +160,7 @@ impl<'a> Lowering<'a> {
         let (spec, scale, macs) = (linear.spec, quant.params.scale, linear.spec.macs(pixels));
         let weights = linear.bytes.weights();
         let End::Bytes(params, _) = &sink.end else {
-            let conv = Box::new(Conv::pack_sums(&spec, weights, &linear.zero_points, self.level)?);
+            let conv = Box::new(Conv::pack_float(&spec, weights, &linear.zero_points, self.level)?);
             let end = PackedEnd::Float { scales: linear.scales.clone(), bias: linear.real(scale) };
             return Ok(Packed { conv, macs, end });
         };

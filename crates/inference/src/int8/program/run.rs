@@ -7,7 +7,7 @@ use super::step::{Shuffle, Step};
 use super::values::{ActId, FloatId, Values};
 use crate::engine::{Fed, Value, plain_f32};
 use crate::error::InferError;
-use crate::int8::kernel::{self, Layout, min_max};
+use crate::int8::kernel::{self, Layout, ToFloat, min_max};
 use crate::int8::report::Report;
 use crate::tensor::Data;
 
@@ -203,17 +203,8 @@ impl Run<'_> {
         let Step::LinearFloat { conv, from, scales, bias, bounds, to } = step else { return };
         let (place, scale) = (self.state.place(*to), self.state.scales[from.0]);
         let (act, values, work) = self.state.read(*from);
-        let values = &mut values[place];
-        let Some(shape) = conv.spec().output_layout(act.layout(), 0) else { return };
-        work.sums.resize(shape.elements(), 0);
-        conv.run_sums(&act, &mut work.sums, &mut work.scratch);
-        let scales: Vec<f32> = scales.iter().map(|of_weights| scale * of_weights).collect();
-        kernel::sums_to_f32(&work.sums, &shape, &scales, bias, values);
-        if !bounds.is_none() {
-            for value in values {
-                *value = bounds.apply(*value);
-            }
-        }
+        let by = ToFloat { scale, scales, bias, bounds: [bounds.lo, bounds.hi] };
+        conv.run_float(&act, &by, &mut values[place], &mut work.scratch);
     }
 
     fn float_op(&mut self, op: &super::floats::FloatOp, from: &[FloatId], to: FloatId) {

@@ -54,7 +54,6 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) scratch: Scratch,
-    pub(super) sums: Vec<i32>,
     pub(super) plain: Vec<u8>,
     pub(super) turned: Vec<u8>,
 }
@@ -98,8 +97,10 @@ impl State {
             Need { size: if is_fed { 0 } else { float.elements * self.batch }, life: *life }
         });
         let (places, length) = place(&needs.collect::<Vec<_>>(), ALIGN_BYTES / 4);
-        self.floats = places;
-        self.values.resize(length, 0.0);
+        self.values.resize(length + ALIGN_BYTES / 4, 0.0);
+        // The memory stays where it is until the state is dropped.
+        let skip = self.values.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES / 4);
+        self.floats = places.into_iter().map(|place| place.start + skip..place.end + skip).collect();
     }
 
     /// Bytes of the planned memory.

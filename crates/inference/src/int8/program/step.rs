@@ -18,11 +18,6 @@ impl Bounds {
     /// No bounds.
     pub(crate) const NONE: Self = Self { lo: f32::NEG_INFINITY, hi: f32::INFINITY };
 
-    /// Whether it lets everything pass.
-    pub(crate) fn is_none(self) -> bool {
-        self == Self::NONE
-    }
-
     /// A value within them.
     pub(crate) fn apply(self, value: f32) -> f32 {
         value.max(self.lo).min(self.hi)

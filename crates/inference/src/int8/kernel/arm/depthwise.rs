@@ -7,15 +7,16 @@ use super::finish::{Finisher, Sums};
 use std::arch::aarch64::{
     int8x16_t, vaddw_high_s16, vaddw_s16, vdupq_n_u8, veorq_u8, vget_low_s8, vget_low_s16, vld1q_s8,
     vld1q_s32, vld1q_u8, vmlal_high_s8, vmlal_s8, vmull_high_s8, vmull_s8, vreinterpretq_s8_u8,
+    vreinterpretq_u8_s32, vst1q_u8,
 };
 use std::arch::asm;
 
-/// All rows of 16 channels; the weights are 16 bytes per tap.
+/// All rows of 16 channels; the weights are 16 bytes per tap. `SUMS`: not requantized.
 ///
 /// # Safety
 /// The arguments passed the checks of `strip::run`, and no weight is -128.
 #[target_feature(enable = "neon")]
-pub(in super::super) unsafe fn run(
+pub(in super::super) unsafe fn run<const SUMS: bool>(
     strip: &Strip<'_>,
     (input, read): (*const u8, Plane),
     (output, write): (*mut u8, Plane),
@@ -31,14 +32,35 @@ pub(in super::super) unsafe fn run(
             let from = (input.add(read.start + y * read.row), read.pixel);
             let to = (output.add(write.start + y * write.row), write.pixel);
             let done = match column {
-                Some(column) if read.pixel == column => pairs::<1>(strip, (&finisher, bias), from, to),
-                Some(column) if read.pixel == 2 * column => pairs::<2>(strip, (&finisher, bias), from, to),
+                Some(column) if read.pixel == column => pairs::<1, SUMS>(strip, (&finisher, bias), from, to),
+                Some(column) if read.pixel == 2 * column => {
+                    pairs::<2, SUMS>(strip, (&finisher, bias), from, to)
+                }
                 _ => 0,
             };
             for x in done..strip.width {
                 let sums = window(strip, bias, from.0.add(x * read.pixel));
-                finisher.store(sums, to.0.add(x * write.pixel));
+                put::<SUMS>(&finisher, sums, to.0.add(x * write.pixel));
             }
+        }
+    }
+}
+
+/// Writes one pixel.
+///
+/// # Safety
+/// NEON; `to` has room for 16 bytes, or sums.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn put<const SUMS: bool>(finisher: &Finisher, sums: Sums, to: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        if SUMS {
+            for (four, sums) in sums.into_iter().enumerate() {
+                vst1q_u8(to.add(16 * four), vreinterpretq_u8_s32(sums));
+            }
+        } else {
+            finisher.store(sums, to);
         }
     }
 }
@@ -332,7 +354,7 @@ unsafe fn two_apart(rows: [*const u8; 3], column: usize, bias: Sums, weights: &N
 /// As [`run`], from the row's first pixels on, which are `S` columns apart; the taps are three rows of three.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn pairs<const S: usize>(
+unsafe fn pairs<const S: usize, const SUMS: bool>(
     strip: &Strip<'_>,
     (finisher, bias): (&Finisher, Sums),
     (from, step): (*const u8, usize),
@@ -362,8 +384,8 @@ unsafe fn pairs<const S: usize>(
             } else {
                 two_apart(rows, column, bias, &weights)
             };
-            finisher.store(sums[0], to);
-            finisher.store(sums[1], to.add(to_step));
+            put::<SUMS>(finisher, sums[0], to);
+            put::<SUMS>(finisher, sums[1], to.add(to_step));
             (from, to) = (from.add(2 * step), to.add(2 * to_step));
         }
     }

@@ -7,7 +7,7 @@ use super::super::tile::{Job, Sink};
 use super::finish::Finisher8;
 use std::arch::aarch64::{
     int8x16_t, int32x4_t, vaddq_s32, vdupq_n_s32, vdupq_n_u8, veorq_u8, vget_low_s8, vld1q_s8, vld1q_s32,
-    vld1q_u8, vmlal_high_s8, vmull_s8, vpadalq_s16, vpaddq_s32, vreinterpretq_s8_u8, vst1q_s32,
+    vld1q_u8, vmlal_high_s8, vmlaq_n_s32, vmull_s8, vpadalq_s16, vpaddq_s32, vreinterpretq_s8_u8, vst1q_s32,
 };
 use std::arch::asm;
 
@@ -385,13 +385,32 @@ unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, target:
     unsafe {
         let (rows, k) = (job.rows.as_ptr().add(row * job.stride), job.k);
         let weights = job.weights.as_ptr().cast::<i8>().add(first * k.next_multiple_of(64));
-        let bias = job.bias.as_ptr().add(first);
-        let bias = [vld1q_s32(bias), vld1q_s32(bias.add(4))];
+        let bias = |row: usize| [start(job, row, first), start(job, row, first + 4)];
         if MR == 1 {
-            target.put(row, [both(one_row(rows, weights, k), bias)]);
+            target.put(row, [both(one_row(rows, weights, k), bias(row))]);
         } else {
             let [first, second] = two_rows([rows, rows.add(job.stride)], weights, k);
-            target.put(row, [both(first, bias), both(second, bias)]);
+            target.put(row, [both(first, bias(row)), both(second, bias(row + 1))]);
+        }
+    }
+}
+
+/// What the sums of four columns of a row start with, or end with: the bias, and what is added to the row besides.
+///
+/// # Safety
+/// NEON; the job passed its checks and has this row, and four columns from the given one on.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn start(job: &Job<'_>, row: usize, column: usize) -> int32x4_t {
+    // SAFETY: there are a bias and a factor for each column, and a sum for each row.
+    unsafe {
+        let bias = vld1q_s32(job.bias.as_ptr().add(column));
+        match &job.extra {
+            None => bias,
+            Some(extra) => {
+                let factors = vld1q_s32(extra.factors.as_ptr().add(column));
+                vmlaq_n_s32(bias, factors, *extra.rows.get_unchecked(row))
+            }
         }
     }
 }

@@ -6,8 +6,10 @@
 
 use super::super::tile::{Job, Sink};
 use super::finish::{Finisher, Sums};
+use super::gemm::start;
 use std::arch::aarch64::{
-    int8x16_t, int32x4_t, vdupq_n_u8, veorq_u8, vld1q_s8, vld1q_s32, vld1q_u8, vreinterpretq_s8_u8, vst1q_s32,
+    int8x16_t, int32x4_t, vdupq_n_s32, vdupq_n_u8, veorq_u8, vld1q_s8, vld1q_u8, vreinterpretq_s8_u8,
+    vst1q_s32,
 };
 use std::arch::asm;
 
@@ -132,9 +134,10 @@ unsafe fn four<const L: usize, const MR: usize>(
 unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: &impl Fn(usize, Sums)) {
     // SAFETY: rows are readable, and weights there, up to k rounded up to 64; there are 16 biases from `first`.
     unsafe {
-        let bias = job.bias.as_ptr().add(first);
-        let bias = [vld1q_s32(bias), vld1q_s32(bias.add(4)), vld1q_s32(bias.add(8)), vld1q_s32(bias.add(12))];
-        let mut sums = [bias; MR];
+        let mut sums = [[vdupq_n_s32(0); 4]; MR];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            *sums = [0, 4, 8, 12].map(|four| start(job, row + i, first + four));
+        }
         let stride = job.stride;
         let mut at = job.rows.as_ptr().add(row * stride);
         let mut weights = job.weights.as_ptr().cast::<i8>().add(first * job.k.next_multiple_of(64));

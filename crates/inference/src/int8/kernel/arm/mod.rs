@@ -7,3 +7,4 @@ pub(super) mod gemm;
 pub(super) mod gemm_dot;
 
 pub(super) use bytes::{larger, turn};
+pub(super) mod table;

@@ -174,6 +174,9 @@ impl Waiting {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const NR: usize>(job: &Job<'_>, work: *mut u8, store: impl Fn(usize, &[__m512i; NR])) {
+    // SAFETY: only rows of the job are stored.
+    let store =
+        |row: usize, sums: &[__m512i; NR]| store(row, &unsafe { gemm512::with_extra(job, row, *sums) });
     let depth = Depth::of(job);
     let passes = NR.div_ceil(2) * depth.steps();
     // How many rows to requantize at each step.

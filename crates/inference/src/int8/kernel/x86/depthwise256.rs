@@ -8,32 +8,32 @@ use super::finish256::{Limits, Words, dot, eight};
 use std::arch::x86_64::{
     __m256, __m256i, _mm_loadu_si128, _mm_storeu_si128, _mm256_castsi128_si256, _mm256_castsi256_si128,
     _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_load_si256, _mm256_loadu_si256,
-    _mm256_setzero_si256, _mm256_storeu_si256, _mm256_unpackhi_epi8, _mm256_unpackhi_epi16,
-    _mm256_unpacklo_epi8, _mm256_unpacklo_epi16,
+    _mm256_permute2x128_si256, _mm256_setzero_si256, _mm256_storeu_si256, _mm256_unpackhi_epi8,
+    _mm256_unpackhi_epi16, _mm256_unpacklo_epi8, _mm256_unpacklo_epi16,
 };
 
 /// Sums of 32 lanes.
 type Sums = [__m256i; 4];
 
-/// All rows; with AVX-VNNI's dot product where `V`.
+/// All rows; with AVX-VNNI's dot product where `V`; `SUMS`: not requantized.
 ///
 /// # Safety
 /// AVX2, and AVX-VNNI where `V`; the arguments passed the checks of `strip::run`.
 #[target_feature(enable = "avx2")]
-pub(in super::super) unsafe fn run<const V: bool>(
+pub(in super::super) unsafe fn run<const V: bool, const SUMS: bool>(
     strip: &Strip<'_>,
-    from: (*const u8, Plane, [usize; 2]),
+    from: (*const u8, Plane),
     to: (*mut u8, Plane),
 ) {
     // SAFETY: as this function; a strip of 64 lanes has two halves.
     unsafe {
         match strip.lanes {
             64 => {
-                half::<V, false>(strip, 0, from, to);
-                half::<V, false>(strip, 1, from, to);
+                half::<V, false, SUMS>(strip, 0, from, to);
+                half::<V, false, SUMS>(strip, 1, from, to);
             }
-            32 => half::<V, false>(strip, 0, from, to),
-            _ => half::<V, true>(strip, 0, from, to),
+            32 => half::<V, false, SUMS>(strip, 0, from, to),
+            _ => half::<V, true, SUMS>(strip, 0, from, to),
         }
     }
 }
@@ -44,10 +44,10 @@ pub(in super::super) unsafe fn run<const V: bool>(
 /// AVX2, and AVX-VNNI where `V`; the arguments passed the checks of `strip::run`; `index` is 0, or 1 in a strip of 64
 /// lanes.
 #[target_feature(enable = "avx2")]
-unsafe fn half<const V: bool, const TWO: bool>(
+unsafe fn half<const V: bool, const TWO: bool, const SUMS: bool>(
     strip: &Strip<'_>,
     index: usize,
-    (input, read, inner): (*const u8, Plane, [usize; 2]),
+    (input, read): (*const u8, Plane),
     (output, write): (*mut u8, Plane),
 ) {
     let length = if TWO { strip.width.div_ceil(2) } else { strip.width };
@@ -58,18 +58,21 @@ unsafe fn half<const V: bool, const TWO: bool>(
         let at = |j: usize| 16 * j + 8 * index;
         let bias = [0, 1, 2, 3].map(|j| _mm256_loadu_si256(strip.bias.as_ptr().add(at(j)).cast()));
         let multipliers = [0, 1, 2, 3].map(|j| eight(strip.finish.multiplier, at(j)));
-        let work = Work::<V, TWO> {
+        let work = Work::<V, TWO, SUMS> {
             second: [second * read.pixel, second * write.pixel],
             limits: Limits::new(&strip.finish),
             multipliers,
             bias,
             weights: strip.weights.as_ptr().add(32 * index),
             taps: strip.taps,
-            inner,
+            inner: strip.inner,
             steps: [read.pixel, write.pixel],
             length,
         };
-        let (input, output) = (input.add(read.start + 32 * index), output.add(write.start + 32 * index));
+        let (input, output) = (
+            input.add(read.start + 32 * index),
+            output.add(write.start + 32 * index * if SUMS { 4 } else { 1 }),
+        );
         for y in 0..strip.height {
             let (from, to) = (input.add(y * read.row), output.add(y * write.row));
             strip.ahead.fetch(y, strip.height);
@@ -82,7 +85,7 @@ unsafe fn half<const V: bool, const TWO: bool>(
     }
 }
 
-struct Work<'a, const V: bool, const TWO: bool> {
+struct Work<'a, const V: bool, const TWO: bool, const SUMS: bool> {
     /// From the first part of a row to the second, in the input and in the output.
     second: [usize; 2],
     limits: Limits,
@@ -96,7 +99,7 @@ struct Work<'a, const V: bool, const TWO: bool> {
     length: usize,
 }
 
-impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
+impl<const V: bool, const TWO: bool, const SUMS: bool> Work<'_, V, TWO, SUMS> {
     /// 32 lanes of one place of the input.
     ///
     /// # Safety
@@ -117,10 +120,14 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
     /// 32 lanes of one place of the output.
     ///
     /// # Safety
-    /// AVX2; 32 bytes from `at` on are writable, or 16 there and 16 in the second part.
+    /// AVX2; 32 bytes, or sums, from `at` on are writable, or 16 there and 16 in the second part.
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn store(&self, at: *mut u8, sums: Sums) {
+        if SUMS {
+            // SAFETY: the caller's.
+            return unsafe { self.store_sums(at, sums) };
+        }
         let low = self.limits.words([sums[0], sums[1]], [self.multipliers[0], self.multipliers[1]]);
         let high = self.limits.words([sums[2], sums[3]], [self.multipliers[2], self.multipliers[3]]);
         let bytes = self.limits.bytes(low, high);
@@ -131,6 +138,26 @@ impl<const V: bool, const TWO: bool> Work<'_, V, TWO> {
             }
             _mm_storeu_si128(at.cast(), _mm256_castsi256_si128(bytes));
             _mm_storeu_si128(at.add(self.second[1]).cast(), _mm256_extracti128_si256::<1>(bytes));
+        }
+    }
+
+    /// The sums of 32 lanes, in the order of the channels.
+    ///
+    /// # Safety
+    /// As [`Work::store`].
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn store_sums(&self, at: *mut u8, [a, b, c, d]: Sums) {
+        // Half a vector is four channels; those of four vectors follow each other.
+        let low = [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x20>(c, d)];
+        let high = [_mm256_permute2x128_si256::<0x31>(a, b), _mm256_permute2x128_si256::<0x31>(c, d)];
+        // SAFETY: the caller's.
+        unsafe {
+            let second = at.add(if TWO { self.second[1] } else { 64 });
+            for (at, [first, last]) in [(at, low), (second, high)] {
+                _mm256_storeu_si256(at.cast(), first);
+                _mm256_storeu_si256(at.add(32).cast(), last);
+            }
         }
     }
 

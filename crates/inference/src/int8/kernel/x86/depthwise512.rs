@@ -11,28 +11,29 @@ use std::arch::x86_64::{
     __m512i, _mm_loadu_si128, _mm_storeu_si128, _mm256_castsi128_si256, _mm256_inserti128_si256,
     _mm256_loadu_si256, _mm256_storeu_si256, _mm512_castsi256_si512, _mm512_castsi512_si128,
     _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64,
-    _mm512_inserti64x4, _mm512_load_si512, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_storeu_si512,
-    _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
+    _mm512_inserti64x4, _mm512_load_si512, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+    _mm512_storeu_si512, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8,
+    _mm512_unpacklo_epi16,
 };
 
 /// Sums of 64 lanes.
 type Sums = [__m512i; 4];
 
-/// All rows.
+/// All rows; `SUMS`: not requantized.
 ///
 /// # Safety
 /// AVX-512 with VNNI; the arguments passed the checks of `strip::run`.
-pub(in super::super) unsafe fn run(
+pub(in super::super) unsafe fn run<const SUMS: bool>(
     strip: &Strip<'_>,
-    from: (*const u8, Plane, [usize; 2]),
+    from: (*const u8, Plane),
     to: (*mut u8, Plane),
 ) {
     // SAFETY: as this function.
     unsafe {
         match strip.lanes {
-            64 => parts::<1>(strip, from, to),
-            32 => parts::<2>(strip, from, to),
-            _ => parts::<4>(strip, from, to),
+            64 => parts::<1, SUMS>(strip, from, to),
+            32 => parts::<2, SUMS>(strip, from, to),
+            _ => parts::<4, SUMS>(strip, from, to),
         }
     }
 }
@@ -96,6 +97,31 @@ impl<const P: usize> Parts<P> {
             }
         }
     }
+
+    /// 64 sums in the order of `Order::Lanes512` to the same place in each part, in the order of the channels.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI; 64 / P sums are writable at `at` in each part.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn store_sums(&self, at: *mut u8, [a, b, c, d]: Sums) {
+        // A quarter of a vector is four channels; those of four vectors follow each other.
+        let (low, high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
+        let (low2, high2) = (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xee>(c, d));
+        let vectors = [
+            _mm512_shuffle_i32x4::<0x88>(low, low2),
+            _mm512_shuffle_i32x4::<0xdd>(low, low2),
+            _mm512_shuffle_i32x4::<0x88>(high, high2),
+            _mm512_shuffle_i32x4::<0xdd>(high, high2),
+        ];
+        for (index, vector) in vectors.into_iter().enumerate() {
+            // SAFETY: the caller's; a part has 4 / P of the vectors.
+            unsafe {
+                let part = at.add(self.starts[index * P / 4]);
+                _mm512_storeu_si512(part.add(index % (4 / P) * 64).cast(), vector);
+            }
+        }
+    }
 }
 
 /// Byte i of each of four vectors, side by side, in the order of `Order::Lanes512`.
@@ -133,9 +159,9 @@ unsafe fn dot(sums: Sums, values: Sums, weights: *const u8) -> Sums {
 /// # Safety
 /// AVX-512 with VNNI; the arguments passed the checks of `strip::run`, whose strip has 64 / P lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn parts<const P: usize>(
+unsafe fn parts<const P: usize, const SUMS: bool>(
     strip: &Strip<'_>,
-    (input, read, inner): (*const u8, Plane, [usize; 2]),
+    (input, read): (*const u8, Plane),
     (output, write): (*mut u8, Plane),
 ) {
     let length = strip.width.div_ceil(P);
@@ -149,14 +175,14 @@ unsafe fn parts<const P: usize>(
         for (j, vector) in bias.iter_mut().enumerate() {
             *vector = _mm512_loadu_si512(strip.bias.as_ptr().add(16 * j).cast());
         }
-        let work = Work {
+        let work = Work::<P, SUMS> {
             from: Parts::<P> { starts: starts.map(|start| start * read.pixel) },
             to: Parts::<P> { starts: starts.map(|start| start * write.pixel) },
             finisher: Finisher::new(&strip.finish),
             bias,
             weights: strip.weights.as_ptr(),
             taps: strip.taps,
-            inner,
+            inner: strip.inner,
             steps: [read.pixel, write.pixel],
             length,
         };
@@ -182,7 +208,7 @@ unsafe fn parts<const P: usize>(
     }
 }
 
-struct Work<'a, const P: usize> {
+struct Work<'a, const P: usize, const SUMS: bool> {
     from: Parts<P>,
     to: Parts<P>,
     finisher: Finisher<4>,
@@ -195,7 +221,20 @@ struct Work<'a, const P: usize> {
     length: usize,
 }
 
-impl<const P: usize> Work<'_, P> {
+impl<const P: usize, const SUMS: bool> Work<'_, P, SUMS> {
+    /// Writes the results of one pixel of each part.
+    ///
+    /// # Safety
+    /// As [`Parts::store`], or [`Parts::store_sums`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn put(&self, at: *mut u8, sums: Sums) {
+        // SAFETY: the caller's.
+        unsafe {
+            if SUMS { self.to.store_sums(at, sums) } else { self.to.store(at, self.finisher.four(sums)) }
+        }
+    }
+
     /// Three rows of one column of the input, the fourth byte of each lane being zero.
     ///
     /// # Safety
@@ -256,7 +295,7 @@ impl<const P: usize> Work<'_, P> {
                     self.three(from.add((2 * x + 2) * pixel))
                 };
                 first = dot(first, last, self.weights.add(2 * kx));
-                self.to.store(to.add(x * self.steps[1]), self.finisher.four(first));
+                self.put(to.add(x * self.steps[1]), first);
                 if S == 1 {
                     first = dot(second, last, self.weights.add(kx));
                     second = dot(self.bias, last, self.weights);
@@ -289,9 +328,9 @@ impl<const P: usize> Work<'_, P> {
                 let column = self.four(from.add((x + 2) * pixel));
                 let at = to.add(x * self.steps[1]);
                 let sums = dot(first[0], column, upper.add(2 * kx));
-                self.to.store(at, self.finisher.four(sums));
+                self.put(at, sums);
                 let sums = dot(first[1], column, lower.add(2 * kx));
-                self.to.store(at.add(row), self.finisher.four(sums));
+                self.put(at.add(row), sums);
                 first = [dot(second[0], column, upper.add(kx)), dot(second[1], column, lower.add(kx))];
                 second = [dot(self.bias, column, upper), dot(self.bias, column, lower)];
             }
@@ -316,7 +355,7 @@ impl<const P: usize> Work<'_, P> {
                     sums = dot(sums, interleave([tap(0), tap(1), tap(2), tap(3)]), weights);
                     weights = weights.add(256);
                 }
-                self.to.store(to.add(x * self.steps[1]), self.finisher.four(sums));
+                self.put(to.add(x * self.steps[1]), sums);
             }
         }
     }

@@ -14,6 +14,13 @@ pub(in super::super) fn has_avx512_vnni() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+/// Shuffles of bytes across a vector of 512 bits.
+pub(in super::super) fn has_byte_tables() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vbmi")
+}
+
 /// The tile multiplier, and the operating system's leave to use it, which this asks for.
 pub(in super::super) fn has_amx_int8() -> bool {
     const TILE: u32 = 1 << 24;

@@ -2,13 +2,14 @@
 //! AVX-VNNI, or two multiplications of 16 bits, which are exact too.
 #![expect(unsafe_code, reason = "loads vectors, and an instruction that the caller made sure of")]
 
-use super::super::tile::Finish;
+use super::super::tile::{Finish, Job};
 use std::arch::asm;
 use std::arch::x86_64::{
     __m256, __m256i, _mm256_add_epi32, _mm256_adds_epi16, _mm256_and_si256, _mm256_cvtepi32_ps,
-    _mm256_cvtps_epi32, _mm256_loadu_ps, _mm256_madd_epi16, _mm256_max_epu8, _mm256_min_epu8, _mm256_mul_ps,
-    _mm256_packs_epi32, _mm256_packus_epi16, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_slli_epi16,
-    _mm256_srai_epi16, _mm256_srli_epi16,
+    _mm256_cvtps_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_epu8,
+    _mm256_min_epu8, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_packs_epi32, _mm256_packus_epi16,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_slli_epi16, _mm256_srai_epi16,
+    _mm256_srli_epi16,
 };
 
 /// Bytes, as they are for AVX-VNNI (`V`), else the even and the odd ones as words.
@@ -59,6 +60,29 @@ pub(super) unsafe fn dot<const V: bool>(sums: __m256i, values: Words, weights: W
     }
     let products = _mm256_add_epi32(_mm256_madd_epi16(even, weight_even), _mm256_madd_epi16(odd, weight_odd));
     _mm256_add_epi32(sums, products)
+}
+
+/// Sums of 16 columns of one row and what is added to them.
+///
+/// # Safety
+/// AVX2; the job passed its checks and has this row, and 16 columns from the given one on.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn with_extra(
+    job: &Job<'_>,
+    [row, column]: [usize; 2],
+    mut sums: [__m256i; 2],
+) -> [__m256i; 2] {
+    let Some(extra) = &job.extra else { return sums };
+    // SAFETY: there is a sum for each row, and a factor for each column.
+    unsafe {
+        let of_row = _mm256_set1_epi32(*extra.rows.get_unchecked(row));
+        for (j, sum) in sums.iter_mut().enumerate() {
+            let factors = _mm256_loadu_si256(extra.factors.as_ptr().add(column + 8 * j).cast());
+            *sum = _mm256_add_epi32(*sum, _mm256_mullo_epi32(factors, of_row));
+        }
+    }
+    sums
 }
 
 /// The constants that all channels share.

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "pointers into rows, weights and outputs, whose bounds `tile::run` asserts")]
 
 use super::super::tile::{Job, Sink};
-use super::finish256::{Limits, Words, dot, eight};
+use super::finish256::{Limits, Words, dot, eight, with_extra};
 use std::arch::x86_64::{
     __m256i, _mm_storeu_si128, _mm256_castsi256_si128, _mm256_load_si256, _mm256_loadu_si256,
     _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_storeu_si256,
@@ -95,6 +95,9 @@ unsafe fn tile<const MR: usize>(
         let bias = job.bias.as_ptr().add(first);
         let bias = [_mm256_loadu_si256(bias.cast()), _mm256_loadu_si256(bias.add(8).cast())];
         let mut sums = [bias; MR];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            *sums = with_extra(job, [row + i, first], *sums);
+        }
         let (stride, step) = (job.stride, job.columns() * 4);
         let mut values = job.rows.as_ptr().add(row * stride);
         let mut weights = job.weights.as_ptr().add(first * 4);

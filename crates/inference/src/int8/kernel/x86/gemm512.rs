@@ -5,8 +5,8 @@
 use super::super::tile::{Job, Parts, Sink};
 use super::finish512::{Adder, Writer};
 use std::arch::x86_64::{
-    __m512i, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_setzero_si512, _mm512_storeu_si512,
+    __m512i, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_load_si512, _mm512_loadu_si512,
+    _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
 /// All rows.
@@ -59,6 +59,29 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>) {
     }
 }
 
+/// The sums of one row and what is added to them.
+///
+/// # Safety
+/// AVX-512; the job passed its checks and has `NR * 16` columns and this row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn with_extra<const NR: usize>(
+    job: &Job<'_>,
+    row: usize,
+    mut sums: [__m512i; NR],
+) -> [__m512i; NR] {
+    let Some(extra) = &job.extra else { return sums };
+    // SAFETY: there is a sum for each row, and a factor for each column.
+    unsafe {
+        let of_row = _mm512_set1_epi32(*extra.rows.get_unchecked(row));
+        for (j, sum) in sums.iter_mut().enumerate() {
+            let factors = _mm512_loadu_si512(extra.factors.as_ptr().add(16 * j).cast());
+            *sum = _mm512_add_epi32(*sum, _mm512_mullo_epi32(factors, of_row));
+        }
+    }
+    sums
+}
+
 /// Tiles as high as the registers allow; what is left is divided evenly.
 ///
 /// # Safety
@@ -66,6 +89,8 @@ unsafe fn block<const NR: usize>(job: &Job<'_>, sink: Sink<'_>) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tiles<const NR: usize>(job: &Job<'_>, store: impl Fn(usize, &[__m512i; NR])) {
+    // SAFETY: `store`'s caller gives rows of the job.
+    let store = |row: usize, sums: &[__m512i; NR]| store(row, &unsafe { with_extra(job, row, *sums) });
     let mut row = 0;
     while row < job.count {
         let left = job.count - row;

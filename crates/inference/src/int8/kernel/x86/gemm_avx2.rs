@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "pointers into rows, weights and outputs, whose bounds `tile::run` asserts")]
 
 use super::super::tile::{Job, Sink};
-use super::finish256::{Limits, Words, dot, eight};
+use super::finish256::{Limits, Words, dot, eight, with_extra};
 use super::look::{CHUNK, FOUR, Look, ONE, ROWS, TWO};
 use std::arch::x86_64::{
     __m256i, _mm_storeu_si128, _mm256_add_epi16, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_load_si256,
@@ -106,6 +106,9 @@ unsafe fn tile<const MR: usize, const S: bool>(
             let bias = job.bias.as_ptr().add(first);
             let bias = [_mm256_loadu_si256(bias.cast()), _mm256_loadu_si256(bias.add(8).cast())];
             let mut sums = [bias; MR];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = with_extra(job, [row + i, first], *sums);
+            }
             if S {
                 for (sums, less) in sums.iter_mut().zip(look.less) {
                     let less = _mm256_set1_epi32(less);

@@ -10,3 +10,5 @@ pub(super) mod gemm256;
 pub(super) mod gemm512;
 pub(super) mod gemm_avx2;
 pub(super) mod look;
+pub(super) mod planes512;
+pub(super) mod table;
