@@ -490,10 +490,21 @@ mod cut {
     pub(super) fn written() {}
 }
 
-/// For tests: ends this process by SIGKILL right after the write that was chosen.
+/// For tests: ends this process by SIGKILL right after the write that was chosen, or is a disk that hangs.
 #[cfg(test)]
 pub(crate) mod cut {
+    use std::cell::RefCell;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Receiver, Sender};
+
+    thread_local! {
+        static DISK: RefCell<Option<(Sender<()>, Receiver<()>)>> = const { RefCell::new(None) };
+    }
+
+    /// From here on each write of this thread tells `began`, and goes on once `disk` gives a word or is gone.
+    pub(crate) fn hold(began: Sender<()>, disk: Receiver<()>) {
+        DISK.set(Some((began, disk)));
+    }
 
     static WRITES: AtomicUsize = AtomicUsize::new(0);
     static KILL_AT: AtomicUsize = AtomicUsize::new(usize::MAX);
@@ -510,6 +521,12 @@ pub(crate) mod cut {
     }
 
     pub(super) fn written() {
+        DISK.with_borrow(|disk| {
+            if let Some((began, disk)) = disk {
+                let _nobody_looks = began.send(());
+                let _gone = disk.recv();
+            }
+        });
         if WRITES.fetch_add(1, Ordering::Relaxed) + 1 == KILL_AT.load(Ordering::Relaxed) {
             let _ends =
                 rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

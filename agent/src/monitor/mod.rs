@@ -3,7 +3,7 @@
 //!
 //! Nothing here waits: counting happens on the thread that ran the inference, after the answer has left, and
 //! closed panes go to the spool through a [`Sink`] that never blocks. Raw inputs are kept only by [`Capture`], with the
-//! device's consent and the release's permission. What is in an open pane is lost with the process: at most one window. Tests stand in each module and in `tests/api.rs`.
+//! device's consent and the release's permission. What is in an open pane is lost with the process: at most one window. Tests stand in each module and in `tests/api`.
 
 mod capture;
 mod counting;

@@ -115,10 +115,14 @@ struct Shared {
     seals_new: bool,
     /// Whether the key can't be had: what is sealed stays on the disk, and nothing new is kept, least of all in plain.
     is_locked: bool,
+    /// Held by who changes the folder, over all that waits for the disk. Taken before `state`, never after it.
+    writing: Mutex<()>,
+    /// Never held over anything that waits: who asks for figures may be the thread that serves.
     state: Mutex<State>,
     added: Notify,
 }
 
+/// What the folder holds. Changed only by who holds [`Shared::writing`], but for what [`Samples::let_go`] takes out.
 struct State {
     held: BTreeSet<Held>,
     next_seq: u64,
@@ -149,8 +153,8 @@ impl Samples {
         let next_seq = held.iter().map(|held| held.seq + 1).max().unwrap_or(0);
         let (state, is_locked) = (State { held, next_seq, today }, is_locked || !is_usable);
         let seals_new = spool.encrypt;
-        let (state, added) = (Mutex::new(state), Notify::new());
-        Self(Arc::new(Shared { folder, seal, seals_new, is_locked, state, added }))
+        let (writing, state, added) = (Mutex::default(), Mutex::new(state), Notify::new());
+        Self(Arc::new(Shared { folder, seal, seals_new, is_locked, writing, state, added }))
     }
 
     /// Whether nothing can be kept until the next start.
@@ -158,11 +162,9 @@ impl Samples {
         self.0.is_locked
     }
 
-    /// Whether a strategy may keep another one today, as far as that can be said without waiting for the disk: a look
-    /// before the work of making it.
+    /// Whether a strategy may keep another one today: a look before the work of making it.
     pub fn has_share(&self, strategy: Strategy, bounds: Bounds, at: UnixMillis) -> bool {
-        let Ok(state) = self.0.state.try_lock() else { return true };
-        state.today.kept(strategy, day_of(at)) < bounds.max_per_day
+        self.lock().today.kept(strategy, day_of(at)) < bounds.max_per_day
     }
 
     /// Keeps a sample. It is durable when this returns [`Put::Kept`]. Blocks on the disk.
@@ -179,34 +181,37 @@ impl Samples {
         if self.0.is_locked {
             return Ok(Put::NoRoom);
         }
-        let mut state = self.lock();
-        let day = day_of(at);
-        if state.today.kept(strategy, day) >= bounds.max_per_day {
-            return Ok(Put::DayIsFull);
-        }
+        let _alone = self.writing();
         let overhead = if self.0.seals_new { OVERHEAD_BYTES as u64 } else { 0 };
         let file_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_add(overhead);
-        let Some(victims) = room_for(&state.held, strategy, file_bytes, bounds.quota_bytes) else {
-            return Ok(Put::NoRoom);
+        let (seq, today, victims) = {
+            let (state, day) = (self.lock(), day_of(at));
+            if state.today.kept(strategy, day) >= bounds.max_per_day {
+                return Ok(Put::DayIsFull);
+            }
+            let Some(victims) = room_for(&state.held, strategy, file_bytes, bounds.quota_bytes) else {
+                return Ok(Put::NoRoom);
+            };
+            (state.next_seq, state.today.with_one_more(strategy, day), victims)
         };
-        let displaced = u64::try_from(victims.len()).unwrap_or(u64::MAX);
         if !self.0.folder.exists() {
             durable::make_dir(&self.0.folder)?;
         }
+        let mut displaced = 0;
         for victim in victims {
-            self.forget(&mut state, &victim)?;
+            displaced += u64::from(self.forget(&victim)?);
         }
         // Counted first: after a power cut in between the day has one less to give, never one more.
-        let today = state.today.with_one_more(strategy, day);
         self.write_today(&today)?;
-        state.today = today;
+        self.lock().today = today;
         let digest = Digest::from_bytes(Sha256::digest(bytes).into());
-        let held = Held { strategy, seq: state.next_seq, digest, is_sealed: self.0.seals_new, file_bytes };
+        let held = Held { strategy, seq, digest, is_sealed: self.0.seals_new, file_bytes };
         let path = self.0.folder.join(held.file());
         match self.sealed(&held, bytes)? {
             Some(sealed) => durable::write_atomic(&path, &sealed)?,
             None => durable::write_atomic(&path, bytes)?,
         }
+        let mut state = self.lock();
         state.next_seq += 1;
         state.held.insert(held);
         drop(state);
@@ -251,18 +256,29 @@ impl Samples {
     /// # Errors
     /// [`DurableError`]; it is still here then.
     pub fn remove(&self, held: &Held) -> Result<(), DurableError> {
-        self.forget(&mut self.lock(), held)
+        let _alone = self.writing();
+        self.forget(held).map(drop)
     }
 
-    /// Removes all samples; returns how many there were.
+    /// Lets go of all samples: none of them is sent or counted any more. They lie on the disk until [`Samples::remove_all`].
+    pub fn let_go(&self) -> BTreeSet<Held> {
+        std::mem::take(&mut self.lock().held)
+    }
+
+    /// Removes what was let go of; returns how many there were. Blocks on the disk.
     ///
     /// # Errors
-    /// [`DurableError`]; the rest is still here then.
-    pub fn clear(&self) -> Result<u64, DurableError> {
-        let mut state = self.lock();
-        let all: Vec<Held> = state.held.iter().cloned().collect();
-        all.iter().try_for_each(|held| self.forget(&mut state, held))?;
-        Ok(u64::try_from(all.len()).unwrap_or(u64::MAX))
+    /// [`DurableError`]; the rest is still here then, as before.
+    pub fn remove_all(&self, gone: BTreeSet<Held>) -> Result<u64, DurableError> {
+        let _alone = self.writing();
+        let left = gone.iter().enumerate().find_map(|(at, held)| Some((at, self.unlink(held).err()?)));
+        match left {
+            None => Ok(u64::try_from(gone.len()).unwrap_or(u64::MAX)),
+            Some((at, error)) => {
+                self.lock().held.extend(gone.into_iter().skip(at));
+                Err(error)
+            }
+        }
     }
 
     /// How many wait, and their bytes on disk.
@@ -281,16 +297,19 @@ impl Samples {
         seal.seal(held.seq, Kind::Sample, bytes).map(Some).ok_or_else(no_randomness)
     }
 
-    fn forget(&self, state: &mut State, held: &Held) -> Result<(), DurableError> {
+    /// Whether it was still counted: it may have been let go of meanwhile.
+    fn forget(&self, held: &Held) -> Result<bool, DurableError> {
+        self.unlink(held)?;
+        Ok(self.lock().held.remove(held))
+    }
+
+    fn unlink(&self, held: &Held) -> Result<(), DurableError> {
         let path = self.0.folder.join(held.file());
         match fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(DurableError::Io { operation: "remove", path, source })
             }
-            _ => {
-                state.held.remove(held);
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 
@@ -298,6 +317,10 @@ impl Samples {
         let path = self.0.folder.join(TODAY);
         let text = serde_json::to_vec(today).unwrap_or_default();
         durable::write_atomic(&path, &text)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -368,6 +391,10 @@ fn read_today(folder: &Path, now: UnixMillis) -> Result<Today, DurableError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
     const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
@@ -510,12 +537,58 @@ mod tests {
     }
 
     #[test]
-    fn clearing_leaves_nothing() {
+    fn m2_who_asks_does_not_wait_for_the_disk_that_another_one_waits_for() {
         let dir = tempfile::tempdir().unwrap();
         let samples = open(dir.path());
-        put(&samples, Strategy::Random, b"a");
-        put(&samples, Strategy::Random, b"b");
-        assert_eq!((samples.clear().unwrap(), samples.next()), (2, None));
+        put(&samples, Strategy::Random, b"first");
+        let (disk, slow, writing) = (mpsc::channel(), samples.clone(), mpsc::channel());
+        let writer = thread::spawn(move || {
+            durable::cut::hold(writing.0, disk.1);
+            put(&slow, Strategy::Contradiction, b"second")
+        });
+        writing.1.recv().unwrap();
+        let asked = samples.clone();
+        let answers = mpsc::channel();
+        thread::spawn(move || {
+            let share = asked.has_share(Strategy::Random, BOUNDS, NOW);
+            answers.0.send((asked.depth(), asked.next().map(|held| held.seq), share)).unwrap();
+        });
+        let answer = answers.1.recv_timeout(Duration::from_secs(20)).expect("it waits for the disk");
+        assert_eq!(answer, ((1, 5), Some(0), true));
+        let gone = samples.let_go();
+        assert_eq!((samples.depth(), samples.next()), ((0, 0), None));
+        drop(disk.0);
+        assert_eq!(writer.join().unwrap(), Put::Kept { displaced: 0 });
+        assert_eq!(samples.remove_all(gone).unwrap(), 1);
+        assert_eq!(kept(&samples), [(Strategy::Contradiction, 1)], "it came later");
+        assert_eq!(open(dir.path()).depth(), (1, 6));
+    }
+
+    #[test]
+    fn what_is_let_go_of_while_it_makes_room_is_counted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = open(dir.path());
+        put(&samples, Strategy::Random, &[1; 60]);
+        let gone = samples.let_go();
+        assert!(!samples.forget(gone.first().unwrap()).unwrap(), "who has let go of it counts it");
+        assert_eq!(samples.remove_all(gone).unwrap(), 1);
+    }
+
+    #[test]
+    fn clearing_leaves_nothing_and_what_cannot_go_is_still_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = open(dir.path());
+        for byte in [b"a", b"b", b"c"] {
+            put(&samples, Strategy::Random, byte);
+        }
+        let gone = samples.let_go();
+        let in_the_way = dir.path().join(FOLDER).join(gone.iter().nth(1).unwrap().file());
+        fs::remove_file(&in_the_way).unwrap();
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(samples.remove_all(gone).is_err());
+        assert_eq!(samples.depth(), (2, 2));
+        fs::remove_dir(&in_the_way).unwrap();
+        assert_eq!((samples.remove_all(samples.let_go()).unwrap(), samples.next()), (2, None));
         assert_eq!(open(dir.path()).depth(), (0, 0));
     }
 }

@@ -7,38 +7,40 @@ use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::digits;
-use crate::support::{Agent, INFER, batch_of_100, digits_name, request, wait_for};
+use crate::support::{Agent, Answer, INFER, batch_of_100, digits_name, request, wait_for};
+
+/// Asks for a batch, which holds the only turn until the gate opens.
+async fn hold_the_turn(agent: &Arc<Agent>) -> JoinHandle<Answer> {
+    let asking = Arc::clone(agent);
+    let asked = tokio::spawn(async move { asking.post(INFER, &batch_of_100()).await });
+    while agent.waiting().await != Some(1) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    asked
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn overload_is_answered_at_once_and_passes() {
-    let agent = Arc::new(Agent::start(&["serve.queue=1"]).await);
+    let agent = Arc::new(Agent::start(&["serve.queue=1", "serve.threads=1"]).await);
     agent.activate("1.0.0");
-    let body = batch_of_100();
-    let mut asked = Vec::new();
-    for _ in 0..24 {
-        let (agent, body) = (Arc::clone(&agent), body.clone());
-        asked.push(tokio::spawn(async move { agent.post(INFER, &body).await }));
+    let held = agent.gate.hold();
+    let first = hold_the_turn(&agent).await;
+    for _ in 0..3 {
+        let answer = agent.post(INFER, &batch_of_100()).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
+        assert_eq!(answer.retry_after.as_deref(), Some("1"));
+        assert!(answer.body["error"].as_str().unwrap().contains("overloaded"));
     }
-    let (mut answered, mut refused) = (0, 0);
-    for asked in asked {
-        let answer = asked.await.unwrap();
-        match answer.status {
-            StatusCode::OK => answered += 1,
-            StatusCode::SERVICE_UNAVAILABLE => {
-                refused += 1;
-                assert_eq!(answer.retry_after.as_deref(), Some("1"));
-                assert!(answer.body["error"].as_str().unwrap().contains("overloaded"));
-            }
-            status => panic!("{status}: {}", answer.text),
-        }
-    }
-    assert!(answered >= 1 && refused >= 1, "{answered} answered, {refused} refused");
-    wait_for(|| agent.monitor.totals().get(&digits_name()).is_some_and(|totals| totals.answered == answered))
-        .await;
+    drop(held);
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
+    let answered = || agent.monitor.totals().get(&digits_name()).map_or(0, |totals| totals.answered);
+    wait_for(|| answered() == 1).await;
     let metrics = agent.get("/metrics").await.text;
-    assert!(metrics.contains(&format!("flotilla_overloads_total {refused}")), "{metrics}");
+    assert!(metrics.contains("flotilla_overloads_total 3"), "{metrics}");
+    assert_eq!(agent.post(INFER, &batch_of_100()).await.status, StatusCode::OK, "it has passed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,27 +54,17 @@ async fn a_model_that_is_here_but_not_loaded_is_unavailable_with_the_reason() {
     assert_eq!(agent.post(INFER, &request(&[0.0; 64])).await.status, StatusCode::OK);
 }
 
-/// One batch is answered within the millisecond on a fast machine; the last of many in the queue is not. A body that
-/// took longer than that itself is cut off, so some connections end without an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_over_its_time_is_given_up() {
-    let agent = Arc::new(Agent::start(&["serve.timeout_ms=1", "serve.queue=64"]).await);
+    let agent = Arc::new(Agent::start(&["serve.timeout_ms=500", "serve.threads=1"]).await);
     agent.activate("1.0.0");
-    let body = batch_of_100();
-    let mut asked = Vec::new();
-    for _ in 0..48 {
-        let (agent, body) = (Arc::clone(&agent), body.clone());
-        asked.push(tokio::spawn(async move { agent.post(INFER, &body).await }));
-    }
-    let mut given_up = 0;
-    for asked in asked {
-        let Ok(answer) = asked.await else { continue };
-        if answer.status == StatusCode::GATEWAY_TIMEOUT {
-            given_up += 1;
-            assert!(answer.body["error"].as_str().unwrap().contains("not answered within"));
-        }
-    }
-    assert!(given_up >= 1, "48 batches of 100 were answered within 1 ms each");
+    let held = agent.gate.hold();
+    let answer = agent.post(INFER, &batch_of_100()).await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text);
+    assert!(answer.body["error"].as_str().unwrap().contains("not answered within 500 ms"));
+    assert_eq!(agent.waiting().await, Some(1), "it keeps its place until it is done");
+    drop(held);
+    assert_eq!(agent.post(INFER, &batch_of_100()).await.status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,29 +109,15 @@ fn raw(address: &str, bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_turn_does_not_come_is_told_to_come_back() {
-    let agent = Arc::new(
-        Agent::start(&["serve.max_wait_ms=1", "serve.queue=1000", "serve.max_body_bytes=10000000"]).await,
-    );
+    let agent = Arc::new(Agent::start(&["serve.max_wait_ms=1", "serve.threads=1"]).await);
     agent.activate("1.0.0");
-    let body = batch_of_100();
-    let mut asked = Vec::new();
-    for _ in 0..64 {
-        let (agent, body) = (Arc::clone(&agent), body.clone());
-        asked.push(tokio::spawn(async move { agent.post(INFER, &body).await }));
-    }
-    let (mut answered, mut refused) = (0, 0);
-    for asked in asked {
-        let answer = asked.await.unwrap();
-        match answer.status {
-            StatusCode::OK => answered += 1,
-            StatusCode::SERVICE_UNAVAILABLE => {
-                refused += 1;
-                assert!(answer.text.contains("no turn came within 1 ms"), "{}", answer.text);
-            }
-            status => panic!("{status}: {}", answer.text),
-        }
-    }
-    assert!(answered >= 1 && refused >= 1, "{answered} answered, {refused} refused");
+    let held = agent.gate.hold();
+    let first = hold_the_turn(&agent).await;
+    let answer = agent.post(INFER, &batch_of_100()).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
+    assert!(answer.text.contains("no turn came within 1 ms"), "{}", answer.text);
+    drop(held);
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

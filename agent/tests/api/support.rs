@@ -1,6 +1,6 @@
 //! An agent's API in this process, and a client that looks at everything.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use flotilla_agent::config::{self, RawConfig};
@@ -47,9 +47,38 @@ pub(crate) struct Agent {
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) panes: Arc<Mutex<Vec<Pane>>>,
     pub(crate) clock: Arc<Mutex<UnixMillis>>,
+    /// Inferences wait here, with their turns.
+    pub(crate) gate: Gate,
     client: Client<HttpConnector, Full<Bytes>>,
     _folder: tempfile::TempDir,
     stop: CancellationToken,
+}
+
+/// Open, unless somebody holds it: then who infers waits before it answers, however fast it is.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+/// The gate opens when this is dropped.
+pub(crate) struct Held(Gate);
+
+impl Gate {
+    pub(crate) fn hold(&self) -> Held {
+        *self.0.0.lock().unwrap() = true;
+        Held(self.clone())
+    }
+
+    fn pass(&self) {
+        let (is_held, opened) = &*self.0;
+        drop(opened.wait_while(is_held.lock().unwrap(), |is_held| *is_held).unwrap());
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let (is_held, opened) = &*self.0.0;
+        *is_held.lock().unwrap() = false;
+        opened.notify_all();
+    }
 }
 
 impl Drop for Agent {
@@ -85,14 +114,19 @@ impl Agent {
         let capture = Arc::new(Capture::new(config.capture, samples, 7));
         let monitor = Arc::new(Monitor::new(&limits, 7, Shadow::new(table.clone(), 10), capture, sink));
         let clock = Arc::new(Mutex::new(UnixMillis(1_000_000)));
-        let now = Arc::clone(&clock);
+        let (gate, now) = (Gate::default(), Arc::clone(&clock));
+        // Who has inferred asks for the time, and still has its turn then.
+        let passed = gate.clone();
         let limits = config.serve;
         let api = Api::new(
             &limits,
             table.clone(),
             Arc::clone(&monitor),
             7,
-            Arc::new(move || *now.lock().unwrap()),
+            Arc::new(move || {
+                passed.pass();
+                *now.lock().unwrap()
+            }),
             Arc::new(|| json!({"agent": "test"})),
         );
         let listening = Listening::open(&limits).await.unwrap();
@@ -101,7 +135,7 @@ impl Agent {
         tokio::spawn(listening.start(api.clone(), stop.clone()).unwrap());
         // A refused body ends its connection; the next request must not find that one in the pool.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-        Self { address, api, table, monitor, panes, clock, client, _folder: folder, stop }
+        Self { address, api, table, monitor, panes, clock, gate, client, _folder: folder, stop }
     }
 
     pub(crate) async fn serving(version: &str) -> Self {
@@ -119,6 +153,12 @@ impl Agent {
         let loaded = digits::loaded_with(version, privacy);
         self.monitor.activated(&loaded.model, loaded.release.digest);
         self.table.swap(loaded);
+    }
+
+    /// Inferences that wait or run now.
+    pub(crate) async fn waiting(&self) -> Option<usize> {
+        let page = self.get("/metrics").await.text;
+        page.lines().find_map(|line| line.strip_prefix("flotilla_requests_waiting ")?.parse().ok())
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -11,6 +11,7 @@ mod figures;
 mod queue;
 mod recent;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use inference::Tensor;
@@ -25,7 +26,7 @@ use self::recent::{Kept, Recent};
 use super::recorder::Request;
 use crate::config;
 use crate::slots::Loaded;
-use crate::store::{Bounds, Put, Samples};
+use crate::store::{Bounds, Held, Put, Samples};
 
 pub(in crate::monitor) use self::draft::{Origin, label_of, said};
 pub use self::figures::{CaptureFigures, Cause};
@@ -76,27 +77,20 @@ impl Capture {
             figures: CaptureFigures::default(),
         };
         let inner = Inner { samples, queue: Queue::default(), state: Mutex::new(state) };
-        let capture = Self { inner: Arc::new(inner), writer: Once::new() };
-        capture.reconfigure(rules);
-        capture
+        if let Some(gone) = inner.follow(rules) {
+            inner.remove_all(gone);
+        }
+        Self { inner: Arc::new(inner), writer: Once::new() }
     }
 
-    /// Other rules from the next item on. A consent that is withdrawn takes all samples with it that are still here.
+    /// Other rules from the next item on. A consent that is withdrawn takes all samples with it that are still here: none
+    /// of them is sent any more, and a thread removes them, since who asks has signals to hear and may not wait for a disk.
     pub fn reconfigure(&self, rules: config::Capture) {
-        let mut state = self.inner.lock();
-        let is_on = rules.consent;
-        state.rules = Arc::new(rules);
-        if is_on {
-            return;
-        }
-        state.recent.clear();
-        state.figures.drop(Cause::Withdrawn, self.inner.queue.clear());
-        match self.inner.samples.clear() {
-            Ok(count) => state.figures.drop(Cause::Withdrawn, count),
-            Err(error) => tracing::error!(
-                error = crate::chain(&error),
-                "samples without consent could not be removed; they are not sent"
-            ),
+        let Some(gone) = self.inner.follow(rules).filter(|gone| !gone.is_empty()) else { return };
+        let inner = self.inner.clone();
+        let thread = std::thread::Builder::new().name("withdrawal".into());
+        if let Err(error) = thread.spawn(move || inner.remove_all(gone)) {
+            tracing::error!(error = %error, "no thread removes samples without consent; the next start does");
         }
     }
 
@@ -122,7 +116,6 @@ impl Capture {
 
     /// What was counted so far.
     pub fn figures(&self) -> CaptureFigures {
-        // First, because it may wait for the disk, and who decides about items must not wait behind it.
         let (waiting, waiting_bytes) = self.inner.samples.depth();
         let state = self.inner.lock();
         CaptureFigures {
@@ -260,6 +253,30 @@ impl Capture {
 }
 
 impl Inner {
+    /// Takes the rules over; gives what has to go by them.
+    fn follow(&self, rules: config::Capture) -> Option<BTreeSet<Held>> {
+        let mut state = self.lock();
+        let is_on = rules.consent;
+        state.rules = Arc::new(rules);
+        if is_on {
+            return None;
+        }
+        state.recent.clear();
+        state.figures.drop(Cause::Withdrawn, self.queue.clear());
+        Some(self.samples.let_go())
+    }
+
+    /// Blocks on the disk, and holds nothing meanwhile that who serves needs.
+    fn remove_all(&self, gone: BTreeSet<Held>) {
+        match self.samples.remove_all(gone) {
+            Ok(count) => self.lock().figures.drop(Cause::Withdrawn, count),
+            Err(error) => tracing::error!(
+                error = crate::chain(&error),
+                "samples without consent could not be removed; they are not sent"
+            ),
+        }
+    }
+
     fn decide(&self, rules: &config::Capture, seen: Seen) -> Option<Strategy> {
         let mut state = self.lock();
         decide::at_answer(rules, seen, || state.draws.next())
@@ -302,8 +319,9 @@ impl Inner {
                     tracing::warn!(error = crate::chain(&error), "a sample could not be kept");
                 }
             }
-            if is_withdrawn && let Ok(count) = self.samples.clear() {
-                figures.drop(Cause::Withdrawn, count);
+            drop(state);
+            if is_withdrawn {
+                self.remove_all(self.samples.let_go());
             }
         }
     }

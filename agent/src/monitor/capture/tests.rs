@@ -1,3 +1,4 @@
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use protocol::sample::SampleHead;
@@ -136,7 +137,8 @@ fn a_withdrawn_consent_takes_what_is_here_with_it() {
     device.disagree("a");
     device.settled(1);
     device.capture.reconfigure(rules(&[]));
-    let figures = device.capture.figures();
+    assert_eq!(device.capture.samples().next(), None, "at once");
+    let figures = device.settled(2);
     assert_eq!((figures.is_on, figures.waiting, figures.dropped), (false, 0, [(Cause::Withdrawn, 1)].into()));
     device.capture.labelled(0, vec![Some("b".into())]);
     assert!(device.capture.inner.lock().recent.labelled(0, vec![]).is_none());
@@ -151,4 +153,30 @@ fn a_start_without_consent_removes_what_an_earlier_run_has_kept() {
     drop(capture);
     let capture = Capture::new(rules(&[]), samples(dir.path()), 1);
     assert_eq!((capture.figures().waiting, samples(dir.path()).depth()), (0, (0, 0)));
+}
+
+#[test]
+fn m2_a_disk_that_hangs_holds_up_neither_who_asks_nor_who_withdraws() {
+    let device = device(&[ON]);
+    device.disagree("a");
+    device.settled(1);
+    let (disk, writing) = (mpsc::channel(), mpsc::channel());
+    let (samples, bounds) = (device.capture.samples().clone(), bounds(&device.rules()));
+    let writer = std::thread::spawn(move || {
+        crate::durable::cut::hold(writing.0, disk.1);
+        samples.put(Strategy::Random, origin("b", 1).at, b"b", bounds).unwrap()
+    });
+    writing.1.recv().unwrap();
+    let done = mpsc::channel();
+    let capture = Arc::new(device.capture);
+    let asked = capture.clone();
+    std::thread::spawn(move || {
+        let before = asked.figures().waiting;
+        asked.reconfigure(rules(&[]));
+        done.0.send((before, asked.figures().waiting, asked.is_on())).unwrap();
+    });
+    let answer = done.1.recv_timeout(Duration::from_secs(20)).expect("it waits for the disk");
+    assert_eq!(answer, (1, 0, false));
+    drop(disk.0);
+    assert_eq!(writer.join().unwrap(), Put::Kept { displaced: 0 });
 }
