@@ -185,6 +185,7 @@ pub(super) fn problems(
         all.extend(clock.behind());
         all.extend(unwritable(&state_dir));
         all.extend(spool.problem());
+        all.extend(spool.mishap());
         let figures = spool.figures();
         if figures.is_over_budget {
             let detail = format!(

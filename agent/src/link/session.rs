@@ -342,7 +342,7 @@ struct Packed {
     bytes: Vec<u8>,
 }
 
-/// The spool can't be read now; said in the log.
+/// The spool can't be read now.
 struct Unpackable;
 
 /// The next batch of a lane, ready for the wire; none when nothing waits in it.
@@ -350,7 +350,8 @@ fn pack(spool: &SpoolHandle, lane: Lane) -> Result<Option<Packed>, Unpackable> {
     let Lane { from, before, .. } = lane;
     let read = spool.read_before(from, before, MAX_BATCH_RECORDS, BATCH_BYTES);
     let chunk = read.map_err(|error| {
-        tracing::error!(error = %error, "the spool can't be read");
+        // Its writer says so once, and mends it.
+        tracing::debug!(error = crate::chain(&error), "the spool can't be read");
         Unpackable
     })?;
     let (Some(first), Some(last)) = (chunk.records.first(), chunk.records.last()) else { return Ok(None) };

@@ -45,12 +45,8 @@ impl Carried {
 
     /// Keeps these losses for the next run.
     pub(super) fn write(&mut self, losses: &Losses) -> Result<(), SpoolError> {
-        let list: Vec<Loss> = losses
-            .iter()
-            .map(|((kind, cause), count)| Loss { kind: *kind, cause: *cause, count: *count })
-            .collect();
         let mut body = Vec::new();
-        ciborium::into_writer(&list, &mut body).map_err(|_| SpoolError::Entry("losses"))?;
+        ciborium::into_writer(&listed(losses), &mut body).map_err(|_| SpoolError::Entry("losses"))?;
         body.resize(body.len().max(BODY_BYTES), 0);
         self.file.write(&body).map_err(SpoolError::Files)?;
         self.is_empty = losses.is_empty();
@@ -60,6 +56,19 @@ impl Carried {
     /// The database has them now.
     pub(super) fn clear(&mut self) -> Result<(), SpoolError> {
         if self.is_empty { Ok(()) } else { self.write(&Losses::new()) }
+    }
+}
+
+/// Losses as they are stored and sent.
+pub(super) fn listed(losses: &Losses) -> Vec<Loss> {
+    let loss = |(key, count): (&(Kind, LossCause), &u64)| Loss { kind: key.0, cause: key.1, count: *count };
+    losses.iter().map(loss).collect()
+}
+
+/// Adds `more` to `all`.
+pub(super) fn add(all: &mut Losses, more: &Losses) {
+    for (key, count) in more {
+        *all.entry(*key).or_default() += count;
     }
 }
 

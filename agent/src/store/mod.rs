@@ -10,12 +10,14 @@ mod budget;
 mod carried;
 mod depth;
 mod layout;
+mod mending;
 mod merge;
 mod note;
 mod opening;
 mod patience;
 mod policy;
 mod records;
+mod rescue;
 mod room;
 mod samples;
 mod seal;
@@ -25,6 +27,10 @@ mod writer;
 
 #[cfg(test)]
 mod bounds_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod faults;
 
 pub use samples::{Bounds, Held, Put, Samples};
 pub use seal::check_key;

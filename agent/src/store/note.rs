@@ -17,7 +17,7 @@ use protocol::{StreamId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::carried::{Losses, beyond};
+use super::carried::{Losses, beyond, listed};
 use super::depth::Depth;
 use super::opening::Opened;
 use crate::durable;
@@ -60,13 +60,7 @@ impl Noted {
         lived: UnixMillis,
     ) -> Self {
         let held = depth.iter().map(|(kind, amount)| (kind, amount.records)).collect();
-        let loss = |((kind, cause), count): (&(Kind, LossCause), &u64)| Loss {
-            kind: *kind,
-            cause: *cause,
-            count: *count,
-        };
-        let losses = losses.iter().map(loss).collect();
-        Self { stream: stream.clone(), next_seq, held, losses, written, lived }
+        Self { stream: stream.clone(), next_seq, held, losses: listed(losses), written, lived }
     }
 
     /// What is gone, if the database tells of a time before this, or of another stream. Records that were deleted

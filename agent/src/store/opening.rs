@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use protocol::StreamId;
@@ -14,6 +14,7 @@ use protocol::message::Loss;
 use super::carried::Losses;
 use super::depth::{Amount, Depth};
 use super::layout;
+use super::rescue::{self, Meta};
 use super::spool::SpoolError;
 use super::sync::Durable;
 use super::writer::MIN_ROOM_BYTES;
@@ -53,7 +54,8 @@ pub(super) struct Opened {
 
 /// Opens the database in `dir`, or moves it aside and makes a new one.
 pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolError> {
-    check_room(dir.parent().unwrap_or(dir))?;
+    check_room(dir.parent().unwrap_or(dir), MIN_ROOM_BYTES, "open the spool in")?;
+    rescue::switch(dir)?;
     let marker = dir.with_extension("opening");
     let lost = lost_openings(&marker)?;
     if lost >= MAX_LOST_OPENINGS {
@@ -70,13 +72,17 @@ pub(super) fn open(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolEr
     durable::write_atomic(&marker, &[lost + 1]).map_err(SpoolError::Files)?;
     match std::panic::catch_unwind(|| open_and_scan(dir, config)) {
         Ok(Ok(opened)) => {
+            let opened = written_anew_if_marked(opened, dir, config);
             remove(&marker)?;
-            Ok(opened)
+            opened
         }
         Ok(Err(error)) if is_damage(&error) => {
             quarantine_and_open(dir, &marker, &crate::chain(&error), config)
         }
         Ok(Err(error)) => {
+            if let SpoolError::Unsynced(_) = &error {
+                rescue::mark(dir, u64::MAX)?;
+            }
             remove(&marker)?;
             Err(error)
         }
@@ -147,14 +153,35 @@ fn too_long(name: &str, meta: &fs::Metadata, max: u64) -> Option<String> {
     (meta.len() > max).then(|| format!("its {name} has {} bytes, at most {max} can be", meta.len()))
 }
 
+/// An earlier run could not sync it, and ended before it was written anew.
+fn written_anew_if_marked(opened: Opened, dir: &Path, config: &config::Spool) -> Result<Opened, SpoolError> {
+    let Some(unpromised) = rescue::marked(dir) else { return Ok(opened) };
+    let next_seq = opened.next_seq.min(unpromised);
+    let (expected, _) = scan(&opened.durable, next_seq)?;
+    let Opened { durable, stream, losses, sent, written, .. } = opened;
+    let sent = sent.min(next_seq.saturating_sub(1));
+    let lost =
+        rescue::copy(&durable, dir, config, &Meta { stream, next_seq, sent, losses, written }, &expected)?;
+    drop(durable);
+    rescue::switch(dir)?;
+    if lost == 0 {
+        rescue::discard(dir);
+    }
+    let mut opened = open_and_scan(dir, config)?;
+    opened.report = Some(format!("{}; {lost} of its records are lost, and counted", rescue::WHAT_HAPPENED));
+    Ok(opened)
+}
+
 /// sled must not meet a full disk: it may end the process, and with it what serves.
-fn check_room(state_dir: &Path) -> Result<(), SpoolError> {
-    if crate::health::free_bytes(state_dir).map_err(SpoolError::Files)? >= MIN_ROOM_BYTES {
+pub(super) fn check_room(on: &Path, bytes: u64, operation: &'static str) -> Result<(), SpoolError> {
+    let free = crate::health::free_bytes(on).map_err(SpoolError::Files)?;
+    #[cfg(test)]
+    let free = super::faults::room_left(on, free);
+    if free >= bytes {
         return Ok(());
     }
     let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-    let path = state_dir.to_owned();
-    Err(SpoolError::Files(durable::DurableError::Io { operation: "open the spool in", path, source }))
+    Err(SpoolError::Files(durable::DurableError::Io { operation, path: on.to_owned(), source }))
 }
 
 fn quarantine_and_open(
@@ -163,19 +190,8 @@ fn quarantine_and_open(
     why: &str,
     config: &config::Spool,
 ) -> Result<Opened, SpoolError> {
-    let aside: PathBuf = dir.with_extension("quarantined");
-    let io = |operation, source| {
-        SpoolError::Files(durable::DurableError::Io { operation, path: aside.clone(), source })
-    };
-    let removed = if aside.is_dir() { fs::remove_dir_all(&aside) } else { fs::remove_file(&aside) };
-    match removed {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io("remove", error)),
-    }
-    if dir.exists() {
-        fs::rename(dir, &aside).map_err(|source| io("move aside to", source))?;
-    }
+    let aside = rescue::put_aside(dir)?;
+    rescue::unmark(dir)?;
     durable::make_dir(dir).map_err(SpoolError::Files)?;
     remove(marker)?;
     let mut opened = open_and_scan(dir, config)?;
@@ -206,6 +222,9 @@ fn is_damage(error: &SpoolError) -> bool {
         },
         SpoolError::Entry(_) | SpoolError::OtherKey => true,
         SpoolError::Files(_)
+        | SpoolError::Unsynced(_)
+        | SpoolError::Condemned(_)
+        | SpoolError::Seal
         | SpoolError::Key { .. }
         | SpoolError::KeyFile(_)
         | SpoolError::TooLarge { .. }
@@ -244,7 +263,7 @@ fn open_and_scan(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolErro
         .and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)));
     let written =
         get(&durable, layout::WRITTEN)?.and_then(|bytes| ciborium::from_reader(bytes.as_ref()).ok());
-    let (depth, floor) = scan(&durable)?;
+    let (depth, floor) = scan(&durable, u64::MAX)?;
     Ok(Opened {
         durable: Arc::new(durable),
         stream,
@@ -298,9 +317,10 @@ fn begin_stream(durable: &Durable) -> Result<StreamId, SpoolError> {
     Ok(stream)
 }
 
-fn scan(durable: &Durable) -> Result<(Depth, Option<u64>), SpoolError> {
+/// What lies there below a number, and the lowest.
+fn scan(durable: &Durable, below: u64) -> Result<(Depth, Option<u64>), SpoolError> {
     let (mut depth, mut floor) = (Depth::default(), None);
-    for entry in durable.db.range(layout::key(0, 0)..) {
+    for entry in durable.db.range(layout::key(0, 0)..layout::key(below, 0)) {
         let (key, value) = entry.map_err(|source| SpoolError::Sled { operation: "read", source })?;
         if let Some((seq, 0)) = layout::parse_key(&key) {
             let (head, _) = layout::head(&value).ok_or(SpoolError::Entry("record"))?;

@@ -10,6 +10,7 @@ use protocol::UnixMillis;
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 
+use super::carried::{Losses, add};
 use super::depth::{Amount, Depth};
 use super::layout;
 use super::merge::{Merged, Merger};
@@ -31,10 +32,24 @@ const LAST_WIDTHS_MS: [i64; 2] = [6 * HOUR_MS, 24 * HOUR_MS];
 /// No stream comes so far; an acknowledgement above it is a mistake or an attack on the counting.
 const HIGHEST_SEQ: u64 = 1 << 62;
 
-/// What of an acknowledgement can be true.
+/// What of an acknowledgement can be true; its ranges rise and don't meet.
 pub(super) fn believable(upto: u64, mut ahead: Vec<(u64, u64)>) -> (u64, Vec<(u64, u64)>) {
-    ahead.retain(|(_, last)| *last <= HIGHEST_SEQ);
+    ahead.retain(|(first, last)| first <= last && *last <= HIGHEST_SEQ);
+    ahead.sort_unstable();
+    ahead.dedup_by(|next, range| {
+        let is_met = next.0 <= range.1;
+        if is_met {
+            range.1 = range.1.max(next.1);
+        }
+        is_met
+    });
     (if upto <= HIGHEST_SEQ { upto } else { 0 }, ahead)
+}
+
+/// Whether one of the ranges has the number; they rise and don't meet.
+fn has(ahead: &[(u64, u64)], seq: u64) -> bool {
+    let behind = ahead.partition_point(|range| range.0 <= seq);
+    behind > 0 && seq <= ahead[behind - 1].1
 }
 
 impl Writer {
@@ -50,9 +65,7 @@ impl Writer {
         let upto = upto.min(most);
         let last = ahead.iter().map(|range| range.1.min(most)).max().unwrap_or(upto);
         self.delete_where(durable, None, |seq, _| match seq {
-            seq if seq <= upto || ahead.iter().any(|range| range.0 <= seq && seq <= range.1) => {
-                Verdict::Delete
-            }
+            seq if seq <= upto || has(ahead, seq) => Verdict::Delete,
             seq if seq > last => Verdict::Stop,
             _ => Verdict::Keep,
         })?;
@@ -326,23 +339,17 @@ impl Writer {
         if records == 0 {
             return Ok(());
         }
-        let before = self.shared.visible(|v| v.losses.clone());
-        if let Some(cause) = cause {
-            self.shared.visible(|v| {
-                for (kind, amount) in gone.iter() {
-                    *v.losses.entry((kind, cause)).or_default() += amount.records;
-                }
-            });
-        }
-        let losses = self.add_losses(&mut batch);
-        let applied =
-            durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "delete", source });
-        if let Err(error) = applied.and_then(|()| durable.commit()) {
-            self.shared.visible(|v| v.losses = before);
-            return Err(error);
-        }
+        let lost = |cause| gone.iter().map(move |(kind, amount)| ((kind, cause), amount.records)).collect();
+        let lost: Losses = cause.map(lost).unwrap_or_default();
+        let losses = self.add_losses(&mut batch, &lost);
+        durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "delete", source })?;
+        // They are gone for every reader now. If the disk doesn't take it, the database is written anew as it is.
+        self.shared.visible(|v| {
+            v.depth.take_all(&gone);
+            add(&mut v.losses, &lost);
+        });
+        durable.commit()?;
         self.losses_are_durable(losses);
-        self.shared.visible(|v| v.depth.take_all(&gone));
         self.refresh_floor(durable)
     }
 
@@ -393,6 +400,17 @@ impl Deletion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_of_an_acknowledgement_are_put_in_order_and_searched() {
+        let above = HIGHEST_SEQ + 1;
+        let (upto, ahead) =
+            believable(above, vec![(20, 30), (5, 9), (8, 12), (40, 39), (50, above), (13, 13)]);
+        assert_eq!((upto, &ahead[..]), (0, &[(5, 12), (13, 13), (20, 30)][..]));
+        let inside: Vec<u64> = (0..60).filter(|seq| has(&ahead, *seq)).collect();
+        assert_eq!(inside, (5..=13).chain(20..=30).collect::<Vec<_>>());
+        assert!(!has(&[], 1));
+    }
 
     #[test]
     fn a_clock_that_jumps_makes_nothing_old() {

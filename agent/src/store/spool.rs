@@ -12,7 +12,7 @@ use protocol::telemetry::{Kind, MAX_RECORD_BYTES, Record};
 use protocol::{StreamId, UnixMillis};
 use tokio::sync::{oneshot, watch};
 
-use super::carried::Losses;
+use super::carried::{Losses, listed};
 use super::depth::Depth;
 use super::opening;
 use super::records::{Found, Records};
@@ -38,6 +38,15 @@ pub enum SpoolError {
         /// Why not.
         source: sled::Error,
     },
+    /// What was written may not be on the disk, and a second sync would not tell.
+    #[error("what the spool wrote may not be on the disk")]
+    Unsynced(#[source] DurableError),
+    /// The database takes nothing more until it is written anew.
+    #[error("the spool is to be written anew: {0}")]
+    Condemned(String),
+    /// The system has no randomness to seal a record with.
+    #[error("a record can't be sealed")]
+    Seal,
     /// A file beside or under sled.
     #[error("spool files")]
     Files(#[source] DurableError),
@@ -100,6 +109,8 @@ pub(super) struct Visible {
     pub(super) floor_seq: u64,
     pub(super) losses: Losses,
     pub(super) problem: Option<Problem>,
+    /// What has befallen the database in this run.
+    pub(super) mishap: Option<Problem>,
     pub(super) figures: Figures,
     /// Bounds that hold now.
     pub(super) bounds: Bounds,
@@ -146,6 +157,7 @@ impl Visible {
             floor_seq: 0,
             losses: Losses::new(),
             problem: None,
+            mishap: None,
             figures: Figures::default(),
             bounds: Bounds::new(config),
         })
@@ -330,7 +342,7 @@ impl SpoolHandle {
     /// The same, and none from `before_seq` on. A record that can't be read is left out, deleted and counted as lost.
     ///
     /// # Errors
-    /// [`SpoolError`]; the records stay.
+    /// [`SpoolError`]; the writer hears of it, and writes what can be read to a new database.
     pub fn read_before(
         &self,
         from_seq: u64,
@@ -338,13 +350,19 @@ impl SpoolHandle {
         max_records: usize,
         max_bytes: usize,
     ) -> Result<Chunk, SpoolError> {
-        let (floor_seq, dropped) = self.shared.visible(|v| (v.floor_seq, losses(v)));
+        let (floor_seq, dropped) = self.shared.visible(|v| (v.floor_seq, listed(&v.losses)));
         let durable = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut chunk = Chunk { floor_seq, records: Vec::new(), dropped };
-        let Some(durable) = durable else { return Ok(chunk) };
         let (mut bytes, last) = (0_usize, before_seq.saturating_sub(1).min(*self.durable_seq.borrow()));
+        let Some(durable) = durable else {
+            // Who reads nothing takes it that nothing is left.
+            return if last == 0 { Ok(chunk) } else { Err(SpoolError::Closed) };
+        };
         for found in Records::new(&durable, from_seq.max(floor_seq), last) {
-            let Found { seq, record, .. } = found?;
+            let Found { seq, record, .. } = found.inspect_err(|error| {
+                let why = crate::chain(error);
+                let _busy = self.orders.try_send(Order::Damaged(Arc::downgrade(&durable), why));
+            })?;
             let Some(record) = record else {
                 let _busy = self.orders.try_send(Order::Unreadable(seq));
                 continue;
@@ -403,7 +421,7 @@ impl SpoolHandle {
                 stream: v.stream.clone(),
                 depth_records: depth.records,
                 depth_bytes: depth.bytes,
-                dropped: losses(v),
+                dropped: listed(&v.losses),
             }
         })
     }
@@ -429,6 +447,11 @@ impl SpoolHandle {
         self.shared.visible(|v| v.bounds.all)
     }
 
+    /// What has befallen the spool's database in this run.
+    pub fn mishap(&self) -> Option<Problem> {
+        self.shared.visible(|v| v.mishap.clone())
+    }
+
     /// What is wrong with the spool now.
     pub fn problem(&self) -> Option<Problem> {
         self.shared.visible(|v| v.problem.clone())
@@ -441,6 +464,21 @@ impl SpoolError {
         matches!(self, Self::Key { .. } | Self::KeyFile(_))
     }
 
+    /// Whether the database is at fault, or can't be believed any more.
+    pub(super) fn is_of_database(&self) -> bool {
+        match self {
+            Self::Unsynced(_) | Self::Sled { .. } | Self::Entry(_) | Self::OtherKey | Self::Condemned(_) => {
+                true
+            }
+            Self::Seal
+            | Self::Files(_)
+            | Self::Key { .. }
+            | Self::KeyFile(_)
+            | Self::TooLarge { .. }
+            | Self::Closed => false,
+        }
+    }
+
     /// As the agent's problem.
     pub fn problem(&self) -> Problem {
         let kind = if self.is_of_key() { ProblemKind::SpoolKey } else { ProblemKind::SpoolUnwritable };
@@ -451,14 +489,6 @@ impl SpoolError {
 enum Refused {
     Full(Vec<u8>),
     Closed,
-}
-
-pub(super) fn losses(visible: &Visible) -> Vec<Loss> {
-    visible
-        .losses
-        .iter()
-        .map(|((kind, cause), count)| Loss { kind: *kind, cause: *cause, count: *count })
-        .collect()
 }
 
 /// Whether a record made at `at` is older than `ttl`. A clock that went back makes nothing old.

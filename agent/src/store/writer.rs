@@ -1,12 +1,14 @@
-//! The spool's one writing thread: group commit and recovery when the disk fails; room is made in [`super::room`].
+//! The spool's one writing thread: group commit. Room is made in [`super::room`], what fails is mended in
+//! [`super::mending`].
 //! A group that could not be committed is kept and tried again, so a full disk loses nothing
 //! that was accepted.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use protocol::UnixMillis;
@@ -18,9 +20,10 @@ use super::budget::{self, Budget};
 use super::carried::{self, Carried, Losses};
 use super::depth::{Amount, Depth};
 use super::layout;
+use super::mending::Condemned;
 use super::note::{Note, Noted};
 use super::opening::{self, Opened};
-use super::spool::{Bounds, Shared, SpoolError, losses};
+use super::spool::{Bounds, Shared, SpoolError};
 use super::sync::Durable;
 use super::{policy, room};
 use crate::config;
@@ -30,9 +33,6 @@ use crate::health::Clock;
 const MAX_GROUP: usize = 512;
 /// No record is committed when the disk has less room than this: sled must not meet a full disk.
 pub(super) const MIN_ROOM_BYTES: u64 = 8 * 1024 * 1024;
-/// Pause before a failed commit is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// What the writer is asked for.
 pub(super) enum Order {
     Record {
@@ -45,6 +45,8 @@ pub(super) enum Order {
     Acknowledged(u64, Vec<(u64, u64)>),
     /// A stored record that could not be read.
     Unreadable(u64),
+    /// This database could not be read, and why.
+    Damaged(Weak<Durable>, String),
     /// Something has changed that the next commit has to note.
     Look,
     Configure(Box<config::Spool>),
@@ -69,7 +71,7 @@ pub(super) struct Heights {
 }
 
 pub(super) struct Writer {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     pub(super) config: config::Spool,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
@@ -85,16 +87,21 @@ pub(super) struct Writer {
     pub(super) expire_at: Instant,
     /// The time by which records age when the spool was opened, and that moment.
     pub(super) opened: (UnixMillis, Instant),
-    budget: Budget,
+    pub(super) budget: Budget,
     /// What the database knows of the losses.
-    committed_losses: Losses,
+    pub(super) committed_losses: Losses,
     /// Losses of an earlier run, and of this one if the disk stays full.
     carried: Option<Carried>,
     /// What the database holds, beside it.
     note: Option<Note>,
     /// Whether the database of this run is known: its stream, its next sequence number and what it holds.
-    is_opened: bool,
-    is_closing: bool,
+    pub(super) is_opened: bool,
+    pub(super) is_closing: bool,
+    /// Whether the last work failed: then it is tried again, whether or not an order comes.
+    pub(super) has_failed: bool,
+    /// Set while the database is not to be believed.
+    pub(super) condemned: Option<Condemned>,
+    pub(super) has_tried_at_the_end: bool,
 }
 
 impl Writer {
@@ -124,6 +131,9 @@ impl Writer {
             note: None,
             is_opened: false,
             is_closing: false,
+            has_failed: false,
+            condemned: None,
+            has_tried_at_the_end: false,
             config,
         }
     }
@@ -227,7 +237,9 @@ impl Writer {
 
     /// Works until the spool closes; the database is closed then, whoever still holds a handle.
     pub(super) fn run(mut self, inbox: &Receiver<Order>) {
-        self.work_until_closed(inbox);
+        while catch_unwind(AssertUnwindSafe(|| self.work_until_closed(inbox))).is_err() {
+            self.has_panicked();
+        }
         *self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -238,12 +250,16 @@ impl Writer {
             if is_last && self.uncommitted_losses().is_empty() {
                 return;
             }
-            // With nothing to store, work looks at no disk; sled must not meet a full one for the losses either.
-            let checked = if is_last { self.check_disk() } else { Ok(()) };
-            match checked.and_then(|()| self.work()) {
+            match self.work() {
                 Ok(()) if is_last => return,
-                Ok(()) => self.shared.visible(|v| v.problem = None),
-                Err(error) if self.is_closing => return self.carry(inbox, &error),
+                Ok(()) => {
+                    self.has_failed = false;
+                    self.shared.visible(|v| v.problem = None);
+                }
+                Err(error) if self.is_closing && !self.mends_at_the_end(&error) => {
+                    return self.carry(inbox, &error);
+                }
+                Err(_) if self.is_closing => {}
                 Err(error) => self.recover(&error),
             }
         }
@@ -252,7 +268,7 @@ impl Writer {
     /// Waits for work, then gathers a group until the first of its records is due: at once when someone waits for
     /// durability, else by kind and by what the budget of flash writes permits.
     fn gather(&mut self, inbox: &Receiver<Order>) {
-        if self.group.is_empty() && !self.is_to_close() {
+        if self.group.is_empty() && !self.has_failed && !self.is_to_close() {
             match inbox.recv() {
                 Ok(order) => self.take(order),
                 Err(_) => self.is_closing = true,
@@ -274,7 +290,7 @@ impl Writer {
     }
 
     /// A writer with a full group takes no order, so the end is marked beside the orders too.
-    fn is_to_close(&mut self) -> bool {
+    pub(super) fn is_to_close(&mut self) -> bool {
         self.is_closing |= self.shared.is_closing.load(Ordering::Relaxed);
         self.is_closing
     }
@@ -326,6 +342,13 @@ impl Writer {
             Order::Unreadable(seq) => {
                 self.unreadable.insert(seq);
             }
+            Order::Damaged(of, why) => {
+                let now = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                // One that was written anew since is another one.
+                if now.is_some_and(|now| Weak::ptr_eq(&of, &Arc::downgrade(&now))) {
+                    self.condemn(&why);
+                }
+            }
             Order::Look => self.commit_at = Some(Instant::now()),
             Order::Configure(config) => {
                 self.budget.per_day = config.write_bytes_per_day;
@@ -337,16 +360,20 @@ impl Writer {
     }
 
     fn work(&mut self) -> Result<(), SpoolError> {
+        if let Some(condemned) = &self.condemned {
+            return Err(SpoolError::Condemned(condemned.why.clone()));
+        }
+        #[cfg(test)]
+        super::faults::before_work(&self.dir);
         let durable = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(durable) = durable else { return Err(SpoolError::Closed) };
+        // Whatever follows may write, a deletion as well.
+        opening::check_room(&self.dir, MIN_ROOM_BYTES, "commit records to")?;
         if let Some((upto, ahead)) = self.acknowledged.clone() {
             self.delete_acknowledged(&durable, upto, &ahead)?;
             self.acknowledged = None;
         }
         self.make_room(&durable)?;
-        if !self.group.is_empty() {
-            self.check_disk()?;
-        }
         self.commit(&durable)?;
         self.take_down();
         Ok(())
@@ -369,7 +396,7 @@ impl Writer {
             stored.add(waiting.kind, Amount::record(body.len()));
             seq += 1;
         }
-        let losses = self.add_losses(&mut batch);
+        let losses = self.add_losses(&mut batch, &Losses::new());
         let is_sending = self.shared.is_sending.load(Ordering::Relaxed);
         let sent = Some(seq - 1).filter(|sent| is_sending && *sent > self.sent);
         if seq == self.next_seq && losses.is_none() && sent.is_none() {
@@ -392,14 +419,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts the loss counters into the batch if they have changed; returns them then.
-    pub(super) fn add_losses(&self, batch: &mut sled::Batch) -> Option<Losses> {
-        let (all, list) = self.shared.visible(|v| (v.losses.clone(), losses(v)));
+    /// Puts the loss counters into the batch, with those that come with it, if they have changed; returns them then.
+    pub(super) fn add_losses(&self, batch: &mut sled::Batch, coming: &Losses) -> Option<Losses> {
+        let mut all = self.shared.visible(|v| v.losses.clone());
+        carried::add(&mut all, coming);
         if all == self.committed_losses {
             return None;
         }
         let mut bytes = Vec::new();
-        ciborium::into_writer(&list, &mut bytes).ok()?;
+        ciborium::into_writer(&carried::listed(&all), &mut bytes).ok()?;
         batch.insert(layout::LOSSES, bytes);
         Some(all)
     }
@@ -442,51 +470,6 @@ impl Writer {
             if let Some(done) = waiting.done {
                 let _gone = done.send(seq);
             }
-        }
-    }
-
-    fn check_disk(&self) -> Result<(), SpoolError> {
-        let room = crate::health::disk::free_bytes(&self.dir).map_err(SpoolError::Files)?;
-        if room >= MIN_ROOM_BYTES {
-            return Ok(());
-        }
-        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Err(SpoolError::Files(crate::durable::DurableError::Io {
-            operation: "commit records to",
-            path: self.dir.clone(),
-            source,
-        }))
-    }
-
-    /// After an error: say it, wait, and open the database anew if sled itself failed.
-    fn recover(&mut self, error: &SpoolError) {
-        if self.is_opened {
-            self.say_problem(error);
-        }
-        std::thread::sleep(RETRY);
-        if !self.is_opened {
-            if let Some(report) = self.open() {
-                tracing::warn!("{report}");
-            }
-            return;
-        }
-        if matches!(error, SpoolError::Files(_)) || error.is_of_key() {
-            return;
-        }
-        let mut slot = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        // The old handle must be gone before the lock file can be taken again.
-        *slot = None;
-        match Durable::open(&self.dir, &self.config) {
-            Ok(durable) => *slot = Some(Arc::new(durable)),
-            Err(error) => tracing::debug!(error = %error, "the spool could not be opened again yet"),
-        }
-    }
-
-    fn say_problem(&self, error: &SpoolError) {
-        let why = crate::chain(error);
-        let is_new = self.shared.visible(|v| v.problem.replace(error.problem()).is_none());
-        if is_new {
-            tracing::error!(why, "the spool can't store records; they wait in memory within bounds");
         }
     }
 }
