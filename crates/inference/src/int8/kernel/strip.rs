@@ -128,21 +128,21 @@ pub(super) fn run(level: Level, strip: &Strip<'_>, (input, read): (&[u8], Plane)
             let write = Plane { start: 0, row: strip.width * pixel, pixel };
             // SAFETY: each output pixel writes `lanes` sums, which was asserted; for what is read, see above.
             unsafe {
-                run_level::<true>(level, strip, (input.as_ptr(), read), (sums.as_mut_ptr().cast(), write))
+                run_level::<true>(level, strip, (input.as_ptr(), read), (sums.as_mut_ptr().cast(), write));
             }
         }
     }
 }
 
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(unused_variables, reason = "other CPUs have no kernel of their own")
+)]
 /// Runs a level's kernel; for `SUMS` the places in the output are of sums, but counted in bytes.
 ///
 /// # Safety
 /// The checks of [`run`]: each output pixel reads `lanes` bytes at taps up to the reach behind its corner, and has
 /// room for `lanes` bytes, or sums.
-#[cfg_attr(
-    not(any(target_arch = "x86_64", target_arch = "aarch64")),
-    expect(unused_variables, reason = "other CPUs have no kernel of their own")
-)]
 unsafe fn run_level<const SUMS: bool>(
     level: Level,
     strip: &Strip<'_>,

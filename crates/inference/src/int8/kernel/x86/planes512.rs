@@ -51,7 +51,7 @@ unsafe fn all(to: *mut f32, part: &Part<'_>, count: usize) {
                 }
                 let mask = ((1_u32 << there) - 1) as __mmask16;
                 let to = to.add(first * plane + pixel);
-                for (lane, line) in turn(block).into_iter().enumerate().take(wanted - first) {
+                for (lane, line) in turn(&block).into_iter().enumerate().take(wanted - first) {
                     _mm512_mask_storeu_ps(to.add(lane * plane), mask, line);
                 }
             }
@@ -62,8 +62,8 @@ unsafe fn all(to: *mut f32, part: &Part<'_>, count: usize) {
 /// Rows for columns.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn turn(block: [__m512; SIDE]) -> [__m512; SIDE] {
-    let mut pairs = block;
+fn turn(block: &[__m512; SIDE]) -> [__m512; SIDE] {
+    let mut pairs = *block;
     for at in (0..SIDE).step_by(2) {
         pairs[at] = _mm512_unpacklo_ps(block[at], block[at + 1]);
         pairs[at + 1] = _mm512_unpackhi_ps(block[at], block[at + 1]);
