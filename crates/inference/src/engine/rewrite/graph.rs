@@ -66,6 +66,7 @@ fn graph_in_place(graph: &mut GraphProto, around: &mut Around) -> Result<(), Loa
 fn rule(node: &NodeProto, around: &Around) -> Rewritten {
     match node.op_type.as_str() {
         "QuantizeLinear" | "DequantizeLinear" => Ok(scales::rewrite(node, &around.scales)),
+        "QLinearMatMul" => Ok(scales::product(node, &around.scales)),
         "LSTM" | "GRU" | "RNN" => recurrent::rewrite(node, around.opset),
         "Softmax" | "LogSoftmax" if around.is_quantized => Ok(Some(simple::softmax(node))),
         "TreeEnsembleClassifier" => forest::rewrite(node),

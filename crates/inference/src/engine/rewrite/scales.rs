@@ -1,5 +1,6 @@
 //! QuantizeLinear and DequantizeLinear by scales that the graph works out, as quantize_dynamic wrote them before
-//! DynamicQuantizeLinear was there. tract wants constants.
+//! DynamicQuantizeLinear was there: tract wants constants. And QLinearMatMul of two values that the graph makes, as
+//! attention has them, which tract multiplies byte by byte, many times slower than f32.
 
 use std::collections::HashSet;
 
@@ -15,6 +16,8 @@ pub(super) struct Scales {
     constants: HashSet<String>,
     /// Those of signed bytes.
     signed: HashSet<String>,
+    /// Stored ones of one element.
+    single: HashSet<String>,
 }
 
 impl Scales {
@@ -23,6 +26,9 @@ impl Scales {
         let signed = DataType::Int8 as i32;
         for tensor in &graph.initializer {
             self.constants.insert(tensor.name.clone());
+            if tensor.dims.iter().all(|dim| *dim == 1) {
+                self.single.insert(tensor.name.clone());
+            }
             if tensor.data_type == signed {
                 self.signed.insert(tensor.name.clone());
             }
@@ -68,19 +74,46 @@ pub(super) fn rewrite(node: &NodeProto, scales: &Scales) -> Option<Vec<NodeProto
         draft.op("Mul", &[&plain, scale], vec![]);
         return Some(draft.end());
     }
+    let steps = draft.op("Div", &[value, scale], vec![]);
     let is_signed = zero.is_some_and(|zero| scales.signed.contains(zero));
+    to_bytes(&mut draft, &steps, plain_zero.as_deref(), is_signed);
+    Some(draft.end())
+}
+
+/// A product of bytes as one of whole numbers in f32: sums below 2^24 are exact, larger ones as exact as f32 is.
+pub(super) fn product(node: &NodeProto, scales: &Scales) -> Option<Vec<NodeProto>> {
+    let [a, a_scale, a_zero, b, b_scale, b_zero, scale, zero] = &node.input[..] else { return None };
+    let described = [a_scale, a_zero, b_scale, b_zero, scale, zero];
+    if !described.into_iter().all(|name| scales.single.contains(name)) {
+        return None;
+    }
+    let mut draft = Draft::of(node);
+    let mut centred = |value: &str, zero: &str| {
+        let [value, zero] = [value, zero].map(|name| draft.op("Cast", &[name], vec![int("to", 1)]));
+        draft.op("Sub", &[&value, &zero], vec![])
+    };
+    let (a, b) = (centred(a, a_zero), centred(b, b_zero));
+    let sums = draft.op("MatMul", &[&a, &b], vec![]);
+    let by = draft.op("Mul", &[a_scale, b_scale], vec![]);
+    let by = draft.op("Div", &[&by, scale], vec![]);
+    let steps = draft.op("Mul", &[&sums, &by], vec![]);
+    let plain_zero = draft.op("Cast", &[zero], vec![int("to", 1)]);
+    to_bytes(&mut draft, &steps, Some(&plain_zero), scales.signed.contains(zero));
+    Some(draft.end())
+}
+
+/// Rounds, adds the zero point and saturates.
+fn to_bytes(draft: &mut Draft<'_>, steps: &str, zero: Option<&str>, is_signed: bool) {
     let (kind, low, high) =
         if is_signed { (DataType::Int8, -128.0, 127.0) } else { (DataType::Uint8, 0.0, 255.0) };
-    let steps = draft.op("Div", &[value, scale], vec![]);
-    let mut steps = draft.op("Round", &[&steps], vec![]);
-    if let Some(zero) = plain_zero {
-        steps = draft.op("Add", &[&steps, &zero], vec![]);
+    let mut steps = draft.op("Round", &[steps], vec![]);
+    if let Some(zero) = zero {
+        steps = draft.op("Add", &[&steps, zero], vec![]);
     }
     let [low, high] = [low, high].map(|bound| draft.float(bound));
     let steps = draft.op("Max", &[&steps, &low], vec![]);
     let steps = draft.op("Min", &[&steps, &high], vec![]);
     draft.op("Cast", &[&steps], vec![int("to", i64::from(kind as i32))]);
-    Some(draft.end())
 }
 
 #[cfg(test)]
@@ -116,5 +149,26 @@ mod tests {
             let offset = if kind == 2 { 10.0 } else { -10.0 };
             assert_eq!(outputs[1].1, Data::Fp32(want.map(|value| value - offset).to_vec()));
         }
+    }
+
+    #[test]
+    fn a_product_of_two_values_in_bytes_is_that_of_whole_numbers() {
+        let float = |name: &str, value: f32| constant(name, 1, &[], value.to_le_bytes().to_vec());
+        let all = vec![
+            float("s", 0.5),
+            constant("z", 2, &[], vec![10]),
+            float("out_s", 4.0),
+            constant("out_z", 3, &[], vec![256_u16.wrapping_sub(3) as u8]),
+        ];
+        let nodes = vec![
+            node("QuantizeLinear", &["x", "s", "z"], "a", &[]),
+            node("Transpose", &["a"], "b", &[]),
+            node("QLinearMatMul", &["a", "s", "z", "b", "s", "z", "out_s", "out_z"], "q", &[]),
+            node("Cast", &["q"], "y", &[("to", &[1])]),
+        ];
+        let plan = plan(&model(nodes, all), &[2, 3]).unwrap();
+        let outputs = plan.run(&fed(&[2, 3], vec![1.0, 2.0, 3.0, -1.0, 0.5, 40.0]), 1).unwrap();
+        // 14, 120 and 1601.25 by steps of 4, three below, the last one saturated.
+        assert_eq!(outputs[0].1, Data::Fp32(vec![1.0, 27.0, 27.0, 127.0]));
     }
 }
