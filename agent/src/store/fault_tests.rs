@@ -2,6 +2,7 @@
 //! lost, exactly, and no number is given twice.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -151,7 +152,7 @@ fn a_deletion_whose_sync_fails_is_counted_once_and_deletes_no_other() {
     let handle = world.handle();
     assert_eq!((world.numbers(), handle.state().depth_records), ((5..=10).collect(), 6));
     assert_eq!((world.lost(), handle.read(0, 1, 1).unwrap().floor_seq), (vec![], 5));
-    // Until it is full; then each sync may be the one of a deletion.
+    // Until it is full; then the next sync is that of a deletion.
     let mut given = 10;
     while world.lost().is_empty() {
         given = world.append(Kind::Event, 3000);
@@ -160,9 +161,11 @@ fn a_deletion_whose_sync_fails_is_counted_once_and_deletes_no_other() {
     for _again in 0..2 {
         let before = world.lost()[0].1;
         while world.lost()[0].1 == before {
-            faults::set(world.path(), SYNC, 1);
+            let is_full = world.handle().state().depth_bytes + 3000 > MIB;
+            faults::set(world.path(), SYNC, u32::from(is_full));
             given = world.append(Kind::Event, 3000);
         }
+        assert_eq!(faults::left(world.path(), SYNC), 0);
         assert_eq!(world.lost(), [(LossCause::Full, before + once)], "as many as without a fault");
         let stored = u64::try_from(world.numbers().len()).unwrap();
         assert_eq!(4 + stored + before + once, given);
@@ -200,6 +203,51 @@ fn what_waits_on_a_full_disk_is_stored_or_counted_over_a_restart() {
     let (stored, lost) = (world.numbers().len(), world.lost().iter().map(|lost| lost.1).sum::<u64>());
     assert_eq!(u64::try_from(stored).unwrap() + lost, 10 + offered + 1, "{:?}", world.lost());
     assert!(lost > 0 && world.numbers().contains(&last));
+}
+
+/// Writes over a part of each stretch of the database's file, as bad blocks would.
+fn garble(world: &World) {
+    let path = world.path().join("spool/db");
+    let length = std::fs::metadata(&path).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    for place in (1 << 20..length).step_by(1 << 17) {
+        file.write_all_at(&[0x55; 1024], place).unwrap();
+    }
+}
+
+#[test]
+fn a_database_that_is_garbled_at_run_time_is_written_anew_and_what_is_gone_is_counted() {
+    let mut world = World::new(64 * MIB);
+    // Many more leaves than sled keeps in memory.
+    for _group in 0..12 {
+        (0..299).for_each(|_| world.handle().offer(Kind::Event, vec![7; 10_000]));
+        world.append(Kind::Event, 10_000);
+    }
+    world.reopen();
+    garble(&world);
+    let handle = world.handle();
+    let read_all = || {
+        let mut from = 0;
+        while let Ok(chunk) = handle.read(from, 1000, 1 << 20) {
+            let Some(last) = chunk.records.last() else { return };
+            from = last.seq + 1;
+        }
+    };
+    wait_for("a reader who meets it", || {
+        read_all();
+        handle.mishap().is_some()
+    });
+    let seq = world.append(Kind::Event, 10);
+    assert!(seq == 3601 && world.is_of_first_stream());
+    let (stored, lost) = (world.numbers(), world.lost());
+    let [(LossCause::Storage, count)] = lost[..] else { panic!("{lost:?}") };
+    assert_eq!(u64::try_from(stored.len()).unwrap() + count, 3601);
+    assert!(count < 1000, "{count} are lost to 300 bad blocks");
+    assert_eq!(handle.state().depth_records, 3601 - count);
+    assert!(world.path().join("spool.quarantined/db").exists());
+    world.reopen();
+    assert_eq!((world.numbers(), world.lost(), &world.report), (stored, lost, &None));
+    assert_eq!(world.append(Kind::Event, 10), 3602);
 }
 
 #[test]
