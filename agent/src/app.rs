@@ -53,6 +53,7 @@ pub struct App {
     api: serve::Api,
     /// None once everything runs.
     waiting: Option<Waiting>,
+    is_cut_off: bool,
     /// Where the local API listens.
     pub listening: String,
     /// `project/device`
@@ -121,6 +122,9 @@ impl App {
             // Whether it still takes none is asked whenever problems are told.
             parts.say(ProblemKind::StateUnwritable, detail);
         }
+        if let Some(why) = health::take_reason(&reload.current.state_dir) {
+            parts.event(ProblemKind::PartFailing, format!("the agent had to end itself: {why}"));
+        }
         if let Some(detail) = spool_report {
             parts.event(ProblemKind::SpoolQuarantined, detail);
         }
@@ -139,19 +143,30 @@ impl App {
             footprint,
             api,
             waiting: Some(waiting),
+            is_cut_off: false,
             listening,
             device,
             _lock: lock,
         })
     }
 
-    /// Loads what is committed, then starts what remains. May take minutes: drop it to end the start, and shut down.
-    pub async fn load(&mut self) {
-        let Some(waiting) = &mut self.waiting else { return };
-        waiting.load().await;
+    /// Loads what is committed, then starts what remains. May take minutes; `end` ends that, and has to be followed by
+    /// [`App::shut_down`].
+    ///
+    /// # Errors
+    /// What `end` gave.
+    pub async fn load<E>(&mut self, end: impl Future<Output = E>) -> Result<(), E> {
+        let Some(waiting) = &mut self.waiting else { return Ok(()) };
+        health::unless_ended(waiting.load(), end).await.inspect_err(|_| self.is_cut_off = true)?;
         if let Some(waiting) = self.waiting.take() {
             waiting.begin(&mut self.supervisor, &self.breaker);
         }
+        Ok(())
+    }
+
+    /// Ends once a part has failed that can't be started again; shut down then.
+    pub fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.supervisor.failed()
     }
 
     /// Takes over what may change while the agent serves.
@@ -172,6 +187,7 @@ impl App {
         health::stopping();
         // A start that was given up: its parts are done with the spool.
         drop(self.waiting);
+        let failure = self.supervisor.failure();
         self.monitor.flush(None, self.clock.now());
         let late = self.supervisor.shut_down(self.drain).await;
         // What was answered meanwhile, and what is counted only once its answer has left.
@@ -180,8 +196,12 @@ impl App {
         Noted::take_away(&self.reload.current.state_dir);
         // Committing what was offered blocks; the runtime is about to end anyway.
         drop(self.spool);
-        // An end for want of memory right after the start counts as an early one: it would come again and again.
-        if !self.footprint.has_outgrown() {
+        if let Some(why) = &failure {
+            health::leave_reason(&self.reload.current.state_dir, why);
+        }
+        // An end that would come again and again counts as an early one, if it comes right after the start: for want of
+        // memory, by a part that fails, or by a service manager that has waited long enough for what is loading.
+        if !self.footprint.has_outgrown() && !self.is_cut_off && failure.is_none() {
             self.breaker.settled();
         }
         late

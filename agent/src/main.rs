@@ -112,6 +112,9 @@ fn run(config: Config, settings: Settings, source: Source) -> Exit {
     exit
 }
 
+/// A part has failed that can't be started again; which one the log says, and the next run's status.
+const FAILED: (Exit, &str) = (Exit::Internal, "a part failed");
+
 async fn until_signal(config: Config, logs: LogRing, mut reading: Rereading<Read>) -> Exit {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -127,14 +130,13 @@ async fn until_signal(config: Config, logs: LogRing, mut reading: Rereading<Read
             return error.exit();
         }
     };
-    let end = tokio::select! {
-        biased;
-        signal = signals.end.come() => Some((Exit::Ok, signal)),
-        () = app.load() => None,
+    let failed = app.failed();
+    let end = async {
+        tokio::select! { signal = signals.end.come() => (Exit::Ok, signal), () = failed => FAILED }
     };
-    let (exit, reason) = match end {
-        Some(end) => end,
-        None => serve(&mut app, &mut signals, &mut reading).await,
+    let (exit, reason) = match app.load(end).await {
+        Err(end) => end,
+        Ok(()) => serve(&mut app, &mut signals, &mut reading).await,
     };
     tracing::info!(reason, "stopping");
     let late = app.shut_down().await;
@@ -149,6 +151,7 @@ async fn until_signal(config: Config, logs: LogRing, mut reading: Rereading<Read
 async fn serve(app: &mut App, signals: &mut Signals, reading: &mut Rereading<Read>) -> (Exit, &'static str) {
     tracing::info!(device = app.device, api = %app.listening, "the agent runs");
     ready(&format!("{} on {}", app.device, app.listening));
+    let mut failed = std::pin::pin!(app.failed());
     loop {
         tokio::select! {
             signal = signals.end.come() => return (Exit::Ok, signal),
@@ -159,6 +162,7 @@ async fn serve(app: &mut App, signals: &mut Signals, reading: &mut Rereading<Rea
                 Ok(read) => reload(app, read),
                 Err(error) => tracing::error!(error = %error, "the configuration can't be read; nothing was changed"),
             },
+            () = &mut failed => return FAILED,
             () = app.outgrown() => return (Exit::Memory, "memory"),
         }
     }

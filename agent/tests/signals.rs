@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -69,6 +70,11 @@ impl Device {
             .stderr(Stdio::from(fs::File::create(self.path("log")).unwrap()))
             .spawn();
         Agent(child.unwrap())
+    }
+
+    /// With somebody who is told how it starts.
+    fn start_told(&self, by: &Path) -> Agent {
+        self.begin(Command::new(env!("CARGO_BIN_EXE_flotilla-agent")).env("NOTIFY_SOCKET", by))
     }
 
     fn configure(&self, text: &str) {
@@ -163,7 +169,7 @@ fn a_reload_takes_nothing_less_than_before_and_sigterm_is_heard() {
 #[test]
 fn sigterm_during_the_start_ends_it_in_order() {
     let device = Device::new();
-    device.configure("");
+    device.configure("[health]\nmax_early_ends = 1\n");
     // Where the agent is when it gets the signal is nobody's choice; a start that was over by then says nothing.
     for _ in 0..50 {
         let agent = device.start();
@@ -176,6 +182,16 @@ fn sigterm_during_the_start_ends_it_in_order() {
         assert!(log.contains("stopped in order"), "{log}");
         if !log.contains("the agent runs") {
             assert!(!device.path("state/api-address").exists(), "the address is gone with it");
+            // Whoever ended it: a service manager ends like that what never gets ready.
+            let again = device.start();
+            device.wait_for("the agent runs");
+            assert!(device.log().contains("the last 1 starts ended early"), "{}", device.log());
+            again.signal(Signal::TERM);
+            assert_eq!(again.end(), Some(0), "{}", device.log());
+            let settled = device.start();
+            device.wait_for("the agent runs");
+            assert!(!device.log().contains("ended early"), "an end after it was ready is in order");
+            drop(settled);
             return;
         }
     }
@@ -200,4 +216,38 @@ fn connections_leave_the_agent_the_files_that_it_needs_itself() {
     let open = fs::read_dir(format!("/proc/{}/fd", agent.0.id())).unwrap().count();
     assert!(open < 110, "{open} files are open");
     drop(let_in);
+}
+
+#[test]
+fn m5_who_starts_it_is_asked_for_time_to_load_before_it_is_ready() {
+    let device = Device::new();
+    device.configure("");
+    let path = device.path("notify");
+    let notified = UnixDatagram::bind(&path).unwrap();
+    notified.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let _agent = device.start_told(&path);
+    let (mut said, mut buffer) = (String::new(), [0; 4096]);
+    while !said.contains("READY=1") {
+        let got = notified.recv(&mut buffer).expect("it says something");
+        said.push_str(std::str::from_utf8(&buffer[..got]).unwrap());
+        said.push('\n');
+    }
+    let before = said.split("READY=1").next().unwrap();
+    assert!(before.contains("EXTEND_TIMEOUT_USEC=60000000"), "{said}");
+}
+
+#[test]
+fn m6_a_run_that_had_to_end_itself_is_told_by_the_next_one() {
+    let device = Device::new();
+    device.configure("");
+    flotilla_agent::health::leave_reason(&device.path("state"), "the part \"api\" failed: it panicked");
+    let told = "the agent had to end itself: the part \\\"api\\\" failed";
+    let agent = device.start();
+    device.wait_for("the agent runs");
+    assert!(device.log().contains("part_failing") && device.log().contains(told), "{}", device.log());
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.end(), Some(0), "{}", device.log());
+    let _again = device.start();
+    device.wait_for("the agent runs");
+    assert!(!device.log().contains("part_failing"), "once: {}", device.log());
 }

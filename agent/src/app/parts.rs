@@ -3,17 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use protocol::ModelName;
 use protocol::message::TaskReport;
 use protocol::telemetry::{DeviceEvent, Kind};
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::words::{self, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over};
 use super::{AppError, Run, terms};
 use crate::config::{self, Config};
 use crate::health::{
-    Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor, give_back_in_time,
+    Advance, Breaker, Footprint, LogRing, Problem, ProblemKind, Pulse, Start, Supervisor, give_back_in_time,
+    starting,
 };
 use crate::inputs;
 use crate::link::http::Refusal;
@@ -181,6 +184,11 @@ impl Parts {
         let measuring = core_ends.measuring.subscribe();
         let reported = session_ends.reported.clone();
         let troubles = inputs::Troubles::default();
+        let (pulse, failures) = (common.pulse.clone(), supervisor.failures());
+        let of_parts = move || {
+            let now = Instant::now();
+            failures.problems(now).into_iter().chain(pulse.problem(now)).collect()
+        };
         let problems = words::problems(
             reported.clone(),
             common.run.clock.clone(),
@@ -188,6 +196,7 @@ impl Parts {
             common.spool.clone(),
             common.footprint.clone(),
             troubles.clone(),
+            of_parts,
         );
         let labels = common.config.device.labels.clone();
         let hello =
@@ -249,26 +258,27 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Loads what is committed. May take minutes; dropped before its end, it has loaded a part of it.
+    /// Loads what is committed. May take minutes, each release as long as a step: systemd is asked for the time.
     pub(super) async fn load(&mut self) {
-        self.driver.core.start().await;
+        let table = &self.common.table;
+        let advance = Advance::new(self.common.config.update.step_timeout, || table.changes());
+        starting(advance, self.driver.core.start()).await;
     }
 
     /// Starts the loops.
     pub(super) fn begin(self, supervisor: &mut Supervisor, breaker: &Breaker) {
         let Self { common, driver, session, samples, admission, resources } = self;
-        keep(supervisor, "update", Arc::new(Mutex::new(driver)), |driver, stop| {
+        keep_one(supervisor, "update", Arc::new(Mutex::new(driver)), |driver, stop| {
             Box::pin(async move { driver.run(&stop).await })
         });
-        keep(supervisor, "link", Arc::new(Mutex::new(session)), |session, stop| {
+        keep_one(supervisor, "link", Arc::new(Mutex::new(session)), |session, stop| {
             Box::pin(async move { session.run(&stop).await })
         });
-        keep(supervisor, "renewal", Arc::new(Mutex::new(common.renewal())), |renewal, stop| {
+        keep_one(supervisor, "renewal", Arc::new(Mutex::new(common.renewal())), |renewal, stop| {
             Box::pin(async move { renewal.run(&stop).await })
         });
-        let stop = supervisor.stop_signal();
-        supervisor.once("samples", samples.run(stop.clone()));
-        supervisor.once("admission", admission.run(stop));
+        keep(supervisor, "samples", move |stop| samples.clone().run(stop));
+        keep(supervisor, "admission", move |stop| admission.clone().run(stop));
         common.look_after(supervisor, resources, breaker);
     }
 }
@@ -326,15 +336,21 @@ impl Common {
         let now = Arc::new(move || clock.now());
         let (table, monitor) = (self.table.clone(), self.monitor.clone());
         let api = serve::Api::new(&self.config.serve, table, monitor, self.run.number, now, status);
-        let stop = supervisor.stop_signal();
         if let Some(folder) = self.config.folder.clone() {
-            supervisor.once("folder", inputs::watch(folder, api.clone(), troubles.clone(), stop.clone()));
+            let (api, troubles) = (api.clone(), troubles.clone());
+            keep(supervisor, "folder", move |stop| {
+                inputs::watch(folder.clone(), api.clone(), troubles.clone(), stop)
+            });
         }
         if let Some(mqtt) = self.config.mqtt.clone() {
-            supervisor
-                .once("local broker", inputs::listen(mqtt, api.clone(), troubles.clone(), stop.clone()));
+            let (api, troubles) = (api.clone(), troubles.clone());
+            keep(supervisor, "local broker", move |stop| {
+                inputs::listen(mqtt.clone(), api.clone(), troubles.clone(), stop)
+            });
         }
-        supervisor.once("api", listener.start(api.clone(), stop).map_err(AppError::Listen)?);
+        // Its sockets can't be had twice.
+        let serving = listener.start(api.clone(), self.pulse.clone(), supervisor.stop_signal());
+        supervisor.vital("api", serving.map_err(AppError::Listen)?);
         Ok(api)
     }
 
@@ -354,22 +370,22 @@ impl Common {
 
     /// Readings and panes in time, the breaker's settling, the watchdog.
     fn look_after(&self, supervisor: &mut Supervisor, resources: LastReading, breaker: &Breaker) {
-        let stop = supervisor.stop_signal();
         let resources = (self.config.state_dir.clone(), self.config.monitor.resources_every, resources);
-        let (monitor, spool) = (self.monitor.clone(), self.spool.clone());
-        supervisor
-            .once("monitor", watch_over(monitor, spool, self.run.clock.clone(), resources, stop.clone()));
-        let settled = breaker.settle_after(self.config.health.settled_after);
-        let (pulse, stop_watchdog) = (self.pulse.clone(), stop.clone());
+        let (monitor, spool, clock) = (self.monitor.clone(), self.spool.clone(), self.run.clock.clone());
+        keep(supervisor, "monitor", move |stop| {
+            watch_over(monitor.clone(), spool.clone(), clock.clone(), resources.clone(), stop)
+        });
+        keep(supervisor, "pages", |stop| async move {
+            tokio::select! { () = stop.cancelled() => {}, () = give_back_in_time() => {} }
+        });
+        let (settled, stop) =
+            (breaker.settle_after(self.config.health.settled_after), supervisor.stop_signal());
         supervisor.once("settling", async move {
             tokio::select! { () = stop.cancelled() => {}, () = settled => {} }
         });
-        let stop_pages = supervisor.stop_signal();
-        supervisor.once("pages", async move {
-            tokio::select! { () = stop_pages.cancelled() => {}, () = give_back_in_time() => {} }
-        });
+        let (pulse, stop) = (self.pulse.clone(), supervisor.stop_signal());
         supervisor.once("watchdog", async move {
-            tokio::select! { () = stop_watchdog.cancelled() => {}, () = pulse.feed_watchdog() => {} }
+            tokio::select! { () = stop.cancelled() => {}, () = pulse.feed_watchdog() => {} }
         });
     }
 }
@@ -420,20 +436,27 @@ fn channels(changes: Changes) -> (CoreEnds, SessionEnds, watch::Receiver<LinkSta
 
 type Loop<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
+/// Keeps a part running that is made anew each time.
+fn keep<F: Future<Output = ()> + Send + 'static>(
+    supervisor: &mut Supervisor,
+    name: &'static str,
+    make: impl Fn(CancellationToken) -> F + Send + 'static,
+) {
+    let stop = supervisor.stop_signal();
+    supervisor.keep(name, move || make(stop.clone()));
+}
+
 /// Keeps one part's loop running; the part itself survives a panic of its loop.
-fn keep<T: Send + 'static>(
+fn keep_one<T: Send + 'static>(
     supervisor: &mut Supervisor,
     name: &'static str,
     part: Arc<Mutex<T>>,
-    run: for<'a> fn(&'a mut T, tokio_util::sync::CancellationToken) -> Loop<'a>,
+    run: for<'a> fn(&'a mut T, CancellationToken) -> Loop<'a>,
 ) {
     let stop = supervisor.stop_signal();
     supervisor.keep(name, move || {
         let (part, stop) = (part.clone(), stop.clone());
-        async move {
-            run(&mut *part.lock().await, stop).await;
-            Ok::<(), std::convert::Infallible>(())
-        }
+        async move { run(&mut *part.lock().await, stop).await }
     });
 }
 

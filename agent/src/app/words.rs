@@ -179,6 +179,7 @@ pub(super) fn problems(
     spool: SpoolHandle,
     footprint: Footprint,
     inputs: Troubles,
+    of_parts: impl Fn() -> Vec<Problem> + Send + Sync + 'static,
 ) -> Problems {
     Arc::new(move || {
         let mut all = reported.borrow().problems.clone();
@@ -197,6 +198,7 @@ pub(super) fn problems(
         }
         all.extend(footprint.problem());
         all.extend(inputs.problems());
+        all.extend(of_parts());
         all
     })
 }

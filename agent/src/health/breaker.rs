@@ -1,8 +1,10 @@
 //! The crash-loop breaker: counts starts that ended early, in a row. Over the bound new releases are held back until
-//! the agent has stayed up; what is committed serves at once, unless loading it is what ended the agent.
+//! the agent has stayed up; what is committed serves at once, unless loading it is what ended the agent. An end while
+//! loading is an early one whoever asked for it: a service manager ends like that what never gets ready.
 //! Nothing here needs the disk to take a write: a count that can't be kept is a problem to report, no more.
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,7 +60,7 @@ impl Breaker {
         }
     }
 
-    /// The agent has run long enough, or ends in order.
+    /// The agent has run long enough, or ends in order after it was ready.
     pub fn settled(&self) {
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = count.write(0) {
@@ -110,6 +112,22 @@ impl LoadLog {
             tracing::warn!(error = crate::chain(&error), "who is being loaded could not be noted");
         }
     }
+}
+
+/// Does `work`, unless `end` comes before it is done. `work` is then neither gone on with nor dropped: which load was
+/// under way stays noted, as when the process is killed. Only for a process that ends after that.
+///
+/// # Errors
+/// What `end` gave.
+pub async fn unless_ended<T, E>(work: impl Future<Output = T>, end: impl Future<Output = E>) -> Result<T, E> {
+    let mut work = ManuallyDrop::new(Box::pin(work));
+    let ended = tokio::select! {
+        biased;
+        ended = end => return Err(ended),
+        done = work.as_mut() => done,
+    };
+    drop(ManuallyDrop::into_inner(work));
+    Ok(ended)
 }
 
 /// A load; dropping it takes the note away. What ends the process leaves it.
@@ -169,19 +187,25 @@ mod tests {
         assert_eq!((start, trouble.is_some()), (Start::Normal, true));
     }
 
-    #[test]
-    fn a_model_whose_load_ends_the_agent_again_and_again_is_held_back_until_it_loads() {
+    #[tokio::test]
+    async fn a_model_whose_load_ends_the_agent_again_and_again_is_held_back_until_it_loads() {
         let dir = tempfile::tempdir().unwrap();
         let (bad, good) = (ModelName::new("bad").unwrap(), ModelName::new("good").unwrap());
         for _ in 0..MAX_LOST_LOADS {
             let mut log = LoadLog::open(dir.path());
             assert!(log.may_load(&bad));
             drop(log.begin(&good, true));
-            std::mem::forget(log.begin(&bad, true));
+            let loading = async {
+                let _until_it_is_back = log.begin(&bad, true);
+                std::future::pending::<()>().await;
+            };
+            let ended = unless_ended(loading, tokio::task::yield_now());
+            assert!(ended.await.is_err(), "as by a service manager that has waited long enough");
         }
         let mut log = LoadLog::open(dir.path());
         assert!(!log.may_load(&bad) && log.may_load(&good));
-        drop(log.begin(&bad, false));
+        let load = async { drop(log.begin(&bad, false)) };
+        assert!(unless_ended(load, std::future::pending::<()>()).await.is_ok());
         assert!(LoadLog::open(dir.path()).may_load(&bad));
     }
 }

@@ -103,6 +103,8 @@ pub enum ProblemKind {
     SmallerVariant,
     /// A watched folder or a local broker can't be served.
     InputFailing,
+    /// A part of the agent hangs, or has failed: it was started again, or the whole agent was.
+    PartFailing,
     /// The last update of a model ended badly.
     UpdateEnded(CauseKind),
 }
@@ -217,6 +219,10 @@ impl ProblemKind {
             Self::InputFailing => {
                 "rename a file whose name is too long; else check that the configuration names a model of this device, that the agent's user may read and write the \
                  folders that it names, and that the broker runs; what waits is tried again by itself"
+            }
+            Self::PartFailing => {
+                "nothing while it comes once: it was started again by itself; if it comes again, or a part hangs, report it with the \
+                 log (`journalctl -u flotilla-agent`); one that hangs may wait for a disk that is failing"
             }
             Self::UpdateEnded(cause) => after(cause),
         }

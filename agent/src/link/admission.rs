@@ -18,6 +18,7 @@ const FINAL: [&str; 3] = ["superseded", "decommissioned", "unknown_device"];
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
 /// The asking task.
+#[derive(Clone)]
 pub struct Admission {
     /// Identity and HTTP as they are now.
     pub links: watch::Receiver<Arc<Links>>,

@@ -26,6 +26,7 @@ const FOR_GOOD: [&str; 5] =
     ["samples_forbidden", "unknown_release", "wrong_digest", "bad_sample", "sample_too_large"];
 
 /// The task that sends samples.
+#[derive(Clone)]
 pub struct SampleUpload {
     /// What is kept, and the consent to send it.
     pub capture: Arc<Capture>,

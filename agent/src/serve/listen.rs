@@ -25,11 +25,15 @@ use super::thread;
 use super::unread::Unread;
 use super::work::{Api, Full};
 use crate::config;
+use crate::health::Pulse;
 
 /// Connections that are being refused at once.
 const REFUSALS: usize = 32;
 /// Time that a refused connection has to read why.
 const REFUSAL_TIME: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The name under which its thread beats.
+const PART: &str = "api";
 
 /// Why the API can't listen.
 #[derive(Debug, thiserror::Error)]
@@ -86,13 +90,14 @@ impl Listening {
     }
 
     /// Serves, on a thread of its own, until `stop`, then lets requests in flight finish; the future ends then. Dropped,
-    /// it cuts them off.
+    /// it cuts them off. The thread beats in `pulse` until it has ended in order.
     ///
     /// # Errors
     /// [`ListenError`] when the system has no thread for it.
     pub fn start(
         self,
         api: Api,
+        pulse: Pulse,
         stop: CancellationToken,
     ) -> Result<impl Future<Output = ()> + Send, ListenError> {
         let place = self.places();
@@ -103,10 +108,20 @@ impl Listening {
             thread::start(move || {
                 let tcp = tcp.map(TcpListener::from_std).transpose()?;
                 let unix = unix.map(UnixListener::from_std).transpose()?;
-                Ok(Self { tcp, unix: unix.zip(path) }.run(api, stop))
+                Ok(Self { tcp, unix: unix.zip(path) }.alive(api, pulse, stop))
             })
         };
         moved().map_err(|source| ListenError { place, source })
+    }
+
+    /// A request that this thread answers itself may hold it up for as long as any may take.
+    async fn alive(self, api: Api, pulse: Pulse, stop: CancellationToken) {
+        let longest = api.limits.timeout;
+        tokio::select! {
+            () = self.run(api, stop) => {}
+            () = pulse.beats(PART, longest) => {}
+        }
+        pulse.retire(PART);
     }
 
     async fn run(self, api: Api, stop: CancellationToken) {

@@ -49,6 +49,7 @@ struct Slots {
     active: BTreeMap<ModelName, Arc<Loaded>>,
     shadow: BTreeMap<ModelName, Arc<Loaded>>,
     absent: BTreeMap<ModelName, String>,
+    changes: u64,
 }
 
 impl Table {
@@ -116,11 +117,18 @@ impl Table {
         });
     }
 
+    /// Grows with each of the changes above: what loads releases one after another goes on.
+    pub fn changes(&self) -> u64 {
+        self.read(|slots| slots.changes)
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Slots) -> T) -> T {
         look(&self.slots.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Slots) -> T) -> T {
-        change(&mut self.slots.write().unwrap_or_else(PoisonError::into_inner))
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        slots.changes += 1;
+        change(&mut slots)
     }
 }

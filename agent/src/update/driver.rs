@@ -23,9 +23,9 @@ use super::metadata::MetadataError;
 use super::selftest::cause;
 use super::steps::{Step, Steps};
 use crate::config;
-use crate::health::{BEAT_EVERY, Pulse};
+use crate::health::{Advance, BEAT_EVERY, Pulse};
 use crate::link::Downlink;
-use crate::slots::Loaded;
+use crate::slots::{Loaded, Table};
 
 /// Why a Desired was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,22 @@ pub struct Driver {
     pub pulse: Pulse,
 }
 
+/// Beats while releases are loaded within this loop, one after another: each has the time of a step, and no more.
+struct Loading {
+    pulse: Pulse,
+    table: Table,
+    bound: Duration,
+}
+
+impl Loading {
+    fn beating<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        // What loads is large, and stands in many places of the loop.
+        let work = Box::pin(work);
+        let advance = Advance::new(self.bound, || self.table.changes());
+        self.pulse.beating_while("update", advance, work)
+    }
+}
+
 enum Next {
     Stop,
     Heard(Downlink),
@@ -94,9 +110,13 @@ impl Driver {
     pub async fn run(&mut self, stop: &CancellationToken) {
         let mut refresh_at = Instant::now() + self.core.config.refresh_every;
         loop {
-            let now = Instant::now();
-            self.core.follow_fences().await;
-            self.core.follow_desired(now).await;
+            let (now, loading) = (Instant::now(), self.loading());
+            loading
+                .beating(async {
+                    self.core.follow_fences().await;
+                    self.core.follow_desired(now).await;
+                })
+                .await;
             let work = self.next_doing(now);
             let model = match &work {
                 Some(Doing::Fetch(model) | Doing::Now(model, _)) => Some(model.clone()),
@@ -124,17 +144,17 @@ impl Driver {
                 }
                 Next::Worked(outcome) => {
                     if let Some(model) = model {
-                        self.worked(&model, outcome).await;
+                        loading.beating(self.worked(&model, outcome)).await;
                     }
                 }
                 Next::Stepped(step, outcome) => {
                     // What was asked for meanwhile may have made it stale.
                     if step.is_wanted(&self.core) {
-                        self.worked(&step.model, outcome).await;
+                        loading.beating(self.worked(&step.model, outcome)).await;
                     }
                 }
                 Next::Measured => self.core.collect().await,
-                Next::Look => self.core.look(Instant::now()).await,
+                Next::Look => loading.beating(self.core.look(Instant::now())).await,
                 Next::Configured => {
                     self.core.config = self.updates.borrow_and_update().clone();
                     refresh_at = refresh_at.min(Instant::now() + self.core.config.refresh_every);
@@ -147,6 +167,11 @@ impl Driver {
                 refresh_at = Instant::now() + self.core.config.refresh_every;
             }
         }
+    }
+
+    fn loading(&self) -> Loading {
+        let (pulse, table) = (self.pulse.clone(), self.core.table.clone());
+        Loading { pulse, table, bound: self.core.config.step_timeout }
     }
 
     /// Updates come first: a measurement can be asked for again, the way back from a bad release can't wait for it.
@@ -246,9 +271,10 @@ impl Driver {
             models = desired.models.len(),
             "a new Desired was accepted"
         );
+        let loading = self.loading();
         for wanted in &desired.models {
             let task = Task::of(wanted, desired.revision);
-            self.core.apply(&wanted.model, Event::Wanted(task)).await;
+            loading.beating(self.core.apply(&wanted.model, Event::Wanted(task))).await;
         }
         self.core.announce();
     }
@@ -412,6 +438,29 @@ mod tests {
         let told = started.reported.borrow().models.clone();
         let active = told.first().and_then(|model| model.active.clone());
         assert_eq!((told.len(), active), (1, Some(rig.held.release)));
+    }
+
+    #[tokio::test]
+    async fn m5_the_loop_beats_while_it_loads() {
+        let mut rig = Rig::new();
+        let model = name("digits");
+        rig.stands(&model, Phase::Idle);
+        let mut driver = driver(rig.core);
+        // There is room for it now: this is the first thing that the loop does.
+        driver.core.kept_out.insert(model.clone());
+        let (pulse, table, stop) =
+            (driver.pulse.clone(), driver.core.table.clone(), CancellationToken::new());
+        let later = Instant::now().into_std() + Duration::from_mins(1);
+        let beaten = async {
+            while pulse.stuck(later, BEAT_EVERY).is_empty() {
+                tokio::task::yield_now().await;
+            }
+            table.active(&model).is_none()
+        };
+        tokio::select! {
+            () = driver.run(&stop) => panic!("nobody has stopped it"),
+            is_loading = beaten => assert!(is_loading, "it has beaten only after that"),
+        }
     }
 
     #[tokio::test]

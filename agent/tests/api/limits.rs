@@ -121,6 +121,17 @@ async fn a_request_whose_turn_does_not_come_is_told_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn m6_the_thread_that_serves_says_that_it_is_alive_until_it_ends_in_order() {
+    let agent = Agent::start(&["serve.timeout_ms=60000"]).await;
+    let (long, minute) = (Instant::now() + Duration::from_hours(1), Duration::from_mins(1));
+    wait_for(|| agent.pulse.stuck(long, minute) == ["api"]).await;
+    // An inference that it does itself may take so long.
+    assert!(agent.pulse.stuck(Instant::now() + minute + Duration::from_secs(30), minute).is_empty());
+    agent.stop.cancel();
+    wait_for(|| agent.pulse.stuck(long, minute).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_too_many_is_told_so_and_a_silent_one_is_closed() {
     let agent = Agent::start(&["serve.max_connections=1", "serve.header_timeout_ms=1500"]).await;
     let address = agent.address.clone();

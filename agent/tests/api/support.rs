@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use flotilla_agent::config::{self, RawConfig};
+use flotilla_agent::health::Pulse;
 use flotilla_agent::monitor::{Capture, Monitor, Shadow};
 use flotilla_agent::serve::{Api, Listening};
 use flotilla_agent::slots::Table;
@@ -49,9 +50,10 @@ pub(crate) struct Agent {
     pub(crate) clock: Arc<Mutex<UnixMillis>>,
     /// Inferences wait here, with their turns.
     pub(crate) gate: Gate,
+    pub(crate) pulse: Pulse,
     client: Client<HttpConnector, Full<Bytes>>,
     _folder: tempfile::TempDir,
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 /// Open, unless somebody holds it: then who infers waits before it answers, however fast it is.
@@ -132,10 +134,11 @@ impl Agent {
         let listening = Listening::open(&limits).await.unwrap();
         let address = listening.places().split(' ').next().unwrap_or_default().to_owned();
         let stop = CancellationToken::new();
-        tokio::spawn(listening.start(api.clone(), stop.clone()).unwrap());
+        let pulse = Pulse::default();
+        tokio::spawn(listening.start(api.clone(), pulse.clone(), stop.clone()).unwrap());
         // A refused body ends its connection; the next request must not find that one in the pool.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-        Self { address, api, table, monitor, panes, clock, gate, client, _folder: folder, stop }
+        Self { address, api, table, monitor, panes, clock, gate, pulse, client, _folder: folder, stop }
     }
 
     pub(crate) async fn serving(version: &str) -> Self {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use flotilla_agent::config::RawConfig;
+use flotilla_agent::health::Pulse;
 use flotilla_agent::monitor::{Capture, Monitor, Shadow};
 use flotilla_agent::serve::{Api, Listening};
 use flotilla_agent::slots::{self, Loaded, Shelf, Table};
@@ -62,7 +63,7 @@ impl Device {
         let listening = runtime.block_on(Listening::open(&config.serve))?;
         let address = listening.address().context("the local API listens on TCP")?;
         let stop = CancellationToken::new();
-        runtime.spawn(listening.start(api, stop.clone())?);
+        runtime.spawn(listening.start(api, Pulse::default(), stop.clone())?);
         Ok(Self { address, unix, runtime, stop, shelf, table, monitor, held })
     }
 
