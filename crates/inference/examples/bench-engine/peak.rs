@@ -89,6 +89,9 @@ mod x86 {
     };
 
     /// Products of zeros take as long as others.
+    ///
+    /// # Safety
+    /// The CPU must have the tiles, and the kernel have given leave to use them.
     #[expect(unsafe_code, reason = "there are no other words for tiles")]
     unsafe fn amx() -> i32 {
         // SAFETY: the caller found the tiles; no compiled code uses these registers, and they are given back.

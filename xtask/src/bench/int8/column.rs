@@ -85,6 +85,8 @@ fn columns() -> Vec<Column> {
 pub(super) struct Measured {
     pub(super) column: Column,
     pub(super) version: String,
+    /// Of our kernels.
+    pub(super) level: Option<String>,
     /// Of one inference; the median of the rounds' medians.
     pub(super) ms: Option<f64>,
     /// Reading and planning, without the first run.
@@ -152,8 +154,8 @@ impl Runner {
 
 /// Loads a column's model; a fault is kept as its result.
 fn start(column: Column, net: &str, programs: &Programs, models: &Models) -> (Measured, Option<Runner>) {
-    let mut one =
-        Measured { column, version: String::new(), ms: None, load_ms: None, loaded_mib: None, fault: None };
+    let (version, level) = (String::new(), None);
+    let mut one = Measured { column, version, level, ms: None, load_ms: None, loaded_mib: None, fault: None };
     match try_start(&mut one, net, programs, models) {
         Ok(runner) => (one, Some(runner)),
         Err(e) => {
@@ -173,6 +175,7 @@ fn try_start(one: &mut Measured, net: &str, programs: &Programs, models: &Models
         let about = engine.ask("about")?;
         anyhow::ensure!(column.is_masked(&about), "this machine or build has no such level");
         about["version"].as_str().unwrap_or_default().clone_into(&mut one.version);
+        one.level = about["level"].as_str().map(str::to_owned);
         let loaded = engine.ask("load")?;
         let spent = loaded["load_ms"].as_f64().zip(loaded["load_cpu_ms"].as_f64());
         load_ms.extend(spent.map(|(wall, cpu)| undisturbed(wall, cpu)));

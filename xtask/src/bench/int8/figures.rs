@@ -9,13 +9,10 @@ use super::column::{Column, Features, Measured, Net, median};
 use super::engine::Maker;
 use super::models::Models;
 
-/// The instruction with which a level's limit is reckoned, best first.
-const INSTRUCTIONS: [&str; 3] = ["avx512-vnni", "avx-vnni", "avx2"];
-
 /// Adds everything to `said`.
 pub(super) fn summarise(nets: &[Net], models: &Models, said: &mut Map<String, Value>) -> Result<()> {
     let peaks = peaks(nets)?;
-    let best = INSTRUCTIONS.iter().find_map(|name| peaks.get(*name)).copied();
+    let best = peak_of(nets, &peaks, Features::All);
     said.insert("peak_int8_gmac_s".into(), rounded(best));
     said.insert(
         "peaks_int8_gmac_s".into(),
@@ -33,7 +30,7 @@ pub(super) fn summarise(nets: &[Net], models: &Models, said: &mut Map<String, Va
     }
     said.insert("models".into(), Value::Object(main));
     for features in [Features::Avx512Vnni, Features::Avx2] {
-        let peak = peaks.get(INSTRUCTIONS[if features == Features::Avx2 { 2 } else { 0 }]).copied();
+        let peak = peak_of(nets, &peaks, features);
         if let Some(section) = masked(nets, models, features, peak)? {
             said.insert(features.name().into(), section);
         }
@@ -41,6 +38,13 @@ pub(super) fn summarise(nets: &[Net], models: &Models, said: &mut Map<String, Va
     said.insert("engines".into(), nets.iter().map(|net| (net.name.clone(), engines(net))).collect());
     said.insert("notes".into(), notes(nets));
     Ok(())
+}
+
+/// The peak by which a limit is reckoned: that of the level that our kernels ran at.
+fn peak_of(nets: &[Net], peaks: &BTreeMap<String, f64>, features: Features) -> Option<f64> {
+    let column = Column { maker: Maker::Ours, variant: "int8", features };
+    let level = nets.iter().find_map(|net| find(net, column)?.level.as_deref())?;
+    peaks.get(level).copied()
 }
 
 /// The median peak over all rounds, by instruction.
@@ -114,4 +118,28 @@ fn mask(features: Features) -> String {
 fn rounded(value: Option<f64>) -> Value {
     let digits = |value: f64| format!("{value:.3e}").parse::<f64>().ok();
     json!(value.and_then(digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_that_of_the_level_that_ran() {
+        let peaks = BTreeMap::from([("amx".to_owned(), 3300.0), ("avx2".to_owned(), 80.0)]);
+        let ran = |features, level: &str| Measured {
+            column: Column { maker: Maker::Ours, variant: "int8", features },
+            version: String::new(),
+            level: Some(level.to_owned()),
+            ms: None,
+            load_ms: None,
+            loaded_mib: None,
+            fault: None,
+        };
+        let measured = vec![ran(Features::All, "amx"), ran(Features::Avx2, "avx2")];
+        let nets = [Net { name: "net".to_owned(), measured, peaks: BTreeMap::new() }];
+        assert_eq!(peak_of(&nets, &peaks, Features::All), Some(3300.0));
+        assert_eq!(peak_of(&nets, &peaks, Features::Avx2), Some(80.0));
+        assert_eq!(peak_of(&nets, &peaks, Features::Avx512Vnni), None);
+    }
 }

@@ -82,6 +82,30 @@ impl Models {
         self.index[net]["macs"].as_f64().with_context(|| format!("models.json knows no macs of {net}"))
     }
 
+    /// The variants of a net that were made.
+    ///
+    /// # Errors
+    /// When the script knows no such net.
+    pub(super) fn variants(&self, net: &str) -> Result<Vec<&str>> {
+        let variants = self.index[net]["variants"].as_object();
+        let variants = variants.with_context(|| format!("models.json knows no variants of {net}"))?;
+        Ok(variants.keys().map(String::as_str).collect())
+    }
+
+    /// What ONNX Runtime answers to the rows, and how far an answer may be from it.
+    ///
+    /// # Errors
+    /// When the script left nothing of it.
+    pub(super) fn answers(&self, net: &str, variant: &str) -> Result<(Vec<f32>, f32)> {
+        let file = self.folder.join(format!("{net}.{variant}.f32"));
+        let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let values = bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        let allowed = self.index[net]["variants"][variant]["allowed"].as_f64();
+        let allowed = allowed.with_context(|| format!("models.json says no bound of {net} {variant}"))?;
+        #[expect(clippy::cast_possible_truncation, reason = "a bound of f32 values")]
+        Ok((values, allowed as f32))
+    }
+
     /// Size of a variant's file in MiB.
     pub(super) fn file_mib(&self, net: &str, variant: &str) -> Result<f64> {
         let bytes = self.index[net]["variants"][variant]["bytes"].as_f64();

@@ -18,8 +18,7 @@ pub(super) fn measure(net: &str, programs: &Programs, models: &Models) -> Result
     let about = engine.ask("about")?;
     engine.ask("load")?;
     let peaks = Engine::start_peak(programs)?.ask("peak")?;
-    let peak = peaks.as_object().into_iter().flat_map(serde_json::Map::values).filter_map(Value::as_f64);
-    let peak = peak.max_by(f64::total_cmp);
+    let peak = peak_of(&about, &peaks);
     let mut said = engine.ask(&format!("profile {RUNS}"))?;
     for step in said["steps"].as_array_mut().context("the engine gave no steps")? {
         let (ms, macs) = (step["ms"].as_f64().unwrap_or_default(), step["macs"].as_f64().unwrap_or_default());
@@ -32,6 +31,11 @@ pub(super) fn measure(net: &str, programs: &Programs, models: &Models) -> Result
     Ok(said)
 }
 
+/// The peak of the instruction that the level's kernels are made of; none for levels without one.
+fn peak_of(about: &Value, peaks: &Value) -> Option<f64> {
+    peaks[about["level"].as_str()?].as_f64()
+}
+
 /// For people, in order of the run.
 pub(super) fn render(net: &str, said: &Value) -> String {
     let steps = || said["steps"].as_array().into_iter().flatten();
@@ -41,10 +45,34 @@ pub(super) fn render(net: &str, said: &Value) -> String {
     lines.push(format!("{:>9} {:>7} {:>8} {:>7}  step", "ms", "of all", "GMAC/s", "of peak"));
     for step in steps() {
         let number = |key: &str| step[key].as_f64().unwrap_or_default();
-        let (ms, share) = (number("ms"), 100.0 * number("share_of_peak"));
+        let ms = number("ms");
+        let share = step["share_of_peak"].as_f64();
+        let share = share.map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", 100.0 * share));
         let of_all = if total > 0.0 { 100.0 * ms / total } else { 0.0 };
         let what = step["what"].as_str().unwrap_or_default();
-        lines.push(format!("{ms:9.4} {of_all:6.1}% {:8.1} {share:6.1}%  {what}", number("gmac_s")));
+        lines.push(format!("{ms:9.4} {of_all:6.1}% {:8.1} {share:>7}  {what}", number("gmac_s")));
     }
     lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{peak_of, render};
+
+    #[test]
+    fn a_steps_share_is_that_of_the_peak_of_the_level_that_ran() {
+        let peaks = json!({ "amx": 3300.0, "avx512-vnni": 480.0, "avx2": 80.0 });
+        for (level, want) in [("amx", Some(3300.0)), ("avx2", Some(80.0)), ("portable", None)] {
+            assert_eq!(peak_of(&json!({ "level": level }), &peaks), want);
+        }
+    }
+
+    #[test]
+    fn a_level_without_a_peak_has_no_share() {
+        let step = json!({ "what": "linear", "ms": 1.0, "gmac_s": 2.0, "share_of_peak": null });
+        let text = render("net", &json!({ "level": "portable", "steps": [step] }));
+        assert!(text.lines().nth(2).is_some_and(|line| line.ends_with("2.0       -  linear")), "{text}");
+    }
 }

@@ -81,11 +81,11 @@ impl Width {
     /// bytes must not cost more than looking at what was found.
     #[inline]
     pub(super) fn chosen() -> Self {
+        static CHOSEN: OnceLock<Width> = OnceLock::new();
         #[cfg(test)]
         if let Some(forced) = FORCED.get() {
             return forced;
         }
-        static CHOSEN: OnceLock<Width> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
             let is_asked = std::env::var(LEVEL_VARIABLE).is_ok_and(|name| !name.trim().is_empty());
             Self::choose(is_asked.then(Level::detect), &Self::available())
