@@ -83,7 +83,7 @@ impl Wiring for CroppingPad {
                 return Err(TractError::msg("it pads an axis that isn't there"));
             };
             // No axis is as long as the lowest number is far.
-            let [before, after] = [before, after].map(|pad| (*pad).max(-i64::MAX).min(0));
+            let [before, after] = [before, after].map(|pad| (*pad).clamp(-i64::MAX, 0));
             let (from, to) = (-before, size + after);
             if to.to_i64().is_ok_and(|to| to < from) {
                 return Err(TractError::msg(format!("its pads {pads:?} cut off more than there is")));

@@ -158,7 +158,7 @@ mod tests {
             float("s", 0.5),
             constant("z", 2, &[], vec![10]),
             float("out_s", 4.0),
-            constant("out_z", 3, &[], vec![256_u16.wrapping_sub(3) as u8]),
+            constant("out_z", 3, &[], vec![(-3_i8).cast_unsigned()]),
         ];
         let nodes = vec![
             node("QuantizeLinear", &["x", "s", "z"], "a", &[]),
