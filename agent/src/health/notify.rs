@@ -88,7 +88,7 @@ impl Pulse {
         let Some(bound) = sd_notify::watchdog_enabled() else { return };
         loop {
             tokio::time::sleep(bound / 2).await;
-            let stuck = self.stuck(Instant::now(), bound.max(BEAT_EVERY * 3));
+            let stuck = self.stuck(Instant::now(), FED_WITHIN);
             if stuck.is_empty() {
                 say(&[NotifyState::Watchdog]);
             } else {
@@ -101,6 +101,8 @@ impl Pulse {
 /// Parts that promise to beat do so at least this often.
 pub const BEAT_EVERY: Duration = Duration::from_secs(10);
 
+/// Without a beat for so long the watchdog isn't fed any more, however long it would wait itself.
+const FED_WITHIN: Duration = BEAT_EVERY.saturating_mul(3);
 /// Without a beat for so long a part is told as stuck.
 const STUCK_AFTER: Duration = BEAT_EVERY.saturating_mul(6);
 /// What systemd is asked for each time, while a start goes on.

@@ -86,6 +86,9 @@ impl SampleUpload {
                     if matches!(error, UploadError::Later { status: StatusCode::INSUFFICIENT_STORAGE, .. }) {
                         backoff.jump_to_max();
                     }
+                    if matches!(error, UploadError::Disk(_)) {
+                        self.capture.samples().pass_over(&held);
+                    }
                     tracing::warn!(error = crate::chain(&error), sample = %held.digest, "a sample could not be sent; trying again");
                     tokio::time::sleep(backoff.next_delay(retry::random())).await;
                 }

@@ -125,8 +125,18 @@ struct Shared {
 /// What the folder holds. Changed only by who holds [`Shared::writing`], but for what [`Samples::let_go`] takes out.
 struct State {
     held: BTreeSet<Held>,
+    /// Numbers of those that the disk didn't give when they were to be sent: others go first.
+    passed_over: BTreeSet<u64>,
     next_seq: u64,
     today: Today,
+}
+
+impl State {
+    fn next(&self) -> Option<Held> {
+        let waits = |held: &&Held| !self.passed_over.contains(&held.seq);
+        let best = self.held.iter().rev().find(waits)?.strategy;
+        self.held.iter().filter(waits).find(|held| held.strategy == best).cloned()
+    }
 }
 
 impl Samples {
@@ -151,7 +161,8 @@ impl Samples {
         };
         let (held, today) = found;
         let next_seq = held.iter().map(|held| held.seq + 1).max().unwrap_or(0);
-        let (state, is_locked) = (State { held, next_seq, today }, is_locked || !is_usable);
+        let (state, is_locked) =
+            (State { held, passed_over: BTreeSet::new(), next_seq, today }, is_locked || !is_usable);
         let seals_new = spool.encrypt;
         let (writing, state, added) = (Mutex::default(), Mutex::new(state), Notify::new());
         Self(Arc::new(Shared { folder, seal, seals_new, is_locked, writing, state, added }))
@@ -219,14 +230,23 @@ impl Samples {
         Ok(Put::Kept { displaced })
     }
 
-    /// The sample to send next: of the highest worth, the oldest.
+    /// The sample to send next: of the highest worth, the oldest. What was passed over comes after all others.
     pub fn next(&self) -> Option<Held> {
         if self.0.is_locked {
             return None;
         }
-        let state = self.lock();
-        let best = state.held.last()?.strategy;
-        state.held.iter().find(|held| held.strategy == best).cloned()
+        let mut state = self.lock();
+        let next = state.next();
+        if next.is_some() {
+            return next;
+        }
+        state.passed_over.clear();
+        state.next()
+    }
+
+    /// Lets all others go before a sample that the disk doesn't give now.
+    pub fn pass_over(&self, held: &Held) {
+        self.lock().passed_over.insert(held.seq);
     }
 
     /// Waits until a sample was kept since the last time that somebody waited.
@@ -430,6 +450,20 @@ mod tests {
         }
         assert_eq!(sent, [2, 3, 1]);
         assert_eq!(samples.depth(), (0, 0));
+    }
+
+    #[test]
+    fn what_the_disk_does_not_give_lets_all_others_go_first_and_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = open(dir.path());
+        put(&samples, Strategy::Contradiction, &[1; 20]);
+        put(&samples, Strategy::Random, &[2; 20]);
+        let first = samples.next().unwrap();
+        samples.pass_over(&first);
+        let other = samples.next().unwrap();
+        assert_eq!((first.strategy, other.strategy), (Strategy::Contradiction, Strategy::Random));
+        samples.remove(&other).unwrap();
+        assert_eq!(samples.next(), Some(first));
     }
 
     #[test]
