@@ -237,6 +237,26 @@ fn floats_are_those_of_the_reference_on_every_level() {
     }
 }
 
+/// Less their zero point they need nine bits; what makes them fit is a few numbers for each channel.
+#[test]
+fn unsigned_weights_are_held_once_on_every_level() {
+    let spec = ConvSpec { kernel: [3, 3], ..ConvSpec::pointwise(64, 64) };
+    let mut random = Random::new(6);
+    let unsigned: Vec<u8> = (0..64 * 64 * 9).map(|_| random.byte().min(250)).collect();
+    let signed: Vec<i8> = unsigned.iter().map(|weight| weight.wrapping_sub(125).cast_signed()).collect();
+    let requant = Requant { multiplier: vec![1e-4; 64], bias: vec![0; 64], zero_point: 9, lo: 0, hi: 255 };
+    for level in Level::available().into_iter().filter(|level| *level != Level::Scalar) {
+        let bytes = |weights, zero| {
+            let known = Conv::pack(&spec, weights, &[zero], &requant, 7, level).unwrap().weight_bytes();
+            [known, Conv::pack_float(&spec, weights, &[zero], level).unwrap().weight_bytes()]
+        };
+        let [plain, shifted] = [bytes(Weights::S8(&signed), 0), bytes(Weights::U8(&unsigned), 3)];
+        for (plain, shifted) in plain.into_iter().zip(shifted) {
+            assert!(shifted <= plain + 4 * 64, "{level}: {shifted} bytes, not {plain}");
+        }
+    }
+}
+
 #[test]
 fn a_sum_with_a_residual_is_convolution_then_addition() {
     for seed in 0..60 {

@@ -66,17 +66,23 @@ fn softmax(values: &[f32], to: &mut [f32]) {
 }
 
 fn max_pool(window: &Window, (plane, from): (&[f32], [usize; 2]), (to_plane, to): (&mut [f32], [usize; 2])) {
-    let inside = |start: usize, tap: usize, axis: usize, pad: usize| {
-        let place = start * window.stride[axis] + tap * window.dilation[axis];
-        place.checked_sub(pad).filter(|place| *place < from[axis])
-    };
-    for (index, value) in to_plane.iter_mut().enumerate() {
-        *value = f32::NEG_INFINITY;
-        for row in (0..window.kernel[0]).filter_map(|tap| inside(index / to[1], tap, 0, window.pads.top)) {
-            for column in
-                (0..window.kernel[1]).filter_map(|tap| inside(index % to[1], tap, 1, window.pads.left))
-            {
-                *value = value.max(plane[row * from[1] + column]);
+    let Window { kernel, stride, dilation, pads } = *window;
+    for (y, line) in to_plane.chunks_exact_mut(to[1].max(1)).enumerate() {
+        line.fill(f32::NEG_INFINITY);
+        let rows = (0..kernel[0]).filter_map(|tap| {
+            (y * stride[0] + tap * dilation[0]).checked_sub(pads.top).filter(|row| *row < from[0])
+        });
+        for row in rows {
+            let values = &plane[row * from[1]..][..from[1]];
+            for offset in (0..kernel[1]).map(|tap| tap * dilation[1]) {
+                // From the first window in which this tap is inside to the last.
+                let first = pads.left.saturating_sub(offset).div_ceil(stride[1]);
+                let end = (from[1] + pads.left).saturating_sub(offset).div_ceil(stride[1]).min(to[1]);
+                let Some(line) = line.get_mut(first..end) else { continue };
+                let values = values[(first * stride[1] + offset - pads.left).min(from[1])..].iter();
+                for (to, value) in line.iter_mut().zip(values.step_by(stride[1])) {
+                    *to = to.max(*value);
+                }
             }
         }
     }
@@ -103,6 +109,36 @@ mod tests {
         let op = FloatOp::MaxPool { window, from: [2, 2], to: [2, 2] };
         op.run(&[&[-1.0, -2.0, -3.0, -4.0]], &mut output);
         assert_eq!(output.map(f32::to_bits), [-1.0_f32, -2.0, -3.0, -4.0].map(f32::to_bits));
+    }
+
+    #[test]
+    fn each_window_takes_each_tap_that_is_inside() {
+        for case in 0..400_usize {
+            let pick = |divisor: usize, count: usize| case / divisor % count;
+            let (kernel, stride) = ([1 + pick(1, 3), 1 + pick(3, 4)], [1 + pick(2, 2), 1 + pick(5, 3)]);
+            let (dilation, pad) = ([1, 1 + pick(7, 2)], pick(11, 3));
+            let window = Window { kernel, stride, dilation, pads: Border::all(pad) };
+            let from = [5, 7];
+            let size = |axis: usize| {
+                (from[axis] + 2 * pad)
+                    .checked_sub((kernel[axis] - 1) * dilation[axis] + 1)
+                    .map(|rest| rest / stride[axis] + 1)
+            };
+            let (Some(height), Some(width)) = (size(0), size(1)) else { continue };
+            let values: Vec<f32> = (0..35).map(|index| (index * 17 % 35) as f32).collect();
+            let mut output = vec![0.0; height * width];
+            FloatOp::MaxPool { window, from, to: [height, width] }.run(&[&values], &mut output);
+            for (index, got) in output.into_iter().enumerate() {
+                let taps = (0..kernel[0]).flat_map(|ky| (0..kernel[1]).map(move |kx| [ky, kx]));
+                let inside = taps.filter_map(|[ky, kx]| {
+                    let row = (index / width * stride[0] + ky * dilation[0]).checked_sub(pad)?;
+                    let column = (index % width * stride[1] + kx * dilation[1]).checked_sub(pad)?;
+                    (row < 5 && column < 7).then(|| values[row * 7 + column])
+                });
+                let want = inside.fold(f32::NEG_INFINITY, f32::max);
+                assert_eq!(got.to_bits(), want.to_bits(), "case {case}, place {index}");
+            }
+        }
     }
 
     #[test]
