@@ -82,7 +82,7 @@ impl Wiring for CroppingPad {
             let Some((axis, size)) = size else {
                 return Err(TractError::msg("it pads an axis that isn't there"));
             };
-            let (from, to) = ((-before).max(0), size + (*after).min(0));
+            let (from, to) = (before.saturating_neg().max(0), size + (*after).min(0));
             if to.to_i64().is_ok_and(|to| to < from) {
                 return Err(TractError::msg(format!("its pads {pads:?} cut off more than there is")));
             }
