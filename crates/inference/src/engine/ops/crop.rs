@@ -82,9 +82,7 @@ impl Wiring for CroppingPad {
             let Some((axis, size)) = size else {
                 return Err(TractError::msg("it pads an axis that isn't there"));
             };
-            // No axis is as long as the lowest number is far.
-            let [before, after] = [before, after].map(|pad| (*pad).clamp(-i64::MAX, 0));
-            let (from, to) = (-before, size + after);
+            let (from, to) = (before.saturating_neg().max(0), size + (*after).min(0));
             if to.to_i64().is_ok_and(|to| to < from) {
                 return Err(TractError::msg(format!("its pads {pads:?} cut off more than there is")));
             }
