@@ -8,7 +8,9 @@ mod explicit;
 mod forest;
 mod graph;
 mod halves;
+mod labels;
 mod names;
+mod order;
 mod recurrent;
 mod scales;
 mod simple;
@@ -17,6 +19,6 @@ mod twins;
 
 pub(super) use draft::{int, without};
 pub(super) use explicit::spell;
-pub(super) use graph::{has_words_for, rewrite};
+pub(super) use graph::{has_words_for, put_in_order, rewrite};
 pub(super) use halves::widen;
 pub(crate) use twins::RANDOM;
