@@ -219,7 +219,7 @@ fn connections_leave_the_agent_the_files_that_it_needs_itself() {
 }
 
 #[test]
-fn m5_who_starts_it_is_asked_for_time_to_load_before_it_is_ready() {
+fn who_starts_it_is_asked_for_time_to_load_before_it_is_ready() {
     let device = Device::new();
     device.configure("");
     let path = device.path("notify");
@@ -237,7 +237,7 @@ fn m5_who_starts_it_is_asked_for_time_to_load_before_it_is_ready() {
 }
 
 #[test]
-fn m6_a_run_that_had_to_end_itself_is_told_by_the_next_one() {
+fn a_run_that_had_to_end_itself_is_told_by_the_next_one() {
     let device = Device::new();
     device.configure("");
     flotilla_agent::health::leave_reason(&device.path("state"), "the part \"api\" failed: it panicked");

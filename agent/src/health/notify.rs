@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn m5_what_loads_beats_as_long_as_no_single_step_takes_too_long() {
+    async fn what_loads_beats_as_long_as_no_single_step_takes_too_long() {
         let (steps, began) = (std::cell::Cell::new(0), Instant::now());
         let bound = Duration::from_mins(5);
         let mut advance = Advance::new(bound, || steps.get());
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn m6_who_may_be_at_one_thing_for_long_is_not_taken_for_stuck_meanwhile() {
+    fn who_may_be_at_one_thing_for_long_is_not_taken_for_stuck_meanwhile() {
         let (pulse, now) = (Pulse::default(), Instant::now());
         pulse.beat_beside("api", Duration::from_mins(10));
         pulse.beat("link");

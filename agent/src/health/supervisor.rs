@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn m6_who_has_run_for_a_good_while_is_started_again_as_if_for_the_first_time() {
+    fn who_has_run_for_a_good_while_is_started_again_as_if_for_the_first_time() {
         let mut restarts = Restarts::new(RESTART);
         let mut longest = |lasted| restarts.delay(lasted, u32::MAX);
         let (moment, hour) = (Duration::ZERO, Duration::from_hours(1));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn m6_what_can_not_be_started_again_fails_the_agent_and_says_which_it_was() {
+    async fn what_can_not_be_started_again_fails_the_agent_and_says_which_it_was() {
         let begun: [fn(&mut Supervisor); 2] = [
             |supervisor| supervisor.once("api", async { panic!("on purpose") }),
             |supervisor| supervisor.vital("api", async {}),

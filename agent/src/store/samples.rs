@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn m2_who_asks_does_not_wait_for_the_disk_that_another_one_waits_for() {
+    fn who_asks_does_not_wait_for_the_disk_that_another_one_waits_for() {
         let dir = tempfile::tempdir().unwrap();
         let samples = open(dir.path());
         put(&samples, Strategy::Random, b"first");

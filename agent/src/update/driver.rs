@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn m5_the_loop_beats_while_it_loads() {
+    async fn the_loop_beats_while_it_loads() {
         let mut rig = Rig::new();
         let model = name("digits");
         rig.stands(&model, Phase::Idle);

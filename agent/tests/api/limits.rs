@@ -121,7 +121,7 @@ async fn a_request_whose_turn_does_not_come_is_told_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m6_the_thread_that_serves_says_that_it_is_alive_until_it_ends_in_order() {
+async fn the_thread_that_serves_says_that_it_is_alive_until_it_ends_in_order() {
     let agent = Agent::start(&["serve.timeout_ms=60000"]).await;
     let (long, minute) = (Instant::now() + Duration::from_hours(1), Duration::from_mins(1));
     wait_for(|| agent.pulse.stuck(long, minute) == ["api"]).await;

@@ -156,7 +156,7 @@ fn a_start_without_consent_removes_what_an_earlier_run_has_kept() {
 }
 
 #[test]
-fn m2_a_disk_that_hangs_holds_up_neither_who_asks_nor_who_withdraws() {
+fn a_disk_that_hangs_holds_up_neither_who_asks_nor_who_withdraws() {
     let device = device(&[ON]);
     device.disagree("a");
     device.settled(1);

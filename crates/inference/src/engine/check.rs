@@ -14,7 +14,7 @@ use super::attributes::attribute_ints;
 use super::limits::{self, Tensors};
 use super::ranks::Ranks;
 use super::rewrite::has_words_for;
-use super::shown;
+use super::{known, shown};
 use crate::error::LoadError;
 use crate::int8::lower::{CONTRIB, is_only_int8};
 
@@ -83,7 +83,8 @@ fn is_tracts(node: &NodeProto) -> bool {
 /// Checks a parsed file; `has_op` says whether the runtime knows a node's operator.
 pub(super) fn check(proto: &ModelProto, has_op: impl Fn(&NodeProto) -> bool) -> Result<(), LoadError> {
     let graph = proto.graph.as_ref().ok_or_else(|| malformed("there is no graph"))?;
-    let mut checker = Checker { has_op: &has_op, nodes: 0 };
+    let opset = opset(proto).unwrap_or(0);
+    let mut checker = Checker { has_op: &has_op, opset, nodes: 0 };
     checker.graph(graph, &HashSet::new()).map_err(|error| of_function(proto, error))
 }
 
@@ -103,6 +104,7 @@ fn of_function(proto: &ModelProto, error: LoadError) -> LoadError {
 
 struct Checker<'a> {
     has_op: &'a dyn Fn(&NodeProto) -> bool,
+    opset: i64,
     nodes: usize,
 }
 
@@ -122,8 +124,10 @@ impl Checker<'_> {
         known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
         let mut made = named_once(graph)?;
         for node in &graph.node {
-            self.node(node, &known, &constants)?;
-            limits::check(node, &tensors).and_then(|()| ranks.check(node, &tensors)).map_err(|why| {
+            self.node(node, &known, &constants)
+                .map_err(|error| in_a_circle(graph, node, &known).unwrap_or(error))?;
+            let checked = known::check(node, self.opset).and_then(|()| limits::check(node, &tensors));
+            checked.and_then(|()| ranks.check(node, &tensors)).map_err(|why| {
                 malformed(format!("node {:?} ({}) {why}", node_name(node), shown(&node.op_type)))
             })?;
             for output in node.output.iter().filter(|output| !output.is_empty()) {
@@ -168,7 +172,7 @@ impl Checker<'_> {
             node.input.iter().find(|input| !input.is_empty() && !known.contains(input.as_str()))
         {
             return Err(malformed(format!(
-                "node {:?} reads {:?}, which nothing before it makes",
+                "node {:?} reads {:?}, which nothing makes",
                 node_name(node),
                 shown(input)
             )));
@@ -186,6 +190,19 @@ impl Checker<'_> {
         attribute.t.iter().chain(&attribute.tensors).try_for_each(tensor)?;
         attribute.g.iter().chain(&attribute.graphs).try_for_each(|graph| self.graph(graph, known))
     }
+}
+
+/// Why a node isn't where what it reads is made before it, though something makes that: nodes are in order here, if they
+/// have one.
+fn in_a_circle(graph: &GraphProto, node: &NodeProto, known: &HashSet<&str>) -> Option<LoadError> {
+    let input = node.input.iter().find(|input| !input.is_empty() && !known.contains(input.as_str()))?;
+    let is_made = graph.node.iter().any(|node| node.output.contains(input));
+    let why = format!(
+        "node {:?} reads {:?}, which is made of what the node makes: a circle",
+        node_name(node),
+        shown(input)
+    );
+    is_made.then(|| malformed(why))
 }
 
 /// The names that stand for something before any node ran. ONNX allows each name one meaning; only a constant may have
@@ -220,7 +237,8 @@ fn tensor(tensor: &TensorProto) -> Result<(), LoadError> {
         elements = product;
     }
     let Some(width) = width(tensor.data_type) else {
-        let name = limits::other_width(tensor.data_type).unwrap_or("one without a name here");
+        let texts = (tensor.data_type == DataType::String as i32).then_some("texts");
+        let name = texts.or(limits::other_width(tensor.data_type)).unwrap_or("one without a name here");
         return bad(format!(
             "has element type {} ({name}), which the runtime doesn't know",
             tensor.data_type
@@ -473,6 +491,7 @@ mod tests {
         let mut mean = pool("y", &[], &[]);
         mean.op_type = "ReduceMean".to_owned();
         mean.input = vec!["c".to_owned()];
+        mean.attribute.truncate(1);
         mean.attribute[0].name = "axes".to_owned();
         mean.attribute[0].ints = vec![-9];
         let constant = TensorProto {

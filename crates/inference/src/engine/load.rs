@@ -56,6 +56,7 @@ impl Engine {
         int8: Int8,
     ) -> Result<Self, LoadError> {
         let opset = check::opset(&proto)?;
+        super::rewrite::put_in_order(&mut proto)?;
         super::rewrite::spell(&mut proto)?;
         super::rewrite::gather_first(&mut proto);
         super::rewrite::widen(&mut proto);

@@ -8,7 +8,7 @@ use tract_onnx::tract_hir::internal::Factoid as _;
 use tract_onnx::tract_hir::tract_core::internal::Cost;
 
 use super::plan::{Feed, match_inputs, planned_shape};
-use super::rewrite::{rewrite, spell, widen};
+use super::rewrite::{put_in_order, rewrite, spell, widen};
 use super::{check, guarded, shapes};
 use crate::error::LoadError;
 
@@ -100,6 +100,7 @@ fn parameters(graph: &GraphProto) -> u64 {
 
 /// What the graph multiplies and adds for one row, by the runtime's own reckoning.
 fn macs(onnx: &tract_onnx::Onnx, proto: &mut ModelProto, feeds: &[Feed]) -> Option<u64> {
+    put_in_order(proto).ok()?;
     spell(proto).ok()?;
     widen(proto);
     let opset = check::opset(proto).ok()?;

@@ -11,6 +11,7 @@ mod exact;
 mod forest;
 mod forms;
 mod heap;
+mod known;
 mod limits;
 mod load;
 mod makeup;

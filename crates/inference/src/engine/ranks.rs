@@ -94,6 +94,9 @@ const OF_FIRST: [&str; 47] = [
 ];
 /// Operators whose results have as many as the input that has most.
 const OF_MOST: [&str; 9] = ["Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum"];
+/// Operators that name an axis of their first input where their second one stands, before opset 7.
+const BROADCAST: [&str; 11] =
+    ["Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"];
 
 /// Numbers of axes by name.
 pub(super) struct Ranks<'g> {
@@ -140,6 +143,7 @@ impl<'g> Ranks<'g> {
             let weights = forms::weights_of(&node.op_type).and_then(|slot| tensors.sizes(node, slot));
             weights.map_or(Ok(()), |weights| forms::of_weights(node, &shape, &weights))?;
         }
+        self.broadcast(node)?;
         let value = node.attribute.iter().find_map(|one: &'g AttributeProto| one.t.as_ref());
         if let ("Constant", Some(value), [output]) = (node.op_type.as_str(), value, &node.output[..]) {
             self.constant(output, &value.dims);
@@ -147,6 +151,28 @@ impl<'g> Ranks<'g> {
             self.ranks.extend(node.output.iter().map(|output| (output.as_str(), rank)));
         }
         Ok(())
+    }
+
+    /// Before opset 7 a second input may stand at any axis of the first one; tract has it at the last ones.
+    fn broadcast(&self, node: &NodeProto) -> Result<(), String> {
+        let Some(axis) = attribute(node, "axis").filter(|_| BROADCAST.contains(&node.op_type.as_str()))
+        else {
+            return Ok(());
+        };
+        let ranks = self.rank(node, 0).zip(self.rank(node, 1));
+        let ends = |(all, few): (usize, usize)| {
+            let axis =
+                usize::try_from(axis.i).ok().or_else(|| all.checked_add_signed(axis.i.try_into().ok()?));
+            axis.and_then(|axis| axis.checked_add(few)) == Some(all)
+        };
+        if ranks.is_some_and(ends) {
+            return Ok(());
+        }
+        Err(format!(
+            "has the attribute axis of opset 6 and before ({}), which is known where it means the last axes; \
+             onnx.version_converter says it in another way",
+            axis.i
+        ))
     }
 
     fn made(&self, node: &NodeProto) -> Option<usize> {

@@ -5,6 +5,7 @@
 //! - Mod and Div of what was cast to INT64 ([`division`]).
 //! - Gather and its kin, which don't look whether a place is there ([`places`]).
 //! - Pad and ConvTranspose that cut off ([`crop`]).
+//! - RotaryEmbedding by one position ([`rotary`]).
 //! - Slice by steps, and convolutions that are steps and another one ([`steps`]).
 
 mod around;
@@ -12,6 +13,7 @@ mod checked;
 mod crop;
 mod division;
 mod places;
+mod rotary;
 mod steps;
 
 use std::sync::OnceLock;
@@ -52,6 +54,7 @@ fn replaced() -> Onnx {
     onnx.op_register.insert("Mod", division::build_mod);
     onnx.op_register.insert("Pad", crop::build_pad);
     onnx.op_register.insert("QuantizeLinear", build_quantize);
+    onnx.op_register.insert("RotaryEmbedding", rotary::build);
     onnx.op_register.insert("Slice", steps::build_slice);
     onnx.op_register.insert("Squeeze", build_squeeze);
     for op in steps::CONVOLUTIONS {

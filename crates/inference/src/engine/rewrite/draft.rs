@@ -4,6 +4,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
 /// Types of attributes, as ONNX numbers them.
+const FLOAT: i32 = 1;
 const INT: i32 = 2;
 const STRING: i32 = 3;
 const TENSOR: i32 = 4;
@@ -113,6 +114,11 @@ impl<'n> Draft<'n> {
 /// An attribute of one whole number.
 pub(in super::super) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.to_owned(), r#type: INT, i, ..AttributeProto::default() }
+}
+
+/// An attribute of one number.
+pub(super) fn real(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type: FLOAT, f, ..AttributeProto::default() }
 }
 
 /// An attribute of text.

@@ -4,7 +4,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::super::check::{node_name, opset};
 use super::scales::{self, Scales};
-use super::{forest, names, recurrent, simple, spelled, twins};
+use super::{forest, labels, names, order, recurrent, simple, spelled, twins};
 use crate::error::LoadError;
 use crate::int8::lower::words_of_onnx;
 
@@ -24,6 +24,17 @@ pub(super) struct Around {
 /// Whether a node's operator is one that tract lacks, and ONNX has other words for.
 pub(in super::super) fn has_words_for(node: &NodeProto, opset: i64) -> bool {
     node.domain == "ai.onnx.ml" && node.op_type == "Scaler" || words_of_onnx(node, opset).is_some()
+}
+
+/// Puts a file's nodes in order and leaves texts out that nothing is made of: before anything else reads the graph.
+///
+/// # Errors
+///
+/// An output that gives texts.
+pub(in super::super) fn put_in_order(proto: &mut ModelProto) -> Result<(), LoadError> {
+    let Some(graph) = &mut proto.graph else { return Ok(()) };
+    order::sort(graph);
+    labels::leave_out(graph)
 }
 
 /// Puts a checked file into words that tract understands.
@@ -71,6 +82,9 @@ fn rule(node: &NodeProto, around: &Around) -> Rewritten {
         "Softmax" | "LogSoftmax" if around.is_quantized => Ok(Some(simple::softmax(node))),
         "TreeEnsembleClassifier" => forest::rewrite(node),
         "Celu" => Ok(simple::celu(node)),
+        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => Ok(simple::skip_norm(node)),
+        "SpaceToDepth" => Ok(simple::space_to_depth(node)),
+        "Swish" => Ok(simple::swish(node)),
         "Resize" if around.opset == 10 => Ok(simple::resize(node)),
         "Scaler" => Ok(simple::scaler(node)),
         "GlobalLpPool" => Err("is one that the runtime answers wrongly".to_owned()),

@@ -9,7 +9,9 @@ mod forest;
 mod graph;
 mod halves;
 mod implied;
+mod labels;
 mod names;
+mod order;
 mod recurrent;
 mod scales;
 mod simple;
@@ -19,7 +21,7 @@ mod twins;
 
 pub(super) use draft::{int, without};
 pub(super) use explicit::spell;
-pub(super) use graph::{has_words_for, rewrite};
+pub(super) use graph::{has_words_for, put_in_order, rewrite};
 pub(super) use halves::widen;
 pub(super) use tables::gather_first;
 pub(crate) use twins::RANDOM;

@@ -2,8 +2,8 @@
 
 use tract_onnx::pb::NodeProto;
 
-use super::super::attributes::{attribute, attribute_floats, float_or, text};
-use super::draft::{Draft, int, without, words};
+use super::super::attributes::{attribute, attribute_floats, float_or, int_or, text};
+use super::draft::{Draft, int, ints, real, without, words};
 
 /// Softmax and LogSoftmax. Where nothing but functions of single values is between a DequantizeLinear and a
 /// QuantizeLinear, tract makes a table of 256 results of them, and takes a softmax for such a function. The greater of a
@@ -30,6 +30,62 @@ pub(super) fn celu(node: &NodeProto) -> Option<Vec<NodeProto>> {
     let above = draft.op("Relu", &[x], vec![]);
     draft.op("Add", &[&above, &below], vec![]);
     Some(draft.end())
+}
+
+/// x * sigmoid(alpha * x): tract leaves alpha out.
+pub(super) fn swish(node: &NodeProto) -> Option<Vec<NodeProto>> {
+    let alpha = float_or(node, "alpha", 1.0)?;
+    let x = node.input.first().filter(|_| alpha.to_bits() != 1.0_f32.to_bits())?;
+    let mut draft = Draft::of(node);
+    let alpha = draft.float(alpha);
+    let product = draft.op("Mul", &[x, &alpha], vec![]);
+    let gate = draft.op("Sigmoid", &[&product], vec![]);
+    draft.op("Mul", &[x, &gate], vec![]);
+    Some(draft.end())
+}
+
+/// tract knows one order of the channels that are made: a block's places first, then the channels that there were. In
+/// the other one (mode "CRD") these come first.
+pub(super) fn space_to_depth(node: &NodeProto) -> Option<Vec<NodeProto>> {
+    let size = int_or(node, "blocksize", 2);
+    let places = size.checked_mul(size).filter(|_| text(node, "mode") == "CRD")?;
+    let mut draft = Draft::of(node);
+    let blocks = draft.fresh("blocks");
+    let plain = without(node, &["mode"]);
+    draft.add(NodeProto { name: blocks.clone(), output: vec![blocks.clone()], ..plain });
+    let perm = |order: &[i64]| vec![ints("perm", order)];
+    let [apart, joined] = [&[0, 0, 0, places, -1][..], &[0, 0, 0, -1]].map(|shape| draft.ints(shape));
+    let last = draft.op("Transpose", &[&blocks], perm(&[0, 2, 3, 1]));
+    let last = draft.op("Reshape", &[&last, &apart], vec![]);
+    let last = draft.op("Transpose", &[&last], perm(&[0, 1, 2, 4, 3]));
+    let last = draft.op("Reshape", &[&last, &joined], vec![]);
+    draft.op("Transpose", &[&last], perm(&[0, 3, 1, 2]));
+    Some(draft.end())
+}
+
+/// What ONNX Runtime adds to a variance where a node doesn't say.
+const LEAST_VARIANCE: f32 = 1e-12;
+
+/// SkipLayerNormalization and SkipSimplifiedLayerNormalization: tract leaves the bias of the latter out, and adds more to
+/// a variance than the operator does where it doesn't say how much.
+pub(super) fn skip_norm(node: &NodeProto) -> Option<Vec<NodeProto>> {
+    let is_simplified = node.op_type == "SkipSimplifiedLayerNormalization";
+    let bias = node.input.get(3).filter(|bias| is_simplified && !bias.is_empty());
+    let says = attribute(node, "epsilon").is_some();
+    if bias.is_none() && says {
+        return None;
+    }
+    let mut draft = Draft::of(node);
+    let mut norm = node.clone();
+    if !says {
+        norm.attribute.push(real("epsilon", LEAST_VARIANCE));
+    }
+    if let Some(bias) = bias {
+        norm.input[1] = draft.op("Add", &[&node.input[1], bias], vec![]);
+        norm.input.truncate(3);
+    }
+    draft.add(norm);
+    Some(draft.into_nodes())
 }
 
 /// (x - offset) * scale, each one for all features or one of each.
