@@ -1,5 +1,5 @@
 //! Laws of the bounds, over random work: no kind is ever over its bound, the newest of a kind stay, and of each kind
-//! what was put in is there, acknowledged, merged or counted as lost.
+//! what was put in is there, acknowledged, merged or counted as lost: exactly, also where a sync fails in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use protocol::telemetry::Kind;
 
 use super::merge::tests::pane;
-use super::{Spool, SpoolHandle};
+use super::{Spool, SpoolHandle, faults};
 use crate::config;
 use crate::health::Clock;
 
@@ -160,7 +160,7 @@ fn play(seed: u64) {
     let (dir, mut dice) = (tempfile::tempdir().unwrap(), Dice(seed));
     let encrypt = seed.is_multiple_of(2);
     let mut world = World::new(dir.path(), dice.config(encrypt));
-    for _round in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let kinds: Vec<Kind> = (0..=dice.below(20)).map(|_| dice.kind()).collect();
         let bytes = usize::try_from(dice.below(90_000)).unwrap();
         match dice.below(5) {
@@ -170,6 +170,7 @@ fn play(seed: u64) {
                 assert!(world.handle().reconfigure(world.config.clone()));
             }
             2 => world.reopen(dir.path()),
+            3 if round % 3 == 0 => faults::set(dir.path(), faults::SYNC, 1),
             _ => {}
         }
         world.push(&kinds, bytes);

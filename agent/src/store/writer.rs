@@ -462,7 +462,11 @@ impl Writer {
         let bytes: usize = group.iter().map(|w| w.body.len()).sum();
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.shared.queued_records.fetch_sub(group.len(), Ordering::Relaxed);
-        self.shared.visible(|v| v.depth.add_all(stored));
+        self.shared.visible(|v| {
+            v.depth.add_all(stored);
+            // Before anybody hears of the records.
+            v.problem = None;
+        });
         let first = self.next_seq;
         self.next_seq = next_seq;
         self.heights.durable.send_replace(next_seq - 1);
