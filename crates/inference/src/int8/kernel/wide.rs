@@ -4,8 +4,10 @@
 //! that was asked for has them; the body is ordinary Rust and the same everywhere. Divisions are no faster in 512
 //! bits, so `narrow!` stops at AVX2.
 
+#[cfg(any(target_arch = "x86_64", test))]
 use std::sync::OnceLock;
 
+#[cfg(any(target_arch = "x86_64", test))]
 use super::level::{LEVEL_VARIABLE, Level};
 
 /// Defines functions whose loops are compiled for each width of vectors.
@@ -65,7 +67,8 @@ macro_rules! narrow {
 
 pub(super) use {narrow, wide};
 
-/// Which copy of a loop runs.
+/// Which copy of a loop runs; on other architectures there is but one.
+#[cfg(any(target_arch = "x86_64", test))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Width {
     /// What every CPU of the architecture has.
@@ -76,6 +79,7 @@ pub(super) enum Width {
     Avx512,
 }
 
+#[cfg(any(target_arch = "x86_64", test))]
 impl Width {
     /// The widest that the CPU has and that the level allows, once one is asked for. It is found once: a loop of a few
     /// bytes must not cost more than looking at what was found.
