@@ -38,7 +38,9 @@ fn order(nodes: &[NodeProto]) -> Option<Vec<usize>> {
     let mut behind = vec![Vec::new(); nodes.len()];
     let mut waits: Vec<usize> = before.iter().map(Vec::len).collect();
     for (place, before) in before.into_iter().enumerate() {
-        before.into_iter().for_each(|maker| behind[maker].push(place));
+        for maker in before {
+            behind[maker].push(place);
+        }
     }
     let free = waits.iter().enumerate().filter(|(_, count)| **count == 0);
     let mut free: BinaryHeap<Reverse<usize>> = free.map(|(place, _)| Reverse(place)).collect();
