@@ -99,6 +99,31 @@ fn load(spec: &ReleaseSpec, folder: &Path, wanted: Option<&str>) -> Result<(Stri
 /// # Errors
 /// When it can't be read or a row doesn't fit; the line is named.
 pub(crate) fn read_rows(path: &Path, spec: &Spec) -> Result<Vec<TrainingRow>> {
+    rows(path, spec, |_| Ok(()))
+}
+
+/// The same, of which each label is one of the release's.
+///
+/// # Errors
+/// The same, and when a label is none of them.
+pub(crate) fn read_labelled(path: &Path, spec: &Spec) -> Result<Vec<TrainingRow>> {
+    rows(path, spec, |row| row.label.as_deref().map_or(Ok(()), |label| known(label, &spec.labels)))
+}
+
+/// Most labels that an error names.
+const MAX_NAMED: usize = 10;
+
+fn known(label: &str, labels: &[String]) -> Result<()> {
+    if labels.iter().any(|known| known == label) {
+        return Ok(());
+    }
+    let more = if labels.len() > MAX_NAMED { ", .." } else { "" };
+    let named =
+        labels.iter().take(MAX_NAMED).map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ");
+    bail!("the label {label:?} isn't one of the release's ({named}{more})")
+}
+
+fn rows(path: &Path, spec: &Spec, check: impl Fn(&TrainingRow) -> Result<()>) -> Result<Vec<TrainingRow>> {
     let [input] = spec.inputs.as_slice() else {
         bail!("training data as CSV fits a model with one input; this one has {}", spec.inputs.len());
     };
@@ -108,7 +133,8 @@ pub(crate) fn read_rows(path: &Path, spec: &Spec) -> Result<Vec<TrainingRow>> {
     let label_column = header.iter().position(|name| *name == "label");
     let rows = lines.enumerate().filter(|(_, line)| !line.trim().is_empty());
     rows.map(|(place, line)| {
-        row(line, label_column, input).with_context(|| format!("{} line {}", path.display(), place + 2))
+        let row = row(line, label_column, input).and_then(|row| check(&row).map(|()| row));
+        row.with_context(|| format!("{} line {}", path.display(), place + 2))
     })
     .collect()
 }
@@ -146,6 +172,31 @@ mod tests {
 
     fn input() -> TensorSpec {
         TensorSpec { name: "x".into(), datatype: Datatype::Fp32, shape: vec![-1, 3] }
+    }
+
+    #[test]
+    fn a_label_that_the_release_has_not_is_refused_with_its_line() {
+        let labels = ["ok", "worn"].map(str::to_owned);
+        let spec = Spec {
+            inputs: vec![input()],
+            outputs: Vec::new(),
+            pre: Vec::new(),
+            post: Vec::new(),
+            labels: labels.to_vec(),
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |rows: &str| {
+            fs::write(file.path(), format!("a,b,c,label\n{rows}")).unwrap();
+            read_labelled(file.path(), &spec).map(|rows| rows.len())
+        };
+        assert_eq!(read("1,2,3,ok\n\n4,5,6,worn\n").unwrap(), 2);
+        for label in ["OK", "0", "", "\"ok\""] {
+            let why = format!("{:#}", read(&format!("1,2,3,ok\n\n4,5,6,{label}\n")).unwrap_err());
+            assert!(why.contains("line 4") && why.contains("\"ok\", \"worn\""), "{why}");
+            assert!(why.contains(&format!("{label:?}")), "{why}");
+        }
+        // A profile counts whatever the data says.
+        assert_eq!(read_rows(file.path(), &spec).unwrap().len(), 2);
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// When there is no such release, or one of its variants can't be loaded or fails a golden sample; the operator is named.
+/// When a device was to measure them and couldn't.
 pub(crate) async fn run(
     args: &Args,
     context: impl FnOnce() -> Result<Context>,
@@ -91,8 +92,9 @@ async fn published(args: &Args, version: &str, context: &Context) -> Result<()> 
     let client = &context.client;
     let mut found = client.get(&format!("/models/{}/releases/{version}", args.release)).await?;
     let place = args.on.as_deref().map(job::Place::Device);
+    let mut wrong = None;
     if let Some(place) = place.or(args.class.as_deref().map(job::Place::Class)) {
-        job::measure(client, &found, place, args.time_limit).await?;
+        wrong = job::measure(client, &found, place, args.time_limit).await?;
     }
     found["on_devices"] = fleet::measured(client, &args.release, version).await?;
     let (classes, failures) = job::found(client, &found).await?;
@@ -100,7 +102,8 @@ async fn published(args: &Args, version: &str, context: &Context) -> Result<()> 
         found["measured"] = json!(classes);
     }
     found["warnings"] = json!(failures);
-    context.format.print(&found, show)
+    context.format.print(&found, show)?;
+    wrong.map_or(Ok(()), |why| bail!("{why}"))
 }
 
 /// Tries every variant in a process of its own.

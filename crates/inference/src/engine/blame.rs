@@ -7,7 +7,7 @@ use tract_onnx::tract_hir::tract_core::plan::eval;
 
 use super::ops::NoPlace;
 use super::plan::text;
-use super::{guarded, shown};
+use super::{guarded, shown, softmax};
 use crate::error::InferError;
 
 /// Most nodes that are tried one by one: a graph that tract panics at is to be refused soon.
@@ -15,7 +15,10 @@ const MAX_TRIED: usize = 4096;
 
 /// Optimises a graph and plans it.
 pub(super) fn plan(typed: TypedModel) -> TractResult<Arc<TypedRunnableModel>> {
-    typed.into_optimized()?.into_runnable()
+    let mut typed = typed.into_decluttered()?;
+    softmax::put(&mut typed)?;
+    typed.optimize()?;
+    typed.into_runnable()
 }
 
 /// Runs a plan; a panic names its node.

@@ -24,6 +24,7 @@ mod rewrite;
 mod rows;
 mod shapes;
 mod sizes;
+mod softmax;
 mod spread;
 
 pub(crate) use apart::Verdict;

@@ -27,11 +27,18 @@ pub(super) enum Place<'a> {
     Class(&'a str),
 }
 
-/// Has every variant measured, one after the other; what a device can't measure is told and kept as such.
+/// Has every variant measured, one after the other; what a device can't measure is told and kept as such. What went
+/// wrong, if something did.
 ///
 /// # Errors
 /// When no such device is connected, or it doesn't answer.
-pub(super) async fn measure(client: &Client, release: &Value, place: Place<'_>, max_s: u64) -> Result<()> {
+pub(super) async fn measure(
+    client: &Client,
+    release: &Value,
+    place: Place<'_>,
+    max_s: u64,
+) -> Result<Option<String>> {
+    let mut wrong = None;
     let device = match place {
         Place::Device(device) => device.to_owned(),
         Place::Class(class) => connected(client, class).await?,
@@ -48,11 +55,22 @@ pub(super) async fn measure(client: &Client, release: &Value, place: Place<'_>, 
             bail!("{device} is offline; ask again when it is connected");
         }
         let answer = answer(client, release, &device, (&text(&queued, "/id"), max_s)).await?;
-        if answer["failure"].is_object() {
-            eprintln!("variant {name} was not measured: {}", text(&answer, "/failure/detail"));
+        if let Some(why) = failed(&name, &answer) {
+            eprintln!("{why}");
+            wrong.get_or_insert(why);
         }
     }
-    Ok(())
+    Ok(wrong)
+}
+
+/// Why a device's answer is none that the variant can be taken for, if it isn't.
+fn failed(variant: &str, answer: &Value) -> Option<String> {
+    if answer["failure"].is_object() {
+        return Some(format!("variant {variant} was not measured: {}", text(answer, "/failure/detail")));
+    }
+    let figures = &answer["figures"];
+    let fails = figures["passed"] != figures["samples"];
+    fails.then(|| format!("variant {variant} fails a golden sample, so no device would take it"))
 }
 
 async fn connected(client: &Client, class: &str) -> Result<String> {
@@ -159,6 +177,16 @@ fn row(release: &Value, measured: &Value) -> Value {
 mod tests {
     use super::*;
     use crate::commands::release::inspect::measured;
+
+    #[test]
+    fn what_was_not_measured_or_fails_its_samples_went_wrong() {
+        let of = |answer: Value| failed("int8", &answer);
+        let figures = |passed: u32| json!({ "figures": { "samples": 16, "passed": passed } });
+        assert_eq!(of(figures(16)), None);
+        assert!(of(figures(15)).unwrap().contains("variant int8 fails a golden sample"));
+        let failure = json!({ "failure": { "code": "timeout", "detail": "it took 30 s" } });
+        assert_eq!(of(failure).unwrap(), "variant int8 was not measured: it took 30 s");
+    }
 
     #[test]
     fn a_device_s_figures_stand_in_the_same_tables_as_the_publisher_s() {

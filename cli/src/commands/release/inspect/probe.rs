@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::super::within;
 use super::subject::Subject;
-use crate::commands::reference::read_rows;
+use crate::commands::reference::read_labelled;
 use crate::output::Format;
 
 /// Which variant of what.
@@ -154,7 +154,7 @@ fn step(step: &measure::StepMedian) -> Value {
 fn accuracy(model: &Model, data: &Path) -> Result<Value> {
     let labels = &model.spec().labels;
     let (mut right, mut all) = (0_u32, 0_u32);
-    for (place, row) in read_rows(data, model.spec())?.into_iter().enumerate() {
+    for (place, row) in read_labelled(data, model.spec())?.into_iter().enumerate() {
         let Some(label) = row.label else { continue };
         let outputs = model.infer(row.inputs).with_context(|| format!("row {} fails", place + 1))?;
         let class = features::answers(&outputs, labels.len()).first().and_then(features::Answer::class);

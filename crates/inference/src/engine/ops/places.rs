@@ -7,8 +7,8 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{
-    DimLike, EvalContext, EvalOp, Expansion, InferenceResult, InferenceRulesOp, Solver, StaticName,
-    TensorProxy, args_1, as_op, op_as_typed_op, op_out_of_plan,
+    AxisOp, DimLike, EvalContext, EvalOp, Expansion, InferenceResult, InferenceRulesOp, Solver, StaticName,
+    TensorProxy, args_1, as_op, check_input_arity, check_output_arity, op_as_typed_op, op_out_of_plan,
 };
 use tract_onnx::tract_hir::ops::array::GatherNd;
 use tract_onnx::tract_hir::tract_core::ops::cast::cast;
@@ -54,6 +54,7 @@ pub(super) fn build(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
         (Along::FirstAxesFrom(rows), None) => Box::new(GatherFrom(GatherNd::new(*rows))),
         (Along::Axis(_), None) => return Ok((op, names)),
     };
+    let inner = if node.op_type == "ArrayFeatureExtractor" { Box::new(Features(inner)) } else { inner };
     Ok((around(inner, Bounded { along }), names))
 }
 
@@ -113,6 +114,59 @@ impl Wiring for Bounded {
         };
         inner.wire(prefix, model, &inputs)
     }
+}
+
+/// Features by a list of places: one place, or a table of some, is such a list. tract gives an axis to each of a table's
+/// and none to one place. Of a single row it stays tract's: classifiers take labels so, one for each row.
+#[derive(Debug, Clone)]
+struct Features(Box<dyn Expansion>);
+
+impl Expansion for Features {
+    fn name(&self) -> StaticName {
+        self.0.name()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(inputs, 2)?;
+        check_output_arity(outputs, 1)?;
+        solver.equals(&inputs[0].datum_type, &outputs[0].datum_type)?;
+        solver.equals(&inputs[1].datum_type, i64::datum_type())?;
+        solver.given_2(&inputs[0].shape, &inputs[1].shape, move |solver, rows, places| {
+            let made: TVec<TDim> = match &rows[..] {
+                [] | [_] => places,
+                [rows @ .., _] => rows.iter().cloned().chain([count(&places)]).collect(),
+            };
+            solver.equals(&outputs[0].shape, made)
+        })
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let rank = model.outlet_fact(inputs[0])?.rank();
+        let places = model.outlet_fact(inputs[1])?;
+        let (shape, known) = (places.shape.to_tvec(), places.konst.clone());
+        let mut inputs: TVec<OutletId> = inputs.into();
+        if rank > 1 && shape.len() != 1 {
+            let list = format!("{prefix}.list");
+            inputs[1] = if let Some(known) = known {
+                model.add_const(list, known.as_ref().clone().into_shape(&[known.len()])?)?
+            } else if shape.is_empty() {
+                model.wire_node(list, AxisOp::Add(0), &inputs[1..2])?[0]
+            } else {
+                let all = tvec!(count(&shape));
+                model.wire_node(list, AxisOp::Reshape(0, shape, all), &inputs[1..2])?[0]
+            };
+        }
+        self.0.wire(prefix, model, &inputs)
+    }
+}
+
+fn count(shape: &[TDim]) -> TDim {
+    shape.iter().fold(1.into(), |all: TDim, size| all * size)
 }
 
 /// tract's GatherND as others are.
@@ -244,6 +298,21 @@ mod tests {
         let plan = plan(&model(nodes, vec![table()]), &[1, 2]).unwrap();
         let (_, data) = plan.run(&fed(&[2, 2], vec![-1.0, -3.0, 0.0, -1.0]), 2).unwrap().remove(0);
         assert_eq!(data, Data::Fp32(vec![20.0, 12.0]));
+    }
+
+    #[test]
+    fn features_are_taken_by_a_list_whatever_its_shape() {
+        for (dims, places, wanted) in [
+            (vec![], vec![1], (vec![2, 1], vec![2.0, 5.0])),
+            (vec![2], vec![2, 0], (vec![2, 2], vec![3.0, 1.0, 6.0, 4.0])),
+            (vec![1, 2], vec![2, 0], (vec![2, 2], vec![3.0, 1.0, 6.0, 4.0])),
+        ] {
+            let places = TensorProto { dims, ..ints("places", &places) };
+            let nodes = vec![node("ArrayFeatureExtractor", &["x", "places"], "y", &[])];
+            let plan = plan(&model(nodes, vec![places]), &[1, 3]).unwrap();
+            let rows = fed(&[2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            assert_eq!(plan.run(&rows, 2).unwrap().remove(0), (wanted.0, Data::Fp32(wanted.1)));
+        }
     }
 
     #[test]

@@ -119,3 +119,82 @@ pub(super) fn pads(node: &NodeProto) -> Option<Vec<NodeProto>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::{AttributeProto, TensorProto};
+
+    use super::super::super::plan::tests::{constant, fed, model, node, plan};
+    use super::*;
+    use crate::tensor::Data;
+
+    fn answer(one: NodeProto, constants: Vec<TensorProto>, shape: &[usize], values: &[f32]) -> Vec<f32> {
+        let plan = plan(&model(vec![one], constants), shape).unwrap();
+        match plan.run(&fed(shape, values.to_vec()), 1).unwrap().remove(0).1 {
+            Data::Fp32(values) => values,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn with(node: NodeProto, attribute: AttributeProto) -> NodeProto {
+        NodeProto { attribute: [&node.attribute[..], &[attribute]].concat(), ..node }
+    }
+
+    fn are_close(got: &[f32], wanted: &[f32]) {
+        let is_close = |(got, wanted): (&f32, &f32)| (got - wanted).abs() < 1e-4;
+        assert!(got.len() == wanted.len() && got.iter().zip(wanted).all(is_close), "{got:?} {wanted:?}");
+    }
+
+    #[test]
+    fn swish_has_a_slope() {
+        let values = [-2.0, 0.5, 3.0];
+        for slope in [1.0, 0.5, 1.702] {
+            let swish = with(node("Swish", &["x"], "y", &[]), real("alpha", slope));
+            let wanted = values.map(|x: f32| x / (1.0 + (-slope * x).exp()));
+            are_close(&answer(swish, vec![], &[1, 3], &values), &wanted);
+        }
+    }
+
+    #[test]
+    fn channels_come_first_in_blocks_where_the_mode_says_so() {
+        let values: Vec<f32> = (0..32_u8).map(f32::from).collect();
+        let plain = node("SpaceToDepth", &["x"], "y", &[("blocksize", &[2])]);
+        for (mode, is_first) in [("DCR", false), ("CRD", true)] {
+            let mut wanted = Vec::new();
+            for made in 0..8 {
+                let (channel, place) = if is_first { (made / 4, made % 4) } else { (made % 2, made / 2) };
+                for pixel in 0..4 {
+                    let (row, column) = (pixel / 2 * 2 + place / 2, pixel % 2 * 2 + place % 2);
+                    wanted.push(values[channel * 16 + row * 4 + column]);
+                }
+            }
+            let blocks = with(plain.clone(), words("mode", mode));
+            assert_eq!(answer(blocks, vec![], &[1, 2, 4, 4], &values), wanted, "{mode}");
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_to_has_its_bias_and_no_more_variance_than_it_has() {
+        let floats = |name: &str, dims: &[i64], floats: [f32; 2]| {
+            constant(name, 1, dims, floats.into_iter().flat_map(f32::to_le_bytes).collect())
+        };
+        for (scale, names) in
+            [(1.0, &["x", "s", "g", "b"][..]), (1e-4, &["x", "s", "g", "b"]), (1e-4, &["x", "s", "g"])]
+        {
+            let norm = NodeProto {
+                domain: "com.microsoft".to_owned(),
+                ..node("SkipSimplifiedLayerNormalization", names, "y", &[])
+            };
+            let bias = if names.len() > 3 { [0.5 * scale, -scale] } else { [0.0; 2] };
+            let constants = vec![
+                floats("s", &[1, 1, 2], [2.0 * scale, scale]),
+                floats("g", &[2], [1.0, 3.0]),
+                floats("b", &[2], bias),
+            ];
+            let sums = [3.0 * scale + bias[0], 5.0 * scale + bias[1]];
+            let size = ((sums[0] * sums[0] + sums[1] * sums[1]) / 2.0).sqrt();
+            let wanted = [sums[0] / size, 3.0 * sums[1] / size];
+            are_close(&answer(norm, constants, &[1, 1, 2], &[scale, 4.0 * scale]), &wanted);
+        }
+    }
+}
