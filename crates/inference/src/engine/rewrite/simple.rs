@@ -192,7 +192,7 @@ mod tests {
                 floats("b", &[2], bias),
             ];
             let sums = [3.0 * scale + bias[0], 5.0 * scale + bias[1]];
-            let size = ((sums[0] * sums[0] + sums[1] * sums[1]) / 2.0).sqrt();
+            let size = f32::midpoint(sums[0] * sums[0], sums[1] * sums[1]).sqrt();
             let wanted = [sums[0] / size, 3.0 * sums[1] / size];
             are_close(&answer(norm, constants, &[1, 1, 2], &[scale, 4.0 * scale]), &wanted);
         }
