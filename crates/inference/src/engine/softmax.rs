@@ -108,7 +108,8 @@ mod tests {
             let wanted =
                 along.eval(&EvalContext::out_of_plan(), tvec!(turned.into_tvalue())).unwrap().remove(0);
             let got = got.permute_axes(&last).unwrap();
-            got.close_enough(&wanted, false).unwrap();
+            // By the last bits a sum depends on where its row lies in memory.
+            got.close_enough(&wanted, true).unwrap();
         }
     }
 }
