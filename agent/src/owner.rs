@@ -52,7 +52,7 @@ pub fn go_on(cli: &Cli, state_dir: &Path) -> Result<(), Exit> {
             program
         }),
         Command::Import { file } => import(file, &cli.settings),
-        Command::Run => run(&cli.settings),
+        Command::Run => run(&cli.settings, state_dir),
         _ => return Ok(()),
     };
     let started = program.map_or_else(|error| error, |program| start(program, state_dir, (uid, gid)));
@@ -81,17 +81,17 @@ fn import(file: &Path, settings: &Settings) -> Result<Program, OwnerError> {
     Ok(program)
 }
 
-/// The agent itself reads its file again on reload, so it is given that and not its text.
-fn run(settings: &Settings) -> Result<Program, OwnerError> {
-    let file = settings.config.as_deref().filter(|file| file.is_file());
-    if file.is_none() && settings.config.is_some() {
-        return again(settings, "run");
+/// The agent itself reads its file again on reload, so it is given that and not its text; and it syncs the folder above
+/// its own, so it is given its own by name.
+fn run(settings: &Settings, state_dir: &Path) -> Result<Program, OwnerError> {
+    let absolute = |path: &Path| std::path::absolute(path).map_err(OwnerError::Config);
+    let mut words = keys(settings, &absolute(state_dir)?);
+    match settings.config.as_deref() {
+        Some(file) if file.is_file() => words.extend(["--config".into(), absolute(file)?.into()]),
+        Some(_) => words.extend(text(settings).map_err(OwnerError::Config)?),
+        None => {}
     }
-    let mut program = command("run", keys(settings));
-    if let Some(file) = file {
-        program.arg("--config").arg(std::path::absolute(file).map_err(OwnerError::Config)?);
-    }
-    Ok(program)
+    Ok(command("run", words))
 }
 
 fn again(settings: &Settings, word: &str) -> Result<Program, OwnerError> {
@@ -106,17 +106,21 @@ fn command(word: &str, settings: Vec<OsString>) -> Program {
 
 /// The settings of a process that stands in the state directory.
 fn same(settings: &Settings) -> std::io::Result<Vec<OsString>> {
-    let mut words = keys(settings);
-    if let Some(text) = settings.text.get() {
-        words.extend(["--config".into(), hand_over(text)?.into()]);
-    }
-    Ok(words)
+    Ok([keys(settings, Path::new(HERE)), text(settings)?].concat())
 }
 
-/// The same without the file.
-fn keys(settings: &Settings) -> Vec<OsString> {
+/// The configuration as text, if it was read.
+fn text(settings: &Settings) -> std::io::Result<Vec<OsString>> {
+    match settings.text.get() {
+        Some(text) => Ok(vec!["--config".into(), hand_over(text)?.into()]),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// All but the file.
+fn keys(settings: &Settings, state_dir: &Path) -> Vec<OsString> {
     let set = settings.set.iter().flat_map(|set| ["--set".into(), set.into()]);
-    [OsString::from("--state-dir"), HERE.into()].into_iter().chain(set).collect()
+    [OsString::from("--state-dir"), state_dir.into()].into_iter().chain(set).collect()
 }
 
 /// A name for the configuration's text that this process and the one in its place have: a pipe has no more text, and
@@ -168,9 +172,10 @@ mod tests {
         std::fs::write(&file, "[device]\nclass = \"cam\"\n").unwrap();
         let settings = Settings { config: Some(file.clone()), ..Settings::default() };
         settings.load().unwrap();
-        let program = run(&settings).unwrap();
+        let program = run(&settings, dir.path()).unwrap();
         let words: Vec<_> = program.get_args().collect();
-        assert_eq!(words, ["run", "--state-dir", HERE, "--config", file.to_str().unwrap()]);
+        let [folder, file] = [dir.path(), &file].map(|path| path.to_str().unwrap());
+        assert_eq!(words, ["run", "--state-dir", folder, "--config", file]);
     }
 
     #[test]
