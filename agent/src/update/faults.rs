@@ -4,17 +4,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use protocol::Revision;
 use protocol::message::{CauseKind, SelfTestResult, TaskPhase};
-use protocol::{Counter, ProjectId, Revision};
-use release::HighWater;
 use trust::desired::Mode;
 
 use super::machine::{Held, Phase, Record, Task, TestedOnce};
-use super::rig::{INT8_BYTES, Made, Rig, drive, name};
+use super::rig::{INT8_BYTES, Made, Rig, drive, mark, name, write_record};
 use super::*;
 use crate::health::ProblemKind;
 use crate::link::http::origin::Origin;
-use crate::slots::{BootStore, Shelf};
+use crate::slots::Shelf;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -115,25 +114,15 @@ fn prepare(dir: &Path, state: TaskPhase, new: &Made) {
     } else {
         new.keep(&shelf);
     }
-    metadata::TrustedStore::open(dir, ProjectId::new("p").unwrap(), None).unwrap();
-    let mark = HighWater {
-        digest: old.held.release.digest,
-        counter: old.held.release.counter,
-        // It is known here already what the release is: no signed metadata has to be fetched.
-        fallback: vec![(new.held.release.digest, new.held.release.counter)],
-        min_counter: Counter(0),
-    };
-    let mut record = Record { phase: phase(state, &new.held), mark: Some(mark), ..Record::default() };
+    let mark = Some(mark(&old, new));
+    let mut record = Record { phase: phase(state, &new.held), mark, ..Record::default() };
     record.active = Some(old.held.clone());
     if state == TaskPhase::Probation {
         (record.active, record.fallback) = (Some(new.held.clone()), Some(old.held));
         let result = SelfTestResult { samples: 1, passed: 1, p50_us: 1, p95_us: 1, memory_bytes: 1 };
         record.self_test = Some(TestedOnce(result));
     }
-    let (mut boot, _) = BootStore::open(dir, &metadata::trusted_dir(dir)).unwrap();
-    let mut all = boot.record().clone();
-    all.models.insert(name("digits"), record);
-    boot.write(all).unwrap();
+    write_record(dir, record);
 }
 
 fn phase(state: TaskPhase, held: &Held) -> Phase {

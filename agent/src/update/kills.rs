@@ -6,13 +6,12 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
-use protocol::{Counter, ProjectId, Revision};
-use release::HighWater;
+use protocol::Revision;
 use serde_json::{Value, json};
 use trust::desired::Mode;
 
 use super::machine::{Event, Held, Phase, Record, Task};
-use super::rig::{Made, Rig, drive, name};
+use super::rig::{Made, Rig, drive, mark, name, write_record};
 use super::*;
 use crate::durable::cut;
 use crate::link::http::origin::Origin;
@@ -62,20 +61,9 @@ fn prepare(dir: &Path, story: Story) {
     let (old, new) = (Made::example("1.0.0", 1), story.new_release());
     let shelf = Shelf::open(dir).unwrap();
     old.keep(&shelf);
-    metadata::TrustedStore::open(dir, ProjectId::new("p").unwrap(), None).unwrap();
-    let (mut boot, _) = BootStore::open(dir, &metadata::trusted_dir(dir)).unwrap();
-    let mut record = boot.record().clone();
-    let mark = HighWater {
-        digest: old.held.release.digest,
-        counter: old.held.release.counter,
-        // It is known here already what the release is: no signed metadata has to be fetched.
-        fallback: vec![(new.held.release.digest, new.held.release.counter)],
-        min_counter: Counter(0),
-    };
+    let mark = Some(mark(&old, &new));
     let phase = Phase::Committed { task: task(&old.held, 1) };
-    let committed = Record { phase, active: Some(old.held), mark: Some(mark), ..Record::default() };
-    record.models.insert(name("digits"), committed);
-    boot.write(record).unwrap();
+    write_record(dir, Record { phase, active: Some(old.held), mark, ..Record::default() });
 }
 
 fn task(held: &Held, revision: u64) -> Task {
