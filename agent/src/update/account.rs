@@ -218,27 +218,22 @@ pub(super) fn refused(why: Refusal, passing: u64) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use protocol::Revision;
     use protocol::message::TaskPhase;
 
     use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
     use super::*;
-
-    fn task(rig: &Rig, mode: Mode) -> Task {
-        Task { release: rig.held.release.clone(), mode, rollout: None, revision: Revision(1) }
-    }
 
     #[tokio::test]
     async fn a_candidate_counts_before_it_is_loaded_and_once_when_it_is() {
         let mut rig = Rig::new();
         let (a, b) = (name("a"), name("b"));
         let variant = || "f32".to_owned();
-        let staged = Phase::Staged { task: task(&rig, Mode::Replace), variant: variant() };
+        let staged = Phase::Staged { task: rig.task(Mode::Replace), variant: variant() };
         rig.stands(&a, staged);
         assert_eq!((rig.core.used_by_others(&a), rig.core.used_by_others(&b)), (0, F32_BYTES));
         rig.core.table.swap(rig.load(&a, &rig.held));
         assert_eq!(rig.core.used_by_others(&b), F32_BYTES, "it takes the place of what serves");
-        let shadow = Phase::Shadow { task: task(&rig, Mode::Shadow), variant: variant(), boots_left: 1 };
+        let shadow = Phase::Shadow { task: rig.task(Mode::Shadow), variant: variant(), boots_left: 1 };
         rig.stands(&a, shadow);
         assert_eq!(rig.core.used_by_others(&b), INT8_BYTES + F32_BYTES, "it is to run beside");
         let candidate = rig.load(&a, &rig.held_as("f32"));
@@ -251,7 +246,7 @@ mod tests {
     async fn at_a_start_what_was_committed_goes_before_candidates_that_wait() {
         let mut rig = Rig::new();
         rig.core.config.memory_budget_bytes = F32_BYTES;
-        let waits = Phase::Staged { task: task(&rig, Mode::Replace), variant: "f32".into() };
+        let waits = Phase::Staged { task: rig.task(Mode::Replace), variant: "f32".into() };
         rig.stands(&name("a"), waits);
         assert_eq!(rig.core.still_fits(&name("b"), &rig.held), Ok(()));
         rig.core.table.swap(rig.load(&name("a"), &rig.held_as("f32")));
@@ -262,7 +257,7 @@ mod tests {
     async fn what_a_lowered_budget_kept_out_returns_once_it_is_raised_and_what_serves_stays() {
         let mut rig = Rig::new();
         let model = name("digits");
-        rig.stands(&model, Phase::Committed { task: task(&rig, Mode::Replace) });
+        rig.stands(&model, Phase::Committed { task: rig.task(Mode::Replace) });
         rig.core.config.memory_budget_bytes = INT8_BYTES - 1;
         rig.core.load_active(&model).await;
         rig.core.follow_room().await;
@@ -285,7 +280,7 @@ mod tests {
         ] {
             let mut rig = Rig::new();
             let model = name("digits");
-            rig.stands(&model, Phase::Probation { task: task(&rig, Mode::Replace), boots_left: 3 });
+            rig.stands(&model, Phase::Probation { task: rig.task(Mode::Replace), boots_left: 3 });
             let mut boot = rig.core.record().clone();
             let record = boot.models.get_mut(&model).unwrap();
             (record.active, record.fallback) = (Some(rig.held_as("f32")), Some(rig.held.clone()));
@@ -301,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn where_room_is_short_what_serves_longest_goes_first() {
         let mut rig = Rig::new();
-        let committed = Phase::Committed { task: task(&rig, Mode::Replace) };
+        let committed = Phase::Committed { task: rig.task(Mode::Replace) };
         let models = [("a", 3), ("b", 1), ("c", 2)].map(|(model, since)| (name(model), since));
         for (model, since) in &models {
             rig.stands(model, committed.clone());

@@ -4,15 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::{Counter, ModelName, ProjectId, ReleaseRef};
+use protocol::{Counter, ModelName, ProjectId, ReleaseRef, Revision};
 use release::{BlobRef, DraftManifest, HighWater};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use trust::desired::Mode;
 
-use super::machine::{Held, Phase, Record};
+use super::machine::{Held, Phase, Record, Task};
 use super::metadata::{TrustedStore, trusted_dir};
 use super::{Core, CoreParts, Driver, Jobs, Observer, Reported, Steps, Vitals};
 use crate::config::RawConfig;
@@ -181,6 +182,11 @@ impl Rig {
     /// What is held, under another variant.
     pub(super) fn held_as(&self, variant: &str) -> Held {
         Held { variant: variant.into(), ..self.held.clone() }
+    }
+
+    /// To bring in what is held.
+    pub(super) fn task(&self, mode: Mode) -> Task {
+        Task { release: self.held.release.clone(), mode, rollout: None, revision: Revision(1) }
     }
 
     pub(super) fn load(&self, model: &ModelName, held: &Held) -> Arc<Loaded> {

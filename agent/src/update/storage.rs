@@ -60,11 +60,10 @@ impl Core {
 mod tests {
     use std::path::PathBuf;
 
-    use protocol::Revision;
     use protocol::message::TaskPhase;
     use trust::desired::Mode;
 
-    use super::super::machine::{Phase, Task};
+    use super::super::machine::Phase;
     use super::super::rig::{Rig, name};
     use super::*;
 
@@ -88,12 +87,7 @@ mod tests {
     async fn what_cannot_be_written_down_as_active_does_not_answer() {
         let mut rig = Rig::new();
         let model = name("digits");
-        let task = Task {
-            release: rig.held.release.clone(),
-            mode: Mode::Replace,
-            rollout: None,
-            revision: Revision(1),
-        };
+        let task = rig.task(Mode::Replace);
         rig.stands(&model, Phase::Activating { task, variant: "f32".into(), tries_left: 2 });
         let [old, new] = [rig.held.clone(), rig.held_as("f32")].map(|held| rig.load(&model, &held));
         rig.core.table.swap(old);
@@ -112,12 +106,7 @@ mod tests {
     #[tokio::test]
     async fn a_manifest_that_the_disk_does_not_give_now_keeps_its_release() {
         let mut rig = Rig::new();
-        let task = Task {
-            release: rig.held.release.clone(),
-            mode: Mode::Replace,
-            rollout: None,
-            revision: Revision(1),
-        };
+        let task = rig.task(Mode::Replace);
         rig.stands(&name("digits"), Phase::Committed { task });
         let folder = rig.folder.path();
         let blobs = || std::fs::read_dir(folder.join("blobs")).unwrap().count();

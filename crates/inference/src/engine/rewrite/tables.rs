@@ -5,6 +5,8 @@ use std::collections::HashSet;
 
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
+use super::order::read;
+
 /// Turns `DequantizeLinear` of a constant and `Gather` of its rows around, where one scale holds for all of it: what is
 /// read is the same.
 pub(in super::super) fn gather_first(proto: &mut ModelProto) {
@@ -63,14 +65,9 @@ fn reads_rows_of(node: &NodeProto, table: &NodeProto) -> bool {
 
 /// The tables that nothing reads any more as a whole.
 fn drop_unread(graph: &mut GraphProto, tables: &[NodeProto]) {
-    let holds_graph =
-        |node: &NodeProto| node.attribute.iter().any(|one| one.g.is_some() || !one.graphs.is_empty());
-    // Graphs within nodes read by name.
-    if graph.node.iter().any(holds_graph) {
-        return;
-    }
-    let read = graph.node.iter().flat_map(|node| &node.input).chain(graph.output.iter().map(|one| &one.name));
-    let read: HashSet<String> = read.cloned().collect();
+    let mut names: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
+    graph.node.iter().for_each(|node| read(node, &mut names));
+    let read: HashSet<String> = names.into_iter().map(str::to_owned).collect();
     let is_table = |node: &NodeProto| tables.iter().any(|table| table.output == node.output);
     graph.node.retain(|node| !is_table(node) || node.output.iter().any(|output| read.contains(output)));
 }
