@@ -15,8 +15,9 @@ use crate::link::Identity;
 use crate::link::enroll::{self, EnrollError, Wish};
 use crate::slots::{BootStore, Shelf};
 use crate::store::check_key;
+use crate::trusted_files;
 use crate::update::import::{Import, ImportError, Taken};
-use crate::update::metadata::{self, TrustedStore};
+use crate::update::metadata::TrustedStore;
 use crate::{app, chain, durable, owner, status};
 
 /// `enroll`: makes this device's identity with a one-time token.
@@ -73,7 +74,7 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
     clock.bound(identity.ca_validity().map_err(|error| wrong(&error))?.not_after);
     let trusted = TrustedStore::open(state_dir, identity.project, identity.root_pin);
     let trusted = trusted.map_err(|error| wrong(&error))?;
-    let boot = BootStore::open(state_dir, &metadata::trusted_dir(state_dir));
+    let boot = BootStore::open(state_dir, &trusted_files::trusted_dir(state_dir));
     let (mut boot, _) = boot.map_err(|error| wrong(&error))?;
     let shelf = Shelf::open(state_dir).map_err(|error| wrong(&error))?;
     let mut import = Import {

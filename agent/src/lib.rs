@@ -14,6 +14,7 @@ pub mod exit;
 pub mod health;
 pub mod inputs;
 pub mod link;
+pub mod machine;
 pub mod monitor;
 pub mod owner;
 pub mod picture;
@@ -23,6 +24,7 @@ pub mod shown;
 pub mod slots;
 pub mod status;
 pub mod store;
+pub mod trusted_files;
 pub mod update;
 
 /// An error with all of its sources, once each, as one line.

@@ -128,6 +128,7 @@ fn what_was_measured_becomes_part_of_the_card() {
         assert!((claimed.as_f64().unwrap() - measured.as_f64().unwrap()).abs() < 0.0021, "{variant}");
         assert!(variant["latency_us"]["p50"].as_u64() <= variant["latency_us"]["p99"].as_u64(), "{variant}");
         assert!(variant["peak_memory_bytes"].as_u64() >= variant["loaded_bytes"].as_u64(), "{variant}");
+        assert!(variant["loaded_bytes"].as_u64() >= variant["runs"]["weight_bytes"].as_u64(), "{variant}");
     }
     let f32 = variants.iter().find(|variant| variant["variant"] == "f32").unwrap();
     // conv 3x3 1->16 and 16->32 on 8x8, depthwise and pointwise 32 on 4x4, 512x10.

@@ -23,11 +23,12 @@ use crate::link::http::Refusal;
 use crate::link::{
     Admission, Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, SampleUpload, Session,
 };
-use crate::monitor::{Capture, Monitor, Shadow};
+use crate::monitor::{Capture, Monitor, Shadow, Vitals};
 use crate::serve;
 use crate::slots::{BootStore, Kept, Loaded, Shelf, Table};
 use crate::store::{Samples, SpoolHandle};
-use crate::update::{Core, CoreParts, Driver, Jobs, Measuring, Observer, Reported, Steps, Vitals, metadata};
+use crate::trusted_files;
+use crate::update::{Core, CoreParts, Driver, Jobs, Measuring, Observer, Reported, Steps, metadata};
 
 /// Task reports on their way to the link. When full the newest wait as "last report of the model".
 const REPORTS: usize = 64;
@@ -77,7 +78,7 @@ impl Parts {
             metadata::TrustedStore::open(state_dir, project, identity.root_pin).map_err(AppError::State)?;
         let mended = trusted.mend();
         let (boot, kept) =
-            BootStore::open(state_dir, &metadata::trusted_dir(state_dir)).map_err(AppError::State)?;
+            BootStore::open(state_dir, &trusted_files::trusted_dir(state_dir)).map_err(AppError::State)?;
         let shelf = Shelf::open(state_dir).map_err(AppError::State)?;
         let links = Links::new(identity, &run.clock, terms(&config.link)).map_err(AppError::Tls)?;
         let sink = spool.clone();
@@ -310,7 +311,7 @@ impl Common {
             reporter,
             spool: self.spool.clone(),
             hello: Box::new(move || hello()),
-            changed: ends.reported,
+            changed: signal(ends.reported),
             tasks: ends.tasks,
             reports: ends.reports,
             downlink: ends.downlink,
@@ -432,6 +433,13 @@ fn channels(changes: Changes) -> (CoreEnds, SessionEnds, watch::Receiver<LinkSta
         measuring: watch::Sender::default(),
     };
     (core, SessionEnds { reports, tasks, reported, downlink: downlink_tx, state, changes }, link)
+}
+
+/// Tells when `told` changes, not what it says: the link knows nothing of updates.
+fn signal(mut told: watch::Receiver<Reported>) -> watch::Receiver<()> {
+    let (changes, changed) = watch::channel(());
+    tokio::spawn(async move { while told.changed().await.is_ok() && changes.send(()).is_ok() {} });
+    changed
 }
 
 type Loop<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>>;

@@ -7,11 +7,12 @@ use super::finding::{Report, disk_advice};
 use crate::config::Config;
 use crate::health::{ProblemKind, used_bytes};
 use crate::link::Identity;
+use crate::machine::Held;
 use crate::shown::{bytes, duration};
 use crate::slots::{BootStore, Shelf, ShelfError};
 use crate::store::check_key;
-use crate::update::machine::Held;
-use crate::update::metadata::{Copies, TrustedStore, trusted_dir};
+use crate::trusted_files::trusted_dir;
+use crate::update::metadata::{Copies, TrustedStore};
 
 /// `heard` is the time that the server says it is.
 pub(super) fn metadata(

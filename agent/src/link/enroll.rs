@@ -243,7 +243,7 @@ fn keep(
         return Err(EnrollError::Answer("its root of trust is not the one that the token pins".into()));
     }
     if let Some(root) = root {
-        crate::update::metadata::keep_first_root(state_dir, &root).map_err(EnrollError::Root)?;
+        crate::trusted_files::keep_first_root(state_dir, &root).map_err(EnrollError::Root)?;
     }
     let Answer { project, device, certificate, ca, mqtt_url, device_url, .. } = answer;
     let names = Names { project, device, mqtt_url, device_url, root_pin };

@@ -21,7 +21,6 @@ use crate::config;
 use crate::health::{Clock, Pulse};
 use crate::retry::Backoff;
 use crate::store::SpoolHandle;
-use crate::update::Reported;
 
 /// Plain bytes of records in one batch; incompressible ones still fit the wire.
 const BATCH_BYTES: usize = 384 * 1024;
@@ -59,7 +58,7 @@ pub struct Inputs {
     /// Makes a hello of now.
     pub hello: Box<dyn Fn() -> Hello + Send + Sync>,
     /// Changes when something that hello says has changed.
-    pub changed: watch::Receiver<Reported>,
+    pub changed: watch::Receiver<()>,
     /// The last task report of each model, said again after each connect.
     pub tasks: watch::Receiver<BTreeMap<ModelName, TaskReport>>,
     /// Task reports as they happen.

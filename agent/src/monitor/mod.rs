@@ -20,3 +20,4 @@ pub use recorder::{Monitor, Outcome, Request, Sink, Times};
 pub use resources::read as read_resources;
 pub use shadow::{Shadow, ShadowTally};
 pub use totals::{Latency, Totals};
+pub use watch::Vitals;

@@ -15,9 +15,8 @@ use super::counting::Counting;
 use super::labels::{FeedbackError, Label, Recent, Said};
 use super::shadow::Shadow;
 use super::totals::Totals;
-use super::watch::Watch;
+use super::watch::{Vitals, Watch};
 use crate::slots::Loaded;
-use crate::update::Vitals;
 
 /// Releases that are counted at once; the idle ones beyond it are forgotten.
 const MAX_RELEASES: usize = 16;

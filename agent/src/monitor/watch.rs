@@ -2,10 +2,19 @@
 
 use std::time::Duration;
 
-use crate::update::Vitals;
-
 /// Latencies that the percentile is taken from: the newest ones.
 const KEPT: usize = 1024;
+
+/// What was seen of one release since it became active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Requests, failed ones included.
+    pub requests: u64,
+    /// Requests that failed by the model's fault.
+    pub errors: u64,
+    /// 95th percentile of the latency in microseconds.
+    pub p95_us: u64,
+}
 
 /// Running counts behind [`Vitals`].
 #[derive(Debug, Clone, Default)]

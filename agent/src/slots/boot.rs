@@ -11,7 +11,7 @@ use trust::desired::DesiredModel;
 use trust::director::DirectorKeys;
 
 use crate::durable::{self, DurableError, TwoCopies};
-use crate::update::machine::Record;
+use crate::machine::Record;
 
 /// Version of the record's format.
 const FORMAT: u32 = 1;

@@ -9,7 +9,7 @@ use protocol::ModelName;
 use super::pace::{Pace, SHORT, cpu_time};
 use super::shelf::{Shelf, ShelfError};
 use super::table::Loaded;
-use crate::update::machine::Held;
+use crate::machine::Held;
 
 /// Inferences of one size by which a release's pace is known when it begins to serve.
 const TRIES: usize = 5;

@@ -9,9 +9,9 @@ use protocol::message::{Cause, CauseKind};
 use trust::desired::{DesiredModel, Mode};
 
 use super::core::Core;
-use super::machine::{Event, Held, Phase, Record, Task};
 use super::memory::{self, OverBudget, Refusal, Room};
 use crate::health::{Problem, ProblemKind};
+use crate::machine::{Event, Held, Phase, Record, Task};
 use crate::slots::Loaded;
 
 /// Memory that threads hold which load a release. Clones see the same.

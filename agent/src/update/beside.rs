@@ -5,9 +5,9 @@
 use protocol::ModelName;
 
 use super::core::{Core, is_of};
-use super::machine::{Event, Held, Phase};
 use super::memory;
 use crate::health::{Problem, ProblemKind};
+use crate::machine::{Event, Held, Phase};
 
 /// Why a candidate doesn't run beside.
 const NOTHING_ANSWERS: &str = "nothing answers for this model that it could be compared with";
@@ -97,9 +97,9 @@ mod tests {
     use protocol::{ModelName, Revision, UnixMillis};
     use trust::desired::Mode;
 
-    use super::super::machine::{Phase, Task};
     use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
     use super::*;
+    use crate::machine::{Phase, Task};
 
     fn task(rig: &Rig, mode: Mode) -> Task {
         Task { release: rig.held.release.clone(), mode, rollout: None, revision: Revision(1) }

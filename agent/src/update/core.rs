@@ -13,7 +13,6 @@ use trust::Repository;
 use trust::director::DirectorKeys;
 
 use super::account::Passing;
-use super::machine::{Action, Event, Held, Phase, Record, Task, step};
 use super::memory::OverBudget;
 use super::metadata::{Freshness, MetadataError, TrustedStore};
 use super::observe::{Observer, Verdict, judge};
@@ -23,6 +22,7 @@ use crate::config;
 use crate::health::{Clock, Footprint, LoadLog, Problem, ProblemKind};
 use crate::link::Links;
 use crate::link::http::Http;
+use crate::machine::{Action, Event, Held, Phase, Record, Task, step};
 use crate::retry::{self, Backoff};
 use crate::slots::{self, BootRecord, BootStore, Loaded, Shelf, Table};
 
@@ -489,7 +489,7 @@ impl Core {
     }
 
     /// The next model with something to work on.
-    pub(super) fn next_work(&self, now: Instant) -> Option<(ModelName, super::machine::Work)> {
+    pub(super) fn next_work(&self, now: Instant) -> Option<(ModelName, crate::machine::Work)> {
         if !self.may_load(now) {
             return None;
         }

@@ -17,7 +17,6 @@ use super::account;
 use super::core::Core;
 use super::fetch::{Chosen, fetch};
 use super::jobs::{self, Job, Jobs};
-use super::machine::{Event, Task, Work};
 use super::memory::Refusal;
 use super::metadata::MetadataError;
 use super::selftest::cause;
@@ -25,6 +24,7 @@ use super::steps::{Step, Steps};
 use crate::config;
 use crate::health::{Advance, BEAT_EVERY, Pulse};
 use crate::link::Downlink;
+use crate::machine::{Event, Task, Work};
 use crate::slots::{Loaded, Table};
 
 /// Why a Desired was not accepted.
@@ -411,10 +411,10 @@ mod tests {
     use protocol::message::TaskPhase;
     use trust::desired::{DesiredModel, Mode};
 
-    use super::super::machine::{Phase, Task};
     use super::super::memory;
     use super::super::rig::{F32_BYTES, INT8_BYTES, Rig, name};
     use super::*;
+    use crate::machine::{Phase, Task};
 
     fn driver(core: Core) -> Driver {
         Driver {

@@ -8,11 +8,11 @@ use protocol::Revision;
 use protocol::message::{CauseKind, SelfTestResult, TaskPhase};
 use trust::desired::Mode;
 
-use super::machine::{Held, Phase, Record, Task, TestedOnce};
 use super::rig::{INT8_BYTES, Made, Rig, drive, mark, name, write_record};
 use super::*;
 use crate::health::ProblemKind;
 use crate::link::http::origin::Origin;
+use crate::machine::{Held, Phase, Record, Task, TestedOnce};
 use crate::slots::Shelf;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

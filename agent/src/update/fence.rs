@@ -8,8 +8,8 @@ use trust::Repository;
 
 use super::core::Core;
 use super::fetch::fence_of;
-use super::machine::{Event, Record};
 use crate::health::{Problem, ProblemKind};
+use crate::machine::{Event, Record};
 
 impl Core {
     /// Metadata was accepted in which `role` vouches for the model's releases.

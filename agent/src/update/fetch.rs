@@ -10,12 +10,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::core::Core;
-use super::machine::{Held, Record, Task};
 use super::memory::{self, Refusal};
 use super::selftest::{cause, shelf_cause};
 use super::transport::{self, Carrier};
 use crate::durable::aside;
 use crate::health::disk;
+use crate::machine::{Held, Record, Task};
 use crate::retry;
 use crate::shown::bytes;
 

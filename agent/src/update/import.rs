@@ -17,12 +17,12 @@ use trust::Verified;
 use trust::desired::{DesiredModel, Mode};
 
 use super::fetch;
-use super::machine::{Event, Phase, Task, step};
 use super::memory::{self, Room};
 use super::metadata::{MetadataError, Source, TrustedStore};
 use crate::durable::{self, DurableError, Readers};
 use crate::health::{Clock, disk};
 use crate::link::http::FetchError;
+use crate::machine::{Event, Phase, Task, step};
 use crate::slots::{BootStore, Shelf, ShelfError};
 
 /// All metadata and manifests of an archive together.

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::fetch::fetch_beside;
-use super::machine::Held;
 use super::measure::Running;
 use super::selftest::cause;
+use crate::machine::Held;
 
 /// Most measurements that wait; one more is refused.
 const MAX_WAITING: usize = 8;

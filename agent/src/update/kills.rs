@@ -10,11 +10,11 @@ use protocol::Revision;
 use serde_json::{Value, json};
 use trust::desired::Mode;
 
-use super::machine::{Event, Held, Phase, Record, Task};
 use super::rig::{Made, Rig, drive, mark, name, write_record};
 use super::*;
 use crate::durable::cut;
 use crate::link::http::origin::Origin;
+use crate::machine::{Event, Held, Phase, Record, Task};
 use crate::slots::{BootStore, Shelf};
 
 /// How the new release does.
@@ -124,7 +124,7 @@ fn said(output: &Output, word: &str) -> Option<Value> {
 
 /// What the boot record names is whole, and what it calls active was tested here.
 fn is_safe(dir: &Path, story: Story) -> String {
-    let (boot, _) = BootStore::open(dir, &metadata::trusted_dir(dir)).unwrap();
+    let (boot, _) = BootStore::open(dir, &crate::trusted_files::trusted_dir(dir)).unwrap();
     let shelf = Shelf::open(dir).unwrap();
     let record = boot.record().models[&name("digits")].clone();
     let whole = |held: &Held| {

@@ -17,9 +17,9 @@ use protocol::message::{Cause, CauseKind};
 use tokio::sync::oneshot;
 
 use super::account::Reserved;
-use super::machine::Held;
 use super::selftest::{cause, shelf_cause};
 use crate::health::{forget_peak, peak_bytes, resident_bytes};
+use crate::machine::Held;
 use crate::slots::{self, Shelf};
 
 /// Requests that are timed: at least, and at most.
@@ -118,13 +118,15 @@ fn measure(shelf: &Shelf, held: &Held, clock: &mut impl Clock<Stop = Cause>) -> 
     let onnx = read(&variant.model)?;
     let refused = |error: inference::LoadError| cause(CauseKind::Load, crate::chain(&error));
     let spec = Spec::of(&manifest).map_err(refused)?;
+    // What the heap holds without use would take the model in without being counted.
+    inference::trim_heap();
     let is_peak_known = forget_peak();
     let before = resident_bytes().unwrap_or(0);
     let began = clock.now()?;
     let model = Model::load(&onnx, spec).map_err(refused)?;
     let load = clock.now()?.saturating_sub(began);
-    drop(onnx);
     let loaded = resident_bytes().unwrap_or(0).saturating_sub(before);
+    drop(onnx);
     let figures = try_out(&model, &set, clock)?;
     let peak = peak_bytes().filter(|_| is_peak_known).or_else(resident_bytes).unwrap_or(0);
     let peak = peak.saturating_sub(before).max(loaded);

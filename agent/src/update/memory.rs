@@ -3,9 +3,9 @@
 
 use protocol::message::{Cause, CauseKind};
 use release::Variant;
-use serde::{Deserialize, Serialize};
 
 use super::selftest::cause;
+use crate::machine::Lacked;
 use crate::slots::Loaded;
 
 /// Memory that a loaded release's manifest allows it.
@@ -19,16 +19,6 @@ pub(super) fn of(loaded: &Loaded) -> u64 {
 pub(super) struct OverBudget {
     needed: u64,
     budget: u64,
-}
-
-/// What a release that found no room would need, to be tried again by itself once it is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lacked {
-    /// Memory of the smallest variant that fits the device.
-    pub needed_bytes: u64,
-    /// The agent's soft bound, where it was what refused this variant; 0: it was the budget of all models.
-    #[serde(default)]
-    pub soft_bytes: u64,
 }
 
 /// Why a release is not brought in, and what it lacked if that was memory.

@@ -1,7 +1,7 @@
 //! The store of trusted metadata, byte for byte as accepted, and the refresh that walks the chain over the network.
 //! All judgement is `trust`'s; nothing is stored before it has accepted it, and what it accepted is stored as a whole.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use protocol::message::{Cause, CauseKind, MetadataState};
 use protocol::{Digest, ProjectId, UnixMillis};
@@ -10,15 +10,14 @@ use trust::client::load_stored;
 use trust::director::{self, DirectorKeys};
 use trust::{Fetch, Limits, Reply, Repository, Session, Step, Stored, TargetBytes, TrustError, Verified};
 
-use super::trusted_files::TrustedFiles;
 use crate::durable::DurableError;
 use crate::health::Clock;
 use crate::link::http::{FetchError, Http};
+use crate::trusted_files::{ROOT, TrustedFiles, check_root, trusted_dir};
 
 /// Where the director's target lies among the trusted files; no role's file can have this name.
 const DIRECTOR_FILE: &str = "target.director";
 const REFRESHED_FILE: &str = "refreshed";
-const ROOT_FILE: &str = "root.json";
 
 /// Why metadata can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -160,34 +159,6 @@ pub struct Refreshed {
     pub director: Option<DirectorKeys>,
 }
 
-/// Where trusted files lie under the state directory.
-pub fn trusted_dir(state_dir: &Path) -> PathBuf {
-    state_dir.join("trusted")
-}
-
-/// Keeps the root that enrolment brought. A newer one that is already there stays, unless it is damaged.
-///
-/// # Errors
-/// [`DurableError`].
-pub fn keep_first_root(state_dir: &Path, root: &[u8]) -> Result<(), DurableError> {
-    let files = TrustedFiles::open(trusted_dir(state_dir))?;
-    match files.read(ROOT_FILE) {
-        Ok(Some(kept)) if check_root(&kept).is_ok() => Ok(()),
-        Ok(Some(_)) | Err(DurableError::Corrupt { .. }) => {
-            tracing::warn!("the trusted root was damaged; the one that enrolment brought takes its place");
-            files.keep(ROOT_FILE, root)
-        }
-        Ok(None) => files.keep(ROOT_FILE, root),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether it is a root at all, signed by its own keys. Its expiry is judged when it is used.
-fn check_root(bytes: &[u8]) -> Result<(), TrustError> {
-    let stored = Stored::new(bytes.to_vec());
-    Session::new(stored, [director::TARGET], UnixMillis(0), &Limits::default()).map(drop)
-}
-
 impl TrustedStore {
     /// Opens the folder.
     ///
@@ -242,7 +213,7 @@ impl TrustedStore {
     /// # Errors
     /// [`DurableError`] when it can't be read.
     pub fn has_root(&self) -> Result<bool, DurableError> {
-        match self.files.read(ROOT_FILE) {
+        match self.files.read(ROOT) {
             Ok(root) => Ok(root.is_some()),
             Err(DurableError::Corrupt { .. }) => Ok(true),
             Err(error) => Err(error),
@@ -255,7 +226,7 @@ impl TrustedStore {
     /// # Errors
     /// [`MetadataError::Damaged`], [`MetadataError::Lost`] and [`MetadataError::Disk`].
     pub fn check(&self) -> Result<Copies, MetadataError> {
-        if let Some(root) = self.files.read(ROOT_FILE).map_err(MetadataError::reading)? {
+        if let Some(root) = self.files.read(ROOT).map_err(MetadataError::reading)? {
             check_root(&root).map_err(MetadataError::Damaged)?;
         }
         let is_halved = self.files.is_root_halved().map_err(MetadataError::reading)?;
@@ -383,7 +354,7 @@ impl TrustedStore {
         }
         // Used only if it is a root at all; the session checks its own signatures before it is kept.
         check_root(&bytes).map_err(MetadataError::Trust)?;
-        self.files.keep(ROOT_FILE, &bytes).map_err(MetadataError::Disk)?;
+        self.files.keep(ROOT, &bytes).map_err(MetadataError::Disk)?;
         Ok(Stored::new(bytes))
     }
 
@@ -419,13 +390,13 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let files = TrustedFiles::open(trusted_dir(dir.path())).unwrap();
             if let Some(kept) = &kept {
-                files.keep(ROOT_FILE, kept).unwrap();
+                files.keep(ROOT, kept).unwrap();
             }
             let store = TrustedStore::open(dir.path(), ProjectId::new("p").unwrap(), None).unwrap();
             let is_damaged = kept.as_ref().is_some_and(|kept| *kept != root(1) && *kept != root(2));
             assert_eq!(matches!(store.check(), Err(MetadataError::Damaged(_))), is_damaged, "{kept:?}");
             keep_first_root(dir.path(), &root(1)).unwrap();
-            assert!(files.read(ROOT_FILE).unwrap() == Some(expected), "{kept:?}");
+            assert!(files.read(ROOT).unwrap() == Some(expected), "{kept:?}");
         }
     }
 

@@ -1,9 +1,7 @@
-//! From a signed Desired to a committed release: the pure machine, and the driver that performs its actions.
+//! From a signed Desired to a committed release: the driver that performs what the update machine decides.
 
 pub mod import;
-pub mod machine;
 pub mod metadata;
-pub mod trusted_files;
 
 mod account;
 mod beside;
@@ -31,6 +29,6 @@ pub use self::core::{Core, CoreParts};
 pub use driver::Driver;
 pub use jobs::{Jobs, Measuring, MeasuringState};
 pub use metadata::Freshness;
-pub use observe::{Observer, Vitals};
+pub use observe::Observer;
 pub use report::Reported;
 pub use steps::Steps;

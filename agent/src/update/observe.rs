@@ -7,21 +7,11 @@ use protocol::message::{Cause, CauseKind};
 use release::Probation;
 
 use crate::health::ProblemKind;
+use crate::monitor::Vitals;
 use crate::slots::Loaded;
 
 /// Failures and slowness are judged from so many requests on.
 const MIN_JUDGED: u64 = 20;
-
-/// What was seen of one release since it became active.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Vitals {
-    /// Requests, failed ones included.
-    pub requests: u64,
-    /// Requests that failed by the model's fault.
-    pub errors: u64,
-    /// 95th percentile of the latency in microseconds.
-    pub p95_us: u64,
-}
 
 /// Watches the releases that serve; the monitor implements it.
 pub trait Observer: Send + Sync {

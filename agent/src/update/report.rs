@@ -8,10 +8,10 @@ use protocol::{ModelName, ReleaseRef, Revision, UnixMillis};
 
 use super::core::Core;
 use super::fence;
-use super::machine::{Phase, Record, Task};
 use super::metadata::Freshness;
 use super::selftest::cause;
 use crate::health::{Problem, ProblemKind};
+use crate::machine::{Phase, Record, Task};
 
 /// What the device says of its updates.
 #[derive(Debug, Clone, Default, PartialEq)]

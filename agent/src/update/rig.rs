@@ -13,13 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trust::desired::Mode;
 
-use super::machine::{Held, Phase, Record, Task};
-use super::metadata::{TrustedStore, trusted_dir};
+use super::metadata::TrustedStore;
 use super::{Core, CoreParts, Driver, Jobs, Observer, Reported, Steps, Vitals};
 use crate::config::RawConfig;
 use crate::health::{Clock, Footprint, ProblemKind, Pulse, read_hardware};
 use crate::link::http::Http;
+use crate::machine::{Held, Phase, Record, Task};
 use crate::slots::{self, BootStore, Loaded, Shelf, Table};
+use crate::trusted_files::trusted_dir;
 
 /// What the manifest allows its variants.
 pub(super) const INT8_BYTES: u64 = 4_000_000;

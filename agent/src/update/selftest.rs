@@ -7,8 +7,8 @@ use profile::Reference;
 use protocol::ModelName;
 use protocol::message::{Cause, CauseKind, SelfTestResult};
 
-use super::machine::Held;
 use crate::health::resident_bytes;
+use crate::machine::Held;
 use crate::shown::bytes;
 use crate::slots::{self, LoadReleaseError, Loaded, Shelf, ShelfError};
 

@@ -13,9 +13,9 @@ use trust::desired::Mode;
 use super::account::Reserved;
 use super::core::Core;
 use super::driver::{Outcome, failed};
-use super::machine::{Event, Held, Work};
 use super::memory::{self, Refusal, Room};
 use super::selftest::{self, cause, load_cause, shelf_cause};
+use crate::machine::{Event, Held, Work};
 use crate::slots::{self, Loaded, Shelf};
 
 /// Steps that took too long and may still run; beyond them none is begun.

@@ -63,9 +63,9 @@ mod tests {
     use protocol::message::TaskPhase;
     use trust::desired::Mode;
 
-    use super::super::machine::Phase;
     use super::super::rig::{Rig, name};
     use super::*;
+    use crate::machine::Phase;
 
     /// Lets the boot record take no writes.
     fn unwritable(rig: &Rig) -> [PathBuf; 2] {

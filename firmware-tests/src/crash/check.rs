@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use flotilla_agent::health::Clock;
+use flotilla_agent::machine::{Held, Record};
 use flotilla_agent::slots::{BootStore, Kept, Shelf};
 use flotilla_agent::store::{Spool, SpoolHandle};
-use flotilla_agent::update::machine::{Held, Record};
-use flotilla_agent::update::metadata::trusted_dir;
-use flotilla_agent::update::trusted_files::TrustedFiles;
+use flotilla_agent::trusted_files::TrustedFiles;
+use flotilla_agent::trusted_files::trusted_dir;
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 

@@ -11,7 +11,6 @@ use flotilla_agent::config::{self, RawConfig};
 use flotilla_agent::health::{Clock, Pulse, read_hardware};
 use flotilla_agent::link::{Identity, Inputs, LinkState, Links, Reporter, Session};
 use flotilla_agent::store::{Spool, SpoolHandle};
-use flotilla_agent::update::Reported;
 use protocol::Revision;
 use protocol::message::Hello;
 use protocol::telemetry::{DeviceEvent, Kind, LogLines};
@@ -128,7 +127,7 @@ fn session(state: &Path, spool: SpoolHandle, clock: Clock, link: config::Link) -
     let key = identity.report_key()?;
     let reporter = Reporter::open(state, identity.project.clone(), identity.device.clone(), key, &clock)?;
     let links = watch::Sender::new(Arc::new(Links::new(identity, &clock, app::terms(&link))?));
-    let (reported_tx, changed) = watch::channel(Reported::default());
+    let (reported_tx, changed) = watch::channel(());
     let (tasks_tx, tasks) = watch::channel(std::collections::BTreeMap::new());
     let (reports_tx, reports) = mpsc::channel(1);
     let (downlink, mut heard) = mpsc::channel(16);

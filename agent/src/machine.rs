@@ -22,8 +22,6 @@ use release::HighWater;
 use serde::{Deserialize, Serialize};
 use trust::desired::{DesiredModel, Mode};
 
-pub use super::memory::Lacked;
-
 mod again;
 mod fence;
 mod starts;
@@ -161,6 +159,16 @@ pub enum Phase {
         /// Why.
         cause: Cause,
     },
+}
+
+/// What a release that found no room would need, to be tried again by itself once it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacked {
+    /// Memory of the smallest variant that fits the device.
+    pub needed_bytes: u64,
+    /// The agent's soft bound, where it was what refused this variant; 0: it was the budget of all models.
+    #[serde(default)]
+    pub soft_bytes: u64,
 }
 
 /// Everything that is persisted about one model.

@@ -9,17 +9,47 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use trust::{File, Stored};
+use protocol::UnixMillis;
+use trust::{File, Limits, Session, Stored, TrustError, director};
 
 use crate::durable::{self, DurableError, TwoCopies};
 
 /// Longest file that is read back; the longest that trust accepts is shorter.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
-const ROOT: &str = "root.json";
+/// The root of trust's name.
+pub(crate) const ROOT: &str = "root.json";
 /// What the two copies of the root are called, without their letters.
 const ROOT_COPIES: &str = "root";
 const STAGED: &str = "staged";
 const ACCEPTED: &str = "accepted";
+
+/// Where trusted files lie under the state directory.
+pub fn trusted_dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("trusted")
+}
+
+/// Keeps the root that enrolment brought. A newer one that is already there stays, unless it is damaged.
+///
+/// # Errors
+/// [`DurableError`].
+pub fn keep_first_root(state_dir: &Path, root: &[u8]) -> Result<(), DurableError> {
+    let files = TrustedFiles::open(trusted_dir(state_dir))?;
+    match files.read(ROOT) {
+        Ok(Some(kept)) if check_root(&kept).is_ok() => Ok(()),
+        Ok(Some(_)) | Err(DurableError::Corrupt { .. }) => {
+            tracing::warn!("the trusted root was damaged; the one that enrolment brought takes its place");
+            files.keep(ROOT, root)
+        }
+        Ok(None) => files.keep(ROOT, root),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether it is a root at all, signed by its own keys. Its expiry is judged when it is used.
+pub(crate) fn check_root(bytes: &[u8]) -> Result<(), TrustError> {
+    let stored = Stored::new(bytes.to_vec());
+    Session::new(stored, [director::TARGET], UnixMillis(0), &Limits::default()).map(drop)
+}
 
 /// The folder.
 #[derive(Debug, Clone)]
