@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn what_found_no_room_beside_a_late_thread_is_tried_again() {
         let cause = |kind| Cause { kind, detail: "no room".into() };
-        let lacked = Some(memory::Lacked { needed_bytes: 1, soft_bytes: 0 });
+        let lacked = Some(crate::machine::Lacked { needed_bytes: 1, soft_bytes: 0 });
         let why = Refusal { cause: cause(CauseKind::TooBig), lacked };
         assert_eq!(refused(why.clone(), 0), why);
         let later = refused(why, 5).cause;

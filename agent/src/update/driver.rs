@@ -434,7 +434,7 @@ mod tests {
         let (model, release) = (name("digits"), rig.held.release.clone());
         let task = Task { release, mode: Mode::Replace, rollout: None, revision: Revision(1) };
         rig.stands(&model, Phase::Committed { task });
-        let started = Rig::core(rig.folder.path(), None, crate::update::Vitals::default());
+        let started = Rig::core(rig.folder.path(), None, crate::monitor::Vitals::default());
         let told = started.reported.borrow().models.clone();
         let active = told.first().and_then(|model| model.active.clone());
         assert_eq!((told.len(), active), (1, Some(rig.held.release)));

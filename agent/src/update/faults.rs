@@ -13,6 +13,7 @@ use super::*;
 use crate::health::ProblemKind;
 use crate::link::http::origin::Origin;
 use crate::machine::{Held, Phase, Record, Task, TestedOnce};
+use crate::monitor::Vitals;
 use crate::slots::Shelf;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

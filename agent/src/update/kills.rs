@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use trust::desired::Mode;
 
 use super::rig::{Made, Rig, drive, mark, name, write_record};
-use super::*;
 use crate::durable::cut;
 use crate::link::http::origin::Origin;
 use crate::machine::{Event, Held, Phase, Record, Task};
+use crate::monitor::Vitals;
 use crate::slots::{BootStore, Shelf};
 
 /// How the new release does.

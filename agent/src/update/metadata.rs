@@ -371,6 +371,7 @@ mod tests {
     use testkit::tuf::{Sim, key};
 
     use super::*;
+    use crate::trusted_files::keep_first_root;
 
     #[test]
     fn the_root_of_an_enrolment_replaces_a_damaged_one_and_never_a_newer_one() {

@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use trust::desired::Mode;
 
 use super::metadata::TrustedStore;
-use super::{Core, CoreParts, Driver, Jobs, Observer, Reported, Steps, Vitals};
+use super::{Core, CoreParts, Driver, Jobs, Observer, Reported, Steps};
 use crate::config::RawConfig;
 use crate::health::{Clock, Footprint, ProblemKind, Pulse, read_hardware};
 use crate::link::http::Http;
 use crate::machine::{Held, Phase, Record, Task};
+use crate::monitor::Vitals;
 use crate::slots::{self, BootStore, Loaded, Shelf, Table};
 use crate::trusted_files::trusted_dir;
 
