@@ -401,7 +401,7 @@ unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, target:
 /// NEON; the job passed its checks and has this row, and four columns from the given one on.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn start(job: &Job<'_>, row: usize, column: usize) -> int32x4_t {
+unsafe fn start(job: &Job<'_>, row: usize, column: usize) -> int32x4_t {
     // SAFETY: there are a bias and a factor for each column, and a sum for each row.
     unsafe {
         let bias = vld1q_s32(job.bias.as_ptr().add(column));

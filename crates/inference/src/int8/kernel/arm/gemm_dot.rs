@@ -6,10 +6,9 @@
 
 use super::super::tile::{Job, Sink};
 use super::finish::{Finisher, Sums};
-use super::gemm::start;
 use std::arch::aarch64::{
-    int8x16_t, int32x4_t, vdupq_n_s32, vdupq_n_u8, veorq_u8, vld1q_s8, vld1q_u8, vreinterpretq_s8_u8,
-    vst1q_s32,
+    int8x16_t, int32x4_t, vdupq_n_u8, veorq_u8, vld1q_s8, vld1q_s32, vld1q_u8, vmlaq_n_s32,
+    vreinterpretq_s8_u8, vst1q_s32,
 };
 use std::arch::asm;
 
@@ -134,10 +133,9 @@ unsafe fn four<const L: usize, const MR: usize>(
 unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: &impl Fn(usize, Sums)) {
     // SAFETY: rows are readable, and weights there, up to k rounded up to 64; there are 16 biases from `first`.
     unsafe {
-        let mut sums = [[vdupq_n_s32(0); 4]; MR];
-        for (i, sums) in sums.iter_mut().enumerate() {
-            *sums = [0, 4, 8, 12].map(|four| start(job, row + i, first + four));
-        }
+        let bias = job.bias.as_ptr().add(first);
+        let bias = [vld1q_s32(bias), vld1q_s32(bias.add(4)), vld1q_s32(bias.add(8)), vld1q_s32(bias.add(12))];
+        let mut sums = [bias; MR];
         let stride = job.stride;
         let mut at = job.rows.as_ptr().add(row * stride);
         let mut weights = job.weights.as_ptr().cast::<i8>().add(first * job.k.next_multiple_of(64));
@@ -155,7 +153,30 @@ unsafe fn tile<const MR: usize>(job: &Job<'_>, first: usize, row: usize, store: 
             at = at.add(16);
         }
         for (i, sums) in sums.into_iter().enumerate() {
-            store(row + i, sums);
+            store(row + i, with_extra(job, row + i, first, sums));
         }
+    }
+}
+
+/// The sums of 16 columns of a row, and what is added to the row besides. Not where the sums begin: what depends on a
+/// condition there keeps all of them in memory through the loop.
+///
+/// # Safety
+/// NEON; the job passed its checks and has this row, and 16 columns from `first` on.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn with_extra(job: &Job<'_>, row: usize, first: usize, sums: Sums) -> Sums {
+    let Some(extra) = &job.extra else { return sums };
+    // SAFETY: there are a factor for each column and a sum for each row.
+    unsafe {
+        let of_row = *extra.rows.get_unchecked(row);
+        let factors = extra.factors.as_ptr().add(first);
+        let [one, two, three, last] = sums;
+        [
+            vmlaq_n_s32(one, vld1q_s32(factors), of_row),
+            vmlaq_n_s32(two, vld1q_s32(factors.add(4)), of_row),
+            vmlaq_n_s32(three, vld1q_s32(factors.add(8)), of_row),
+            vmlaq_n_s32(last, vld1q_s32(factors.add(12)), of_row),
+        ]
     }
 }
