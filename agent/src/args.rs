@@ -93,11 +93,20 @@ pub struct Batch {
     #[arg(long, value_name = "PATH", default_value = "-")]
     pub output: PathBuf,
     /// The column of the CSV file that holds the true class: it is not fed, and right answers are counted
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
     pub label: Option<String>,
     /// Draw no progress bar
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// The name of a column.
+fn column(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() {
+        Err("expected the name of a column, got a blank")
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 /// What was read at last, so that a later reading is not content with less.
@@ -244,6 +253,10 @@ mod tests {
             Cli::try_parse_from(["flotilla-agent", "run", "--config", "a.toml", "--set", "log.filter=debug"])
                 .unwrap();
         assert_eq!(cli.settings.config, Some("a.toml".into()));
+        let batch = |label| {
+            Cli::try_parse_from(["flotilla-agent", "run-batch", "--input", "a.csv", "--label", label])
+        };
+        assert!(batch("class").is_ok() && batch("").is_err() && batch(" ").is_err());
         let cli = Cli::try_parse_from(["flotilla-agent", "enroll", "--token", "t", "--device-id", "cam-1"])
             .unwrap();
         assert!(matches!(cli.command, Command::Enroll { device_id: Some(_), .. }));

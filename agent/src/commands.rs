@@ -196,6 +196,7 @@ fn exit_of_batch(error: &BatchError) -> Exit {
         | BatchError::Line { .. }
         | BatchError::NoLabels { .. }
         | BatchError::SameFile { .. }
+        | BatchError::NoPictures { .. }
         | BatchError::TooMany { .. }
         | BatchError::NoRelease { .. } => Exit::Usage,
         BatchError::Write { source, .. } if is_no_place(source) => Exit::Usage,
@@ -220,7 +221,8 @@ mod tests {
         let path = || "in.csv".into();
         let columns = BatchError::Columns { path: path(), got: "a".into(), expected: "b".into() };
         let empty = BatchError::Line { path: path(), line: 1, expected: "a head" };
-        assert_eq!([columns, empty].map(|error| exit_of_batch(&error)), [Exit::Usage; 2]);
+        let bare = BatchError::NoPictures { path: path() };
+        assert_eq!([columns, empty, bare].map(|error| exit_of_batch(&error)), [Exit::Usage; 3]);
     }
 
     #[test]

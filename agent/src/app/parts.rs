@@ -103,6 +103,7 @@ impl Parts {
             footprint: Footprint::new(config.health.memory),
             config: Arc::new(config),
         };
+        common.spool.beat_in(common.pulse.clone());
         let mut parts = Self {
             common,
             logs,

@@ -14,6 +14,8 @@ pub(super) struct Item {
     pub(super) inputs: Result<Vec<Tensor>, ItemError>,
     /// Its true class, if the batch says it.
     pub(super) label: Option<String>,
+    /// The outputs that it asks for; empty for all.
+    pub(super) wanted: Vec<String>,
 }
 
 /// Why one item has no answer; the batch goes on with the next one. The texts stand in the output.
@@ -37,6 +39,10 @@ pub(super) enum ItemError {
     Picture(PictureError),
     #[error("its label {0:?} is no class of the model")]
     Label(String),
+    #[error("its label is blank")]
+    NoLabel,
+    #[error("output {name:?} is unknown; the model gives {known}")]
+    Output { name: String, known: String },
     #[error("it is gone")]
     Gone,
     #[error(transparent)]

@@ -66,6 +66,11 @@ impl Output {
         Ok(Self { out: BufWriter::new(Box::new(file)), part: Some(part) })
     }
 
+    /// Whether a file is made of it.
+    pub(super) fn is_file(&self) -> bool {
+        self.part.is_some()
+    }
+
     /// Hands over what waits, and gives a file its name.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.out.flush()?;

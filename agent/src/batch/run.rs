@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use inference::Tensor;
 use inference::features::{self, Answer};
+use inference::{Tensor, TensorSpec};
 use profile::Reference;
 use protocol::{ModelName, Version};
 
@@ -126,6 +126,12 @@ pub enum BatchError {
         /// File.
         path: PathBuf,
     },
+    /// A folder with nothing to ask.
+    #[error("{path} holds no pictures: .png, .jpg and .jpeg files are asked", path = path.display())]
+    NoPictures {
+        /// Folder.
+        path: PathBuf,
+    },
     /// Too many files.
     #[error("{path} holds more than {max} pictures", path = path.display())]
     TooMany {
@@ -180,9 +186,11 @@ pub fn run(state_dir: &Path, options: &Options) -> Result<Summary, BatchError> {
     let mut summary = Summary { model, version, answered: 0, refused: 0, labelled: 0, right: 0 };
     while let Some(item) = source.next()? {
         let inputs = known_label(item.label.as_deref(), &loaded.manifest.labels).and(item.inputs);
+        let inputs = inputs.and_then(|inputs| known_outputs(&item.wanted, &spec.outputs).map(|()| inputs));
         let outputs = inputs.and_then(|inputs| loaded.runtime.infer(&inputs).map_err(ItemError::Infer));
         let class = outputs.as_ref().ok().and_then(|outputs| class(outputs, classes));
         let class = class.and_then(|class| loaded.manifest.labels.get(class)).map(String::as_str);
+        let outputs = outputs.map(|outputs| chosen(outputs, &item.wanted));
         let outputs = outputs.map_err(|error| crate::chain(&error));
         let outputs = outputs.as_deref().map_err(String::as_str);
         let row = Row { name: &item.name, class, label: item.label.as_deref(), outputs };
@@ -216,8 +224,25 @@ impl Summary {
     }
 }
 
-/// A label that is no class would count as a wrong answer of the model.
+/// An output that the model doesn't give.
+fn known_outputs(wanted: &[String], outputs: &[TensorSpec]) -> Result<(), ItemError> {
+    let is_known = |name: &String| outputs.iter().any(|output| output.name == *name);
+    let Some(unknown) = wanted.iter().find(|name| !is_known(name)) else { return Ok(()) };
+    let known: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+    Err(ItemError::Output { name: unknown.chars().take(80).collect(), known: known.join(", ") })
+}
+
+/// The outputs that are asked for; all, when none is named.
+fn chosen(mut outputs: Vec<Tensor>, wanted: &[String]) -> Vec<Tensor> {
+    outputs.retain(|output| wanted.is_empty() || wanted.iter().any(|name| name == output.name()));
+    outputs
+}
+
+/// A label that is no class would count as a wrong answer of the model; a blank one says nothing.
 fn known_label(label: Option<&str>, classes: &[String]) -> Result<(), ItemError> {
+    if label.is_some_and(|label| label.trim().is_empty()) {
+        return Err(ItemError::NoLabel);
+    }
     let is_unknown = |label: &&str| !classes.is_empty() && !classes.iter().any(|class| class == label);
     label.filter(is_unknown).map_or(Ok(()), |label| Err(ItemError::Label(label.chars().take(80).collect())))
 }
@@ -277,9 +302,34 @@ mod tests {
         for label in [None, Some("cat"), Some("dog")] {
             assert!(known_label(label, &classes).is_ok(), "{label:?}");
         }
-        for label in ["Cat", "2", ""] {
+        for label in ["Cat", "2"] {
             assert!(matches!(known_label(Some(label), &classes), Err(ItemError::Label(_))), "{label:?}");
         }
         assert!(known_label(Some("3.5"), &[]).is_ok());
+        for blank in ["", " \t"] {
+            for classes in [&classes[..], &[]] {
+                assert!(matches!(known_label(Some(blank), classes), Err(ItemError::NoLabel)), "{blank:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_item_gets_the_outputs_that_it_names_and_no_other_name_is_passed_over() {
+        let spec = |name: &str| TensorSpec {
+            name: name.into(),
+            datatype: inference::Datatype::Fp32,
+            shape: vec![-1, 1],
+        };
+        let tensor = |name| Tensor::new(name, vec![1, 1], inference::Data::Fp32(vec![0.5])).unwrap();
+        let given = |wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+            known_outputs(&wanted, &[spec("boxes"), spec("scores")]).map_err(|error| error.to_string())?;
+            let outputs = chosen(vec![tensor("boxes"), tensor("scores")], &wanted);
+            Ok::<_, String>(outputs.iter().map(|output| output.name().to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(given(&[]).unwrap(), ["boxes", "scores"]);
+        assert_eq!(given(&["scores"]).unwrap(), ["scores"]);
+        let refused = "output \"score\" is unknown; the model gives boxes, scores";
+        assert_eq!(given(&["boxes", "score"]).unwrap_err(), refused);
     }
 }

@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use super::output::Output;
 
+/// Endings of a file of lines.
+const JSONL: [&str; 2] = ["jsonl", "ndjson"];
+
 /// One item's outcome.
 pub(super) struct Row<'a> {
     /// The item.
@@ -47,9 +50,16 @@ impl Sink {
         if path == Path::new("-") {
             return Ok(Self { out: Output::stream(io::stdout()), csv: None });
         }
-        let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        let has_ending =
+            |ending: &str| path.extension().is_some_and(|given| given.eq_ignore_ascii_case(ending));
+        let is_csv = has_ending("csv");
+        let out = Output::open(path)?;
+        if out.is_file() && !is_csv && !JSONL.into_iter().any(has_ending) {
+            let expected = "its name has to end in .csv, .jsonl or .ndjson; - prints JSONL";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, expected));
+        }
         let csv = is_csv.then(|| outputs.iter().map(|spec| (spec.name.clone(), row_values(spec))).collect());
-        let mut sink = Self { out: Output::open(path)?, csv };
+        let mut sink = Self { out, csv };
         sink.write_head()?;
         Ok(sink)
     }
@@ -95,7 +105,7 @@ impl Sink {
         let mut error = row.outputs.err().unwrap_or_default();
         let mut values: Vec<String> = row.outputs.unwrap_or_default().iter().flat_map(values).collect();
         if row.outputs.is_ok() && values.len() != count {
-            error = "an item of several rows fits only into a .jsonl file";
+            error = "an item of several rows, or with some of the outputs, fits only into a .jsonl file";
             values.clear();
         }
         values.resize(count, String::new());
@@ -173,6 +183,13 @@ mod tests {
             assert_eq!(sink.write(&row).unwrap(), fits, "{name}");
         }
         drop(Sink::open(&dir.path().join("broken.CSV"), std::slice::from_ref(&spec)).unwrap());
+        drop(Sink::open(&dir.path().join("broken.NDJSON"), std::slice::from_ref(&spec)).unwrap());
+        for name in ["out.txt", "out", "csv", "out.csv.gz"] {
+            let refused = Sink::open(&dir.path().join(name), std::slice::from_ref(&spec)).err().expect(name);
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{name}");
+            assert!(refused.to_string().contains(".csv, .jsonl or .ndjson"), "{refused}");
+        }
+        assert!(Sink::open(Path::new("/dev/null"), &[]).is_ok(), "what is no file needs no ending");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "what is not finished leaves nothing");
     }
 }

@@ -67,8 +67,12 @@ impl Source {
             Self::Csv(csv) => csv.next(),
             Self::Jsonl(lines) => {
                 let Some(line) = lines.next()? else { return Ok(None) };
-                let inputs = line.0.ok_or(ItemError::Text).and_then(|line| request(&line));
-                Ok(Some(Item { name: lines.number.to_string(), inputs, label: None }))
+                let read = line.0.ok_or(ItemError::Text).and_then(|line| request(&line));
+                let (inputs, wanted) = match read {
+                    Ok((inputs, wanted)) => (Ok(inputs), wanted),
+                    Err(error) => (Err(error), Vec::new()),
+                };
+                Ok(Some(Item { name: lines.number.to_string(), inputs, label: None, wanted }))
             }
             Self::Pictures(pictures) => Ok(pictures.next()),
         }
@@ -141,12 +145,21 @@ impl Lines {
 struct Request<'a> {
     #[serde(borrow)]
     inputs: Vec<TensorJson<'a>>,
+    #[serde(default)]
+    outputs: Vec<Wanted>,
 }
 
-fn request(line: &str) -> Result<Vec<Tensor>, ItemError> {
+#[derive(Deserialize)]
+struct Wanted {
+    name: String,
+}
+
+/// The tensors, and the names of the outputs that are asked for.
+fn request(line: &str) -> Result<(Vec<Tensor>, Vec<String>), ItemError> {
     let request: Request<'_> = serde_json::from_str(line).map_err(ItemError::Json)?;
     let parse = |input: TensorJson<'_>| input.parse(&mut Pieces::default()).map_err(ItemError::Tensor);
-    request.inputs.into_iter().map(parse).collect()
+    let inputs = request.inputs.into_iter().map(parse).collect::<Result<_, _>>()?;
+    Ok((inputs, request.outputs.into_iter().map(|wanted| wanted.name).collect()))
 }
 
 /// Rows of a CSV file with a head. All columns but the label are the input's values: by their names where the release
@@ -206,7 +219,7 @@ impl Csv {
                 (row(&self.input, values.collect()).map(|tensor| vec![tensor]), label)
             }
         };
-        Ok(Some(Item { name, inputs, label }))
+        Ok(Some(Item { name, inputs, label, wanted: Vec::new() }))
     }
 }
 
@@ -262,18 +275,7 @@ pub(super) struct Pictures {
 
 impl Pictures {
     fn open(folder: &Path, manifest: &Manifest, input: TensorSpec) -> Result<Self, BatchError> {
-        let failed = |source| BatchError::Read { path: folder.to_owned(), source };
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(failed)? {
-            let name = PathBuf::from(entry.map_err(failed)?.file_name());
-            if Picture::is_named(&name) {
-                names.push(name);
-            }
-            if names.len() > MAX_PICTURES {
-                return Err(BatchError::TooMany { path: folder.to_owned(), max: MAX_PICTURES });
-            }
-        }
-        names.sort_unstable();
+        let names = pictures_of(folder)?;
         let layout = layout_of(manifest, &input);
         Ok(Self { folder: folder.to_owned(), names, next: 0, input, layout })
     }
@@ -290,8 +292,28 @@ impl Pictures {
             Ok(None) => Err(ItemError::Gone),
             Err(error) => Err(ItemError::Read(error)),
         };
-        Some(Item { name: name.display().to_string(), inputs, label: None })
+        Some(Item { name: name.display().to_string(), inputs, label: None, wanted: Vec::new() })
     }
+}
+
+/// Their names in order; never none.
+fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>, BatchError> {
+    let failed = |source| BatchError::Read { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let name = PathBuf::from(entry.map_err(failed)?.file_name());
+        if Picture::is_named(&name) {
+            names.push(name);
+        }
+        if names.len() > MAX_PICTURES {
+            return Err(BatchError::TooMany { path: folder.to_owned(), max: MAX_PICTURES });
+        }
+    }
+    if names.is_empty() {
+        return Err(BatchError::NoPictures { path: folder.to_owned() });
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -350,6 +372,20 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_without_pictures_is_no_input() {
+        let dir = tempfile::tempdir().unwrap();
+        for other in ["notes.txt", "png", "a.gif"] {
+            std::fs::write(dir.path().join(other), "").unwrap();
+        }
+        let refused = pictures_of(dir.path()).unwrap_err().to_string();
+        assert!(refused.ends_with("holds no pictures: .png, .jpg and .jpeg files are asked"), "{refused}");
+        for name in ["b.JPG", "a.png"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(pictures_of(dir.path()).unwrap(), [Path::new("a.png"), Path::new("b.JPG")]);
+    }
+
+    #[test]
     fn fields_may_hold_commas_and_quotes() {
         assert_eq!(fields("a,,\"b,\"\"c\"\"\"").unwrap(), ["a", "", "b,\"c\""]);
         assert_eq!(fields("").unwrap(), [""]);
@@ -377,10 +413,11 @@ mod tests {
 
     #[test]
     fn a_line_is_a_request_of_the_protocol() {
-        let tensors =
-            request(r#"{"id":"a","inputs":[{"name":"x","datatype":"INT64","shape":[2],"data":[1,2]}]}"#)
-                .unwrap();
-        assert_eq!(tensors[0].data(), &Data::Int64(vec![1, 2]));
+        let inputs = r#""inputs":[{"name":"x","datatype":"INT64","shape":[2],"data":[1,2]}]"#;
+        let (tensors, wanted) = request(&format!("{{\"id\":\"a\",{inputs}}}")).unwrap();
+        assert_eq!((tensors[0].data(), wanted.len()), (&Data::Int64(vec![1, 2]), 0));
+        let outputs = r#""outputs":[{"name":"y","parameters":{"classification":1}},{"name":"z"}]"#;
+        assert_eq!(request(&format!("{{{inputs},{outputs}}}")).unwrap().1, ["y", "z"]);
         assert!(request("{}").unwrap_err().to_string().contains("inputs"));
         assert!(request(r#"{"inputs":[{"name":"x","datatype":"X","shape":[1],"data":[1]}]}"#).is_err());
     }

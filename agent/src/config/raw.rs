@@ -15,6 +15,31 @@ use crate::durable::{self, DurableError};
 
 /// Prefix of the environment variables that set keys: `FLOTILLA_LINK_KEEP_ALIVE_S` is `link.keep_alive_s`.
 pub(super) const ENV_PREFIX: &str = "FLOTILLA_";
+/// Variables of that prefix that set no key: the agent's own others, those of the command line, of the console's tests and
+/// of our builds, which may be there where an agent is started.
+const OTHERS: [&str; 19] = [
+    "AGENT_CONFIG",
+    "BUILT_S",
+    "CA",
+    "COMMIT",
+    "ENROLLMENT_TOKEN",
+    "INT8",
+    "INT8_LEVEL",
+    "MODEL",
+    "NEW_PASSPHRASE",
+    "NEW_PASSWORD",
+    "PASSPHRASE",
+    "PASSWORD",
+    "PROJECT",
+    "SCREENSHOTS",
+    "SERVER",
+    "TARGET",
+    "TEST_LEVELS",
+    "URL",
+    "USER",
+];
+/// Those of the server begin so.
+const SERVERS: &str = "SERVER_";
 /// Largest configuration file in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
@@ -44,6 +69,8 @@ impl fmt::Display for Origin {
 pub struct RawConfig {
     pub(super) values: BTreeMap<String, (Value, Origin)>,
     pub(super) problems: Vec<Problem>,
+    /// Variables of our prefix that nobody knows.
+    pub(super) unknown_variables: Vec<String>,
 }
 
 impl RawConfig {
@@ -108,8 +135,8 @@ impl RawConfig {
         self
     }
 
-    /// Takes the variables that begin with `FLOTILLA_` and a section of ours; others belong to other programs, but
-    /// those that name a proxy stand in where nothing of ours names one.
+    /// Takes the variables that begin with `FLOTILLA_` and a section of ours, and notes those that nobody knows; others
+    /// belong to other programs, but those that name a proxy stand in where nothing of ours names one.
     #[must_use]
     pub fn with_environment<N, V>(mut self, variables: impl Iterator<Item = (N, V)>) -> Self
     where
@@ -120,9 +147,12 @@ impl RawConfig {
         for (name, text) in variables {
             let Ok(name) = name.into().into_string() else { continue };
             let is_usual = USUAL.iter().any(|(usual, _)| *usual == name);
-            let rest = name.strip_prefix(ENV_PREFIX).map(str::to_ascii_lowercase);
-            let key = rest.and_then(|rest| sections::key_of_variable(&rest));
+            let rest = name.strip_prefix(ENV_PREFIX);
+            let key = rest.and_then(|rest| sections::key_of_variable(&rest.to_ascii_lowercase()));
             if !is_usual && key.is_none() {
+                if rest.is_some_and(|rest| !OTHERS.contains(&rest) && !rest.starts_with(SERVERS)) {
+                    self.unknown_variables.push(name);
+                }
                 continue;
             }
             let text = match text.into().into_string() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::capture::Rate;
-use super::raw::{Origin, RawConfig};
+use super::raw::{ENV_PREFIX, Origin, RawConfig};
 use crate::retry::Policy;
 
 /// A known key so many edits away is suggested in an unknown one's place.
@@ -56,11 +56,13 @@ pub(super) struct Reader {
     values: BTreeMap<String, (Value, Origin)>,
     known: BTreeSet<String>,
     problems: Vec<Problem>,
+    unknown_variables: Vec<String>,
 }
 
 impl Reader {
     pub(super) fn new(raw: RawConfig) -> Self {
-        Self { values: raw.values, known: BTreeSet::new(), problems: raw.problems }
+        let RawConfig { values, problems, unknown_variables } = raw;
+        Self { values, known: BTreeSet::new(), problems, unknown_variables }
     }
 
     fn read<T>(&mut self, key: &str, expected: &str, parse: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
@@ -172,17 +174,36 @@ impl Reader {
                 });
             }
         }
+        for name in self.unknown_variables {
+            let why = unknown_variable(&name, &self.known);
+            // Whatever it is meant for, it may be a secret.
+            let value = "(not shown)".to_owned();
+            self.problems.push(Problem { origin: Origin::Environment(name), key: None, value, why });
+        }
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigErrors(self.problems)) }
     }
 }
 
 /// A key that nobody knows, with the known one that was probably meant.
 fn unknown(key: &str, known: &BTreeSet<String>) -> String {
-    let close = known.iter().map(|candidate| (edits(key, candidate), candidate)).min();
-    match close.filter(|(edits, _)| *edits <= MAX_EDITS) {
-        Some((_, close)) => format!("unknown key; did you mean {close}?"),
+    match nearest(key, known.iter().cloned()) {
+        Some(close) => format!("unknown key; did you mean {close}?"),
         None => "unknown key".to_owned(),
     }
+}
+
+/// The same of a variable.
+fn unknown_variable(name: &str, known: &BTreeSet<String>) -> String {
+    let variable = |key: &String| format!("{ENV_PREFIX}{}", key.replace('.', "_").to_ascii_uppercase());
+    match nearest(name, known.iter().map(variable)) {
+        Some(close) => format!("unknown variable; did you mean {close}?"),
+        None => format!("unknown variable; {ENV_PREFIX} is followed by a section and a key"),
+    }
+}
+
+fn nearest(to: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let close = known.map(|candidate| (edits(to, &candidate), candidate)).min();
+    close.filter(|(edits, _)| *edits <= MAX_EDITS).map(|(_, close)| close)
 }
 
 /// Characters to insert, remove or replace to make `b` of `a` (Levenshtein).

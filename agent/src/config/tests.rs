@@ -81,9 +81,35 @@ fn variables_of_other_programs_are_left_alone_and_ours_are_checked() {
         let variables = [(name.to_owned(), "x".to_owned())];
         RawConfig::default().with_environment(variables.into_iter()).check()
     };
-    assert!(of("FLOTILLA_URL").is_ok());
+    let others = ["URL", "INT8_LEVEL", "PASSPHRASE", "AGENT_CONFIG", "SERVER_HTTPS__LISTEN", "BUILT_S"];
+    for other in
+        others.map(|rest| format!("FLOTILLA_{rest}")).iter().map(String::as_str).chain(["XFLOTILLA_X"])
+    {
+        assert!(of(other).is_ok(), "{other}");
+    }
     assert!(of("FLOTILLA_LINK_SPEED").is_err());
     assert!(of("FLOTILLA_STATE_DIR").unwrap_err().to_string().contains("begins with /"));
+}
+
+#[test]
+fn a_variable_of_ours_that_nobody_knows_is_refused_with_the_one_that_was_meant() {
+    let variables = [
+        ("FLOTILLA_SERVR_LISTEN", "127.0.0.1:1"),
+        ("FLOTILLA_STATEDIR", "/x"),
+        ("FLOTILLA_LINK", "x"),
+        ("FLOTILLA_PASWORD", "hush"),
+    ];
+    let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let text = RawConfig::default().with_environment(variables).check().unwrap_err().to_string();
+    for line in [
+        "has 4 problem(s)",
+        "environment FLOTILLA_SERVR_LISTEN: - = (not shown): unknown variable; did you mean FLOTILLA_SERVE_LISTEN?",
+        "FLOTILLA_STATEDIR: - = (not shown): unknown variable; did you mean FLOTILLA_STATE_DIR?",
+        "FLOTILLA_LINK: - = (not shown): unknown variable; FLOTILLA_ is followed by a section and a key",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing in {text}");
+    }
+    assert!(!text.contains("hush"), "{text}");
 }
 
 #[test]

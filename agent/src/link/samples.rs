@@ -104,13 +104,12 @@ impl SampleUpload {
             Some(bytes) => self.bring(&format!("/device/v1/samples/{}", held.digest), bytes.into()).await?,
             None => Ended::GivenUp(Cause::Damaged),
         };
-        let (samples, gone) = (self.capture.samples().clone(), held.clone());
-        blocking(move || samples.remove(&gone)).await?;
-        match ended {
-            Ended::Stored => self.capture.count_uploaded(),
-            Ended::GivenUp(cause) => self.capture.count_dropped(cause),
-        }
-        Ok(())
+        let given_up = match ended {
+            Ended::Stored => None,
+            Ended::GivenUp(cause) => Some(cause),
+        };
+        let (capture, ended) = (self.capture.clone(), held.clone());
+        blocking(move || capture.end(&ended, given_up)).await
     }
 
     /// Sends the parts that the server lacks.

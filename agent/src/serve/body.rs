@@ -23,6 +23,9 @@ const UNIT_BYTES: usize = 1024;
 /// How much of a refused body is read, and for how long.
 const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// Of the body of one that comes when there is too much to do already, so much is read between two pauses.
+const GENTLE_BYTES: usize = 2 << 20;
+const DISCARD_PAUSE: Duration = Duration::from_millis(50);
 /// A piece of less is copied together with those behind it, into blocks of so much. Larger ones aren't copied.
 const SMALL_BYTES: usize = 4096;
 const BLOCK_BYTES: usize = 16 * 1024;
@@ -128,7 +131,8 @@ pub(super) async fn receive_at_most(
         Err(error @ (ApiError::Overloaded { .. } | ApiError::BodyTooLarge { .. })) => {
             let Coming { body, gathered, memory, .. } = coming;
             drop((gathered, memory));
-            discard(body).await;
+            let is_gentle = matches!(error, ApiError::Overloaded { .. });
+            throw_away(body, if is_gentle { GENTLE_BYTES } else { DISCARD_BYTES }).await;
             return Err(error);
         }
         collected => collected?,
@@ -160,15 +164,30 @@ async fn last_moment(api: &Api) {
     tokio::time::sleep(LAST_PATIENCE).await;
 }
 
-/// Takes what a refused application is still sending: a socket that is closed on unread bytes is reset, and the
-/// answer that says when to come back is lost with it. A body that is too large or too slow for that is cut off.
-async fn discard(mut body: Body) {
+/// Takes the body of a request that is refused because there is too much to do. Who waits to hear whether it may send
+/// one is told that it may not.
+pub(super) async fn discard(request: Request<Body>) {
+    if !request.headers().contains_key(header::EXPECT) {
+        throw_away(request.into_body(), GENTLE_BYTES).await;
+    }
+}
+
+/// Takes what a refused application is still sending, with a pause after each `piece` of bytes: a socket that is closed
+/// on unread bytes is reset, and the answer that says when to come back is lost with it. A body that is too large or too
+/// slow for that is cut off.
+async fn throw_away(mut body: Body, piece: usize) {
     let all = async {
-        let mut left = DISCARD_BYTES;
+        let (mut left, mut left_of_piece) = (DISCARD_BYTES, piece);
         while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            left = left.saturating_sub(bytes);
             if left == 0 {
                 return;
+            }
+            left_of_piece = left_of_piece.saturating_sub(bytes);
+            if left_of_piece == 0 {
+                left_of_piece = piece;
+                tokio::time::sleep(DISCARD_PAUSE).await;
             }
         }
     };

@@ -50,6 +50,9 @@ pub(super) enum ApiError {
     /// A name that isn't this machine's.
     #[error("{0:?} is no name of this machine: ask localhost or 127.0.0.1")]
     ForeignHost(String),
+    /// Two names of the host.
+    #[error("Host may be given once, it came twice")]
+    DoubleHost,
     /// Something that only the fleet may change.
     #[error("{0}; what serves here is decided by the fleet's signed releases")]
     ReadOnly(String),
@@ -101,6 +104,7 @@ impl ApiError {
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ReadOnly(_) | Self::ForeignOrigin(_) | Self::ForeignHost(_) => StatusCode::FORBIDDEN,
             Self::BodyBroken(_)
+            | Self::DoubleHost
             | Self::Json(_)
             | Self::Tensor(_)
             | Self::Field(_)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use axum::http::Request as HttpRequest;
 use inference::{InferError, Tensor};
@@ -26,10 +26,41 @@ pub(super) async fn infer(
     Path(path): Path<ModelPath>,
     request: HttpRequest<Body>,
 ) -> Result<Answer, ApiError> {
-    let body = body::receive(&api, request).await?;
-    let loaded = path.serving(&api)?;
-    if !loaded.pace.is_short() || body.bytes() > SHORT_BYTES {
-        return run(&api, loaded, body).await;
+    let came = tokio::time::Instant::now();
+    let answer = match check_unread(&api, &path, request.body()) {
+        Ok(()) => answered(&api, &path, request).await,
+        Err(refused) => {
+            body::discard(request).await;
+            Err(refused)
+        }
+    };
+    if let Err(ApiError::Overloaded { .. }) = &answer {
+        api.refusals.pause(came).await;
+    }
+    answer
+}
+
+/// Refuses, by what its head says, a request that would only be read to find the queue full.
+fn check_unread(api: &Api, path: &ModelPath, body: &Body) -> Result<(), ApiError> {
+    if !api.may_be_full() {
+        return Ok(());
+    }
+    match path.serving(api) {
+        Ok(loaded) if is_long(&loaded, body.size_hint().lower()) => api.check_place(&loaded.model),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether one with so large a body has to wait for a turn.
+fn is_long(loaded: &Loaded, body_bytes: u64) -> bool {
+    !loaded.pace.is_short() || body_bytes > SHORT_BYTES as u64
+}
+
+async fn answered(api: &Api, path: &ModelPath, request: HttpRequest<Body>) -> Result<Answer, ApiError> {
+    let body = body::receive(api, request).await?;
+    let loaded = path.serving(api)?;
+    if is_long(&loaded, body.bytes() as u64) {
+        return run(api, loaded, body).await;
     }
     let worker = api.clone();
     // Here it is read at least, and answered if it doesn't turn out to be a batch much larger than the others.

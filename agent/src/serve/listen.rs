@@ -149,8 +149,15 @@ impl Listening {
 /// Opens a unix socket. One that a dead process left behind is replaced; anything else at the path is not touched.
 async fn open_socket(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
     if let Ok(there) = std::fs::symlink_metadata(path) {
-        let is_alive = !there.file_type().is_socket() || UnixStream::connect(path).await.is_ok();
-        if is_alive {
+        let kind = there.file_type();
+        if !kind.is_socket() {
+            let what = if kind.is_dir() { "a folder" } else { "a file" };
+            let why = format!(
+                "{what} that is no socket lies there and is not replaced; set serve.unix to a path of its own"
+            );
+            return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, why));
+        }
+        if UnixStream::connect(path).await.is_ok() {
             return Err(std::io::ErrorKind::AddrInUse.into());
         }
         std::fs::remove_file(path)?;

@@ -3,7 +3,7 @@
 //! whose name was pointed at this machine (DNS rebinding) is known by `Host`.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -20,6 +20,9 @@ pub(super) enum Reach {
 
 /// Refuses requests that a browser sends for a page of another machine. Applications send no `Origin`.
 pub(super) async fn check(request: Request<Body>, next: Next) -> Response {
+    if is_twice(request.headers()) {
+        return ApiError::DoubleHost.into_response();
+    }
     match request.headers().get(header::ORIGIN) {
         Some(origin) if !is_local(origin) => ApiError::ForeignOrigin(shown(origin)).into_response(),
         _ => next.run(request).await,
@@ -29,9 +32,15 @@ pub(super) async fn check(request: Request<Body>, next: Next) -> Response {
 /// Refuses requests to this machine by a name that is not its own.
 pub(super) async fn check_host(request: Request<Body>, next: Next) -> Response {
     match request.headers().get(header::HOST) {
+        Some(_) if is_twice(request.headers()) => ApiError::DoubleHost.into_response(),
         Some(host) if !is_own_name(host) => ApiError::ForeignHost(shown(host)).into_response(),
         _ => next.run(request).await,
     }
+}
+
+/// Somebody in between may have taken the other one (RFC 9112, section 3.2).
+fn is_twice(headers: &HeaderMap) -> bool {
+    headers.get_all(header::HOST).iter().nth(1).is_some()
 }
 
 fn shown(value: &HeaderValue) -> String {

@@ -99,6 +99,17 @@ impl Turns {
         self.threads.run(move || work(Some(turn)));
     }
 
+    /// Whether a request of `model` would get no place now.
+    pub(super) fn is_full_for(&self, model: &ModelName) -> bool {
+        let state = self.lock();
+        state.free_places == 0 && state.displaced_by(model).is_none()
+    }
+
+    /// Whether a request may get no place now.
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().free_places == 0
+    }
+
     /// Places that are taken.
     pub(super) fn taken(&self) -> usize {
         self.places.saturating_sub(self.lock().free_places)
@@ -204,11 +215,16 @@ impl State {
         None
     }
 
-    /// Takes the last place from the model that holds most, if that leaves it no fewer than `model` has then.
-    fn displace_for(&mut self, model: &ModelName) -> Option<Work> {
+    /// The model that holds most, if it has no fewer than `model` once it has given one up for it.
+    fn displaced_by(&self, model: &ModelName) -> Option<&ModelName> {
         let held = |model: &ModelName| self.held.get(model).copied().unwrap_or(0);
         let (most, other) = self.lines.iter().map(|line| (held(&line.model), &line.model)).max()?;
-        let other = (most > held(model) + 1).then(|| other.clone())?;
+        (most > held(model) + 1).then_some(other)
+    }
+
+    /// Takes the last place from that one.
+    fn displace_for(&mut self, model: &ModelName) -> Option<Work> {
+        let other = self.displaced_by(model)?.clone();
         let displaced = self.remove(&other, VecDeque::pop_back)?;
         self.leave(&other);
         Some(displaced)
@@ -323,7 +339,9 @@ mod tests {
         let (_place, runs) = desk.hold("many").unwrap();
         let _many: Vec<_> = (1..4).map(|number| desk.enter(number, "many").unwrap()).collect();
         assert!(desk.enter(4, "many").is_none(), "its own last one isn't worth less than the next");
+        assert!(desk.turns.is_full_for(&name("many")) && !desk.turns.is_full_for(&name("few")));
         let _few = [desk.enter(5, "few").unwrap(), desk.enter(6, "few").unwrap()];
+        assert!(desk.turns.is_full() && desk.turns.is_full_for(&name("few")));
         assert!(desk.enter(7, "few").is_none(), "both hold two");
         assert!(desk.enter(8, "many").is_none());
         assert_eq!(desk.turns.taken(), 4, "those who were displaced hold nothing");

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body;
 use super::error::ApiError;
+use super::refusals::Refusals;
 use super::turns::Turns;
 use crate::config;
 use crate::monitor::Monitor;
@@ -40,6 +41,7 @@ pub struct Shared {
     pub(super) limits: config::Serve,
     pub(super) overloads: AtomicU64,
     pub(super) lost_answers: AtomicU64,
+    pub(super) refusals: Refusals,
     /// Cancelled when no connection is taken any more.
     pub(super) stopping: CancellationToken,
     run: u64,
@@ -71,6 +73,7 @@ impl Api {
             limits: config.clone(),
             overloads: AtomicU64::new(0),
             lost_answers: AtomicU64::new(0),
+            refusals: Refusals::default(),
             stopping: CancellationToken::new(),
             run,
             next_id: AtomicU64::new(0),
@@ -135,6 +138,16 @@ impl Api {
                 .map_err(|_| ApiError::Timeout { timeout_ms: timeout.as_millis() })?,
         };
         answer.map_err(|_| ApiError::Died)?.map_err(|Displaced| self.overloaded(Full::Share))
+    }
+
+    /// Whether no request may get a place now, of whatever model.
+    pub(super) fn may_be_full(&self) -> bool {
+        self.turns.is_full()
+    }
+
+    /// Refuses what would find the queue full.
+    pub(super) fn check_place(&self, model: &ModelName) -> Result<(), ApiError> {
+        if self.turns.is_full_for(model) { Err(self.overloaded(Full::Queue)) } else { Ok(()) }
     }
 
     /// Waits until what was done is counted too, for a bounded time; false if it isn't by then.

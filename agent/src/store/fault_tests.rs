@@ -10,10 +10,10 @@ use protocol::StreamId;
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 
-use super::faults::{self, FORGET, FULL, PANIC, SYNC};
+use super::faults::{self, FORGET, FULL, HANG, PANIC, SYNC};
 use super::{Spool, SpoolHandle};
 use crate::config;
-use crate::health::{Clock, ProblemKind};
+use crate::health::{Clock, ProblemKind, Pulse};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -258,6 +258,25 @@ fn a_writer_that_panics_begins_again_and_loses_nothing() {
     assert_eq!(world.append(Kind::Event, 100), 6);
     assert_eq!((world.numbers(), world.lost()), ((1..=6).collect(), vec![]));
     assert_eq!(world.handle().problem(), None);
+}
+
+#[test]
+fn a_sync_that_never_returns_is_told_as_a_part_that_hangs() {
+    let (world, pulse) = (World::new(64 * MIB), Pulse::default());
+    world.handle().beat_in(pulse.clone());
+    world.append_many(5, 100);
+    let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+    let is_told_in = |time| pulse.problem(Instant::now() + time).map(|problem| problem.detail);
+    wait_for("rest", || is_told_in(hour).is_none());
+    faults::set(world.path(), HANG, 1);
+    world.handle().offer(Kind::Event, vec![1]);
+    wait_for("a commit", || is_told_in(hour).is_some());
+    assert_eq!(is_told_in(hour).as_deref(), Some("parts of the agent hang: spool"));
+    assert_eq!(is_told_in(2 * minute), None, "a slow disk may take so long");
+    assert_eq!(pulse.stuck(Instant::now() + hour, minute), ["spool"], "the watchdog isn't fed");
+    std::fs::remove_file(world.path().join(HANG)).unwrap();
+    wait_for("its end", || is_told_in(hour).is_none());
+    assert_eq!((world.append(Kind::Event, 100), world.handle().problem()), (7, None));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The next syncs of a database fail.
 pub(super) const SYNC: &str = "fault.sync";
@@ -10,6 +11,8 @@ pub(super) const SYNC: &str = "fault.sync";
 pub(super) const FORGET: &str = "fault.forget";
 /// The disk is full as long as the file is there.
 pub(super) const FULL: &str = "fault.full";
+/// No sync returns as long as the file is there.
+pub(super) const HANG: &str = "fault.hang";
 /// The next work panics.
 pub(super) const PANIC: &str = "fault.panic";
 
@@ -34,6 +37,9 @@ fn strikes(state_dir: &Path, fault: &str) -> bool {
 pub(super) fn before_sync(dir: &Path) -> io::Result<()> {
     let state_dir = dir.parent().unwrap();
     let (db, synced) = (dir.join("db"), dir.with_extension("synced"));
+    while left(state_dir, HANG) > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     if strikes(state_dir, SYNC) {
         if strikes(state_dir, FORGET) {
             forget(&db, &synced)?;

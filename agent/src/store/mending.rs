@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::carried::{Losses, add};
 use super::opening::{self, Opened};
 use super::rescue::{self, Meta};
-use super::spool::SpoolError;
+use super::spool::{AtWork, SpoolError};
 use super::writer::Writer;
 use super::{layout, sync::Durable};
 use crate::health::{Problem, ProblemKind};
@@ -17,6 +17,8 @@ use crate::health::{Problem, ProblemKind};
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest pause before a database is written anew again: each time wears the flash.
 const LONGEST: Duration = Duration::from_mins(1);
+/// How long it may take to write a whole database anew, or to open one.
+const MENDING: Duration = Duration::from_mins(15);
 
 /// A database that is not to be believed.
 pub(super) struct Condemned {
@@ -32,6 +34,7 @@ impl Writer {
         self.has_failed = true;
         if !self.is_opened {
             std::thread::sleep(RETRY);
+            let _watched = AtWork::begin(&self.shared, MENDING);
             if let Some(report) = self.open() {
                 tracing::warn!("{report}");
                 self.shared.visible(|v| v.mishap = Some(Problem::new(ProblemKind::SpoolQuarantined, report)));
@@ -88,6 +91,7 @@ impl Writer {
 
     /// Writes the condemned database anew and goes on with the new one.
     fn mend(&mut self) -> Result<(), SpoolError> {
+        let _watched = AtWork::begin(&self.shared, MENDING);
         if let Some(condemned) = &mut self.condemned {
             condemned.due = Instant::now() + condemned.pause;
             condemned.pause = (condemned.pause * 2).min(LONGEST);

@@ -271,13 +271,29 @@ impl Samples {
         Ok(plain.filter(|bytes| Digest::from_bytes(Sha256::digest(bytes).into()) == held.digest))
     }
 
-    /// Removes a sample.
+    /// Removes a sample. Says whether it was still counted here: who has let go of it meanwhile, or has put another one
+    /// in its place, counts it.
     ///
     /// # Errors
     /// [`DurableError`]; it is still here then.
-    pub fn remove(&self, held: &Held) -> Result<(), DurableError> {
+    pub fn remove(&self, held: &Held) -> Result<bool, DurableError> {
         let _alone = self.writing();
-        self.forget(held).map(drop)
+        self.forget(held)
+    }
+
+    /// Removes what a lower quota has no room for, as for a new sample of the most worth. Returns how many went; one that
+    /// the disk doesn't let go stays, and the log says so. Blocks on the disk.
+    pub fn trim(&self, quota_bytes: u64) -> u64 {
+        let Some(highest) = Strategy::ALL.into_iter().max().filter(|_| !self.0.is_locked) else { return 0 };
+        let _alone = self.writing();
+        let victims = room_for(&self.lock().held, highest, 0, quota_bytes).unwrap_or_default();
+        let is_gone = |victim: &Held| {
+            self.forget(victim).unwrap_or_else(|error| {
+                tracing::warn!(error = crate::chain(&error), "a sample over the quota could not be removed");
+                false
+            })
+        };
+        victims.iter().map(|victim| u64::from(is_gone(victim))).sum()
     }
 
     /// Lets go of all samples: none of them is sent or counted any more. They lie on the disk until [`Samples::remove_all`].
@@ -285,20 +301,19 @@ impl Samples {
         std::mem::take(&mut self.lock().held)
     }
 
-    /// Removes what was let go of; returns how many there were. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`DurableError`]; the rest is still here then, as before.
-    pub fn remove_all(&self, gone: BTreeSet<Held>) -> Result<u64, DurableError> {
+    /// Removes what was let go of. Returns how many went, and why not all did: the rest is still here then, as before.
+    /// Blocks on the disk.
+    pub fn remove_all(&self, gone: BTreeSet<Held>) -> (u64, Result<(), DurableError>) {
         let _alone = self.writing();
         let left = gone.iter().enumerate().find_map(|(at, held)| Some((at, self.unlink(held).err()?)));
-        match left {
-            None => Ok(u64::try_from(gone.len()).unwrap_or(u64::MAX)),
+        let (count, removed) = match left {
+            None => (gone.len(), Ok(())),
             Some((at, error)) => {
                 self.lock().held.extend(gone.into_iter().skip(at));
-                Err(error)
+                (at, Err(error))
             }
-        }
+        };
+        (u64::try_from(count).unwrap_or(u64::MAX), removed)
     }
 
     /// How many wait, and their bytes on disk.
@@ -593,7 +608,7 @@ mod tests {
         assert_eq!((samples.depth(), samples.next()), ((0, 0), None));
         drop(disk.0);
         assert_eq!(writer.join().unwrap(), Put::Kept { displaced: 0 });
-        assert_eq!(samples.remove_all(gone).unwrap(), 1);
+        assert_eq!(samples.remove_all(gone).0, 1);
         assert_eq!(kept(&samples), [(Strategy::Contradiction, 1)], "it came later");
         assert_eq!(open(dir.path()).depth(), (1, 6));
     }
@@ -604,8 +619,24 @@ mod tests {
         let samples = open(dir.path());
         put(&samples, Strategy::Random, &[1; 60]);
         let gone = samples.let_go();
-        assert!(!samples.forget(gone.first().unwrap()).unwrap(), "who has let go of it counts it");
-        assert_eq!(samples.remove_all(gone).unwrap(), 1);
+        assert!(!samples.remove(gone.first().unwrap()).unwrap(), "who has let go of it counts it");
+        assert_eq!(samples.remove_all(gone).0, 1);
+    }
+
+    #[test]
+    fn a_lower_quota_takes_the_oldest_of_the_lowest_worth() {
+        let dir = tempfile::tempdir().unwrap();
+        let samples = open(dir.path());
+        for (byte, strategy) in
+            (0..).zip([Strategy::Random, Strategy::Contradiction, Strategy::Random, Strategy::Contradiction])
+        {
+            put(&samples, strategy, &[byte; 25]);
+        }
+        let in_flight = samples.next().unwrap();
+        assert_eq!((samples.trim(100), samples.trim(74)), (0, 2));
+        assert_eq!(kept(&samples), [(Strategy::Contradiction, 1), (Strategy::Contradiction, 3)]);
+        assert_eq!((samples.trim(25), samples.remove(&in_flight).unwrap()), (1, false), "it is counted once");
+        assert_eq!(open(dir.path()).depth(), (1, 25));
     }
 
     #[test]
@@ -619,10 +650,11 @@ mod tests {
         let in_the_way = dir.path().join(FOLDER).join(gone.iter().nth(1).unwrap().file());
         fs::remove_file(&in_the_way).unwrap();
         fs::create_dir(&in_the_way).unwrap();
-        assert!(samples.remove_all(gone).is_err());
+        let (count, removed) = samples.remove_all(gone);
+        assert!(count == 1 && removed.is_err());
         assert_eq!(samples.depth(), (2, 2));
         fs::remove_dir(&in_the_way).unwrap();
-        assert_eq!((samples.remove_all(samples.let_go()).unwrap(), samples.next()), (2, None));
+        assert_eq!((samples.remove_all(samples.let_go()).0, samples.next()), (2, None));
         assert_eq!(open(dir.path()).depth(), (0, 0));
     }
 }

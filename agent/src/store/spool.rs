@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,12 +20,14 @@ use super::sync::Durable;
 use super::writer::{Heights, Order, Writer};
 use crate::config;
 use crate::durable::DurableError;
-use crate::health::{Clock, Problem, ProblemKind};
+use crate::health::{Clock, Problem, ProblemKind, Pulse};
 
 /// Orders that may wait for the writer. When full: `offer` drops and counts, `append` waits.
 const QUEUE_ORDERS: usize = 4096;
 /// Bytes that may wait for the writer; the same rule.
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+/// The name under which the writer beats.
+const PART: &str = "spool";
 
 /// Why the spool failed.
 #[derive(Debug, thiserror::Error)]
@@ -174,9 +176,37 @@ pub(super) struct Shared {
     pub(super) is_closing: AtomicBool,
     /// Whether the link may hand records over now.
     pub(super) is_sending: AtomicBool,
+    /// Where the writer says that it is alive, once somebody looks.
+    pulse: OnceLock<Pulse>,
+}
+
+/// While it lives, the writer is at one thing; dropped, nobody waits for it to beat.
+pub(super) struct AtWork(Arc<Shared>);
+
+impl AtWork {
+    /// The writer begins something that may take so long.
+    pub(super) fn begin(shared: &Arc<Shared>, longest: Duration) -> Self {
+        shared.beat(longest);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if let Some(pulse) = self.0.pulse.get() {
+            pulse.retire(PART);
+        }
+    }
 }
 
 impl Shared {
+    /// The writer is alive, and its next step may take so long.
+    pub(super) fn beat(&self, longest: Duration) {
+        if let Some(pulse) = self.pulse.get() {
+            pulse.beat_beside(PART, longest);
+        }
+    }
+
     pub(super) fn visible<T>(&self, look: impl FnOnce(&mut Visible) -> T) -> T {
         look(&mut self.visible.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -222,6 +252,7 @@ impl Spool {
             queued_records: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             is_sending: AtomicBool::new(false),
+            pulse: OnceLock::new(),
         });
         let (orders, inbox) = mpsc::sync_channel(QUEUE_ORDERS);
         let (durable_tx, durable_seq) = watch::channel(0);
@@ -261,6 +292,12 @@ impl Drop for Spool {
 }
 
 impl SpoolHandle {
+    /// From now on the writer beats in `pulse` whenever it begins to write, and is waited for until that is done: a disk
+    /// that never answers is told.
+    pub fn beat_in(&self, pulse: Pulse) {
+        let _first_stays = self.shared.pulse.set(pulse);
+    }
+
     /// Puts a record in without waiting. It is lost, and counted, when the writer is too far behind; what is
     /// accepted is durable within the configured commit time.
     pub fn offer(&self, kind: Kind, body: Vec<u8>) {

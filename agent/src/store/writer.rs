@@ -23,7 +23,7 @@ use super::layout;
 use super::mending::Condemned;
 use super::note::{Note, Noted};
 use super::opening::{self, Opened};
-use super::spool::{Bounds, Shared, SpoolError};
+use super::spool::{AtWork, Bounds, Shared, SpoolError};
 use super::sync::Durable;
 use super::{policy, room};
 use crate::config;
@@ -33,6 +33,9 @@ use crate::health::Clock;
 const MAX_GROUP: usize = 512;
 /// No record is committed when the disk has less room than this: sled must not meet a full disk.
 pub(super) const MIN_ROOM_BYTES: u64 = 8 * 1024 * 1024;
+/// The longest that one step of a commit may take on a slow disk.
+const STEP: Duration = Duration::from_mins(2);
+
 /// What the writer is asked for.
 pub(super) enum Order {
     Record {
@@ -363,6 +366,7 @@ impl Writer {
         if let Some(condemned) = &self.condemned {
             return Err(SpoolError::Condemned(condemned.why.clone()));
         }
+        let _watched = AtWork::begin(&self.shared, STEP);
         #[cfg(test)]
         super::faults::before_work(&self.dir);
         let durable = self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -373,7 +377,9 @@ impl Writer {
             self.delete_acknowledged(&durable, upto, &ahead)?;
             self.acknowledged = None;
         }
+        self.shared.beat(STEP);
         self.make_room(&durable)?;
+        self.shared.beat(STEP);
         self.commit(&durable)?;
         self.take_down();
         Ok(())

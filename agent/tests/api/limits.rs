@@ -158,6 +158,70 @@ fn head(bytes: usize) -> String {
     )
 }
 
+/// Reads one answer and leaves the connection open.
+fn read_answer(stream: &mut TcpStream) -> String {
+    let (mut answer, mut byte) = (Vec::new(), [0]);
+    while !answer.ends_with(b"\"}") {
+        match stream.read(&mut byte).unwrap() {
+            0 => break,
+            _ => answer.push(byte[0]),
+        }
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+/// The head of an inference that is long: its body is no small one.
+fn long_head(bytes: usize) -> String {
+    head(bytes).replacen("Connection: close\r\n", "", 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_request_that_finds_the_queue_full_is_refused_before_its_body_is_read() {
+    let agent = Agent::start(&["serve.queue=1", "serve.threads=1", "serve.max_body_bytes=8388608"]).await;
+    let agent = Arc::new(agent);
+    agent.activate("1.0.0");
+    let held = agent.gate.hold();
+    let first = hold_the_turn(&agent).await;
+    let address = agent.address.clone();
+    let refused = tokio::task::spawn_blocking(move || {
+        let mut asks_first = TcpStream::connect(&address).unwrap();
+        let expecting = long_head(70_000).replacen("Host", "Expect: 100-continue\r\nHost", 1);
+        asks_first.write_all(expecting.as_bytes()).unwrap();
+        let unsent = read_answer(&mut asks_first);
+        // Who sends it all the same reads why, and may ask again on the same connection.
+        let mut sends = TcpStream::connect(&address).unwrap();
+        let mut ask = |bytes: usize| {
+            sends.write_all(long_head(bytes).as_bytes()).unwrap();
+            sends.write_all(&vec![b' '; bytes]).unwrap();
+            read_answer(&mut sends)
+        };
+        [unsent, ask(70_000), ask(5 << 20), ask(70_000)]
+    });
+    for answer in refused.await.unwrap() {
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+        assert!(answer.ends_with(r#"{"error":"overloaded: 1 requests wait or run already"}"#), "{answer}");
+    }
+    drop(held);
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hammers_at_a_full_queue_is_told_less_often() {
+    let agent = Arc::new(Agent::start(&["serve.queue=1", "serve.threads=1"]).await);
+    agent.activate("1.0.0");
+    let held = agent.gate.hold();
+    let first = hold_the_turn(&agent).await;
+    let begun = Instant::now();
+    for _ in 0..30 {
+        let answer = agent.post(INFER, &batch_of_100()).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
+    }
+    // Eight in a tenth of a second are told at once.
+    assert!(begun.elapsed() > Duration::from_millis(250), "{:?}", begun.elapsed());
+    drop(held);
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_never_ends_is_given_up() {
     let agent = Agent::start(&["serve.timeout_ms=300"]).await;

@@ -1,5 +1,9 @@
 //! Requests and answers as JSON, refusals by name, descriptions.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
 use hyper::StatusCode;
 use protocol::UnixMillis;
 use serde_json::{Value, json};
@@ -240,4 +244,33 @@ async fn a_site_that_points_its_name_here_reads_nothing() {
     for host in ["localhost", "127.0.0.1:8500", "[::1]"] {
         assert_eq!(agent.get_as(host, "/v2").await.status, StatusCode::OK, "{host}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_names_two_hosts_is_refused_whichever_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("api.sock");
+    let agent = Agent::start(&[&format!("serve.unix={}", socket.display())]).await;
+    let address = agent.address.clone();
+    let answers = tokio::task::spawn_blocking(move || {
+        let orders =
+            [("localhost", "evil.example"), ("evil.example", "localhost"), ("localhost", "localhost")];
+        let heads = orders.map(|(first, second)| {
+            format!("GET /v2 HTTP/1.1\r\nHost: {first}\r\nHost: {second}\r\nConnection: close\r\n\r\n")
+        });
+        let over_tcp = heads.clone().map(|head| answer_to(TcpStream::connect(&address).unwrap(), &head));
+        let over_unix = heads.map(|head| answer_to(UnixStream::connect(&socket).unwrap(), &head));
+        [over_tcp, over_unix].concat()
+    });
+    for answer in answers.await.unwrap() {
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.ends_with(r#"{"error":"Host may be given once, it came twice"}"#), "{answer}");
+    }
+}
+
+fn answer_to(mut stream: impl Read + Write, head: &str) -> String {
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }

@@ -5,6 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use flotilla_agent::app::AppError;
+use flotilla_agent::exit::Exit;
 use flotilla_agent::serve::Listening;
 
 use crate::support::{Agent, serve_config, wait_for};
@@ -60,7 +62,13 @@ async fn a_socket_left_by_a_dead_agent_is_replaced_and_a_file_is_not() {
     drop(listening);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "mine").unwrap();
-    assert!(Listening::open(&config).await.is_err());
+    let refused = Listening::open(&config).await.unwrap_err();
+    let why = refused.source.to_string();
+    assert!(
+        refused.place == path.display().to_string() && why.starts_with("a file that is no socket"),
+        "{why}"
+    );
+    assert_eq!(AppError::Listen(refused).exit(), Exit::Config, "trying again can't help");
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
 }
 

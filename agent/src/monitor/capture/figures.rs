@@ -17,7 +17,7 @@ pub enum Cause {
     TooLarge,
     /// What was here is worth more.
     NoRoom,
-    /// It was here and had to make room for one of more worth, or a newer one.
+    /// It was here and had to make room for one of more worth, a newer one or a lower quota.
     Displaced,
     /// The disk took it not.
     Disk,

@@ -25,6 +25,7 @@ use self::queue::Queue;
 use self::recent::{Kept, Recent};
 use super::recorder::Request;
 use crate::config;
+use crate::durable::DurableError;
 use crate::slots::Loaded;
 use crate::store::{Bounds, Held, Put, Samples};
 
@@ -77,20 +78,31 @@ impl Capture {
             figures: CaptureFigures::default(),
         };
         let inner = Inner { samples, queue: Queue::default(), state: Mutex::new(state) };
-        if let Some(gone) = inner.follow(rules) {
-            inner.remove_all(gone);
+        match inner.follow(rules) {
+            Some(gone) => inner.remove_all(gone),
+            None => inner.trim(),
         }
         Self { inner: Arc::new(inner), writer: Once::new() }
     }
 
     /// Other rules from the next item on. A consent that is withdrawn takes all samples with it that are still here: none
     /// of them is sent any more, and a thread removes them, since who asks has signals to hear and may not wait for a disk.
+    /// So go those that a lower quota has no room for.
     pub fn reconfigure(&self, rules: config::Capture) {
-        let Some(gone) = self.inner.follow(rules).filter(|gone| !gone.is_empty()) else { return };
+        let quota_bytes = rules.quota_bytes;
+        match self.inner.follow(rules) {
+            Some(gone) if gone.is_empty() => {}
+            Some(gone) => self.aside(move |inner| inner.remove_all(gone)),
+            None if self.inner.samples.depth().1 > quota_bytes => self.aside(Inner::trim),
+            None => {}
+        }
+    }
+
+    fn aside(&self, remove: impl FnOnce(&Inner) + Send + 'static) {
         let inner = self.inner.clone();
         let thread = std::thread::Builder::new().name("withdrawal".into());
-        if let Err(error) = thread.spawn(move || inner.remove_all(gone)) {
-            tracing::error!(error = %error, "no thread removes samples without consent; the next start does");
+        if let Err(error) = thread.spawn(move || remove(&inner)) {
+            tracing::error!(error = %error, "no thread removes samples that have to go; the next start does");
         }
     }
 
@@ -104,13 +116,25 @@ impl Capture {
         &self.inner.samples
     }
 
-    /// Counts a sample that the server has stored.
-    pub fn count_uploaded(&self) {
-        self.inner.lock().figures.uploaded += 1;
+    /// Removes a sample that the server has stored, or that is given up for a cause, and counts it as that; one that had to
+    /// go meanwhile is counted already. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`DurableError`]; it is still here then, and not counted.
+    pub fn end(&self, held: &Held, given_up: Option<Cause>) -> Result<(), DurableError> {
+        if !self.inner.samples.remove(held)? {
+            return Ok(());
+        }
+        let figures = &mut self.inner.lock().figures;
+        match given_up {
+            None => figures.uploaded += 1,
+            Some(cause) => figures.drop(cause, 1),
+        }
+        Ok(())
     }
 
-    /// Counts a sample that is given up.
-    pub fn count_dropped(&self, cause: Cause) {
+    /// Counts an item that is not kept.
+    fn count_dropped(&self, cause: Cause) {
         self.inner.lock().figures.drop(cause, 1);
     }
 
@@ -268,13 +292,21 @@ impl Inner {
 
     /// Blocks on the disk, and holds nothing meanwhile that who serves needs.
     fn remove_all(&self, gone: BTreeSet<Held>) {
-        match self.samples.remove_all(gone) {
-            Ok(count) => self.lock().figures.drop(Cause::Withdrawn, count),
-            Err(error) => tracing::error!(
+        let (count, removed) = self.samples.remove_all(gone);
+        self.lock().figures.drop(Cause::Withdrawn, count);
+        if let Err(error) = removed {
+            tracing::error!(
                 error = crate::chain(&error),
                 "samples without consent could not be removed; they are not sent"
-            ),
+            );
         }
+    }
+
+    /// The same for what the quota has no room for any more.
+    fn trim(&self) {
+        let quota_bytes = self.lock().rules.quota_bytes;
+        let count = self.samples.trim(quota_bytes);
+        self.lock().figures.drop(Cause::Displaced, count);
     }
 
     fn decide(&self, rules: &config::Capture, seen: Seen) -> Option<Strategy> {
@@ -306,6 +338,7 @@ impl Inner {
             let mut state = self.lock();
             // Withdrawn while it was being written: it goes with the others.
             let is_withdrawn = !state.rules.consent;
+            let is_lower = state.rules.quota_bytes < rules.quota_bytes;
             let figures = &mut state.figures;
             match put {
                 Ok(Put::Kept { displaced }) => {
@@ -322,6 +355,8 @@ impl Inner {
             drop(state);
             if is_withdrawn {
                 self.remove_all(self.samples.let_go());
+            } else if is_lower {
+                self.trim();
             }
         }
     }

@@ -145,6 +145,43 @@ fn a_withdrawn_consent_takes_what_is_here_with_it() {
 }
 
 #[test]
+fn a_sample_that_is_on_its_way_when_the_consent_goes_is_counted_once() {
+    let device = device(&[ON]);
+    device.disagree("a");
+    device.disagree("b");
+    device.settled(2);
+    let (capture, sent) = (&device.capture, device.capture.samples().next().unwrap());
+    capture.end(&sent, None).unwrap();
+    capture.end(&sent, None).unwrap();
+    assert_eq!((capture.figures().uploaded, capture.figures().waiting), (1, 1));
+    let on_its_way = capture.samples().next().unwrap();
+    capture.reconfigure(rules(&[]));
+    for given_up in [None, Some(Cause::Refused)] {
+        capture.end(&on_its_way, given_up).unwrap();
+    }
+    let figures = device.settled(3);
+    assert_eq!((figures.uploaded, figures.dropped), (1, [(Cause::Withdrawn, 1)].into()));
+}
+
+#[test]
+fn a_lower_quota_holds_at_once_and_at_the_next_start() {
+    let device = device(&[ON]);
+    for id in ["a", "b", "c"] {
+        device.disagree(id);
+    }
+    let size = device.settled(3).waiting_bytes / 3;
+    let with = |samples: u64| config::Capture { quota_bytes: size * samples + 8, ..rules(&[ON]) };
+    device.capture.reconfigure(with(3));
+    device.capture.reconfigure(with(2));
+    let figures = device.settled(4);
+    assert_eq!((figures.waiting, figures.dropped), (2, [(Cause::Displaced, 1)].into()));
+    let (capture, dir) = (device.capture, device.dir);
+    drop(capture);
+    let figures = Capture::new(with(1), samples(dir.path()), 1).figures();
+    assert_eq!((figures.waiting, figures.dropped), (1, [(Cause::Displaced, 1)].into()));
+}
+
+#[test]
 fn a_start_without_consent_removes_what_an_earlier_run_has_kept() {
     let device = device(&[ON]);
     device.disagree("a");
