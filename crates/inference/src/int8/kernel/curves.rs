@@ -68,7 +68,7 @@ mod tests {
 
     /// By its series, in 64 bits.
     fn exact_erf(x: f64) -> f64 {
-        if x.abs() > 5.0 {
+        if x.abs() > 4.0 {
             return x.signum();
         }
         let (mut term, mut sum) = (x, x);

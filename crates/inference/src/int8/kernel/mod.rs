@@ -14,6 +14,7 @@
 )]
 
 mod ahead;
+mod arith;
 #[cfg(target_arch = "aarch64")]
 mod arm;
 mod chain;
@@ -45,6 +46,7 @@ mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use arith::{Arith, Curve};
 pub use chain::Chain;
 pub use conv::{Conv, Scratch};
 pub use convert::{Range, dequantize, from_plain, min_max, quantize, to_plain};
