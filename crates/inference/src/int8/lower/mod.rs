@@ -20,6 +20,7 @@ mod matmul;
 mod nhwc;
 mod plain;
 mod pools;
+mod product;
 mod quant;
 mod shapes;
 mod sink;
