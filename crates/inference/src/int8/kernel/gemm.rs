@@ -66,6 +66,32 @@ impl Gemm {
         Self { panels, level, is_centred }
     }
 
+    /// Takes weights as they lie in an activation: a row for each input, in it an output for each channel.
+    pub(super) fn of_rows(
+        spec: &ConvSpec,
+        weights: &Act<'_>,
+        requant: &Requant,
+        in_zero_point: u8,
+        level: Level,
+    ) -> Self {
+        if tile::lane(level) != Panels::ROWS || tile::lowest_weight(level) > -128 {
+            let zero = i16::from(weights.layout().zero_point);
+            let outputs = 0..spec.out_channels;
+            let column =
+                |c: usize| (0..spec.in_channels).map(move |k| i16::from(weights.get(k, c, 0, 0)) - zero);
+            let weights: Vec<i16> = outputs.flat_map(column).collect();
+            return Self::pack(spec, &weights, requant, Some(in_zero_point), level);
+        }
+        let is_centred = tile::centres(level, in_zero_point) && spec.in_channels >= 16;
+        let offset = if is_centred { 128 } else { tile::offset(level) };
+        let zero_point = i32::from(in_zero_point) - offset;
+        let mut panels = Panels::of_rows(spec, weights, requant, (tile::order(level), zero_point));
+        if is_centred {
+            panels.weights.bytes_mut().iter_mut().for_each(|weight| *weight ^= 0x80);
+        }
+        Self { panels, level, is_centred }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.panels.bytes()
     }

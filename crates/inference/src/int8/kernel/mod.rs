@@ -14,11 +14,13 @@
 )]
 
 mod ahead;
+mod arith;
 #[cfg(target_arch = "aarch64")]
 mod arm;
 mod chain;
 mod conv;
 mod convert;
+mod curves;
 mod depthwise;
 mod divide;
 mod eltwise;
@@ -26,12 +28,15 @@ mod floats;
 mod gemm;
 mod layout;
 mod level;
+mod norm;
 mod panels;
 mod pool;
 mod portable;
+mod product;
 mod requant;
 mod rows;
 mod scalar;
+mod softmax;
 mod spec;
 mod strip;
 mod table;
@@ -42,6 +47,7 @@ mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use arith::{Arith, Curve};
 pub use chain::Chain;
 pub use conv::{Conv, Scratch};
 pub use convert::{Range, dequantize, from_plain, min_max, quantize, to_plain};
@@ -49,6 +55,9 @@ pub use eltwise::{AddSpec, MulSpec, Table, add, concat, copy, lookup, mul};
 pub use floats::ToFloat;
 pub use layout::{Act, ActMut, Border, Buffer, Layout};
 pub use level::{LEVEL_VARIABLE, Level};
+pub use norm::{LayerNorm, means};
 pub use pool::{AvgPool, Counts, MaxPool, Window};
+pub use product::Product;
 pub use requant::Requant;
+pub use softmax::softmax;
 pub use spec::{ConvSpec, PackError, Weights};

@@ -4,9 +4,10 @@
 //! column is one output channel. The order of the columns is the kernel's choice ([`Order`]): that in which its
 //! narrowing instructions put them right again.
 
-use super::layout::Buffer;
+use super::layout::{Act, Buffer};
 use super::requant::Requant;
 use super::spec::ConvSpec;
+use super::wide::wide;
 
 /// Which output channel stands in which column of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +131,61 @@ impl Panels {
         panels
     }
 
+    /// How many rows of an activation [`Panels::of_rows`] puts side by side.
+    pub(super) const ROWS: usize = 4;
+
+    /// From an activation with a row for each input channel: its values less 128 fit into a byte, and the rest of the
+    /// zero point is one shift for all columns.
+    pub(super) fn of_rows(
+        spec: &ConvSpec,
+        weights: &Act<'_>,
+        requant: &Requant,
+        (order, zero_point): (Order, i32),
+    ) -> Self {
+        let blocks = blocks(spec, 1);
+        let columns: usize = blocks.iter().map(|block| block.columns).sum();
+        let size = blocks.last().map_or(0, |block| block.start + block.bytes());
+        let shift = 128 - i32::from(weights.layout().zero_point);
+        let mut panels = Self {
+            blocks,
+            taps: vec![[0, 0]],
+            weights: Buffer::new(size),
+            multiplier: vec![0.0; columns],
+            bias: vec![0; columns],
+            weight_sums: Vec::new(),
+            shifts: vec![shift; if shift == 0 { 0 } else { columns }],
+            order,
+        };
+        for index in 0..panels.blocks.len() {
+            panels.fill_rows(weights, requant, index, zero_point);
+        }
+        panels
+    }
+
+    fn fill_rows(&mut self, weights: &Act<'_>, requant: &Requant, index: usize, zero_point: i32) {
+        /// Less 128 it is 0.
+        const NONE: [u8; 64] = [128; 64];
+        let Block { out, columns, start, .. } = self.blocks[index];
+        let inputs = weights.layout().batch;
+        let places: [usize; 64] =
+            std::array::from_fn(|column| self.order.channel(columns, column.min(columns - 1)));
+        let mut sums = [0; 64];
+        let row = |k: usize| match k < inputs {
+            true => &weights.data()[weights.layout().pixel(k, 0, 0) + out..][..columns],
+            false => &NONE[..columns],
+        };
+        let to = self.weights.bytes_mut()[start..].chunks_exact_mut(columns * Self::ROWS);
+        for (to, first) in to.zip((0..inputs).step_by(Self::ROWS)) {
+            beside(to, [row(first), row(first + 1), row(first + 2), row(first + 3)], &places, &mut sums);
+        }
+        for (column, channel) in places.iter().enumerate().take(columns) {
+            let Some(multiplier) = requant.multiplier.get(out + channel) else { continue };
+            self.multiplier[out + column] = *multiplier;
+            self.bias[out + column] =
+                requant.bias[out + channel].wrapping_sub(sums[*channel].wrapping_mul(zero_point));
+        }
+    }
+
     fn fill(
         &mut self,
         spec: &ConvSpec,
@@ -198,6 +254,23 @@ impl Panels {
     /// Bytes of the longest row as the weights are padded to it.
     pub(super) fn longest(&self) -> usize {
         self.blocks.iter().map(Block::padded_k).max().unwrap_or(0)
+    }
+}
+
+wide! {
+    /// Puts four rows less 128 side by side, a column's values together, in the order of `places`; adds each column's up.
+    fn beside(to: &mut [u8], rows: [&[u8]; 4], places: &[usize; 64], sums: &mut [i32; 64]) {
+        let mut columns = [[0_u8; 4]; 64];
+        let [a, b, c, d] = rows;
+        for ((((column, a), b), c), d) in columns.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *column = [*a ^ 128, *b ^ 128, *c ^ 128, *d ^ 128];
+        }
+        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *sum += i32::from(*a) + i32::from(*b) + i32::from(*c) + i32::from(*d) - 4 * 128;
+        }
+        for (to, place) in to.as_chunks_mut::<4>().0.iter_mut().zip(places) {
+            *to = columns[*place % 64];
+        }
     }
 }
 

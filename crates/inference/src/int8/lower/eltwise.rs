@@ -11,8 +11,24 @@ use crate::int8::program::{FloatOp, Step};
 use crate::tensor::volume;
 
 impl<'a> Lowering<'a> {
-    /// Add or Mul in f32 notation.
+    /// Add, Mul, Sub, Div and Pow in f32 notation.
     pub(super) fn binary(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        if self.tabled(node).is_ok() {
+            return Ok(());
+        }
+        match node.op() {
+            "Pow" => self.curve(node),
+            "Sub" | "Div" => self.arithmetic(node),
+            // What has no form in bytes is calculated in f32.
+            _ => self.sum_or_product(node).or_else(|why| match self.arithmetic(node) {
+                Err(Reason::NotQuantized { .. } | Reason::NotConstant { .. }) => Err(why),
+                done => done,
+            }),
+        }
+    }
+
+    /// Add or Mul.
+    fn sum_or_product(&mut self, node: Node<'a>) -> Result<(), Reason> {
         let names = [Self::input(node, 0)?, Self::input(node, 1)?];
         let sink = self.sink(node.output());
         let End::Bytes(params, _) = sink.end else { return self.float_add(node, names, &sink) };

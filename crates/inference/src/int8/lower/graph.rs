@@ -21,6 +21,8 @@ pub(super) struct Graph<'a> {
     consumers: HashMap<&'a str, Vec<usize>>,
     producers: HashMap<&'a str, usize>,
     outputs: HashSet<&'a str>,
+    /// Ranks of the tensors over which windows slide; none where that isn't known.
+    image_ranks: HashSet<Option<usize>>,
     /// The file, for what islands take over.
     pub(super) model: &'a ModelProto,
     /// The graph, for its inputs and outputs.
@@ -38,6 +40,12 @@ impl<'a> Node<'a> {
             "" | "ai.onnx" | "com.microsoft" => &self.0.op_type,
             _ => "",
         }
+    }
+
+    /// Whether it takes an image as channels of pixels.
+    fn slides_windows(self) -> bool {
+        let op = self.op();
+        op.contains("Conv") || op.contains("Pool") || matches!(op, "Resize" | "Upsample")
     }
 
     /// An input's name; none where it is left out.
@@ -109,13 +117,29 @@ impl<'a> Graph<'a> {
             consumers: HashMap::new(),
             producers: HashMap::new(),
             outputs: proto.output.iter().map(|output| output.name.as_str()).collect(),
+            image_ranks: HashSet::new(),
             model,
             proto,
         };
         for node in &proto.node {
             graph.add(node);
         }
+        let windowed = graph.nodes.iter().filter(|node| node.slides_windows());
+        graph.image_ranks = windowed.map(|node| graph.image_rank(*node)).collect();
         Some(graph)
+    }
+
+    /// The rank of the images that a node slides windows over.
+    fn image_rank(&self, node: Node<'a>) -> Option<usize> {
+        let sizes = node.ints("kernel_shape").map(|sizes| sizes.len() + 2);
+        let slots = [1, 3].into_iter().filter_map(|slot| node.input(slot));
+        let weights = slots.filter_map(|name| self.constant(name)).map(|weights| weights.dims.len());
+        sizes.or_else(|| weights.max()).filter(|rank| *rank > 2)
+    }
+
+    /// Whether tensors of that rank may be images: channels first, then pixels.
+    pub(super) fn has_images(&self, rank: usize) -> bool {
+        self.image_ranks.contains(&None) || self.image_ranks.contains(&Some(rank))
     }
 
     fn add(&mut self, node: &'a NodeProto) {

@@ -13,6 +13,9 @@ use crate::tensor::volume;
 impl<'a> Lowering<'a> {
     /// Gemm and MatMul between DequantizeLinear and QuantizeLinear.
     pub(super) fn matmul(&mut self, index: usize, node: Node<'a>) -> Result<(), Reason> {
+        if let Some(done) = self.view_product(index, node) {
+            return done;
+        }
         let quant = self.view(Self::input(node, 0)?)?;
         let is_gemm = node.op() == "Gemm";
         let mut extra = Vec::new();
@@ -49,6 +52,9 @@ impl<'a> Lowering<'a> {
 
     /// QGemm and QLinearMatMul.
     pub(super) fn qlinear_matmul(&mut self, index: usize, node: Node<'a>) -> Result<(), Reason> {
+        if let Some(done) = self.bytes_product(index, node) {
+            return done;
+        }
         let is_gemm = node.op() == "QGemm";
         let quant = self.operand(node, 0)?;
         let sink = match node.input(7) {

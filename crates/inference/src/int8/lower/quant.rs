@@ -121,7 +121,7 @@ impl<'a> Lowering<'a> {
         };
         match shape.len() {
             3 | 4 if self.graph.consumers(name).iter().any(wants_last) => Form::Last,
-            3 | 4 => Form::First,
+            rank @ (3 | 4) if self.graph.has_images(rank) => Form::First,
             _ => Form::Last,
         }
     }

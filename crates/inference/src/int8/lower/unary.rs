@@ -6,7 +6,7 @@ use super::quant::table;
 use super::shapes::axis_of;
 use super::sink::{End, limits};
 use super::walk::{Kind, Lowering, Params, Quant};
-use crate::int8::kernel::Table;
+use crate::int8::kernel::{Curve, Table};
 use crate::int8::program::{Bounds, FloatOp, Step};
 use crate::tensor::volume;
 
@@ -53,20 +53,14 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// Any other function, over a view, quantized again.
+    /// Any other function: a table between two quantizations, or a pass in f32.
     pub(super) fn unary(&mut self, node: Node<'a>) -> Result<(), Reason> {
-        let quant = self.view(Self::input(node, 0)?)?;
-        let sink = self.sink(node.output());
-        let End::Bytes(params, _) = sink.end else {
-            return Err(Reason::Form("the result isn't quantized again"));
-        };
-        let bounds = sink.bounds;
-        let function = function(node).ok_or(Reason::Operator)?;
-        let table = table(quant.params, params, |value| bounds.apply(function(value)));
-        let to = self.act(&quant.shape, quant.form, params)?;
-        self.steps.push(Step::Lookup { from: quant.act, table: Box::new(table), to });
-        self.finish(&sink, &quant.shape, Kind::Bytes(to, quant.form));
-        Ok(())
+        self.tabled(node).or_else(|why| match self.curve(node) {
+            Ok(()) => Ok(()),
+            // What is no curve at all isn't one where it is quantized, either.
+            Err(Reason::Form(_)) => Err(why),
+            Err(other) => Err(other),
+        })
     }
 
     /// QLinearLeakyRelu and QLinearSigmoid.
@@ -127,7 +121,7 @@ fn last_axis(node: Node<'_>, shape: &[usize], opset: i64) -> Result<FloatOp, Rea
 }
 
 /// The function that an operator applies to each value.
-fn function(node: Node<'_>) -> Option<Box<dyn Fn(f32) -> f32>> {
+pub(super) fn function(node: Node<'_>) -> Option<Box<dyn Fn(f32) -> f32>> {
     let alpha = |default: f32| node.float("alpha").unwrap_or(default);
     Some(match node.op() {
         "Sigmoid" | "QLinearSigmoid" => Box::new(sigmoid),
@@ -146,6 +140,12 @@ fn function(node: Node<'_>) -> Option<Box<dyn Fn(f32) -> f32>> {
             Box::new(move |x| if x < 0.0 { alpha * x.exp_m1() } else { x })
         }
         "Abs" => Box::new(f32::abs),
+        "Erf" => Box::new(|x| Curve::Erf.of(x)),
+        "Gelu" if node.text("approximate").is_none_or(|kind| kind == "none") => {
+            Box::new(|x| Curve::Gelu.of(x))
+        }
+        "Sqrt" => Box::new(f32::sqrt),
+        "Reciprocal" => Box::new(f32::recip),
         "Neg" => Box::new(|x| -x),
         "Exp" => Box::new(f32::exp),
         "Softplus" => Box::new(softplus),

@@ -1,7 +1,7 @@
 //! The few operators in f32 that stand between or after quantized layers.
 
 use super::step::Bounds;
-use crate::int8::kernel::Window;
+use crate::int8::kernel::{self, Arith, Curve, LayerNorm, Window};
 
 /// An operator over plain f32 tensors.
 #[derive(Debug, Clone)]
@@ -14,6 +14,13 @@ pub(crate) enum FloatOp {
     Mean(usize),
     /// Softmax over each run of so many elements.
     Softmax(usize),
+    /// LayerNormalization of rows.
+    Norm(Box<LayerNorm>),
+    /// A function of each value.
+    Curve(Curve),
+    /// Two tensors, the second one of one shape with the first or smaller: `repeat` neighbours share a value, and after
+    /// the last of a row's values comes the first again. A constant is the second where there is but one.
+    Arith { op: Arith, repeat: usize, each: usize, constant: Vec<f32> },
     /// Maximum pooling of planes of this size.
     MaxPool { window: Window, from: [usize; 2], to: [usize; 2] },
 }
@@ -32,14 +39,20 @@ impl FloatOp {
                     *to = bounds.apply(a + b);
                 }
             }
-            (Self::Mean(run), [input]) => {
-                for (to, values) in output.iter_mut().zip(input.chunks_exact(*run)) {
-                    *to = values.iter().sum::<f32>() / *run as f32;
-                }
-            }
+            (Self::Mean(run), [input]) => kernel::means(input, *run, output),
             (Self::Softmax(run), [input]) => {
-                for (to, values) in output.chunks_exact_mut(*run).zip(input.chunks_exact(*run)) {
-                    softmax(values, to);
+                output.copy_from_slice(input);
+                kernel::softmax(output, *run, 1);
+            }
+            (Self::Norm(norm), [input]) => norm.run(input, output),
+            (Self::Curve(curve), [input]) => curve.run(input, output),
+            (Self::Arith { op, repeat, constant, .. }, [a]) => op.run(a, (constant, *repeat), output),
+            (Self::Arith { op, repeat, each, .. }, [a, b]) => {
+                let rows = b.len() / each.max(&1);
+                let row = (a.len() / rows.max(1)).max(1);
+                let parts = a.chunks_exact(row).zip(b.chunks_exact((*each).max(1)));
+                for (to, (a, b)) in output.chunks_exact_mut(row).zip(parts) {
+                    op.run(a, (b, *repeat), to);
                 }
             }
             (Self::MaxPool { window, from, to }, [input]) => {
@@ -50,18 +63,6 @@ impl FloatOp {
             }
             (op, inputs) => unreachable!("{op:?} of {} inputs", inputs.len()),
         }
-    }
-}
-
-fn softmax(values: &[f32], to: &mut [f32]) {
-    let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for (to, value) in to.iter_mut().zip(values) {
-        *to = (value - max).exp();
-        sum += *to;
-    }
-    for to in to {
-        *to /= sum;
     }
 }
 

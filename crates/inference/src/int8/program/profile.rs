@@ -70,6 +70,9 @@ impl Program {
     }
 
     fn macs(&self, step: &Step) -> Option<usize> {
+        if let Step::Product { product, a, .. } = step {
+            return Some(product.macs() * (self.values.act(*a).layout.batch / product.rows()));
+        }
         let from = self.values.act(*step.reads().first()?).layout;
         let mut size = [from.height, from.width];
         let mut macs = 0;
@@ -91,6 +94,7 @@ fn kind(step: &Step) -> &'static str {
         Step::Chain { .. } => "chain",
         Step::Add { .. } => "add",
         Step::Mul { .. } => "multiply",
+        Step::Product { .. } => "product",
         Step::Concat { .. } => "concatenate",
         Step::Lookup { .. } => "look up",
         Step::AveragePool { .. } => "average pool",

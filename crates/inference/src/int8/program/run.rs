@@ -137,6 +137,7 @@ impl Run<'_> {
             | Step::Chain { .. }
             | Step::Add { .. }
             | Step::Mul { .. }
+            | Step::Product { .. }
             | Step::Concat { .. }
             | Step::Lookup { .. }
             | Step::AveragePool { .. }
@@ -159,6 +160,9 @@ impl Run<'_> {
             Step::Chain { chain, from, .. } => chain.run(&acts.get(*from), &mut to, &mut work.scratch),
             Step::Add { a, b, spec, .. } => kernel::add(&acts.get(*a), &acts.get(*b), spec, &mut to),
             Step::Mul { a, b, spec, .. } => kernel::mul(&acts.get(*a), &acts.get(*b), spec, &mut to),
+            Step::Product { product, a, b, .. } => {
+                product.run(&acts.get(*a), &acts.get(*b), &mut to, &mut work.scratch);
+            }
             Step::Concat { parts, .. } => {
                 let parts: Vec<_> =
                     parts.iter().map(|(id, table)| (acts.get(*id), table.as_deref())).collect();

@@ -3,7 +3,7 @@
 use super::floats::FloatOp;
 use super::values::{ActId, FloatId};
 use crate::engine::Plan;
-use crate::int8::kernel::{AddSpec, AvgPool, Chain, Conv, MaxPool, MulSpec, Table};
+use crate::int8::kernel::{AddSpec, AvgPool, Chain, Conv, MaxPool, MulSpec, Product, Table};
 
 /// Lowest and highest f32 of a result.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,6 +64,8 @@ pub(crate) enum Step {
     Add { a: ActId, b: ActId, spec: AddSpec, to: ActId },
     /// Multiplication.
     Mul { a: ActId, b: ActId, spec: MulSpec, to: ActId },
+    /// Matrix products of two activations.
+    Product { product: Box<Product>, a: ActId, b: ActId, to: ActId },
     /// Concatenation along the channels.
     Concat { parts: Vec<(ActId, Option<Box<Table>>)>, to: ActId },
     /// Any function of one value.
@@ -96,7 +98,7 @@ impl Step {
             | Self::Resize { from, .. }
             | Self::Shuffle { from, .. } => vec![*from],
             Self::LinearAdd { from, other, .. } => vec![*from, *other],
-            Self::Add { a, b, .. } | Self::Mul { a, b, .. } => vec![*a, *b],
+            Self::Add { a, b, .. } | Self::Mul { a, b, .. } | Self::Product { a, b, .. } => vec![*a, *b],
             Self::Concat { parts, .. } => parts.iter().map(|(part, _)| *part).collect(),
             Self::Constant { .. }
             | Self::Quantize { .. }
@@ -117,6 +119,7 @@ impl Step {
             | Self::Chain { to, .. }
             | Self::Add { to, .. }
             | Self::Mul { to, .. }
+            | Self::Product { to, .. }
             | Self::Concat { to, .. }
             | Self::Lookup { to, .. }
             | Self::AveragePool { to, .. }
