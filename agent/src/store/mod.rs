@@ -32,6 +32,7 @@ mod fault_tests;
 #[cfg(test)]
 mod faults;
 
+pub use room::DROPPED;
 pub use samples::{Bounds, Held, Put, Samples};
 pub use seal::check_key;
 pub use spool::{Chunk, Figures, Spool, SpoolError, SpoolHandle, WaitingKind};

@@ -20,6 +20,9 @@ use super::spool::{SpoolError, is_expired};
 use super::sync::Durable;
 use super::writer::Writer;
 
+/// Target of the log lines, at level trace, that name each record that is about to be dropped.
+pub const DROPPED: &str = "flotilla_agent::store::dropped";
+
 /// Records deleted in one batch.
 const DELETE_BATCH: usize = 1000;
 /// How often records are looked through for old ones.
@@ -50,6 +53,11 @@ pub(super) fn believable(upto: u64, mut ahead: Vec<(u64, u64)>) -> (u64, Vec<(u6
 fn has(ahead: &[(u64, u64)], seq: u64) -> bool {
     let behind = ahead.partition_point(|range| range.0 <= seq);
     behind > 0 && seq <= ahead[behind - 1].1
+}
+
+/// Said before the record goes: one that is there again after the next start was not dropped.
+pub(super) fn tell_dropped(seq: u64, kind: Kind, cause: LossCause) {
+    tracing::trace!(target: DROPPED, seq, ?kind, ?cause, "a record is dropped");
 }
 
 impl Writer {
@@ -313,7 +321,7 @@ impl Writer {
                         return Err(SpoolError::Entry("record"));
                     };
                     match judge(seq, head) {
-                        Verdict::Delete => found.count(head),
+                        Verdict::Delete => found.count(seq, head),
                         Verdict::Keep => found.is_deleting = false,
                         Verdict::Stop => break,
                     }
@@ -335,9 +343,12 @@ impl Writer {
         cause: Option<LossCause>,
         found: Deletion,
     ) -> Result<(), SpoolError> {
-        let Deletion { mut batch, records, gone, .. } = found;
+        let Deletion { mut batch, records, gone, named, .. } = found;
         if records == 0 {
             return Ok(());
+        }
+        if let Some(cause) = cause {
+            named.into_iter().for_each(|(seq, kind)| tell_dropped(seq, kind, cause));
         }
         let lost = |cause| gone.iter().map(move |(kind, amount)| ((kind, cause), amount.records)).collect();
         let lost: Losses = cause.map(lost).unwrap_or_default();
@@ -386,13 +397,16 @@ struct Deletion {
     batch: sled::Batch,
     records: usize,
     gone: Depth,
+    /// The same, one by one.
+    named: Vec<(u64, Kind)>,
     is_deleting: bool,
 }
 
 impl Deletion {
-    fn count(&mut self, head: layout::Head) {
+    fn count(&mut self, seq: u64, head: layout::Head) {
         self.is_deleting = true;
         self.records += 1;
+        self.named.push((seq, head.kind));
         self.gone.add(head.kind, Amount::record(head.length));
     }
 }

@@ -385,6 +385,7 @@ impl Writer {
         let (mut seq, mut stored) = (self.next_seq, Depth::default());
         for waiting in &self.group {
             if waiting.is_dropped {
+                room::tell_dropped(seq, waiting.kind, LossCause::Full);
                 seq += 1;
                 continue;
             }
