@@ -31,6 +31,8 @@ mod bounds_tests;
 mod fault_tests;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod kills;
 
 pub use room::DROPPED;
 pub use samples::{Bounds, Held, Put, Samples};

@@ -19,6 +19,7 @@ use super::records::Records;
 use super::spool::{SpoolError, is_expired};
 use super::sync::Durable;
 use super::writer::Writer;
+use crate::durable::cut;
 
 /// Target of the log lines, at level trace, that name each record that is about to be dropped.
 pub const DROPPED: &str = "flotilla_agent::store::dropped";
@@ -288,6 +289,7 @@ impl Writer {
             batch.insert(&key, piece);
         }
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "merge", source })?;
+        cut::written();
         let gone = u64::try_from(merged.seqs.len()).unwrap_or(1).saturating_sub(1);
         self.shared.visible(|v| {
             v.depth.take_all(&before);
@@ -354,6 +356,7 @@ impl Writer {
         let lost: Losses = cause.map(lost).unwrap_or_default();
         let losses = self.add_losses(&mut batch, &lost);
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "delete", source })?;
+        cut::written();
         // They are gone for every reader now. If the disk doesn't take it, the database is written anew as it is.
         self.shared.visible(|v| {
             v.depth.take_all(&gone);

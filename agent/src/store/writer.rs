@@ -27,6 +27,7 @@ use super::spool::{Bounds, Shared, SpoolError};
 use super::sync::Durable;
 use super::{policy, room};
 use crate::config;
+use crate::durable::cut;
 use crate::health::Clock;
 
 /// Records of one group at most; bounds the memory of a commit.
@@ -410,6 +411,7 @@ impl Writer {
         }
         self.count_writes(&mut batch);
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "write", source })?;
+        cut::written();
         durable.commit()?;
         self.losses_are_durable(losses);
         self.announce(seq, &stored);
