@@ -219,7 +219,9 @@ pub fn clear(readers: Readers, path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(_) if readers == Readers::Owner && path.is_dir() => fs::remove_dir_all(path),
         removed => removed,
-    }
+    }?;
+    cut::written();
+    Ok(())
 }
 
 /// Gives a synced file its final name, durably.
@@ -486,8 +488,8 @@ fn parse_copy(bytes: &[u8]) -> Option<Copy> {
 }
 
 #[cfg(not(test))]
-mod cut {
-    pub(super) fn written() {}
+pub(crate) mod cut {
+    pub(crate) fn written() {}
 }
 
 /// For tests: ends this process by SIGKILL right after the write that was chosen, or is a disk that hangs.
@@ -520,7 +522,8 @@ pub(crate) mod cut {
         WRITES.load(Ordering::Relaxed)
     }
 
-    pub(super) fn written() {
+    /// A write outside of this file is over: of the update path and of the spool each one says so.
+    pub(crate) fn written() {
         DISK.with_borrow(|disk| {
             if let Some((began, disk)) = disk {
                 let _nobody_looks = began.send(());

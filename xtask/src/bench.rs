@@ -25,17 +25,9 @@ enum Bench {
     /// Quantized nets: ours, tract, ONNX Runtime and OpenVINO, one thread on one core.
     Int8(int8::Args),
     /// A hundred swaps of a release under clients without pause: requests, failures, wrong answers, latency.
-    Swap {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    Swap(parts::Shown),
     /// What the local API adds to an inference of digits, and what it carries.
-    Api {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    Api(parts::Shown),
     /// Bytes that the update of a model takes, beside xdelta3 and bsdiff.
     Delta {
         /// Print one JSON object.
@@ -43,11 +35,7 @@ enum Bench {
         json: bool,
     },
     /// Durable records a second, memory over a million of them, disk per byte of them.
-    Spool {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    Spool(parts::Shown),
 }
 
 pub(crate) use parts::run as run_part;
@@ -56,9 +44,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     match &args.bench {
         Bench::Footprint { json } => footprint::main(*json),
         Bench::Int8(args) => int8::main(args),
-        Bench::Swap { json } => parts::main("swap", *json),
-        Bench::Api { json } => parts::main("api", *json),
+        Bench::Swap(shown) => parts::main("swap", shown),
+        Bench::Api(shown) => parts::main("api", shown),
         Bench::Delta { json } => delta::main(*json),
-        Bench::Spool { json } => parts::main("spool", *json),
+        Bench::Spool(shown) => parts::main("spool", shown),
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::builds;
-use crate::run::{check, program, target_folder};
+use crate::run::{play, program, target_folder};
 use crate::tools;
 
 /// Crash states that `cargo xtask test` tries.
@@ -40,25 +40,28 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let binaries = builds::binaries()?;
     let folder = binaries.agent.parent().context("a binary lies in a folder")?;
     match args.floor {
-        Floor::Crash => crash(&folder.join("firmware-tests"), args.states),
+        Floor::Crash => crash(folder, args.states),
         Floor::Kills => kills(folder, Duration::from_mins(args.minutes)),
     }
+    .map(drop)
 }
 
-/// Half of the time with the server's own broker, which dies with it, half with a broker between that dies alone.
-pub(crate) fn kills(folder: &Path, time: Duration) -> Result<()> {
+/// Returns what was not played. Half of the time with the server's own broker, which dies with it, half with a broker between that dies alone; then
+/// records are counted over a full disk.
+pub(crate) fn kills(folder: &Path, time: Duration) -> Result<Vec<String>> {
     tools::ensure(&tools::MOSQUITTO)?;
+    let mut not_played = Vec::new();
     let seconds = time.as_secs().div_ceil(2).to_string();
-    for more in [None, Some("--own-broker")] {
+    for more in [None, Some("--own-broker"), Some("--full-disk")] {
         let mut kills = program(&folder.join("firmware-tests").to_string_lossy());
         kills.arg("kills").arg("--binaries").arg(folder).arg("--folder").arg(target_folder()?.join("kills"));
-        check(kills.args(["--seconds", &seconds]).args(more))?;
+        not_played.extend(play(kills.args(["--seconds", &seconds]).args(more))?);
     }
-    Ok(())
+    Ok(not_played)
 }
 
-/// Tries crash states, in memory where there is a folder for that.
-pub(crate) fn crash(firmware_tests: &Path, states: u32) -> Result<()> {
+/// Tries crash states, in memory where there is a folder for that. Returns what was not tried.
+pub(crate) fn crash(binaries: &Path, states: u32) -> Result<Vec<String>> {
     tools::ensure(&tools::STORAGE_DAEMON)?;
     let memory = PathBuf::from("/dev/shm");
     let folder = if memory.is_dir() {
@@ -66,9 +69,9 @@ pub(crate) fn crash(firmware_tests: &Path, states: u32) -> Result<()> {
     } else {
         target_folder()?.join("crash")
     };
-    let mut crash = program(&firmware_tests.to_string_lossy());
+    let mut crash = program(&binaries.join("firmware-tests").to_string_lossy());
     crash.args(["crash", "--states", &states.to_string()]).arg("--folder").arg(&folder);
-    let outcome = check(&mut crash);
+    let outcome = play(&mut crash);
     let _left_over = std::fs::remove_dir_all(&folder);
     outcome
 }

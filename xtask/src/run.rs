@@ -1,5 +1,6 @@
 //! Running other programs: always from the project's root, with what they are for in the error.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -63,6 +64,31 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// What a rig's line begins with that tells what it did not play, and why.
+const NOT_PLAYED: &str = "  --  ";
+
+/// As [`check`], and returns what the rig says that it did not play.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn play(command: &mut Command) -> Result<Vec<String>> {
+    let line = shown(command);
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start: {line}"))?;
+    let output = child.stdout.take().context("no output")?;
+    let mut not_played = Vec::new();
+    for said in BufReader::new(output).lines() {
+        let said = said.with_context(|| format!("not text: the output of {line}"))?;
+        println!("{said}");
+        not_played.extend(said.strip_prefix(NOT_PLAYED).map(str::to_owned));
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("failed ({status}): {line}");
+    }
+    Ok(not_played)
+}
+
 /// As [`check`], for what prepares a command: its words go to the error stream, so that they don't mix with a result.
 ///
 /// # Errors
@@ -87,4 +113,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_rig_did_not_play_is_heard_and_its_failure_too() {
+        let say = |script: &str| play(Command::new("sh").args(["-c", script]));
+        let heard = say("echo '  ok  one'; echo '  --  Disk NOT played: only root'; echo '  ok  two'");
+        assert_eq!(heard.unwrap(), ["Disk NOT played: only root"]);
+        assert!(say("echo '  --  Disk NOT played'; exit 3").is_err());
+    }
 }

@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::config::{Proxies, Proxy};
-use crate::durable::{self, DurableError, Readers};
+use crate::durable::{self, DurableError, Readers, cut};
 
 /// Bytes of a transfer that are written at once.
 const GATHERED_BYTES: usize = 64 * 1024;
@@ -500,7 +500,9 @@ impl Sink {
         (self.length, self.hash) = (0, Sha256::new());
         durable::aside(|| {
             self.file.rewind()?;
-            self.file.get_ref().set_len(0)
+            self.file.get_ref().set_len(0)?;
+            cut::written();
+            Ok(())
         })
     }
 
@@ -509,6 +511,7 @@ impl Sink {
             self.file.write_all(data)?;
         } else {
             durable::aside(|| self.file.write_all(data))?;
+            cut::written();
         }
         self.hash.update(data);
         self.length += u64::try_from(data.len()).unwrap_or(u64::MAX);
@@ -516,7 +519,9 @@ impl Sink {
     }
 
     fn write_out(&mut self) -> io::Result<()> {
-        durable::aside(|| self.file.flush())
+        durable::aside(|| self.file.flush())?;
+        cut::written();
+        Ok(())
     }
 
     fn digest(&self) -> Digest {

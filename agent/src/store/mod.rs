@@ -31,7 +31,10 @@ mod bounds_tests;
 mod fault_tests;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod kills;
 
+pub use room::DROPPED;
 pub use samples::{Bounds, Held, Put, Samples};
 pub use seal::check_key;
 pub use spool::{Chunk, Figures, Spool, SpoolError, SpoolHandle, WaitingKind};

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::carried::{Losses, beyond, listed};
 use super::depth::Depth;
 use super::opening::Opened;
-use crate::durable;
+use crate::durable::{self, cut};
 
 /// One block of the disk; its room is taken once.
 const BLOCK_BYTES: usize = 4096;
@@ -119,7 +119,10 @@ impl Note {
         }
         block.resize(BLOCK_BYTES, 0);
         match self.file.write_all_at(&block, 0) {
-            Ok(()) => self.last = Some(noted),
+            Ok(()) => {
+                cut::written();
+                self.last = Some(noted);
+            }
             Err(error) => tracing::debug!(%error, "what the spool holds could not be noted"),
         }
     }

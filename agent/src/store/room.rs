@@ -19,6 +19,10 @@ use super::records::Records;
 use super::spool::{SpoolError, is_expired};
 use super::sync::Durable;
 use super::writer::Writer;
+use crate::durable::cut;
+
+/// Target of the log lines, at level trace, that name each record that is about to be dropped.
+pub const DROPPED: &str = "flotilla_agent::store::dropped";
 
 /// Records deleted in one batch.
 const DELETE_BATCH: usize = 1000;
@@ -50,6 +54,11 @@ pub(super) fn believable(upto: u64, mut ahead: Vec<(u64, u64)>) -> (u64, Vec<(u6
 fn has(ahead: &[(u64, u64)], seq: u64) -> bool {
     let behind = ahead.partition_point(|range| range.0 <= seq);
     behind > 0 && seq <= ahead[behind - 1].1
+}
+
+/// Said before the record goes: one that is there again after the next start was not dropped.
+pub(super) fn tell_dropped(seq: u64, kind: Kind, cause: LossCause) {
+    tracing::trace!(target: DROPPED, seq, ?kind, ?cause, "a record is dropped");
 }
 
 impl Writer {
@@ -280,6 +289,7 @@ impl Writer {
             batch.insert(&key, piece);
         }
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "merge", source })?;
+        cut::written();
         let gone = u64::try_from(merged.seqs.len()).unwrap_or(1).saturating_sub(1);
         self.shared.visible(|v| {
             v.depth.take_all(&before);
@@ -313,7 +323,7 @@ impl Writer {
                         return Err(SpoolError::Entry("record"));
                     };
                     match judge(seq, head) {
-                        Verdict::Delete => found.count(head),
+                        Verdict::Delete => found.count(seq, head),
                         Verdict::Keep => found.is_deleting = false,
                         Verdict::Stop => break,
                     }
@@ -335,14 +345,18 @@ impl Writer {
         cause: Option<LossCause>,
         found: Deletion,
     ) -> Result<(), SpoolError> {
-        let Deletion { mut batch, records, gone, .. } = found;
+        let Deletion { mut batch, records, gone, named, .. } = found;
         if records == 0 {
             return Ok(());
+        }
+        if let Some(cause) = cause {
+            named.into_iter().for_each(|(seq, kind)| tell_dropped(seq, kind, cause));
         }
         let lost = |cause| gone.iter().map(move |(kind, amount)| ((kind, cause), amount.records)).collect();
         let lost: Losses = cause.map(lost).unwrap_or_default();
         let losses = self.add_losses(&mut batch, &lost);
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "delete", source })?;
+        cut::written();
         // They are gone for every reader now. If the disk doesn't take it, the database is written anew as it is.
         self.shared.visible(|v| {
             v.depth.take_all(&gone);
@@ -386,13 +400,16 @@ struct Deletion {
     batch: sled::Batch,
     records: usize,
     gone: Depth,
+    /// The same, one by one.
+    named: Vec<(u64, Kind)>,
     is_deleting: bool,
 }
 
 impl Deletion {
-    fn count(&mut self, head: layout::Head) {
+    fn count(&mut self, seq: u64, head: layout::Head) {
         self.is_deleting = true;
         self.records += 1;
+        self.named.push((seq, head.kind));
         self.gone.add(head.kind, Amount::record(head.length));
     }
 }

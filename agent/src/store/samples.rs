@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::budget::is_other_day;
 use super::seal::{OVERHEAD_BYTES, Seal};
 use crate::config;
-use crate::durable::{self, DurableError};
+use crate::durable::{self, DurableError, cut};
 
 const FOLDER: &str = "samples";
 const TODAY: &str = "today";
@@ -344,7 +344,10 @@ impl Samples {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(DurableError::Io { operation: "remove", path, source })
             }
-            _ => Ok(()),
+            _ => {
+                cut::written();
+                Ok(())
+            }
         }
     }
 

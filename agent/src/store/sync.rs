@@ -18,7 +18,8 @@ use protocol::telemetry::Kind;
 use super::patience::PatientChildren;
 use super::seal::{OVERHEAD_BYTES, Seal};
 use super::spool::SpoolError;
-use crate::{config, durable};
+use crate::config;
+use crate::durable::{self, cut};
 
 /// Pages of the tree that sled keeps in memory.
 const CACHE_BYTES: u64 = 1024 * 1024;
@@ -122,10 +123,13 @@ impl Durable {
 
     fn flush_and_sync(&self) -> Result<(), SpoolError> {
         self.db.flush().map_err(|source| SpoolError::Sled { operation: "flush", source })?;
+        cut::written();
         #[cfg(test)]
         super::faults::before_sync(&self.dir)
             .map_err(|source| SpoolError::Unsynced(io("sync", "db".into(), source)))?;
-        self.file.sync_data().map_err(|source| SpoolError::Unsynced(io("sync", "db".into(), source)))
+        self.file.sync_data().map_err(|source| SpoolError::Unsynced(io("sync", "db".into(), source)))?;
+        cut::written();
+        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ use super::spool::{AtWork, Bounds, Shared, SpoolError};
 use super::sync::Durable;
 use super::{policy, room};
 use crate::config;
+use crate::durable::cut;
 use crate::health::Clock;
 
 /// Records of one group at most; bounds the memory of a commit.
@@ -391,6 +392,7 @@ impl Writer {
         let (mut seq, mut stored) = (self.next_seq, Depth::default());
         for waiting in &self.group {
             if waiting.is_dropped {
+                room::tell_dropped(seq, waiting.kind, LossCause::Full);
                 seq += 1;
                 continue;
             }
@@ -415,6 +417,7 @@ impl Writer {
         }
         self.count_writes(&mut batch);
         durable.db.apply_batch(batch).map_err(|source| SpoolError::Sled { operation: "write", source })?;
+        cut::written();
         durable.commit()?;
         self.losses_are_durable(losses);
         self.announce(seq, &stored);

@@ -14,7 +14,7 @@ use release::delta::{Delta, DeltaError, WINDOW_LOG};
 use sha2::{Digest as _, Sha256};
 
 use super::selftest::{cause, shelf_cause};
-use crate::durable::{self, DurableError, Readers, aside};
+use crate::durable::{self, DurableError, Readers, aside, cut};
 use crate::link::http::{FetchError, Http};
 use crate::slots::Shelf;
 
@@ -175,6 +175,7 @@ fn apply(
     let part = shelf.part(blob);
     let mut file = create(&part)?;
     file.write_all(&content).map_err(disk("write", &part))?;
+    cut::written();
     file.sync_all().map_err(disk("sync", &part))
 }
 
@@ -194,6 +195,7 @@ fn decompress(encoded: &Path, part: &Path, blob: &BlobRef) -> Result<(), DecodeE
                 hash.update(&buffer[..more]);
                 got = got.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
                 file.write_all(&buffer[..more]).map_err(disk("write", part))?;
+                cut::written();
             }
             Err(error) => break Err(DecodeError::Zstd(error)),
         }
@@ -213,7 +215,9 @@ fn decompress(encoded: &Path, part: &Path, blob: &BlobRef) -> Result<(), DecodeE
 }
 
 fn create(part: &Path) -> Result<File, DecodeError> {
-    durable::create(Readers::Owner, part).map_err(disk("create", part))
+    let created = durable::create(Readers::Owner, part).map_err(disk("create", part));
+    cut::written();
+    created
 }
 
 fn disk(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DecodeError + use<> {

@@ -11,6 +11,8 @@ use flotilla_agent::store::{Spool, SpoolHandle};
 use protocol::telemetry::Kind;
 use serde_json::json;
 
+use super::MORE;
+
 /// Who waits for durability at the same time: as many as one group takes.
 const WRITERS: u64 = 512;
 
@@ -57,8 +59,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             "durable_records_per_s": (state.depth_records as f64 / seconds).round(),
             "rss_mib_at_1e6": (rss_mib * 10.0).round() / 10.0,
             "disk_per_live_byte": (on_disk as f64 / state.depth_bytes as f64 * 100.0).round() / 100.0,
-            "records": state.depth_records,
-            "record_bytes": args.bytes,
+            (MORE): { "records": state.depth_records, "record_bytes": args.bytes },
         })
     );
     std::fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))

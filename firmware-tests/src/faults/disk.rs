@@ -17,13 +17,13 @@ use super::world::{ON_SMALL_DISK, PATIENCE, World};
 const SIZE: &str = "24m";
 
 /// A file system in memory of a few megabytes. Dropping it unmounts.
-pub(super) struct SmallDisk {
+pub(crate) struct SmallDisk {
     folder: PathBuf,
 }
 
 impl SmallDisk {
     /// Mounts one on `folder`; none when this user may not mount.
-    pub(super) fn mount(folder: &Path) -> Result<Option<Self>> {
+    pub(crate) fn mount(folder: &Path) -> Result<Option<Self>> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let options = format!("size={SIZE},mode=0700");
         let mut mount = Command::new("mount");
@@ -33,14 +33,14 @@ impl SmallDisk {
     }
 
     /// Unmounts what an earlier run left on `folder`.
-    pub(super) fn clean_up(folder: &Path) {
+    pub(crate) fn clean_up(folder: &Path) {
         if folder.exists() {
             let _not_mounted = Command::new("umount").arg(folder).output();
         }
     }
 
     /// Takes what is left; again, what has become free since.
-    fn fill(&self) -> Result<()> {
+    pub(crate) fn fill(&self) -> Result<()> {
         let mut file = std::fs::File::options().create(true).append(true).open(self.ballast())?;
         loop {
             match file.write(&[0x5A; 4096]) {
@@ -59,7 +59,7 @@ impl SmallDisk {
         Ok(())
     }
 
-    fn free(&self) -> Result<()> {
+    pub(crate) fn free(&self) -> Result<()> {
         std::fs::remove_file(self.ballast()).context("cannot free the disk")
     }
 

@@ -42,6 +42,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum as _;
 
+pub(crate) use disk::SmallDisk;
 use world::World;
 
 #[derive(clap::Args)]

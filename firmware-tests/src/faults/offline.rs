@@ -42,7 +42,10 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     world.completed(&rollout)?;
     world.serves(AGENT, &next)?;
     world.feed_one(AGENT);
-    let owner = if is_root() { "its owner's and not root's" } else { "not tried: that needs root" };
+    let owner = if is_root() { "its owner's and not root's" } else { "see above" };
+    if !is_root() {
+        println!("  --  an import by root into another user's folder NOT played: that needs root");
+    }
     Ok(Outcome::Ok(format!(
         "an archive of {size} bytes brought {version} to a device without a network, in a smaller variant for a \
          budget of memory; damaged and cut ones and too small a budget were refused, {before} served on; back on \

@@ -1,8 +1,10 @@
 //! `kill -9` of the agent's side, of a broker of its own, of the server with its embedded broker, or of several, in an
-//! order that a seed decides. In the end no number that was ever given stands on the server twice, and none is missing
-//! there that the device did not report as dropped.
+//! order that a seed decides. In the end no number that was ever given stands on the server twice, none is missing
+//! there that the device did not drop, and the device reports as many drops of each kind and cause as there were.
 
 mod broker;
+mod full_disk;
+mod ledger;
 mod reckoning;
 pub(crate) mod work;
 
@@ -16,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use flotilla_agent::link::Identity;
-use protocol::telemetry::Kind;
 use testkit::rig::{Agent, AgentOptions, Binaries, Fleet, ServerOptions, free_port};
 
 use broker::Broker;
+use ledger::{Ledger, Said};
 
 const DEVICE: &str = "killed";
 /// Minutes of outages fill more than a device may store in an hour.
@@ -39,12 +41,22 @@ pub(crate) struct Args {
     /// Put mosquitto between device and server: a broker that dies apart from the server.
     #[arg(long)]
     own_broker: bool,
+    /// Kill nobody; count numbered records over a full disk and restarts.
+    #[arg(long)]
+    full_disk: bool,
     /// Decides who is killed when; from the clock if it is left out.
     #[arg(long)]
     seed: Option<u64>,
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
+    if args.full_disk {
+        match full_disk::play(&args.folder, &args.binaries.canonicalize()?)? {
+            Some(line) => println!("  ok  {line}"),
+            None => println!("  --  a full disk in numbers NOT played: only root may mount a small disk"),
+        }
+        return Ok(());
+    }
     let folder = crate::fresh(&args.folder)?;
     let seed = args.seed.unwrap_or_else(from_clock);
     let mut world = World::open(&folder, &args.binaries.canonicalize()?, args.own_broker)?;
@@ -68,15 +80,15 @@ enum Party {
     Server,
 }
 
-/// What a worker said to be durable: kind and text by number.
-type Durable = Arc<Mutex<BTreeMap<u64, (Kind, String)>>>;
+/// What the workers have said so far.
+type Shared = Arc<Mutex<Ledger>>;
 
 struct World {
     fleet: Fleet,
     broker: Option<Broker>,
     worker: Option<Worker>,
     state: PathBuf,
-    durable: Durable,
+    ledger: Shared,
 }
 
 impl World {
@@ -96,7 +108,7 @@ impl World {
         } else {
             None
         };
-        Ok(Self { fleet, broker, worker: None, state, durable: Arc::default() })
+        Ok(Self { fleet, broker, worker: None, state, ledger: Arc::default() })
     }
 
     fn name(&self, party: Party) -> &'static str {
@@ -153,7 +165,7 @@ impl World {
     fn restart(&mut self, party: Party) -> Result<()> {
         match party {
             Party::Agent => {
-                self.worker = Some(Worker::start(&self.state, &self.durable)?);
+                self.worker = Some(Worker::start(&self.state, &self.ledger)?);
                 Ok(())
             }
             Party::Broker => self.broker.as_mut().map_or(Ok(()), Broker::restart),
@@ -169,18 +181,16 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(state: &Path, durable: &Durable) -> Result<Self> {
+    fn start(state: &Path, ledger: &Shared) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["kill-work", "--state"]).arg(state).stdout(Stdio::piped());
         let mut child = command.spawn().context("the worker can't be started")?;
         let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-        let durable = durable.clone();
+        let ledger = ledger.clone();
         let reader = std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                if let Some((seq, kind, text)) = work::durable_of(&line)
-                    && let Ok(mut durable) = durable.lock()
-                {
-                    durable.insert(seq, (kind, text));
+            for said in lines.map_while(Result::ok).filter_map(|line| Said::parse(&line)) {
+                if let Ok(mut ledger) = ledger.lock() {
+                    ledger.note(said);
                 }
             }
         });

@@ -1,5 +1,6 @@
 //! What is killed: the agent's real spool and its real link in a process of their own, with applications that append
-//! numbered records. Each number is printed once its record is durable: from then on it may not be lost unsaid.
+//! numbered records. Each number is printed once its record is durable: from then on it may not be lost unsaid. Each
+//! record that is about to be dropped is printed too.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use protocol::telemetry::{DeviceEvent, Kind, LogLines};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::ledger::{Listener, Said};
+
 /// Applications that append at the same time.
 const WRITERS: usize = 8;
 /// Each of them pauses so long after a record.
@@ -33,18 +36,23 @@ pub(crate) struct Args {
     /// Append nothing; end when everything is sent, and print the last number and what was dropped.
     #[arg(long)]
     drain: bool,
+    /// Offer so many records of each kind, whether or not they can be stored, and end in order.
+    #[arg(long)]
+    offer: Option<u64>,
 }
 
 /// Name of the events that carry a number.
 pub(crate) const NUMBERED: &str = "numbered";
 
 pub(crate) fn main(args: &Args) -> Result<()> {
+    tracing::subscriber::set_global_default(Listener)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let clock = Clock::open(&args.state)?;
     let config = config();
     let (spool, report) = Spool::open(&args.state, &config.spool, &clock)?;
     anyhow::ensure!(report.is_none(), "the spool was damaged: {report:?}");
     let handle = spool.handle();
+    Said::opened(&handle)?.print();
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         let mut session = session(&args.state, handle.clone(), clock, config.link)?;
@@ -52,6 +60,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let link = tokio::spawn(async move { session.run(&running).await });
         if args.drain {
             drained(&handle).await?;
+        } else if let Some(records) = args.offer {
+            offer(&handle, records).await;
         } else {
             let writers = (0..WRITERS).map(|writer| tokio::spawn(write(handle.clone(), writer)));
             for writer in writers.collect::<Vec<_>>() {
@@ -80,27 +90,39 @@ fn kind_of(writer: usize) -> Kind {
 }
 
 async fn write(spool: SpoolHandle, writer: usize) {
-    let (kind, filling) = (kind_of(writer), "x".repeat(FILLING));
+    let kind = kind_of(writer);
     for n in 0_u64.. {
         let text = format!("{}:{writer}:{n}", std::process::id());
-        let body = match kind {
-            Kind::Log => encoded(&LogLines { command_id: text.clone(), lines: vec![filling.clone()] }),
-            _ => encoded(&DeviceEvent { name: NUMBERED.into(), detail: format!("{text} {filling}") }),
-        };
-        let Ok(seq) = spool.append(kind, body).await else { return };
-        println!("durable {seq} {writer} {text}");
+        let Ok(seq) = spool.append(kind, body(kind, &text)).await else { return };
+        Said::Durable { seq, kind, text }.print();
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Number, kind and text of a line that says that a record is durable.
-pub(crate) fn durable_of(line: &str) -> Option<(u64, Kind, String)> {
-    let mut words = line.strip_prefix("durable ")?.split(' ');
-    let seq = words.next()?.parse().ok()?;
-    Some((seq, kind_of(words.next()?.parse().ok()?), words.next()?.to_owned()))
+fn body(kind: Kind, text: &str) -> Vec<u8> {
+    let filling = "x".repeat(FILLING);
+    match kind {
+        Kind::Log => encoded(&LogLines { command_id: text.into(), lines: vec![filling] }),
+        _ => encoded(&DeviceEvent { name: NUMBERED.into(), detail: format!("{text} {filling}") }),
+    }
 }
 
-/// A record's body.
+/// Nobody waits for these: that is how an agent's own parts put records in.
+async fn offer(spool: &SpoolHandle, records: u64) {
+    for n in 0..records {
+        for kind in [Kind::Event, Kind::Log] {
+            spool.offer(kind, body(kind, &format!("{}:{kind:?}:{n}", std::process::id())));
+        }
+        if n % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    for kind in [Kind::Event, Kind::Log] {
+        Said::Offered { kind, records }.print();
+    }
+}
+
+/// A record's CBOR.
 fn encoded(record: &impl serde::Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();
     ciborium::into_writer(record, &mut bytes).expect("memory takes every byte");
@@ -118,7 +140,7 @@ async fn drained(spool: &SpoolHandle) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let last = *spool.durable_seq().borrow();
-    println!("drained {}", serde_json::json!({ "last": last, "dropped": spool.state().dropped }));
+    Said::Drained { last, dropped: spool.state().dropped }.print();
     Ok(())
 }
 

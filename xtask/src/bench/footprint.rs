@@ -3,7 +3,7 @@
 //! PSS (the process's private memory and its share of what it shares), sampled once a second after a warm-up, as
 //! `/proc/PID/smaps_rollup` tells it; the median is printed. The agent is built as it ships to a device (profile
 //! `size`), but for this machine's CPU and C library. One agent stays idle and then serves digits; a second one serves
-//! MobileNet v2 in int8, so that neither carries what the other has loaded.
+//! MobileNet v2 in int8, so that neither carries what the other has loaded. Above a ceiling of memory or wake-ups it fails.
 
 mod mobilenet;
 
@@ -36,6 +36,23 @@ pub(crate) fn main(is_json: bool) -> Result<()> {
         for (name, value) in measured.as_object().into_iter().flatten() {
             println!("{name:<22}{value}");
         }
+    }
+    within_ceilings(&measured)
+}
+
+/// What no agent may cost, whatever the machine: how fast that is plays no part in it.
+const CEILINGS: [(&str, f64); 3] =
+    [("idle_pss_mib", mib(12.0)), ("mobilenet_v2_int8_pss_mib", mib(20.0)), ("idle_wakeups_per_s", 5.0)];
+
+/// Of megabytes.
+const fn mib(megabytes: f64) -> f64 {
+    megabytes * 1e6 / 1_048_576.0
+}
+
+fn within_ceilings(measured: &serde_json::Value) -> Result<()> {
+    for (name, ceiling) in CEILINGS {
+        let figure = measured[name].as_f64().with_context(|| format!("{name} was not measured"))?;
+        ensure!(figure < ceiling, "{name} is {figure}, it must be below {ceiling:.2}");
     }
     Ok(())
 }
@@ -149,5 +166,24 @@ impl Spent {
                 .context("no schedstat")?;
         }
         Ok(Self { cpu_s: cpu_ns as f64 / 1e9, switches })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_above_its_ceiling_or_none_is_a_failure() {
+        let figures = |pss: f64| {
+            let rest = json!({ "mobilenet_v2_int8_pss_mib": 18.8, "idle_wakeups_per_s": 3.2 });
+            let mut all = rest;
+            all["idle_pss_mib"] = pss.into();
+            within_ceilings(&all)
+        };
+        assert!(figures(6.9).is_ok());
+        let error = figures(11.5).unwrap_err().to_string();
+        assert_eq!(error, "idle_pss_mib is 11.5, it must be below 11.44");
+        assert!(within_ceilings(&json!({ "idle_pss_mib": 6.9 })).is_err());
     }
 }

@@ -6,14 +6,34 @@ use serde_json::Value;
 use crate::demo::example;
 use crate::run::{cargo, output, prepare, program, target_folder};
 
-pub(crate) fn main(name: &str, is_json: bool) -> Result<()> {
+/// Key of the object with figures that only explain the others.
+const MORE: &str = "more";
+
+/// How figures are printed.
+#[derive(clap::Args)]
+pub(crate) struct Shown {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// With figures that explain the others: in JSON an object of its own, `more`.
+    #[arg(long)]
+    more: bool,
+}
+
+pub(crate) fn main(name: &str, shown: &Shown) -> Result<()> {
     prepare(cargo().args(["build", "--profile", "quick", "--locked", "-p", "firmware-tests"]))?;
-    let figures = run(&target_folder()?.join("quick"), name)?;
-    if is_json {
+    let mut figures = run(&target_folder()?.join("quick"), name)?;
+    let more = figures.as_object_mut().and_then(|figures| figures.remove(MORE));
+    let more = more.filter(|_| shown.more);
+    if shown.json {
+        if let Some(more) = more {
+            figures[MORE] = more;
+        }
         println!("{figures:#}");
     } else {
-        for (name, value) in figures.as_object().into_iter().flatten() {
-            println!("{name:<24}{value}");
+        for (name, value) in [figures, more.unwrap_or_default()].iter().filter_map(Value::as_object).flatten()
+        {
+            println!("{name:<32}{value}");
         }
     }
     Ok(())
