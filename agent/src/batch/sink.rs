@@ -125,8 +125,11 @@ fn row_values(spec: &TensorSpec) -> usize {
     spec.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).product()
 }
 
+/// A row is one line: what would end it (in an error's words, in a file's name) becomes a space.
 fn quoted(field: String) -> String {
-    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+    let field =
+        if field.contains(['\n', '\r']) { field.trim_end().replace(['\n', '\r'], " ") } else { field };
+    if field.contains([',', '"']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
 }
 
 fn values(output: &Tensor) -> Vec<String> {

@@ -189,22 +189,22 @@ impl ProblemKind {
             }
             Self::DiskLow => "free room on the disk of state_dir; new releases can't be fetched meanwhile",
             Self::MemoryHigh => {
-                "what serves goes on; unload a model or raise health.memory_soft_bytes if the device has the memory"
+                "what serves goes on; raise health.memory_soft_bytes if the device has the memory, or roll out a smaller release"
             }
             Self::MemoryRestart => {
-                "unload a model or raise health.memory_hard_bytes; if memory grows without new models, report it with \
-                 the log"
+                "raise health.memory_hard_bytes, or roll out a smaller release; if memory grows without new models, \
+                 report it with the log"
             }
             Self::OverBudget => {
-                "raise update.memory_budget_bytes again, or take a model off this device before the next start"
+                "raise update.memory_budget_bytes again, or roll out a smaller release before the next start"
             }
             Self::ModelAbsent => {
-                "where the reason is the memory budget, raise update.memory_budget_bytes (SIGHUP suffices) or take another model off \
-                 this device; else roll out a release that loads on this device"
+                "where the reason is the memory budget, raise update.memory_budget_bytes (SIGHUP suffices) or roll out a smaller \
+                 release of this or another model; else roll out one that loads on this device"
             }
             Self::CandidateAbsent => {
                 "what serves goes on; the candidate runs beside by itself once its model answers and there is room: raise \
-                 update.memory_budget_bytes (SIGHUP suffices) or take another model off this device"
+                 update.memory_budget_bytes (SIGHUP suffices) or roll out smaller releases"
             }
             Self::ReleaseLost => {
                 "what the disk lost is fetched again by itself; if it comes again, the disk is failing: replace it"

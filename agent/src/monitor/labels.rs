@@ -76,8 +76,8 @@ pub enum FeedbackError {
         /// Its first classes.
         known: String,
     },
-    /// The model gives no classes.
-    #[error("model {model} is no classifier; labels can't be compared")]
+    /// Classes of the model's answers aren't counted: it is no classifier, or its publisher gave a profile without them.
+    #[error("the reference profile of model {model} counts no classes; labels can't be compared")]
     NoClasses {
         /// The model that was named.
         model: ModelName,

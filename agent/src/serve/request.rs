@@ -52,10 +52,9 @@ struct RequestJson<'a> {
     id: Option<String>,
     #[serde(borrow)]
     inputs: Vec<Object<TensorJson<'a>>>,
-    #[serde(default)]
-    outputs: Vec<Object<WantedJson>>,
-    #[serde(default)]
-    parameters: Object<RequestParameters>,
+    // Some applications write null for what they leave out.
+    outputs: Option<Vec<Object<WantedJson>>>,
+    parameters: Option<Object<RequestParameters>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,8 +66,7 @@ struct RequestParameters {
 #[derive(Debug, Deserialize)]
 struct WantedJson {
     name: String,
-    #[serde(default)]
-    parameters: Object<WantedParameters>,
+    parameters: Option<Object<WantedParameters>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,7 +85,8 @@ impl Asked {
         let (json, mut behind) = body.split();
         let Object(request): Object<RequestJson<'_>> =
             serde_json::from_slice(&json).map_err(ApiError::Json)?;
-        if request.inputs.len() > MAX_TENSORS || request.outputs.len() > MAX_TENSORS {
+        let wants = request.outputs.unwrap_or_default();
+        if request.inputs.len() > MAX_TENSORS || wants.len() > MAX_TENSORS {
             return Err(ApiError::Field(format!("a request may name at most {MAX_TENSORS} tensors")));
         }
         let id = request.id.filter(|id| !id.is_empty());
@@ -96,8 +95,9 @@ impl Asked {
         }
         spec.check_heads(request.inputs.iter().map(|Object(input)| input)).map_err(ApiError::Infer)?;
         let inputs = inputs(request.inputs, &mut behind)?;
-        let outputs = request.outputs.into_iter().map(wanted).collect();
-        Ok(Self { id, inputs, outputs, form: form(request.parameters.0.binary_data_output) })
+        let outputs = wants.into_iter().map(wanted).collect();
+        let Object(parameters) = request.parameters.unwrap_or_default();
+        Ok(Self { id, inputs, outputs, form: form(parameters.binary_data_output) })
     }
 
     /// An output that the model doesn't give.
@@ -121,7 +121,7 @@ fn inputs(inputs: Vec<Object<TensorJson<'_>>>, behind: &mut Pieces<'_>) -> Resul
 }
 
 fn wanted(Object(json): Object<WantedJson>) -> Wanted {
-    let WantedParameters { binary_data, classification } = json.parameters.0;
+    let Object(WantedParameters { binary_data, classification }) = json.parameters.unwrap_or_default();
     Wanted {
         name: json.name,
         form: binary_data.map(form),

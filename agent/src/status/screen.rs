@@ -113,10 +113,11 @@ impl Screen {
         if let Some(stats) = stats {
             let count = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);
             let (answered, failed) = (count("/execution_count"), count("/inference_stats/fail/count"));
-            let p95 = count("/since_activation/p95_us");
-            let text = match answered + failed {
-                0 => "nothing asked since the start".to_owned(),
-                _ => format!("{answered} answered, {failed} failed since the start; p95 {p95} µs"),
+            let text = match (answered + failed, count("/since_activation/p95_us")) {
+                (0, _) => "nothing asked since the start".to_owned(),
+                // Nobody has asked this release yet.
+                (_, 0) => format!("{answered} answered, {failed} failed since the start"),
+                (_, p95) => format!("{answered} answered, {failed} failed since the start; p95 {p95} µs"),
             };
             self.line("", &text);
         }

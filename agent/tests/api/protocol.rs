@@ -205,7 +205,14 @@ async fn a_label_for_a_model_without_classes_is_refused_as_that() {
     let answer = agent.post(INFER, &request(&[0.0; 64])).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     let label = serde_json::to_vec(&json!({"id": answer.body["id"], "label": "8"})).unwrap();
-    agent.refused(FEEDBACK, label, StatusCode::BAD_REQUEST, "model digits is no classifier").await;
+    agent
+        .refused(
+            FEEDBACK,
+            label,
+            StatusCode::BAD_REQUEST,
+            "the reference profile of model digits counts no classes",
+        )
+        .await;
     let metrics = agent.get("/metrics").await.text;
     assert!(metrics.contains("flotilla_labels_unmatched_total 0\n"), "{metrics}");
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use inference::reference::{self, TrainingRow};
 use inference::{Data, Model, Spec, Tensor, TensorSpec};
+use profile::Reference;
 use serde_json::json;
 
 use crate::output::{Format, facts};
@@ -31,8 +32,11 @@ pub(crate) struct Build {
     #[arg(long, value_name = "SPEC")]
     spec: Option<PathBuf>,
     /// Training data as CSV: a header, a column `label` (may be absent), the other columns are the input's values row by row.
-    #[arg(long)]
-    data: PathBuf,
+    #[arg(long, required_unless_present = "empty")]
+    data: Option<PathBuf>,
+    /// Write a profile of no data instead, for inputs that no CSV holds (several inputs, texts).
+    #[arg(long, conflicts_with_all = ["data", "variant"])]
+    empty: bool,
     /// Where to write the profile [default: what the spec names as `reference`].
     #[arg(long)]
     out: Option<PathBuf>,
@@ -52,26 +56,22 @@ pub(crate) fn run(command: &Command, format: Format) -> Result<()> {
     let spec = ReleaseSpec::read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let out = args.out.clone().unwrap_or_else(|| folder.join(&spec.reference));
-    let (variant, model) = load(&spec, folder, args.variant.as_deref())?;
-    let rows = read_rows(&args.data, model.spec())?;
-    let rows_read = rows.len();
-    let bar = progress(rows_read);
-    let extractor = inference::features::extractor(spec.monitor.as_ref());
-    let built = reference::build(&model, &extractor, rows.into_iter(), |done| bar.set_position(done as u64));
-    bar.finish_and_clear();
-    let reference = built?;
+    let Counted { reference, rows, variant } = match &args.data {
+        Some(data) => count(&spec, folder, data, args.variant.as_deref())?,
+        None => no_data(&spec)?,
+    };
     let bytes = reference.to_json();
     fs::write(&out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
     let features: Vec<&str> = reference.schema.features.iter().map(|feature| feature.name.as_str()).collect();
     let value = json!({
-        "file": out, "bytes": bytes.len(), "rows": rows_read, "variant": variant,
+        "file": out, "bytes": bytes.len(), "rows": rows, "variant": variant,
         "features": features, "classes": reference.schema.classes(),
     });
     format.print(&value, |value| {
         facts(&[
             ("written", out.display().to_string()),
             ("rows", value["rows"].to_string()),
-            ("variant", variant.clone()),
+            ("variant", variant.clone().unwrap_or_else(|| "none was run".into())),
             (
                 "features",
                 if features.is_empty() {
@@ -82,6 +82,31 @@ pub(crate) fn run(command: &Command, format: Format) -> Result<()> {
             ),
         ])
     })
+}
+
+/// A profile, and what it was made of.
+struct Counted {
+    reference: Reference,
+    rows: usize,
+    variant: Option<String>,
+}
+
+fn count(spec: &ReleaseSpec, folder: &Path, data: &Path, variant: Option<&str>) -> Result<Counted> {
+    let (variant, model) = load(spec, folder, variant)?;
+    let rows = read_rows(data, model.spec())?;
+    let rows_read = rows.len();
+    let bar = progress(rows_read);
+    let extractor = inference::features::extractor(spec.monitor.as_ref());
+    let built = reference::build(&model, &extractor, rows.into_iter(), |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    Ok(Counted { reference: built?, rows: rows_read, variant: Some(variant) })
+}
+
+fn no_data(spec: &ReleaseSpec) -> Result<Counted> {
+    if spec.monitor.is_some() {
+        bail!("[monitor] asks for features, and a profile of no data has none: leave it out");
+    }
+    Ok(Counted { reference: Reference::of_no_data(spec.labels.clone())?, rows: 0, variant: None })
 }
 
 fn load(spec: &ReleaseSpec, folder: &Path, wanted: Option<&str>) -> Result<(String, Model)> {

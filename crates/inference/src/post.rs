@@ -117,9 +117,9 @@ fn softmax(row: &mut [f32]) {
 /// Place of the highest score; the first of equals, and 0 when nothing is comparable.
 pub(crate) fn best_of<T: PartialOrd + Copy>(row: &[T]) -> usize {
     let is_nan = |x: T| x.partial_cmp(&x).is_none();
-    let better =
-        |best: usize, place: usize| if row[place] > row[best] || is_nan(row[best]) { place } else { best };
-    (1..row.len()).fold(0, better)
+    let is_better =
+        |best: usize, place: usize| row[place] > row[best] || (is_nan(row[best]) && !is_nan(row[place]));
+    (1..row.len()).fold(0, |best, place| if is_better(best, place) { place } else { best })
 }
 
 /// Places of the `count` highest scores, the best first; of equals the first one, and NaN after all numbers.
@@ -176,6 +176,7 @@ mod tests {
     fn scores_that_are_not_numbers_do_not_crash() {
         let out = run(&[PostStep::Argmax, PostStep::TopK { k: 9 }], vec![f32::NAN, f32::NAN, 1.0]).unwrap();
         assert_eq!(out[1].1, Data::Int64(vec![2]));
+        assert_eq!((best_of(&[f32::NAN; 3]), best_of(&[f32::NAN, 0.0, f32::NAN])), (0, 1));
     }
 
     #[test]

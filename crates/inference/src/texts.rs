@@ -47,6 +47,7 @@ fn text_as<T: Element>(text: &str) -> Result<T, TextError> {
         "" => T::missing(),
         text => match (text.parse::<i128>(), text.parse::<f64>()) {
             (Ok(integer), _) => T::from_integer(integer),
+            (Err(_), Ok(float)) if float.is_infinite() => None,
             (Err(_), Ok(float)) => T::from_float(float).or_else(|| T::from_integer(whole(float)?)),
             (Err(_), Err(_)) => truth(text).and_then(T::from_bool),
         },
@@ -93,6 +94,7 @@ mod tests {
             (Datatype::Uint8, "nan", "got nan"),
             (Datatype::Int64, "1e300", "got 1e300"),
             (Datatype::Int64, "inf", "got inf"),
+            (Datatype::Fp64, "1e400", "got 1e400"),
             (Datatype::Fp32, "red", "expected a number of 32 bits, or null for a missing one, got red"),
             (Datatype::Bool, "2", "expected true or false, got 2"),
         ] {

@@ -267,6 +267,23 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// One of no data, for inputs that can't be profiled: it counts answers, errors, latency and, of a classifier,
+    /// predictions and labels, and there is nothing that they could drift from. `labels` are the classes, empty if the
+    /// model is no classifier.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Bound`] with too many classes.
+    pub fn of_no_data(labels: Vec<String>) -> Result<Self, ReferenceError> {
+        let output = if labels.is_empty() { OutputSpec::Nothing } else { OutputSpec::Classes { labels } };
+        let schema = Schema { features: Vec::new(), output };
+        if let Some(why) = schema.fault() {
+            return Err(ReferenceError::Bound { why });
+        }
+        let counters = Counters::new(&schema);
+        let noise = Vec::new();
+        Ok(Self { v: FORMAT_VERSION, extractor: Extractor::Nothing, schema, counters, noise })
+    }
+
     /// Parses and checks a reference. The bytes come from a verified release, but a publisher errs too.
     ///
     /// # Errors

@@ -202,7 +202,13 @@ fn check_reference(manifest: &Manifest, bytes: &[u8]) -> Result<()> {
     let made_by = "the reference profile is not acceptable (it is made by: flotilla reference build)";
     let reference = Reference::parse(bytes).context(made_by)?;
     let (labels, classes) = (&manifest.labels, reference.schema.classes());
-    if !labels.is_empty() && classes > 0 && labels.len() != classes {
+    if !labels.is_empty() && classes == 0 {
+        bail!(
+            "labels: the reference profile counts no classes, so that feedback would be refused; make it again: \
+             flotilla reference build, with --empty where no CSV holds the inputs"
+        );
+    }
+    if !labels.is_empty() && labels.len() != classes {
         bail!("labels: {} are named, the reference profile was made with {classes} classes", labels.len());
     }
     let (made_for, monitor) =

@@ -967,17 +967,18 @@ def qlinear_pool_3d(g, kind, more=None):
     return (3, 4, 5, 6), g.dequantize(g.op(kind, [value, *params, *to], **(more or {})), to), 0.01, [kind]
 
 
-@case(add={"kind": "QLinearAdd"}, softmax={"kind": "QLinearSoftmax"}, gemm={"kind": "QGemm"}, gemm_channel={"kind": "QGemm", "scales": 18})
-def branch_qlinear(g, kind, scales=1):
+@case(add={"kind": "QLinearAdd"}, softmax={"kind": "QLinearSoftmax"}, gemm={"kind": "QGemm"}, gemm_channel={"kind": "QGemm", "scales": 18},
+      gemm_turned_old={"kind": "QGemm", "scales": 18, "turned": 1, "opset": 11})
+def branch_qlinear(g, kind, scales=1, turned=0):
     """A branch sends the whole model to tract, with an operator in it that tract doesn't have."""
     of = lambda op: helper.make_graph([helper.make_node(op, ["input"], [op + "_in"])], op, [], [helper.make_tensor_value_info(op + "_in", TensorProto.FLOAT, None)])
     taken = g.op("If", [g.constant(np.bool_(True))], then_branch=of("Identity"), else_branch=of("Neg"))
     params, to = g.params(*IN), g.params(1 / 256, 0) if kind == "QLinearSoftmax" else exit_params(g)
     value = g.quantize(taken, params)
     if kind == "QGemm":
-        weights = g.weights(24, 18, scales=scales, axis=1)
+        weights = g.weights(*(18, 24) if turned else (24, 18), scales=scales, axis=1 - turned)
         bias = g.constant(g.random.integers(-9000, 9000, 18).astype(np.int32))
-        made = g.op(kind, [value, *params, *weights, bias, *to], transB=0, alpha=0.5)
+        made = g.op(kind, [value, *params, *weights, bias, *to], transB=turned, alpha=0.5)
     elif kind == "QLinearAdd":
         made = g.op(kind, [value, *params, value, *params, *to])
     else:

@@ -164,10 +164,19 @@ fn float_matmul(node: Node<'_>) -> Option<Vec<NodeProto>> {
 /// A product in f32, and the bias, which has the scale of the product's steps.
 fn gemm(node: Node<'_>, opset: i64) -> Option<Vec<NodeProto>> {
     let mut words = Words::of(node);
-    let along = i64::from(node.int("transB").unwrap_or(0) == 0);
-    let along = if opset < HAS_AXES { Vec::new() } else { vec![int("axis", along)] };
-    let factors = [words.dequantized(0, Vec::new())?, words.dequantized(3, along)?];
-    let mut sum = words.op("Gemm", factors.to_vec(), node.0.attribute.clone());
+    let is_turned = node.int("transB").unwrap_or(0) != 0;
+    let mut own = node.0.attribute.clone();
+    let b = if is_turned && opset < HAS_AXES {
+        // A scale per channel can't say that it lies along the first axis.
+        own.retain(|one| one.name != "transB");
+        let turned = words.op("Transpose", vec![node.input(3)?.to_owned()], Vec::new());
+        words.dequantized_as(turned, 4, Vec::new())?
+    } else {
+        let along = if opset < HAS_AXES { Vec::new() } else { vec![int("axis", i64::from(!is_turned))] };
+        words.dequantized(3, along)?
+    };
+    let a = words.dequantized(0, Vec::new())?;
+    let mut sum = words.op("Gemm", vec![a, b], own);
     if let Some(bias) = node.input(6) {
         let steps = [1, 4].map(|slot| node.input(slot).map(str::to_owned));
         let [Some(a), Some(b)] = steps else { return None };
@@ -213,7 +222,12 @@ impl<'a> Words<'a> {
     }
 
     fn dequantized(&mut self, slot: usize, along: Vec<AttributeProto>) -> Option<String> {
-        let input = self.quantized(self.node.input(slot)?.to_owned(), slot + 1)?;
+        self.dequantized_as(self.node.input(slot)?.to_owned(), slot + 1, along)
+    }
+
+    /// `value` in f32, by the scale at that place.
+    fn dequantized_as(&mut self, value: String, scale: usize, along: Vec<AttributeProto>) -> Option<String> {
+        let input = self.quantized(value, scale)?;
         Some(self.op("DequantizeLinear", input, along))
     }
 
