@@ -7,8 +7,10 @@ mod capture;
 mod clock;
 mod damaged;
 mod disk;
+mod disk_errors;
 mod doctor;
 mod enrolment;
+mod failing_disk;
 mod fence;
 mod forgotten;
 mod hardware;
@@ -111,6 +113,8 @@ enum Fault {
     Revision,
     /// The device's disk is full.
     Disk,
+    /// The device's disk fails each read and write.
+    DiskErrors,
     /// The device boots in 1970.
     Clock,
     /// A release comes by an archive, without a network.
@@ -181,6 +185,7 @@ impl Fault {
             Self::ServerKeys => server_keys::play(world),
             Self::Revision => revision::play(world),
             Self::Disk => disk::play(world),
+            Self::DiskErrors => disk_errors::play(world),
             Self::Clock => clock::play(world),
             Self::Offline => offline::play(world),
             Self::Damaged => damaged::play(world),
