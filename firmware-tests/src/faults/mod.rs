@@ -14,6 +14,7 @@ mod failing_disk;
 mod fence;
 mod forgotten;
 mod hardware;
+mod idle;
 mod input;
 mod ipv6;
 mod keys;
@@ -35,6 +36,7 @@ mod telemetry;
 mod thief;
 mod users;
 mod watchdog;
+mod widening;
 mod withdrawn;
 mod world;
 
@@ -77,6 +79,10 @@ enum Fault {
     Input,
     /// A model that the runtime can't load.
     Model,
+    /// Nothing happens.
+    Idle,
+    /// The server asks for wider reconnects, and is gone.
+    Widening,
     /// A server that listens on IPv6 only.
     Ipv6,
     /// A server that is reached through a proxy only.
@@ -167,6 +173,8 @@ impl Fault {
             Self::Doctor => doctor::play(world),
             Self::Input => input::play(world),
             Self::Model => model::play(world),
+            Self::Idle => idle::play(world),
+            Self::Widening => widening::play(world),
             Self::Ipv6 => ipv6::play(world),
             Self::Proxy => proxy::play(world),
             Self::Renewal => renewal::play(world),
