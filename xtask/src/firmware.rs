@@ -71,6 +71,7 @@ pub(crate) fn crash(binaries: &Path, states: u32) -> Result<Vec<String>> {
     };
     let mut crash = program(&binaries.join("firmware-tests").to_string_lossy());
     crash.args(["crash", "--states", &states.to_string()]).arg("--folder").arg(&folder);
+    crash.arg("--binaries").arg(binaries);
     let outcome = play(&mut crash);
     let _left_over = std::fs::remove_dir_all(&folder);
     outcome

@@ -220,6 +220,7 @@ fn firmware() -> Result<Vec<String>> {
     tools::ensure(&tools::QEMU_AARCH64)?;
     tools::ensure_file(&tools::LIBFAKETIME)?;
     tools::ensure(&tools::PYTHON)?;
+    tools::ensure(&tools::STORAGE_DAEMON)?;
     let binaries = builds::binaries()?;
     let agent = package::agent("aarch64-unknown-linux-musl", Profile::Quick)?;
     let folder = binaries.agent.parent().context("a binary lies in a folder")?;

@@ -253,7 +253,9 @@ impl Mqtt {
         self.connection = None;
         self.is_connected = false;
         let why = self.judged(why);
-        self.connect_at = Instant::now() + self.backoff.next_delay(retry::random());
+        let delay = self.backoff.next_delay(retry::random());
+        tracing::debug!("the next attempt to connect comes after delay_ms={}", delay.as_millis());
+        self.connect_at = Instant::now() + delay;
         Happening::Down(why)
     }
 

@@ -350,7 +350,9 @@ impl Writer {
             return Ok(());
         }
         if let Some(cause) = cause {
-            named.into_iter().for_each(|(seq, kind)| tell_dropped(seq, kind, cause));
+            for (seq, kind) in named {
+                tell_dropped(seq, kind, cause);
+            }
         }
         let lost = |cause| gone.iter().map(move |(kind, amount)| ((kind, cause), amount.records)).collect();
         let lost: Losses = cause.map(lost).unwrap_or_default();

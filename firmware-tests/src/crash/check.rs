@@ -1,29 +1,51 @@
 //! The reader: the agent's own code starts on a crash state, and what it finds is compared with what was promised.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use flotilla_agent::config;
 use flotilla_agent::health::Clock;
-use flotilla_agent::machine::{Held, Record};
+use flotilla_agent::link::Identity;
 use flotilla_agent::slots::{BootStore, Kept, Shelf};
 use flotilla_agent::store::{Spool, SpoolHandle};
+use flotilla_agent::machine::{Held, Record};
+use flotilla_agent::update::metadata::{Copies, TrustedStore, trusted_dir};
 use flotilla_agent::trusted_files::TrustedFiles;
-use flotilla_agent::trusted_files::trusted_dir;
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 
-use super::releases::Release;
-use super::work::{METADATA, Promise, body, kind, metadata_text, place, root_text, spool_config};
+use super::device::{self, Told};
+use super::work::{METADATA, Promise, body, kind, metadata_text, root_text, spool_config};
 
-type Check = fn(&Path, &Promise) -> Result<()>;
+/// Starts on the worker's `state` and says every promise that is broken.
+pub(super) fn work(state: &Path, promise: &Promise) -> Vec<String> {
+    let checks: [(&str, Check<Promise>); 2] = [("spool", spool), ("trusted files", metadata)];
+    broken(&checks, state, promise)
+}
 
-/// Starts on `state` and says every promise that is broken.
-pub(super) fn check(state: &Path, promise: &Promise) -> Vec<String> {
-    let checks: [(&str, Check); 3] =
-        [("boot record", boot), ("spool", spool), ("trusted metadata", metadata)];
+/// The same of the device, whose folder this is.
+pub(super) fn of_device(folder: &Path, told: &Told) -> Vec<String> {
+    let state = folder.join("state");
+    // Before it is enrolled nothing is promised, and there may be no folder.
+    if !told.is_enrolled {
+        return Vec::new();
+    }
+    let checks: [(&str, Check<Told>); 4] = [
+        ("identity", identity),
+        ("boot record", boot),
+        ("trusted metadata", trusted),
+        ("the device's spool", own_spool),
+    ];
+    broken(&checks, &state, told)
+}
+
+type Check<T> = fn(&Path, &T) -> Result<()>;
+
+fn broken<T>(checks: &[(&str, Check<T>)], state: &Path, promise: &T) -> Vec<String> {
     let mut broken = Vec::new();
     for (what, look) in checks {
-        match std::panic::catch_unwind(|| look(state, promise)) {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| look(state, promise))) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => broken.push(format!("{what}: {error:#}")),
             Err(_panic) => broken.push(format!("{what}: the reader panicked")),
@@ -32,22 +54,31 @@ pub(super) fn check(state: &Path, promise: &Promise) -> Vec<String> {
     broken
 }
 
+fn identity(state: &Path, _: &Told) -> Result<()> {
+    Identity::load(state).map(drop).context("it can't be read")
+}
+
 /// The device comes up with a record that was written, not older than promised, and with whole releases.
-fn boot(state: &Path, promise: &Promise) -> Result<()> {
+fn boot(state: &Path, told: &Told) -> Result<()> {
     let (mut store, kept) = BootStore::open(state, &trusted_dir(state))?;
     ensure!(kept == Kept::Whole, "a copy is damaged ({kept:?})");
-    let found = place(store.record());
-    ensure!(found >= promise.boot, "record {found:?} is older than the promised {:?}", promise.boot);
+    let revision = store.record().revision.0;
+    ensure!(revision >= told.revision, "revision {revision} is older than the promised {}", told.revision);
     let shelf = Shelf::open(state)?;
     for record in store.record().models.values() {
+        let found = record.phase.task().map_or((0, 0), |task| {
+            let word = serde_json::to_value(record.phase.word()).unwrap_or_default();
+            device::place(task.release.counter.0, word.as_str().unwrap_or_default())
+        });
+        ensure!(found >= told.place, "record {found:?} is older than the promised {:?}", told.place);
         let counter = record.mark.as_ref().map_or(0, |mark| mark.counter.0);
-        ensure!(counter >= promise.counter, "counter {counter} is below {}", promise.counter);
-        ensure!(promise.counter == 0 || record.active.is_some(), "no release is active any more");
+        ensure!(counter >= told.committed, "counter {counter} is below {}", told.committed);
+        ensure!(told.committed == 0 || record.active.is_some(), "no release is active any more");
         for held in needed(record) {
             whole(&shelf, &held).with_context(|| format!("release {}", held.release.version))?;
         }
     }
-    ensure!(promise.counter == 0 || !store.record().models.is_empty(), "the model is gone");
+    ensure!(told.place.0 == 0 || !store.record().models.is_empty(), "the model is gone");
     let record = store.record().clone();
     store.write(record).context("the record can't be written again")
 }
@@ -64,15 +95,35 @@ fn needed(record: &Record) -> Vec<Held> {
     slots.chain(candidate).collect()
 }
 
+/// Every byte is the one that was signed.
 fn whole(shelf: &Shelf, held: &Held) -> Result<()> {
     let manifest = shelf.manifest(held.release.digest)?;
-    let expected = Release::new(held.release.counter.0)?;
-    ensure!(manifest == *expected.manifest, "the manifest is another one");
     let variant = manifest.variant(&held.variant).context("the variant is missing")?;
-    shelf.check(&manifest, variant)?;
-    for (blob, bytes) in expected.blobs() {
-        ensure!(shelf.read_blob(blob)? == *bytes, "blob {} has other bytes", blob.digest);
+    Ok(shelf.check(&manifest, variant)?)
+}
+
+/// The signed chain loads as one, and isn't older than the device said.
+fn trusted(state: &Path, told: &Told) -> Result<()> {
+    let store = TrustedStore::open(state, Identity::load(state)?.project, None)?;
+    ensure!(store.check()? == Copies::Both, "a copy of the root is damaged");
+    ensure!(store.has_root()?, "the root is gone");
+    let found = store.freshness().map_or(0, |freshness| freshness.timestamp_version);
+    ensure!(found >= told.timestamp, "timestamp {found} is older than the promised {}", told.timestamp);
+    ensure!(told.timestamp == 0 || store.stored_director().is_some(), "nobody may sign a Desired any more");
+    Ok(())
+}
+
+/// It opens as if nothing had happened, and takes records.
+fn own_spool(state: &Path, _: &Told) -> Result<()> {
+    let (spool, report) = Spool::open(state, &config::Spool::default(), &Clock::open(state)?)?;
+    if let Some(report) = report {
+        bail!("{report}");
     }
+    let handle = spool.handle();
+    let last = *handle.durable_seq().borrow();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let next = runtime.block_on(handle.append(Kind::Event, Vec::new()))?;
+    ensure!(next == last + 1, "number {next} was given after {last}");
     Ok(())
 }
 

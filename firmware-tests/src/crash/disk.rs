@@ -6,17 +6,23 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use flotilla_agent::durable;
 use testkit::rig::wait_until;
 
+use super::device::World;
 use super::log::{Log, SECTOR};
 use super::work::Bug;
 
 /// The file system has so much of the disk; marks of the program at work lie beyond.
 pub(super) const FILE_SYSTEM_BYTES: u64 = 64 << 20;
+/// Beside a device the worker takes its time: both are to be at work when a cut comes.
+const PAUSE_MS: &str = "250";
 /// Room for the log; sparse.
 const LOG_BYTES: u64 = 4 << 30;
-/// Where the state directory lies in the file system.
+/// Where the worker's state directory lies in the file system.
 pub(super) const STATE: &str = "state";
+/// Where the device's folder lies there; its state directory is below.
+pub(super) const DEVICE: &str = "device";
 
 /// What a program did to a disk.
 pub(super) struct Recording {
@@ -26,8 +32,13 @@ pub(super) struct Recording {
     pub(super) log: Log,
 }
 
-/// Lets `rounds` of work be done on a logged disk under `folder`.
-pub(super) fn record(folder: &Path, rounds: u32, bug: Option<Bug>) -> Result<Recording> {
+/// Lets `rounds` of work be done on a logged disk under `folder`, beside a device of `world`, if there is one.
+pub(super) fn record(
+    folder: &Path,
+    rounds: u32,
+    bug: Option<Bug>,
+    world: Option<&World>,
+) -> Result<Recording> {
     let (disk, log, export) = (folder.join("disk.raw"), folder.join("log.raw"), folder.join("export"));
     let size = FILE_SYSTEM_BYTES + u64::try_from(SECTOR)? * 8;
     File::create(&disk)?.set_len(size)?;
@@ -41,6 +52,8 @@ pub(super) fn record(folder: &Path, rounds: u32, bug: Option<Bug>) -> Result<Rec
     let before = std::fs::read(&disk)?;
     let daemon = Daemon::start(&disk, &log, &export, size)?;
     let mounted = Mounted::new(&export, &folder.join("work"))?;
+    let device = mounted.folder.join(DEVICE);
+    durable::make_dir(&device)?;
     let program = std::env::current_exe().context("this program has a path")?;
     let mut work = Command::new(program);
     work.arg("crash-work").arg("--state").arg(mounted.folder.join(STATE)).arg("--marks").arg(&export);
@@ -48,7 +61,16 @@ pub(super) fn record(folder: &Path, rounds: u32, bug: Option<Bug>) -> Result<Rec
     if let Some(bug) = bug {
         work.args(["--bug", bug.word()]);
     }
-    run(&mut work)?;
+    if let Some(world) = world {
+        work.args(["--pause-ms", PAUSE_MS]);
+        let mut work = work.spawn().context("the worker can't be started")?;
+        let played = world.play(&device, &export);
+        let ended = work.wait()?;
+        played?;
+        ensure!(ended.success(), "the worker ended with {ended}");
+    } else {
+        run(&mut work)?;
+    }
     drop(mounted);
     drop(daemon);
     let log_file = log;
@@ -98,7 +120,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Reads the state directory out of an image into `to`, as a boot would find it: the journal is replayed first.
+/// Reads both folders out of an image into `to`, as a boot would find it: the journal is replayed first.
 /// Without mounting, several times as fast.
 ///
 /// # Errors
@@ -111,7 +133,7 @@ pub(super) fn read_state(image: &Path, to: &Path) -> Result<()> {
     let checked = Command::new("e2fsck").arg("-p").arg(image).output().context("cannot run e2fsck")?;
     let said = String::from_utf8_lossy(&checked.stdout).trim().to_owned();
     ensure!(matches!(checked.status.code(), Some(0 | 1)), "e2fsck ended with {}: {said}", checked.status);
-    let copy = format!("rdump /{STATE} {}", to.display());
+    let copy = format!("rdump /{STATE} /{DEVICE} {}", to.display());
     let copied =
         Command::new("debugfs").args(["-R", &copy]).arg(image).output().context("cannot run debugfs")?;
     let said = String::from_utf8_lossy(&copied.stderr).trim().to_owned();

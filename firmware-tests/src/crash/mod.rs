@@ -1,14 +1,16 @@
 //! Crash states (floor 1): one recording of real work on a real file system, the disk made anew as a power cut would
 //! leave it at any point, and the agent's own code started on it. No machine, no clock, thousands of cuts.
 //!
-//! Promised is what had returned as durable before the cut: no record of the spool that was acknowledged is lost, the
-//! boot record is whole and not older, every release that it names is whole. Two deliberate bugs prove that the rig
-//! finds what it looks for.
+//! At work are the agent's own binary, which takes releases from a real server, and beside it a worker whose records
+//! follow from their numbers. Promised is what had returned as durable, or what the device had said of itself, before the
+//! cut: no record of the spool that was acknowledged is lost, the boot record is whole and not older, every release that it
+//! names is whole, the trusted metadata is not older. Two deliberate bugs prove that the rig finds what it looks for.
 
 mod check;
+mod device;
 mod disk;
 mod log;
-mod releases;
+mod marks;
 mod states;
 pub(crate) mod work;
 
@@ -17,14 +19,17 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use device::World;
 pub(crate) use disk::Mounted;
-use disk::{Recording, STATE};
+use disk::{DEVICE, Recording, STATE};
 use states::{KEPT, Kept, Random, Walker};
 use work::Bug;
 
 /// Rounds of work that are recorded.
 const ROUNDS: u32 = 60;
-/// The same with a deliberate bug.
+/// Releases that the device takes meanwhile.
+const RELEASES: u64 = 5;
+/// Rounds with a deliberate bug.
 const CONTROL_ROUNDS: u32 = 15;
 /// Crash states that must show a deliberate bug.
 const CONTROL_STATES: usize = 160;
@@ -33,6 +38,12 @@ const TOLD: usize = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Folder of flotilla-server, flotilla-agent and flotilla.
+    #[arg(long)]
+    binaries: PathBuf,
+    /// Folder of examples/digits.
+    #[arg(long, default_value = "examples/digits")]
+    example: PathBuf,
     /// Folder to work in; cleared first. In memory it is fastest.
     #[arg(long)]
     folder: PathBuf,
@@ -61,7 +72,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         return Ok(());
     }
     let begun = Instant::now();
-    let honest = examine(&folder, None, args.states, args.seed)?;
+    let world = World::start(&folder, &args.binaries, &args.example, RELEASES)?;
+    let honest = examine(&folder, None, Some(world), args.states, args.seed)?;
     ensure!(
         honest.broken == 0,
         "{} of {} crash states broke a promise:\n  {}",
@@ -70,13 +82,14 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         honest.examples.join("\n  ")
     );
     println!(
-        "  ok  {} crash states after {} cuts: every acknowledged record, a whole boot record, whole releases ({} s)",
+        "  ok  {} crash states after {} cuts: every acknowledged record, a whole boot record, whole releases, \
+         over {RELEASES} updates of a real agent ({} s)",
         honest.states,
         honest.cuts,
         begun.elapsed().as_secs()
     );
     for bug in [Bug::EarlyPromise, Bug::UnsyncedRename] {
-        let found = examine(&folder, Some(bug), CONTROL_STATES, args.seed)?;
+        let found = examine(&folder, Some(bug), None, CONTROL_STATES, args.seed)?;
         if found.broken == 0 {
             bail!(
                 "the rig is broken: the deliberate bug {} was not found in {} states",
@@ -95,7 +108,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 /// Why this can't be done here, if it can't.
-fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     let is_root =
         std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
     let devices = ["/dev/fuse", "/dev/loop-control"];
@@ -107,10 +120,22 @@ fn missing() -> Option<String> {
     }
 }
 
-fn examine(folder: &Path, bug: Option<Bug>, wanted: usize, seed: u64) -> Result<Summary> {
+fn examine(
+    folder: &Path,
+    bug: Option<Bug>,
+    world: Option<World>,
+    wanted: usize,
+    seed: u64,
+) -> Result<Summary> {
     let rounds = if bug.is_none() { ROUNDS } else { CONTROL_ROUNDS };
-    let recording = disk::record(folder, rounds, bug)?;
+    let recording = disk::record(folder, rounds, bug, world.as_ref())?;
     let begin = states::begin(&recording).context("the recording has no mark")?;
+    if world.is_some() {
+        let told = states::last_told(&recording)?;
+        ensure!(told.committed == RELEASES, "the log ends with a device that said {told:?}");
+    }
+    // What follows needs no server.
+    drop(world);
     let cuts = states::cuts(&recording, begin);
     let mut summary = Summary::default();
     // Every cut, as often as needed: with other parts kept each time.
@@ -141,7 +166,11 @@ fn try_all(
         for kept in kept {
             walker.image(&image, *kept, &mut random)?;
             let broken = match disk::read_state(&image, &files) {
-                Ok(()) => check::check(&files.join(STATE), walker.promise()),
+                Ok(()) => {
+                    let mut broken = check::work(&files.join(STATE), walker.promise());
+                    broken.extend(check::of_device(&files.join(DEVICE), walker.told()));
+                    broken
+                }
                 Err(error) => vec![format!("file system: {error:#}")],
             };
             std::fs::remove_file(&image)?;

@@ -8,8 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::device::Told;
 use super::disk::{FILE_SYSTEM_BYTES, Recording};
 use super::log::{Entry, SECTOR};
+use super::marks;
 use super::work::Promise;
 
 const BLOCK: usize = 4096;
@@ -41,6 +43,7 @@ pub(super) struct Walker<'a> {
     /// Entries that were looked at.
     at: usize,
     promise: Promise,
+    told: Told,
 }
 
 impl<'a> Walker<'a> {
@@ -49,7 +52,15 @@ impl<'a> Walker<'a> {
         let is_used = |block: &&[u8]| block.iter().any(|byte| *byte != 0);
         let used = flushed.chunks(BLOCK).enumerate().filter(|(_, block)| is_used(block));
         let blocks = used.map(|(number, _)| number).collect();
-        Self { recording, flushed, blocks, applied: 0, at: 0, promise: Promise::default() }
+        Self {
+            recording,
+            flushed,
+            blocks,
+            applied: 0,
+            at: 0,
+            promise: Promise::default(),
+            told: Told::default(),
+        }
     }
 
     /// Goes on to the cut after `at` entries.
@@ -57,9 +68,11 @@ impl<'a> Walker<'a> {
         while self.at < at {
             let entry = self.recording.log.entries[self.at];
             self.at += 1;
-            if is_mark(&entry) {
-                self.promise =
-                    Promise::read(self.recording.log.data(&entry)).context("a mark can't be read")?;
+            let data = self.recording.log.data(&entry);
+            match entry.at {
+                marks::WORK => self.promise = marks::read(data)?,
+                marks::DEVICE => self.told = marks::read(data)?,
+                _ => {}
             }
             if entry.is_flush {
                 self.flush()?;
@@ -71,6 +84,11 @@ impl<'a> Walker<'a> {
     /// What the program was told to be durable before the cut.
     pub(super) fn promise(&self) -> &Promise {
         &self.promise
+    }
+
+    /// What the device had said of itself before the cut.
+    pub(super) fn told(&self) -> &Told {
+        &self.told
     }
 
     /// Writes the disk of one crash state to `image`.
@@ -123,6 +141,12 @@ impl<'a> Walker<'a> {
 pub(super) fn cuts(recording: &Recording, from: usize) -> Vec<usize> {
     let entries = recording.log.entries.iter().enumerate().skip(from);
     entries.filter(|(_, entry)| is_write(entry)).map(|(number, _)| number + 1).collect()
+}
+
+/// What the device had said of itself in the end.
+pub(super) fn last_told(recording: &Recording) -> Result<Told> {
+    let last = recording.log.entries.iter().rfind(|entry| entry.at == marks::DEVICE && entry.has_data());
+    marks::read(recording.log.data(last.context("the device has said nothing")?))
 }
 
 /// The first entry after the first mark: from there on the file system is mounted and the program at work.

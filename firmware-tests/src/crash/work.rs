@@ -1,36 +1,25 @@
-//! The work that is recorded: the agent's own spool, boot record, shelf and trusted metadata, used as its driver uses
-//! them. After each step that returned as durable, a mark on the same disk says what was promised.
+//! The work that is recorded beside a device's: the agent's own spool with records that follow from their numbers, and
+//! its own files of trusted metadata, replaced round after round. After each step that returned as durable, a mark on the
+//! same disk says what was promised.
 //!
 //! [`Bug`] makes the same work with a deliberate mistake: a rig that doesn't find it is broken.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use flotilla_agent::config;
 use flotilla_agent::durable;
 use flotilla_agent::health::Clock;
-use flotilla_agent::machine::{Event, Task, step};
-use flotilla_agent::slots::{BootRecord, BootStore, Shelf};
 use flotilla_agent::store::{Spool, SpoolHandle};
-use flotilla_agent::trusted_files::TrustedFiles;
 use flotilla_agent::trusted_files::trusted_dir;
+use flotilla_agent::trusted_files::TrustedFiles;
 use protocol::telemetry::Kind;
-use protocol::{ModelName, Revision};
-use release::HighWater;
 use serde::{Deserialize, Serialize};
 
-use super::disk::FILE_SYSTEM_BYTES;
-use super::log::SECTOR;
-use super::releases::{self, Release};
+use super::marks::{Marks, WORK};
 
-/// The model whose releases come and go.
-pub(super) const MODEL: &str = "digits";
-/// An update after so many rounds.
-const ROUNDS_PER_UPDATE: u32 = 4;
 /// A new trusted root after so many rounds.
 const ROUNDS_PER_ROOT: u32 = 3;
 
@@ -68,32 +57,10 @@ pub(super) struct Promise {
     pub(super) seq: u64,
     /// The server has all up to this one: these may be gone.
     pub(super) acknowledged: u64,
-    /// Boot records written.
-    pub(super) boot: Place,
-    /// Counter of the highest committed release.
-    pub(super) counter: u64,
     /// Version of the trusted metadata.
     pub(super) metadata: u64,
     /// Version of the trusted root.
     pub(super) root: u64,
-}
-
-impl Promise {
-    /// From the sector that [`Marks`] wrote.
-    pub(super) fn read(sector: &[u8]) -> Result<Self> {
-        let end = sector.iter().position(|byte| *byte == 0).unwrap_or(sector.len());
-        Ok(serde_json::from_slice(&sector[..end])?)
-    }
-}
-
-/// Where a boot record stands in the sequence of all that were written: revision, revision of the task, transitions.
-pub(super) type Place = (u64, u64, u32);
-
-/// What a boot record says of its place.
-pub(super) fn place(record: &BootRecord) -> Place {
-    let model = record.models.values().next();
-    let task = model.and_then(|model| model.phase.task()).map_or(0, |task| task.revision.0);
-    (record.revision.0, task, model.map_or(0, |model| model.transitions))
 }
 
 /// What a record is, by its number: one in eight is a log line, the one kind that is more than its bound permits.
@@ -146,32 +113,18 @@ pub(crate) struct Args {
     marks: PathBuf,
     #[arg(long)]
     rounds: u32,
+    /// After each round, so that a device beside has its time.
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
     #[arg(long, value_enum)]
     bug: Option<Bug>,
-}
-
-struct Marks {
-    disk: File,
-    promise: Promise,
-}
-
-impl Marks {
-    fn write(&mut self, change: impl FnOnce(&mut Promise)) -> Result<()> {
-        change(&mut self.promise);
-        let mut sector = serde_json::to_vec(&self.promise)?;
-        ensure!(sector.len() < SECTOR, "a mark of {} bytes", sector.len());
-        sector.resize(SECTOR, 0);
-        self.disk.write_all_at(&sector, FILE_SYSTEM_BYTES).context("cannot write a mark")
-    }
 }
 
 /// One device at work.
 struct Work {
     state: PathBuf,
-    marks: Marks,
+    marks: Marks<Promise>,
     spool: SpoolHandle,
-    boot: BootStore,
-    shelf: Shelf,
     trusted: TrustedFiles,
     bug: Option<Bug>,
     runtime: tokio::runtime::Runtime,
@@ -181,15 +134,12 @@ struct Work {
 pub(crate) fn main(args: &Args) -> Result<()> {
     durable::make_dir(&args.state)?;
     durable::make_dir(&trusted_dir(&args.state))?;
-    let disk = File::options().write(true).open(&args.marks).context("cannot open the disk for marks")?;
     let clock = Clock::open(&args.state)?;
     let (spool, report) = Spool::open(&args.state, &spool_config(), &clock)?;
     ensure!(report.is_none(), "a new spool has something to report: {report:?}");
     let mut work = Work {
-        marks: Marks { disk, promise: Promise::default() },
+        marks: Marks::open(&args.marks, WORK)?,
         spool: spool.handle(),
-        boot: BootStore::open(&args.state, &trusted_dir(&args.state))?.0,
-        shelf: Shelf::open(&args.state)?,
         trusted: TrustedFiles::open(trusted_dir(&args.state))?,
         state: args.state.clone(),
         bug: args.bug,
@@ -204,9 +154,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         if round.is_multiple_of(ROUNDS_PER_ROOT) {
             work.root(u64::from(round / ROUNDS_PER_ROOT) + 1)?;
         }
-        if round.is_multiple_of(ROUNDS_PER_UPDATE) {
-            work.update(u64::from(round / ROUNDS_PER_UPDATE))?;
-        }
+        std::thread::sleep(Duration::from_millis(args.pause_ms));
     }
     ensure!(!work.spool.state().dropped.is_empty(), "no kind of record ever came to its bound");
     drop(work);
@@ -263,77 +211,5 @@ impl Work {
     fn root(&mut self, n: u64) -> Result<()> {
         self.trusted.keep("root.json", root_text(n).as_bytes())?;
         self.marks.write(|promise| promise.root = n)
-    }
-
-    /// From a Desired to a committed release, in the order of the agent's driver.
-    fn update(&mut self, n: u64) -> Result<()> {
-        let model = ModelName::new(MODEL)?;
-        let release = Release::new(n)?;
-        let mut record = self.boot.record().clone();
-        record.revision = Revision(n);
-        self.write_boot(record)?;
-        self.step(&model, Event::Wanted(release.task(n)))?;
-        self.fetch(&release)?;
-        self.step(&model, Event::Fetched { variant: releases::VARIANT.into() })?;
-        let variant = release.manifest.variant(releases::VARIANT).context("it has its variant")?;
-        self.shelf.check(&release.manifest, variant)?;
-        self.step(&model, Event::Staged)?;
-        self.step(&model, Event::TestBegins)?;
-        self.step(&model, Event::Tested(releases::tested()))?;
-        self.step(&model, Event::Activated)?;
-        let before = self.boot.record().models.get(&model).and_then(|record| record.mark.clone());
-        let mark = HighWater::after_commit(before.as_ref(), release.manifest.digest(), &release.manifest);
-        self.step(&model, Event::Healthy(mark))?;
-        self.marks.write(|promise| promise.counter = n)?;
-        self.collect(&model)
-    }
-
-    fn fetch(&self, release: &Release) -> Result<()> {
-        for (blob, bytes) in release.blobs() {
-            if self.shelf.has_blob(blob) {
-                continue;
-            }
-            let part = self.shelf.part(blob);
-            let file = File::create(&part)?;
-            for (number, chunk) in bytes.chunks(16 * 1024).enumerate() {
-                file.write_all_at(chunk, u64::try_from(number * 16 * 1024)?)?;
-            }
-            file.sync_all()?;
-            self.shelf.keep_blob(blob)?;
-        }
-        self.shelf.keep_manifest(release.manifest.digest(), release.manifest.bytes())?;
-        Ok(())
-    }
-
-    fn step(&mut self, model: &ModelName, event: Event) -> Result<()> {
-        let mut record = self.boot.record().clone();
-        let before = record.models.remove(model).unwrap_or_default();
-        let (after, _actions) = step(before, event);
-        record.models.insert(model.clone(), after);
-        self.write_boot(record)
-    }
-
-    fn write_boot(&mut self, record: BootRecord) -> Result<()> {
-        self.boot.write(record)?;
-        let boot = place(self.boot.record());
-        self.marks.write(|promise| promise.boot = boot)
-    }
-
-    fn collect(&self, model: &ModelName) -> Result<()> {
-        let record = self.boot.record().models.get(model).cloned().unwrap_or_default();
-        let slots = [&record.active, &record.fallback].into_iter().flatten();
-        let pinned = slots.map(|held| held.release.digest).collect();
-        Ok(self.shelf.collect(&pinned)?)
-    }
-}
-
-impl Release {
-    fn task(&self, revision: u64) -> Task {
-        Task {
-            release: self.manifest.release_ref(),
-            mode: trust::desired::Mode::Replace,
-            rollout: None,
-            revision: Revision(revision),
-        }
     }
 }

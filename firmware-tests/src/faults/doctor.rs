@@ -1,7 +1,7 @@
 //! `flotilla-agent doctor` and `status` beside a fleet that is well and one that is not, and every exit code.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -22,7 +22,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     reloaded(world)?;
     Ok(Outcome::Ok(format!(
         "doctor: its log read from afar, well beside a running agent, {stopped} checks beside a stopped one, names a server that is gone; \
-         status tells since when and what to do; exit codes 0, 64, 69, 77, 78; SIGHUP applies what it may and names the rest"
+         status tells since when and what to do; exit codes 0, 1, 64, 69, 77, 78; SIGHUP applies what it may and names the rest"
     )))
 }
 
@@ -137,6 +137,22 @@ fn exit_codes(world: &World) -> Result<()> {
     ensure!(locked.status.code() == Some(69), "a second agent on one state directory: {locked:?}");
     let wrong = bare(&["doctor", "--json", "--set", "link.speed=3"])?;
     ensure!(wrong.status.code() == Some(78), "the doctor of a wrong configuration: {wrong:?}");
+    internal(world, &state)
+}
+
+/// What nobody foresaw: a counter without which nothing may be reported can't be read, and is not known to be damaged.
+fn internal(world: &World, state: &str) -> Result<()> {
+    let counter = Path::new(state).join("report-counter.a");
+    let _none_yet = std::fs::remove_file(&counter);
+    std::os::unix::fs::symlink(&counter, &counter)?;
+    let words = ["run", "--state-dir", state, "--set", "serve.listen=127.0.0.1:0"];
+    let mut agent = Command::new(world.agent_binary()).args(words).stderr(Stdio::null()).spawn()?;
+    let ended = wait_until("the end of an agent that can't report", PATIENCE, || Ok(agent.try_wait()?));
+    // If it hasn't ended.
+    let _over = agent.kill();
+    agent.wait()?;
+    let ended = ended?;
+    ensure!(ended.code() == Some(1), "an agent that can't report ended with {ended}, not with 1");
     Ok(())
 }
 

@@ -7,11 +7,14 @@ mod capture;
 mod clock;
 mod damaged;
 mod disk;
+mod disk_errors;
 mod doctor;
 mod enrolment;
+mod failing_disk;
 mod fence;
 mod forgotten;
 mod hardware;
+mod idle;
 mod input;
 mod ipv6;
 mod keys;
@@ -33,6 +36,7 @@ mod telemetry;
 mod thief;
 mod users;
 mod watchdog;
+mod widening;
 mod withdrawn;
 mod world;
 
@@ -75,6 +79,10 @@ enum Fault {
     Input,
     /// A model that the runtime can't load.
     Model,
+    /// Nothing happens.
+    Idle,
+    /// The server asks for wider reconnects, and is gone.
+    Widening,
     /// A server that listens on IPv6 only.
     Ipv6,
     /// A server that is reached through a proxy only.
@@ -111,6 +119,8 @@ enum Fault {
     Revision,
     /// The device's disk is full.
     Disk,
+    /// The device's disk fails each read and write.
+    DiskErrors,
     /// The device boots in 1970.
     Clock,
     /// A release comes by an archive, without a network.
@@ -163,6 +173,8 @@ impl Fault {
             Self::Doctor => doctor::play(world),
             Self::Input => input::play(world),
             Self::Model => model::play(world),
+            Self::Idle => idle::play(world),
+            Self::Widening => widening::play(world),
             Self::Ipv6 => ipv6::play(world),
             Self::Proxy => proxy::play(world),
             Self::Renewal => renewal::play(world),
@@ -181,6 +193,7 @@ impl Fault {
             Self::ServerKeys => server_keys::play(world),
             Self::Revision => revision::play(world),
             Self::Disk => disk::play(world),
+            Self::DiskErrors => disk_errors::play(world),
             Self::Clock => clock::play(world),
             Self::Offline => offline::play(world),
             Self::Damaged => damaged::play(world),

@@ -14,9 +14,7 @@ pub(super) fn ensure_exact(world: &mut World) -> Result<u64> {
     for agent in 0..world.agents.len() {
         arrived(world, agent)?;
     }
-    // What comes twice would come within a retry of the link.
-    let settled = std::time::Instant::now() + Duration::from_secs(4);
-    wait_until("a retry's time", PATIENCE, || Ok((std::time::Instant::now() > settled).then_some(())))?;
+    settle()?;
     for agent in 0..world.agents.len() {
         let (device, answered) = (world.agents[agent].device().to_owned(), world.answered[agent]);
         let seen = counted(world, &device)?;
@@ -32,6 +30,12 @@ pub(super) fn ensure_exact(world: &mut World) -> Result<u64> {
     Ok(total)
 }
 
+/// What comes twice would come within a retry of the link.
+pub(super) fn settle() -> Result<()> {
+    let settled = std::time::Instant::now() + Duration::from_secs(4);
+    wait_until("a retry's time", PATIENCE, || Ok((std::time::Instant::now() > settled).then_some(())))
+}
+
 /// Waits until the server has counted at least what a device's applications were answered by feeders that have ended.
 pub(super) fn arrived(world: &World, agent: usize) -> Result<()> {
     let (device, answered) = (world.agents[agent].device(), world.answered[agent]);
@@ -44,7 +48,7 @@ pub(super) fn arrived(world: &World, agent: usize) -> Result<()> {
 }
 
 /// Inferences of a device in all windows of all releases.
-fn counted(world: &World, device: &str) -> Result<u64> {
+pub(super) fn counted(world: &World, device: &str) -> Result<u64> {
     let shown = world.fleet.cli.json(&["drift", "show", "--model", "digits", "--device", device])?;
     let windows = shown["items"].as_array().context("no list of windows")?;
     Ok(windows.iter().filter_map(|window| window["n"].as_u64()).sum())

@@ -11,7 +11,7 @@ use testkit::feeder::{Client, Feeder, Image, Tally, read_images};
 use testkit::rig::{Agent, AgentOptions, Binaries, Fleet, ServerOptions, wait_until};
 
 use super::disk::SmallDisk;
-use super::watchdog;
+use super::{disk_errors, watchdog};
 
 /// Longest time that any single outcome may take.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
@@ -71,6 +71,7 @@ impl World {
     pub(super) fn start(binaries: &Path, example: &Path, folder: &Path) -> Result<Self> {
         SmallDisk::clean_up(&disk_folder(folder));
         watchdog::clean_up(folder);
+        disk_errors::clean_up(folder);
         let folder = crate::fresh(folder)?;
         let binaries = Binaries::in_folder(&binaries.canonicalize()?);
         let example = example.canonicalize()?;
@@ -256,6 +257,16 @@ impl World {
         Ok(answer.version)
     }
 
+    /// Asks for so many images at once; each of them counts.
+    pub(super) fn ask_batch(&mut self, agent: usize, rows: usize) -> Result<()> {
+        let pixels: Vec<f32> = (0..rows).flat_map(|_| self.images[0].pixels.iter().copied()).collect();
+        let input = json!({ "name": "image", "datatype": "FP32", "shape": [rows, 1, 8, 8], "data": pixels });
+        let url = format!("{}/v2/models/digits/infer", self.agents[agent].url());
+        ureq::post(url).send_json(json!({ "inputs": [input] })).context("a batch was not answered")?;
+        self.answered[agent] += u64::try_from(rows)?;
+        Ok(())
+    }
+
     /// Fails unless this version answers an image now.
     pub(super) fn serves(&mut self, agent: usize, version: &str) -> Result<()> {
         let answers = self.answers(agent)?;
@@ -268,6 +279,12 @@ impl World {
         let status = self.agents[agent].status()?;
         let version = status.pointer("/models/0/active/version").and_then(Value::as_str);
         version.map(str::to_owned).with_context(|| format!("no active release: {status:#}"))
+    }
+
+    /// Ends the agents behind the first `devices`, and forgets them.
+    pub(super) fn forget_behind(&mut self, devices: usize) {
+        self.agents.truncate(devices);
+        self.answered.truncate(devices);
     }
 
     /// Number of devices that the server knows.
