@@ -20,7 +20,7 @@ pub(super) const JSON_BYTES: &str = "inference-header-content-length";
 pub(super) const BODIES: usize = 4;
 /// Unit in which memory for bodies is lent.
 const UNIT_BYTES: usize = 1024;
-/// How much of a refused body is read, and for how long.
+/// How much of a refused body is read, and for how long once some of it was.
 const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// Of the body of one that comes when there is too much to do already, so much is read between two pauses.
@@ -120,19 +120,13 @@ pub(super) async fn receive_at_most(
     }
     let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
     let mut coming = Coming { body, gathered: Gathered::default(), len: 0, memory: Memory::default() };
-    let collected = tokio::time::timeout(api.limits.timeout, coming.collect(api, expected, max));
-    let timeout_ms = api.limits.timeout.as_millis();
-    let collected = tokio::select! {
-        biased;
-        collected = collected => collected.map_err(|_| ApiError::BodyTimeout { timeout_ms })?,
-        () = last_moment(api) => return Err(ApiError::Stopping),
-    };
-    match collected {
+    match timeout_or_stop(api, coming.collect(api, expected, max)).await? {
         Err(error @ (ApiError::Overloaded { .. } | ApiError::BodyTooLarge { .. })) => {
             let Coming { body, gathered, memory, .. } = coming;
             drop((gathered, memory));
             let is_gentle = matches!(error, ApiError::Overloaded { .. });
-            throw_away(body, if is_gentle { GENTLE_BYTES } else { DISCARD_BYTES }).await;
+            let rest = throw_away(body, if is_gentle { GENTLE_BYTES } else { DISCARD_BYTES });
+            let _late = tokio::time::timeout(DISCARD_TIME, rest).await;
             return Err(error);
         }
         collected => collected?,
@@ -158,40 +152,49 @@ pub(super) fn taken(api: &Api, json: Bytes, behind: Bytes) -> Result<Received, A
     Ok(Received { json_len: json.len(), pieces: vec![json, behind], memory })
 }
 
+/// What waits for a body, within the time of a request.
+async fn timeout_or_stop<T>(api: &Api, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    let timeout_ms = api.limits.timeout.as_millis();
+    tokio::select! {
+        biased;
+        done = tokio::time::timeout(api.limits.timeout, work) => {
+            done.map_err(|_| ApiError::BodyTimeout { timeout_ms })
+        }
+        () = last_moment(api) => Err(ApiError::Stopping),
+    }
+}
+
 /// Once the agent stops, a body that is on its way has a moment to come.
 async fn last_moment(api: &Api) {
     api.stopping.cancelled().await;
     tokio::time::sleep(LAST_PATIENCE).await;
 }
 
-/// Takes the body of a request that is refused because there is too much to do. Who waits to hear whether it may send
-/// one is told that it may not.
-pub(super) async fn discard(request: Request<Body>) {
+/// Takes the body of a request that is refused unread because there is too much to do, in the time that it would have
+/// had otherwise. Who waits to hear whether it may send one is told that it may not.
+pub(super) async fn discard(api: &Api, request: Request<Body>) {
     if !request.headers().contains_key(header::EXPECT) {
-        throw_away(request.into_body(), GENTLE_BYTES).await;
+        let _late = timeout_or_stop(api, throw_away(request.into_body(), GENTLE_BYTES)).await;
     }
 }
 
 /// Takes what a refused application is still sending, with a pause after each `piece` of bytes: a socket that is closed
-/// on unread bytes is reset, and the answer that says when to come back is lost with it. A body that is too large or too
-/// slow for that is cut off.
+/// on unread bytes is reset, and the answer that says when to come back is lost with it. A body that is too large for that
+/// is cut off.
 async fn throw_away(mut body: Body, piece: usize) {
-    let all = async {
-        let (mut left, mut left_of_piece) = (DISCARD_BYTES, piece);
-        while let Some(Ok(frame)) = body.frame().await {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            left = left.saturating_sub(bytes);
-            if left == 0 {
-                return;
-            }
-            left_of_piece = left_of_piece.saturating_sub(bytes);
-            if left_of_piece == 0 {
-                left_of_piece = piece;
-                tokio::time::sleep(DISCARD_PAUSE).await;
-            }
+    let (mut left, mut left_of_piece) = (DISCARD_BYTES, piece);
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        left = left.saturating_sub(bytes);
+        if left == 0 {
+            return;
         }
-    };
-    let _ = tokio::time::timeout(DISCARD_TIME, all).await;
+        left_of_piece = left_of_piece.saturating_sub(bytes);
+        if left_of_piece == 0 {
+            left_of_piece = piece;
+            tokio::time::sleep(DISCARD_PAUSE).await;
+        }
+    }
 }
 
 /// A body on its way.

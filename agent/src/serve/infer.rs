@@ -30,7 +30,7 @@ pub(super) async fn infer(
     let answer = match check_unread(&api, &path, request.body()) {
         Ok(()) => answered(&api, &path, request).await,
         Err(refused) => {
-            body::discard(request).await;
+            body::discard(&api, request).await;
             Err(refused)
         }
     };

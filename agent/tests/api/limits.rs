@@ -190,12 +190,14 @@ async fn a_long_request_that_finds_the_queue_full_is_refused_before_its_body_is_
         let unsent = read_answer(&mut asks_first);
         // Who sends it all the same reads why, and may ask again on the same connection.
         let mut sends = TcpStream::connect(&address).unwrap();
-        let mut ask = |bytes: usize| {
+        let mut ask = |bytes: usize, pause: Duration| {
             sends.write_all(long_head(bytes).as_bytes()).unwrap();
+            std::thread::sleep(pause);
             sends.write_all(&vec![b' '; bytes]).unwrap();
             read_answer(&mut sends)
         };
-        [unsent, ask(70_000), ask(5 << 20), ask(70_000)]
+        let (at_once, slowly) = (Duration::ZERO, Duration::from_millis(1200));
+        [unsent, ask(70_000, at_once), ask(5 << 20, at_once), ask(70_000, slowly), ask(70_000, at_once)]
     });
     for answer in refused.await.unwrap() {
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");

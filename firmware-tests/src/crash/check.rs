@@ -10,8 +10,8 @@ use flotilla_agent::link::Identity;
 use flotilla_agent::slots::{BootStore, Kept, Shelf};
 use flotilla_agent::store::{Spool, SpoolHandle};
 use flotilla_agent::machine::{Held, Record};
-use flotilla_agent::update::metadata::{Copies, TrustedStore, trusted_dir};
-use flotilla_agent::trusted_files::TrustedFiles;
+use flotilla_agent::trusted_files::{TrustedFiles, trusted_dir};
+use flotilla_agent::update::metadata::{Copies, TrustedStore};
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
 

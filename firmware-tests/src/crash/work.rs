@@ -13,8 +13,7 @@ use flotilla_agent::config;
 use flotilla_agent::durable;
 use flotilla_agent::health::Clock;
 use flotilla_agent::store::{Spool, SpoolHandle};
-use flotilla_agent::trusted_files::trusted_dir;
-use flotilla_agent::trusted_files::TrustedFiles;
+use flotilla_agent::trusted_files::{TrustedFiles, trusted_dir};
 use protocol::telemetry::Kind;
 use serde::{Deserialize, Serialize};
 
