@@ -277,7 +277,7 @@ impl<'a> Lowering<'a> {
 
 /// How a tensor of one shape meets a larger one: how many neighbours share a value, and how many values there are; none
 /// if the axes that both have don't lie side by side.
-fn spread(small: &[usize], large: &[usize]) -> Option<(usize, usize)> {
+pub(super) fn spread(small: &[usize], large: &[usize]) -> Option<(usize, usize)> {
     let missing = large.len().checked_sub(small.len())?;
     let own = |axis: usize| axis.checked_sub(missing).map_or(1, |axis| small[axis]);
     let is_shared = |axis: &usize| own(*axis) == large[*axis] && large[*axis] != 1;
