@@ -77,7 +77,8 @@ impl<'a> Lowering<'a> {
             let length = what.scale.len();
             if self.shape_of_float(name)?.last() == Some(&length) {
                 self.norm(name, what, output)?;
-                return self.settle_floats(&nodes);
+                self.settle_floats(&nodes);
+                return Ok(());
             }
         }
         let (from, mut shape) = self.float(name)?;
@@ -142,7 +143,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn is_square(&self, node: Node<'a>) -> bool {
-        let is_two = |name| matches!(self.float_constant(name).as_deref(), Some([two]) if *two == 2.0);
+        let is_two = |name| matches!(self.float_constant(name).as_deref(), Some([two]) if two.to_bits() == 2_f32.to_bits());
         match node.op() {
             "Pow" => node.input(1).is_some_and(is_two),
             "Mul" => node.input(0) == node.input(1),
@@ -165,11 +166,10 @@ impl<'a> Lowering<'a> {
     }
 
     /// Notes that these run in f32, in a step that is there.
-    fn settle_floats(&mut self, nodes: &[usize]) -> Result<(), Reason> {
+    fn settle_floats(&mut self, nodes: &[usize]) {
         for index in nodes {
             self.runs[*index] = Some(Runs::Float);
         }
-        Ok(())
     }
 
     /// A function of each value, in f32.
@@ -191,12 +191,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Gelu as torch writes it: x / sqrt 2, its error function, one more, times x, times a half.
-    pub(super) fn spelled_gelu(&mut self, node: Node<'a>) -> Result<bool, Reason> {
-        let Some(Pattern { nodes, output, what: x }) = self.find_gelu(node) else { return Ok(false) };
-        let Ok((from, shape)) = self.float(x) else { return Ok(false) };
+    fn spelled_gelu(&mut self, node: Node<'a>) -> bool {
+        let Some(Pattern { nodes, output, what: x }) = self.find_gelu(node) else { return false };
+        let Ok((from, shape)) = self.float(x) else { return false };
         self.push_float(FloatOp::Curve(Curve::Gelu), vec![from], output, shape);
-        self.settle_floats(&nodes)?;
-        Ok(true)
+        self.settle_floats(&nodes);
+        true
     }
 
     fn find_gelu(&self, node: Node<'a>) -> Option<Pattern<'a, &'a str>> {
@@ -225,7 +225,7 @@ impl<'a> Lowering<'a> {
 
     /// Add, Sub, Mul and Div of two tensors, of which one may be smaller.
     pub(super) fn arithmetic(&mut self, node: Node<'a>) -> Result<(), Reason> {
-        if self.spelled_gelu(node)? {
+        if self.spelled_gelu(node) {
             return Ok(());
         }
         let names = [Self::input(node, 0)?, Self::input(node, 1)?];
