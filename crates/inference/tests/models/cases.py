@@ -1227,3 +1227,15 @@ def plain_arithmetic(g):
     made = g.op("Sub", [made, g.op("ReduceMean", [made], axes=[2], keepdims=1)])
     made = g.op("Add", [g.op("Tanh", [made]), g.op("Sigmoid", [made])])
     return ROWS, g.op("MatMul", [g.qdq(made, g.params(0.02, 100)), g.dequantized_weights(18, 7)]), 0.03, []
+
+
+@case(image={}, signal={"shape": SIGNAL}, old={"opset": 12})
+def qdq_batch_norm(g, shape=IMAGE):
+    """One that no tool has folded, between two quantizations and behind the last."""
+    def normal(value):
+        spread = g.constant(g.random.uniform(0.5, 2, shape[0]).astype(np.float32))
+        lists = [g.constant(g.floats(shape[0])) for _ in range(3)]
+        return g.op("BatchNormalization", [value, *lists, spread])
+
+    made, scale = qdq(g, g.op("Relu", [normal(view(g))]))
+    return shape, normal(made), 2 * scale, []

@@ -54,6 +54,35 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    /// BatchNormalization that no tool has folded into the layer before it: a product and a sum for each channel.
+    pub(super) fn batch_norm(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        let is_training = node.int("training_mode").unwrap_or(0) != 0;
+        if is_training || node.0.output.iter().skip(1).any(|name| !name.is_empty()) {
+            return Err(Reason::Form("it is trained"));
+        }
+        let numbers = |slot: usize| self.norm_constant(Self::input(node, slot)?);
+        let [scale, bias, mean, variance] = [numbers(1)?, numbers(2)?, numbers(3)?, numbers(4)?];
+        let epsilon = node.float("epsilon").unwrap_or(1e-5);
+        let (from, shape) = self.float(Self::input(node, 0)?)?;
+        let each = scale.len();
+        let fits = [&bias, &mean, &variance].iter().all(|values| values.len() == each);
+        if !fits || each == 0 || shape.get(1) != Some(&each) {
+            return Err(Reason::Form("its scale isn't one of channels"));
+        }
+        let repeat = volume(&shape[2..]);
+        let factors =
+            scale.iter().zip(&variance).map(|(scale, variance)| scale / (variance + epsilon).sqrt());
+        let factors: Vec<f32> = factors.collect();
+        let sums = bias.iter().zip(&mean).zip(&factors).map(|((bias, mean), factor)| bias - mean * factor);
+        let sums = sums.collect();
+        let scaled = self.values.add_float(volume(&shape), None);
+        let op = FloatOp::Arith { op: Arith::Mul, repeat, each, constant: factors };
+        self.steps.push(Step::Float { op, from: vec![from], to: scaled });
+        let op = FloatOp::Arith { op: Arith::Add, repeat, each, constant: sums };
+        self.push_float(op, vec![scaled], node.output(), shape);
+        Ok(())
+    }
+
     fn norm_constant(&self, name: &str) -> Result<Vec<f32>, Reason> {
         let is_of_all = !self.graph.is_of_row(name);
         let values = self.float_constant(name).filter(|values| is_of_all && values.len() <= MAX_CONSTANT);
