@@ -45,9 +45,7 @@ impl EvalOp for Along {
         let mut values = args_1!(inputs).into_tensor();
         let length = values.shape()[self.axis];
         let step: usize = values.shape()[self.axis + 1..].iter().product();
-        let mut plain = values.try_as_plain_ram_mut()?;
-        kernel::softmax(plain.as_slice_mut::<f32>()?, length, step);
-        drop(plain);
+        kernel::softmax(values.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?, length, step);
         Ok(tvec!(values.into_tvalue()))
     }
 }

@@ -350,7 +350,8 @@ def channels_last_1d(g):
     concat={"kind": "QLinearConcat"},
 )  # fmt: skip
 def spelled_out(g, kind, shape=()):
-    """Forms of com.microsoft's operators that int8 doesn't know: tract runs them in ONNX's words."""
+    """Forms of com.microsoft's operators that no kernel for bytes knows: they run in f32, or tract runs them in ONNX's
+    words."""
     value, params = entry(g)
     other, to = g.params(0.05, 100), exit_params(g)
     if kind == "QLinearConcat":
@@ -360,7 +361,7 @@ def spelled_out(g, kind, shape=()):
         small = g.op("ReduceMean", ["input"], axes=[axis], keepdims=1)
         made = g.op(kind, [value, *params, g.quantize(small, other), *other, *to])
     last = g.op("QLinearLeakyRelu", [made, *to, *to], alpha=0.2)
-    left = [kind] if kind == "QLinearConcat" else ["ReduceMean", kind]
+    left = [kind] if kind == "QLinearConcat" else ["ReduceMean"] if shape[0] == 1 else []
     return IMAGE, g.dequantize(last, to), OUT[0], left
 
 
@@ -420,7 +421,7 @@ def dynamic_across(g, is_conv):
     sums = g.op("ConvInteger" if is_conv else "MatMulInteger", [value, bytes_, zero, own_zero], **more)
     made = g.op("Mul", [g.op("Cast", [sums], to=TensorProto.FLOAT), g.op("Mul", [scale, own_scale])])
     bias = g.floats(6) if is_conv else g.floats(5, 1)
-    return (IMAGE if is_conv else ROWS), g.op("Add", [made, g.constant(bias)]), CLOSE, ["Add", "Identity"]
+    return (IMAGE if is_conv else ROWS), g.op("Add", [made, g.constant(bias)]), CLOSE, []
 
 
 @case(s8={}, u8={"kind": np.uint8})
@@ -477,14 +478,14 @@ def layer(g):
     unsqueezed_old={"kind": "Unsqueeze", "values": [6], "axes": [1], "opset": 11},
 )
 def constant_axes(g, kind, values, axes):
-    """Whole numbers whose axes are moved before tract adds one to each row."""
+    """Whole numbers whose axes are moved before one is added to each row."""
     numbers = g.constant(np.arange(6).reshape(values))
     if g.opset < 13:
         moved = g.op(kind, [numbers], axes=axes)
     else:
         moved = g.op(kind, [numbers, g.constant(np.array(axes))])
     column = g.op("Cast", [moved], to=TensorProto.FLOAT)
-    return (6, 24), g.op("Add", [layer(g), column]), 0.05, ["Add", "Identity"]
+    return (6, 24), g.op("Add", [layer(g), column]), 0.05, []
 
 
 @case()
@@ -608,10 +609,10 @@ def none_lowered(g):
     return (24,), g.op("MatMul", ["input", g.dequantized_weights(24, 18)]), 0.03, None
 
 
-@case(softmax={"kind": "Softmax", "left": []}, erf={"kind": "Erf", "left": ["Erf"]})
-def rounded(g, kind, left):
+@case(softmax={"kind": "Softmax"}, erf={"kind": "Erf"})
+def rounded(g, kind):
     """Nothing but rounding in 8 bits."""
-    return ((24,), *qdq(g, g.op(kind, [g.qdq("input", g.params(0.04, 128))]), scale=1 / 64), left)
+    return ((24,), *qdq(g, g.op(kind, [g.qdq("input", g.params(0.04, 128))]), scale=1 / 64), [])
 
 
 def trained(g, shape, kind=np.int8, axis=0, scales=1):
@@ -666,7 +667,7 @@ def turned_matmul(g, scales=1, is_trained=False):
 def quantized_far(g, kind=np.uint8):
     """Values far beyond what the scale reaches give the highest and the lowest."""
     far = g.op("Mul", ["input", g.constant(np.float32(1e30))])
-    return (24,), qdq(g, far, kind)[0], CLOSE, ["Mul"]
+    return (24,), qdq(g, far, kind)[0], CLOSE, []
 
 
 @case()
@@ -1038,7 +1039,7 @@ def far_scales_as_written(g, kind, scales):
     value = g.qdq("input", g.params(scales[0], 128))
     inputs, more = ([value], {"kernel_shape": [2, 2]}) if kind == "AveragePool" else ([value, value], {})
     made = g.qdq(g.op(kind, inputs, **more), g.params(scales[1], 128))
-    return IMAGE, made, scales[1], [kind]
+    return IMAGE, made, scales[1], [kind] if more else []
 
 
 @case()
@@ -1132,3 +1133,110 @@ def opset_signed(g):
     pooled = g.qdq(g.op("GlobalAveragePool", [first]), exit_params(g, np.int8, 0.01))
     rows = g.qdq(flat(g, pooled), exit_params(g, np.int8, 0.01))
     return IMAGE, g.op("Softmax", [g.op("Gemm", [rows, g.dequantized_weights(6, 5), g.bias(5, 0.01, True)])], axis=-1), 0.01, []
+
+
+def heads(g, value, *perm):
+    """Rows of 24 as rows of 6 for each of four heads, in another order."""
+    return g.op("Transpose", [g.op("Reshape", [value, g.constant(np.array([0, 0, 4, 6]))])], perm=perm)
+
+
+def together(g, value):
+    turned_back = g.op("Transpose", [value], perm=[0, 2, 1, 3])
+    return g.op("Reshape", [turned_back, g.constant(np.array([0, 0, 24]))])
+
+
+@case(u8={}, s8={"acts": np.int8})
+def qdq_attention(g, acts=np.uint8):
+    """Products of two activations, the first by one that is turned, with a mask and a softmax between them."""
+    value = view(g, acts)
+    scores, _ = qdq(g, g.op("MatMul", [heads(g, value, 0, 2, 1, 3), heads(g, value, 0, 2, 3, 1)]), acts, 0.2)
+    scaled, _ = qdq(g, g.op("Div", [scores, g.constant(np.float32(2.5))]), acts, 0.08)
+    masked = g.op("Add", [scaled, g.constant(g.floats(1, 1, 1, 5))])
+    shares = g.qdq(g.op("Softmax", [masked], axis=-1), g.params(1 / 255, 0))
+    made, scale = qdq(g, g.op("MatMul", [shares, heads(g, value, 0, 2, 1, 3)]), acts, 0.04)
+    return ROWS, together(g, made), scale, []
+
+
+@case(u8={}, s8={"acts": np.int8})
+def qlinear_product(g, acts=np.uint8):
+    value, params = entry(g, acts)
+    to = exit_params(g, acts, 0.2)
+    operands = [heads(g, value, *perm) for perm in [(0, 2, 1, 3), (0, 2, 3, 1)]]
+    made = g.op("QLinearMatMul", [operands[0], *params, operands[1], *params, *to])
+    return ROWS, g.dequantize(made, to), 0.2, []
+
+
+@case(numbers={"shape": ()}, columns={"shape": (6, 1)}, same={"shape": (8, 6, 6)})
+def qlinear_with(g, shape):
+    """A sum, then a product with a constant."""
+    value, params = entry(g)
+    for kind in ["QLinearAdd", "QLinearMul"]:
+        to = g.params(OUT[0], OUT[1])
+        other = [g.constant(g.integers(np.uint8, *shape)), *g.params(0.009, 100)]
+        value, params = g.op(kind, [value, *params, *other, *to]), to
+    return IMAGE, g.dequantize(value, params), 2 * OUT[0], []
+
+
+def normalized(g, value, size, is_spelled):
+    """LayerNormalization, or the nodes that torch writes for it."""
+    scale, bias = [g.constant(g.floats(size)) for _ in range(2)]
+    if not is_spelled:
+        return g.op("LayerNormalization", [value, scale, bias], axis=-1)
+    mean = lambda of: g.op("ReduceMean", [of], axes=[-1], keepdims=1)
+    centred = g.op("Sub", [value, mean(value)])
+    variance = mean(g.op("Pow", [centred, g.constant(np.float32(2))]))
+    root = g.op("Sqrt", [g.op("Add", [variance, g.constant(np.float32(1e-5))])])
+    return g.op("Add", [g.op("Mul", [g.op("Div", [centred, root]), scale]), bias])
+
+
+def gelu(g, value):
+    """The nodes that torch writes for it."""
+    one, half, root = [g.constant(np.float32(number)) for number in (1, 0.5, np.sqrt(2))]
+    erf = g.op("Erf", [g.op("Div", [value, root])])
+    return g.op("Mul", [g.op("Mul", [value, g.op("Add", [erf, one])]), half])
+
+
+@case(plain={}, spelled={"is_spelled": True, "opset": 16})
+def qdq_norm(g, is_spelled=False):
+    """A normalization behind a layer, and a function of each value that several nodes make."""
+    made = normalized(g, layer(g), 18, is_spelled)
+    return ROWS, g.op("MatMul", [g.qdq(gelu(g, made), g.params(0.02, 20)), g.dequantized_weights(18, 7)]), 0.05, []
+
+
+@case(plain={}, spelled={"is_spelled": True, "opset": 16})
+def dynamic_norm(g, is_spelled=False):
+    value = gelu(g, normalized(g, "input", 24, is_spelled))
+    weights = g.weights(24, 18)
+    return ROWS, g.op("DynamicQuantizeMatMul", [value, *weights]), 20 * CLOSE, []
+
+
+@case()
+def qdq_functions(g):
+    """A function that four nodes make of each value, in one table."""
+    value = g.op("Erf", [g.op("Div", [view(g), g.constant(np.float32(1.4))])])
+    value = g.op("Pow", [g.op("Sub", [g.constant(np.float32(2)), value]), g.constant(np.float32(2))])
+    return (IMAGE, *qdq(g, g.op("Sqrt", [value])), [])
+
+
+@case()
+def plain_arithmetic(g):
+    """In f32 between two layers: with a number, a row, a column, and one value for each row."""
+    made = layer(g)
+    column = g.constant(g.floats(5, 1))
+    made = g.op("Div", [g.op("Sub", [column, made]), g.constant(np.float32(1.5))])
+    made = g.op("Mul", [g.op("Sub", [made, g.constant(g.floats(18))]), column])
+    made = g.op("Sub", [made, g.op("ReduceMean", [made], axes=[2], keepdims=1)])
+    made = g.op("Add", [g.op("Tanh", [made]), g.op("Sigmoid", [made])])
+    return ROWS, g.op("MatMul", [g.qdq(made, g.params(0.02, 100)), g.dequantized_weights(18, 7)]), 0.03, []
+
+
+@case(image={}, signal={"shape": SIGNAL}, old={"opset": 12})
+def qdq_batch_norm(g, shape=IMAGE):
+    """One that no tool has folded, between two quantizations and behind the last."""
+    def normal(value):
+        spread = g.constant(g.random.uniform(0.5, 2, shape[0]).astype(np.float32))
+        lists = [g.constant(g.floats(shape[0])) for _ in range(3)]
+        return g.op("BatchNormalization", [value, *lists, spread])
+
+    made, scale = qdq(g, g.op("Relu", [normal(view(g))]))
+    return shape, normal(made), 2 * scale, []

@@ -132,13 +132,14 @@ mod tests {
     use super::super::wide::Width;
     use super::{Arith, Curve};
 
+    type Each = fn(f32, f32) -> f32;
+
     #[test]
     fn each_value_meets_its_own() {
         let a: Vec<f32> = (0..60).map(|at| at as f32 + 1.0).collect();
         for (length, repeat) in [(60, 1), (1, 60), (1, 1), (5, 1), (4, 5), (20, 3), (12, 5)] {
             let b: Vec<f32> = (0..length).map(|at| at as f32 * 0.5 + 2.0).collect();
             let own = |at: usize| b[at / repeat % length];
-            type Each = fn(f32, f32) -> f32;
             let all: [(Arith, Each); 6] = [
                 (Arith::Add, |a, b| a + b),
                 (Arith::Sub, |a, b| a - b),
@@ -172,7 +173,7 @@ mod tests {
         ] {
             let mut got = [0.0; 19];
             curve.run(&[x; 19], &mut got);
-            assert!(got.iter().all(|got| (got - want).abs() < 3e-7), "{curve:?} {got:?}");
+            assert!(got.iter().all(|got| (got - want).abs() < 5e-7), "{curve:?} {got:?}");
         }
     }
 }

@@ -170,9 +170,10 @@ impl Panels {
         let places: [usize; 64] =
             std::array::from_fn(|column| self.order.channel(columns, column.min(columns - 1)));
         let mut sums = [0; 64];
-        let row = |k: usize| match k < inputs {
-            true => &weights.data()[weights.layout().pixel(k, 0, 0) + out..][..columns],
-            false => &NONE[..columns],
+        let row = |k: usize| {
+            let data =
+                if k < inputs { &weights.data()[weights.layout().pixel(k, 0, 0) + out..] } else { &NONE };
+            &data[..columns]
         };
         let to = self.weights.bytes_mut()[start..].chunks_exact_mut(columns * Self::ROWS);
         for (to, first) in to.zip((0..inputs).step_by(Self::ROWS)) {

@@ -10,7 +10,7 @@ const COLUMNS: usize = 64;
 const ROWS: usize = 16;
 
 /// Longest row of which several are taken at once.
-const SHORT: usize = 64;
+const SHORT: usize = 24;
 
 /// The softmax of each run of `length` values that lie `step` apart.
 ///
@@ -57,7 +57,7 @@ wide! {
             let (mut most, mut sums) = ([f32::NEG_INFINITY; COLUMNS], [0.0_f32; COLUMNS]);
             for line in block.chunks_exact(step) {
                 for (most, value) in most.iter_mut().zip(&line[start..start + count]) {
-                    *most = most.max(*value);
+                    *most = greater(*most, *value);
                 }
             }
             for line in block.chunks_exact_mut(step) {
@@ -67,7 +67,9 @@ wide! {
                     *sum += *value;
                 }
             }
-            sums.iter_mut().for_each(|sum| *sum = sum.recip());
+            for sum in &mut sums {
+                *sum = sum.recip();
+            }
             for line in block.chunks_exact_mut(step) {
                 let line = line[start..start + count].iter_mut();
                 line.zip(&sums).for_each(|(value, share)| *value *= share);
@@ -81,7 +83,7 @@ wide! {
 fn lanes(lines: &mut [[f32; ROWS]]) {
     let (mut most, mut sums) = ([f32::NEG_INFINITY; ROWS], [0.0_f32; ROWS]);
     for line in &*lines {
-        (0..ROWS).for_each(|lane| most[lane] = most[lane].max(line[lane]));
+        (0..ROWS).for_each(|lane| most[lane] = greater(most[lane], line[lane]));
     }
     for line in &mut *lines {
         for lane in 0..ROWS {
@@ -89,10 +91,27 @@ fn lanes(lines: &mut [[f32; ROWS]]) {
             sums[lane] += line[lane];
         }
     }
-    sums.iter_mut().for_each(|sum| *sum = sum.recip());
+    for sum in &mut sums {
+        *sum = sum.recip();
+    }
     for line in lines {
         (0..ROWS).for_each(|lane| line[lane] *= sums[lane]);
     }
+}
+
+/// The greater one, without a look at what is no number: that shows in the sum.
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// All lanes as one, half of them at a time.
+#[inline(always)]
+fn fold(mut lanes: [f32; ROWS], both: impl Fn(f32, f32) -> f32) -> f32 {
+    for width in [8, 4, 2, 1] {
+        (0..width).for_each(|lane| lanes[lane] = both(lanes[lane], lanes[lane + width]));
+    }
+    lanes[0]
 }
 
 /// One row, in so many lanes.
@@ -101,9 +120,9 @@ fn row(values: &mut [f32]) {
     let mut most = [f32::NEG_INFINITY; ROWS];
     let (whole, rest) = values.as_chunks::<ROWS>();
     for chunk in whole {
-        (0..ROWS).for_each(|lane| most[lane] = most[lane].max(chunk[lane]));
+        (0..ROWS).for_each(|lane| most[lane] = greater(most[lane], chunk[lane]));
     }
-    let most = most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    let most = rest.iter().copied().fold(fold(most, greater), greater);
     let mut sums = [0.0_f32; ROWS];
     let (whole, rest) = values.as_chunks_mut::<ROWS>();
     for chunk in whole {
@@ -116,8 +135,10 @@ fn row(values: &mut [f32]) {
         *value = exp_below(*value - most);
         *sum += *value;
     }
-    let share = sums.iter().sum::<f32>().recip();
-    values.iter_mut().for_each(|value| *value *= share);
+    let share = fold(sums, |a, b| a + b).recip();
+    for value in values {
+        *value *= share;
+    }
 }
 
 #[cfg(test)]

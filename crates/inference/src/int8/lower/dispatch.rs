@@ -67,6 +67,7 @@ impl<'a> Lowering<'a> {
             "Sigmoid" | "Tanh" | "HardSwish" | "HardSigmoid" | "LeakyRelu" | "Elu" | "Abs" | "Neg"
             | "Exp" | "Softplus" | "Softsign" | "Erf" | "Gelu" | "Sqrt" | "Reciprocal" => self.unary(node),
             "LayerNormalization" => self.layer_norm(node),
+            "BatchNormalization" => self.batch_norm(node),
             "ReduceMean" => self.mean(node),
             "Softmax" => self.softmax(node, opset),
             "QLinearSoftmax" => self.qlinear_softmax(node),

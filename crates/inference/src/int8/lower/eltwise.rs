@@ -6,7 +6,7 @@ use super::shapes::axis_of;
 use super::sink::{End, Sink, limits};
 use super::tensor;
 use super::walk::{Form, Kind, Lowering, Params, Quant};
-use crate::int8::kernel::{AddSpec, MulSpec};
+use crate::int8::kernel::{AddSpec, Arith, MulSpec};
 use crate::int8::program::{FloatOp, Step};
 use crate::tensor::volume;
 
@@ -47,9 +47,63 @@ impl<'a> Lowering<'a> {
         let names = [Self::input(node, 0)?, Self::input(node, 3)?];
         let is_first = self.bytes(names[0]).is_ok();
         let model = self.bytes(names[usize::from(!is_first)])?;
+        if self.tabled_constant(node, &model, params)? {
+            return Ok(());
+        }
         let a = self.operand_or_constant(node, 0, &model)?;
         let b = self.operand_or_constant(node, 3, &model)?;
-        self.combine(node, [a, b], &sink, params)
+        let is_add = node.op() == "QLinearAdd";
+        match self.combine(node, [a.clone(), b.clone()], &sink, params) {
+            Err(Reason::Form(_)) if a.shape != b.shape => self.broadcast(is_add, [a, b], &sink, params),
+            done => done,
+        }
+    }
+
+    /// QLinearAdd or QLinearMul of an activation and one constant number: a table.
+    fn tabled_constant(&mut self, node: Node<'a>, model: &Quant, params: Params) -> Result<bool, Reason> {
+        let slot = if self.graph.constant(Self::input(node, 0)?).is_some() { 0 } else { 3 };
+        let name = Self::input(node, slot)?;
+        let Some(bytes) = self.graph.constant(name).and_then(tensor::bytes).map(|bytes| bytes.shifted())
+        else {
+            return Ok(false);
+        };
+        let own = self.params(Self::input(node, slot + 1)?, node.input(slot + 2), node)?;
+        let is_one = bytes.len() == 1 && self.weights_shape(name)?.len() <= model.shape.len();
+        let read = self.operand(node, 3 - slot)?;
+        if !is_one {
+            return Ok(false);
+        }
+        let number = (f32::from(bytes[0]) - f32::from(own.zero_point)) * own.scale;
+        if node.op() == "QLinearAdd" {
+            self.map(&read, params, |value| value + number, node)?;
+        } else {
+            self.map(&read, params, |value| value * number, node)?;
+        }
+        Ok(true)
+    }
+
+    /// A sum or product with an operand that is smaller in a way that no kernel for bytes knows, in f32.
+    fn broadcast(
+        &mut self,
+        is_add: bool,
+        [a, b]: [Quant; 2],
+        sink: &Sink<'a>,
+        params: Params,
+    ) -> Result<(), Reason> {
+        let (a, b) = if volume(&a.shape) < volume(&b.shape) { (b, a) } else { (a, b) };
+        let spread = super::plain::spread(&b.shape, &a.shape).filter(|_| a.shape.len() == b.shape.len());
+        let (repeat, each) = spread.ok_or(Reason::Form("the operands have different shapes"))?;
+        let op = if is_add { Arith::Add } else { Arith::Mul };
+        let [left, right] = [&a, &b].map(|quant| self.values.add_float(volume(&quant.shape), None));
+        let made = self.values.add_float(volume(&a.shape), None);
+        self.steps.push(Step::Dequantize { from: a.act, to: left });
+        self.steps.push(Step::Dequantize { from: b.act, to: right });
+        let op = FloatOp::Arith { op, repeat, each, constant: Vec::new() };
+        self.steps.push(Step::Float { op, from: vec![left, right], to: made });
+        let to = self.act(&a.shape, a.form, params)?;
+        self.steps.push(Step::Quantize { from: made, to });
+        self.finish(sink, &a.shape, Kind::Bytes(to, a.form));
+        Ok(())
     }
 
     fn combine(

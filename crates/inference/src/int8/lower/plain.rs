@@ -54,6 +54,35 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    /// BatchNormalization that no tool has folded into the layer before it: a product and a sum for each channel.
+    pub(super) fn batch_norm(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        let is_training = node.int("training_mode").unwrap_or(0) != 0;
+        if is_training || node.0.output.iter().skip(1).any(|name| !name.is_empty()) {
+            return Err(Reason::Form("it is trained"));
+        }
+        let numbers = |slot: usize| self.norm_constant(Self::input(node, slot)?);
+        let [scale, bias, mean, variance] = [numbers(1)?, numbers(2)?, numbers(3)?, numbers(4)?];
+        let epsilon = node.float("epsilon").unwrap_or(1e-5);
+        let (from, shape) = self.float(Self::input(node, 0)?)?;
+        let each = scale.len();
+        let fits = [&bias, &mean, &variance].iter().all(|values| values.len() == each);
+        if !fits || each == 0 || shape.get(1) != Some(&each) {
+            return Err(Reason::Form("its scale isn't one of channels"));
+        }
+        let repeat = volume(&shape[2..]);
+        let factors =
+            scale.iter().zip(&variance).map(|(scale, variance)| scale / (variance + epsilon).sqrt());
+        let factors: Vec<f32> = factors.collect();
+        let sums = bias.iter().zip(&mean).zip(&factors).map(|((bias, mean), factor)| bias - mean * factor);
+        let sums = sums.collect();
+        let scaled = self.values.add_float(volume(&shape), None);
+        let op = FloatOp::Arith { op: Arith::Mul, repeat, each, constant: factors };
+        self.steps.push(Step::Float { op, from: vec![from], to: scaled });
+        let op = FloatOp::Arith { op: Arith::Add, repeat, each, constant: sums };
+        self.push_float(op, vec![scaled], node.output(), shape);
+        Ok(())
+    }
+
     fn norm_constant(&self, name: &str) -> Result<Vec<f32>, Reason> {
         let is_of_all = !self.graph.is_of_row(name);
         let values = self.float_constant(name).filter(|values| is_of_all && values.len() <= MAX_CONSTANT);
@@ -77,7 +106,8 @@ impl<'a> Lowering<'a> {
             let length = what.scale.len();
             if self.shape_of_float(name)?.last() == Some(&length) {
                 self.norm(name, what, output)?;
-                return self.settle_floats(&nodes);
+                self.settle_floats(&nodes);
+                return Ok(());
             }
         }
         let (from, mut shape) = self.float(name)?;
@@ -142,7 +172,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn is_square(&self, node: Node<'a>) -> bool {
-        let is_two = |name| matches!(self.float_constant(name).as_deref(), Some([two]) if *two == 2.0);
+        let is_two = |name| matches!(self.float_constant(name).as_deref(), Some([two]) if two.to_bits() == 2_f32.to_bits());
         match node.op() {
             "Pow" => node.input(1).is_some_and(is_two),
             "Mul" => node.input(0) == node.input(1),
@@ -165,11 +195,10 @@ impl<'a> Lowering<'a> {
     }
 
     /// Notes that these run in f32, in a step that is there.
-    fn settle_floats(&mut self, nodes: &[usize]) -> Result<(), Reason> {
+    fn settle_floats(&mut self, nodes: &[usize]) {
         for index in nodes {
             self.runs[*index] = Some(Runs::Float);
         }
-        Ok(())
     }
 
     /// A function of each value, in f32.
@@ -191,12 +220,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Gelu as torch writes it: x / sqrt 2, its error function, one more, times x, times a half.
-    pub(super) fn spelled_gelu(&mut self, node: Node<'a>) -> Result<bool, Reason> {
-        let Some(Pattern { nodes, output, what: x }) = self.find_gelu(node) else { return Ok(false) };
-        let Ok((from, shape)) = self.float(x) else { return Ok(false) };
+    fn spelled_gelu(&mut self, node: Node<'a>) -> bool {
+        let Some(Pattern { nodes, output, what: x }) = self.find_gelu(node) else { return false };
+        let Ok((from, shape)) = self.float(x) else { return false };
         self.push_float(FloatOp::Curve(Curve::Gelu), vec![from], output, shape);
-        self.settle_floats(&nodes)?;
-        Ok(true)
+        self.settle_floats(&nodes);
+        true
     }
 
     fn find_gelu(&self, node: Node<'a>) -> Option<Pattern<'a, &'a str>> {
@@ -225,7 +254,7 @@ impl<'a> Lowering<'a> {
 
     /// Add, Sub, Mul and Div of two tensors, of which one may be smaller.
     pub(super) fn arithmetic(&mut self, node: Node<'a>) -> Result<(), Reason> {
-        if self.spelled_gelu(node)? {
+        if self.spelled_gelu(node) {
             return Ok(());
         }
         let names = [Self::input(node, 0)?, Self::input(node, 1)?];
@@ -277,7 +306,7 @@ impl<'a> Lowering<'a> {
 
 /// How a tensor of one shape meets a larger one: how many neighbours share a value, and how many values there are; none
 /// if the axes that both have don't lie side by side.
-fn spread(small: &[usize], large: &[usize]) -> Option<(usize, usize)> {
+pub(super) fn spread(small: &[usize], large: &[usize]) -> Option<(usize, usize)> {
     let missing = large.len().checked_sub(small.len())?;
     let own = |axis: usize| axis.checked_sub(missing).map_or(1, |axis| small[axis]);
     let is_shared = |axis: &usize| own(*axis) == large[*axis] && large[*axis] != 1;

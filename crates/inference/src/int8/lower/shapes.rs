@@ -94,10 +94,22 @@ impl<'a> Lowering<'a> {
         let shape: Vec<usize> = order.iter().map(|axis| bound.shape[*axis]).collect();
         let strides = strides(&bound.shape);
         let steps: Vec<usize> = order.iter().map(|axis| strides[*axis]).collect();
+        let place = |index: &[usize], unit: usize| {
+            Some(index.iter().zip(&steps).map(|(at, step)| at * step / unit).sum())
+        };
+        let quant = self.quant_of(&bound).filter(|quant| quant.form == Form::Last && rank > 2);
+        let keeps_rows =
+            order.last() == Some(&(rank - 1)) && self.form_for(node.output(), &shape) == Form::Last;
+        if let (Some(quant), Some((last, outer))) = (quant.filter(|_| keeps_rows), shape.split_last()) {
+            self.reserve_table(outer)?;
+            let shuffle = Shuffle::Rows(map(outer, |index| place(index, *last))?);
+            let to = self.act(&shape, Form::Last, quant.params)?;
+            self.steps.push(Step::Shuffle { from: quant.act, shuffle, to });
+            self.bind(node.output(), shape, same_kind(bound.kind, to, Form::Last));
+            return Ok(());
+        }
         self.reserve_table(&shape)?;
-        let shuffle = Shuffle::Map(map(&shape, |index| {
-            Some(index.iter().zip(&steps).map(|(at, step)| at * step).sum())
-        })?);
+        let shuffle = Shuffle::Map(map(&shape, |index| place(index, 1))?);
         self.move_bytes(node, &bound, shape, shuffle)
     }
 

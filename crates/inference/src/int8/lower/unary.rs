@@ -72,7 +72,8 @@ impl<'a> Lowering<'a> {
         self.map(&quant, params, function, node)
     }
 
-    fn map(
+    /// A table for 8-bit values.
+    pub(super) fn map(
         &mut self,
         quant: &Quant,
         params: Params,

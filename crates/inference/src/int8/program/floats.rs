@@ -26,6 +26,19 @@ pub(crate) enum FloatOp {
 }
 
 impl FloatOp {
+    /// What reports call it.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Clip(_) => "f32 bounds",
+            Self::Add(_) | Self::Arith { .. } => "f32 arithmetic",
+            Self::Mean(_) => "f32 mean",
+            Self::Softmax(_) => "f32 softmax",
+            Self::Norm(_) => "f32 normalization",
+            Self::Curve(_) => "f32 function",
+            Self::MaxPool { .. } => "f32 maximum pool",
+        }
+    }
+
     /// Runs it.
     pub(super) fn run(&self, inputs: &[&[f32]], output: &mut [f32]) {
         match (self, inputs) {

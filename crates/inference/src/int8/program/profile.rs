@@ -101,7 +101,7 @@ fn kind(step: &Step) -> &'static str {
         Step::MaxPool { .. } => "maximum pool",
         Step::Resize { .. } => "resize",
         Step::Shuffle { .. } => "shuffle",
-        Step::Float { .. } => "f32",
+        Step::Float { op, .. } => op.name(),
         Step::Island { .. } => "tract",
     }
 }

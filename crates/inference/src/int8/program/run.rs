@@ -173,6 +173,9 @@ impl Run<'_> {
             Step::MaxPool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
             Step::Resize { rows, columns, from, .. } => resize(&acts.get(*from), (rows, columns), &mut to),
             Step::Shuffle { from, shuffle: Shuffle::Pixels, .. } => copy_pixels(&acts.get(*from), &mut to),
+            Step::Shuffle { from, shuffle: Shuffle::Rows(map), .. } => {
+                copy_rows(&acts.get(*from), map, &mut to);
+            }
             Step::Shuffle { from, shuffle, .. } => {
                 let from = acts.get(*from);
                 work.plain.resize(from.layout().elements(), 0);
@@ -289,6 +292,18 @@ fn copy_pixels(from: &kernel::Act<'_>, to: &mut kernel::ActMut<'_>) {
     for index in 0..source.pixels().min(target.pixels()) {
         let pixel = &from.data()[place(&source, index)..][..bytes];
         to.data_mut()[place(&target, index)..][..bytes].copy_from_slice(pixel);
+    }
+}
+
+/// The rows of a matrix in another order, each one's bytes as they are.
+fn copy_rows(from: &kernel::Act<'_>, map: &[u32], to: &mut kernel::ActMut<'_>) {
+    let (source, target) = (*from.layout(), *to.layout());
+    let bytes = source.channels.min(target.channels);
+    let per_row = map.len().max(1);
+    for row in 0..target.batch {
+        let place = usize::try_from(map[row % per_row]).unwrap_or(0) + row / per_row * per_row;
+        let line = &from.data()[source.pixel(place, 0, 0)..][..bytes];
+        to.data_mut()[target.pixel(row, 0, 0)..][..bytes].copy_from_slice(line);
     }
 }
 

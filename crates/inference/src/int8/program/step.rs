@@ -31,6 +31,8 @@ pub(crate) enum Shuffle {
     Same,
     /// Pixel after pixel: an image becomes the rows of a matrix, or the other way round.
     Pixels,
+    /// For each row of the result the one that it is, in matrices of rows as long.
+    Rows(Vec<u32>),
     /// For each byte of the result the one that it is; `u32::MAX` stands for zero.
     Map(Vec<u32>),
 }
@@ -152,7 +154,9 @@ impl Step {
     /// Bytes of the table of an order.
     pub(crate) fn table_bytes(&self) -> usize {
         match self {
-            Self::Shuffle { shuffle: Shuffle::Map(map), .. } => size_of_val(map.as_slice()),
+            Self::Shuffle { shuffle: Shuffle::Map(map) | Shuffle::Rows(map), .. } => {
+                size_of_val(map.as_slice())
+            }
             _ => 0,
         }
     }
