@@ -116,7 +116,9 @@ fn at_each_write(what: &str, least: u64, check: impl Fn(&Path, u64) + Sync) {
             while let Some(at) = { cases.lock().unwrap().pop() } {
                 let dir = tempfile::tempdir().unwrap();
                 let killed = child(what, dir.path(), at);
-                assert!(!killed.status.success(), "not killed at write {at}: {killed:?}");
+                // What is acknowledged goes with the next record's group or on its own: runs differ by a few writes.
+                let is_shorter = said(&killed, "writes ").is_some_and(|writes| writes < at as u64);
+                assert!(is_shorter || !killed.status.success(), "not killed at write {at}: {killed:?}");
                 let promised = said(&killed, "promised ").unwrap_or(0);
                 let tried =
                     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(dir.path(), promised)));
