@@ -1131,3 +1131,26 @@ def opset_signed(g):
     pooled = g.qdq(g.op("GlobalAveragePool", [first]), exit_params(g, np.int8, 0.01))
     rows = g.qdq(flat(g, pooled), exit_params(g, np.int8, 0.01))
     return IMAGE, g.op("Softmax", [g.op("Gemm", [rows, g.dequantized_weights(6, 5), g.bias(5, 0.01, True)])], axis=-1), 0.01, []
+
+
+def size(g, value, axis):
+    """One of a value's sizes, as a list of one."""
+    return g.op("Gather", [g.op("Shape", [value]), g.constant(np.array([axis]))], axis=0)
+
+
+def island_rows(g):
+    """Rows through a layer and a function that tract runs."""
+    return g.op("Sin", [layer(g)])
+
+
+@case()
+def island_once(g):
+    """Beside the rows an island gives out a part of a table, picked by the rows' size: once, however many rows it has."""
+    value = island_rows(g)
+    single = lambda number: g.constant(np.int64(number))
+    length = g.op("Squeeze", [size(g, value, 1), g.constant(np.array([0]))])
+    places = g.op("Unsqueeze", [g.op("Range", [single(0), length, single(1)]), g.constant(np.array([0]))])
+    part = g.op("Gather", [g.constant(g.floats(9, 18)), places], axis=0)
+    total = g.op("Add", [g.qdq(value, g.params(0.01, 128)), g.qdq(part, g.params(0.01, 120))])
+    left = ["Sin", "Shape", "Gather", "Squeeze", "Range", "Unsqueeze", "Gather"]
+    return (ROWS, *qdq(g, total, scale=0.02), left)
