@@ -1154,3 +1154,20 @@ def island_once(g):
     total = g.op("Add", [g.qdq(value, g.params(0.01, 128)), g.qdq(part, g.params(0.01, 120))])
     left = ["Sin", "Shape", "Gather", "Squeeze", "Range", "Unsqueeze", "Gather"]
     return (ROWS, *qdq(g, total, scale=0.02), left)
+
+
+@case(noted={}, factor={"of_constant": True}, product={"all_of_it": True})
+def sizes_quantized(g, of_constant=False, all_of_it=False):
+    """Half of a width, rounded up and doubled, that a quantizer took for an activation."""
+    small, two = g.params(24 / 255, 0), g.constant(np.float32(2))
+    if of_constant:
+        two = g.dequantize(g.constant(np.uint8(255)), g.params(2 / 255, 0))
+    value, scale = qdq(g, g.op("MatMul", [view(g), g.dequantized_weights(24, 18)]), scale=0.05)
+    width = g.op("Gather", [g.op("Shape", [value]), g.constant(np.int64(2))], axis=0)
+    half = g.qdq(g.op("Ceil", [g.op("Div", [g.op("Cast", [width], to=TensorProto.FLOAT), two])]), small)
+    whole = g.op("Mul", [half, two])
+    whole = g.qdq(whole, small) if all_of_it else whole
+    rounded = g.op("Cast", [g.op("Round", [whole])], to=TensorProto.INT64)
+    sizes = [g.constant(np.array([0])), g.constant(np.array([-1])), g.op("Unsqueeze", [rounded, g.constant(np.array([0]))])]
+    rows = g.op("Reshape", [value, g.op("Concat", sizes, axis=0)])
+    return (ROWS, *qdq(g, g.op("MatMul", [rows, g.dequantized_weights(18, 7)]), scale=0.05), [])

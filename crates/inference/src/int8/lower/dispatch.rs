@@ -18,9 +18,9 @@ impl<'a> Lowering<'a> {
                 continue;
             }
             let node = self.graph.nodes[index];
-            if self.is_constant_view(node) {
+            if self.is_constant_view(node) && !self.reads_sizes(node) {
                 self.runs[index] = Some(Runs::Int8);
-            } else if self.fold(node) {
+            } else if self.fold(node) || self.run_on_sizes(index) {
                 self.runs[index] = Some(Runs::Float);
             } else {
                 self.node(index, node, opset)?;

@@ -97,6 +97,8 @@ pub(super) struct Lowering<'a> {
     pub(super) spare: HashSet<&'a str>,
     /// Nodes that are in more than one island.
     pub(super) repeated: usize,
+    /// Nodes that tract ran at load as they read sizes alone.
+    pub(super) worked_out: usize,
     /// f32 forms of views that were needed already.
     pub(super) plain: HashMap<(ActId, Vec<usize>), FloatId>,
     /// Images that are the rows of an activation pixel by pixel.
@@ -125,6 +127,7 @@ impl<'a> Lowering<'a> {
             made: HashSet::new(),
             spare: HashSet::new(),
             repeated: 0,
+            worked_out: 0,
             plain: HashMap::new(),
             images: HashMap::new(),
             table_elements: 0,
