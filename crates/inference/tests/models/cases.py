@@ -1171,3 +1171,19 @@ def sizes_quantized(g, of_constant=False, all_of_it=False):
     sizes = [g.constant(np.array([0])), g.constant(np.array([-1])), g.op("Unsqueeze", [rounded, g.constant(np.array([0]))])]
     rows = g.op("Reshape", [value, g.op("Concat", sizes, axis=0)])
     return (ROWS, *qdq(g, g.op("MatMul", [rows, g.dequantized_weights(18, 7)]), scale=0.05), [])
+
+
+@case()
+def sizes_passed_on(g):
+    """Sizes that are worked out in whole numbers by so many nodes that no island makes them all again for the next."""
+    value, one = island_rows(g), g.constant(np.array([1]))
+    last = size(g, value, 2)
+    for _ in range(70):
+        last = g.op("Cast", [g.op("Sub", [g.op("Add", [last, one]), one])], to=TensorProto.INT64)
+    to = g.op("Concat", [g.constant(np.array([0, -1])), last], axis=0)
+    value = g.qdq(value, g.params(0.01, 128))
+    for _ in range(4):
+        rows = g.op("Sin", [g.op("Reshape", [value, to])])
+        made, scale = qdq(g, g.op("MatMul", [g.qdq(rows, g.params(0.01, 128)), g.dequantized_weights(18, 18)]), scale=0.01)
+        value = made
+    return ROWS, value, scale, ["Sin"] * 5
