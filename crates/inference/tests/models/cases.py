@@ -1187,3 +1187,30 @@ def sizes_passed_on(g):
         made, scale = qdq(g, g.op("MatMul", [g.qdq(rows, g.params(0.01, 128)), g.dequantized_weights(18, 18)]), scale=0.01)
         value = made
     return ROWS, value, scale, ["Sin"] * 5
+
+
+@case()
+def mask_picked(g):
+    """What is masked is read from all rows' masks in one list, by the number of the row and of the place in it."""
+    value, single = island_rows(g), lambda number: g.constant(np.int64(number))
+    mask = g.op("Greater", [g.op("ReduceMax", ["input"], axes=[2], keepdims=0), g.constant(np.float32(2.3))])
+    scalar = lambda axis: g.op("Squeeze", [size(g, mask, axis), g.constant(np.array([0]))])
+    count = lambda axis: g.op("Range", [single(0), scalar(axis), single(1)])
+    rows = g.op("Mul", [g.op("Unsqueeze", [count(0), g.constant(np.array([1]))]), scalar(1)])
+    places = g.op("Add", [rows, g.op("Unsqueeze", [count(1), g.constant(np.array([0]))])])
+    flat = g.op("Reshape", [g.op("Cast", [mask], to=TensorProto.FLOAT), g.constant(np.array([-1]))])
+    picked = g.op("Unsqueeze", [g.op("Gather", [flat, places], axis=0), g.constant(np.array([2]))])
+    made = g.op("MatMul", [g.qdq(g.op("Mul", [value, picked]), g.params(0.01, 128)), g.dequantized_weights(18, 7)])
+    left = ["Sin", "ReduceMax", "Greater", "Shape", "Gather", "Squeeze", "Range", "Unsqueeze", "Shape", "Gather"]
+    left += ["Squeeze", "Mul", "Shape", "Gather", "Squeeze", "Range", "Unsqueeze", "Add", "Cast", "Reshape", "Gather"]
+    return (ROWS, *qdq(g, made, scale=0.02), [*left, "Unsqueeze", "Mul"])
+
+
+@case()
+def rows_elsewhere(g):
+    """The rows are the second axis where int8 and tract meet, and an operator that no rule follows is before that."""
+    value = g.op("Shrink", [island_rows(g)], lambd=0.1)
+    turned = g.op("Sin", [g.op("Transpose", [value], perm=[1, 0, 2])])
+    made, scale = qdq(g, g.op("MatMul", [g.qdq(turned, g.params(0.01, 128)), g.dequantized_weights(18, 18)]), scale=0.01)
+    back = g.op("Transpose", [g.op("Sin", [made])], perm=[1, 0, 2])
+    return ROWS, back, scale, ["Sin", "Shrink", "Transpose", "Sin", "Sin", "Transpose", "Identity"]
