@@ -43,7 +43,8 @@ pub(crate) fn lower(
     rows: Verdict,
 ) -> Result<Program, Report> {
     let first = attempt(model, feeds, level, rows, false);
-    first.or_else(|(why, report)| {
+    first.or_else(|failed| {
+        let (why, report) = *failed;
         // What sizes crossed there in whole numbers, or as something that tract doesn't take: known, nobody hands them over.
         let may_differ = matches!(why, Reason::Island { .. } | Reason::Border { .. });
         let again = may_differ.then(|| attempt(model, feeds, level, rows, true).ok());
@@ -58,11 +59,11 @@ fn attempt(
     level: Level,
     rows: Verdict,
     knows_sizes: bool,
-) -> Result<Program, (Reason, Report)> {
+) -> Result<Program, Box<(Reason, Report)>> {
     let failed = |nodes: Vec<NodeReport>| {
         move |why: Reason| {
             let report = Report { nodes, stuck: why.stuck(), ..Report::of_tract(error::chain(&why)) };
-            (why, report)
+            Box::new((why, report))
         }
     };
     let mut walk = begin(model, feeds, level, rows).map_err(failed(Vec::new()))?;
