@@ -85,8 +85,8 @@ impl Model {
         self.engine.is_batched()
     }
 
-    /// Whether a row's answer depends on the other rows of its batch. tract's plans for any number of rows answer
-    /// a batch as a whole then; all others answer one row and refuse more.
+    /// Whether a row's answer depends on the other rows of its batch, or shows signs of it that no trial cleared.
+    /// tract's plans for any number of rows answer a batch as a whole then; all others answer one row and refuse more.
     pub fn mixes_rows(&self) -> bool {
         self.engine.mixes_rows()
     }

@@ -128,7 +128,10 @@ fn measure(path: &Path, data: Option<&Path>, time_limit: u64) -> Result<Value> {
         let opset = opset
             .map(|opset| format!("{}: it uses opset {opset}; {first} to {last} are tested", variant.name));
         let mixes = (found["mixes_rows"] == true).then(|| {
-            format!("{}: it mixes the rows of a batch: a row's answer depends on the others", variant.name)
+            format!(
+                "{}: it mixes the rows of a batch, or may: a row's answer can depend on the others",
+                variant.name
+            )
         });
         warnings.extend([p95, loaded, peak, golden, opset, mixes].into_iter().flatten());
         variants.push(found);

@@ -47,8 +47,7 @@ fn in_graph(graph: &GraphProto) -> bool {
     let mut counted: HashSet<&str> = HashSet::new();
     for node in &graph.node {
         let inputs = || node.input.iter().map(String::as_str).filter(|input| !input.is_empty());
-        let is_fixed = inputs().all(|input| fixed.contains(input));
-        if is_counted(node, &counted, is_fixed, &tensors) {
+        if is_counted(node, &counted, &fixed, &tensors) {
             let meets = inputs().any(|input| !fixed.contains(input) && !counted.contains(input));
             if meets && CALCULATE.contains(&node.op_type.as_str()) {
                 return true;
@@ -65,8 +64,19 @@ fn in_graph(graph: &GraphProto) -> bool {
 }
 
 /// Whether what a node makes holds the number of rows, or is made of it.
-fn is_counted(node: &NodeProto, counted: &HashSet<&str>, is_fixed: bool, tensors: &Tensors<'_>) -> bool {
-    let is = |slot: usize| node.input.get(slot).is_some_and(|input| counted.contains(input.as_str()));
+fn is_counted(
+    node: &NodeProto,
+    counted: &HashSet<&str>,
+    fixed: &HashSet<&str>,
+    tensors: &Tensors<'_>,
+) -> bool {
+    let is_in = |set: &HashSet<&str>, slot: usize| {
+        node.input.get(slot).is_some_and(|input| set.contains(input.as_str()))
+    };
+    let is = |slot: usize| is_in(counted, slot);
+    let is_fixed = (0..node.input.len()).all(|slot| node.input[slot].is_empty() || is_in(fixed, slot));
+    // Rows' values that are picked by their number stay rows' values; those of a table are the number's own.
+    let is_picked = || is(1) && (is_in(fixed, 0) || is(0));
     let places = |slot: usize| tensors.ints(node, slot).unwrap_or_default();
     // The rows are the first axis.
     let is_past_rows = |places: &[i64]| !places.is_empty() && !places.contains(&0);
@@ -74,7 +84,8 @@ fn is_counted(node: &NodeProto, counted: &HashSet<&str>, is_fixed: bool, tensors
         "Shape" => !is_fixed && int_or(node, "start", 0) == 0,
         "Size" => !is_fixed,
         "ConstantOfShape" => false,
-        "Gather" => (is(0) && !is_past_rows(&places(1))) || is(1),
+        "Gather" => (is(0) && !is_past_rows(&places(1))) || is_picked(),
+        "GatherND" | "GatherElements" => is(0) || is_picked(),
         "Slice" => (is(0) && !is_past_rows(&places(1))) || (1..node.input.len()).any(is),
         op if OF_FIRST.contains(&op) => is(0),
         _ => (0..node.input.len()).any(is),
@@ -118,6 +129,10 @@ mod tests {
             let part = [node("Slice", &["one", "zero", "n"], "p"), node("Mul", &["p", "x"], "y")];
             assert_eq!(asked([&size()[..], &part].concat()), is_counted, "{axis}");
         }
+        // A table's value for each row's number.
+        let size = [node("Shape", &["x"], "s"), node("Gather", &["s", "zero"], "n")];
+        let table = [node("Gather", &["one", "n"], "t"), node("Mul", &["x", "t"], "y")];
+        assert!(asked([&size[..], &table].concat()));
         let first = [node("Shape", &["x"], "s"), node("Slice", &["s", "last", "one"], "n")];
         assert!(!asked([&first[..], &[node("Sqrt", &["n"], "r"), node("Div", &["x", "r"], "y")]].concat()));
         assert!(asked(vec![node("Size", &["x"], "n"), node("Div", &["x", "n"], "y")]));
@@ -139,7 +154,9 @@ mod tests {
         let places = [
             node("Add", &["n", "one"], "more"),
             node("Range", &["zero", "n", "one"], "r"),
-            node("GatherND", &["x", "r"], "y"),
+            node("GatherND", &["x", "r"], "g"),
+            node("Gather", &["x", "r"], "h"),
+            node("Mul", &["g", "h"], "y"),
         ];
         assert!(!asked([&size()[..], &places].concat()));
     }

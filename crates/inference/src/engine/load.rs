@@ -219,6 +219,8 @@ mod tests {
             (vec![thirds.clone(), softmax("f", "g", 0), rows.clone()], true),
             (vec![thirds.clone(), mean, node("Sub", &["f", "g"], "h", &[]), to("h", "rows", "y")], true),
             (vec![first.clone(), node("Relu", &["f"], "y", &[])], true),
+            // No rule knows it: it is tried.
+            (vec![node("MeanVarianceNormalization", &["v"], "y", &[("axes", &[0])])], true),
             (vec![flat, node("Sigmoid", &["f"], "g", &[]), rows.clone()], false),
             (vec![first.clone(), softmax("f", "g", -1), gone], false),
             (vec![thirds, softmax("f", "g", 1), rows], false),

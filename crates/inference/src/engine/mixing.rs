@@ -7,7 +7,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, tensor_proto::DataType};
 
 use super::apart::{Verdict, verdict};
 use super::guarded;
-use super::plan::{Feed, feeds_of};
+use super::plan::{Feed, Plan, feeds_of};
 use super::rows::{ROWS, is_dynamic, may_mix, mixes};
 use crate::int8::kernel::Level;
 use crate::int8::lower::lower;
@@ -22,9 +22,11 @@ pub(super) fn rows_of(onnx: &Onnx, proto: &ModelProto, feeds: &[Feed]) -> Verdic
 }
 
 /// Whether the answer to a batch isn't those of its rows put together, or may not be. Where rows lie along another axis
-/// at an island's border, a program whose rows stay apart is to run them one by one.
+/// at an island's border, or nothing shows that a program for one row does to several what it does to each, rows that
+/// stay apart are run one by one.
 pub(super) fn settle(rows: Verdict, proto: &ModelProto, feeds: &[Feed], program: &mut Program) -> bool {
     let islands_mix = program.mixes_rows();
+    let is_dynamic = proto.graph.as_ref().is_some_and(is_dynamic);
     match rows {
         Verdict::InPlace => false,
         Verdict::Apart => {
@@ -32,15 +34,27 @@ pub(super) fn settle(rows: Verdict, proto: &ModelProto, feeds: &[Feed], program:
             false
         }
         Verdict::Mixes => true,
-        Verdict::ApartElsewhere => islands_mix,
         // A batch as a whole has another range than its rows have.
-        Verdict::Unknown if proto.graph.as_ref().is_some_and(is_dynamic) => islands_mix,
-        Verdict::Unknown => islands_mix || guarded(|| mixes_or_fails(proto, feeds)).unwrap_or(true),
+        _ if is_dynamic => islands_mix,
+        Verdict::ApartElsewhere if !islands_mix => false,
+        Verdict::ApartElsewhere | Verdict::Unknown => {
+            let tried = guarded(|| tried(proto, feeds)).ok().flatten();
+            program.is_batched &= !islands_mix && tried.is_some();
+            tried.unwrap_or(islands_mix)
+        }
     }
 }
 
-/// The model lowered for several rows at once, which are one row to it.
-fn mixes_or_fails(proto: &ModelProto, feeds: &[Feed]) -> bool {
+/// Whether several rows at once, which are one row to the program that they are lowered to, mix. Where it doesn't take
+/// them, tract's plan of the whole graph is tried. None where neither can be.
+fn tried(proto: &ModelProto, feeds: &[Feed]) -> Option<bool> {
+    mixes_lowered(proto, feeds).or_else(|| {
+        let plan = Plan::build(proto.clone(), feeds, Some(Verdict::Unknown)).ok()?;
+        (plan.mixes() || plan.is_batched()).then(|| plan.mixes())
+    })
+}
+
+fn mixes_lowered(proto: &ModelProto, feeds: &[Feed]) -> Option<bool> {
     let several = |feed: &Feed| {
         let mut shape = feed.shape.clone();
         if let Some(first) = shape.first_mut().filter(|_| feed.is_batched) {
@@ -49,11 +63,11 @@ fn mixes_or_fails(proto: &ModelProto, feeds: &[Feed]) -> bool {
         Feed { name: feed.name.clone(), shape, is_batched: false }
     };
     let several: Vec<Feed> = feeds.iter().map(several).collect();
-    let Ok(program) = lower(proto, &several, Level::detect(), Verdict::InPlace) else { return true };
+    let program = lower(proto, &several, Level::detect(), Verdict::InPlace).ok()?;
     let zeros: Vec<_> = several.iter().map(|feed| feed.zeros(1)).collect();
-    let are_whole = proto.graph.as_ref().and_then(|graph| are_whole(graph, feeds));
-    let (true, Some(are_whole)) = (program.run(&zeros, 1).is_ok(), are_whole) else { return true };
-    mixes(feeds, &are_whole, |fed| program.run(fed, 1))
+    program.run(&zeros, 1).ok()?;
+    let are_whole = proto.graph.as_ref().and_then(|graph| are_whole(graph, feeds))?;
+    Some(mixes(feeds, &are_whole, |fed| program.run(fed, 1)))
 }
 
 /// For each feed whether it is of whole numbers.

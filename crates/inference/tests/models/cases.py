@@ -1240,3 +1240,86 @@ def qdq_batch_norm(g, shape=IMAGE):
 
     made, scale = qdq(g, g.op("Relu", [normal(view(g))]))
     return shape, normal(made), 2 * scale, []
+
+
+def size(g, value, axis):
+    """One of a value's sizes, as a list of one."""
+    return g.op("Gather", [g.op("Shape", [value]), g.constant(np.array([axis]))], axis=0)
+
+
+def island_rows(g):
+    """Rows through a layer and a function that tract runs."""
+    return g.op("Sin", [layer(g)])
+
+
+@case()
+def island_once(g):
+    """Beside the rows an island gives out a part of a table, picked by the rows' size: once, however many rows it has."""
+    value = island_rows(g)
+    single = lambda number: g.constant(np.int64(number))
+    length = g.op("Squeeze", [size(g, value, 1), g.constant(np.array([0]))])
+    places = g.op("Unsqueeze", [g.op("Range", [single(0), length, single(1)]), g.constant(np.array([0]))])
+    part = g.op("Gather", [g.constant(g.floats(9, 18)), places], axis=0)
+    total = g.op("Add", [g.qdq(value, g.params(0.01, 128)), g.qdq(part, g.params(0.01, 120))])
+    left = ["Sin", "Shape", "Gather", "Squeeze", "Range", "Unsqueeze", "Gather"]
+    return (ROWS, *qdq(g, total, scale=0.02), left)
+
+
+@case(noted={}, factor={"of_constant": True}, product={"all_of_it": True})
+def sizes_quantized(g, of_constant=False, all_of_it=False):
+    """Half of a width, rounded up and doubled, that a quantizer took for an activation."""
+    small, two = g.params(24 / 255, 0), g.constant(np.float32(2))
+    if of_constant:
+        two = g.dequantize(g.constant(np.uint8(255)), g.params(2 / 255, 0))
+    value, scale = qdq(g, g.op("MatMul", [view(g), g.dequantized_weights(24, 18)]), scale=0.05)
+    width = g.op("Gather", [g.op("Shape", [value]), g.constant(np.int64(2))], axis=0)
+    half = g.qdq(g.op("Ceil", [g.op("Div", [g.op("Cast", [width], to=TensorProto.FLOAT), two])]), small)
+    whole = g.op("Mul", [half, two])
+    whole = g.qdq(whole, small) if all_of_it else whole
+    rounded = g.op("Cast", [g.op("Round", [whole])], to=TensorProto.INT64)
+    sizes = [g.constant(np.array([0])), g.constant(np.array([-1])), g.op("Unsqueeze", [rounded, g.constant(np.array([0]))])]
+    rows = g.op("Reshape", [value, g.op("Concat", sizes, axis=0)])
+    return (ROWS, *qdq(g, g.op("MatMul", [rows, g.dequantized_weights(18, 7)]), scale=0.05), [])
+
+
+@case()
+def sizes_passed_on(g):
+    """Sizes that are worked out in whole numbers by so many nodes that no island makes them all again for the next."""
+    value, one = island_rows(g), g.constant(np.array([1]))
+    last = size(g, value, 2)
+    for _ in range(70):
+        last = g.op("Cast", [g.op("Sub", [g.op("Add", [last, one]), one])], to=TensorProto.INT64)
+    to = g.op("Concat", [g.constant(np.array([0, -1])), last], axis=0)
+    value = g.qdq(value, g.params(0.01, 128))
+    for _ in range(4):
+        rows = g.op("Sin", [g.op("Reshape", [value, to])])
+        made, scale = qdq(g, g.op("MatMul", [g.qdq(rows, g.params(0.01, 128)), g.dequantized_weights(18, 18)]), scale=0.01)
+        value = made
+    return ROWS, value, scale, ["Sin"] * 5
+
+
+@case()
+def mask_picked(g):
+    """What is masked is read from all rows' masks in one list, by the number of the row and of the place in it."""
+    value, single = island_rows(g), lambda number: g.constant(np.int64(number))
+    mask = g.op("Greater", [g.op("ReduceMax", ["input"], axes=[2], keepdims=0), g.constant(np.float32(2.3))])
+    scalar = lambda axis: g.op("Squeeze", [size(g, mask, axis), g.constant(np.array([0]))])
+    count = lambda axis: g.op("Range", [single(0), scalar(axis), single(1)])
+    rows = g.op("Mul", [g.op("Unsqueeze", [count(0), g.constant(np.array([1]))]), scalar(1)])
+    places = g.op("Add", [rows, g.op("Unsqueeze", [count(1), g.constant(np.array([0]))])])
+    flat = g.op("Reshape", [g.op("Cast", [mask], to=TensorProto.FLOAT), g.constant(np.array([-1]))])
+    picked = g.op("Unsqueeze", [g.op("Gather", [flat, places], axis=0), g.constant(np.array([2]))])
+    made = g.op("MatMul", [g.qdq(g.op("Mul", [value, picked]), g.params(0.01, 128)), g.dequantized_weights(18, 7)])
+    left = ["Sin", "ReduceMax", "Greater", "Shape", "Gather", "Squeeze", "Range", "Unsqueeze", "Shape", "Gather"]
+    left += ["Squeeze", "Mul", "Shape", "Gather", "Squeeze", "Range", "Unsqueeze", "Add", "Cast", "Reshape", "Gather"]
+    return (ROWS, *qdq(g, made, scale=0.02), [*left, "Unsqueeze", "Mul"])
+
+
+@case()
+def rows_elsewhere(g):
+    """The rows are the second axis where int8 and tract meet, and an operator that no rule follows is before that."""
+    value = g.op("Shrink", [island_rows(g)], lambd=0.1)
+    turned = g.op("Sin", [g.op("Transpose", [value], perm=[1, 0, 2])])
+    made, scale = qdq(g, g.op("MatMul", [g.qdq(turned, g.params(0.01, 128)), g.dequantized_weights(18, 18)]), scale=0.01)
+    back = g.op("Transpose", [g.op("Sin", [made])], perm=[1, 0, 2])
+    return ROWS, back, scale, ["Sin", "Shrink", "Transpose", "Sin", "Sin", "Transpose", "Identity"]

@@ -42,10 +42,32 @@ pub(crate) fn lower(
     level: Level,
     rows: Verdict,
 ) -> Result<Program, Report> {
+    let first = attempt(model, feeds, level, rows, false);
+    first.or_else(|failed| {
+        let (why, report) = *failed;
+        // What sizes crossed there in whole numbers, or as something that tract doesn't take: known, nobody hands them over.
+        let may_differ = matches!(why, Reason::Island { .. } | Reason::Border { .. });
+        let again = may_differ.then(|| attempt(model, feeds, level, rows, true).ok());
+        again.flatten().ok_or(report)
+    })
+}
+
+/// One walk and what follows it. Where `knows_sizes`, an island ends at each value whose shape is asked for.
+fn attempt(
+    model: &ModelProto,
+    feeds: &[Feed],
+    level: Level,
+    rows: Verdict,
+    knows_sizes: bool,
+) -> Result<Program, Box<(Reason, Report)>> {
     let failed = |nodes: Vec<NodeReport>| {
-        move |why: Reason| Report { nodes, stuck: why.stuck(), ..Report::of_tract(error::chain(&why)) }
+        move |why: Reason| {
+            let report = Report { nodes, stuck: why.stuck(), ..Report::of_tract(error::chain(&why)) };
+            Box::new((why, report))
+        }
     };
     let mut walk = begin(model, feeds, level, rows).map_err(failed(Vec::new()))?;
+    walk.knows_sizes = knows_sizes;
     let outputs = all(&mut walk);
     let nodes: Vec<NodeReport> = walk.node_reports().collect();
     let left = nodes.iter().filter(|node| matches!(node.runs, Runs::Tract { .. })).cloned().collect();

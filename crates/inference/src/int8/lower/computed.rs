@@ -62,7 +62,7 @@ impl<'a> Lowering<'a> {
         (computed, made)
     }
 
-    fn is_computable(&self, node: Node<'a>) -> bool {
+    pub(super) fn is_computable(&self, node: Node<'a>) -> bool {
         let is_stuck = is_only_int8(node.0) && words_of_onnx(node.0, self.graph.opset()).is_none();
         !node.op().is_empty() && !is_stuck && !RANDOM.contains(&node.op())
     }
@@ -165,7 +165,7 @@ impl<'a> Lowering<'a> {
 }
 
 /// Numbers as a constant of the graph; none for types that no int8 rule and no island reads.
-fn constant(name: &str, shape: &[usize], data: &Data) -> Option<TensorProto> {
+pub(super) fn constant(name: &str, shape: &[usize], data: &Data) -> Option<TensorProto> {
     let (kind, raw_data) = match data {
         Data::Fp32(values) => {
             (DataType::Float, values.iter().flat_map(|value| value.to_le_bytes()).collect())

@@ -18,9 +18,13 @@ impl<'a> Lowering<'a> {
                 continue;
             }
             let node = self.graph.nodes[index];
-            if self.is_constant_view(node) {
+            let is_asked = || node.input(0).is_some_and(|name| self.made.contains(name));
+            if self.knows_sizes && node.op() == "Shape" && is_asked() {
+                self.close_island()?;
+            }
+            if self.is_constant_view(node) && !self.reads_sizes(node) {
                 self.runs[index] = Some(Runs::Int8);
-            } else if self.fold(node) {
+            } else if self.fold(node) || self.run_on_sizes(index) {
                 self.runs[index] = Some(Runs::Float);
             } else {
                 self.node(index, node, opset)?;

@@ -10,7 +10,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProt
 use super::contrib::result_scale;
 use super::graph::Node;
 use super::tensor;
-use super::walk::{Kind, Lowering, Params};
+use super::walk::{Form, Kind, Lowering, Params, layout};
 use super::{Reason, is_only_int8, words_of_onnx};
 use crate::engine::{Feed, Plan, Verdict};
 use crate::error::chain;
@@ -27,6 +27,19 @@ struct Island<'a> {
     from: Vec<(FloatId, Vec<usize>)>,
     outputs: Vec<&'a str>,
     params: Vec<Option<Params>>,
+}
+
+impl<'a> Island<'a> {
+    /// What can go out: f32, and 8-bit values that an activation holds, which a single number without an axis isn't.
+    fn given_out(&self) -> Vec<&'a str> {
+        let made = self.outputs.iter().zip(&self.params).zip(self.plan.output_shapes());
+        let fits = made.filter(|((_, params), shape)| match (params, shape) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(params), Some(shape)) => layout(shape, Form::Last, params.zero_point).is_ok(),
+        });
+        fits.map(|((name, _), _)| *name).collect()
+    }
 }
 
 /// Operators that give some of the values that they get, as these are.
@@ -138,10 +151,8 @@ impl<'a> Lowering<'a> {
         }
         let outputs = self.outputs_of(&pending, &made);
         let mut island = self.island(&pending, outputs)?;
-        if island.plan.output_shapes().contains(&None) {
-            let shapes = island.plan.output_shapes();
-            let kept = island.outputs.iter().zip(shapes).filter(|(_, shape)| shape.is_some());
-            let kept: Vec<&'a str> = kept.map(|(name, _)| *name).collect();
+        let kept = island.given_out();
+        if kept.len() < island.outputs.len() {
             let lost = island.outputs.iter().find(|name| !kept.contains(name) && self.graph.is_output(name));
             if let Some(name) = lost {
                 return Err(Reason::Border { name: (*name).to_owned() });

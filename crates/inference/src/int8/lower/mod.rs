@@ -24,6 +24,7 @@ mod product;
 mod quant;
 mod shapes;
 mod sink;
+mod sizes;
 mod tables;
 mod tensor;
 mod unary;

@@ -97,6 +97,10 @@ pub(super) struct Lowering<'a> {
     pub(super) spare: HashSet<&'a str>,
     /// Nodes that are in more than one island.
     pub(super) repeated: usize,
+    /// An island ends at each value whose shape is asked for.
+    pub(super) knows_sizes: bool,
+    /// Nodes that tract ran at load as they read sizes alone.
+    pub(super) worked_out: usize,
     /// f32 forms of views that were needed already.
     pub(super) plain: HashMap<(ActId, Vec<usize>), FloatId>,
     /// Images that are the rows of an activation pixel by pixel.
@@ -125,6 +129,8 @@ impl<'a> Lowering<'a> {
             made: HashSet::new(),
             spare: HashSet::new(),
             repeated: 0,
+            knows_sizes: false,
+            worked_out: 0,
             plain: HashMap::new(),
             images: HashMap::new(),
             table_elements: 0,

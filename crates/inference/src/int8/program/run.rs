@@ -248,21 +248,24 @@ impl Run<'_> {
         let feeds: Vec<Fed<'_>> = from.iter().map(feed).collect();
         for ((shape, data), id) in plan.run(&feeds, batch)?.into_iter().zip(to) {
             let place = self.state.place(*id);
-            let values = match &data {
-                Data::Fp32(values) if values.len() == place.len() => values,
-                _ => {
-                    let why = format!(
-                        "an island gave {} {shape:?}, {} FP32 are needed",
-                        data.datatype(),
-                        place.len()
-                    );
-                    return Err(InferError::Runtime { why });
-                }
-            };
-            self.state.values[place].copy_from_slice(values);
+            let wanted = place.len();
+            let Data::Fp32(values) = &data else { return Err(not_wanted(&shape, &data, wanted)) };
+            // What hangs on the rows' sizes alone, such as a table of positions, comes out once for all rows.
+            let is_once = shape.first() == Some(&1) && values.len() * batch == wanted;
+            if values.len() != wanted && !is_once {
+                return Err(not_wanted(&shape, &data, wanted));
+            }
+            for row in self.state.values[place].chunks_exact_mut(values.len().max(1)) {
+                row.copy_from_slice(values);
+            }
         }
         Ok(())
     }
+}
+
+fn not_wanted(shape: &[usize], data: &Data, wanted: usize) -> InferError {
+    let why = format!("an island gave {} {shape:?}, {wanted} FP32 are needed", data.datatype());
+    InferError::Runtime { why }
 }
 
 /// The bytes in the order that a shuffle wants, all rows.
