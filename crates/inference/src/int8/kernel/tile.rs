@@ -381,15 +381,31 @@ pub(super) fn gather(
     assert!(starts.at.is_empty() || end.is_some_and(|end| end <= rows.len()), "copied rows");
     let furthest = starts.last.checked_add(reach);
     assert!(starts.at.is_empty() || furthest.is_some_and(|end| end <= input.len()), "rows to copy");
-    let copy = match bytes {
-        ..=16 => copy::<1>,
-        17..=32 => copy::<2>,
-        _ => copy::<0>,
-    };
+    // SAFETY: each tap reads `bytes` rounded up to 16 from `start + tap`, which `reach` covers, and the writes of at
+    // most 15 bytes more than `bytes` end within `need`; the slices are distinct.
+    unsafe {
+        match bytes {
+            ..=16 => copy_all::<1>(input, starts, (rows, stride), (taps, bytes)),
+            17..=32 => copy_all::<2>(input, starts, (rows, stride), (taps, bytes)),
+            33..=48 => copy_all::<3>(input, starts, (rows, stride), (taps, bytes)),
+            _ => copy_all::<0>(input, starts, (rows, stride), (taps, bytes)),
+        }
+    }
+}
+
+/// Copies each row; a loop for each count of bytes, so that none is called row by row.
+///
+/// # Safety
+/// As for [`copy`], from each place and to each row.
+unsafe fn copy_all<const N: usize>(
+    input: &[u8],
+    starts: &Places,
+    (rows, stride): (&mut [u8], usize),
+    (taps, bytes): (&[usize], usize),
+) {
     for (row, start) in starts.at.iter().enumerate() {
-        // SAFETY: each tap reads `bytes` rounded up to 16 from `start + tap`, which `reach` covers, and the
-        // writes of at most 15 bytes more than `bytes` end within `need`; the slices are distinct.
-        unsafe { copy(input.as_ptr().add(*start), rows.as_mut_ptr().add(row * stride), taps, bytes) };
+        // SAFETY: as the caller says.
+        unsafe { copy::<N>(input.as_ptr().add(*start), rows.as_mut_ptr().add(row * stride), taps, bytes) };
     }
 }
 
@@ -397,6 +413,7 @@ pub(super) fn gather(
 ///
 /// # Safety
 /// `bytes` rounded up to 16 are readable at each tap, and 16 more than `taps * bytes` writable.
+#[inline]
 unsafe fn copy<const N: usize>(from: *const u8, mut to: *mut u8, taps: &[usize], bytes: usize) {
     for tap in taps {
         // SAFETY: as the caller says.
