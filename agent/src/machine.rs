@@ -12,7 +12,8 @@
 //!                                       v
 //!                                   Committed
 //! ```
-//! What failed for want of memory alone goes on with `Fetching` once there is room, while it is still wanted.
+//! What failed for want of memory alone goes on with `Fetching` once there is room, while it is still wanted. Where the
+//! budget changed, the active release is fetched again in another variant (`refit`), and goes the same way.
 //! A crash loop is seen by `tries_left` and `boots_left`, counted down at each start; a machine that goes round is
 //! stopped by the transition counter. Both are part of the persisted record.
 
@@ -24,7 +25,10 @@ use trust::desired::{DesiredModel, Mode};
 
 mod again;
 mod fence;
+mod refit;
 mod starts;
+
+pub use refit::Refit;
 
 /// Starts that a self-test or a swap may end before it counts as a crash loop.
 const TRIES: u8 = 2;
@@ -198,6 +202,9 @@ pub struct Record {
     /// What the task that has failed for want of memory would need, while it may be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacked: Option<Lacked>,
+    /// The task brings the active release in another variant, in place of the one that is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refit: Option<Refit>,
 }
 
 /// A release that was active and can't be loaded any more.
@@ -262,6 +269,8 @@ pub enum Event {
     TooBig(Cause, Lacked),
     /// What was lacking is there.
     RoomGrew,
+    /// The active release is to run in another variant.
+    Refit(Refit),
     /// The active release can't be loaded any more.
     Unloadable(Cause),
     /// Trying again is due.
@@ -391,6 +400,7 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
         Event::Failed(cause) => failed(record, cause),
         Event::TooBig(cause, lacked) => again::too_big(record, cause, lacked),
         Event::RoomGrew => again::room_grew(record),
+        Event::Refit(refit) => refit::begin(record, refit),
         Event::Unloadable(cause) => unloadable(record, &cause),
         Event::Retry => again::retry(record),
         event @ (Event::Fetched { .. }
@@ -405,6 +415,8 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
     }
     if !matches!(next.phase, Phase::Failed { .. }) {
         next.lacked = None;
+        // What has failed may be tried again.
+        next.refit = next.refit.filter(|_| !next.phase.word().is_terminal());
     }
     // A counter within a state is no transition.
     if next.phase.word() != before {
@@ -424,9 +436,14 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
 }
 
 fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
-    use Action::{Collect, Report};
+    use Action::{Collect, Report, SwitchBack};
     use Phase::{Activating, Committed, Fetching, Probation, SelfTest, Shadow, Staged, Verified};
     let (phase, actions) = match (record.phase, event) {
+        (Fetching { task }, Event::Fetched { variant })
+            if refit::is_over(record.refit, record.active.as_ref(), &variant) =>
+        {
+            (Committed { task }, vec![SwitchBack, Report])
+        }
         (Fetching { task }, Event::Fetched { variant }) => (Verified { task, variant }, vec![Report]),
         (Verified { task, variant }, Event::Staged) => (Staged { task, variant }, vec![Report]),
         (Staged { task, variant }, Event::TestBegins) => {
@@ -441,8 +458,8 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
         }
         (Activating { task, variant, .. }, Event::Activated) => {
             let candidate = Held { release: task.release.clone(), variant };
-            // Without an active release (it could not be loaded) the fallback stays what it is.
-            record.fallback = record.active.replace(candidate).or(record.fallback);
+            let before = record.active.replace(candidate);
+            record.fallback = refit::fallback(record.refit, before, record.fallback);
             (Probation { task, boots_left: BOOTS }, vec![Report])
         }
         (Probation { task, .. }, Event::Healthy(mark)) => {
@@ -486,6 +503,7 @@ fn wanted(mut record: Record, task: Task) -> (Record, Vec<Action>) {
             _ => {}
         }
     }
+    record.refit = None;
     let is_active = record.active.as_ref().is_some_and(|held| held.release == task.release);
     record.phase = if is_active { Phase::Committed { task } } else { Phase::Fetching { task } };
     actions.push(Action::Report);

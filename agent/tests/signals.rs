@@ -1,9 +1,10 @@
-//! The agent's own process and its signals: SIGHUP never takes less than the agent was told, SIGTERM ends a start too.
+//! The agent's own process: SIGHUP never takes less than the agent was told, SIGTERM ends a start too, and memory that
+//! requests took is the system's again.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
@@ -99,6 +100,13 @@ impl Agent {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
         u64::from_str_radix(caught.trim(), 16).unwrap() & 1 != 0
+    }
+
+    /// Without pages of the program, which come and go as it does this and that.
+    fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Its exit code; none when the signal itself has ended it.
@@ -250,4 +258,45 @@ fn a_run_that_had_to_end_itself_is_told_by_the_next_one() {
     let _again = device.start();
     device.wait_for("the agent runs");
     assert!(!device.log().contains("part_failing"), "once: {}", device.log());
+}
+
+/// What a body of so much leaves behind, of which only `sent` bytes come.
+fn upload(address: &str, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = "POST /v2/models/x/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b' '; sent]).unwrap();
+    stream
+}
+
+#[test]
+fn memory_of_bodies_is_given_back() {
+    const LEFT_BYTES: u64 = 5 << 20;
+    let device = Device::new();
+    device.configure("");
+    let agent = device.start();
+    device.wait_for("the agent runs");
+    let noted = fs::read(device.path("state/api-address")).unwrap();
+    let noted: serde_json::Value = serde_json::from_slice(&noted).unwrap();
+    let address = noted["listen"].as_str().unwrap();
+    let before = agent.resident_bytes();
+    for _ in 0..3 {
+        let whole: Vec<_> = (0..4).map(|_| upload(address, 16_000_000)).collect();
+        for mut stream in whole {
+            assert!(stream.read(&mut [0; 512]).unwrap() > 0, "it is answered");
+        }
+        // Some go before others: what is free lies between what isn't.
+        let mut cut: Vec<_> = (1..=60).map(|n| upload(address, n * 5000)).collect();
+        cut.sort_by_key(|stream| stream.local_addr().unwrap().port() % 7);
+    }
+    let mut after = 0;
+    wait_until(
+        "the memory",
+        || {
+            after = agent.resident_bytes();
+            after < before + LEFT_BYTES
+        },
+        || format!("{before} bytes before"),
+    );
+    drop(agent);
 }

@@ -39,9 +39,16 @@ impl Footprint {
     /// The soft bound, or the hard one where there is no soft one, and what is resident now; none without a bound or
     /// where the kernel doesn't say.
     pub fn soft(&self) -> Option<(u64, u64)> {
+        let soft = self.soft_bound()?;
+        // Whoever asks adds what a release needs: little is enough to refuse it.
+        inference::trim_heap();
+        self.read().map(|resident| (soft, resident))
+    }
+
+    /// The soft bound, as [`Footprint::soft`] takes it.
+    pub fn soft_bound(&self) -> Option<u64> {
         let Bounds { soft, hard } = self.bounds;
-        let soft = if soft > 0 { soft } else { hard };
-        (soft > 0).then(|| self.read().map(|resident| (soft, resident))).flatten()
+        [soft, hard].into_iter().find(|bound| *bound > 0)
     }
 
     /// What is wrong by the last reading.
@@ -85,8 +92,15 @@ impl Footprint {
         self.has_outgrown.load(Ordering::Relaxed)
     }
 
+    /// What is free already, and not given back, must not refuse a release or end the agent.
     fn read(&self) -> Option<u64> {
-        let resident = resident_bytes();
+        let Bounds { soft, hard } = self.bounds;
+        let is_over = |bytes: u64| [soft, hard].into_iter().any(|bound| bound > 0 && bytes > bound);
+        let mut resident = resident_bytes();
+        if resident.is_some_and(is_over) {
+            inference::trim_heap();
+            resident = resident_bytes();
+        }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = resident;
         resident
     }

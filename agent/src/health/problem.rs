@@ -196,7 +196,8 @@ impl ProblemKind {
                  report it with the log"
             }
             Self::OverBudget => {
-                "raise update.memory_budget_bytes again, or roll out a smaller release before the next start"
+                "nothing where smaller variants are being brought in by themselves; else raise update.memory_budget_bytes again, or \
+                 roll out a smaller release before the next start"
             }
             Self::ModelAbsent => {
                 "where the reason is the memory budget, raise update.memory_budget_bytes (SIGHUP suffices) or roll out a smaller \
@@ -214,7 +215,8 @@ impl ProblemKind {
                  the fence"
             }
             Self::SmallerVariant => {
-                "nothing, if its accuracy is enough; else raise update.memory_budget_bytes or take another model off this device"
+                "nothing, if its accuracy is enough; else raise update.memory_budget_bytes (SIGHUP suffices) or roll out a smaller \
+                 release of another model: the preferred one is taken again by itself then"
             }
             Self::InputFailing => {
                 "rename a file whose name is too long; else check that the configuration names a model of this device, that the agent's user may read and write the \

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
+use super::leftover::Leftover;
 use super::unread::LAST_PATIENCE;
 use super::work::{Api, Full};
 
@@ -52,22 +53,39 @@ pub(super) struct Received {
 
 /// Room for one body out of what all bodies share, lent as its bytes come; dropping it gives it back. Who sends nothing
 /// takes no room from the others, whatever length it declares.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
     permit: Option<OwnedSemaphorePermit>,
+    pool: Arc<Semaphore>,
+    leftover: Arc<Leftover>,
 }
 
 impl Memory {
+    fn of(api: &Api) -> Self {
+        Self { permit: None, pool: Arc::clone(&api.bodies), leftover: Arc::clone(&api.leftover) }
+    }
+
+    fn units(&self) -> usize {
+        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
     /// Holds room for `bytes` in all; false when the others have it.
-    fn grow(&mut self, pool: &Arc<Semaphore>, bytes: usize) -> bool {
-        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let Ok(more) = u32::try_from(bytes.div_ceil(UNIT_BYTES).saturating_sub(held)) else { return false };
-        let Ok(more) = Arc::clone(pool).try_acquire_many_owned(more) else { return false };
+    fn grow(&mut self, bytes: usize) -> bool {
+        let Ok(more) = u32::try_from(bytes.div_ceil(UNIT_BYTES).saturating_sub(self.units())) else {
+            return false;
+        };
+        let Ok(more) = Arc::clone(&self.pool).try_acquire_many_owned(more) else { return false };
         match &mut self.permit {
             Some(permit) => permit.merge(more),
             None => self.permit = Some(more),
         }
         true
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.leftover.add(self.units() * UNIT_BYTES);
     }
 }
 
@@ -119,7 +137,7 @@ pub(super) async fn receive_at_most(
         return Err(ApiError::Encoding(shown(encoding)));
     }
     let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
-    let mut coming = Coming { body, gathered: Gathered::default(), len: 0, memory: Memory::default() };
+    let mut coming = Coming { body, gathered: Gathered::default(), len: 0, memory: Memory::of(api) };
     match timeout_or_stop(api, coming.collect(api, expected, max)).await? {
         Err(error @ (ApiError::Overloaded { .. } | ApiError::BodyTooLarge { .. })) => {
             let Coming { body, gathered, memory, .. } = coming;
@@ -145,8 +163,8 @@ pub(super) fn taken(api: &Api, json: Bytes, behind: Bytes) -> Result<Received, A
     if len > max {
         return Err(ApiError::BodyTooLarge { max });
     }
-    let mut memory = Memory::default();
-    if !memory.grow(&api.bodies, len) {
+    let mut memory = Memory::of(api);
+    if !memory.grow(len) {
         return Err(api.overloaded(Full::Bodies));
     }
     Ok(Received { json_len: json.len(), pieces: vec![json, behind], memory })
@@ -262,7 +280,7 @@ impl Coming {
             if self.len > max {
                 return Err(ApiError::BodyTooLarge { max });
             }
-            if !self.memory.grow(&api.bodies, self.len) {
+            if !self.memory.grow(self.len) {
                 return Err(api.overloaded(Full::Bodies));
             }
             self.gathered.add(piece);

@@ -116,9 +116,10 @@ impl Listening {
 
     /// A request that this thread answers itself may hold it up for as long as any may take.
     async fn alive(self, api: Api, pulse: Pulse, stop: CancellationToken) {
-        let longest = api.limits.timeout;
+        let (longest, shared) = (api.limits.timeout, api.clone());
         tokio::select! {
             () = self.run(api, stop) => {}
+            () = shared.leftover.give_back() => {}
             () = pulse.beats(PART, longest) => {}
         }
         pulse.retire(PART);

@@ -13,6 +13,7 @@ mod error;
 mod feedback;
 mod infer;
 mod inner;
+mod leftover;
 mod listen;
 mod metrics;
 mod models;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body;
 use super::error::ApiError;
+use super::leftover::Leftover;
 use super::refusals::Refusals;
 use super::turns::Turns;
 use crate::config;
@@ -50,6 +51,7 @@ pub struct Shared {
     pub(super) connections: Arc<Semaphore>,
     /// Memory for bodies. Full: refuse.
     pub(super) bodies: Arc<Semaphore>,
+    pub(super) leftover: Arc<Leftover>,
     /// Requests that wait or run. Full: refuse, or refuse one of a model that has more there. All run that may: wait in
     /// place, models in rotation, for a bounded time.
     turns: Arc<Turns>,
@@ -79,6 +81,7 @@ impl Api {
             next_id: AtomicU64::new(0),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             bodies: Arc::new(Semaphore::new(body::units(config.max_body_bytes))),
+            leftover: Arc::default(),
             turns: Turns::new(config.queue, threads(config)),
         }))
     }

@@ -107,6 +107,7 @@ impl Core {
             tracing::info!(model = %model, version = %release.version, "there is room in memory for it now");
             self.apply(&model, Event::RoomGrew).await;
         }
+        self.follow_variants().await;
         self.follow_shadows().await;
     }
 
@@ -136,7 +137,7 @@ impl Core {
         let budget = self.config.memory_budget_bytes;
         let detail = format!(
             "the models that serve may take {used} bytes of memory together, update.memory_budget_bytes is {budget}; they go \
-             on until the next start, which leaves out what finds no room"
+             on until smaller variants take their place, or until the next start, which leaves out what finds no room"
         );
         (budget > 0 && used > budget).then(|| Problem::new(ProblemKind::OverBudget, detail))
     }
@@ -182,6 +183,11 @@ impl Core {
     /// # Errors
     /// [`OverBudget`].
     pub(super) fn still_fits(&self, model: &ModelName, held: &Held) -> Result<(), OverBudget> {
+        let manifest = self.shelf.manifest(held.release.digest);
+        let exceeds = |manifest| self.exceeds_device(&manifest, &held.variant);
+        if manifest.is_ok_and(exceeds) {
+            return Err(OverBudget::OfDevice { needed: self.declared(held) });
+        }
         self.fits(model, held, self.table.all_active())
     }
 

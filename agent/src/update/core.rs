@@ -90,8 +90,8 @@ pub struct Core {
     pub(super) fences: Mutex<BTreeMap<ModelName, Counter>>,
     /// When each model's fetch may begin.
     pub(super) turns: Mutex<BTreeMap<ModelName, (Digest, Instant)>>,
-    /// Models that run a smaller variant than the publisher prefers, and why.
-    pub(super) smaller: BTreeMap<ModelName, String>,
+    /// Models whose preferred variant was tried since the configuration was read.
+    pub(super) raised: BTreeSet<ModelName>,
     /// Models whose committed release the memory budget keeps out.
     pub(super) kept_out: BTreeSet<ModelName>,
     /// Models whose candidate is to run beside and does not, and why.
@@ -142,7 +142,7 @@ impl Core {
             metadata,
             fences: Mutex::default(),
             turns: Mutex::default(),
-            smaller: BTreeMap::new(),
+            raised: BTreeSet::new(),
             kept_out: BTreeSet::new(),
             kept_beside: BTreeMap::new(),
             trouble: None,
@@ -420,19 +420,6 @@ impl Core {
     /// Whether new releases may be loaded now: not while starts end early, nor right after the disk failed.
     pub(super) fn may_load(&self, now: Instant) -> bool {
         now >= self.paused_until && !self.is_held_back
-    }
-
-    /// Remembers, and says in hello, why a model does not run the variant that its publisher prefers.
-    pub(super) fn note_variant(&mut self, model: &ModelName, instead: Option<String>) {
-        match instead {
-            Some(why) => {
-                tracing::warn!(model = %model, why, "a smaller variant was taken");
-                self.smaller.insert(model.clone(), why);
-            }
-            None => {
-                self.smaller.remove(model);
-            }
-        }
     }
 
     /// What passed its self-test waits here for the swap, so that it is loaded once.

@@ -157,6 +157,7 @@ impl Driver {
                 Next::Look => loading.beating(self.core.look(Instant::now())).await,
                 Next::Configured => {
                     self.core.config = self.updates.borrow_and_update().clone();
+                    self.core.raised.clear();
                     refresh_at = refresh_at.min(Instant::now() + self.core.config.refresh_every);
                     self.core.announce();
                 }
@@ -237,7 +238,9 @@ impl Driver {
             Outcome::FetchedFor(_) => {}
             Outcome::Event(event) => self.core.apply(model, event).await,
             Outcome::Fetched(Chosen { variant, instead }) => {
-                self.core.note_variant(model, instead);
+                if let Some(why) = instead {
+                    tracing::warn!(model = %model, why, "a smaller variant was taken");
+                }
                 self.core.apply(model, Event::Fetched { variant }).await;
             }
             Outcome::Tested(tested) => {

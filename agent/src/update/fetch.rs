@@ -43,7 +43,7 @@ pub(super) async fn fetch(
     let manifest = manifest(core, model, record, &task.release).await?;
     fenced(record, &manifest)?;
     let fitting = fitting(&core.hardware, &manifest)?;
-    let (variant, instead) = memory::choose(&fitting, core.room_for(model, task.mode))?;
+    let (variant, instead) = memory::choose(&fitting, core.room_of(model, task))?;
     fetch_blobs(core, record.active.as_ref(), &manifest, variant).await?;
     Ok(Chosen { variant: variant.name.clone(), instead })
 }

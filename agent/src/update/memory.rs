@@ -13,12 +13,25 @@ pub(super) fn of(loaded: &Loaded) -> u64 {
     loaded.manifest.variant(&loaded.variant).map_or(0, |variant| variant.peak_memory_bytes)
 }
 
-/// Why a release that was committed is not loaded: the budget was lowered, or other models have grown.
+/// Why a release that was committed is not loaded: a bound was lowered, or other models have grown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it would bring all models to {needed} bytes of memory, the budget is {budget} bytes")]
-pub(super) struct OverBudget {
-    needed: u64,
-    budget: u64,
+pub(super) enum OverBudget {
+    /// All models together.
+    #[error("it would bring all models to {needed} bytes of memory, the budget is {budget} bytes")]
+    OfAll {
+        /// With it.
+        needed: u64,
+        /// The bound.
+        budget: u64,
+    },
+    /// The variant alone, while another one fits.
+    #[error(
+        "its variant may take {needed} bytes of memory, which is more than this device or its service has"
+    )]
+    OfDevice {
+        /// By its manifest.
+        needed: u64,
+    },
 }
 
 /// Why a release is not brought in, and what it lacked if that was memory.
@@ -64,7 +77,7 @@ impl Room {
     }
 
     /// Why a variant of this size finds none.
-    fn lacks(&self, peak: u64) -> Option<String> {
+    pub(super) fn lacks(&self, peak: u64) -> Option<String> {
         if !self.is_within_budget(peak) {
             let needed = self.used_by_others.saturating_add(peak);
             return Some(format!("{needed} bytes of all models together, the budget is {}", self.budget));
@@ -111,7 +124,7 @@ pub(super) fn still_fits(peak: u64, used_by_others: u64, budget: u64) -> Result<
     if budget == 0 || needed <= budget {
         return Ok(());
     }
-    Err(OverBudget { needed, budget })
+    Err(OverBudget::OfAll { needed, budget })
 }
 
 #[cfg(test)]

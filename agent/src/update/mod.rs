@@ -17,10 +17,12 @@ mod kills;
 mod measure;
 mod memory;
 mod observe;
+mod refit;
 mod report;
 #[cfg(test)]
 mod rig;
 mod selftest;
+mod shares;
 mod steps;
 mod storage;
 mod transport;

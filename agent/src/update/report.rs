@@ -86,10 +86,6 @@ impl Core {
         let not_loaded = absent.iter().map(|(model, why)| {
             Problem::new(ProblemKind::ModelAbsent, format!("{model} is not loaded: {why}"))
         });
-        let smaller = self
-            .smaller
-            .iter()
-            .map(|(model, why)| Problem::new(ProblemKind::SmallerVariant, format!("{model}: {why}")));
         let lost = record.models.iter().filter_map(|(model, record)| {
             let lost = record.lost.as_ref()?;
             let instead = answers(model).map_or("nothing".to_owned(), |release| release.version.to_string());
@@ -119,7 +115,7 @@ impl Core {
                 .chain(not_loaded)
                 .chain(self.candidates_out())
                 .chain(fenced)
-                .chain(smaller)
+                .chain(self.smaller())
                 .chain(ends)
                 .collect(),
         };

@@ -88,6 +88,12 @@ impl Made {
         self.with_other("/variants/0/model", |_| b"no model".to_vec())
     }
 
+    /// The same, where f32 is preferred and held.
+    pub(super) fn with_f32_first(mut self) -> Self {
+        self.parts["variants"].as_array_mut().unwrap().reverse();
+        Self::of(self.parts, self.blobs).into_f32()
+    }
+
     /// The same, held as its f32 variant.
     pub(super) fn into_f32(mut self) -> Self {
         self.held.variant = "f32".into();

@@ -8,7 +8,6 @@ use protocol::ModelName;
 use protocol::message::{Cause, CauseKind};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
-use trust::desired::Mode;
 
 use super::account::Reserved;
 use super::core::Core;
@@ -71,11 +70,12 @@ impl Step {
         if !matches!(self.work, Work::SelfTest | Work::Activate) {
             return Ok(());
         }
-        let mode = core.model(&self.model).phase.task().map_or(Mode::Replace, |task| task.mode);
+        let record = core.model(&self.model);
+        let Some(task) = record.phase.task() else { return Ok(()) };
         // A manifest that can't be read is found out by the step itself.
         let manifest = core.shelf.manifest(self.held.release.digest).ok();
         let variant = manifest.as_ref().and_then(|manifest| manifest.variant(&self.held.variant));
-        let room = Room { soft: None, ..core.room_for(&self.model, mode) };
+        let room = Room { soft: None, ..core.room_of(&self.model, task) };
         variant.map_or(Ok(()), |variant| memory::choose(&[variant], room).map(drop))
     }
 

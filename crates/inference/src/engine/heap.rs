@@ -1,8 +1,7 @@
-//! The heap: all threads share one, and what loading and testing needed and a loaded model doesn't goes back to the
-//! system.
+//! The heap: all threads share one, and what loading, testing or a request needed for a while goes back to the system.
 
 /// Asks the allocator to return what is free. glibc keeps it for itself otherwise, up to several times a model's
-/// size; musl, which device builds have, returns large blocks by itself.
+/// size; musl, which device builds have, returns by itself every block of 128 KiB or more, and smaller ones by groups.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "declares a function of glibc that has no conditions")]
 pub fn trim_heap() {
@@ -17,9 +16,20 @@ pub fn trim_heap() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub const fn trim_heap() {}
 
+/// A block of so much is the system's own, and goes back to it as soon as it is freed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE_BYTES: i32 = 4 << 20;
+/// What may lie free at the heap's end until [`trim_heap`].
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const UNTRIMMED_BYTES: i32 = 32 << 20;
+
 /// Lets all threads share one heap, from here on: call it before there are any. glibc gives a new thread a heap of its
 /// own, and each keeps what its thread needed at most. Small blocks don't come from it each time, so threads hardly
 /// wait for each other. musl has one anyway.
+///
+/// Large blocks stay outside of it for good. glibc would take the first one that is freed, of up to 32 MiB, as the size up
+/// to which all later ones lie in the heap, and a small block above a large one keeps that. A model's tensors are
+/// smaller: they come from the heap, which is not cut short between two inferences.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "declares a function of glibc that has no conditions")]
 pub fn share_heap() {
@@ -27,9 +37,13 @@ pub fn share_heap() {
     unsafe extern "C" {
         safe fn mallopt(parameter: i32, value: i32) -> i32;
     }
-    /// As glibc's `malloc.h` numbers it.
+    /// As glibc's `malloc.h` numbers them.
+    const TRIM_THRESHOLD: i32 = -1;
+    const MMAP_THRESHOLD: i32 = -3;
     const ARENA_MAX: i32 = -8;
     mallopt(ARENA_MAX, 1);
+    mallopt(MMAP_THRESHOLD, LARGE_BYTES);
+    mallopt(TRIM_THRESHOLD, UNTRIMMED_BYTES);
 }
 
 /// Nothing to do.
