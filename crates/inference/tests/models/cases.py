@@ -1265,14 +1265,14 @@ def island_once(g):
     return (ROWS, *qdq(g, total, scale=0.02), left)
 
 
-@case(noted={}, factor={"of_constant": True}, product={"all_of_it": True})
-def sizes_quantized(g, of_constant=False, all_of_it=False):
+@case(noted={}, factor={"of_constant": True}, product={"all_of_it": True}, from_start={"start": 0}, from_end={"start": -1, "end": 9})
+def sizes_quantized(g, of_constant=False, all_of_it=False, **part):
     """Half of a width, rounded up and doubled, that a quantizer took for an activation."""
     small, two = g.params(24 / 255, 0), g.constant(np.float32(2))
     if of_constant:
         two = g.dequantize(g.constant(np.uint8(255)), g.params(2 / 255, 0))
     value, scale = qdq(g, g.op("MatMul", [view(g), g.dequantized_weights(24, 18)]), scale=0.05)
-    width = g.op("Gather", [g.op("Shape", [value]), g.constant(np.int64(2))], axis=0)
+    width = g.op("Gather", [g.op("Shape", [value], **part), g.constant(np.int64(0 if part.get("start") else 2))], axis=0)
     half = g.qdq(g.op("Ceil", [g.op("Div", [g.op("Cast", [width], to=TensorProto.FLOAT), two])]), small)
     whole = g.op("Mul", [half, two])
     whole = g.qdq(whole, small) if all_of_it else whole

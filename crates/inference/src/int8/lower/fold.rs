@@ -60,9 +60,9 @@ impl<'a> Lowering<'a> {
 
     fn shape_values(&mut self, node: Node<'a>) -> Option<Known> {
         let name = node.input(0)?;
-        let is_plain = node.int("start").is_none() && node.int("end").is_none();
         let bound = self.bound.get(name).map(|bound| &bound.shape);
-        let shape = bound.or_else(|| Some(&self.given.get(name)?.shape)).filter(|_| is_plain)?;
+        let shape = bound.or_else(|| Some(&self.given.get(name)?.shape))?;
+        let shape = asked(shape, node.int("start"), node.int("end"));
         let values: Option<Vec<i64>> = shape.iter().map(|size| i64::try_from(*size).ok()).collect();
         Some(Known { kind: DataType::Int64, shape: vec![shape.len()], values: values? })
     }
@@ -160,3 +160,13 @@ impl<'a> Lowering<'a> {
         Ok(shape.and_then(|shape| shape.iter().map(|size| i64::try_from(*size).ok()).collect()))
     }
 }
+/// The sizes of which `Shape` tells, from `start` up to `end`; negative ones count from the last.
+fn asked(shape: &[usize], start: Option<i64>, end: Option<i64>) -> &[usize] {
+    let rank = i64::try_from(shape.len()).unwrap_or(i64::MAX);
+    let place = |at: i64| {
+        let at = if at < 0 { at.saturating_add(rank) } else { at };
+        usize::try_from(at.clamp(0, rank)).unwrap_or(0)
+    };
+    shape.get(place(start.unwrap_or(0))..place(end.unwrap_or(rank))).unwrap_or_default()
+}
+
