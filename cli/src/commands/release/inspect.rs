@@ -3,6 +3,7 @@
 
 mod fleet;
 mod job;
+mod made_of;
 mod measured;
 mod probe;
 mod subject;
@@ -97,8 +98,12 @@ async fn published(args: &Args, version: &str, context: &Context) -> Result<()> 
         wrong = job::measure(client, &found, place, args.time_limit).await?;
     }
     found["on_devices"] = fleet::measured(client, &args.release, version).await?;
-    let (classes, failures) = job::found(client, &found).await?;
+    let (mut classes, mut failures) = job::found(client, &found).await?;
     if !classes.is_empty() {
+        match made_of::count(client, &found, args.time_limit).await {
+            Ok(made_of) => job::add(&mut classes, &made_of),
+            Err(error) => failures.push(format!("parameters and multiply-adds are not known: {error:#}")),
+        }
         found["measured"] = json!(classes);
     }
     found["warnings"] = json!(failures);

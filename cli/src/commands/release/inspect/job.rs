@@ -142,8 +142,23 @@ pub(super) async fn found(
             rows.push(row(release, &measured));
         }
     }
+    let place = |row: &Value| {
+        items(&release["variants"]).iter().position(|variant| variant["name"] == row["variant"])
+    };
+    for rows in classes.values_mut() {
+        rows.sort_by_key(place);
+    }
     let classes = classes.into_iter().map(|(class, rows)| (class, json!({ "variants": rows })));
     Ok((classes.collect(), failures))
+}
+
+/// Adds to each row what its variant is made of.
+pub(super) fn add(classes: &mut BTreeMap<String, Value>, made_of: &BTreeMap<String, Value>) {
+    let rows = classes.values_mut().filter_map(|class| class["variants"].as_array_mut()).flatten();
+    for row in rows.filter_map(Value::as_object_mut) {
+        let made_of = row.get("variant").and_then(Value::as_str).and_then(|variant| made_of.get(variant));
+        row.extend(made_of.and_then(Value::as_object).cloned().unwrap_or_default());
+    }
 }
 
 /// The same row as a publisher's own measurement gives.
@@ -199,11 +214,22 @@ mod tests {
         });
         let measured_there = json!({ "variant": "int8", "device": "cam", "figures": figures });
         let rows = json!({ "variants": [row(&release, &measured_there)] });
-        let classes = BTreeMap::from([("rpi4".to_owned(), rows)]);
+        let mut classes = BTreeMap::from([("rpi4".to_owned(), rows)]);
+        let made_of = json!({ "parameters": 77_000, "macs": 1_000_000, "flops": 2_000_000 });
+        add(&mut classes, &BTreeMap::from([("int8".to_owned(), made_of)]));
         let shown = measured::show(&classes) + &measured::show_runs(&classes);
-        for part in
-            ["2.0 KiB", "8.0 KiB", "800 µs", "1.00 ms", "16 of 16", "95.8 %", "neon-dot", "Gather g runs"]
-        {
+        for part in [
+            "2.0 KiB",
+            "8.0 KiB",
+            "800 µs",
+            "1.00 ms",
+            "16 of 16",
+            "95.8 %",
+            "77.0 k",
+            "2 M",
+            "neon-dot",
+            "Gather g runs",
+        ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
         assert!(shown.contains("25 % of the time goes into tract's nodes"), "{shown}");

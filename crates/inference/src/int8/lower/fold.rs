@@ -169,4 +169,3 @@ fn asked(shape: &[usize], start: Option<i64>, end: Option<i64>) -> &[usize] {
     };
     shape.get(place(start.unwrap_or(0))..place(end.unwrap_or(rank))).unwrap_or_default()
 }
-
