@@ -15,14 +15,17 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let device = world.agents[AGENT].device().to_owned();
     let inspect = ["release", "inspect", "digits", &version, "--on", &device];
     let said = world.fleet.cli.json(&inspect)?;
-    let classes: Vec<&Value> =
-        said["measured"].as_object().map(|classes| classes.values().collect()).unwrap_or_default();
-    let rows = classes.first().and_then(|class| class["variants"].as_array().cloned()).unwrap_or_default();
+    let first = said["measured"].as_object().and_then(|classes| classes.iter().next());
+    let (class, found) = first.ok_or_else(|| anyhow::anyhow!("nothing was measured: {said}"))?;
+    let rows = found["variants"].as_array().cloned().unwrap_or_default();
     let int8 = rows.iter().find(|row| row["variant"] == "int8");
     let int8 = int8.ok_or_else(|| anyhow::anyhow!("int8 was not measured: {said}"))?;
     ensure!(int8["golden"]["passed"] == int8["golden"]["samples"], "golden samples on the device: {int8}");
     ensure!(int8["latency_us"]["p99"].as_u64() > Some(0), "latency on the device: {int8}");
     ensure!(int8["runs"]["int8_nodes"].as_u64() > Some(0), "nodes in int8: {int8}");
+    ensure!(int8["parameters"].as_u64() > Some(0) && int8["flops"].is_u64(), "what it is made of: {int8}");
+    let of_class = world.fleet.cli.json(&["release", "inspect", "digits", &version, "--class", class])?;
+    ensure!(of_class["measured"][class]["variants"].is_array(), "by its class: {of_class}");
     world.serves(AGENT, "1.0.0")?;
     let shown = world.fleet.cli.run(&["release", "inspect", "digits", &version])?;
     ensure!(shown.contains("Latency") && shown.contains("nodes in int8"), "the tables: {shown}");

@@ -226,7 +226,8 @@ mod tests {
             "16 of 16",
             "95.8 %",
             "77.0 k",
-            "2 M",
+            "1.0 M",
+            "2.0 M",
             "neon-dot",
             "Gather g runs",
         ] {
