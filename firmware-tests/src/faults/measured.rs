@@ -2,7 +2,6 @@
 //! serves there goes on.
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
 
 use super::Outcome;
 use super::world::World;
