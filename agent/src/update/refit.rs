@@ -51,22 +51,20 @@ impl Core {
         if self.record().models.values().any(|record| record.phase.work().is_some()) {
             return None;
         }
-        self.planned().into_iter().rev().find_map(|planned| {
+        self.planned(true).into_iter().rev().find_map(|planned| {
             let refit = planned.refit()?;
             let record = self.model(&planned.model);
             // One in probation that serves is not interrupted.
             let is_in_probation = matches!(record.phase, Phase::Probation { .. });
             let is_left = is_in_probation && self.table.active(&planned.model).is_some();
-            // What the agent has in memory changes by the minute: it is asked once.
-            let is_on = refit == Refit::Smaller || !self.raised.contains(&planned.model);
-            (record.may_refit(refit) && !is_left && is_on).then_some((planned.model, refit))
+            (record.may_refit(refit) && !is_left).then_some((planned.model, refit))
         })
     }
 
     /// The room that the candidate of `task` finds.
     pub(super) fn room_of(&self, model: &ModelName, task: &Task) -> Room {
         let Some(refit) = self.model(model).refit else { return self.room_for(model, task.mode) };
-        let planned = self.planned();
+        let planned = self.planned(false);
         let others = planned.iter().filter(|planned| planned.model != *model).map(Planned::bytes);
         let others = others.fold(0, u64::saturating_add);
         let soft = self.footprint.soft();
@@ -87,11 +85,15 @@ impl Core {
         beside.fold(self.passing.bytes(), u64::saturating_add)
     }
 
-    fn planned(&self) -> Vec<Planned> {
+    /// What each model is to take; a preferred variant of one only where `is_raising`.
+    fn planned(&self, is_raising: bool) -> Vec<Planned> {
         let held = self.by_service().into_iter().filter_map(|model| {
-            let held = self.model(&model).active?;
-            let share = self.share(&model, &held)?;
-            Some((model, share))
+            let record = self.model(&model);
+            let share = self.share(&model, record.active.as_ref()?)?;
+            // What the agent has in memory changes by the minute: it is asked once.
+            let is_raisable =
+                is_raising && record.may_refit(Refit::Preferred) && !self.raised.contains(&model);
+            Some((model, Share { is_raisable, ..share }))
         });
         let (models, shares): (Vec<_>, Vec<_>) = held.unzip();
         let whole = Whole { budget: self.config.memory_budget_bytes, spare: self.spare_bytes() };
@@ -101,14 +103,18 @@ impl Core {
     }
 
     fn share(&self, model: &ModelName, held: &Held) -> Option<Share> {
-        let loaded = self.table.active(model).filter(|loaded| loaded.release == held.release);
-        let loaded = loaded.map(|loaded| Arc::clone(&loaded.manifest));
-        let manifest = loaded.or_else(|| self.shelf.manifest(held.release.digest).ok().map(Arc::new))?;
+        let serves = self.table.active(model);
+        let loaded = serves.as_ref().map(|loaded| memory::of(loaded));
+        let of_it = serves.filter(|loaded| loaded.release == held.release);
+        let of_it = of_it.map(|loaded| Arc::clone(&loaded.manifest));
+        let manifest = of_it.or_else(|| self.shelf.manifest(held.release.digest).ok().map(Arc::new))?;
+        let is_raisable = false;
         let Ok(fitting) = fitting(&self.hardware, &manifest) else {
-            return Some(Share { sizes: vec![self.declared(held)], held: Some(0) });
+            return Some(Share { sizes: vec![self.declared(held)], held: Some(0), loaded, is_raisable });
         };
         let at = fitting.iter().position(|variant| variant.name == held.variant);
-        Some(Share { sizes: fitting.iter().map(|variant| variant.peak_memory_bytes).collect(), held: at })
+        let sizes = fitting.iter().map(|variant| variant.peak_memory_bytes).collect();
+        Some(Share { sizes, held: at, loaded, is_raisable })
     }
 
     /// Whether another variant of a release fits the device's memory where this one doesn't.

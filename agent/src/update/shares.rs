@@ -7,6 +7,10 @@ pub(super) struct Share {
     pub(super) sizes: Vec<u64>,
     /// Which of them it holds; none where that one does not fit the device any more.
     pub(super) held: Option<usize>,
+    /// What it takes now, if it serves.
+    pub(super) loaded: Option<u64>,
+    /// Whether a preferred variant may be brought.
+    pub(super) is_raisable: bool,
 }
 
 impl Share {
@@ -38,17 +42,15 @@ pub(super) struct Whole {
 
 /// The variant of each of `shares`, which come in the order in which they go first; none where no variant finds room.
 ///
-/// All that can serve serve, in their smallest variant if need be. Of what is left each keeps what it holds, or as much
+/// What serves goes before what doesn't, and isn't taken away for it. All that can serve serve, in their smallest variant
+/// if need be. Of what is left each keeps what it holds, or as much
 /// of it as there is. Only where all keep what they hold one of them takes a variant that is preferred.
 pub(super) fn plan(shares: &[Share], whole: Whole) -> Vec<Option<usize>> {
     let budget = if whole.budget == 0 { u64::MAX } else { whole.budget };
-    let mut used = 0_u64;
-    let mut taken: Vec<Option<usize>> = Vec::with_capacity(shares.len());
-    for share in shares {
-        let smallest = share.smallest().filter(|at| used.saturating_add(share.size(Some(*at))) <= budget);
-        used = used.saturating_add(share.size(smallest));
-        taken.push(smallest);
-    }
+    let mut taken = smallest(shares, budget);
+    let stays = staying(shares, &taken);
+    let budget = budget.saturating_sub(stays);
+    let mut used = used(shares, &taken);
     for (share, taken) in shares.iter().zip(&mut taken).filter(|(_, taken)| taken.is_some()) {
         let others = used - share.size(*taken);
         let fits = |at: &usize| others.saturating_add(share.size(Some(*at))) <= budget;
@@ -58,7 +60,7 @@ pub(super) fn plan(shares: &[Share], whole: Whole) -> Vec<Option<usize>> {
     if shares.iter().zip(&taken).any(|(share, taken)| share.held != *taken) {
         return taken;
     }
-    for (share, taken) in shares.iter().zip(&mut taken) {
+    for (share, taken) in shares.iter().zip(&mut taken).filter(|(share, _)| share.is_raisable) {
         let others = (used - share.size(*taken)).saturating_add(whole.spare);
         let fits = |at: &usize| others.saturating_add(share.size(Some(*at))) <= budget;
         if let Some(preferred) = (0..taken.unwrap_or(0)).find(fits) {
@@ -69,15 +71,75 @@ pub(super) fn plan(shares: &[Share], whole: Whole) -> Vec<Option<usize>> {
     taken
 }
 
+/// The smallest variants of as many as find room with them.
+fn smallest(shares: &[Share], budget: u64) -> Vec<Option<usize>> {
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by_key(|at| shares[*at].loaded.is_none());
+    let mut taken = vec![None; shares.len()];
+    let mut sum = 0_u64;
+    for at in &order {
+        let share = &shares[*at];
+        let smallest = share.smallest().filter(|at| sum.saturating_add(share.size(Some(*at))) <= budget);
+        sum = sum.saturating_add(share.size(smallest));
+        taken[*at] = smallest;
+    }
+    // What serves without a place keeps its memory: whoever came in for that would find none.
+    for at in order.into_iter().rev().filter(|at| shares[*at].loaded.is_none()) {
+        let stays = staying(shares, &taken);
+        if stays > 0 && used(shares, &taken).saturating_add(stays) > budget {
+            taken[at] = None;
+        }
+    }
+    taken
+}
+
+/// What those take that serve and have no place.
+fn staying(shares: &[Share], taken: &[Option<usize>]) -> u64 {
+    let left = shares.iter().zip(taken).filter(|(_, taken)| taken.is_none());
+    left.filter_map(|(share, _)| share.loaded).fold(0, u64::saturating_add)
+}
+
+fn used(shares: &[Share], taken: &[Option<usize>]) -> u64 {
+    shares.iter().zip(taken).map(|(share, taken)| share.size(*taken)).fold(0, u64::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn share(sizes: &[u64]) -> Share {
+        Share { sizes: sizes.to_vec(), held: None, loaded: None, is_raisable: true }
+    }
+
+    #[test]
+    fn what_serves_is_not_taken_away_and_nobody_comes_in_for_it() {
+        let held = |sizes: &[u64]| Share { held: Some(0), ..share(sizes) };
+        let serving = |sizes: &[u64]| Share { loaded: Some(sizes[0]), ..held(sizes) };
+        let within = |shares: &[Share], budget| plan(shares, Whole { budget, spare: 0 });
+        // The last two found room at the start, before the others were looked at again.
+        let shares = [held(&[40, 6]), held(&[40, 6]), serving(&[8]), serving(&[8])];
+        assert_eq!(within(&shares, 20), [None, None, Some(0), Some(0)]);
+        assert_eq!(within(&shares, 24), [Some(1), None, Some(0), Some(0)]);
+        assert_eq!(within(&shares, 28), [Some(1), Some(1), Some(0), Some(0)]);
+        // One that serves has no place any more, and keeps its memory.
+        let shares = [held(&[2]), serving(&[8]), serving(&[8])];
+        assert_eq!(within(&shares, 12), [None, Some(0), None]);
+        // Those that serve shrink for each other.
+        let shares = [serving(&[40, 6]), serving(&[40, 6])];
+        assert_eq!(within(&shares, 50), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn one_that_may_not_be_raised_does_not_keep_the_others_down() {
+        let small = |is_raisable| Share { held: Some(1), is_raisable, ..share(&[40, 6]) };
+        let taken = plan(&[small(false), small(true)], Whole { budget: 0, spare: 0 });
+        assert_eq!(taken, [Some(1), Some(0)]);
+    }
+
     /// Three models with these variants and what they hold, and what they are to take.
     #[track_caller]
     fn check(sizes: [&[u64]; 3], held: [usize; 3], budget: u64, taken: [Option<usize>; 3]) {
-        let shares =
-            sizes.iter().zip(held).map(|(sizes, held)| Share { sizes: sizes.to_vec(), held: Some(held) });
+        let shares = sizes.iter().zip(held).map(|(sizes, held)| Share { held: Some(held), ..share(sizes) });
         let shares = shares.collect::<Vec<_>>();
         assert_eq!(plan(&shares, Whole { budget, spare: 0 }), taken, "{sizes:?} {held:?} {budget}");
     }
@@ -113,14 +175,14 @@ mod tests {
         check([BOTH; 3], [0, 1, 1], 0, [large, large, small]);
         check([BOTH; 3], [1, 0, 1], 60, [small, large, small]);
         check([BOTH; 3], [1, 0, 1], 46, [small; 3]);
-        let share = Share { sizes: BOTH.to_vec(), held: Some(1) };
+        let share = Share { held: Some(1), ..share(BOTH) };
         let with = |spare| plan(std::slice::from_ref(&share), Whole { budget: 60, spare });
         assert_eq!((with(20), with(21)), (vec![large], vec![small]));
     }
 
     #[test]
     fn what_does_not_fit_the_device_any_more_is_changed() {
-        let share = Share { sizes: vec![20, 6], held: None };
+        let share = share(&[20, 6]);
         let within = |budget| plan(std::slice::from_ref(&share), Whole { budget, spare: 0 });
         assert_eq!((within(0), within(19), within(5)), (vec![Some(0)], vec![Some(1)], vec![None]));
     }

@@ -12,6 +12,7 @@ use crate::int8::kernel;
 
 /// Puts ours in the place of tract's; in a graph whose transpositions have found their places.
 pub(super) fn put(graph: &mut TypedModel) -> TractResult<()> {
+    join_logarithms(graph)?;
     for id in 0..graph.nodes.len() {
         let node = &graph.nodes[id];
         let Some(softmax) = node.op_as::<Softmax>().filter(|op| op.axes.len() == 1) else { continue };
@@ -20,6 +21,22 @@ pub(super) fn put(graph: &mut TypedModel) -> TractResult<()> {
         if fact.datum_type == DatumType::F32 && softmax.kind == SoftmaxKind::Softmax {
             graph.nodes[id].op = Box::new(along);
         }
+    }
+    Ok(())
+}
+
+/// tract writes LogSoftmax as the logarithm of a softmax: -inf for every share that f32 can't hold. Its own operator for
+/// both at once takes the logarithm of the sum.
+fn join_logarithms(graph: &mut TypedModel) -> TractResult<()> {
+    for id in 0..graph.nodes.len() {
+        let node = &graph.nodes[id];
+        let [from] = node.inputs[..] else { continue };
+        let made_by = &graph.nodes[from.node];
+        let softmax = made_by.op_as::<Softmax>().filter(|softmax| softmax.kind == SoftmaxKind::Softmax);
+        let Some(softmax) = softmax.filter(|_| node.op.name() == "Ln") else { continue };
+        let (both, of) = (Softmax { kind: SoftmaxKind::LogSoftmax, ..softmax.clone() }, made_by.inputs[0]);
+        graph.nodes[id].op = Box::new(both);
+        graph.add_edge(of, InletId::new(id, 0))?;
     }
     Ok(())
 }

@@ -961,6 +961,13 @@ def qlinear_softmax_axis(g):
     return ROWS, g.dequantize(made, last), 1 / 256, ["QLinearSoftmax"]
 
 
+@case(last={}, first={"axis": 1}, old={"opset": 11})
+def log_softmax_far(g, axis=-1):
+    """Scores that lie farther apart than f32 can hold shares."""
+    far = g.op("Mul", ["input", g.constant(np.float32(60))])
+    return ROWS, g.op("LogSoftmax", [far], axis=axis), 0.001, None
+
+
 @case(average={"kind": "QLinearAveragePool", "more": {"kernel_shape": [2, 2, 2]}}, global_={"kind": "QLinearGlobalAveragePool"})
 def qlinear_pool_3d(g, kind, more=None):
     value, params = entry(g)
