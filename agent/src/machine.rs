@@ -624,7 +624,7 @@ mod tests {
     const TESTED: SelfTestResult =
         SelfTestResult { samples: 1, passed: 1, p50_us: 1, p95_us: 1, memory_bytes: 1 };
 
-    fn mark(n: u8) -> HighWater {
+    pub(super) fn mark(n: u8) -> HighWater {
         HighWater {
             digest: Digest::from_bytes([n; 32]),
             counter: Counter(n.into()),

@@ -58,9 +58,17 @@ pub(crate) async fn fetch(client: &Client, role: &str) -> Result<Option<Vec<u8>>
 /// # Errors
 /// What the server refused.
 pub(crate) async fn fetch_file(client: &Client, name: &str) -> Result<Option<Vec<u8>>> {
-    let path = client.in_project(&format!("/metadata/{name}"));
+    get(client, &format!("/metadata/{name}"), Limits::default().targets_bytes).await
+}
+
+/// A file of the project, of at most so many bytes; none where the server doesn't have it.
+///
+/// # Errors
+/// When the server refuses it, or sends more.
+pub(crate) async fn get(client: &Client, path: &str, max: u64) -> Result<Option<Vec<u8>>> {
+    let path = client.in_project(path);
     match client.send(client.request(Method::GET, &path)).await {
-        Ok(response) => Ok(Some(bounded(response, trust::Limits::default().targets_bytes).await?)),
+        Ok(response) => Ok(Some(bounded(response, max).await?)),
         Err(ClientError::Refused { status: 404, .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -70,7 +78,7 @@ pub(crate) async fn fetch_file(client: &Client, name: &str) -> Result<Option<Vec
 ///
 /// # Errors
 /// When it is longer, or breaks off.
-pub(crate) async fn bounded(mut response: reqwest::Response, max: u64) -> Result<Vec<u8>> {
+async fn bounded(mut response: reqwest::Response, max: u64) -> Result<Vec<u8>> {
     let (url, mut bytes) = (response.url().clone(), Vec::new());
     while let Some(chunk) = response.chunk().await.with_context(|| format!("{url} broke off"))? {
         bytes.extend_from_slice(&chunk);

@@ -77,24 +77,14 @@ pub(super) fn fallback(refit: Option<Refit>, before: Option<Held>, fallback: Opt
 #[cfg(test)]
 mod tests {
     use protocol::message::{Cause, CauseKind, SelfTestResult, TaskPhase};
-    use protocol::{Counter, Digest, RolloutId};
-    use release::HighWater;
+    use protocol::{Counter, RolloutId};
 
-    use super::super::tests::{after, held, release, task};
+    use super::super::tests::{after, held, mark, release, task};
     use super::super::{Event, step};
     use super::*;
 
     fn as_variant(variant: &str) -> Held {
         Held { release: release(2), variant: variant.into() }
-    }
-
-    fn mark() -> HighWater {
-        HighWater {
-            digest: Digest::from_bytes([2; 32]),
-            counter: Counter(2),
-            fallback: vec![],
-            min_counter: Counter(0),
-        }
     }
 
     fn asked() -> Task {
@@ -107,7 +97,7 @@ mod tests {
             phase: Phase::Committed { task: asked() },
             active: Some(as_variant("f32")),
             fallback: Some(held(1)),
-            mark: Some(mark()),
+            mark: Some(mark(2)),
             ..Record::default()
         }
     }
@@ -119,7 +109,7 @@ mod tests {
             Event::TestBegins,
             Event::Tested(SelfTestResult { samples: 1, passed: 1, p50_us: 1, p95_us: 1, memory_bytes: 1 }),
             Event::Activated,
-            Event::Healthy(mark()),
+            Event::Healthy(mark(2)),
         ]
     }
 
@@ -141,7 +131,7 @@ mod tests {
             let end = after(begun, way().into_iter().flat_map(|event| [Event::Boot, event]));
             assert_eq!(end.phase, Phase::Committed { task: asked() });
             assert_eq!((end.active, end.fallback), (Some(as_variant("int8")), Some(fallback)), "{refit:?}");
-            assert_eq!((end.refit, end.mark), (None, Some(mark())));
+            assert_eq!((end.refit, end.mark), (None, Some(mark(2))));
         }
     }
 

@@ -4,14 +4,13 @@
 //! starts without end. Out of memory in the new model is both: the budget refuses it, or the kernel ends the agent.
 //! `update::faults` plays what can be brought about with the real driver.
 
-use super::tests::held;
+use super::tests::{after as play, held, mark};
 use super::*;
 use Fault::{
     BadClock, CorruptBlob, CrashLoop, DiskFull, Error, Hang, OutOfMemoryKilled, OutOfMemoryRefused, PowerCut,
     ReadOnlyDisk,
 };
 use TaskPhase as P;
-use protocol::{Counter, Digest};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -119,19 +118,6 @@ fn why(kind: CauseKind) -> Cause {
 
 fn task(n: u8, mode: Mode) -> Task {
     Task { release: held(n).release, mode, rollout: None, revision: Revision(n.into()) }
-}
-
-fn mark(n: u8) -> HighWater {
-    HighWater {
-        digest: Digest::from_bytes([n; 32]),
-        counter: Counter(n.into()),
-        fallback: vec![],
-        min_counter: Counter(0),
-    }
-}
-
-fn play(record: Record, events: impl IntoIterator<Item = Event>) -> Record {
-    events.into_iter().fold(record, |record, event| step(record, event).0)
 }
 
 fn tested() -> Event {

@@ -12,7 +12,7 @@ use super::fetch::fitting;
 use super::memory::{self, Room};
 use super::shares::{Share, Whole, plan};
 use crate::health::{Problem, ProblemKind};
-use crate::machine::{Event, Held, Phase, Refit, Task};
+use crate::machine::{Event, Phase, Refit, Task};
 use crate::slots::Loaded;
 
 /// What a model holds, and the variant that it is to take.
@@ -88,12 +88,8 @@ impl Core {
     /// What each model is to take; a preferred variant of one only where `is_raising`.
     fn planned(&self, is_raising: bool) -> Vec<Planned> {
         let held = self.by_service().into_iter().filter_map(|model| {
-            let record = self.model(&model);
-            let share = self.share(&model, record.active.as_ref()?)?;
-            // What the agent has in memory changes by the minute: it is asked once.
-            let is_raisable =
-                is_raising && record.may_refit(Refit::Preferred) && !self.raised.contains(&model);
-            Some((model, Share { is_raisable, ..share }))
+            let share = self.share(&model, is_raising)?;
+            Some((model, share))
         });
         let (models, shares): (Vec<_>, Vec<_>) = held.unzip();
         let whole = Whole { budget: self.config.memory_budget_bytes, spare: self.spare_bytes() };
@@ -102,13 +98,16 @@ impl Core {
         all.map(|((model, share), taken)| Planned { model, share, taken }).collect()
     }
 
-    fn share(&self, model: &ModelName, held: &Held) -> Option<Share> {
+    fn share(&self, model: &ModelName, is_raising: bool) -> Option<Share> {
+        let record = self.model(model);
+        let held = record.active.as_ref()?;
         let serves = self.table.active(model);
         let loaded = serves.as_ref().map(|loaded| memory::of(loaded));
         let of_it = serves.filter(|loaded| loaded.release == held.release);
         let of_it = of_it.map(|loaded| Arc::clone(&loaded.manifest));
         let manifest = of_it.or_else(|| self.shelf.manifest(held.release.digest).ok().map(Arc::new))?;
-        let is_raisable = false;
+        // What the agent has in memory changes by the minute: it is asked once.
+        let is_raisable = is_raising && record.may_refit(Refit::Preferred) && !self.raised.contains(model);
         let Ok(fitting) = fitting(&self.hardware, &manifest) else {
             return Some(Share { sizes: vec![self.declared(held)], held: Some(0), loaded, is_raisable });
         };

@@ -43,8 +43,8 @@ pub(super) struct Whole {
 /// The variant of each of `shares`, which come in the order in which they go first; none where no variant finds room.
 ///
 /// What serves goes before what doesn't, and isn't taken away for it. All that can serve serve, in their smallest variant
-/// if need be. Of what is left each keeps what it holds, or as much
-/// of it as there is. Only where all keep what they hold one of them takes a variant that is preferred.
+/// if need be. Of what is left each keeps what it holds, or as much of it as there is. Only where all keep what they hold
+/// one of them takes a variant that is preferred.
 pub(super) fn plan(shares: &[Share], whole: Whole) -> Vec<Option<usize>> {
     let budget = if whole.budget == 0 { u64::MAX } else { whole.budget };
     let mut taken = smallest(shares, budget);

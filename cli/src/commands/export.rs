@@ -18,9 +18,9 @@ use trust::{Repository, Stored, TargetBytes, TargetInfo, Verified};
 
 use super::Context;
 use crate::chain::{self, Chain, Files};
-use crate::client::{Client, ClientError};
+use crate::client::Client;
 use crate::keyring::Keyring;
-use crate::metadata::{bounded, claims, fetch_file, is_next_root, kept_name};
+use crate::metadata::{claims, fetch_file, get, is_next_root, kept_name};
 use crate::output::{bytes, facts, text};
 
 /// What to export.
@@ -95,7 +95,8 @@ async fn is_published(client: &Client, args: &Args) -> Result<()> {
 /// The target's very bytes, as they were signed.
 async fn target(client: &Client, info: &TargetInfo) -> Result<Verified<TargetBytes>> {
     let digest = info.sha256().with_context(|| format!("{} is signed without its SHA-256", info.path()))?;
-    let content = get(client, &format!("/targets/{digest}")).await?;
+    let max = trust::Limits::default().targets_bytes;
+    let content = get(client, &format!("/targets/{digest}"), max).await?;
     let content = content.with_context(|| format!("the server doesn't have {}", info.path()))?;
     Ok(info.verify(content)?)
 }
@@ -128,15 +129,6 @@ async fn metadata(
 
 fn root_name(version: u64) -> String {
     format!("{version}.root.json")
-}
-
-async fn get(client: &Client, path: &str) -> Result<Option<Vec<u8>>> {
-    let path = client.in_project(path);
-    match client.send(client.request(Method::GET, &path)).await {
-        Ok(response) => Ok(Some(bounded(response, trust::Limits::default().targets_bytes).await?)),
-        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 async fn write(

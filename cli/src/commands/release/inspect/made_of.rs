@@ -7,12 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use inference::{Model, Spec};
 use release::{BlobRef, DraftManifest};
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::super::within;
 use crate::client::Client;
-use crate::metadata::bounded;
+use crate::metadata::get;
 use crate::output::text;
 
 /// Parameters, multiply-adds and FLOPs by variant.
@@ -46,6 +45,5 @@ pub(super) async fn count(
 }
 
 async fn fetch(client: &Client, path: &str, max: u64) -> Result<Vec<u8>> {
-    let response = client.send(client.request(Method::GET, &client.in_project(path))).await?;
-    bounded(response, max).await
+    get(client, path, max).await?.with_context(|| format!("the server doesn't have {path}"))
 }

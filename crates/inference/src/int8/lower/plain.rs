@@ -111,10 +111,7 @@ impl<'a> Lowering<'a> {
             }
         }
         let (from, mut shape) = self.float(name)?;
-        let axes = match node.input(1) {
-            Some(axes) => self.int_constant(axes, "the axes")?,
-            None => node.ints("axes").unwrap_or_default().to_vec(),
-        };
+        let axes = self.axes_of_mean(node)?;
         let rank = shape.len();
         let is_last = matches!(axes[..], [axis] if axis_of(axis, rank) == Some(rank - 1));
         let Some(last) = shape.last_mut().filter(|last| is_last && rank > 1 && **last > 0) else {
@@ -152,7 +149,10 @@ impl<'a> Lowering<'a> {
         let divided = follow(root.output(), "Div")?;
         let is_own =
             divided.input(0) == Some(minus.output()) && std::ptr::eq(divided.0, self.graph.nodes[end].0);
-        let is_alike = self.axes_of_mean(mean)? == [-1] && self.axes_of_mean(variance)? == [-1];
+        let is_over_last = |node: Node<'a>| {
+            node.int("keepdims") != Some(0) && self.axes_of_mean(node).is_ok_and(|axes| axes == [-1])
+        };
+        let is_alike = is_over_last(mean) && is_over_last(variance);
         (is_own && is_alike).then_some(())?;
         let scaled = follow(divided.output(), "Mul")?;
         let scale = self.other_constant(scaled, divided.output())?;
@@ -162,13 +162,12 @@ impl<'a> Lowering<'a> {
         fits.then(|| Pattern { nodes, output: moved.output(), what: LayerNorm { scale, bias, epsilon } })
     }
 
-    /// The axes of a mean that keeps them.
-    fn axes_of_mean(&self, node: Node<'a>) -> Option<Vec<i64>> {
-        let axes = match node.input(1) {
-            Some(name) => self.int_constant(name, "the axes").ok()?,
-            None => node.ints("axes")?.to_vec(),
-        };
-        (node.int("keepdims") != Some(0)).then_some(axes)
+    /// The axes of a mean; none where it doesn't name them.
+    fn axes_of_mean(&self, node: Node<'a>) -> Result<Vec<i64>, Reason> {
+        match node.input(1) {
+            Some(name) => self.int_constant(name, "the axes"),
+            None => Ok(node.ints("axes").unwrap_or_default().to_vec()),
+        }
     }
 
     fn is_square(&self, node: Node<'a>) -> bool {
