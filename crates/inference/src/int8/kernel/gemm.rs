@@ -7,6 +7,7 @@ use super::ahead::Region;
 use super::conv::Scratch;
 use super::eltwise::AddSpec;
 use super::floats::{self, Planes, Sums};
+use super::fold;
 use super::layout::{Act, ActMut, Border, Layout};
 use super::level::Level;
 use super::panels::{Block, Order, Packing, Panels};
@@ -23,6 +24,8 @@ pub(super) struct Gemm {
     level: Level,
     /// As `tile::centres` says.
     is_centred: bool,
+    /// The same for packed pixels, where the level takes them where they lie.
+    folded: Option<Box<Self>>,
 }
 
 /// Bytes of copied rows at a time: they stay in the second-level cache.
@@ -39,6 +42,23 @@ const MIN_WIDTH: usize = 12;
 
 impl Gemm {
     pub(super) fn pack(
+        spec: &ConvSpec,
+        weights: &[i16],
+        requant: &Requant,
+        in_zero_point: Option<u8>,
+        level: Level,
+    ) -> Self {
+        let plain = Self::pack_as_is(spec, weights, requant, in_zero_point, level);
+        // What shifts put right counts the window's values alone.
+        let folds = fold::folds(spec, level) && plain.panels.shifts.is_empty();
+        let folded = folds.then(|| {
+            let (spec, weights) = fold::fold(spec, weights);
+            Box::new(Self::pack_as_is(&spec, &weights, requant, in_zero_point, level))
+        });
+        Self { folded, ..plain }
+    }
+
+    fn pack_as_is(
         spec: &ConvSpec,
         weights: &[i16],
         requant: &Requant,
@@ -63,7 +83,7 @@ impl Gemm {
         if is_centred {
             panels.weights.bytes_mut().iter_mut().for_each(|weight| *weight ^= 0x80);
         }
-        Self { panels, level, is_centred }
+        Self { panels, level, is_centred, folded: None }
     }
 
     /// Takes weights as they lie in an activation: a row for each input, in it an output for each channel.
@@ -89,11 +109,11 @@ impl Gemm {
         if is_centred {
             panels.weights.bytes_mut().iter_mut().for_each(|weight| *weight ^= 0x80);
         }
-        Self { panels, level, is_centred }
+        Self { panels, level, is_centred, folded: None }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.panels.bytes()
+        self.panels.bytes() + self.folded.as_ref().map_or(0, |folded| folded.bytes())
     }
 
     /// The whole convolution, requantized; with `other` an addition follows, as `Conv::run_add` says.
@@ -107,6 +127,9 @@ impl Gemm {
     ) {
         let to = *output.layout();
         let from = From { spec, input, other: other.map(|(other, _)| other.layout()), may_leave_gaps: true };
+        if let Some(folded) = self.folded(&from, &to) {
+            return folded.run(spec, requant, (input, other), output, scratch);
+        }
         self.for_blocks(from, &to, scratch, |turn, work| {
             let block = turn.block;
             let finish = Finish {
@@ -135,11 +158,14 @@ impl Gemm {
         values: &mut Planes<'_>,
         scratch: &mut Scratch,
     ) {
+        let from = From { spec, input, other: None, may_leave_gaps: false };
+        if let Some(folded) = self.folded(&from, to) {
+            return folded.floats(spec, input, to, values, scratch);
+        }
         let zero = i32::from(input.layout().zero_point) - tile::offset(self.level);
         let mut floats = std::mem::take(&mut scratch.floats);
         floats.bias.clear();
         floats.bias.extend(self.panels.weight_sums.iter().map(|sum| sum.wrapping_mul(-zero)));
-        let from = From { spec, input, other: None, may_leave_gaps: false };
         self.for_blocks(from, to, scratch, |turn, work| {
             let Block { out, columns, .. } = *turn.block;
             let data = floats::room(&mut floats.sums, turn.rows.count * columns);
@@ -148,6 +174,12 @@ impl Gemm {
             values.put(Sums { data, columns, channel: out, pixel: turn.first }, &floats.channels);
         });
         scratch.floats = floats;
+    }
+
+    /// What takes packed pixels where they lie, if it can here.
+    fn folded(&self, from: &From<'_>, to: &Layout) -> Option<&Self> {
+        let folded = self.folded.as_deref().filter(|_| from.input.layout().is_packed)?;
+        folded.image_way(from, to).map(|_| folded)
     }
 
     /// What to fetch while a block is multiplied: at first the block after it, at last the next layer's.

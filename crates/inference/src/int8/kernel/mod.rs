@@ -25,6 +25,7 @@ mod depthwise;
 mod divide;
 mod eltwise;
 mod floats;
+mod fold;
 mod gemm;
 mod layout;
 mod level;

@@ -110,7 +110,7 @@ impl Case {
 
 fn random_spec(random: &mut Random) -> ConvSpec {
     let groups = random.pick(&[1, 1, 1, 2, 4, 0]);
-    let kernel = random.pick(&[[1, 1], [1, 1], [3, 3], [3, 3], [5, 5], [1, 7], [2, 3], [3, 1]]);
+    let kernel = random.pick(&[[1, 1], [1, 1], [3, 3], [3, 3], [5, 5], [7, 7], [1, 7], [2, 3], [3, 1]]);
     let (groups, in_channels, out_channels) = if groups == 0 {
         let channels = random.pick(&[2, 8, 16, 24, 32, 40, 48, 64, 96, 100, 130]);
         (channels, channels, channels)
