@@ -13,7 +13,8 @@
 //!                                   Committed
 //! ```
 //! What failed for want of memory alone goes on with `Fetching` once there is room, while it is still wanted. Where the
-//! budget changed, the active release is fetched again in another variant (`refit`), and goes the same way.
+//! budget changed, the active release is fetched again in another variant (`refit`), and goes the same way; from
+//! `Probation` as a candidate beside its fallback. A wish that is taken back ends what is before `Probation`.
 //! A crash loop is seen by `tries_left` and `boots_left`, counted down at each start; a machine that goes round is
 //! stopped by the transition counter. Both are part of the persisted record.
 
@@ -27,6 +28,7 @@ mod again;
 mod fence;
 mod refit;
 mod starts;
+mod unwanted;
 
 pub use refit::Refit;
 
@@ -248,6 +250,8 @@ pub struct TestedOnce(pub SelfTestResult);
 pub enum Event {
     /// Desired names this release.
     Wanted(Task),
+    /// A Desired was accepted that doesn't name the model.
+    Unwanted,
     /// Chain and blobs are there and verified.
     Fetched {
         /// The variant for this device.
@@ -394,6 +398,7 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
     let (mut next, mut actions) = match event {
         Event::Fenced(fence) => fence::fenced(record, fence),
         Event::Wanted(task) => wanted(record, task),
+        Event::Unwanted => unwanted::unwanted(record),
         Event::Boot => starts::boot(record),
         Event::Settled => starts::settled(record),
         Event::EndsInOrder => starts::ends_in_order(record),

@@ -43,12 +43,20 @@ impl Record {
 }
 
 /// The same release is fetched again, where the variant is chosen.
+///
+/// What is in probation isn't to blame for want of room, and isn't proven either: it begins anew, as a candidate beside
+/// the fallback.
 pub(super) fn begin(mut record: Record, refit: Refit) -> (Record, Vec<Action>) {
     let (true, Some(active), Some(task)) =
         (record.may_refit(refit), record.active.as_ref(), record.phase.task())
     else {
         return (record, vec![]);
     };
+    if matches!(record.phase, Phase::Probation { .. }) {
+        record.phase = Phase::Fetching { task: task.clone() };
+        record.active = record.fallback.take();
+        return (record, vec![Action::SwitchBack, Action::Report]);
+    }
     // What failed before is another rollout's.
     let rollout = task.rollout.clone().filter(|_| task.release == active.release);
     let task =
@@ -163,6 +171,36 @@ mod tests {
             let back = after(serving, [failed(CauseKind::ProbationErrors)]);
             assert_eq!((back.phase.word(), back.active), (TaskPhase::RolledBack, Some(serves)), "{refit:?}");
         }
+    }
+
+    #[test]
+    fn in_probation_it_begins_anew_beside_the_fallback_and_going_round_has_an_end() {
+        let probation = Record {
+            phase: Phase::Probation { task: asked(), boots_left: 3 },
+            mark: Some(mark(1)),
+            transitions: 5,
+            ..committed()
+        };
+        let (begun, actions) = step(probation.clone(), Event::Refit(Refit::Smaller));
+        assert_eq!(begun.phase, Phase::Fetching { task: asked() });
+        assert_eq!((begun.active.clone(), begun.fallback.clone(), begun.refit), (Some(held(1)), None, None));
+        assert_eq!(actions, [Action::SwitchBack, Action::Report]);
+        // No step of the way makes what is unproven the one that serves.
+        for steps in 0..4 {
+            let ended = after(begun.clone(), way().into_iter().take(steps).chain([failed(CauseKind::Load)]));
+            assert_eq!((ended.phase.word(), ended.active), (TaskPhase::Failed, Some(held(1))), "{steps}");
+        }
+        let end = after(begun, way());
+        assert_eq!((end.active, end.fallback), (Some(as_variant("int8")), Some(held(1))));
+        let alone = after(Record { fallback: None, ..probation.clone() }, [Event::Refit(Refit::Smaller)]);
+        assert_eq!((alone.phase.word(), alone.active), (TaskPhase::Fetching, None));
+        let round = || std::iter::once(Event::Refit(Refit::Smaller)).chain(way().into_iter().take(5));
+        let rounds = (0..9).scan(probation, |record, _| {
+            *record = after(record.clone(), round());
+            Some(record.clone())
+        });
+        let ended = rounds.take(9).find(|record| record.phase.word() != TaskPhase::Probation).unwrap();
+        assert_eq!(ended.active, Some(held(1)), "{:?}", ended.phase);
     }
 
     #[test]

@@ -278,10 +278,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_probation_it_gives_way_to_a_fallback_that_finds_room() {
+    async fn in_probation_it_begins_anew_beside_a_fallback_that_finds_room() {
         for (budget, serves, phase) in [
             (F32_BYTES, Some("f32"), TaskPhase::Probation),
-            (INT8_BYTES, Some("int8"), TaskPhase::RolledBack),
+            (INT8_BYTES, Some("int8"), TaskPhase::Fetching),
             (INT8_BYTES - 1, None, TaskPhase::Probation),
         ] {
             let mut rig = Rig::new();

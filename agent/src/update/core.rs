@@ -22,7 +22,7 @@ use crate::config;
 use crate::health::{Clock, Footprint, LoadLog, Problem, ProblemKind};
 use crate::link::Links;
 use crate::link::http::Http;
-use crate::machine::{Action, Event, Held, Phase, Record, Task, step};
+use crate::machine::{Action, Event, Held, Phase, Record, Refit, Task, step};
 use crate::retry::{self, Backoff};
 use crate::slots::{self, BootRecord, BootStore, Loaded, Shelf, Table};
 
@@ -237,6 +237,7 @@ impl Core {
     /// Asks again for what the last accepted Desired says wherever a task ended that was another one, or one that found no
     /// room where there is room now.
     pub(super) async fn follow_desired(&mut self, now: Instant) {
+        self.take_back().await;
         if !self.may_load(now) {
             return;
         }
@@ -249,6 +250,18 @@ impl Core {
         for (model, task) in strayed.collect::<Vec<_>>() {
             tracing::info!(model = %model, version = %task.release.version, "the last Desired is followed again");
             self.apply(&model, Event::Wanted(task)).await;
+        }
+    }
+
+    /// Ends what the last Desired doesn't ask for any more.
+    pub(super) async fn take_back(&mut self) {
+        let boot = self.record();
+        let is_wanted = |model: &ModelName| boot.desired.iter().any(|wanted| wanted.model == *model);
+        let unwanted =
+            boot.models.iter().filter(|(model, record)| record.may_be_taken_back() && !is_wanted(model));
+        for model in unwanted.map(|(model, _)| model.clone()).collect::<Vec<_>>() {
+            tracing::info!(model = %model, "nobody asks for the release under way any more: it is not brought in");
+            self.apply(&model, Event::Unwanted).await;
         }
     }
 
@@ -349,12 +362,12 @@ impl Core {
         }
     }
 
-    /// What finds no room waits for it; in probation it gives way to a fallback that does, so that something serves.
+    /// What finds no room waits for it; in probation it begins anew beside a fallback that does, so that something serves.
     async fn keep_out(&mut self, model: &ModelName, record: &Record, held: &Held, why: OverBudget) {
         let fallback = record.fallback.as_ref().filter(|_| matches!(record.phase, Phase::Probation { .. }));
-        if fallback.is_some_and(|fallback| self.still_fits(model, fallback).is_ok()) {
-            let cause = Cause { kind: CauseKind::TooBig, detail: why.to_string() };
-            return Box::pin(self.apply(model, Event::Unloadable(cause))).await;
+        let has_other = fallback.is_some_and(|fallback| self.still_fits(model, fallback).is_ok());
+        if has_other && record.may_refit(Refit::Smaller) {
+            return Box::pin(self.apply(model, Event::Refit(Refit::Smaller))).await;
         }
         self.kept_out.insert(model.clone());
         self.table.set_absent(model, format!("{}: {why}", held.release.version));

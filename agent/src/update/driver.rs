@@ -279,6 +279,7 @@ impl Driver {
             let task = Task::of(wanted, desired.revision);
             loading.beating(self.core.apply(&wanted.model, Event::Wanted(task))).await;
         }
+        loading.beating(self.core.take_back()).await;
         self.core.announce();
     }
 

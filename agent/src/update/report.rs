@@ -31,7 +31,10 @@ pub struct Reported {
 impl Core {
     pub(super) fn report(&self, model: &ModelName) {
         let record = self.model(model);
-        let Some(task) = record.phase.task() else { return };
+        let Some(task) = record.phase.task() else {
+            self.tasks.send_modify(|tasks| drop(tasks.remove(model)));
+            return;
+        };
         let report =
             self.task_report(model, task, record.phase.word(), record.phase.cause().cloned(), &record);
         self.tasks.send_modify(|tasks| {
