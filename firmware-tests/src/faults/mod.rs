@@ -1,6 +1,7 @@
 //! One fleet, one fault after the other. Each asserts what the product itself says and what its users see, then
 //! tells it in one line; a fault that can't be made on this machine is skipped by name.
 
+mod aborted;
 mod broker;
 mod budget;
 mod capture;
@@ -103,6 +104,8 @@ enum Fault {
     Broker,
     /// A candidate that runs beside and is compared.
     Shadow,
+    /// A rollout is aborted while a device that never had the model fetches.
+    Aborted,
     /// Unsigned and tampered releases.
     Tampered,
     /// Keys of every role are replaced; two people sign together; one leaves.
@@ -185,6 +188,7 @@ impl Fault {
             Self::Server => server::play(world),
             Self::Broker => broker::play(world),
             Self::Shadow => shadow::play(world),
+            Self::Aborted => aborted::play(world),
             Self::Tampered => tampered::play(world),
             Self::Keys => keys::play(world),
             Self::Fence => fence::play(world),
