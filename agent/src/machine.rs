@@ -53,6 +53,9 @@ pub struct Task {
     pub mode: Mode,
     /// Who asked.
     pub rollout: Option<RolloutId>,
+    /// Rises when a person asks for another chance.
+    #[serde(default)]
+    pub attempt: u32,
     /// The Desired that said so.
     pub revision: Revision,
 }
@@ -60,12 +63,15 @@ pub struct Task {
 impl Task {
     /// What a Desired of this revision asks of one model.
     pub fn of(wanted: &DesiredModel, revision: Revision) -> Self {
-        Self { release: wanted.release.clone(), mode: wanted.mode, rollout: wanted.rollout.clone(), revision }
+        let DesiredModel { release, mode, rollout, attempt, .. } = wanted.clone();
+        Self { release, mode, rollout, attempt, revision }
     }
 
-    /// Whether both ask for the same; a later revision that repeats it changes nothing.
-    fn is_same_request(&self, other: &Self) -> bool {
-        self.release == other.release && self.mode == other.mode && self.rollout == other.rollout
+    /// Whether this answers what `wanted` asks for: a later revision that repeats it changes nothing, a higher attempt
+    /// does.
+    fn answers(&self, wanted: &Self) -> bool {
+        let is_same = self.release == wanted.release && self.mode == wanted.mode;
+        is_same && self.rollout == wanted.rollout && self.attempt >= wanted.attempt
     }
 }
 
@@ -228,7 +234,7 @@ impl Record {
             Phase::Committed { task }
             | Phase::RolledBack { task, .. }
             | Phase::Failed { task, .. }
-            | Phase::Rejected { task, .. } => !task.is_same_request(wanted),
+            | Phase::Rejected { task, .. } => !task.answers(wanted),
             Phase::Fetching { .. }
             | Phase::Verified { .. }
             | Phase::Staged { .. }
@@ -480,7 +486,7 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
 
 fn wanted(mut record: Record, task: Task) -> (Record, Vec<Action>) {
     let current = record.phase.task();
-    if let Some(current) = current.filter(|current| current.is_same_request(&task)) {
+    if let Some(current) = current.filter(|current| current.answers(&task)) {
         // Asked again by another revision (after a new director's key a lower one): whoever asks hasn't heard the end.
         let is_answer_due = current.revision != task.revision && record.phase.word().is_terminal();
         return (record, if is_answer_due { vec![Action::Report] } else { vec![] });
@@ -488,7 +494,7 @@ fn wanted(mut record: Record, task: Task) -> (Record, Vec<Action>) {
     record.transitions = 0;
     let mut actions = Vec::new();
     if let Some(current) = current.filter(|_| !record.phase.word().is_terminal()) {
-        // The same release for another rollout goes on under the new name.
+        // The same release for another rollout, or under a higher attempt, goes on under the new name.
         if current.release == task.release && current.mode == task.mode {
             return (renamed(record, task), vec![Action::Report]);
         }
@@ -578,7 +584,7 @@ fn unloadable(mut record: Record, cause: &Cause) -> (Record, Vec<Action>) {
             if is_lost =>
         {
             let (release, revision) = (active.release, task.revision);
-            let task = Task { release, mode: Mode::Replace, rollout: None, revision };
+            let task = Task { release, mode: Mode::Replace, rollout: None, attempt: 0, revision };
             record.phase = Phase::Fetching { task };
             fall_back(record, vec![Action::Report])
         }
@@ -615,7 +621,13 @@ mod tests {
     }
 
     pub(super) fn task(n: u8) -> Task {
-        Task { release: release(n), mode: Mode::Replace, rollout: None, revision: Revision(n.into()) }
+        Task {
+            release: release(n),
+            mode: Mode::Replace,
+            rollout: None,
+            attempt: 0,
+            revision: Revision(n.into()),
+        }
     }
 
     pub(super) fn held(n: u8) -> Held {
@@ -784,6 +796,55 @@ mod tests {
         assert_eq!(step(failed.clone(), Event::Wanted(repeated)), (failed.clone(), vec![Action::Report]));
         let anew = Task { rollout: Some(RolloutId::new("r2").unwrap()), ..task(2) };
         assert_eq!(step(failed, Event::Wanted(anew)).0.phase.word(), TaskPhase::Fetching);
+    }
+
+    /// Each end, and each state on the way, under a higher attempt.
+    #[test]
+    fn another_chance_begins_anew_what_ended_and_goes_on_with_what_is_under_way() {
+        let again = |attempt| Task { attempt, revision: Revision(9), ..task(2) };
+        for (at, kind) in [
+            (6, CauseKind::ProbationErrors),
+            (4, CauseKind::GoldenMismatch),
+            (1, CauseKind::TooBig),
+            (1, CauseKind::Untrusted),
+        ] {
+            let ended = after(on_the_way(at), [Event::Failed(why(kind))]);
+            assert!(ended.has_strayed(&again(1)), "{kind:?}");
+            let (begun, actions) = step(ended, Event::Wanted(again(1)));
+            assert_eq!(begun.phase, Phase::Fetching { task: again(1) }, "{kind:?}");
+            assert_eq!((begun.active.clone(), begun.transitions), (Some(held(1)), 1));
+            assert_eq!(actions, [Action::Report]);
+            let end = after(begun, forward_events().into_iter().skip(1));
+            assert_eq!(
+                (end.phase.clone(), end.active.clone()),
+                (Phase::Committed { task: again(1) }, Some(held(2)))
+            );
+            // An earlier attempt is answered by it.
+            assert_eq!(step(end.clone(), Event::Wanted(again(0))).0, end);
+            let (told, actions) = step(end, Event::Wanted(again(2)));
+            assert_eq!((told.phase, actions), (Phase::Committed { task: again(2) }, vec![Action::Report]));
+        }
+        for at in 1..=6 {
+            let before = on_the_way(at);
+            let (on, actions) = step(before.clone(), Event::Wanted(again(1)));
+            assert_eq!(
+                (on.phase.word(), on.phase.task()),
+                (before.phase.word(), Some(&again(1))),
+                "state {at}"
+            );
+            assert_eq!(
+                (on.active, on.fallback, actions),
+                (before.active, before.fallback, vec![Action::Report])
+            );
+        }
+    }
+
+    #[test]
+    fn a_task_that_an_older_agent_wrote_down_is_a_first_attempt() {
+        let record = on_the_way(1);
+        let mut text = serde_json::to_value(&record).unwrap();
+        text["phase"]["task"].as_object_mut().unwrap().remove("attempt").unwrap();
+        assert_eq!(serde_json::from_value::<Record>(text).unwrap(), record);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Action, Lacked, Phase, Record, Task, failed};
 impl Record {
     /// What the wanted release lacked, if it failed for want of memory and for nothing else.
     pub fn lacks(&self, wanted: &Task) -> Option<&Lacked> {
-        let is_wanted = self.phase.task().is_some_and(|task| task.is_same_request(wanted));
+        let is_wanted = self.phase.task().is_some_and(|task| task.answers(wanted));
         self.lacked.as_ref().filter(|_| is_wanted && matches!(self.phase, Phase::Failed { .. }))
     }
 }

@@ -57,10 +57,13 @@ pub(super) fn begin(mut record: Record, refit: Refit) -> (Record, Vec<Action>) {
         record.active = record.fallback.take();
         return (record, vec![Action::SwitchBack, Action::Report]);
     }
-    // What failed before is another rollout's.
-    let rollout = task.rollout.clone().filter(|_| task.release == active.release);
-    let task =
-        Task { release: active.release.clone(), mode: Mode::Replace, rollout, revision: task.revision };
+    let (release, mode, revision) = (active.release.clone(), Mode::Replace, task.revision);
+    let task = if task.release == release {
+        Task { mode, ..task.clone() }
+    } else {
+        // What failed before is another rollout's.
+        Task { release, mode, rollout: None, attempt: 0, revision }
+    };
     record.phase = Phase::Fetching { task };
     record.refit = Some(refit);
     record.transitions = 0;

@@ -117,7 +117,7 @@ fn why(kind: CauseKind) -> Cause {
 }
 
 fn task(n: u8, mode: Mode) -> Task {
-    Task { release: held(n).release, mode, rollout: None, revision: Revision(n.into()) }
+    Task { release: held(n).release, mode, rollout: None, attempt: 0, revision: Revision(n.into()) }
 }
 
 fn tested() -> Event {

@@ -102,7 +102,7 @@ mod tests {
     use crate::machine::{Phase, Task};
 
     fn task(rig: &Rig, mode: Mode) -> Task {
-        Task { release: rig.held.release.clone(), mode, rollout: None, revision: Revision(1) }
+        Task { release: rig.held.release.clone(), mode, rollout: None, attempt: 0, revision: Revision(1) }
     }
 
     /// `slow` answers longest, has a candidate, and `tiny` came later.

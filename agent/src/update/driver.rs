@@ -436,7 +436,7 @@ mod tests {
     async fn what_is_recorded_is_told_before_anything_is_loaded() {
         let mut rig = Rig::new();
         let (model, release) = (name("digits"), rig.held.release.clone());
-        let task = Task { release, mode: Mode::Replace, rollout: None, revision: Revision(1) };
+        let task = Task { release, mode: Mode::Replace, rollout: None, attempt: 0, revision: Revision(1) };
         rig.stands(&model, Phase::Committed { task });
         let started = Rig::core(rig.folder.path(), None, crate::monitor::Vitals::default());
         let told = started.reported.borrow().models.clone();
@@ -471,13 +471,19 @@ mod tests {
     async fn a_raised_budget_takes_up_what_the_fleet_still_asks_for_and_nothing_else() {
         let mut rig = Rig::new();
         let (model, refused) = (name("digits"), rig.held_as("f32").release);
-        let task = |release| Task { release, mode: Mode::Replace, rollout: None, revision: Revision(1) };
+        let task =
+            |release| Task { release, mode: Mode::Replace, rollout: None, attempt: 0, revision: Revision(1) };
         let phase = Phase::Fetching { task: task(refused.clone()) };
         rig.core.config.memory_budget_bytes = INT8_BYTES - 1;
         rig.stands(&model, phase);
         let mut boot = rig.core.record().clone();
-        boot.desired =
-            vec![DesiredModel { model: model.clone(), release: refused, mode: Mode::Replace, rollout: None }];
+        boot.desired = vec![DesiredModel {
+            model: model.clone(),
+            release: refused,
+            mode: Mode::Replace,
+            rollout: None,
+            attempt: 0,
+        }];
         assert!(rig.core.persist(boot));
         let mut driver = driver(rig.core);
         let manifest = driver.core.shelf.manifest(rig.held.release.digest).unwrap();
@@ -511,7 +517,13 @@ mod tests {
         ] {
             let mut rig = Rig::new();
             let (model, release) = (name("digits"), rig.held.release.clone());
-            let wanted = DesiredModel { model: model.clone(), release, mode: Mode::Replace, rollout: None };
+            let wanted = DesiredModel {
+                model: model.clone(),
+                release,
+                mode: Mode::Replace,
+                rollout: None,
+                attempt: 0,
+            };
             rig.stands(&model, phase(Task::of(&wanted, Revision(0))));
             let mut boot = rig.core.record().clone();
             boot.desired = vec![wanted];
@@ -544,6 +556,7 @@ mod tests {
             release: rig.held.release.clone(),
             mode: Mode::Replace,
             rollout: None,
+            attempt: 0,
             revision: Revision(1),
         };
         let staging = Phase::Verified { task, variant: "int8".into() };

@@ -127,7 +127,7 @@ fn prepare(dir: &Path, state: TaskPhase, new: &Made) {
 
 fn phase(state: TaskPhase, held: &Held) -> Phase {
     let (release, revision) = (held.release.clone(), Revision(2));
-    let task = Task { release, mode: Mode::Replace, rollout: None, revision };
+    let task = Task { release, mode: Mode::Replace, rollout: None, attempt: 0, revision };
     let variant = held.variant.clone();
     match state {
         TaskPhase::Fetching => Phase::Fetching { task },

@@ -282,7 +282,8 @@ mod tests {
         let version = protocol::Version::new("1.0.0").unwrap();
         let release =
             ReleaseRef { version, digest: protocol::Digest::from_bytes([1; 32]), counter: Counter(1) };
-        let wanted = Task { release, mode: Mode::Replace, rollout: None, revision: protocol::Revision(1) };
+        let wanted =
+            Task { release, mode: Mode::Replace, rollout: None, attempt: 0, revision: protocol::Revision(1) };
         let mark = release::HighWater {
             digest: protocol::Digest::from_bytes([2; 32]),
             counter: Counter(2),

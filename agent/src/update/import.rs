@@ -169,6 +169,7 @@ impl Import<'_> {
             release: release.clone(),
             mode: Mode::Replace,
             rollout: None,
+            attempt: 0,
         };
         let task = Task::of(&wanted, self.boot.record().revision);
         fetch::permitted(&record, &task).map_err(ImportError::Refused)?;

@@ -133,7 +133,13 @@ async fn import(dir: &Path, new: &Made) {
 }
 
 fn task(held: &Held, revision: u64) -> Task {
-    Task { release: held.release.clone(), mode: Mode::Replace, rollout: None, revision: Revision(revision) }
+    Task {
+        release: held.release.clone(),
+        mode: Mode::Replace,
+        rollout: None,
+        attempt: 0,
+        revision: Revision(revision),
+    }
 }
 
 /// Not a test by itself: the process that the next test kills. Prints what serves after the start, and how the update

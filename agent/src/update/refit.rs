@@ -190,6 +190,7 @@ mod tests {
                 release: world.made.held.release.clone(),
                 mode: Mode::Replace,
                 rollout: None,
+                attempt: 0,
                 revision: Revision(1),
             };
             for (since, model) in [(1, "a"), (2, "b"), (3, "c")] {

@@ -63,6 +63,7 @@ impl Core {
             at: self.clock.now(),
             rollout: task.rollout.clone(),
             revision: task.revision,
+            attempt: Some(task.attempt),
             model: model.clone(),
             release: task.release.clone(),
             phase,

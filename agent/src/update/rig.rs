@@ -199,7 +199,7 @@ impl Rig {
 
     /// To bring in what is held.
     pub(super) fn task(&self, mode: Mode) -> Task {
-        Task { release: self.held.release.clone(), mode, rollout: None, revision: Revision(1) }
+        Task { release: self.held.release.clone(), mode, rollout: None, attempt: 0, revision: Revision(1) }
     }
 
     pub(super) fn load(&self, model: &ModelName, held: &Held) -> Arc<Loaded> {

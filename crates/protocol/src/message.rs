@@ -187,6 +187,9 @@ pub struct TaskReport {
     pub rollout: Option<RolloutId>,
     /// The Desired that is being worked on.
     pub revision: Revision,
+    /// The attempt that the Desired named, 0 the first; agents that don't know of attempts leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
     /// Which model.
     pub model: ModelName,
     /// Which release.

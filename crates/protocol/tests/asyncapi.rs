@@ -114,6 +114,7 @@ fn task_report() -> TaskReport {
         at: UnixMillis(1),
         rollout: Some(RolloutId::new("r").unwrap()),
         revision: Revision(1),
+        attempt: Some(1),
         model: ModelName::new("digits").unwrap(),
         release: release(),
         phase: TaskPhase::Failed,

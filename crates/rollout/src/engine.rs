@@ -25,7 +25,9 @@ pub fn step(mut rollout: Rollout, input: Input, now: UnixMillis) -> (Rollout, Ve
         Event::Devices(facts) => run.join(facts),
         Event::Removed(device) => run.remove(device),
         Event::Verb(verb) => run.decide(verb),
-        Event::Report { device, release, phase, cause } => run.report(device, release, *phase, *cause),
+        Event::Report { device, release, phase, cause, attempt } => {
+            run.report(device, release, *phase, *cause, *attempt);
+        }
         Event::Measured { stage, evidence } => run.measured(*stage, evidence),
         Event::Tick => run.tick(),
     }

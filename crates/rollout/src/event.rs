@@ -62,6 +62,9 @@ pub enum Event {
         phase: TaskPhase,
         /// Class of a bad end.
         cause: Option<CauseKind>,
+        /// The attempt that the device worked on; agents that don't know of attempts don't say.
+        #[serde(default)]
+        attempt: Option<u32>,
     },
     /// Behaviour was measured for a stage, as [`Action::Measure`] asked.
     Measured {
@@ -141,8 +144,10 @@ pub enum Action {
         device: DeviceId,
         /// How it runs there.
         mode: Mode,
-        /// From 1; a later attempt needs a new revision of Desired, or the device takes it as already tried.
+        /// From 1; a later attempt needs a new revision of Desired, or the device is not asked.
         attempt: u32,
+        /// What Desired names as the attempt: with a higher one a device that has ended begins anew.
+        chances: u32,
     },
     /// Set the device's Desired for the model back; `None` takes the model out.
     Restore {

@@ -29,6 +29,10 @@ pub struct Task {
     pub since: UnixMillis,
     /// Offers so far.
     pub attempt: u32,
+    /// How often a person gave it another chance: the attempt that its Desired names, which makes a device begin anew that
+    /// has ended. What passes by itself a device tries again by itself.
+    #[serde(default)]
+    pub chances: u32,
     /// When the engine acts by itself: retry, unreachable, timed out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<UnixMillis>,

@@ -118,6 +118,41 @@ fn resume_judges_again_and_another_chance_is_explicit() {
 }
 
 #[test]
+fn another_chance_is_another_attempt_and_an_earlier_one_does_not_end_it() {
+    let mut fleet = Fleet::new(plan(&["1", "100%"]), 3);
+    fleet.tick(1);
+    let [bad] = fleet.in_phase(Phase::Offered)[..] else { panic!("one offer") };
+    let chances = |fleet: &Fleet| {
+        let of = |action: &Action| match action {
+            Action::Offer { device: to, chances, .. } if *to == device(bad) => Some(*chances),
+            _ => None,
+        };
+        fleet.last.iter().find_map(of)
+    };
+    for attempt in 0..3 {
+        fleet.report_of(bad, attempt, TaskPhase::Accepted, None);
+        fleet.report_of(bad, attempt, TaskPhase::RolledBack, Some(CauseKind::ProbationErrors));
+        assert_eq!(fleet.status(), "paused");
+        fleet.verb(Verb::Resume { retry_failed: true });
+        assert_eq!((fleet.phase(bad), chances(&fleet)), (Phase::Offered, Some(attempt + 1)));
+        // What was on its way since before.
+        for phase in [TaskPhase::Probation, TaskPhase::RolledBack] {
+            let cause = (phase == TaskPhase::RolledBack).then_some(CauseKind::ProbationErrors);
+            fleet.report_of(bad, attempt, phase, cause);
+            assert_eq!(fleet.phase(bad), Phase::Offered, "attempt {attempt}: {phase:?}");
+        }
+    }
+    fleet.verb(Verb::Pause { reason: "look".into() });
+    fleet.verb(Verb::Resume { retry_failed: false });
+    assert_eq!(chances(&fleet), Some(3), "going on is no other chance");
+    // Whoever has it has it, and an agent that says nothing of attempts is heard.
+    fleet.report_of(bad, 2, TaskPhase::Committed, None);
+    assert_eq!(fleet.phase(bad), Phase::Committed);
+    assert_eq!(fleet.rollout.status(), &Status::Running { stage: 1 });
+    assert_eq!(fleet.replayed(), fleet.rollout);
+}
+
+#[test]
 fn failures_that_can_pass_are_retried_with_growing_waits() {
     let mut plan = plan(&["1"]);
     plan.retries = Retries { max: 2, backoff_s: 60 };
@@ -129,8 +164,12 @@ fn failures_that_can_pass_are_retried_with_growing_waits() {
         fleet.tick(wait - 1);
         assert_eq!(fleet.phase(0), Phase::Queued);
         fleet.tick(1);
-        let next = Action::Offer { device: device(0), mode: Mode::Replace, attempt: attempt + 1 };
-        assert!(fleet.last.contains(&next));
+        let (device, mode) = (device(0), Mode::Replace);
+        let next = Action::Offer { device, mode, attempt: attempt + 1, chances: 0 };
+        assert!(
+            fleet.last.contains(&next),
+            "what the device tries by itself is no other attempt of a person"
+        );
     }
     fleet.report(0, TaskPhase::Failed, Some(CauseKind::Download));
     assert_eq!(fleet.phase(0), Phase::Failed(CauseKind::Download));

@@ -41,6 +41,10 @@ pub struct DesiredModel {
     /// The rollout that asked, named in the device's reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutId>,
+    /// Rises when a person asks a device for another chance that has ended without the release: the same wish under a
+    /// higher number begins anew. 0 is not written, so that agents which don't know it read what they always read.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub attempt: u32,
 }
 
 /// How to bring a release in.
@@ -54,6 +58,11 @@ pub enum Mode {
     Shadow,
     /// It answers a part of the requests.
     Ab,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_first(attempt: &u32) -> bool {
+    *attempt == 0
 }
 
 #[derive(Serialize, Deserialize)]

@@ -38,6 +38,7 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
     let rollout = refused(world, &none_fits)?;
     world.logged(AGENT, &["every variant needs too much memory"])?;
     ensure!(blobs(world)?.is_subset(&fetched), "something was fetched of a release that does not fit");
+    tries_again(world, &rollout)?;
     world.fleet.cli.run(&["rollout", "abort", &rollout])?;
     world.serves(AGENT, &before)?;
 
@@ -64,6 +65,20 @@ pub(super) fn play(world: &mut World) -> Result<Outcome> {
         "a budget of memory: {none_fits} refused before it was fetched and {before} served on, of {one_fits} the smaller \
          variant was taken (\"{said}\"); {fits_later} refused, and taken by itself once the budget was raised"
     )))
+}
+
+/// Another chance is taken, though it ends as the one before did.
+fn tries_again(world: &World, rollout: &str) -> Result<()> {
+    let ends = || world.agents[AGENT].log().matches("every variant needs too much memory").count();
+    let before = ends();
+    wait_until("a rollout that its gate has paused", PATIENCE, || {
+        let args = ["rollout", "resume", rollout, "--retry-failed"];
+        Ok(world.fleet.cli.run(&args).is_ok().then_some(()))
+    })?;
+    wait_until("the device's next attempt", PATIENCE, || Ok((ends() > before).then_some(())))?;
+    wait_until("its end", PATIENCE, || {
+        Ok(world.task(rollout, AGENT)?.to_string().contains("too_big").then_some(()))
+    })
 }
 
 /// Rolls out a release that finds no room, and waits until the server knows; returns the rollout.

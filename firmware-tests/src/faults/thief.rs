@@ -129,7 +129,7 @@ impl Thief {
         let revision = self.revision(device)?;
         let sign = |release, signer: &Ed25519Signer| {
             let model = ModelName::new("digits")?;
-            let model = DesiredModel { model, release, mode: Mode::Replace, rollout: None };
+            let model = DesiredModel { model, release, mode: Mode::Replace, rollout: None, attempt: 0 };
             self.sign_desired(device, revision + 1, vec![model], signer)
         };
         match wish {
@@ -149,7 +149,7 @@ impl Thief {
     /// As the true director, at a revision of the thief's choice.
     pub(super) fn desire_at(&self, device: &str, revision: Revision, release: ReleaseRef) -> Result<()> {
         let model = ModelName::new("digits")?;
-        let model = DesiredModel { model, release, mode: Mode::Replace, rollout: None };
+        let model = DesiredModel { model, release, mode: Mode::Replace, rollout: None, attempt: 0 };
         let envelope = self.sign_desired(device, revision.0, vec![model], &self.keys["director"])?;
         self.tell(device, revision.0, &envelope)
     }

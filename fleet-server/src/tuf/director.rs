@@ -57,6 +57,8 @@ pub struct Wish {
     pub mode: Mode,
     /// The rollout that asks.
     pub rollout: Option<RolloutId>,
+    /// Rises when a person gives a device that has ended another chance.
+    pub attempt: u32,
 }
 
 /// Changes one device's Desired: signs, stores and sends it. Returns the revision that holds the wish; wishing for
@@ -97,8 +99,8 @@ pub async fn set_desired_in(
     let row = in_service(conn, project, device).await?;
     let before = models(&row);
     let mut after: Vec<DesiredModel> = before.iter().filter(|m| m.model != wish.model).cloned().collect();
-    let Wish { model, release, mode, rollout } = wish;
-    after.extend(release.map(|release| DesiredModel { model, release, mode, rollout }));
+    let Wish { model, release, mode, rollout, attempt } = wish;
+    after.extend(release.map(|release| DesiredModel { model, release, mode, rollout, attempt }));
     after.sort_by(|a, b| a.model.cmp(&b.model));
     if after == before {
         return Ok((row.desired_revision, false));

@@ -20,6 +20,7 @@ fn wish(version: &str) -> Wish {
         release: Some(release),
         mode: Mode::Replace,
         rollout: None,
+        attempt: 0,
     }
 }
 

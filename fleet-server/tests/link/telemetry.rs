@@ -355,6 +355,7 @@ async fn task_reports_are_stored_in_order() {
             at: UnixMillis(1),
             rollout: None,
             revision: Revision(1),
+            attempt: None,
             model: ModelName::new("digits").unwrap(),
             release: ReleaseRef {
                 version: Version::new("1.0.0").unwrap(),

@@ -287,6 +287,25 @@ async fn a_retry_asks_with_a_new_revision() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_chance_reaches_desired_as_another_attempt_over_a_restart() {
+    let mut fleet = Fleet::start(2).await;
+    let id = fleet.create("1.0.0", stages(&["1", "100%"])).await;
+    fleet.tick(1).await;
+    let device = fleet.offered(&id).await.remove(0);
+    for attempt in 1..=2 {
+        fleet.report(&id, &device, "1.0.0", TaskPhase::RolledBack, Some(CauseKind::ProbationErrors)).await;
+        let asked = fleet.revision(&device).await;
+        let restarted = fleet.restart().await;
+        restarted.order(&id, &Verb::Resume { retry_failed: true }).await.unwrap();
+        assert_eq!(restarted.attempt(&device).await, Some(attempt));
+        assert!(restarted.revision(&device).await > asked);
+        restarted.replay(&id).await;
+        fleet = restarted;
+    }
+    assert_eq!(fleet.desired(&device).await.as_deref(), Some("1.0.0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_leaves_is_taken_out() {
     let mut fleet = Fleet::start(3).await;
     let id = fleet.create("1.0.0", stages(&["100%"])).await;

@@ -14,6 +14,7 @@ use flotilla_server::store::telemetry::PaneRow;
 use flotilla_server::store::{
     self, Store, Window, alerts, audit, devices, projects, releases, tasks, telemetry,
 };
+use flotilla_server::tuf::director;
 use flotilla_server::tuf::keys::{self, OnlineRole};
 use profile::features::Extractor;
 use profile::{Observed, Pane, PaneKey, Reference, ReferenceBuilder};
@@ -315,6 +316,12 @@ impl Fleet {
             .map(|wanted| wanted.release.version.to_string())
     }
 
+    /// The attempt that Desired names.
+    pub(crate) async fn attempt(&self, device: &DeviceId) -> Option<u32> {
+        let models = director::models(&self.row(device).await);
+        models.into_iter().find(|wanted| wanted.model == model()).map(|wanted| wanted.attempt)
+    }
+
     pub(crate) async fn why(&self, device: &DeviceId) -> Why {
         let mut conn = self.state.store.read().await.unwrap();
         let row = devices::get(&mut conn, &self.project, device).await.unwrap().unwrap();
@@ -355,6 +362,7 @@ impl Fleet {
             at: self.now,
             rollout: Some(id.clone()),
             revision: Revision(1),
+            attempt: None,
             model: model(),
             release: release_ref(version),
             phase,

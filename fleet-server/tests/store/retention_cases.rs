@@ -18,6 +18,7 @@ fn report(at: i64, counter: u64) -> tasks::StoredReport {
         at: UnixMillis(at),
         rollout: None,
         revision: Revision(1),
+        attempt: None,
         model: digits(),
         release: release_ref("1.0.0", 1),
         phase: TaskPhase::Committed,

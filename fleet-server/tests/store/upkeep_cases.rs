@@ -22,6 +22,7 @@ pub(crate) async fn history_pages_from_newest_to_oldest(store: Store) {
         at: NOW,
         rollout: None,
         revision: Revision(1),
+        attempt: None,
         model: digits(),
         release: release_ref("1.0.0", 1),
         phase,

@@ -230,17 +230,22 @@ impl Run<'_> {
                 );
                 continue;
             }
-            let (mode, due) = (plan.mode, self.after(plan.unreachable_after_s));
+            let due = self.after(plan.unreachable_after_s);
             self.set_phase(at, Phase::Offered, "its turn in the stage has come", |task| {
                 task.attempt += 1;
                 task.last_failure = None;
                 task.due = Some(due);
             });
-            let attempt = self.rollout.tasks.get(at).attempt;
-            self.actions.push(Action::Offer { device: self.device(at), mode, attempt });
+            self.push_offer(at);
             self.rollout.core.offered.1 += 1;
             left -= 1;
         }
+    }
+
+    pub(super) fn push_offer(&mut self, at: usize) {
+        let (mode, task) = (self.rollout.core.plan.mode, self.rollout.tasks.get(at));
+        let (device, attempt, chances) = (task.device.clone(), task.attempt, task.chances);
+        self.actions.push(Action::Offer { device, mode, attempt, chances });
     }
 
     /// Offers that the rate allows now.

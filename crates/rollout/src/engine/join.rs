@@ -48,6 +48,7 @@ impl Run<'_> {
             phase,
             since: self.now,
             attempt: 0,
+            chances: 0,
             due: None,
             previous: facts.current.clone(),
             utc_offset_s: facts.utc_offset_s,

@@ -15,13 +15,17 @@ impl Run<'_> {
         release: &ReleaseRef,
         phase: TaskPhase,
         cause: Option<CauseKind>,
+        attempt: Option<u32>,
     ) {
         let (Some(at), Some(to)) = (self.rollout.tasks.find(device), Phase::from_report(phase, cause)) else {
             return;
         };
         let is_ours = release.digest == self.rollout.core.plan.release.digest;
         let task = self.rollout.tasks.get(at);
-        if task.is_restoring {
+        // How an earlier attempt went says nothing about the one that a person asked for since; the release itself does.
+        let is_earlier = attempt.is_some_and(|attempt| attempt < task.chances);
+        if is_ours && is_earlier && to != Phase::Committed {
+        } else if task.is_restoring {
             self.report_while_restoring(at, release, to);
         } else if !is_ours || to == task.phase {
         } else if task.phase.is_active() || task.waits_for_retry() {

@@ -53,11 +53,8 @@ impl Run<'_> {
             return;
         }
         for at in self.rollout.tasks.places() {
-            let task = self.rollout.tasks.get(at);
-            if task.phase == Phase::Unreachable {
-                let (device, attempt) = (task.device.clone(), task.attempt);
-                let mode = self.rollout.core.plan.mode;
-                self.actions.push(Action::Offer { device, mode, attempt });
+            if self.rollout.tasks.get(at).phase == Phase::Unreachable {
+                self.push_offer(at);
             }
         }
     }

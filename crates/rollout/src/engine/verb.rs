@@ -115,7 +115,10 @@ impl Run<'_> {
             let task = self.rollout.tasks.get(at);
             let is_bad = task.phase.is_failure() || task.phase == Phase::Unreachable;
             if task.stage == Some(stage) && is_bad {
-                self.set_phase(at, Phase::Queued, "resumed with another chance", |task| task.late = None);
+                self.set_phase(at, Phase::Queued, "resumed with another chance", |task| {
+                    task.late = None;
+                    task.chances = task.chances.saturating_add(1);
+                });
             }
         }
     }

@@ -169,8 +169,15 @@ impl Fleet {
         phase: TaskPhase,
         cause: Option<CauseKind>,
     ) {
-        let event = Event::Report { device: device(i), release: of, phase, cause };
+        let event = Event::Report { device: device(i), release: of, phase, cause, attempt: None };
         self.feed(Actor::Device(device(i)), event);
+    }
+
+    /// As an agent says it that knows of attempts.
+    pub(crate) fn report_of(&mut self, i: usize, attempt: u32, phase: TaskPhase, cause: Option<CauseKind>) {
+        let (device, attempt) = (device(i), Some(attempt));
+        let event = Event::Report { device: device.clone(), release: release(2), phase, cause, attempt };
+        self.feed(Actor::Device(device), event);
     }
 
     pub(crate) fn measured(&mut self, stage: u16, evidence: Vec<Evidence>) {

@@ -36,7 +36,7 @@ pub(crate) fn desired(revision: u64) -> Desired {
         counter: Counter(1),
     };
     let model = ModelName::new("digits").unwrap();
-    let models = vec![DesiredModel { model, release, mode: Mode::Replace, rollout: None }];
+    let models = vec![DesiredModel { model, release, mode: Mode::Replace, rollout: None, attempt: 0 }];
     Desired { project, device, revision: Revision(revision), issued_at: NOW, expires: later(7), models }
 }
 
@@ -47,6 +47,18 @@ fn desired_of_the_director_is_accepted_whole() {
     let bytes = desired::sign(&desired(5), &key(9)).unwrap();
     let read = desired::verify(&bytes, &keys, &project, &device, NOW, Revision(4)).unwrap();
     assert_eq!(*read, desired(5));
+}
+
+#[test]
+fn the_first_attempt_is_not_written_and_a_later_one_is_read() {
+    let keys = director_keys(&mut Repo::new(), &[&key(9)]);
+    let (project, device) = ids();
+    let first = desired::sign(&desired(5), &key(9)).unwrap();
+    assert!(!String::from_utf8_lossy(&first).contains("attempt"), "older agents read what they always read");
+    let mut again = desired(6);
+    again.models[0].attempt = 2;
+    let bytes = desired::sign(&again, &key(9)).unwrap();
+    assert_eq!(*desired::verify(&bytes, &keys, &project, &device, NOW, Revision(5)).unwrap(), again);
 }
 
 #[test]

@@ -231,22 +231,24 @@ impl Session {
 
     fn note(&mut self, action: Action) {
         let plan = self.rollout.plan();
-        let wish = |release, mode| Wish {
+        let wish = |release, mode, attempt| Wish {
             model: plan.model.clone(),
             release,
             mode,
             rollout: Some(self.rollout.core().id.clone()),
+            attempt,
         };
         match action {
-            Action::Offer { device, mode, attempt } => {
+            Action::Offer { device, mode, attempt, chances } => {
                 let mode = match mode {
                     // Its share of devices is fixed by the engine; on each of them it simply serves.
                     rollout::Mode::Replace | rollout::Mode::Ab(_) => Mode::Replace,
                     rollout::Mode::Shadow => Mode::Shadow,
                 };
-                self.wishes.push((device, wish(Some(plan.release.clone()), mode), attempt > 1));
+                let wish = wish(Some(plan.release.clone()), mode, chances);
+                self.wishes.push((device, wish, attempt > 1));
             }
-            Action::Restore { device, to } => self.wishes.push((device, wish(to, Mode::Replace), false)),
+            Action::Restore { device, to } => self.wishes.push((device, wish(to, Mode::Replace, 0), false)),
             Action::Measure { stage, from } => self.measure = Some((stage, from)),
             Action::Refuse { why } => self.refused = Some(why),
             Action::Record(entry) => {
@@ -260,9 +262,9 @@ impl Session {
         let (id, model) = (self.rollout.core().id.clone(), self.rollout.plan().model.clone());
         for (device, counter, report) in rollouts::unread_reports(conn, &self.project, &id, &model).await? {
             rollouts::set_read(conn, &self.project, &id, &device, counter).await?;
-            let TaskReport { release, phase, cause, .. } = report;
-            let event =
-                Event::Report { device: device.clone(), release, phase, cause: cause.map(|c| c.kind) };
+            let TaskReport { release, phase, cause, attempt, .. } = report;
+            let (reporter, cause) = (device.clone(), cause.map(|c| c.kind));
+            let event = Event::Report { device: reporter, release, phase, cause, attempt };
             self.feed(Input { actor: Actor::Device(device), event });
         }
         Ok(())
