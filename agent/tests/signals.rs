@@ -207,6 +207,27 @@ fn sigterm_during_the_start_ends_it_in_order() {
 }
 
 #[test]
+fn what_would_never_end_is_not_imported() {
+    let device = Device::new();
+    let fifo = device.path("fifo");
+    make_fifo(&fifo);
+    for path in [fifo, PathBuf::from("/dev/zero"), device.path("state")] {
+        let mut import = Command::new(env!("CARGO_BIN_EXE_flotilla-agent"));
+        import.arg("import").arg(&path).arg("--state-dir").arg(device.path("state"));
+        let mut import = import.stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while import.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ended = import.kill();
+        let ended = import.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(64), "{} {said}", path.display());
+        assert!(said.contains("is not a regular file; give a stream as standard input"), "{said}");
+    }
+}
+
+#[test]
 fn connections_leave_the_agent_the_files_that_it_needs_itself() {
     let device = Device::new();
     device.configure("[serve]\nmax_connections = 500\n");
