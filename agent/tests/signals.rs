@@ -6,7 +6,8 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -204,6 +205,23 @@ fn sigterm_during_the_start_ends_it_in_order() {
         }
     }
     panic!("every start went on to its end: {}", device.log());
+}
+
+#[test]
+fn who_listens_without_a_file_is_told_as_well() {
+    let device = Device::new();
+    let name = format!("flotilla-test-{}", std::process::id());
+    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    device.configure("");
+    let _agent = device.start_told(Path::new(&format!("@{name}")));
+    let mut said = [0; 1000];
+    loop {
+        let length = socket.recv(&mut said).unwrap_or_else(|error| panic!("{error}: {}", device.log()));
+        if String::from_utf8_lossy(&said[..length]).contains("READY=1\n") {
+            return;
+        }
+    }
 }
 
 #[test]

@@ -205,6 +205,15 @@ impl RawConfig {
                         self.values.insert(format!("{name}.{inner}"), (value, origin.clone()));
                     }
                 }
+                value if sections::is_section(&name) => self.problems.push(Problem {
+                    origin: origin.clone(),
+                    why: format!("expected one table, which begins with [{name}]"),
+                    key: Some(name),
+                    value: match value {
+                        Value::Array(tables) => format!("an array of {}", tables.len()),
+                        value => value.type_str().to_owned(),
+                    },
+                }),
                 value => {
                     self.values.insert(name, (value, origin.clone()));
                 }

@@ -92,6 +92,21 @@ fn variables_of_other_programs_are_left_alone_and_ours_are_checked() {
 }
 
 #[test]
+fn a_section_that_is_no_table_is_refused_with_how_one_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, "link = \"x\"\n[[serve]]\nlisten = \"127.0.0.1:1\"\n[[serve]]\n").unwrap();
+    let text = RawConfig::default().with_file(&path).check().unwrap_err().to_string();
+    for line in [
+        "has 2 problem(s)",
+        "serve = an array of 2: expected one table, which begins with [serve]",
+        "link = string: expected one table, which begins with [link]",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing in {text}");
+    }
+}
+
+#[test]
 fn what_a_container_host_sets_for_services_beside_is_left_alone() {
     let of = |name: &str, text: &str| {
         let variables = [(format!("FLOTILLA_{name}"), text.to_owned())];

@@ -53,8 +53,14 @@ pub(crate) struct Origin {
 impl Origin {
     /// Serves nothing yet.
     pub(crate) fn begin() -> Self {
+        Self::begin_on("127.0.0.1:0").unwrap()
+    }
+
+    /// The same on another address of this machine, where it has that.
+    pub(crate) fn begin_on(address: &str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".into(), "::1".into()]).unwrap();
         let certificate = params.self_signed(&key).unwrap().der().clone();
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -62,7 +68,6 @@ impl Origin {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("https://{}", listener.local_addr().unwrap());
         let shared = Arc::<Mutex<Shared>>::default();
         let (config, seen) = (Arc::new(config), shared.clone());
@@ -74,7 +79,7 @@ impl Origin {
                 std::thread::spawn(move || drop(answer(StreamOwned::new(tls, socket), &shared)));
             }
         });
-        Self { address, certificate, shared }
+        Ok(Self { address, certificate, shared })
     }
 
     /// Serves this at a path.
