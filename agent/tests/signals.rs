@@ -13,7 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use flotilla_agent::config;
+use flotilla_agent::health::Clock;
 use flotilla_agent::link::Identity;
+use flotilla_agent::store::Spool;
+use protocol::telemetry::Kind;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -205,6 +209,28 @@ fn sigterm_during_the_start_ends_it_in_order() {
         }
     }
     panic!("every start went on to its end: {}", device.log());
+}
+
+#[test]
+fn another_key_ends_the_start_for_someone_to_act_and_the_right_one_begins_it() {
+    let device = Device::new();
+    let name_key = |key: &str| {
+        device.configure(&format!("[spool]\nencrypt = true\nkey_file = '{}'\n", device.path(key).display()));
+    };
+    fs::write(device.path("right"), [7; 32]).unwrap();
+    fs::write(device.path("wrong"), [8; 32]).unwrap();
+    let (state, key_file) = (device.path("state"), Some(device.path("right")));
+    let sealed = config::Spool { encrypt: true, key_file, ..config::Spool::default() };
+    let (spool, _) = Spool::open(&state, &sealed, &Clock::open(&state).unwrap()).unwrap();
+    spool.handle().offer(Kind::Event, vec![1]);
+    drop(spool);
+    name_key("wrong");
+    assert_eq!(device.start().end(), Some(78), "{}", device.log());
+    assert!(device.log().contains(&device.path("wrong").display().to_string()), "{}", device.log());
+    name_key("right");
+    let _agent = device.start();
+    device.wait_for("the agent runs");
+    assert!(!device.path("state/spool.quarantined").exists());
 }
 
 #[test]

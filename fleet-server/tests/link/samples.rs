@@ -266,7 +266,7 @@ async fn a_device_has_a_bound_of_its_own() {
     let (status, answer) = put_part(&server, &two, &of(PART), 0).await;
     assert_eq!((status.as_u16(), code(&answer)), (413, "sample_too_large"), "no wait makes room for it");
     server.stop().await;
-    let server = Server::start_with(folder.path(), 0, &[("samples.device_bytes", "600000")]).await;
+    let server = Server::start_with(folder.path(), 0, &[("samples.device_bytes", "500000")]).await;
     assert_eq!(put_part(&server, &two, &of(PART), 0).await.0, StatusCode::ACCEPTED);
     let (status, _) = put_part(&server, &two, &of(PART + 1), 0).await;
     assert_eq!(status.as_u16(), 507, "one on its way is counted before it is here");
