@@ -189,9 +189,9 @@ fn say(states: &[NotifyState<'_>]) {
 fn send(states: &[NotifyState<'_>]) -> std::io::Result<()> {
     let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
     let Some(name) = socket.as_bytes().strip_prefix(b"@") else { return sd_notify::notify(states) };
-    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let text: Vec<String> = states.iter().map(ToString::to_string).collect();
     let to = SocketAddr::from_abstract_name(name)?;
-    UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &to).map(drop)
+    UnixDatagram::unbound()?.send_to_addr(text.join("\n").as_bytes(), &to).map(drop)
 }
 
 #[cfg(test)]
