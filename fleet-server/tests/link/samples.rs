@@ -240,7 +240,8 @@ async fn a_sample_whose_last_part_came_before_a_stop_is_stored_by_the_next_reque
     let (last, total) = (Bytes::copy_from_slice(&content[PART..]), content.len() as u64);
     server.state.blobs.put_sample_part(&key, PART_BYTES, last).await.unwrap();
     let mut tx = server.state.store.begin().await.unwrap();
-    assert!(advance_upload(&mut tx, &key, PART_BYTES, total, UnixMillis(9)).await.unwrap());
+    let now = server.state.clock.now();
+    assert!(advance_upload(&mut tx, &key, PART_BYTES, total, now).await.unwrap());
     tx.commit().await.unwrap();
     let (status, answer) = put_part(&server, &one, &content, 0).await;
     assert_eq!((status.as_u16(), &answer["is_stored"]), (201, &json!(true)), "{answer}");
