@@ -40,6 +40,11 @@ struct Run {
 /// Time for counting what was answered last; it takes microseconds, unless an inference that was given up still runs.
 const LAST_COUNTS: Duration = Duration::from_secs(1);
 
+/// Time for what is written last. With the drain it is less than the unit's `TimeoutStopSec=`.
+const LAST_WRITES: Duration = Duration::from_secs(15);
+/// What had to be given up where it hangs.
+const DISK: &str = "disk";
+
 /// The running agent.
 pub struct App {
     supervisor: Supervisor,
@@ -182,27 +187,36 @@ impl App {
         words::offer(&self.reload.spool, Kind::Event, &DeviceEvent { name: kind.name(), detail });
     }
 
-    /// Ends everything in order. Returns the names of the tasks that had to be cut off.
+    /// Ends everything in order. Returns the names of the tasks that had to be cut off; "disk" among them is a disk that
+    /// does not answer.
     pub async fn shut_down(self) -> Vec<&'static str> {
         health::stopping();
         // A start that was given up: its parts are done with the spool.
         drop(self.waiting);
         let failure = self.supervisor.failure();
         self.monitor.flush(None, self.clock.now());
-        let late = self.supervisor.shut_down(self.drain).await;
+        let mut late = self.supervisor.shut_down(self.drain).await;
         // What was answered meanwhile, and what is counted only once its answer has left.
         self.api.at_rest(LAST_COUNTS).await;
         self.monitor.flush(None, self.clock.now());
-        Noted::take_away(&self.reload.current.state_dir);
-        // Committing what was offered blocks; the runtime is about to end anyway.
-        drop(self.spool);
-        if let Some(why) = &failure {
-            health::leave_reason(&self.reload.current.state_dir, why);
-        }
         // An end that would come again and again counts as an early one, if it comes right after the start: for want of
         // memory, by a part that fails, or by a service manager that has waited long enough for what is loading.
-        if !self.footprint.has_outgrown() && !self.is_cut_off && failure.is_none() {
-            self.breaker.settled();
+        let is_settled = !self.footprint.has_outgrown() && !self.is_cut_off && failure.is_none();
+        let (spool, breaker, state_dir) = (self.spool, self.breaker, self.reload.current.state_dir);
+        let written = health::ends_within(LAST_WRITES, move || {
+            Noted::take_away(&state_dir);
+            // Commits what was offered.
+            drop(spool);
+            if let Some(why) = &failure {
+                health::leave_reason(&state_dir, why);
+            }
+            if is_settled {
+                breaker.settled();
+            }
+        });
+        if !written.await {
+            tracing::error!("the disk does not answer: records that waited in memory for it are lost");
+            late.push(DISK);
         }
         late
     }

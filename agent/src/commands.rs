@@ -9,6 +9,7 @@ use crate::args::Batch;
 use crate::batch::{self, BatchError};
 use crate::config::{Config, ConfigErrors};
 use crate::doctor;
+use crate::durable::DurableError;
 use crate::exit::Exit;
 use crate::health::{Clock, read_hardware};
 use crate::link::Identity;
@@ -67,8 +68,14 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
     let state_dir = &config.state_dir;
     let wrong = |error: &dyn std::error::Error| (Exit::Config, chain(error));
     let _lock = app::lock(state_dir).map_err(|error| (error.exit(), chain(&error)))?;
-    let archive = open_archive(file)
-        .map_err(|error| (Exit::Usage, format!("cannot open {}: {error}", file.display())))?;
+    let archive = open_archive(file).map_err(|error| {
+        let hint = if matches!(error, DurableError::NoFile { .. }) {
+            "; give a stream as standard input: import -"
+        } else {
+            ""
+        };
+        (Exit::Usage, chain(&error) + hint)
+    })?;
     let clock = Clock::open(state_dir).map_err(|error| wrong(&error))?;
     let identity = Identity::load(state_dir).map_err(|error| wrong(&error))?;
     clock.bound(identity.ca_validity().map_err(|error| wrong(&error))?.not_after);
@@ -100,11 +107,11 @@ async fn try_import(config: &Config, file: &Path) -> Result<String, (Exit, Strin
     Ok(said)
 }
 
-fn open_archive(file: &Path) -> std::io::Result<Box<dyn Read>> {
+fn open_archive(file: &Path) -> Result<Box<dyn Read>, DurableError> {
     if file == Path::new(owner::STDIN) {
         return Ok(Box::new(std::io::stdin().lock()));
     }
-    Ok(Box::new(std::io::BufReader::new(std::fs::File::open(file)?)))
+    Ok(Box::new(std::io::BufReader::new(durable::open_file(file)?)))
 }
 
 fn exit_of_import(error: &ImportError) -> Exit {

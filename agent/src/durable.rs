@@ -314,6 +314,19 @@ fn read_file(flags: i32, path: &Path, max: u64) -> Result<Option<Vec<u8>>, Durab
     aside(|| open_and_read(flags, path, max))
 }
 
+/// Opens a file that a person named, and nothing that would wait for ever: a pipe for its writer, a device for its end.
+///
+/// # Errors
+/// [`DurableError::NoFile`] and [`DurableError::Io`].
+pub fn open_file(path: &Path) -> Result<File, DurableError> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(io_error("open", path))?;
+    if !file.metadata().map_err(io_error("look at", path))?.is_file() {
+        return Err(DurableError::NoFile { path: path.to_owned() });
+    }
+    Ok(file)
+}
+
 fn open_and_read(flags: i32, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DurableError> {
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let is_none = |file: &File| file.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir());

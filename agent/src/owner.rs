@@ -16,6 +16,7 @@ use std::process::{Command as Program, Stdio};
 
 use crate::args::{Cli, Command, Settings};
 use crate::chain;
+use crate::durable::{self, DurableError};
 use crate::exit::Exit;
 
 /// Standard input in place of a file.
@@ -28,8 +29,8 @@ const TOKEN_VARIABLE: &str = "FLOTILLA_ENROLLMENT_TOKEN";
 /// Why a command can't go on as the folder's owner.
 #[derive(Debug, thiserror::Error)]
 enum OwnerError {
-    #[error("cannot open {path}", path = path.display())]
-    Archive { path: PathBuf, source: std::io::Error },
+    #[error("the archive can't be read")]
+    Archive(#[source] DurableError),
     #[error("cannot hand the configuration over")]
     Config(#[source] std::io::Error),
     #[error("cannot enter {path}", path = path.display())]
@@ -57,7 +58,7 @@ pub fn go_on(cli: &Cli, state_dir: &Path) -> Result<(), Exit> {
     };
     let started = program.map_or_else(|error| error, |program| start(program, state_dir, (uid, gid)));
     eprintln!("error: {}", chain(&started));
-    Err(if matches!(started, OwnerError::Archive { .. }) { Exit::Usage } else { Exit::Config })
+    Err(if matches!(started, OwnerError::Archive(_)) { Exit::Usage } else { Exit::Config })
 }
 
 /// User and group of the folder, if this process is root's and the folder is not.
@@ -74,9 +75,7 @@ fn import(file: &Path, settings: &Settings) -> Result<Program, OwnerError> {
     let mut program = again(settings, "import")?;
     program.arg(STDIN);
     if file != Path::new(STDIN) {
-        let archive =
-            File::open(file).map_err(|source| OwnerError::Archive { path: file.to_owned(), source })?;
-        program.stdin(Stdio::from(archive));
+        program.stdin(Stdio::from(durable::open_file(file).map_err(OwnerError::Archive)?));
     }
     Ok(program)
 }

@@ -6,13 +6,18 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use flotilla_agent::config;
+use flotilla_agent::health::Clock;
 use flotilla_agent::link::Identity;
+use flotilla_agent::store::Spool;
+use protocol::telemetry::Kind;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -204,6 +209,66 @@ fn sigterm_during_the_start_ends_it_in_order() {
         }
     }
     panic!("every start went on to its end: {}", device.log());
+}
+
+#[test]
+fn another_key_ends_the_start_for_someone_to_act_and_the_right_one_begins_it() {
+    let device = Device::new();
+    let name_key = |key: &str| {
+        device.configure(&format!("[spool]\nencrypt = true\nkey_file = '{}'\n", device.path(key).display()));
+    };
+    fs::write(device.path("right"), [7; 32]).unwrap();
+    fs::write(device.path("wrong"), [8; 32]).unwrap();
+    let (state, key_file) = (device.path("state"), Some(device.path("right")));
+    let sealed = config::Spool { encrypt: true, key_file, ..config::Spool::default() };
+    let (spool, _) = Spool::open(&state, &sealed, &Clock::open(&state).unwrap()).unwrap();
+    spool.handle().offer(Kind::Event, vec![1]);
+    drop(spool);
+    name_key("wrong");
+    assert_eq!(device.start().end(), Some(78), "{}", device.log());
+    assert!(device.log().contains(&device.path("wrong").display().to_string()), "{}", device.log());
+    name_key("right");
+    let _agent = device.start();
+    device.wait_for("the agent runs");
+    assert!(!device.path("state/spool.quarantined").exists());
+}
+
+#[test]
+fn who_listens_without_a_file_is_told_as_well() {
+    let device = Device::new();
+    let name = format!("flotilla-test-{}", std::process::id());
+    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    device.configure("");
+    let _agent = device.start_told(Path::new(&format!("@{name}")));
+    let mut said = [0; 1000];
+    loop {
+        let length = socket.recv(&mut said).unwrap_or_else(|error| panic!("{error}: {}", device.log()));
+        if String::from_utf8_lossy(&said[..length]).contains("READY=1\n") {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_would_never_end_is_not_imported() {
+    let device = Device::new();
+    let fifo = device.path("fifo");
+    make_fifo(&fifo);
+    for path in [fifo, PathBuf::from("/dev/zero"), device.path("state")] {
+        let mut import = Command::new(env!("CARGO_BIN_EXE_flotilla-agent"));
+        import.arg("import").arg(&path).arg("--state-dir").arg(device.path("state"));
+        let mut import = import.stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while import.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ended = import.kill();
+        let ended = import.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(64), "{} {said}", path.display());
+        assert!(said.contains("is not a regular file; give a stream as standard input"), "{said}");
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ impl AppError {
             Self::Identity(_) | Self::Listen(_) | Self::Address(_) | Self::Tls(_) | Self::State(_) => {
                 Exit::Config
             }
+            Self::Spool(error) if error.is_of_key() => Exit::Config,
             Self::Report(_) | Self::Spool(_) => Exit::Internal,
         }
     }
@@ -72,6 +73,8 @@ mod tests {
         assert_eq!(listen(ErrorKind::AddrInUse).exit(), Exit::Unavailable);
         assert_eq!(listen(ErrorKind::PermissionDenied).exit(), Exit::Config);
         assert_eq!(state(ErrorKind::StorageFull).exit(), Exit::Unavailable);
+        let other = AppError::Spool(SpoolError::OtherKey { path: "key".into() });
+        assert_eq!(other.exit(), Exit::Config);
         assert_eq!(state(ErrorKind::PermissionDenied).exit(), Exit::Config);
     }
 }

@@ -7,6 +7,7 @@
 mod capture;
 mod filter;
 mod inputs;
+mod links;
 mod proxy;
 mod raw;
 mod reader;

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use toml::Value;
 
+use super::links;
 use super::proxy::USUAL;
 use super::reader::{ConfigErrors, Problem};
 use super::sections;
@@ -38,8 +39,8 @@ const OTHERS: [&str; 19] = [
     "URL",
     "USER",
 ];
-/// Those of the server begin so.
-const SERVERS: &str = "SERVER_";
+/// Those of the server begin so. The reader looks at them too: one may be a key of `serve` that was misspelt.
+pub(super) const SERVERS: &str = "SERVER_";
 /// Largest configuration file in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
@@ -69,7 +70,7 @@ impl fmt::Display for Origin {
 pub struct RawConfig {
     pub(super) values: BTreeMap<String, (Value, Origin)>,
     pub(super) problems: Vec<Problem>,
-    /// Variables of our prefix that nobody knows.
+    /// Variables of our prefix that set no key: nobody's, or the server's.
     pub(super) unknown_variables: Vec<String>,
 }
 
@@ -148,14 +149,18 @@ impl RawConfig {
             let Ok(name) = name.into().into_string() else { continue };
             let is_usual = USUAL.iter().any(|(usual, _)| *usual == name);
             let rest = name.strip_prefix(ENV_PREFIX);
+            let text = text.into();
+            if rest.is_some_and(|rest| links::is_link(rest, &text.to_string_lossy())) {
+                continue;
+            }
             let key = rest.and_then(|rest| sections::key_of_variable(&rest.to_ascii_lowercase()));
             if !is_usual && key.is_none() {
-                if rest.is_some_and(|rest| !OTHERS.contains(&rest) && !rest.starts_with(SERVERS)) {
+                if rest.is_some_and(|rest| !OTHERS.contains(&rest)) {
                     self.unknown_variables.push(name);
                 }
                 continue;
             }
-            let text = match text.into().into_string() {
+            let text = match text.into_string() {
                 Ok(text) => text,
                 Err(text) => {
                     let value = text.to_string_lossy();
@@ -200,6 +205,15 @@ impl RawConfig {
                         self.values.insert(format!("{name}.{inner}"), (value, origin.clone()));
                     }
                 }
+                value if sections::is_section(&name) => self.problems.push(Problem {
+                    origin: origin.clone(),
+                    why: format!("expected one table, which begins with [{name}]"),
+                    key: Some(name),
+                    value: match value {
+                        Value::Array(tables) => format!("an array of {}", tables.len()),
+                        value => value.type_str().to_owned(),
+                    },
+                }),
                 value => {
                     self.values.insert(name, (value, origin.clone()));
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::capture::Rate;
-use super::raw::{ENV_PREFIX, Origin, RawConfig};
+use super::raw::{ENV_PREFIX, Origin, RawConfig, SERVERS};
 use crate::retry::Policy;
 
 /// A known key so many edits away is suggested in an unknown one's place.
@@ -175,6 +175,9 @@ impl Reader {
             }
         }
         for name in self.unknown_variables {
+            if is_of_server(&name, &self.known) {
+                continue;
+            }
             let why = unknown_variable(&name, &self.known);
             // Whatever it is meant for, it may be a secret.
             let value = "(not shown)".to_owned();
@@ -182,6 +185,13 @@ impl Reader {
         }
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigErrors(self.problems)) }
     }
+}
+
+/// Whether a variable sets a key of the server's, which may be there where an agent is started. One that would be a key
+/// of ours in `serve` is taken for that, misspelt: the server has none of these names.
+fn is_of_server(name: &str, known: &BTreeSet<String>) -> bool {
+    let rest = name.strip_prefix(ENV_PREFIX).and_then(|rest| rest.strip_prefix(SERVERS));
+    rest.is_some_and(|rest| !known.contains(&format!("serve.{}", rest.to_ascii_lowercase())))
 }
 
 /// A key that nobody knows, with the known one that was probably meant.

@@ -185,6 +185,11 @@ pub(super) fn key_of_variable(rest: &str) -> Option<String> {
     SECTIONS.contains(&section).then(|| format!("{section}.{name}"))
 }
 
+/// Whether a top-level name is that of a table with keys.
+pub(super) fn is_section(name: &str) -> bool {
+    SECTIONS.contains(&name)
+}
+
 /// Whether a top-level name is a value of its own although it is a table.
 pub(super) fn is_table(name: &str) -> bool {
     TOP_LEVEL.contains(&name)

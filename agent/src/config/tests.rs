@@ -92,6 +92,59 @@ fn variables_of_other_programs_are_left_alone_and_ours_are_checked() {
 }
 
 #[test]
+fn a_section_that_is_no_table_is_refused_with_how_one_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, "link = \"x\"\n[[serve]]\nlisten = \"127.0.0.1:1\"\n[[serve]]\n").unwrap();
+    let text = RawConfig::default().with_file(&path).check().unwrap_err().to_string();
+    for line in [
+        "has 2 problem(s)",
+        "serve = an array of 2: expected one table, which begins with [serve]",
+        "link = string: expected one table, which begins with [link]",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing in {text}");
+    }
+}
+
+#[test]
+fn what_a_container_host_sets_for_services_beside_is_left_alone() {
+    let of = |name: &str, text: &str| {
+        let variables = [(format!("FLOTILLA_{name}"), text.to_owned())];
+        RawConfig::default()
+            .with_environment(variables.into_iter())
+            .check()
+            .map_err(|errors| errors.to_string())
+    };
+    for service in ["", "SERVER_", "AGENT_", "LINK_", "MQTT_BROKER_"] {
+        for (name, text) in [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "1883"),
+            ("SERVICE_PORT_HTTPS", "8443"),
+            ("PORT", "tcp://10.0.0.1:1883"),
+            ("PORT_1883_TCP", "tcp://10.0.0.1:1883"),
+            ("PORT_1883_TCP_PROTO", "tcp"),
+            ("PORT_53_UDP_PORT", "53"),
+            ("PORT_1883_TCP_ADDR", "10.0.0.1"),
+        ] {
+            of(&format!("{service}{name}"), text).unwrap();
+        }
+    }
+    for (name, text) in [
+        ("PORT", "8500"),
+        ("MQTT_PORT", "1883"),
+        ("SERVICE_PORT", "x"),
+        ("SERVICE", "x"),
+        ("PORT_TCP", "tcp://10.0.0.1:1883"),
+        ("PORT_1883_TCP_NAME", "x"),
+        ("PORT_1883_HTTP", "tcp://10.0.0.1:1883"),
+    ] {
+        assert!(of(name, text).is_err(), "{name}={text}");
+    }
+    let misspelt = of("SERVER_LISTEN", "127.0.0.1:1").unwrap_err();
+    assert!(misspelt.contains("did you mean FLOTILLA_SERVE_LISTEN?"), "{misspelt}");
+}
+
+#[test]
 fn a_variable_of_ours_that_nobody_knows_is_refused_with_the_one_that_was_meant() {
     let variables = [
         ("FLOTILLA_SERVR_LISTEN", "127.0.0.1:1"),

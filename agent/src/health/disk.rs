@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use super::problem::{Problem, ProblemKind};
 use crate::durable::DurableError;
@@ -37,6 +38,12 @@ pub fn used_bytes(path: &Path) -> u64 {
         Ok(_) | Err(_) => 0,
     };
     entries.flatten().map(size).sum()
+}
+
+/// Runs the last work on a disk, which may never answer. Says whether that has ended within the bound; what hangs goes with
+/// the process.
+pub async fn ends_within(bound: Duration, work: impl FnOnce() + Send + 'static) -> bool {
+    tokio::time::timeout(bound, tokio::task::spawn_blocking(work)).await.is_ok()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod supervisor;
 
 pub use breaker::{Breaker, LoadLog, Loading, Start, unless_ended};
 pub use clock::{Clock, built_at};
-pub use disk::{free_bytes, unwritable, used_bytes};
+pub use disk::{ends_within, free_bytes, unwritable, used_bytes};
 pub use failures::{Failures, leave_reason, take_reason};
 pub use files::raise_file_limit;
 pub use hardware::read_hardware;

@@ -3,6 +3,9 @@
 //! what is waited for goes on.
 
 use std::collections::BTreeMap;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -177,9 +180,18 @@ pub fn stopping() {
 }
 
 fn say(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = send(states) {
         tracing::debug!(error = %error, "systemd could not be told");
     }
+}
+
+/// To a socket by its path, or by a name without a file (`@name`), as containers and user managers have it.
+fn send(states: &[NotifyState<'_>]) -> std::io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let Some(name) = socket.as_bytes().strip_prefix(b"@") else { return sd_notify::notify(states) };
+    let text: Vec<String> = states.iter().map(ToString::to_string).collect();
+    let to = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(text.join("\n").as_bytes(), &to).map(drop)
 }
 
 #[cfg(test)]

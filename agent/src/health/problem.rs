@@ -179,7 +179,8 @@ impl ProblemKind {
             Self::SpoolUnwritable => "free room on the disk of state_dir, or make it writable again",
             Self::SpoolKey => {
                 "models serve on, nothing is stored in plain: put the key of 32 bytes where spool.key_file says, for \
-                 this user to read, and restart the agent"
+                 this user to read, and restart the agent; to begin anew without what waits, remove the folders spool and \
+                 samples in the state directory"
             }
             Self::SpoolFilling => {
                 "bring the device back online, or raise spool.max_bytes; panes are merged before anything is dropped"

@@ -53,6 +53,20 @@ enum UploadError {
     Astray(String),
 }
 
+impl UploadError {
+    /// Whether another sample may fare better: what lies with the way, with the consent or with a server that has no room
+    /// or no time holds for all.
+    fn is_of_one(&self) -> bool {
+        match self {
+            Self::Disk(_) | Self::Astray(_) => true,
+            Self::Later { status, .. } => {
+                ![StatusCode::INSUFFICIENT_STORAGE, StatusCode::SERVICE_UNAVAILABLE].contains(status)
+            }
+            Self::Fetch(_) | Self::Withdrawn => false,
+        }
+    }
+}
+
 /// How one sample ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -86,7 +100,7 @@ impl SampleUpload {
                     if matches!(error, UploadError::Later { status: StatusCode::INSUFFICIENT_STORAGE, .. }) {
                         backoff.jump_to_max();
                     }
-                    if matches!(error, UploadError::Disk(_)) {
+                    if error.is_of_one() {
                         self.capture.samples().pass_over(&held);
                     }
                     tracing::warn!(error = crate::chain(&error), sample = %held.digest, "a sample could not be sent; trying again");
@@ -196,7 +210,14 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use protocol::sample::Strategy;
+
     use super::*;
+    use crate::config::{RawConfig, Spool};
+    use crate::link::http::origin::{Manner, Origin};
+    use crate::store::{Bounds, Samples};
 
     #[test]
     fn parts_follow_each_other_to_the_end() {
@@ -222,5 +243,39 @@ mod tests {
             let error = refused(StatusCode::FORBIDDEN, answer.as_bytes()).unwrap_err();
             assert!(matches!(error, UploadError::Later { .. }), "{answer}");
         }
+        let of_one = [(507, false), (503, false), (500, true), (400, true)];
+        for (status, is_of_one) in of_one {
+            let error = refused(StatusCode::from_u16(status).unwrap(), b"").unwrap_err();
+            assert_eq!(error.is_of_one(), is_of_one, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sample_that_broke_off_goes_on_from_the_part_that_is_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = crate::health::Clock::open(dir.path()).unwrap();
+        let samples = Samples::open(dir.path(), &Spool::default(), clock.now());
+        let bytes = vec![7; 2 * usize::try_from(PART_BYTES).unwrap() + 5];
+        let bounds = Bounds { quota_bytes: 1 << 20, max_per_day: 9 };
+        samples.put(Strategy::Random, clock.now(), &bytes, bounds).unwrap();
+        let rules = RawConfig::default().with_flags(["capture.consent=true"].into_iter()).check().unwrap();
+        let origin = Origin::begin();
+        let links = Links { http: origin.client(), ..crate::link::alone::links(&clock) };
+        let upload = SampleUpload {
+            capture: Arc::new(Capture::new(rules.capture, samples.clone(), 1)),
+            links: watch::channel(Arc::new(links)).1,
+            link: watch::channel(LinkState::default()).1,
+            retry: Policy { min: Duration::ZERO, max: Duration::ZERO },
+        };
+        let held = samples.next().unwrap();
+        let path = format!("/device/v1/samples/{}", held.digest);
+        let firsts = || origin.asked().into_iter().map(|(_, first)| first as u64).collect::<Vec<_>>();
+        origin.answers([Manner::Serve, Manner::CutAfter(0)]);
+        let broken = upload.send(&held).await;
+        assert!(matches!(broken, Err(UploadError::Fetch(_))), "{broken:?}");
+        assert_eq!((firsts(), samples.depth().0), (vec![0, 0, PART_BYTES], 1));
+        upload.send(&held).await.unwrap();
+        assert_eq!(firsts(), [0, PART_BYTES, 2 * PART_BYTES], "what is due, then the parts from there");
+        assert_eq!((origin.sample(&path), samples.depth().0), (bytes, 0));
     }
 }

@@ -53,6 +53,12 @@ pub(super) enum ApiError {
     /// Two names of the host.
     #[error("Host may be given once, it came twice")]
     DoubleHost,
+    /// No name of the host.
+    #[error("HTTP/1.1 asks for a Host header, e.g. Host: localhost")]
+    NoHost,
+    /// What is no name of a host.
+    #[error("{0:?} in Host is no name with an optional port: ask localhost or 127.0.0.1")]
+    GarbledHost(String),
     /// Something that only the fleet may change.
     #[error("{0}; what serves here is decided by the fleet's signed releases")]
     ReadOnly(String),
@@ -105,6 +111,8 @@ impl ApiError {
             Self::ReadOnly(_) | Self::ForeignOrigin(_) | Self::ForeignHost(_) => StatusCode::FORBIDDEN,
             Self::BodyBroken(_)
             | Self::DoubleHost
+            | Self::NoHost
+            | Self::GarbledHost(_)
             | Self::Json(_)
             | Self::Tensor(_)
             | Self::Field(_)

@@ -127,7 +127,7 @@ impl Listening {
 
     async fn run(self, api: Api, stop: CancellationToken) {
         let is_loopback = self.address().is_some_and(|address| address.ip().is_loopback());
-        let reach = if is_loopback { Reach::Loopback } else { Reach::Any };
+        let reach = if is_loopback { Reach::Loopback } else { Reach::Network };
         let tcp = async {
             if let Some(tcp) = self.tcp {
                 // A small answer must not wait for the peer's acknowledgement of the one before.
@@ -139,7 +139,7 @@ impl Listening {
         };
         let unix = async {
             if let Some((unix, path)) = self.unix {
-                run(unix, Reach::Any, api.clone(), stop.clone()).await;
+                run(unix, Reach::Socket, api.clone(), stop.clone()).await;
                 let _gone = std::fs::remove_file(path);
             }
         };

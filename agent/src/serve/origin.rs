@@ -3,7 +3,8 @@
 //! whose name was pointed at this machine (DNS rebinding) is known by `Host`.
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Request, Uri, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Request, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -14,14 +15,17 @@ use super::error::ApiError;
 pub(super) enum Reach {
     /// This machine alone, by a name of its own.
     Loopback,
-    /// Others too, by names that nobody knows here; or a unix socket, which no browser opens.
-    Any,
+    /// Others too, by names that nobody knows here.
+    Network,
+    /// Who may open a unix socket, which no browser does and no name leads to.
+    Socket,
 }
 
-/// Refuses requests that a browser sends for a page of another machine. Applications send no `Origin`.
-pub(super) async fn check(request: Request<Body>, next: Next) -> Response {
-    if is_twice(request.headers()) {
-        return ApiError::DoubleHost.into_response();
+/// Refuses requests that a browser sends for a page of another machine, and those to this machine by a name that is not
+/// its own. Applications send no `Origin`.
+pub(super) async fn check(reach: Reach, request: Request<Body>, next: Next) -> Response {
+    if let Err(error) = check_host(reach, request.version(), request.headers()) {
+        return error.into_response();
     }
     match request.headers().get(header::ORIGIN) {
         Some(origin) if !is_local(origin) => ApiError::ForeignOrigin(shown(origin)).into_response(),
@@ -29,29 +33,39 @@ pub(super) async fn check(request: Request<Body>, next: Next) -> Response {
     }
 }
 
-/// Refuses requests to this machine by a name that is not its own.
-pub(super) async fn check_host(request: Request<Body>, next: Next) -> Response {
-    match request.headers().get(header::HOST) {
-        Some(_) if is_twice(request.headers()) => ApiError::DoubleHost.into_response(),
-        Some(host) if !is_own_name(host) => ApiError::ForeignHost(shown(host)).into_response(),
-        _ => next.run(request).await,
+/// RFC 9112, section 3.2: one name, which is well formed, and none only before HTTP/1.1. Of two, somebody in between may
+/// have taken the other one.
+fn check_host(reach: Reach, version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(ApiError::DoubleHost),
+        (None, _) if version == Version::HTTP_11 => return Err(ApiError::NoHost),
+        (None, _) => return Ok(()),
+        (Some(host), None) => host,
+    };
+    // Clients of a unix socket have no name to send.
+    if reach == Reach::Socket && host.is_empty() {
+        return Ok(());
+    }
+    match name_in(host) {
+        None => Err(ApiError::GarbledHost(shown(host))),
+        Some(name) if reach == Reach::Loopback && !is_this_machine(&name) => {
+            Err(ApiError::ForeignHost(shown(host)))
+        }
+        Some(_) => Ok(()),
     }
 }
 
-/// Somebody in between may have taken the other one (RFC 9112, section 3.2).
-fn is_twice(headers: &HeaderMap) -> bool {
-    headers.get_all(header::HOST).iter().nth(1).is_some()
+/// The name in `Host`, which may be followed by a port; none where it is no name, or an empty one.
+fn name_in(host: &HeaderValue) -> Option<String> {
+    let named = host.to_str().ok()?.parse::<Authority>().ok()?;
+    let port = named.as_str().strip_prefix(named.host())?;
+    let is_port = port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    (!named.host().is_empty() && (port.is_empty() || is_port)).then(|| named.host().to_owned())
 }
 
 fn shown(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).chars().take(80).collect()
-}
-
-/// A host with or without a port. Unix clients of HTTP often send an empty one.
-fn is_own_name(host: &HeaderValue) -> bool {
-    let Ok(text) = host.to_str() else { return false };
-    text.is_empty()
-        || text.parse::<axum::http::uri::Authority>().is_ok_and(|named| is_this_machine(named.host()))
 }
 
 fn is_local(origin: &HeaderValue) -> bool {
@@ -69,14 +83,43 @@ fn is_this_machine(host: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// The status of the refusal; 200 for none.
+    fn told(reach: Reach, version: Version, hosts: &[&'static str]) -> u16 {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(header::HOST, HeaderValue::from_static(host));
+        }
+        check_host(reach, version, &headers)
+            .map_or_else(|error| error.into_response().status().as_u16(), |()| 200)
+    }
+
     #[test]
     fn only_names_of_this_machine_are_its_own() {
-        let is_own = |text: &'static str| is_own_name(&HeaderValue::from_static(text));
-        for own in ["localhost", "localhost:8500", "127.0.0.1:8500", "[::1]:8500", "LocalHost:1", ""] {
-            assert!(is_own(own), "{own}");
+        for own in
+            ["localhost", "localhost:8500", "127.0.0.1:8500", "[::1]:8500", "LocalHost:1", "localhost:"]
+        {
+            assert_eq!(told(Reach::Loopback, Version::HTTP_11, &[own]), 200, "{own}");
         }
-        for other in ["evil.example", "evil.example:8500", "localhost.evil.example", "10.0.0.1:8500", "a b"] {
-            assert!(!is_own(other), "{other}");
+        for other in ["evil.example", "evil.example:8500", "localhost.evil.example", "10.0.0.1:8500"] {
+            assert_eq!(told(Reach::Loopback, Version::HTTP_11, &[other]), 403, "{other}");
+            assert_eq!(told(Reach::Network, Version::HTTP_11, &[other]), 200, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_none_is_refused_and_only_before_http_1_1_none_is_needed() {
+        for reach in [Reach::Loopback, Reach::Network, Reach::Socket] {
+            let told = |version, hosts: &[&'static str]| told(reach, version, hosts);
+            assert_eq!((told(Version::HTTP_11, &[]), told(Version::HTTP_10, &[])), (400, 200), "{reach:?}");
+            assert_eq!(told(Version::HTTP_11, &["localhost", "localhost"]), 400, "{reach:?}");
+            for garbled in
+                ["a b", "me@localhost", "localhost:x", ":8500", "[::1", "localhost/v2", "http://localhost"]
+            {
+                assert_eq!(told(Version::HTTP_11, &[garbled]), 400, "{reach:?} {garbled}");
+                assert_eq!(told(Version::HTTP_10, &[garbled]), 400, "{reach:?} {garbled}");
+            }
+            let empty = if reach == Reach::Socket { 200 } else { 400 };
+            assert_eq!(told(Version::HTTP_11, &[""]), empty, "{reach:?}");
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) fn router(api: Api, reach: Reach) -> Router {
         .route("/config", get(models::config))
         .route("/stats", get(stats::of_model))
         .route("/infer", post(infer::infer));
-    let router = Router::new()
+    Router::new()
         .route("/v2", get(models::server))
         .route("/v2/health/live", get(models::live))
         .route("/v2/health/ready", get(models::ready))
@@ -34,12 +34,8 @@ pub(super) fn router(api: Api, reach: Reach) -> Router {
             ApiError::Method { method: method.as_str().chars().take(20).collect(), path: path(&uri) }
         })
         .fallback(|uri: Uri| async move { ApiError::UnknownPath(path(&uri)) })
-        .layer(axum::middleware::from_fn(origin::check))
-        .with_state(api);
-    match reach {
-        Reach::Loopback => router.layer(axum::middleware::from_fn(origin::check_host)),
-        Reach::Any => router,
-    }
+        .layer(axum::middleware::from_fn(move |request, next| origin::check(reach, request, next)))
+        .with_state(api)
 }
 
 fn path(uri: &Uri) -> String {

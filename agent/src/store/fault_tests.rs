@@ -13,7 +13,7 @@ use protocol::telemetry::Kind;
 use super::faults::{self, FORGET, FULL, HANG, PANIC, SYNC};
 use super::{Spool, SpoolHandle};
 use crate::config;
-use crate::health::{Clock, ProblemKind, Pulse};
+use crate::health::{Clock, ProblemKind, Pulse, ends_within};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -277,6 +277,23 @@ fn a_sync_that_never_returns_is_told_as_a_part_that_hangs() {
     std::fs::remove_file(world.path().join(HANG)).unwrap();
     wait_for("its end", || is_told_in(hour).is_none());
     assert_eq!((world.append(Kind::Event, 100), world.handle().problem()), (7, None));
+}
+
+#[test]
+fn a_disk_that_never_answers_holds_up_no_end_and_what_was_promised_is_on_it() {
+    let mut world = World::new(64 * MIB);
+    world.append_many(5, 100);
+    faults::set(world.path(), HANG, 1);
+    world.handle().offer(Kind::Event, vec![1]);
+    let spool = world.spool.take();
+    let closing = ends_within(Duration::from_millis(50), move || drop(spool));
+    assert!(!world.runtime.block_on(closing));
+    std::fs::remove_file(world.path().join(HANG)).unwrap();
+    world.runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    world.reopen();
+    assert_eq!((world.numbers(), world.lost()), ((1..=6).collect(), vec![]));
+    let spool = world.spool.take();
+    assert!(world.runtime.block_on(ends_within(Duration::from_mins(1), move || drop(spool))));
 }
 
 #[test]

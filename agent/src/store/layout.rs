@@ -132,10 +132,15 @@ impl Assembly {
         self.head
     }
 
+    /// Whether no piece is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        self.body.len() == self.head.length
+    }
+
     /// The record as it was offered, if all of it was there and the seal opens.
     pub(super) fn finish(self, seal: Option<&Seal>) -> Option<Record> {
-        let Head { kind, at, length, is_sealed } = self.head;
-        if self.body.len() != length {
+        let Head { kind, at, is_sealed, .. } = self.head;
+        if !self.is_whole() {
             return None;
         }
         let body = if is_sealed { seal?.open(self.seq, kind, &self.body)? } else { self.body };

@@ -35,7 +35,7 @@ impl Writer {
         if !self.is_opened {
             std::thread::sleep(RETRY);
             let _watched = AtWork::begin(&self.shared, MENDING);
-            if let Some(report) = self.open() {
+            if let Ok(Some(report)) = self.open() {
                 tracing::warn!("{report}");
                 self.shared.visible(|v| v.mishap = Some(Problem::new(ProblemKind::SpoolQuarantined, report)));
             }

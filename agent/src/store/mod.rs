@@ -4,7 +4,7 @@
 //! sled is used nowhere else. It holds only what can be lost without harm to trust or booting; everything that is
 //! lost is counted exactly. "Durable" means fsync: see [`sync`]. One thread owns all writes and commits in
 //! groups; readers (the link) iterate without blocking it. When full, panes merge before anything is dropped. Tests:
-//! `tests/spool.rs`, `firmware-tests crash` and in each module.
+//! `tests/spool`, `firmware-tests crash` and in each module.
 
 mod budget;
 mod carried;

@@ -14,7 +14,10 @@ use protocol::message::Loss;
 use super::carried::Losses;
 use super::depth::{Amount, Depth};
 use super::layout;
+use super::records::Records;
 use super::rescue::{self, Meta};
+use super::samples;
+use super::seal::{self, Seal};
 use super::spool::SpoolError;
 use super::sync::Durable;
 use super::writer::MIN_ROOM_BYTES;
@@ -220,13 +223,14 @@ fn is_damage(error: &SpoolError) -> bool {
                 ) && !io.to_string().contains("could not acquire lock")
             }
         },
-        SpoolError::Entry(_) | SpoolError::OtherKey => true,
+        SpoolError::Entry(_) => true,
         SpoolError::Files(_)
         | SpoolError::Unsynced(_)
         | SpoolError::Condemned(_)
         | SpoolError::Seal
         | SpoolError::Key { .. }
         | SpoolError::KeyFile(_)
+        | SpoolError::OtherKey { .. }
         | SpoolError::TooLarge { .. }
         | SpoolError::Closed => false,
     }
@@ -246,7 +250,7 @@ fn remove(path: &Path) -> Result<(), SpoolError> {
 
 fn open_and_scan(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolError> {
     let durable = Durable::open(dir, config)?;
-    check_seal(&durable)?;
+    check_seal(&durable, dir.parent().unwrap_or(dir), config)?;
     let stream = match get(&durable, layout::STREAM)? {
         Some(bytes) => stream_from(&bytes).ok_or(SpoolError::Entry("stream"))?,
         None => begin_stream(&durable)?,
@@ -278,19 +282,39 @@ fn open_and_scan(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolErro
     })
 }
 
-/// The key must be the one that sealed what lies there. The first use of a key leaves its proof.
-fn check_seal(durable: &Durable) -> Result<(), SpoolError> {
-    match (get(durable, layout::SEAL)?, &durable.seal) {
-        (None, None) => Ok(()),
-        (Some(proof), Some(seal)) if seal.has_made(&proof) => Ok(()),
-        (Some(_), _) => Err(SpoolError::OtherKey),
-        (None, Some(seal)) => {
-            let proof = seal.proof().ok_or(SpoolError::Entry("seal"))?;
-            let written = durable.db.insert(layout::SEAL, proof);
-            written.map_err(|source| SpoolError::Sled { operation: "write", source })?;
-            durable.commit()
+/// The key must be the one that sealed what waits here. Where nothing waits that another one sealed, the first use of a
+/// key leaves its proof.
+fn check_seal(durable: &Durable, state_dir: &Path, config: &config::Spool) -> Result<(), SpoolError> {
+    let proof = get(durable, layout::SEAL)?;
+    let is_mine = |proof: &sled::IVec| durable.seal.as_ref().is_some_and(|seal| seal.has_made(proof));
+    if proof.as_ref().is_some_and(is_mine) {
+        return Ok(());
+    }
+    if does_not_open(durable)? || (proof.is_some() && samples::any_sealed(state_dir)) {
+        let seal = durable.seal.as_ref();
+        return Err(seal.map_or_else(|| seal::no_key(config, state_dir), Seal::refusal));
+    }
+    let written = match &durable.seal {
+        None if proof.is_none() => return Ok(()),
+        None => durable.db.remove(layout::SEAL),
+        Some(seal) => {
+            seal.keep()?;
+            durable.db.insert(layout::SEAL, seal.proof().ok_or(SpoolError::Seal)?)
+        }
+    };
+    written.map_err(|source| SpoolError::Sled { operation: "write", source })?;
+    durable.commit()
+}
+
+/// Whether the first sealed record that is whole needs another key: what sled gives has its checksum.
+fn does_not_open(durable: &Durable) -> Result<bool, SpoolError> {
+    for found in Records::new(durable, 0, u64::MAX) {
+        let found = found?;
+        if found.head.is_sealed && found.is_whole {
+            return Ok(found.record.is_none());
         }
     }
+    Ok(false)
 }
 
 fn get(durable: &Durable, key: &[u8]) -> Result<Option<sled::IVec>, SpoolError> {

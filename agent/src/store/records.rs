@@ -12,6 +12,8 @@ use super::sync::Durable;
 pub(super) struct Found {
     pub(super) seq: u64,
     pub(super) head: Head,
+    /// Whether no piece is missing.
+    pub(super) is_whole: bool,
     /// None when a piece is missing or the seal does not open.
     pub(super) record: Option<Record>,
 }
@@ -60,9 +62,9 @@ impl Iterator for Records<'_> {
             if let Err(source) = self.pieces_of(&mut assembly) {
                 return Some(Err(failed(source)));
             }
-            let head = assembly.head();
+            let (head, is_whole) = (assembly.head(), assembly.is_whole());
             let record = assembly.finish(self.durable.seal.as_ref());
-            return Some(Ok(Found { seq, head, record }));
+            return Some(Ok(Found { seq, head, is_whole, record }));
         }
     }
 }

@@ -145,7 +145,12 @@ impl Samples {
     /// serves may end for the sake of samples.
     pub fn open(state_dir: &Path, spool: &config::Spool, now: UnixMillis) -> Self {
         let folder = state_dir.join(FOLDER);
-        let (seal, is_locked) = match Seal::load(spool, state_dir, spool.encrypt) {
+        // A key is made by the spool, which is opened before.
+        let (seal, is_locked) = match Seal::load(spool, state_dir, false) {
+            Ok(None) if spool.encrypt => {
+                tracing::error!("no samples are kept: there is no key to seal them with");
+                (None, true)
+            }
             Ok(seal) => (seal, false),
             Err(error) => {
                 tracing::error!(error = crate::chain(&error), "no samples are kept: they can't be sealed");
@@ -409,6 +414,14 @@ fn scan(folder: &Path) -> Result<BTreeSet<Held>, DurableError> {
     Ok(held)
 }
 
+/// Whether a sealed one waits.
+pub(super) fn any_sealed(state_dir: &Path) -> bool {
+    let entries = fs::read_dir(state_dir.join(FOLDER)).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name())
+        .any(|name| Path::new(&name).extension().is_some_and(|end| end == SEALED))
+}
+
 /// What is no sample goes, if it can: a folder isn't ours.
 fn clear(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
@@ -574,6 +587,8 @@ mod tests {
     fn samples_are_sealed_where_the_spool_is() {
         let dir = tempfile::tempdir().unwrap();
         let spool = config::Spool { encrypt: true, ..config::Spool::default() };
+        assert!(Samples::open(dir.path(), &spool, NOW).is_locked(), "the spool makes the key");
+        fs::write(dir.path().join("spool.key"), [7; 32]).unwrap();
         let samples = Samples::open(dir.path(), &spool, NOW);
         put(&samples, Strategy::Random, b"a face at the door");
         let held = samples.next().unwrap();

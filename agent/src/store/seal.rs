@@ -27,40 +27,52 @@ const PROOF: &[u8] = b"flotilla spool key";
 /// A key in use.
 pub(super) struct Seal {
     key: LessSafeKey,
+    pub(super) path: PathBuf,
+    /// Text of a key that was made now and lies nowhere yet: what is already sealed needs another one.
+    unkept: Option<String>,
 }
 
 impl Seal {
-    /// The key that the configuration names; made in the state directory when it names none and `is_wanted`.
+    /// The key that the configuration names; a new one, for [`Seal::keep`], when it names none and `is_wanted`.
     ///
     /// # Errors
-    /// [`SpoolError::KeyFile`] and [`SpoolError::Key`]; [`SpoolError::Files`] when a new one can't be kept.
+    /// [`SpoolError::KeyFile`] and [`SpoolError::Key`].
     pub(super) fn load(
         config: &config::Spool,
         state_dir: &Path,
         is_wanted: bool,
     ) -> Result<Option<Self>, SpoolError> {
-        let own = state_dir.join(FILE);
-        let path = config.key_file.as_ref().map_or_else(|| own.clone(), |name| located(name));
+        let path = place(config, state_dir);
         match durable::read_bounded(&path, MAX_FILE_BYTES).map_err(SpoolError::KeyFile)? {
-            Some(bytes) => parse(&bytes).map(|key| Some(Self::with(key))).ok_or(SpoolError::Key { path }),
+            Some(bytes) => match parse(&bytes) {
+                Some(key) => Ok(Some(Self::with(&key, path))),
+                None => Err(SpoolError::Key { path }),
+            },
             None if !is_wanted => Ok(None),
-            None if config.key_file.is_some() => Err(SpoolError::KeyFile(DurableError::Io {
-                operation: "read the key in",
-                path,
-                source: std::io::ErrorKind::NotFound.into(),
-            })),
+            None if config.key_file.is_some() => Err(missing(path)),
             None => {
                 let mut key = [0; KEY_BYTES];
-                getrandom::fill(&mut key).map_err(|_| SpoolError::Key { path: own.clone() })?;
-                durable::write_atomic(&own, hex::encode(key).as_bytes()).map_err(SpoolError::Files)?;
-                Ok(Some(Self::with(key)))
+                getrandom::fill(&mut key).map_err(|_| SpoolError::Seal)?;
+                Ok(Some(Self { unkept: Some(hex::encode(key)), ..Self::with(&key, path) }))
             }
         }
     }
 
-    fn with(key: [u8; KEY_BYTES]) -> Self {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &key).expect("the length is the algorithm's");
-        Self { key: LessSafeKey::new(key) }
+    fn with(key: &[u8; KEY_BYTES], path: PathBuf) -> Self {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("the length is the algorithm's");
+        Self { key: LessSafeKey::new(key), path, unkept: None }
+    }
+
+    /// Makes a new key durable, before anything is sealed with it.
+    pub(super) fn keep(&self) -> Result<(), SpoolError> {
+        let Some(text) = &self.unkept else { return Ok(()) };
+        durable::write_atomic(&self.path, text.as_bytes()).map_err(SpoolError::Files)
+    }
+
+    /// Why what is sealed can't be opened: with another key, or with one that is gone where this one was just made.
+    pub(super) fn refusal(&self) -> SpoolError {
+        let path = self.path.clone();
+        if self.unkept.is_some() { missing(path) } else { SpoolError::OtherKey { path } }
     }
 
     /// The sealed body of one record; none when the system has no randomness.
@@ -93,6 +105,21 @@ impl Seal {
     pub(super) fn has_made(&self, proof: &[u8]) -> bool {
         self.open(0, Kind::Log, proof).is_some_and(|text| text == PROOF)
     }
+}
+
+/// Where the key lies, or should.
+fn place(config: &config::Spool, state_dir: &Path) -> PathBuf {
+    config.key_file.as_ref().map_or_else(|| state_dir.join(FILE), |name| located(name))
+}
+
+fn missing(path: PathBuf) -> SpoolError {
+    let source = std::io::ErrorKind::NotFound.into();
+    SpoolError::KeyFile(DurableError::Io { operation: "read the key in", path, source })
+}
+
+/// What is sealed waits, and the configuration leads to no key.
+pub(super) fn no_key(config: &config::Spool, state_dir: &Path) -> SpoolError {
+    missing(place(config, state_dir))
 }
 
 fn context(seq: u64, kind: Kind) -> Aad<Vec<u8>> {
@@ -133,12 +160,13 @@ mod tests {
 
     #[test]
     fn a_body_opens_only_with_its_key_at_its_place_and_unchanged() {
-        let seal = Seal::with([7; 32]);
+        let with = |key: [u8; 32]| Seal::with(&key, PathBuf::new());
+        let seal = with([7; 32]);
         let sealed = seal.seal(5, Kind::Pane, b"secret").unwrap();
         assert_eq!(sealed.len(), 6 + OVERHEAD_BYTES);
         assert_eq!(seal.open(5, Kind::Pane, &sealed).as_deref(), Some(&b"secret"[..]));
         assert!(seal.open(6, Kind::Pane, &sealed).is_none() && seal.open(5, Kind::Log, &sealed).is_none());
-        assert!(Seal::with([8; 32]).open(5, Kind::Pane, &sealed).is_none());
+        assert!(with([8; 32]).open(5, Kind::Pane, &sealed).is_none());
         let mut changed = sealed.clone();
         changed[20] ^= 1;
         assert!(seal.open(5, Kind::Pane, &changed).is_none() && seal.open(5, Kind::Pane, b"short").is_none());
@@ -150,7 +178,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config::Spool::default();
         assert!(Seal::load(&config, dir.path(), false).unwrap().is_none());
-        let proof = Seal::load(&config, dir.path(), true).unwrap().unwrap().proof().unwrap();
+        let made = Seal::load(&config, dir.path(), true).unwrap().unwrap();
+        assert!(Seal::load(&config, dir.path(), false).unwrap().is_none(), "it was not kept yet");
+        made.keep().unwrap();
+        let proof = made.proof().unwrap();
         assert!(Seal::load(&config, dir.path(), false).unwrap().unwrap().has_made(&proof));
         let path = dir.path().join("key");
         let named = config::Spool { key_file: Some(path.clone()), ..config };

@@ -67,9 +67,16 @@ pub enum SpoolError {
     /// The file that should hold the sealing key can't be read.
     #[error("the spool's key can't be read")]
     KeyFile(#[source] DurableError),
-    /// What lies in the spool was sealed with another key.
-    #[error("the spool was sealed with another key")]
-    OtherKey,
+    /// What waits was sealed with another key.
+    #[error(
+        "the key in {path} is not the one that the telemetry which waits was sealed with; give that one in spool.key_file, \
+         or remove the folders spool and samples in the state directory to begin anew without what waits",
+        path = path.display()
+    )]
+    OtherKey {
+        /// The file with the key that was tried.
+        path: PathBuf,
+    },
     /// The writer has ended.
     #[error("the spool is closed")]
     Closed,
@@ -238,7 +245,7 @@ impl Spool {
     /// over them is dropped and counted, and opening is tried again. Returns what there is to report.
     ///
     /// # Errors
-    /// [`SpoolError`] when its thread can't be started.
+    /// [`SpoolError::OtherKey`]: nothing was changed then; and when its thread can't be started.
     pub fn open(
         state_dir: &Path,
         config: &config::Spool,
@@ -259,7 +266,10 @@ impl Spool {
         let (sendable_tx, sendable_seq) = watch::channel(0);
         let heights = Heights { durable: durable_tx, sendable: sendable_tx };
         let mut writer = Writer::new(dir, config.clone(), clock.clone(), shared.clone(), heights);
-        let report = writer.open();
+        let report = match writer.open() {
+            Err(error @ SpoolError::OtherKey { .. }) => return Err(error),
+            opened => opened.unwrap_or_default(),
+        };
         let thread = std::thread::Builder::new().name("spool".into()).spawn(move || writer.run(&inbox));
         let thread = thread.map_err(|source| {
             SpoolError::Files(DurableError::Io {
@@ -496,21 +506,20 @@ impl SpoolHandle {
 }
 
 impl SpoolError {
-    /// Whether it is the key that is missing; the disk is well.
+    /// Whether it is the key that is missing or another one; the disk is well.
     pub fn is_of_key(&self) -> bool {
-        matches!(self, Self::Key { .. } | Self::KeyFile(_))
+        matches!(self, Self::Key { .. } | Self::KeyFile(_) | Self::OtherKey { .. })
     }
 
     /// Whether the database is at fault, or can't be believed any more.
     pub(super) fn is_of_database(&self) -> bool {
         match self {
-            Self::Unsynced(_) | Self::Sled { .. } | Self::Entry(_) | Self::OtherKey | Self::Condemned(_) => {
-                true
-            }
+            Self::Unsynced(_) | Self::Sled { .. } | Self::Entry(_) | Self::Condemned(_) => true,
             Self::Seal
             | Self::Files(_)
             | Self::Key { .. }
             | Self::KeyFile(_)
+            | Self::OtherKey { .. }
             | Self::TooLarge { .. }
             | Self::Closed => false,
         }

@@ -144,13 +144,13 @@ impl Writer {
 
     /// Opens the database and takes over what it holds. Where the disk takes none this is said, and tried again
     /// when there is something to store. Returns what there is to report.
-    pub(super) fn open(&mut self) -> Option<String> {
+    pub(super) fn open(&mut self) -> Result<Option<String>, SpoolError> {
         self.take_carried();
         let opened = match opening::open(&self.dir, &self.config) {
             Ok(opened) => opened,
             Err(error) => {
                 self.say_problem(&error);
-                return None;
+                return Err(error);
             }
         };
         let opened = self.take_note(opened);
@@ -169,7 +169,7 @@ impl Writer {
         *self.shared.durable.lock().unwrap_or_else(PoisonError::into_inner) = Some(durable);
         self.heights.durable.send_replace(next_seq.saturating_sub(1));
         self.heights.sendable.send_replace(sent);
-        report
+        Ok(report)
     }
 
     /// What was noted and the database lacks is lost: it counts from now on, and its numbers stay given.

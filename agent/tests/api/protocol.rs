@@ -275,6 +275,31 @@ async fn a_request_that_names_two_hosts_is_refused_whichever_comes_first() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_must_name_a_host_unless_it_is_older_than_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("api.sock");
+    let agent = Agent::start(&[&format!("serve.unix={}", socket.display())]).await;
+    let address = agent.address.clone();
+    let asked = move || {
+        for (version, host, over_tcp, over_unix) in [
+            ("1.1", "", "400", "400"),
+            ("1.0", "", "200", "200"),
+            ("1.1", "Host:\r\n", "400", "200"),
+            ("1.1", "Host: local host\r\n", "400", "400"),
+            ("1.1", "Host: localhost\r\n", "200", "200"),
+        ] {
+            let head = format!("GET /v2 HTTP/{version}\r\n{host}Connection: close\r\n\r\n");
+            let tcp = answer_to(TcpStream::connect(&address).unwrap(), &head);
+            let unix = answer_to(UnixStream::connect(&socket).unwrap(), &head);
+            for (answer, status) in [(tcp, over_tcp), (unix, over_unix)] {
+                assert!(answer.starts_with(&format!("HTTP/{version} {status}")), "{head} {answer}");
+            }
+        }
+    };
+    tokio::task::spawn_blocking(asked).await.unwrap();
+}
+
 fn answer_to(mut stream: impl Read + Write, head: &str) -> String {
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();

@@ -94,7 +94,7 @@ impl Reader {
     /// Adds variables such as `FLOTILLA_SERVER_HTTPS__LISTEN` (two underscores stand for the dot).
     pub fn add_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
         for (name, value) in variables {
-            if let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) {
+            if let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX).filter(|key| !is_link(key)) {
                 let key = key.to_ascii_lowercase().replace("__", ".");
                 self.values.insert(key, Raw { value, source: Source::Environment(name.clone()) });
             }
@@ -181,6 +181,19 @@ fn plain(value: &toml::Value) -> String {
     }
 }
 
+/// Whether a container host has set it for a service called `flotilla-server`: Docker's links and Kubernetes name it so.
+fn is_link(key: &str) -> bool {
+    let words: Vec<&str> = key.split('_').collect();
+    match words.as_slice() {
+        ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] | ["PORT"] => true,
+        ["PORT", number, "TCP" | "UDP" | "SCTP"]
+        | ["PORT", number, "TCP" | "UDP" | "SCTP", "PROTO" | "PORT" | "ADDR"] => {
+            number.parse::<u16>().is_ok()
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +213,28 @@ mod tests {
             problems[0].contains("a.toml") && problems[0].contains("tick_s") && problems[0].contains("soon")
         );
         assert!(problems[1].contains("typo"));
+    }
+
+    #[test]
+    fn what_a_container_host_sets_for_the_service_is_left_alone() {
+        let problems = |name: &str| {
+            let mut reader = Reader::default();
+            reader.add_environment([(format!("FLOTILLA_SERVER_{name}"), "tcp://10.0.0.1:1".to_owned())]);
+            reader.finish().len()
+        };
+        for name in [
+            "SERVICE_HOST",
+            "SERVICE_PORT",
+            "SERVICE_PORT_HTTPS",
+            "PORT",
+            "PORT_8443_TCP",
+            "PORT_8443_TCP_ADDR",
+        ] {
+            assert_eq!(problems(name), 0, "{name}");
+        }
+        for name in ["SERVICE", "PORTS", "PORT_TCP", "PORT_8443_HTTP", "PORT_8443_TCP_NAME", "LISTEN"] {
+            assert_eq!(problems(name), 1, "{name}");
+        }
     }
 
     #[test]

@@ -112,7 +112,9 @@ pub async fn look(state: &AppState, key: &SampleKey) -> Result<UploadState, Samp
 /// [`SampleError`] by cause; what came before stays, unless the whole is no sample.
 pub async fn take(state: &AppState, key: &SampleKey, part: Part) -> Result<UploadState, SampleError> {
     let Part { first, total, content } = part;
-    check_part(first, total, &content, state.config.samples.max_bytes)?;
+    // One that the device's whole room would not hold never fits: whoever waits for room would wait for ever.
+    let room = state.config.samples.device_bytes.saturating_sub(OVERHEAD_BYTES);
+    check_part(first, total, &content, state.config.samples.max_bytes.min(room))?;
     let mut conn = state.store.read().await?;
     if samples::exists(&mut conn, key).await? {
         return Ok(UploadState { got_bytes: total, is_stored: true });
@@ -124,6 +126,10 @@ pub async fn take(state: &AppState, key: &SampleKey, part: Part) -> Result<Uploa
         give_up(state, key, other.size_bytes).await?;
     }
     let due = known.map_or(0, |upload| upload.got_bytes);
+    if due == total {
+        // All of it has come, and a stop or a fault came before its end: no part is due any more.
+        return complete(state, key, total).await;
+    }
     if first != due {
         return Err(SampleError::Place(UploadState { got_bytes: due, is_stored: false }));
     }
@@ -149,6 +155,11 @@ pub async fn take(state: &AppState, key: &SampleKey, part: Part) -> Result<Uploa
     if to < total {
         return Ok(UploadState { got_bytes: to, is_stored: false });
     }
+    complete(state, key, total).await
+}
+
+/// Every part has come.
+async fn complete(state: &AppState, key: &SampleKey, total: u64) -> Result<UploadState, SampleError> {
     if let Some(content) = state.blobs.join_sample_parts(key, total).await? {
         return finish(state, key, total, content).await;
     }

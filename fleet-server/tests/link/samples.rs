@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use flotilla_server::clock::Clock;
 use flotilla_server::domain::samples;
-use flotilla_server::store::samples::{SampleKey, Wanted, list, room_bytes};
+use flotilla_server::store::samples::{SampleKey, Wanted, advance_upload, list, room_bytes};
 use flotilla_server::store::{Window, releases};
 use http::{Method, StatusCode};
 use http_body_util::Full;
@@ -228,6 +228,29 @@ async fn a_forged_end_throws_the_parts_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sample_whose_last_part_came_before_a_stop_is_stored_by_the_next_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let one = server.enroll("one").await;
+    let release = publish(&server, "1.0.0", json!({"may_send_samples": true})).await;
+    let content = sample("1.0.0", release, PART + 10);
+    assert_eq!(put_part(&server, &one, &content, 0).await.0, StatusCode::ACCEPTED);
+    // As the last part leaves it, just before all of it is checked.
+    let key = SampleKey { project: project(), device: one.id.clone(), digest: digest(&content) };
+    let (last, total) = (Bytes::copy_from_slice(&content[PART..]), content.len() as u64);
+    server.state.blobs.put_sample_part(&key, PART_BYTES, last).await.unwrap();
+    let mut tx = server.state.store.begin().await.unwrap();
+    let now = server.state.clock.now();
+    assert!(advance_upload(&mut tx, &key, PART_BYTES, total, now).await.unwrap());
+    tx.commit().await.unwrap();
+    let (status, answer) = put_part(&server, &one, &content, 0).await;
+    assert_eq!((status.as_u16(), &answer["is_stored"]), (201, &json!(true)), "{answer}");
+    assert_eq!(server.state.blobs.read_sample(&key).await.unwrap().unwrap(), content);
+    assert_eq!(stored_files(&server), 1, "the parts are gone");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_has_a_bound_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     Server::start(folder.path()).await.stop().await;
@@ -241,7 +264,12 @@ async fn a_device_has_a_bound_of_its_own() {
     let (status, answer) = put_part(&server, &one, &of(104), 0).await;
     assert_eq!((status.as_u16(), code(&answer)), (507, "sample_quota"), "small ones cost too");
     assert_eq!(put_part(&server, &two, &of(104), 0).await.0, StatusCode::CREATED);
-    let (status, _) = put_part(&server, &two, &of(PART), 0).await;
+    let (status, answer) = put_part(&server, &two, &of(PART), 0).await;
+    assert_eq!((status.as_u16(), code(&answer)), (413, "sample_too_large"), "no wait makes room for it");
+    server.stop().await;
+    let server = Server::start_with(folder.path(), 0, &[("samples.device_bytes", "500000")]).await;
+    assert_eq!(put_part(&server, &two, &of(PART), 0).await.0, StatusCode::ACCEPTED);
+    let (status, _) = put_part(&server, &two, &of(PART + 1), 0).await;
     assert_eq!(status.as_u16(), 507, "one on its way is counted before it is here");
     server.stop().await;
 }

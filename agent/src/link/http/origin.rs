@@ -1,7 +1,7 @@
 //! An HTTPS server for tests, on a real socket, that misbehaves as it is told.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,6 +39,8 @@ type Stream = StreamOwned<ServerConnection, TcpStream>;
 #[derive(Default)]
 struct Shared {
     files: BTreeMap<String, Vec<u8>>,
+    /// What has come of samples.
+    samples: BTreeMap<String, Vec<u8>>,
     manners: VecDeque<Manner>,
     asked: Vec<(String, usize)>,
 }
@@ -53,8 +55,14 @@ pub(crate) struct Origin {
 impl Origin {
     /// Serves nothing yet.
     pub(crate) fn begin() -> Self {
+        Self::begin_on("127.0.0.1:0").unwrap()
+    }
+
+    /// The same on another address of this machine, where it has that.
+    pub(crate) fn begin_on(address: &str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".into(), "::1".into()]).unwrap();
         let certificate = params.self_signed(&key).unwrap().der().clone();
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -62,7 +70,6 @@ impl Origin {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("https://{}", listener.local_addr().unwrap());
         let shared = Arc::<Mutex<Shared>>::default();
         let (config, seen) = (Arc::new(config), shared.clone());
@@ -74,7 +81,7 @@ impl Origin {
                 std::thread::spawn(move || drop(answer(StreamOwned::new(tls, socket), &shared)));
             }
         });
-        Self { address, certificate, shared }
+        Ok(Self { address, certificate, shared })
     }
 
     /// Serves this at a path.
@@ -85,6 +92,11 @@ impl Origin {
     /// How the next requests are answered; the ones after them as they should be.
     pub(crate) fn answers(&self, manners: impl IntoIterator<Item = Manner>) {
         self.shared.lock().unwrap().manners = manners.into_iter().collect();
+    }
+
+    /// What has come of the sample at a path.
+    pub(crate) fn sample(&self, path: &str) -> Vec<u8> {
+        self.shared.lock().unwrap().samples.get(path).cloned().unwrap_or_default()
     }
 
     /// Paths that were asked for since this was asked last, each with the byte that its range began at.
@@ -116,7 +128,10 @@ impl Origin {
 }
 
 fn answer(mut stream: Stream, shared: &Mutex<Shared>) -> std::io::Result<()> {
-    let (path, from) = request(&mut stream);
+    let (path, from, part) = request(&mut stream);
+    if path.contains("/samples/") {
+        return stream.write_all(take(&mut shared.lock().unwrap(), path, from, part).as_bytes());
+    }
     let (content, manner) = {
         let mut shared = shared.lock().unwrap();
         shared.asked.push((path.clone(), from));
@@ -155,14 +170,41 @@ fn answer(mut stream: Stream, shared: &Mutex<Shared>) -> std::io::Result<()> {
     }
 }
 
-/// Path, and where the range begins.
-fn request(stream: &mut Stream) -> (String, usize) {
-    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+/// Keeps a part of a sample, if it is the one that is due, or breaks off; and says what has come.
+fn take(shared: &mut Shared, path: String, first: usize, part: Option<(usize, Vec<u8>)>) -> String {
+    shared.asked.push((path.clone(), first));
+    let is_cut = part.is_some() && matches!(shared.manners.pop_front(), Some(Manner::CutAfter(_)));
+    let got = shared.samples.entry(path).or_default();
+    let total = part.as_ref().map_or(usize::MAX, |(total, _)| *total);
+    if let Some((_, part)) = part.filter(|_| !is_cut && got.len() == first) {
+        got.extend_from_slice(&part);
+    }
+    let text = format!(r#"{{"got_bytes":{},"is_stored":{}}}"#, got.len(), got.len() == total);
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    if is_cut { String::new() } else { answer }
+}
+
+/// Path, where the range begins, and what comes with it: a part, and how long the whole is.
+fn request(stream: &mut Stream) -> (String, usize, Option<(usize, Vec<u8>)>) {
+    let mut reader = BufReader::new(stream);
+    let lines = reader.by_ref().lines().map_while(Result::ok);
     let head: Vec<String> =
         lines.take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
+    let number = |text: &str| text.parse::<usize>().ok();
+    let value = |name: &str| head.iter().find_map(|line| line.strip_prefix(name));
     let path = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
-    let range = head.iter().find_map(|line| line.strip_prefix("range: bytes=")?.strip_suffix('-'));
-    (path, range.and_then(|from| from.parse().ok()).unwrap_or(0))
+    let asked = value("range: bytes=").and_then(|range| number(range.strip_suffix('-')?));
+    let sent = value("content-range: bytes ").and_then(|range| {
+        let (part, total) = range.split_once('/')?;
+        Some((number(part.split_once('-')?.0)?, number(total)?))
+    });
+    let part = sent.map(|(_, total)| {
+        let mut body = vec![0; value("content-length: ").and_then(number).unwrap_or(0)];
+        let is_whole = reader.read_exact(&mut body).is_ok();
+        (total, if is_whole { body } else { Vec::new() })
+    });
+    (path, asked.or(sent.map(|(first, _)| first)).unwrap_or(0), part)
 }
 
 fn head(manner: Manner, is_part: bool, from: usize, whole: usize) -> String {

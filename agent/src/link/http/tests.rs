@@ -45,6 +45,14 @@ fn what_comes_in_small_pieces_is_written_aside_some_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_server_is_reached_by_an_ipv6_address_in_figures() {
+    let Ok(origin) = Origin::begin_on("[::1]:0") else { return };
+    let (_folder, blob, part, path) = blob_of(&origin);
+    origin.client().fetch_blob(&blob, &part).await.unwrap();
+    assert_eq!((fs::read(&part).unwrap(), origin.asked()), (content(), vec![(path, 0)]));
+}
+
+#[tokio::test]
 async fn d4_a_server_that_drips_is_given_up_and_the_next_try_goes_on_from_there() {
     let origin = Origin::begin();
     let (_folder, blob, part, path) = blob_of(&origin);

@@ -3,13 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod keys;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flotilla_agent::config;
-use flotilla_agent::health::{Clock, ProblemKind};
+use flotilla_agent::health::Clock;
 use flotilla_agent::store::{Spool, SpoolHandle};
 use protocol::message::LossCause;
 use protocol::telemetry::Kind;
@@ -328,22 +330,6 @@ fn what_the_database_never_put_there_is_moved_aside_unopened() {
 }
 
 #[test]
-fn without_its_key_records_wait_and_the_key_brings_them_home() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = dir.path().join("key");
-    let sealed = config::Spool { encrypt: true, key_file: Some(key.clone()), ..config(MIB) };
-    let clock = Clock::open(dir.path()).unwrap();
-    let (spool, report) = Spool::open(dir.path(), &sealed, &clock).unwrap();
-    let handle = spool.handle();
-    assert_eq!(report, None, "nothing was moved aside");
-    assert_eq!(handle.problem().map(|problem| problem.kind), Some(ProblemKind::SpoolKey));
-    handle.offer(Kind::Pane, vec![1]);
-    std::fs::write(&key, [7; 32]).unwrap();
-    let seq = runtime().block_on(handle.append(Kind::Event, vec![1])).unwrap();
-    assert_eq!((seq, handle.problem()), (2, None));
-}
-
-#[test]
 fn what_could_not_be_stored_at_the_end_is_counted_by_the_next_run_once() {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
@@ -506,34 +492,6 @@ fn nothing_is_sendable_before_it_is_noted_as_sent() {
     }
     let (spool, _) = open(dir.path(), MIB);
     assert_eq!(*spool.handle().sendable_seq().borrow(), 1, "the mark survives a restart");
-}
-
-#[test]
-fn an_encrypted_spool_reads_only_with_its_key_and_the_disk_tells_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let rt = runtime();
-    let sealed = config::Spool { encrypt: true, ..config(MIB) };
-    let clock = Clock::open(dir.path()).unwrap();
-    let open = |config: &config::Spool| Spool::open(dir.path(), config, &clock).unwrap();
-    let secret = b"what the model has seen".repeat(500);
-    {
-        let (spool, _) = open(&config(MIB));
-        rt.block_on(spool.handle().append(Kind::Event, b"plain".to_vec())).unwrap();
-    }
-    {
-        let (spool, report) = open(&sealed);
-        assert_eq!(report, None);
-        rt.block_on(spool.handle().append(Kind::Sample, secret.clone())).unwrap();
-    }
-    let on_disk = std::fs::read(dir.path().join("spool/db")).unwrap();
-    assert!(!on_disk.windows(40).any(|bytes| bytes == &secret[..40]), "the disk tells");
-    assert!(on_disk.windows(5).any(|bytes| bytes == b"plain"), "the search works");
-    let expected = vec![(1, b"plain".to_vec()), (2, secret.clone())];
-    assert_eq!(all(&open(&config(MIB)).0.handle()), expected, "switched off again, the key still opens it");
-    std::fs::remove_file(dir.path().join("spool.key")).unwrap();
-    let (spool, report) = open(&sealed);
-    assert!(report.is_some_and(|text| text.contains("another key")));
-    assert!(all(&spool.handle()).is_empty());
 }
 
 #[test]
