@@ -354,3 +354,43 @@ fn scan(durable: &Durable, below: u64) -> Result<(Depth, Option<u64>), SpoolErro
     }
     Ok((depth, floor))
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::UnixMillis;
+    use protocol::telemetry::Kind;
+
+    use super::*;
+
+    /// A spool with one record that is sealed with the key in the file, and nothing that proves the key: as a kill before
+    /// the proof leaves it, or damage.
+    fn sealed_without_proof(dir: &Path, config: &config::Spool) {
+        let opened = open(dir, config).unwrap();
+        let (body, is_sealed) = opened.durable.stored(1, Kind::Event, b"secret").unwrap();
+        let pieces = layout::pieces(Kind::Event, UnixMillis(0), &body, is_sealed).unwrap();
+        let db = &opened.durable.db;
+        db.insert(layout::key(1, 0), pieces[0].as_slice()).unwrap();
+        db.insert(layout::NEXT_SEQ, &2_u64.to_be_bytes()).unwrap();
+        db.remove(layout::SEAL).unwrap();
+        opened.durable.commit().unwrap();
+    }
+
+    #[test]
+    fn without_a_proof_the_records_tell_whether_the_key_is_theirs() {
+        let state = tempfile::tempdir().unwrap();
+        let (dir, key) = (state.path().join("spool"), state.path().join("key"));
+        let config = config::Spool { encrypt: true, key_file: Some(key.clone()), ..config::Spool::default() };
+        fs::write(&key, [7; 32]).unwrap();
+        sealed_without_proof(&dir, &config);
+        let plain = config::Spool { encrypt: false, ..config.clone() };
+        let refused = |config| matches!(open(&dir, config), Err(error) if error.is_of_key());
+        fs::write(&key, [8; 32]).unwrap();
+        assert!(refused(&config) && refused(&plain));
+        fs::remove_file(&key).unwrap();
+        assert!(refused(&config) && refused(&plain), "no key at all");
+        fs::write(&key, [7; 32]).unwrap();
+        let opened = open(&dir, &config).unwrap();
+        assert_eq!((opened.depth.total().records, opened.report), (1, None));
+        assert!(opened.durable.db.get(layout::SEAL).unwrap().is_some(), "from now on it is proven");
+    }
+}
