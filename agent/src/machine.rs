@@ -12,9 +12,10 @@
 //!                                       v
 //!                                   Committed
 //! ```
-//! What failed for want of memory alone goes on with `Fetching` once there is room, while it is still wanted. Where the
-//! budget changed, the active release is fetched again in another variant (`refit`), and goes the same way; from
-//! `Probation` as a candidate beside its fallback. A wish that is taken back ends what is before `Probation`.
+//! What failed for want of memory alone goes on with `Fetching` once there is room, while it is still wanted; what finds
+//! no room any more in `Probation` goes on with `Fetching`, too, and the fallback serves. Where the budget changed, the
+//! active release is fetched again in another variant (`refit`), and goes the same way. A wish that is taken back ends what
+//! is before `Probation`.
 //! A crash loop is seen by `tries_left` and `boots_left`, counted down at each start; a machine that goes round is
 //! stopped by the transition counter. Both are part of the persisted record.
 
@@ -277,6 +278,8 @@ pub enum Event {
     Failed(Cause),
     /// No variant finds room in memory; nothing was fetched, or the chosen one finds none any more.
     TooBig(Cause, Lacked),
+    /// The release in probation finds no room any more.
+    OutOfRoom,
     /// What was lacking is there.
     RoomGrew,
     /// The active release is to run in another variant.
@@ -410,6 +413,7 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
         Event::EndsInOrder => starts::ends_in_order(record),
         Event::Failed(cause) => failed(record, cause),
         Event::TooBig(cause, lacked) => again::too_big(record, cause, lacked),
+        Event::OutOfRoom => again::out_of_room(record),
         Event::RoomGrew => again::room_grew(record),
         Event::Refit(refit) => refit::begin(record, refit),
         Event::Unloadable(cause) => unloadable(record, &cause),
@@ -437,7 +441,11 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
                 kind: CauseKind::CrashLoop,
                 detail: format!("the task went round {MAX_TRANSITIONS} times"),
             };
-            (next, actions) = failed(next, cause);
+            // What has to answer instead still has to.
+            actions.retain(|action| *action != Action::Report);
+            let (ended, more) = failed(next, cause);
+            next = ended;
+            actions.extend(more);
         }
     }
     let (next, freed_now) = next.without_fenced_fallback();
@@ -451,7 +459,7 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
     use Phase::{Activating, Committed, Fetching, Probation, SelfTest, Shadow, Staged, Verified};
     let (phase, actions) = match (record.phase, event) {
         (Fetching { task }, Event::Fetched { variant })
-            if refit::is_over(record.refit, record.active.as_ref(), &variant) =>
+            if refit::is_over(record.refit, record.active.as_ref(), &task, &variant) =>
         {
             (Committed { task }, vec![SwitchBack, Report])
         }
@@ -786,6 +794,46 @@ mod tests {
         }
         assert_eq!(after(on_the_way(6), [no_room()]).lacked, None, "what has served is not tried again");
         assert_eq!(after(refused, [Event::Wanted(task(3))]).lacked, None);
+    }
+
+    #[test]
+    fn what_finds_no_room_in_probation_begins_anew_and_what_served_before_serves() {
+        let serving = on_the_way(6);
+        let (anew, actions) = step(serving.clone(), Event::OutOfRoom);
+        assert_eq!(actions, [Action::SwitchBack, Action::Report]);
+        assert_eq!(anew.phase, Phase::Fetching { task: task(2) });
+        assert_eq!((anew.active.clone(), anew.fallback.clone()), (Some(held(1)), None));
+        assert_eq!(anew.transitions, serving.transitions + 1, "it does not go round for ever");
+        // Another variant, the whole way.
+        let end = after(anew.clone(), forward_events().into_iter().skip(1));
+        assert_eq!((end.phase.word(), end.active), (TaskPhase::Committed, Some(held(2))));
+        assert_eq!((end.fallback, end.mark), (Some(held(1)), Some(mark(2))));
+        // None fits: once there is room it is tried again.
+        let lacked = Lacked { needed_bytes: 1, soft_bytes: 0 };
+        let refused = after(anew.clone(), [Event::TooBig(why(CauseKind::TooBig), lacked), Event::Boot]);
+        assert_eq!((refused.phase.word(), refused.lacks(&task(2))), (TaskPhase::Failed, Some(&lacked)));
+        assert_eq!(refused.active, Some(held(1)));
+        assert_eq!(after(refused, [Event::RoomGrew]).phase.word(), TaskPhase::Fetching);
+        // A budget that changes at each start.
+        let round = || std::iter::once(Event::OutOfRoom).chain(forward_events().into_iter().skip(1).take(5));
+        let end =
+            after(anew, (0..9).flat_map(|_| forward_events().into_iter().skip(1).take(5).chain(round())));
+        assert_eq!(end.phase.cause().map(|cause| cause.kind), Some(CauseKind::CrashLoop));
+        assert_eq!(end.active, Some(held(1)));
+        let last = Record { transitions: MAX_TRANSITIONS, ..serving };
+        let (end, actions) = step(last, Event::OutOfRoom);
+        assert_eq!((end.phase.word(), end.active), (TaskPhase::Failed, Some(held(1))));
+        assert_eq!(actions, [Action::SwitchBack, Action::Report]);
+        for at in [0, 1, 2, 3, 4, 5, 7] {
+            assert_eq!(step(on_the_way(at), Event::OutOfRoom), (on_the_way(at), vec![]), "state {at}");
+        }
+    }
+
+    #[test]
+    fn a_first_release_that_finds_no_room_in_probation_begins_anew_with_nothing_serving() {
+        let record = after(Record::default(), forward_events().into_iter().take(6));
+        let anew = after(record, [Event::OutOfRoom]);
+        assert_eq!((anew.phase.word(), anew.active), (TaskPhase::Fetching, None));
     }
 
     #[test]

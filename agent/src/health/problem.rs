@@ -252,15 +252,17 @@ fn after(cause: CauseKind) -> &'static str {
         }
         C::TooSlow => "publish a faster variant, or raise the release's latency budget",
         C::TooBig => {
-            "publish a smaller variant; or, where the reason is a bound of this device, raise it \
-             (update.memory_budget_bytes, health.memory_soft_bytes) if the device has the memory: the release is then \
-             tried again by itself, while the fleet still asks for it"
+            "publish a smaller variant, or raise the release's memory budget where that was exceeded; or, where the \
+             reason is a bound of this device, raise it (update.memory_budget_bytes, health.memory_soft_bytes) if the \
+             device has the memory: the release is then tried again by itself, while the fleet still asks for it"
         }
         C::ProbationErrors | C::ProbationLatency | C::CrashLoop => {
             "the earlier release serves again; look at what this one did before it is rolled out anew"
         }
         C::Superseded => "nothing: the server asked for another release",
-        C::Internal => "it is tried again by itself; if it stays, report it with the log",
+        C::Internal => {
+            "report it with the log if it stays; a release that had not served yet is tried again by itself"
+        }
     }
 }
 

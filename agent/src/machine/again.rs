@@ -38,6 +38,22 @@ pub(super) fn too_big(record: Record, cause: Cause, lacked: Lacked) -> (Record, 
     (record, actions)
 }
 
+/// What finds no room in probation is as good as before, and a smaller variant of it may find some: it begins anew, and
+/// what served before serves meanwhile. The transitions go on.
+pub(super) fn out_of_room(mut record: Record) -> (Record, Vec<Action>) {
+    match record.phase {
+        Phase::Probation { task, .. } => {
+            record.phase = Phase::Fetching { task };
+            record.active = record.fallback.take();
+            (record, vec![Action::SwitchBack, Action::Report])
+        }
+        same => {
+            record.phase = same;
+            (record, vec![])
+        }
+    }
+}
+
 /// What was lacking is there.
 pub(super) fn room_grew(mut record: Record) -> (Record, Vec<Action>) {
     match (record.phase, record.lacked) {

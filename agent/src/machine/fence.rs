@@ -136,6 +136,12 @@ mod tests {
     }
 
     #[test]
+    fn r6_what_finds_no_room_in_probation_does_not_go_back_below_the_fence() {
+        let probation = after(on_the_way(3, 6), [Event::Fenced(Counter(3)), Event::OutOfRoom]);
+        assert_eq!((probation.phase.word(), probation.active), (TaskPhase::Fetching, None));
+    }
+
+    #[test]
     fn r6_a_fence_that_is_withdrawn_falls_and_old_records_have_none() {
         let fenced = after(on_the_way(3, 0), [Event::Fenced(Counter(3)), Event::Fenced(Counter(0))]);
         assert_eq!((fenced.min_counter(), fenced.fenced_active()), (Counter(0), None));

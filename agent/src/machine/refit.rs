@@ -27,7 +27,6 @@ impl Record {
         }
         match &self.phase {
             Phase::Committed { .. } => true,
-            Phase::Probation { task, .. } => refit == Refit::Smaller && task.release == active.release,
             Phase::RolledBack { task, .. } | Phase::Failed { task, .. } | Phase::Rejected { task, .. } => {
                 refit == Refit::Smaller && task.release != active.release
             }
@@ -37,26 +36,19 @@ impl Record {
             | Phase::Staged { .. }
             | Phase::SelfTest { .. }
             | Phase::Shadow { .. }
-            | Phase::Activating { .. } => false,
+            | Phase::Activating { .. }
+            | Phase::Probation { .. } => false,
         }
     }
 }
 
 /// The same release is fetched again, where the variant is chosen.
-///
-/// What is in probation isn't to blame for want of room, and isn't proven either: it begins anew, as a candidate beside
-/// the fallback.
 pub(super) fn begin(mut record: Record, refit: Refit) -> (Record, Vec<Action>) {
     let (true, Some(active), Some(task)) =
         (record.may_refit(refit), record.active.as_ref(), record.phase.task())
     else {
         return (record, vec![]);
     };
-    if matches!(record.phase, Phase::Probation { .. }) {
-        record.phase = Phase::Fetching { task: task.clone() };
-        record.active = record.fallback.take();
-        return (record, vec![Action::SwitchBack, Action::Report]);
-    }
     let (release, mode, revision) = (active.release.clone(), Mode::Replace, task.revision);
     let task = if task.release == release {
         Task { mode, ..task.clone() }
@@ -71,8 +63,9 @@ pub(super) fn begin(mut record: Record, refit: Refit) -> (Record, Vec<Action>) {
 }
 
 /// Whether the variant that was chosen is the one that is held: it was tested when it came.
-pub(super) fn is_over(refit: Option<Refit>, active: Option<&Held>, variant: &str) -> bool {
-    refit.is_some() && active.is_some_and(|held| held.variant == variant)
+pub(super) fn is_over(refit: Option<Refit>, active: Option<&Held>, task: &Task, variant: &str) -> bool {
+    let is_held = |held: &Held| held.release == task.release && held.variant == variant;
+    refit.is_some() && active.is_some_and(is_held)
 }
 
 /// What to go back to, once a candidate has taken the place of `before`.
@@ -177,33 +170,19 @@ mod tests {
     }
 
     #[test]
-    fn in_probation_it_begins_anew_beside_the_fallback_and_going_round_has_an_end() {
-        let probation = Record {
-            phase: Phase::Probation { task: asked(), boots_left: 3 },
-            mark: Some(mark(1)),
-            transitions: 5,
-            ..committed()
-        };
-        let (begun, actions) = step(probation.clone(), Event::Refit(Refit::Smaller));
-        assert_eq!(begun.phase, Phase::Fetching { task: asked() });
-        assert_eq!((begun.active.clone(), begun.fallback.clone(), begun.refit), (Some(held(1)), None, None));
-        assert_eq!(actions, [Action::SwitchBack, Action::Report]);
-        // No step of the way makes what is unproven the one that serves.
-        for steps in 0..4 {
-            let ended = after(begun.clone(), way().into_iter().take(steps).chain([failed(CauseKind::Load)]));
-            assert_eq!((ended.phase.word(), ended.active), (TaskPhase::Failed, Some(held(1))), "{steps}");
+    fn a_variant_that_finds_no_room_in_probation_gives_way_to_what_was_proven() {
+        for (refit, serves) in [(Refit::Smaller, held(1)), (Refit::Preferred, as_variant("f32"))] {
+            let serving =
+                after(committed(), std::iter::once(Event::Refit(refit)).chain(way().into_iter().take(5)));
+            let anew = after(serving, [Event::OutOfRoom]);
+            assert_eq!(anew.phase, Phase::Fetching { task: asked() }, "{refit:?}");
+            assert_eq!((anew.active.as_ref(), anew.refit), (Some(&serves), Some(refit)));
+            let again = after(anew.clone(), way().into_iter().take(1));
+            // Of another release it is another variant, whatever its name.
+            assert_eq!(again.phase.word(), TaskPhase::Verified, "{refit:?}");
+            let ended = after(anew, [failed(CauseKind::Load)]);
+            assert_eq!((ended.phase.word(), ended.active), (TaskPhase::Failed, Some(serves)));
         }
-        let end = after(begun, way());
-        assert_eq!((end.active, end.fallback), (Some(as_variant("int8")), Some(held(1))));
-        let alone = after(Record { fallback: None, ..probation.clone() }, [Event::Refit(Refit::Smaller)]);
-        assert_eq!((alone.phase.word(), alone.active), (TaskPhase::Fetching, None));
-        let round = || std::iter::once(Event::Refit(Refit::Smaller)).chain(way().into_iter().take(5));
-        let rounds = (0..9).scan(probation, |record, _| {
-            *record = after(record.clone(), round());
-            Some(record.clone())
-        });
-        let ended = rounds.take(9).find(|record| record.phase.word() != TaskPhase::Probation).unwrap();
-        assert_eq!(ended.active, Some(held(1)), "{:?}", ended.phase);
     }
 
     #[test]
@@ -228,7 +207,7 @@ mod tests {
             (Phase::SelfTest { task: of_another.clone(), variant: variant(), tries_left: 1 }, false, false),
             (Phase::Shadow { task: of_another.clone(), variant: variant(), boots_left: 1 }, false, false),
             (Phase::Activating { task: of_another.clone(), variant: variant(), tries_left: 1 }, false, false),
-            (Phase::Probation { task: of_this.clone(), boots_left: 1 }, true, false),
+            (Phase::Probation { task: of_this.clone(), boots_left: 1 }, false, false),
             (Phase::Committed { task: of_this.clone() }, true, true),
             (Phase::RolledBack { task: of_another.clone(), cause: cause() }, true, false),
             (Phase::Failed { task: of_another.clone(), cause: cause() }, true, false),

@@ -278,11 +278,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_probation_it_begins_anew_beside_a_fallback_that_finds_room() {
+    async fn in_probation_it_begins_anew_where_it_finds_no_room_and_a_fallback_that_does_serves() {
         for (budget, serves, phase) in [
             (F32_BYTES, Some("f32"), TaskPhase::Probation),
             (INT8_BYTES, Some("int8"), TaskPhase::Fetching),
-            (INT8_BYTES - 1, None, TaskPhase::Probation),
+            (INT8_BYTES - 1, None, TaskPhase::Fetching),
         ] {
             let mut rig = Rig::new();
             let model = name("digits");
@@ -297,6 +297,27 @@ mod tests {
             assert_eq!(loaded.as_ref().map(|loaded| loaded.variant.as_str()), serves, "{budget}");
             assert_eq!(rig.core.model(&model).phase.word(), phase, "{budget}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_in_probation_and_cannot_be_written_down_leaves_its_fallback_answering() {
+        let mut rig = Rig::new();
+        let model = name("digits");
+        rig.stands(&model, Phase::Probation { task: rig.task(Mode::Replace), boots_left: 3 });
+        let mut boot = rig.core.record().clone();
+        let record = boot.models.get_mut(&model).unwrap();
+        (record.active, record.fallback) = (Some(rig.held_as("f32")), Some(rig.held.clone()));
+        assert!(rig.core.persist(boot));
+        for copy in ["boot.a", "boot.b"].map(|copy| rig.folder.path().join(copy)) {
+            let _none_yet = std::fs::remove_file(&copy);
+            std::fs::create_dir(&copy).unwrap();
+        }
+        rig.core.config.memory_budget_bytes = INT8_BYTES;
+        rig.core.start().await;
+        rig.core.follow_room().await;
+        let loaded = rig.core.table.active(&model);
+        assert_eq!(loaded.as_ref().map(|loaded| loaded.variant.as_str()), Some("int8"));
+        assert_eq!(rig.core.model(&model).phase.word(), TaskPhase::Probation);
     }
 
     #[tokio::test]

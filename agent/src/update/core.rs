@@ -22,7 +22,7 @@ use crate::config;
 use crate::health::{Clock, Footprint, LoadLog, Problem, ProblemKind};
 use crate::link::Links;
 use crate::link::http::Http;
-use crate::machine::{Action, Event, Held, Phase, Record, Refit, Task, step};
+use crate::machine::{Action, Event, Held, Phase, Record, Task, step};
 use crate::retry::{self, Backoff};
 use crate::slots::{self, BootRecord, BootStore, Loaded, Shelf, Table};
 
@@ -337,7 +337,9 @@ impl Core {
             return self.table.set_shadow(model, None);
         }
         if self.is_held_back && matches!(record.phase, Phase::Probation { .. }) {
-            return self.load_meanwhile(model, record.fallback, &held).await;
+            let why =
+                format!("{} is in probation and waits: the last starts ended early", held.release.version);
+            return self.load_meanwhile(model, record.fallback, why).await;
         }
         if self.is_held_back && !self.loads.may_load(model) {
             let why = format!(
@@ -348,7 +350,7 @@ impl Core {
         }
         if let Err(why) = self.still_fits(model, &held) {
             tracing::error!(model = %model, version = %held.release.version, %why, "the active release is not loaded");
-            return self.keep_out(model, &record, &held, why).await;
+            return self.keep_out(model, &held, why).await;
         }
         self.give_way(model, &held);
         match self.load_counted(model, held.clone()).await {
@@ -362,15 +364,19 @@ impl Core {
         }
     }
 
-    /// What finds no room waits for it; in probation it begins anew beside a fallback that does, so that something serves.
-    async fn keep_out(&mut self, model: &ModelName, record: &Record, held: &Held, why: OverBudget) {
-        let fallback = record.fallback.as_ref().filter(|_| matches!(record.phase, Phase::Probation { .. }));
-        let has_other = fallback.is_some_and(|fallback| self.still_fits(model, fallback).is_ok());
-        if has_other && record.may_refit(Refit::Smaller) {
-            return Box::pin(self.apply(model, Event::Refit(Refit::Smaller))).await;
+    /// What finds no room waits for it; in probation it begins anew, where a variant is chosen that finds some.
+    async fn keep_out(&mut self, model: &ModelName, held: &Held, why: OverBudget) {
+        let why = format!("{}: {why}", held.release.version);
+        if !matches!(self.model(model).phase, Phase::Probation { .. }) {
+            self.kept_out.insert(model.clone());
+            return self.table.set_absent(model, why);
         }
-        self.kept_out.insert(model.clone());
-        self.table.set_absent(model, format!("{}: {why}", held.release.version));
+        Box::pin(self.apply(model, Event::OutOfRoom)).await;
+        let record = self.model(model);
+        if matches!(record.phase, Phase::Probation { .. }) {
+            // It could not be written down; the next start finds it as it was.
+            self.load_meanwhile(model, record.fallback, why).await;
+        }
     }
 
     /// Lets the fallback answer where it could not be made the active release: the boot record took no write, or
@@ -394,7 +400,8 @@ impl Core {
         }
     }
 
-    async fn load_meanwhile(&mut self, model: &ModelName, fallback: Option<Held>, waits: &Held) {
+    /// Lets the fallback answer for what is in probation and waits, if it may.
+    async fn load_meanwhile(&mut self, model: &ModelName, fallback: Option<Held>, why: String) {
         let loaded = match fallback {
             Some(fallback) if self.loads.may_load(model) && self.still_fits(model, &fallback).is_ok() => {
                 self.load_counted(model, fallback).await.ok()
@@ -403,10 +410,7 @@ impl Core {
         };
         match loaded {
             Some(loaded) => self.serve(loaded),
-            None => self.table.set_absent(
-                model,
-                format!("{} is in probation and waits: the last starts ended early", waits.release.version),
-            ),
+            None => self.table.set_absent(model, why),
         }
     }
 
@@ -420,6 +424,7 @@ impl Core {
     pub(super) fn serve(&mut self, loaded: Arc<Loaded>) {
         tracing::info!(model = %loaded.model, version = %loaded.release.version, variant = loaded.variant, "now answering");
         self.observer.begin(&loaded);
+        self.kept_out.remove(&loaded.model);
         if matches!(self.model(&loaded.model).phase, Phase::Probation { .. }) {
             self.probation_since.insert(loaded.model.clone(), Instant::now());
         }

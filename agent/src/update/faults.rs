@@ -79,7 +79,7 @@ fn expected(state: TaskPhase, fault: Fault) -> Played {
         // No step is left that could hang.
         (Fault::Hang, Probation) => (Committed, None),
         (Fault::Hang, _) => (Failed, Some(CauseKind::Timeout)),
-        // Another variant is chosen: beside the old release where it had begun to serve.
+        // Another variant is chosen.
         (Fault::NoMemory, Fetching | Probation) => (Committed, None),
         (Fault::NoMemory, _) => (Failed, Some(CauseKind::TooBig)),
         // They were compared before.

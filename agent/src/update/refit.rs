@@ -53,11 +53,7 @@ impl Core {
         }
         self.planned(true).into_iter().rev().find_map(|planned| {
             let refit = planned.refit()?;
-            let record = self.model(&planned.model);
-            // One in probation that serves is not interrupted.
-            let is_in_probation = matches!(record.phase, Phase::Probation { .. });
-            let is_left = is_in_probation && self.table.active(&planned.model).is_some();
-            (record.may_refit(refit) && !is_left).then_some((planned.model, refit))
+            self.model(&planned.model).may_refit(refit).then_some((planned.model, refit))
         })
     }
 

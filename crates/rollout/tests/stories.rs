@@ -153,6 +153,21 @@ fn another_chance_is_another_attempt_and_an_earlier_one_does_not_end_it() {
 }
 
 #[test]
+fn a_device_that_begins_anew_in_probation_is_at_work_as_before() {
+    let mut fleet = Fleet::new(plan(&["1"]), 1);
+    fleet.tick(1);
+    for phase in [TaskPhase::Fetching, TaskPhase::Probation, TaskPhase::Fetching] {
+        fleet.report(0, phase, None);
+    }
+    assert_eq!((fleet.phase(0), fleet.status()), (Phase::Downloading, "running"));
+    fleet.report(0, TaskPhase::Probation, None);
+    fleet.report(0, TaskPhase::Fetching, None);
+    // The swap is undone: nothing has to finish any more.
+    fleet.verb(Verb::Abort { reason: "wrong model".into() });
+    assert_eq!((fleet.phase(0), sent_back(&fleet)), (Phase::Canceled(CancelReason::Aborted), 1));
+}
+
+#[test]
 fn failures_that_can_pass_are_retried_with_growing_waits() {
     let mut plan = plan(&["1"]);
     plan.retries = Retries { max: 2, backoff_s: 60 };
