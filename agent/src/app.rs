@@ -72,7 +72,7 @@ pub fn terms(config: &config::Link) -> link::http::Terms {
         connect: config.connect_timeout,
         min_rate_bytes_s: config.min_rate_bytes_s,
         rate_window: link::http::RATE_WINDOW,
-        max_rate_bytes_s: config.max_rate_bytes_s,
+        max_rate: link::http::MaxRate::new(config.max_rate_bytes_s),
         proxies: config.proxies.clone(),
     }
 }
@@ -118,7 +118,8 @@ impl App {
         }
         let mut parts = Parts::new(bounded, identity, run, spool.handle(), logs.clone(), start)?;
         let capture = parts.common.monitor.capture().clone();
-        let reload = Reload { current: config, update, link, spool: spool.handle(), logs, capture };
+        let max_rate = parts.common.terms.max_rate.clone();
+        let reload = Reload { current: config, update, link, max_rate, spool: spool.handle(), logs, capture };
         if let Err(files) = files {
             parts.event(ProblemKind::FewFiles, files.to_string());
         }

@@ -19,7 +19,7 @@ use crate::health::{
     starting,
 };
 use crate::inputs;
-use crate::link::http::Refusal;
+use crate::link::http::{Refusal, Terms};
 use crate::link::{
     Admission, Downlink, Identity, Inputs, LinkState, Links, Renewal, Reporter, SampleUpload, Session,
 };
@@ -46,6 +46,8 @@ pub(super) struct Common {
     pub(super) links: watch::Sender<Arc<Links>>,
     pub(super) pulse: Pulse,
     pub(super) footprint: Footprint,
+    /// Of all requests to the server.
+    pub(super) terms: Terms,
 }
 
 /// Everything between configuration and running tasks.
@@ -80,7 +82,8 @@ impl Parts {
         let (boot, kept) =
             BootStore::open(state_dir, &trusted_files::trusted_dir(state_dir)).map_err(AppError::State)?;
         let shelf = Shelf::open(state_dir).map_err(AppError::State)?;
-        let links = Links::new(identity, &run.clock, terms(&config.link)).map_err(AppError::Tls)?;
+        let terms = terms(&config.link);
+        let links = Links::new(identity, &run.clock, terms.clone()).map_err(AppError::Tls)?;
         let sink = spool.clone();
         let table = Table::default();
         let shadow = Shadow::new(table.clone(), config.update.shadow_cpu_percent);
@@ -101,6 +104,7 @@ impl Parts {
             links: watch::Sender::new(Arc::new(links)),
             pulse: Pulse::default(),
             footprint: Footprint::new(config.health.memory),
+            terms,
             config: Arc::new(config),
         };
         common.spool.beat_in(common.pulse.clone());
@@ -366,7 +370,7 @@ impl Common {
             state_dir: self.config.state_dir.clone(),
             links: self.links.clone(),
             clock: self.run.clock.clone(),
-            terms: terms(&self.config.link),
+            terms: self.terms.clone(),
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{self, Config};
 use crate::health::LogRing;
+use crate::link::http::MaxRate;
 use crate::monitor::Capture;
 use crate::store::SpoolHandle;
 
@@ -64,6 +65,7 @@ pub(super) struct Reload {
     pub(super) current: Config,
     pub(super) update: watch::Sender<config::Update>,
     pub(super) link: watch::Sender<config::Link>,
+    pub(super) max_rate: MaxRate,
     pub(super) spool: SpoolHandle,
     pub(super) logs: LogRing,
     pub(super) capture: Arc<Capture>,
@@ -106,6 +108,7 @@ impl Reload {
         };
         if link != self.current.link {
             self.current.link = link.clone();
+            self.max_rate.set(link.max_rate_bytes_s);
             self.link.send_replace(link);
             told.applied.push("link");
         }
@@ -183,9 +186,18 @@ mod tests {
         let (update, updates) = watch::channel(current.update.clone());
         let (link, links) = watch::channel(current.link.clone());
         let (spool, logs) = (spool.handle(), LogRing::default());
-        let mut reload = Reload { current, update, link, spool, logs, capture: capture.clone() };
+        let mut reload = Reload {
+            current,
+            update,
+            link,
+            max_rate: MaxRate::default(),
+            spool,
+            logs,
+            capture: capture.clone(),
+        };
         let new = [
             "link.hello_every_s=7",
+            "link.max_rate_bytes_s=70000",
             "update.refresh_every_s=9",
             "spool.ttl_s=60",
             "serve.queue=3",
@@ -195,7 +207,7 @@ mod tests {
         assert_eq!(told.applied, ["spool", "capture", "update", "link"]);
         assert!(capture.is_on());
         assert_eq!(told.needs_restart, ["serve"]);
-        assert_eq!(links.borrow().hello_every.as_secs(), 7);
+        assert_eq!((links.borrow().hello_every.as_secs(), reload.max_rate.get()), (7, 70_000));
         assert_eq!(updates.borrow().refresh_every.as_secs(), 9);
         let again = reload.apply(config(&new));
         assert_eq!((again.applied.len(), again.needs_restart), (0, vec!["serve"]));

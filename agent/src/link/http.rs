@@ -8,6 +8,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -118,8 +119,30 @@ impl FetchError {
     }
 }
 
+/// Highest average rate of a transfer in bytes per second, 0 for none. All clones are one: a change holds for the transfers
+/// under way, too.
+#[derive(Debug, Clone, Default)]
+pub struct MaxRate(Arc<AtomicU64>);
+
+impl MaxRate {
+    /// This one.
+    pub fn new(bytes_s: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes_s)))
+    }
+
+    /// Another one, from now on.
+    pub fn set(&self, bytes_s: u64) {
+        self.0.store(bytes_s, Ordering::Relaxed);
+    }
+
+    /// As it is now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// How requests go: their bounds, and the proxy in between.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Terms {
     /// TCP and TLS together, and the wait for the first byte.
     pub connect: Duration,
@@ -127,8 +150,8 @@ pub struct Terms {
     pub min_rate_bytes_s: u64,
     /// The least rate is judged over this long; a small answer may take twice as long.
     pub rate_window: Duration,
-    /// Highest average rate of a transfer in bytes per second; 0 for none.
-    pub max_rate_bytes_s: u64,
+    /// Highest average rate of a transfer.
+    pub max_rate: MaxRate,
     /// Which proxy stands before which host.
     pub proxies: Proxies,
 }
@@ -225,7 +248,7 @@ impl Http {
             (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
             (header::CONTENT_RANGE, format!("bytes {first}-{last}/{total}")),
         ];
-        let mut pace = Pace::new(self.terms.max_rate_bytes_s);
+        let mut pace = Pace::new(self.terms.max_rate.clone());
         let length = bytes.len();
         let (url, response) = self.send(Method::PUT, path, &headers, bytes).await?;
         let status = response.status();
@@ -301,7 +324,7 @@ impl Http {
         part: &Path,
     ) -> Result<(), FetchError> {
         let rate_window = self.terms.rate_window;
-        let mut pace = Pace::new(self.terms.max_rate_bytes_s);
+        let mut pace = Pace::new(self.terms.max_rate.clone());
         let mut body = response.into_body();
         let (mut window, mut at_window) = (Instant::now(), sink.length);
         let least = u64::try_from(self.terms.rate_window.as_millis())
@@ -445,12 +468,13 @@ fn disk_error(
 struct Pace {
     begun: Instant,
     got_bytes: u64,
-    max_rate_bytes_s: u64,
+    bytes_s: u64,
+    max_rate: MaxRate,
 }
 
 impl Pace {
-    fn new(max_rate_bytes_s: u64) -> Self {
-        Self { begun: Instant::now(), got_bytes: 0, max_rate_bytes_s }
+    fn new(max_rate: MaxRate) -> Self {
+        Self { begun: Instant::now(), got_bytes: 0, bytes_s: max_rate.get(), max_rate }
     }
 
     /// Until so many more bytes may have come. The sender waits too, as soon as the buffers between are full.
@@ -461,8 +485,12 @@ impl Pace {
     }
 
     fn due(&mut self, more_bytes: usize) -> Option<Duration> {
+        let bytes_s = self.max_rate.get();
+        if bytes_s != self.bytes_s {
+            (self.begun, self.got_bytes, self.bytes_s) = (Instant::now(), 0, bytes_s);
+        }
         self.got_bytes = self.got_bytes.saturating_add(u64::try_from(more_bytes).unwrap_or(u64::MAX));
-        let millis = self.got_bytes.saturating_mul(1000).checked_div(self.max_rate_bytes_s);
+        let millis = self.got_bytes.saturating_mul(1000).checked_div(self.bytes_s);
         millis.map(Duration::from_millis)
     }
 }

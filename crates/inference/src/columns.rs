@@ -81,9 +81,10 @@ fn number(text: &str) -> Result<f64, String> {
     if text.is_empty() {
         return Ok(f64::NAN);
     }
-    text.parse().map_err(|_| {
+    let parsed = text.parse().ok().filter(|number: &f64| number.is_finite());
+    parsed.ok_or_else(|| {
         let shown: String = text.chars().take(40).collect();
-        format!("needs numbers in columns without a vocabulary, got {shown:?}")
+        format!("needs finite numbers in columns without a vocabulary, got {shown:?}")
     })
 }
 
@@ -130,6 +131,10 @@ mod tests {
         let Data::Fp64(numbers) = vocabulary(&[3, 2], &rows, &words).unwrap() else { panic!("not FP64") };
         assert_eq!(numbers[..4], [1.5, 1.0, -2.0, 0.0]);
         assert!(numbers[4].is_nan() && numbers[5].is_nan());
+        for no_number in ["inf", "-infinity", "nan", "1e400"] {
+            let refused = vocabulary(&[1, 2], &texts(&[no_number, "red"]), &words).unwrap_err();
+            assert!(refused.contains("finite") && refused.contains(no_number), "{refused}");
+        }
         let error = vocabulary(&[1, 2], &texts(&["many", "red"]), &words).unwrap_err();
         assert!(error.contains("\"many\""), "{error}");
         assert!(vocabulary(&[1, 1], &texts(&["1"]), &words).unwrap_err().contains("column 1"));

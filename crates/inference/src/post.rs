@@ -124,7 +124,8 @@ pub(crate) fn best_of<T: PartialOrd + Copy>(row: &[T]) -> usize {
 
 /// Places of the `count` highest scores, the best first; of equals the first one, and NaN after all numbers.
 pub fn best_classes(row: &[f32], count: usize) -> Vec<usize> {
-    let key = |place: usize| if row[place].is_nan() { f32::NEG_INFINITY } else { row[place] };
+    // Zeroes are equal whatever their sign.
+    let key = |place: usize| if row[place].is_nan() { f32::NEG_INFINITY } else { row[place] + 0.0 };
     let better = |a: &usize, b: &usize| key(*b).total_cmp(&key(*a)).then(a.cmp(b));
     let mut places: Vec<usize> = (0..row.len()).collect();
     if count < places.len() && count > 0 {
@@ -164,6 +165,12 @@ mod tests {
         assert_eq!(out[3], (vec![2, 2], Data::Fp32(vec![0.6, 0.3, 0.8, 0.1])));
         assert_eq!(out[4], (vec![2, 2], Data::Int64(vec![2, 1, 0, 1])));
         assert_eq!(out[5].1, Data::Bool(vec![false, false, true, true, false, false]));
+    }
+
+    #[test]
+    fn of_equal_scores_the_first_goes_first_whatever_the_sign_of_a_zero() {
+        let row = [-0.0, 0.0, f32::NAN, -0.0];
+        assert_eq!((best_of(&row), best_classes(&row, 4)), (0, vec![0, 1, 3, 2]));
     }
 
     #[test]

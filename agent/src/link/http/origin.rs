@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
-use super::{Http, RATE_WINDOW, Terms};
+use super::{Http, MaxRate, RATE_WINDOW, Terms};
 use crate::config::Proxies;
 
 /// How the next request for something that is there is answered.
@@ -120,7 +120,7 @@ impl Origin {
             connect,
             min_rate_bytes_s: 10_000,
             rate_window,
-            max_rate_bytes_s: 0,
+            max_rate: MaxRate::default(),
             proxies: Proxies::default(),
         };
         Http::new(&self.address, &Arc::new(config), terms)

@@ -19,10 +19,16 @@ fn blob_of(origin: &Origin) -> (tempfile::TempDir, BlobRef, std::path::PathBuf, 
 
 #[test]
 fn a_transfer_keeps_below_its_rate_and_none_means_none() {
-    let mut pace = Pace::new(1000);
+    let mut pace = Pace::new(MaxRate::new(1000));
     let due: Vec<_> = (0..3).map(|_| pace.due(500)).collect();
     assert_eq!(due, [500, 1000, 1500].map(|millis| Some(Duration::from_millis(millis))));
-    assert_eq!(Pace::new(0).due(usize::MAX), None);
+    assert_eq!(Pace::new(MaxRate::new(0)).due(usize::MAX), None);
+    // Another rate holds for what is under way, from then on.
+    let rate = MaxRate::default();
+    let mut pace = Pace::new(rate.clone());
+    assert_eq!(pace.due(5000), None);
+    rate.set(1000);
+    assert_eq!(pace.due(500), Some(Duration::from_millis(500)));
 }
 
 #[test]

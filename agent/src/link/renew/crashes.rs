@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::super::identity::tests::identity_with;
 use super::*;
 use crate::config::Proxies;
+use crate::link::http::MaxRate;
 
 /// Where the attempt is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +142,7 @@ fn start(state_dir: &Path) -> Renewal {
         connect: Duration::from_secs(1),
         min_rate_bytes_s: 1,
         rate_window: Duration::from_secs(1),
-        max_rate_bytes_s: 0,
+        max_rate: MaxRate::default(),
         proxies: Proxies::default(),
     };
     let links = Links::new(Identity::load(state_dir).unwrap(), &clock, terms.clone()).unwrap();
