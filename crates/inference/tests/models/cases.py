@@ -537,12 +537,13 @@ def island_of_bytes_between(g, kind, acts=np.uint8):
     to = exit_params(g, acts)
     made = g.op("QLinearConv", [value, *params, *g.weights(8, 8, 1, 1), *to])
     if kind == "Pad":
-        border = g.constant(acts(OUT[1] if acts == np.uint8 else 5))
+        border = g.constant(acts(OUT[1] + 9 if acts == np.uint8 else -7))  # not the zero point, as int8 pads
         parts = [g.op("Pad", [made, g.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1])), border])] * 2
     else:
-        parts = g.op("Split", [made, g.constant(np.array([4, 4]))], 2, axis=1)
+        picked = g.op("Gather", [made, g.constant(np.array([2, 0, 1, 7]))], axis=1)
+        parts = g.op("Split", [picked, g.constant(np.array([2, 2]))], 2, axis=1)
     total = g.op("QLinearAdd", [parts[0], *to, parts[1], *to, *to])
-    return IMAGE, g.dequantize(total, to), OUT[0], [kind]
+    return IMAGE, g.dequantize(total, to), OUT[0], [kind] if kind == "Pad" else ["Gather", "Split"]
 
 
 @case(direct={}, pooled={"pooled": True}, s8={"acts": np.int8})
@@ -1003,7 +1004,7 @@ def bytes_split(g, kind=np.uint8):
     product = g.op("QLinearMatMul", [first, *params, *g.weights(24, 24), *to])
     second = turned(g, turned(g, second, 0, 2, 1), 0, 2, 1)
     added = g.op("QLinearAdd", [product, *to, second, *params, *to])
-    return ROWS, g.dequantize(added, to), OUT[0], ["Split"]
+    return ROWS, g.dequantize(added, to), OUT[0], []
 
 
 @case()
@@ -1330,3 +1331,71 @@ def rows_elsewhere(g):
     made, scale = qdq(g, g.op("MatMul", [g.qdq(turned, g.params(0.01, 128)), g.dequantized_weights(18, 18)]), scale=0.01)
     back = g.op("Transpose", [g.op("Sin", [made])], perm=[1, 0, 2])
     return ROWS, back, scale, ["Sin", "Shrink", "Transpose", "Sin", "Sin", "Transpose", "Identity"]
+
+
+@case(
+    qdq={}, s8={"acts": np.int8}, depthwise={"group": 20}, strided={"pads": (0, 0, 0, 0, 0, 0, 1, 1), "more": {"strides": [2, 2]}},
+    padded_too={"more": {"pads": [1, 0, 2, 1]}}, causal={"shape": (20, 11), "pads": (0, 0, 4, 0, 0, 0), "more": {"dilations": [2]}},
+    pointwise={"window": 1}, read_twice={"is_read_twice": True}, axes={"pads": (1, 2, 0, 1), "axes": (-1, 2), "opset": 18},
+)  # fmt: skip
+def qdq_pad(g, shape=(20, 9, 7), acts=np.uint8, group=1, pads=(0, 0, 1, 0, 0, 0, 2, 3), axes=None, window=3, is_read_twice=False, more=None):
+    """Zeros around an image between two quantizations by one scale, in front of a convolution."""
+    params = g.params(IN[0], IN[1] if acts == np.uint8 else -3, acts)
+    extra = [g.constant(np.array(pads)), g.constant(np.float32(0)), *([g.constant(np.array(axes))] if axes else [])]
+    made = g.qdq(g.op("Pad", [g.qdq("input", params), *extra]), params)
+    weights = g.dequantized_weights(20, 20 // group, *[window] * (len(shape) - 1))
+    conv, _ = qdq(g, g.op("Conv", [made, weights], group=group, **(more or {})), acts)
+    if is_read_twice:
+        conv = g.op("Add", [conv, g.op("MaxPool", [made], kernel_shape=[3, 3])])
+    return (shape, *qdq(g, conv, acts), [])
+
+
+@case(u8={}, s8={"acts": np.int8}, other_value={"value": 3, "left": ["Pad"]}, edge={"mode": "edge", "left": ["Pad"]},
+      channels={"pads": (0, 1, 1, 0, 0, 1, 0, 1), "left": ["Pad"]}, cropped={"pads": (0, 0, -1, 0, 0, 0, 0, 2), "left": ["Pad"]})  # fmt: skip
+def qlinear_pad(g, acts=np.uint8, pads=(0, 0, 0, 1, 0, 0, 2, 1), value=None, mode="constant", left=()):
+    """The same on 8-bit values, whose zero is the zero point."""
+    image, params = entry(g, acts)
+    zero = [params[1] if value is None else g.constant(acts(value))] if mode == "constant" else []
+    made = g.op("Pad", [image, g.constant(np.array(pads)), *zero], mode=mode)
+    to = exit_params(g, acts)
+    channels = 8 + pads[1] + pads[5]
+    made = g.op("QLinearConv", [made, *params, *g.weights(12, channels, 3, 3), *to], strides=[2, 1])
+    return IMAGE, g.dequantize(made, to), OUT[0], list(left)
+
+
+@case(
+    channels={"sizes": (5, 18, 3)}, rows={"shape": (8, 10, 6), "axis": 2, "sizes": (4, 3, 3), "left": ["Concat"]}, columns={"axis": -1, "sizes": (2, 3, 1), "shape": IMAGE},
+    signal={"shape": (26, 9), "sizes": (16, 7, 3)}, tokens={"shape": (7, 40), "axis": 2, "sizes": (17, 20, 3)},
+    tokens_apart={"shape": (7, 40), "sizes": (1, 4, 2)}, s8={"sizes": (1, 1, 24), "acts": np.int8},
+    counted={"shape": (20, 5, 5), "sizes": None, "opset": 18}, old={"sizes": (5, 18, 3), "opset": 11},
+)  # fmt: skip
+def qdq_split(g, sizes, shape=(26, 5, 5), axis=1, acts=np.uint8, left=()):
+    """Parts of 8-bit values, each with a border of its own: a convolution and a pool with padding read them."""
+    value, params = entry(g, acts)
+    more = {"num_outputs": 3} if sizes is None else {"split": sizes} if g.opset < 13 else {}
+    extra = [g.constant(np.array(sizes))] if sizes and g.opset >= 13 else []
+    parts = g.op("Split", [value, *extra], 3, axis=axis, **more)
+    parts = [g.op("Sigmoid", [g.dequantize(part, params)]) for part in parts]
+    parts = [g.qdq(part, exit_params(g, acts, 1 / 100)) for part in parts]
+    return (shape, *qdq(g, g.op("Concat", parts[::-1], axis=axis), acts, 1 / 100), list(left))
+
+
+@case()
+def split_residual(g):
+    """Res2Net's block: each part goes through a layer together with the one before it."""
+    value, params = entry(g)
+    first, second, third = g.op("Split", [value, g.constant(np.array([10, 10, 10]))], 3, axis=1)
+    layer = lambda part: g.op("QLinearConv", [part, *params, *g.weights(10, 10, 3, 3), *params], pads=[1] * 4)  # noqa: E731
+    second = layer(second)
+    third = layer(g.op("QLinearAdd", [second, *params, third, *params, *params]))
+    parts = [part for made in (first, second, third) for part in (made, *params)]
+    return (30, 6, 6), g.dequantize(g.op("QLinearConcat", [*params, *parts], axis=1), params), IN[0], []
+
+
+@case(kept={}, left_out={"keepdims": 0}, signed={"acts": np.int8, "keepdims": 0}, counted_back={"axes": (-1, 2)},
+      to_f32={"is_float": True, "keepdims": 0}, newer={"opset": 18, "keepdims": 0})  # fmt: skip
+def mean_of_pixels(g, axes=(2, 3), keepdims=1, acts=np.uint8, is_float=False):
+    extra = {"axes": list(axes)} if g.opset < 18 else {}
+    inputs = [view(g, acts)] + ([g.constant(np.array(axes))] if g.opset >= 18 else [])
+    made = g.op("ReduceMean", inputs, keepdims=keepdims, **extra)
+    return ((19, 6, 5), made, CLOSE, []) if is_float else ((19, 6, 5), *qdq(g, made, acts, 0.01), [])

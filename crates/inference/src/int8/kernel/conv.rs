@@ -5,7 +5,7 @@ use super::depthwise::Depthwise;
 use super::eltwise::{self, AddSpec};
 use super::floats::{Floats, Planes, ToFloat};
 use super::gemm::Gemm;
-use super::layout::{Act, ActMut, Buffer, Layout};
+use super::layout::{Act, ActMut, Border, Buffer, Layout};
 use super::level::Level;
 use super::requant::Requant;
 use super::rows::RowSums;
@@ -118,6 +118,17 @@ impl Conv {
     /// The shape.
     pub const fn spec(&self) -> &ConvSpec {
         &self.spec
+    }
+
+    /// Widens the padding of a window of several places; the packed weights are the same for any.
+    pub fn pad(&mut self, more: Border) {
+        let Border { top, left, bottom, right } = self.spec.pads;
+        self.spec.pads = Border {
+            top: top + more.top,
+            left: left + more.left,
+            bottom: bottom + more.bottom,
+            right: right + more.right,
+        };
     }
 
     /// The level that was packed for; lower than asked for where that one can't run this convolution.

@@ -7,6 +7,7 @@ use tract_onnx::pb::{ModelProto, NodeProto, ValueInfoProto, tensor_shape_proto, 
 
 use super::Reason;
 use super::graph::Graph;
+use super::pads::fold_pads;
 use super::walk::{Given, Kind, Lowering, MAX_ACT_BYTES};
 use crate::engine::{Feed, Verdict};
 use crate::error;
@@ -171,6 +172,7 @@ fn finish(
 ) -> Result<Program, Reason> {
     let Lowering { graph, mut values, steps, is_batched, .. } = walk;
     let steps = fuse_additions(needed(steps, &outputs), &values);
+    let steps = fold_pads(steps, &values);
     widen(&steps, &mut values)?;
     pack_pixels(&steps, &mut values);
     let steps = chain(steps, &values);

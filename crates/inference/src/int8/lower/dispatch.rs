@@ -78,6 +78,8 @@ impl<'a> Lowering<'a> {
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity" | "Dropout" => self.reshape(node),
             "Transpose" => self.transpose(node),
             "Slice" => self.slice(node),
+            "Split" => self.split(node),
+            "Pad" => self.pad(node),
             "Resize" | "Upsample" => self.resize(node),
             _ => Err(Reason::Operator),
         }

@@ -18,6 +18,8 @@ mod islands;
 mod linear;
 mod matmul;
 mod nhwc;
+mod pads;
+mod parts;
 mod plain;
 mod pools;
 mod product;

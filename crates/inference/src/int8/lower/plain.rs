@@ -99,7 +99,7 @@ impl<'a> Lowering<'a> {
         self.bind(output, shape, Kind::Float(to));
     }
 
-    /// ReduceMean over the last axis: with what follows a whole normalization, or by itself.
+    /// ReduceMean over all pixels, or over the last axis: with what follows a whole normalization, or by itself.
     pub(super) fn mean(&mut self, node: Node<'a>) -> Result<(), Reason> {
         let name = Self::input(node, 0)?;
         if let Some(Pattern { nodes, output, what }) = self.spelled_norm(node) {
@@ -110,8 +110,15 @@ impl<'a> Lowering<'a> {
                 return Ok(());
             }
         }
-        let (from, mut shape) = self.float(name)?;
         let axes = self.axes_of_mean(node)?;
+        if let [_, _, height, width] = self.lookup(name)?.shape[..] {
+            let mut places: Vec<_> = axes.iter().map(|axis| axis_of(*axis, 4)).collect();
+            places.sort_unstable();
+            if places == [Some(2), Some(3)] && height > 0 && width > 0 {
+                return self.averaged(node, node.int("keepdims") != Some(0));
+            }
+        }
+        let (from, mut shape) = self.float(name)?;
         let rank = shape.len();
         let is_last = matches!(axes[..], [axis] if axis_of(axis, rank) == Some(rank - 1));
         let Some(last) = shape.last_mut().filter(|last| is_last && rank > 1 && **last > 0) else {

@@ -168,7 +168,16 @@ impl<'a> Lowering<'a> {
 
     /// AveragePool and GlobalAveragePool over a view, quantized again; the latter over f32 too.
     pub(super) fn average_pool(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        self.averaged(node, true)
+    }
+
+    /// The same, and a ReduceMean over all pixels, of which nothing may be left but the channels.
+    pub(super) fn averaged(&mut self, node: Node<'a>, keeps_axes: bool) -> Result<(), Reason> {
         let name = Self::input(node, 0)?;
+        let left = |mut shape: Vec<usize>| {
+            shape.truncate(if keeps_axes { shape.len() } else { 2 });
+            shape
+        };
         if let Ok(quant) = self.view(name) {
             let sink = self.sink(node.output());
             if let End::Bytes(params, _) = sink.end {
@@ -177,11 +186,11 @@ impl<'a> Lowering<'a> {
                     return Err(Reason::Form("a clip stands between the pool and its quantization"));
                 }
                 let (to, shape) = self.average(node, quant, params)?;
-                self.finish(&sink, &shape, Kind::Bytes(to, Form::First));
+                self.finish(&sink, &left(shape), Kind::Bytes(to, Form::First));
                 return Ok(());
             }
         }
-        if node.op() != "GlobalAveragePool" {
+        if node.op() == "AveragePool" {
             return Err(Reason::Form("the result isn't quantized again"));
         }
         let (from, mut shape) = self.float(name)?;
@@ -189,7 +198,7 @@ impl<'a> Lowering<'a> {
         shape.iter_mut().skip(2).for_each(|size| *size = 1);
         let to = self.values.add_float(volume(&shape), None);
         self.steps.push(Step::Float { op: FloatOp::Mean(run), from: vec![from], to });
-        self.bind(node.output(), shape, Kind::Float(to));
+        self.bind(node.output(), left(shape), Kind::Float(to));
         Ok(())
     }
 
@@ -211,7 +220,7 @@ impl<'a> Lowering<'a> {
         params: super::walk::Params,
     ) -> Result<(crate::int8::program::ActId, Vec<usize>), Reason> {
         let multiplier = quant.params.scale / params.scale;
-        let is_global = matches!(node.op(), "GlobalAveragePool" | "QLinearGlobalAveragePool");
+        let is_global = matches!(node.op(), "GlobalAveragePool" | "QLinearGlobalAveragePool" | "ReduceMean");
         let (window, output) = if is_global {
             let (height, width) = match quant.shape[..] {
                 [_, _, height, width] => (height, width),

@@ -1,7 +1,5 @@
 //! Operators that move values without changing them: 8-bit values pass through as they are.
 
-use std::collections::HashSet;
-
 use super::Reason;
 use super::graph::Node;
 use super::tensor;
@@ -113,54 +111,6 @@ impl<'a> Lowering<'a> {
         self.move_bytes(node, &bound, shape, shuffle)
     }
 
-    /// Slice with constant bounds, not of the batch.
-    pub(super) fn slice(&mut self, node: Node<'a>) -> Result<(), Reason> {
-        let bound = self.lookup(Self::input(node, 0)?)?;
-        let list = |slot: usize, name: &str| match node.input(slot) {
-            Some(input) => self.int_constant(input, "a bound").map(Some),
-            None => Ok(node.ints(name).map(<[i64]>::to_vec)),
-        };
-        let missing = Reason::NotConstant { what: "a bound" };
-        let (starts, ends) = (list(1, "starts")?, list(2, "ends")?);
-        let Some((starts, ends)) = starts.zip(ends) else { return Err(missing) };
-        let axes = list(3, "axes")?.unwrap_or_else(|| (0_i64..).take(starts.len()).collect());
-        let steps = list(4, "steps")?.unwrap_or_else(|| vec![1; starts.len()]);
-        if [&ends, &axes, &steps].iter().any(|list| list.len() != starts.len()) {
-            return Err(Reason::Form("its bounds, axes and steps are of different number"));
-        }
-        let (mut shape, mut firsts) = (bound.shape.clone(), vec![0; bound.shape.len()]);
-        let mut cut = HashSet::new();
-        for (((start, end), axis), step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
-            let wrong = || Reason::Shape { shape: bound.shape.clone() };
-            let axis = axis_of(*axis, bound.shape.len()).ok_or_else(wrong)?;
-            if !cut.insert(axis) {
-                return Err(Reason::Form("it names an axis twice"));
-            }
-            let size = i64::try_from(bound.shape[axis]).unwrap_or(0);
-            let inside =
-                |value: i64| if value < 0 { value.saturating_add(size) } else { value }.clamp(0, size);
-            let (start, end) = (inside(*start), inside(*end));
-            if *step != 1 || end <= start || axis == 0 {
-                return Err(Reason::Form("it is empty, of the batch, or leaves values out in between"));
-            }
-            firsts[axis] = usize::try_from(start).unwrap_or(0);
-            shape[axis] = usize::try_from(end - start).unwrap_or(0);
-        }
-        self.reserve_table(&shape)?;
-        let strides = strides(&bound.shape);
-        let shuffle = Shuffle::Map(map(&shape, |index| {
-            Some(
-                index
-                    .iter()
-                    .zip(&firsts)
-                    .zip(&strides)
-                    .map(|((at, first), stride)| (at + first) * stride)
-                    .sum(),
-            )
-        })?);
-        self.move_bytes(node, &bound, shape, shuffle)
-    }
-
     /// Resize and Upsample to whole multiples, each value repeated.
     pub(super) fn resize(&mut self, node: Node<'a>) -> Result<(), Reason> {
         let name = Self::input(node, 0)?;
@@ -207,7 +157,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Counts a table of the order of that many elements.
-    fn reserve_table(&mut self, shape: &[usize]) -> Result<(), Reason> {
+    pub(super) fn reserve_table(&mut self, shape: &[usize]) -> Result<(), Reason> {
         let elements = self.table_elements.saturating_add(volume(shape));
         if elements > MAX_MAPS {
             return Err(Reason::Form("the tables of orders before it take all the room that they may"));
@@ -229,12 +179,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// The activation behind a name that stands for one.
-    fn quant_of(&self, bound: &Bound) -> Option<Quant> {
+    pub(super) fn quant_of(&self, bound: &Bound) -> Option<Quant> {
         let (Kind::Bytes(act, form) | Kind::View(act, form)) = bound.kind else { return None };
         Some(Quant { act, form, shape: bound.shape.clone(), params: self.values.act(act).into() })
     }
 
-    fn moved(
+    pub(super) fn moved(
         &mut self,
         bound: &Bound,
         shape: &[usize],
@@ -260,7 +210,7 @@ impl<'a> Lowering<'a> {
     }
 }
 
-fn same_kind(kind: Kind, act: crate::int8::program::ActId, form: Form) -> Kind {
+pub(super) fn same_kind(kind: Kind, act: crate::int8::program::ActId, form: Form) -> Kind {
     match kind {
         Kind::Bytes(..) => Kind::Bytes(act, form),
         Kind::View(..) | Kind::Float(_) => Kind::View(act, form),
@@ -314,7 +264,7 @@ fn is_permutation(order: &[usize], rank: usize) -> bool {
     sorted == (0..rank).collect::<Vec<_>>()
 }
 
-fn strides(shape: &[usize]) -> Vec<usize> {
+pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis];
@@ -323,7 +273,7 @@ fn strides(shape: &[usize]) -> Vec<usize> {
 }
 
 /// For each element of a shape the place that it comes from.
-fn map(shape: &[usize], place: impl Fn(&[usize]) -> Option<usize>) -> Result<Vec<u32>, Reason> {
+pub(super) fn map(shape: &[usize], place: impl Fn(&[usize]) -> Option<usize>) -> Result<Vec<u32>, Reason> {
     let count = volume(shape);
     if count > MAX_MAP {
         return Err(Reason::Shape { shape: shape.to_vec() });

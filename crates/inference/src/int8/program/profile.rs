@@ -100,6 +100,7 @@ fn kind(step: &Step) -> &'static str {
         Step::AveragePool { .. } => "average pool",
         Step::MaxPool { .. } => "maximum pool",
         Step::Resize { .. } => "resize",
+        Step::Region { .. } => "copy a region",
         Step::Shuffle { .. } => "shuffle",
         Step::Float { op, .. } => op.name(),
         Step::Island { .. } => "tract",

@@ -143,6 +143,7 @@ impl Run<'_> {
             | Step::AveragePool { .. }
             | Step::MaxPool { .. }
             | Step::Resize { .. }
+            | Step::Region { .. }
             | Step::Shuffle { .. } => self.bytes(step),
         }
         Ok(())
@@ -172,6 +173,9 @@ impl Run<'_> {
             Step::AveragePool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
             Step::MaxPool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
             Step::Resize { rows, columns, from, .. } => resize(&acts.get(*from), (rows, columns), &mut to),
+            Step::Region { from, first, at, .. } => {
+                kernel::copy_region(&acts.get(*from), *first, *at, &mut to);
+            }
             Step::Shuffle { from, shuffle: Shuffle::Pixels, .. } => copy_pixels(&acts.get(*from), &mut to),
             Step::Shuffle { from, shuffle: Shuffle::Rows(map), .. } => {
                 copy_rows(&acts.get(*from), map, &mut to);

@@ -78,6 +78,8 @@ pub(crate) enum Step {
     MaxPool { pool: MaxPool, from: ActId, to: ActId },
     /// Each output pixel is an input pixel: for each axis, which.
     Resize { rows: Vec<usize>, columns: Vec<usize>, from: ActId, to: ActId },
+    /// What lies at channel, row and column `first` and behind, put at row and column `at`, and zeros around it.
+    Region { from: ActId, first: [usize; 3], at: [usize; 2], to: ActId },
     /// Another shape or order.
     Shuffle { from: ActId, shuffle: Shuffle, to: ActId },
     /// Something in f32.
@@ -98,6 +100,7 @@ impl Step {
             | Self::AveragePool { from, .. }
             | Self::MaxPool { from, .. }
             | Self::Resize { from, .. }
+            | Self::Region { from, .. }
             | Self::Shuffle { from, .. } => vec![*from],
             Self::LinearAdd { from, other, .. } => vec![*from, *other],
             Self::Add { a, b, .. } | Self::Mul { a, b, .. } | Self::Product { a, b, .. } => vec![*a, *b],
@@ -127,6 +130,7 @@ impl Step {
             | Self::AveragePool { to, .. }
             | Self::MaxPool { to, .. }
             | Self::Resize { to, .. }
+            | Self::Region { to, .. }
             | Self::Shuffle { to, .. } => Some(*to),
             Self::Dequantize { .. } | Self::LinearFloat { .. } | Self::Float { .. } | Self::Island { .. } => {
                 None
