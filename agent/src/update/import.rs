@@ -19,7 +19,7 @@ use trust::desired::{DesiredModel, Mode};
 use super::fetch;
 use super::memory::{self, Room};
 use super::metadata::{MetadataError, Source, TrustedStore};
-use crate::durable::{self, DurableError, Readers};
+use crate::durable::{self, DurableError, Readers, cut};
 use crate::health::{Clock, disk};
 use crate::link::http::FetchError;
 use crate::machine::{Event, Phase, Task, step};
@@ -273,8 +273,10 @@ impl Import<'_> {
         let disk =
             |operation, source| ImportError::Disk(DurableError::Io { operation, path: part.clone(), source });
         let file = durable::create(Readers::Owner, &part).map_err(|source| disk("create", source))?;
+        cut::written();
         let mut sink = Hashing { to: file, hash: Sha256::new() };
         reader.read_to(&mut sink).map_err(ImportError::Archive)?;
+        cut::written();
         let file = sink.verify(blob)?;
         file.sync_all().map_err(|source| disk("sync", source))?;
         self.shelf.keep_blob(blob).map_err(ImportError::Shelf)

@@ -32,7 +32,7 @@ pub(super) struct Made {
     /// Its int8 variant.
     pub(super) held: Held,
     pub(super) blobs: Vec<(BlobRef, Vec<u8>)>,
-    manifest: Vec<u8>,
+    pub(super) manifest: Vec<u8>,
     parts: Value,
 }
 
