@@ -20,18 +20,20 @@
 //! stopped by the transition counter. Both are part of the persisted record.
 
 use protocol::message::{Cause, CauseKind, SelfTestResult, TaskPhase};
-use protocol::{Counter, ReleaseRef, Revision, RolloutId, UnixMillis};
+use protocol::{Counter, ReleaseRef, UnixMillis};
 use release::HighWater;
 use serde::{Deserialize, Serialize};
-use trust::desired::{DesiredModel, Mode};
+use trust::desired::Mode;
 
 mod again;
 mod fence;
 mod refit;
 mod starts;
+mod task;
 mod unwanted;
 
 pub use refit::Refit;
+pub use task::Task;
 
 /// Starts that a self-test or a swap may end before it counts as a crash loop.
 const TRIES: u8 = 2;
@@ -44,37 +46,6 @@ fn full_boots() -> u8 {
 
 /// Transitions of one task, after which it goes round.
 const MAX_TRANSITIONS: u32 = 28;
-
-/// What is being worked on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    /// Which release.
-    pub release: ReleaseRef,
-    /// How to bring it in.
-    pub mode: Mode,
-    /// Who asked.
-    pub rollout: Option<RolloutId>,
-    /// Rises when a person asks for another chance.
-    #[serde(default)]
-    pub attempt: u32,
-    /// The Desired that said so.
-    pub revision: Revision,
-}
-
-impl Task {
-    /// What a Desired of this revision asks of one model.
-    pub fn of(wanted: &DesiredModel, revision: Revision) -> Self {
-        let DesiredModel { release, mode, rollout, attempt, .. } = wanted.clone();
-        Self { release, mode, rollout, attempt, revision }
-    }
-
-    /// Whether this answers what `wanted` asks for: a later revision that repeats it changes nothing, a higher attempt
-    /// does.
-    fn answers(&self, wanted: &Self) -> bool {
-        let is_same = self.release == wanted.release && self.mode == wanted.mode;
-        is_same && self.rollout == wanted.rollout && self.attempt >= wanted.attempt
-    }
-}
 
 /// A release in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -621,7 +592,7 @@ mod table;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Digest, Version};
+    use protocol::{Digest, Revision, RolloutId, Version};
 
     pub(super) fn release(n: u8) -> ReleaseRef {
         let version = Version::new(format!("{n}.0.0")).unwrap();

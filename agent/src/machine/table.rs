@@ -4,6 +4,8 @@
 //! starts without end. Out of memory in the new model is both: the budget refuses it, or the kernel ends the agent.
 //! `update::faults` plays what can be brought about with the real driver.
 
+use protocol::{Revision, RolloutId};
+
 use super::tests::{after as play, held, mark};
 use super::*;
 use Fault::{
