@@ -121,11 +121,6 @@ impl Made {
         self.keep_manifest(shelf);
     }
 
-    /// As it is signed.
-    pub(super) fn manifest(&self) -> &[u8] {
-        &self.manifest
-    }
-
     pub(super) fn keep_manifest(&self, shelf: &Shelf) {
         shelf.keep_manifest(self.held.release.digest, &self.manifest).unwrap();
     }
