@@ -1330,3 +1330,23 @@ def rows_elsewhere(g):
     made, scale = qdq(g, g.op("MatMul", [g.qdq(turned, g.params(0.01, 128)), g.dequantized_weights(18, 18)]), scale=0.01)
     back = g.op("Transpose", [g.op("Sin", [made])], perm=[1, 0, 2])
     return ROWS, back, scale, ["Sin", "Shrink", "Transpose", "Sin", "Sin", "Transpose", "Identity"]
+
+
+@case(
+    plain={}, s8={"acts": np.int8}, bounded={"clip": (0.0, 6.0)}, multiplied={"each": 2}, bias_in_steps={"in_steps": True}, strided={"more": {"strides": [2, 2]}},
+    bounds_differ={"clip": (-0.3, 0.4), "left": ["Clip", "QuantizeLinear", "DequantizeLinear", "Conv", "Relu"]},
+)  # fmt: skip
+def scales_of_channels(g, acts=np.uint8, clip=None, each=1, in_steps=False, more=None, left=()):
+    """NNCF quantizes what a depthwise convolution reads by channel."""
+    weights = g.dequantized_weights(13, 8, 3, 3, scales=13)
+    bias = g.bias(13, IN[0], in_steps)
+    made = g.op("Conv", [view(g, acts), weights, bias], pads=[1] * 4)
+    bounds = [g.constant(np.float32(bound)) for bound in clip] if clip else []
+    made = g.op("Clip", [made, *bounds]) if clip else g.op("Relu", [made])
+    scales = g.random.uniform(0.004, 0.02, 13).astype(np.float32)
+    params = [g.constant(scales, "scale"), g.constant(np.full(13, -128 if acts == np.int8 else 0, acts), "zero")]
+    for kind in ["QuantizeLinear", "DequantizeLinear"]:
+        made = g.op(kind, [made, *params], axis=1)
+    weights = g.dequantized_weights(13 * each, 1, 3, 3, scales=13 * each)
+    made = g.op("Conv", [made, weights, g.constant(g.floats(13 * each), "b")], pads=[1] * 4, group=13, **(more or {}))
+    return (IMAGE, *qdq(g, g.op("Relu", [made]), acts), list(left))
