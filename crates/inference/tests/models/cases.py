@@ -1399,3 +1399,26 @@ def mean_of_pixels(g, axes=(2, 3), keepdims=1, acts=np.uint8, is_float=False):
     inputs = [view(g, acts)] + ([g.constant(np.array(axes))] if g.opset >= 18 else [])
     made = g.op("ReduceMean", inputs, keepdims=keepdims, **extra)
     return ((19, 6, 5), made, CLOSE, []) if is_float else ((19, 6, 5), *qdq(g, made, acts, 0.01), [])
+
+
+@case(
+    plain={}, s8={"acts": np.int8}, bounded={"clip": (0.0, 6.0)}, multiplied={"each": 2}, bias_in_steps={"in_steps": True}, strided={"more": {"strides": [2, 2]}},
+    bounds_differ={"clip": (-0.3, 0.4), "left": ["QuantizeLinear", "DequantizeLinear", "Conv", "Relu"]},
+    far_bias={"far": 1e7, "left": None},
+)  # fmt: skip
+def scales_of_channels(g, acts=np.uint8, clip=None, each=1, in_steps=False, far=0, more=None, left=()):
+    """NNCF quantizes what a depthwise convolution reads by channel."""
+    weights = g.dequantized_weights(13, 8, 3, 3, scales=13)
+    bias = g.bias(13, IN[0], in_steps)
+    made = g.op("Conv", [view(g, acts), weights, bias], pads=[1] * 4)
+    bounds = [g.constant(np.float32(bound)) for bound in clip] if clip else []
+    made = g.op("Clip", [made, *bounds]) if clip else g.op("Relu", [made])
+    scales = g.random.uniform(0.004, 0.02, 13).astype(np.float32)
+    params = [g.constant(scales, "scale"), g.constant(np.full(13, -128 if acts == np.int8 else 0, acts), "zero")]
+    for kind in ["QuantizeLinear", "DequantizeLinear"]:
+        made = g.op(kind, [made, *params], axis=1)
+    weights = g.dequantized_weights(13 * each, 1, 3, 3, scales=13 * each)
+    bias = g.floats(13 * each)
+    bias[0] += far
+    made = g.op("Conv", [made, weights, g.constant(bias, "b")], pads=[1] * 4, group=13, **(more or {}))
+    return (IMAGE, *qdq(g, g.op("Relu", [made]), acts), left if left is None else list(left))

@@ -172,8 +172,9 @@ impl<'a> Lowering<'a> {
 
     /// Conv between DequantizeLinear and QuantizeLinear.
     pub(super) fn conv(&mut self, index: usize, node: Node<'a>) -> Result<(), Reason> {
-        let quant = self.view(Self::input(node, 0)?)?;
-        let sink = self.sink(node.output());
+        let (quant, reads) = self.channel_view(Self::input(node, 0)?)?;
+        let channels = self.weights_shape(Self::input(node, 1)?)?.first().copied().unwrap_or(0);
+        let (sink, writes) = self.channel_sink(node.output(), channels);
         self.conv_of(index, node, quant, &sink, |this, spec| {
             let weights = this.dequantized_constant(Self::input(node, 1)?)?;
             let bias = node.input(2).map(|name| this.bias(name)).transpose()?.unwrap_or(Bias::None);
@@ -183,7 +184,12 @@ impl<'a> Lowering<'a> {
             }
             let bytes = tensor::bytes(weights.tensor).ok_or(Reason::NotConstant { what: "the weights" })?;
             let zero_points = narrow(&weights.zero_points)?;
-            Ok(Linear { spec, bytes, scales: weights.scales, zero_points, bias })
+            let mut linear = Linear { spec, bytes, scales: weights.scales, zero_points, bias };
+            // Before the scales are joined: there may be too few.
+            linear.check()?;
+            reads.iter().for_each(|scales| linear.read_by_channel(scales));
+            writes.iter().for_each(|scales| linear.write_by_channel(scales));
+            Ok(linear)
         })
     }
 

@@ -63,6 +63,9 @@ impl<'a> Lowering<'a> {
 
     /// Tensors from u8 or s8 to f32: nothing runs, the reader says what it needs.
     pub(super) fn dequantize(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        if self.dequantize_channels(node) {
+            return Ok(());
+        }
         let quant = self.bytes(Self::input(node, 0)?)?;
         let params = self.params(Self::input(node, 1)?, node.input(2), node);
         let mut params = params?;
