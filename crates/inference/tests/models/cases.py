@@ -289,6 +289,26 @@ def qdq_resize(g, scales):
 
 
 @case(
+    twice={"scales": [2, 2]}, half={"scales": [0.5, 0.5]}, uneven={"scales": [1.7, 0.6]}, sizes={"sizes": [9, 13], "opset": 18}, corner={"scales": [2, 3], "mode": "asymmetric"},
+    corners={"sizes": [11, 7], "mode": "align_corners", "opset": 18}, torch={"sizes": [1, 12], "mode": "pytorch_half_pixel", "opset": 18}, one={"sizes": [1, 1], "mode": "align_corners", "opset": 18},
+    s8={"scales": [2, 2], "acts": np.int8}, old={"scales": [2, 2], "opset": 10}, newer={"sizes": [12, 3], "opset": 19}, to_f32={"scales": [2, 2], "is_float": True},
+)  # fmt: skip
+def resize_between(g, scales=(), sizes=(), mode=None, acts=np.uint8, is_float=False):
+    """Values between pixels, as networks for segmentation have them."""
+    image, _ = qdq(g, g.op("Conv", [view(g, acts), g.dequantized_weights(11, 8, 1, 1)]), acts)
+    listed = g.constant(np.array([1, 1, *scales] if scales else [], np.float32))
+    if g.opset < 11:
+        made = g.op("Resize", [image, listed], mode="linear")
+    else:
+        extra = [g.constant(np.array(sizes))] if sizes else []
+        more = {"coordinate_transformation_mode": mode} if mode else {}
+        if sizes:
+            more["axes"] = [2, 3]
+        made = g.op("Resize", [image, g.constant(np.zeros(0, np.float32)), listed, *extra], mode="linear", **more)
+    return (IMAGE, made, CLOSE, []) if is_float else (IMAGE, *qdq(g, g.op("Relu", [made]), acts), [])
+
+
+@case(
     floor={"nearest_mode": "floor", "opset": 11},
     between={"nearest_mode": "round_prefer_floor", "left": ["Resize"], "opset": 11},
 )

@@ -17,6 +17,7 @@ mod ahead;
 mod arith;
 #[cfg(target_arch = "aarch64")]
 mod arm;
+mod bilinear;
 mod chain;
 mod conv;
 mod convert;
@@ -50,6 +51,7 @@ mod wide;
 mod x86;
 
 pub use arith::{Arith, Curve};
+pub use bilinear::Bilinear;
 pub use chain::Chain;
 pub use conv::{Conv, Scratch};
 pub use convert::{Range, dequantize, from_plain, min_max, quantize, to_plain};

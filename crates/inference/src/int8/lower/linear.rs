@@ -187,8 +187,12 @@ impl<'a> Lowering<'a> {
             let mut linear = Linear { spec, bytes, scales: weights.scales, zero_points, bias };
             // Before the scales are joined: there may be too few.
             linear.check()?;
-            reads.iter().for_each(|scales| linear.read_by_channel(scales));
-            writes.iter().for_each(|scales| linear.write_by_channel(scales));
+            if let Some(scales) = &reads {
+                linear.read_by_channel(scales);
+            }
+            if let Some(scales) = &writes {
+                linear.write_by_channel(scales);
+            }
             Ok(linear)
         })
     }

@@ -6,6 +6,7 @@
 //! bounded before memory is taken, and any doubt means the node is not lowered.
 
 mod assemble;
+mod bilinear;
 mod channels;
 mod computed;
 mod constants;

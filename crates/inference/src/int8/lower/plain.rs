@@ -93,7 +93,8 @@ impl<'a> Lowering<'a> {
         Ok(self.lookup_closing(name)?.shape)
     }
 
-    fn push_float(&mut self, op: FloatOp, from: Vec<FloatId>, output: &'a str, shape: Vec<usize>) {
+    /// A step in f32, and the name of what it makes.
+    pub(super) fn push_float(&mut self, op: FloatOp, from: Vec<FloatId>, output: &'a str, shape: Vec<usize>) {
         let to = self.values.add_float(volume(&shape), None);
         self.steps.push(Step::Float { op, from, to });
         self.bind(output, shape, Kind::Float(to));

@@ -116,8 +116,11 @@ impl<'a> Lowering<'a> {
         let name = Self::input(node, 0)?;
         let bound = self.lookup(name)?;
         let [n, c, h, w] = bound.shape[..] else { return Err(Reason::Form("only images are known")) };
+        if matches!(node.text("mode"), Some("linear" | "bilinear")) {
+            return self.interpolate(node, [n, c, h, w]);
+        }
         if !matches!(node.text("mode"), None | Some("nearest")) {
-            return Err(Reason::Form("it interpolates"));
+            return Err(Reason::Form("it interpolates other than linearly"));
         }
         if node.ints("axes").is_some_and(|axes| axes != [0, 1, 2, 3]) {
             return Err(Reason::Form("it names its axes"));

@@ -1,7 +1,7 @@
 //! The few operators in f32 that stand between or after quantized layers.
 
 use super::step::Bounds;
-use crate::int8::kernel::{self, Arith, Curve, LayerNorm, Window};
+use crate::int8::kernel::{self, Arith, Bilinear, Curve, LayerNorm, Window};
 
 /// An operator over plain f32 tensors.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub(crate) enum FloatOp {
     /// Two tensors, the second one of one shape with the first or smaller: `repeat` neighbours share a value, and after
     /// the last of a row's values comes the first again. A constant is the second where there is but one.
     Arith { op: Arith, repeat: usize, each: usize, constant: Vec<f32> },
+    /// Planes of another size, with values in between.
+    Bilinear(Box<Bilinear>),
     /// Maximum pooling of planes of this size.
     MaxPool { window: Window, from: [usize; 2], to: [usize; 2] },
 }
@@ -35,6 +37,7 @@ impl FloatOp {
             Self::Softmax(_) => "f32 softmax",
             Self::Norm(_) => "f32 normalization",
             Self::Curve(_) => "f32 function",
+            Self::Bilinear(_) => "f32 resize",
             Self::MaxPool { .. } => "f32 maximum pool",
         }
     }
@@ -58,6 +61,7 @@ impl FloatOp {
                 kernel::softmax(output, *run, 1);
             }
             (Self::Norm(norm), [input]) => norm.run(input, output),
+            (Self::Bilinear(bilinear), [input]) => bilinear.run(input, output),
             (Self::Curve(curve), [input]) => curve.run(input, output),
             (Self::Arith { op, repeat, constant, .. }, [a]) => op.run(a, (constant, *repeat), output),
             (Self::Arith { op, repeat, each, .. }, [a, b]) => {
