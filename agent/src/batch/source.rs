@@ -296,13 +296,14 @@ impl Pictures {
     }
 }
 
-/// Their names in order; never none.
+/// Their names in order; never none. Hidden files are somebody else's, as in a watched folder.
 fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>, BatchError> {
     let failed = |source| BatchError::Read { path: folder.to_owned(), source };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let name = PathBuf::from(entry.map_err(failed)?.file_name());
-        if Picture::is_named(&name) {
+        let is_hidden = name.to_string_lossy().starts_with('.');
+        if Picture::is_named(&name) && !is_hidden {
             names.push(name);
         }
         if names.len() > MAX_PICTURES {
@@ -374,7 +375,7 @@ mod tests {
     #[test]
     fn a_folder_without_pictures_is_no_input() {
         let dir = tempfile::tempdir().unwrap();
-        for other in ["notes.txt", "png", "a.gif"] {
+        for other in ["notes.txt", "png", "a.gif", ".hidden.png"] {
             std::fs::write(dir.path().join(other), "").unwrap();
         }
         let refused = pictures_of(dir.path()).unwrap_err().to_string();

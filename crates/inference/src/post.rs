@@ -125,8 +125,14 @@ pub(crate) fn best_of<T: PartialOrd + Copy>(row: &[T]) -> usize {
 /// Places of the `count` highest scores, the best first; of equals the first one, and NaN after all numbers.
 pub fn best_classes(row: &[f32], count: usize) -> Vec<usize> {
     // Zeroes are equal whatever their sign.
-    let key = |place: usize| if row[place].is_nan() { f32::NEG_INFINITY } else { row[place] + 0.0 };
-    let better = |a: &usize, b: &usize| key(*b).total_cmp(&key(*a)).then(a.cmp(b));
+    let key = |place: usize| {
+        let is_number = !row[place].is_nan();
+        (is_number, if is_number { row[place] + 0.0 } else { 0.0 })
+    };
+    let better = |a: &usize, b: &usize| {
+        let ((a_is_number, a_score), (b_is_number, b_score)) = (key(*a), key(*b));
+        b_is_number.cmp(&a_is_number).then(b_score.total_cmp(&a_score)).then(a.cmp(b))
+    };
     let mut places: Vec<usize> = (0..row.len()).collect();
     if count < places.len() && count > 0 {
         places.select_nth_unstable_by(count - 1, better);
@@ -171,6 +177,8 @@ mod tests {
     fn of_equal_scores_the_first_goes_first_whatever_the_sign_of_a_zero() {
         let row = [-0.0, 0.0, f32::NAN, -0.0];
         assert_eq!((best_of(&row), best_classes(&row, 4)), (0, vec![0, 1, 3, 2]));
+        let masked = [f32::NAN, f32::NEG_INFINITY, f32::NAN];
+        assert_eq!((best_of(&masked), best_classes(&masked, 3)), (1, vec![1, 0, 2]));
     }
 
     #[test]
