@@ -633,9 +633,9 @@ mod tests {
         events.into_iter().fold(record, |record, event| step(record, event).0)
     }
 
-    fn forward_events() -> [Event; 7] {
+    /// What happens to a release that was asked for, up to its end.
+    pub(super) fn way() -> [Event; 6] {
         [
-            Event::Wanted(task(2)),
             Event::Fetched { variant: "int8".into() },
             Event::Staged,
             Event::TestBegins,
@@ -643,6 +643,11 @@ mod tests {
             Event::Activated,
             Event::Healthy(mark(2)),
         ]
+    }
+
+    fn forward_events() -> [Event; 7] {
+        let [fetched, staged, begins, tested, activated, healthy] = way();
+        [Event::Wanted(task(2)), fetched, staged, begins, tested, activated, healthy]
     }
 
     /// Release 1 is committed; `n` events of the way to release 2 have happened.

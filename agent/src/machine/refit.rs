@@ -80,10 +80,10 @@ pub(super) fn fallback(refit: Option<Refit>, before: Option<Held>, fallback: Opt
 
 #[cfg(test)]
 mod tests {
-    use protocol::message::{Cause, CauseKind, SelfTestResult, TaskPhase};
+    use protocol::message::{Cause, CauseKind, TaskPhase};
     use protocol::{Counter, RolloutId};
 
-    use super::super::tests::{after, held, mark, release, task};
+    use super::super::tests::{after, held, mark, release, task, way};
     use super::super::{Event, step};
     use super::*;
 
@@ -104,17 +104,6 @@ mod tests {
             mark: Some(mark(2)),
             ..Record::default()
         }
-    }
-
-    fn way() -> [Event; 6] {
-        [
-            Event::Fetched { variant: "int8".into() },
-            Event::Staged,
-            Event::TestBegins,
-            Event::Tested(SelfTestResult { samples: 1, passed: 1, p50_us: 1, p95_us: 1, memory_bytes: 1 }),
-            Event::Activated,
-            Event::Healthy(mark(2)),
-        ]
     }
 
     fn failed(kind: CauseKind) -> Event {

@@ -50,9 +50,9 @@ pub(super) fn unwanted(record: Record) -> (Record, Vec<Action>) {
 #[cfg(test)]
 mod tests {
     use protocol::RolloutId;
-    use protocol::message::{SelfTestResult, TaskPhase};
+    use protocol::message::TaskPhase;
 
-    use super::super::tests::{after, held, mark, release, task};
+    use super::super::tests::{after, held, release, task, way};
     use super::super::{Event, Lost, Refit, step};
     use super::*;
 
@@ -64,16 +64,7 @@ mod tests {
     fn on_the_way(before: bool, task: Task, steps: usize) -> Record {
         let serves = before.then(|| held(1));
         let begun = Record { active: serves, ..Record::default() };
-        let way = [
-            Event::Wanted(task),
-            Event::Fetched { variant: "int8".into() },
-            Event::Staged,
-            Event::TestBegins,
-            Event::Tested(SelfTestResult { samples: 1, passed: 1, p50_us: 1, p95_us: 1, memory_bytes: 1 }),
-            Event::Activated,
-            Event::Healthy(mark(2)),
-        ];
-        after(begun, way.into_iter().take(steps))
+        after(begun, std::iter::once(Event::Wanted(task)).chain(way()).take(steps))
     }
 
     #[test]

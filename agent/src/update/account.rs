@@ -277,6 +277,17 @@ mod tests {
         assert_eq!(rig.core.over_budget().map(|problem| problem.kind), Some(ProblemKind::OverBudget));
     }
 
+    /// The f32 variant in probation, with int8 to go back to.
+    fn in_probation() -> (Rig, ModelName) {
+        let (mut rig, model) = (Rig::new(), name("digits"));
+        rig.stands(&model, Phase::Probation { task: rig.task(Mode::Replace), boots_left: 3 });
+        let mut boot = rig.core.record().clone();
+        let record = boot.models.get_mut(&model).unwrap();
+        (record.active, record.fallback) = (Some(rig.held_as("f32")), Some(rig.held.clone()));
+        assert!(rig.core.persist(boot));
+        (rig, model)
+    }
+
     #[tokio::test]
     async fn in_probation_it_begins_anew_where_it_finds_no_room_and_a_fallback_that_does_serves() {
         for (budget, serves, phase) in [
@@ -284,13 +295,7 @@ mod tests {
             (INT8_BYTES, Some("int8"), TaskPhase::Fetching),
             (INT8_BYTES - 1, None, TaskPhase::Fetching),
         ] {
-            let mut rig = Rig::new();
-            let model = name("digits");
-            rig.stands(&model, Phase::Probation { task: rig.task(Mode::Replace), boots_left: 3 });
-            let mut boot = rig.core.record().clone();
-            let record = boot.models.get_mut(&model).unwrap();
-            (record.active, record.fallback) = (Some(rig.held_as("f32")), Some(rig.held.clone()));
-            assert!(rig.core.persist(boot));
+            let (mut rig, model) = in_probation();
             rig.core.config.memory_budget_bytes = budget;
             rig.core.start().await;
             let loaded = rig.core.table.active(&model);
@@ -301,13 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_finds_no_room_in_probation_and_cannot_be_written_down_leaves_its_fallback_answering() {
-        let mut rig = Rig::new();
-        let model = name("digits");
-        rig.stands(&model, Phase::Probation { task: rig.task(Mode::Replace), boots_left: 3 });
-        let mut boot = rig.core.record().clone();
-        let record = boot.models.get_mut(&model).unwrap();
-        (record.active, record.fallback) = (Some(rig.held_as("f32")), Some(rig.held.clone()));
-        assert!(rig.core.persist(boot));
+        let (mut rig, model) = in_probation();
         for copy in ["boot.a", "boot.b"].map(|copy| rig.folder.path().join(copy)) {
             let _none_yet = std::fs::remove_file(&copy);
             std::fs::create_dir(&copy).unwrap();

@@ -47,12 +47,6 @@ impl Bilinear {
         Self { from, rows: Taps::new(rows, from[0]), columns: Taps::new(columns, from[1]) }
     }
 
-    /// Bytes of its tables.
-    pub fn bytes(&self) -> usize {
-        let places = self.rows.low.len() + self.columns.low.len();
-        places * (2 * size_of::<usize>() + size_of::<[f32; 2]>())
-    }
-
     /// Plane after plane.
     pub fn run(&self, input: &[f32], output: &mut [f32]) {
         let [height, width] = self.from;

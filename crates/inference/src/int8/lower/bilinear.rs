@@ -60,9 +60,6 @@ impl<'a> Lowering<'a> {
         if node.int("antialias").unwrap_or(0) != 0 {
             return Err(Reason::Form("it smooths what it makes smaller"));
         }
-        if !matches!(node.text("keep_aspect_ratio_policy"), None | Some("stretch")) {
-            return Err(Reason::Form("it keeps the aspect ratio"));
-        }
         let axes = self.resized_axes(node, shape)?;
         let [images, channels, rows, columns] = axes;
         if images.to != images.from || channels.to != channels.from {
@@ -106,6 +103,6 @@ impl<'a> Lowering<'a> {
 }
 
 /// Whether the node has a place for a region of interest before its scales, as it has from opset 11 on.
-fn has_region(node: Node<'_>) -> bool {
+pub(super) fn has_region(node: Node<'_>) -> bool {
     node.op() == "Resize" && node.0.input.len() > 2
 }

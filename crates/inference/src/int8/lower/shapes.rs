@@ -1,6 +1,7 @@
 //! Operators that move values without changing them: 8-bit values pass through as they are.
 
 use super::Reason;
+use super::bilinear::has_region;
 use super::graph::Node;
 use super::tensor;
 use super::walk::{Bound, Form, Kind, Lowering, Quant, layout};
@@ -116,6 +117,9 @@ impl<'a> Lowering<'a> {
         let name = Self::input(node, 0)?;
         let bound = self.lookup(name)?;
         let [n, c, h, w] = bound.shape[..] else { return Err(Reason::Form("only images are known")) };
+        if !matches!(node.text("keep_aspect_ratio_policy"), None | Some("stretch")) {
+            return Err(Reason::Form("it keeps the aspect ratio"));
+        }
         if matches!(node.text("mode"), Some("linear" | "bilinear")) {
             return self.interpolate(node, [n, c, h, w]);
         }
@@ -125,11 +129,8 @@ impl<'a> Lowering<'a> {
         if node.ints("axes").is_some_and(|axes| axes != [0, 1, 2, 3]) {
             return Err(Reason::Form("it names its axes"));
         }
-        if !matches!(node.text("keep_aspect_ratio_policy"), None | Some("stretch")) {
-            return Err(Reason::Form("it keeps the aspect ratio"));
-        }
-        let is_resize = node.op() == "Resize" && node.0.input.len() > 2;
-        let scales = node.input(if is_resize { 2 } else { 1 });
+        let has_region = has_region(node);
+        let scales = node.input(if has_region { 2 } else { 1 });
         let scales = scales.and_then(|name| self.graph.constant(name)).and_then(tensor::floats);
         let sizes = node.input(3).map(|name| self.int_constant(name, "the size")).transpose()?;
         let target = |axis: usize, size: usize| -> Option<usize> {
@@ -145,7 +146,7 @@ impl<'a> Lowering<'a> {
         if target(0, n) != Some(n) || target(1, c) != Some(c) {
             return Err(unknown());
         }
-        if is_resize && !repeats_pixels(node) {
+        if has_region && !repeats_pixels(node) {
             return Err(Reason::Form("it picks other pixels than each one as often"));
         }
         let quant = self.quant_of(&bound).ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?;
