@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Resume {
         /// Rollout id.
         rollout: String,
-        /// Give failed and unreachable devices of the stage another chance first.
+        /// Give failed and unreachable devices of the stage another chance first; also while the rollout runs.
         #[arg(long)]
         retry_failed: bool,
     },

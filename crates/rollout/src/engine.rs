@@ -20,6 +20,7 @@ mod verb;
 /// One step: the new state, and what to do once it is stored.
 pub fn step(mut rollout: Rollout, input: Input, now: UnixMillis) -> (Rollout, Vec<Action>) {
     let Input { actor, event } = input;
+    let was_paused = matches!(rollout.core.status, Status::Paused { .. });
     let mut run = Run { rollout: &mut rollout, now, actor, actions: Vec::new() };
     match &event {
         Event::Devices(facts) => run.join(facts),
@@ -34,7 +35,7 @@ pub fn step(mut rollout: Rollout, input: Input, now: UnixMillis) -> (Rollout, Ve
     run.advance();
     match event {
         Event::Tick => run.ask_for_measurement(),
-        Event::Verb(Verb::Resume { .. }) => run.renew_offers(),
+        Event::Verb(Verb::Resume { .. }) if was_paused => run.renew_offers(),
         _ => {}
     }
     let mut actions = run.actions;

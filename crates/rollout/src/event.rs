@@ -97,7 +97,7 @@ pub enum Verb {
     },
     /// Goes on; a failed stage is judged again.
     Resume {
-        /// Whether the stage's failed and unreachable devices get another chance first.
+        /// Whether the stage's failed and unreachable devices get another chance first; also in a rollout that runs.
         retry_failed: bool,
     },
     /// Ends; devices past the swap finish, the others keep their old release. One that goes back stops waiting for the

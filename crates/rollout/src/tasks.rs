@@ -33,6 +33,9 @@ pub struct Task {
     /// has ended. What passes by itself a device tries again by itself.
     #[serde(default)]
     pub chances: u32,
+    /// Offers before its newest chance: each chance brings the plan's retries anew.
+    #[serde(default)]
+    pub offered_before: u32,
     /// When the engine acts by itself: retry, unreachable, timed out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<UnixMillis>,
@@ -57,6 +60,11 @@ impl Task {
     /// Whether its Desired was ever set by this rollout.
     pub fn was_offered(&self) -> bool {
         self.attempt > 0
+    }
+
+    /// Offers since its newest chance: what the plan's retries bound.
+    pub fn tries(&self) -> u32 {
+        self.attempt.saturating_sub(self.offered_before)
     }
 
     /// Whether an attempt has failed and another is to come.

@@ -102,7 +102,7 @@ impl Rollout {
             }
             Phase::TimedOut => {
                 let seconds = self.core.plan.task_timeout_s;
-                (WhyCode::Failed, format!("it took longer than {seconds} s in attempt {}", task.attempt))
+                (WhyCode::Failed, format!("it took longer than {seconds} s in attempt {}", task.tries()))
             }
             Phase::Failed(kind) => (WhyCode::Failed, format!("it failed before it served: {kind}")),
             Phase::Rejected(kind) => (WhyCode::Failed, format!("the device refused the release: {kind}")),
@@ -142,7 +142,7 @@ impl Rollout {
             }
             Status::Running { .. } if task.due.is_some() => match task.last_failure {
                 Some(cause) => {
-                    let attempt = task.attempt;
+                    let attempt = task.tries();
                     (WhyCode::Waiting, format!("attempt {attempt} failed ({cause}); it is tried again"))
                 }
                 None => (WhyCode::Waiting, "it waits for its maintenance window".into()),

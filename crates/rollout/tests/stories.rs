@@ -152,6 +152,99 @@ fn another_chance_is_another_attempt_and_an_earlier_one_does_not_end_it() {
     assert_eq!(fleet.replayed(), fleet.rollout);
 }
 
+/// One of three devices failed; the gate lets the stage go on.
+fn one_of_three_failed() -> (Fleet, usize) {
+    let mut plan = plan(&["3", "100%"]);
+    plan.gates = vec![install_gate("50%")];
+    plan.stages[0].soak_s = 60;
+    let mut fleet = Fleet::new(plan, 4);
+    fleet.tick(1);
+    let offered = fleet.in_phase(Phase::Offered);
+    fleet.report(offered[0], TaskPhase::Rejected, Some(CauseKind::Untrusted));
+    (fleet, offered[0])
+}
+
+#[test]
+fn another_chance_is_given_while_the_rollout_runs() {
+    let (mut fleet, bad) = one_of_three_failed();
+    fleet.verb(Verb::Resume { retry_failed: true });
+    assert_eq!((fleet.status(), fleet.phase(bad)), ("running", Phase::Offered));
+    let task = fleet.rollout.task(&device(bad)).unwrap();
+    assert_eq!((task.chances, task.tries()), (1, 1));
+
+    // While it soaks: the stage waits for the device, and its verdict with it.
+    fleet.report_of(bad, 1, TaskPhase::Rejected, Some(CauseKind::Untrusted));
+    fleet.commit_offered();
+    assert_eq!(fleet.rollout.core().stages[0].state, StageState::Soaking);
+    fleet.verb(Verb::Resume { retry_failed: true });
+    fleet.tick(61);
+    assert_eq!(fleet.rollout.core().stages[0].state, StageState::Offering);
+    fleet.report_of(bad, 2, TaskPhase::Committed, None);
+    fleet.tick(60);
+    assert_eq!(fleet.rollout.status(), &Status::Running { stage: 1 });
+    assert_eq!(fleet.replayed(), fleet.rollout);
+}
+
+#[test]
+fn a_device_that_never_answered_gets_another_chance_while_the_rollout_runs() {
+    let mut fleet = Fleet::new(plan(&["2", "100%"]), 3);
+    fleet.tick(1);
+    let [here, away] = fleet.in_phase(Phase::Offered)[..] else { panic!("two offers") };
+    fleet.report(here, TaskPhase::Fetching, None);
+    fleet.tick(300);
+    assert_eq!(fleet.phase(away), Phase::Unreachable);
+    fleet.verb(Verb::Resume { retry_failed: true });
+    assert_eq!((fleet.status(), fleet.phase(away)), ("running", Phase::Offered));
+}
+
+#[test]
+fn another_chance_for_nobody_is_refused_with_a_reason() {
+    let refused = |fleet: &Fleet| match &fleet.last[..] {
+        [Action::Refuse { why }] => why.clone(),
+        other => panic!("{other:?}"),
+    };
+    let (mut fleet, bad) = one_of_three_failed();
+    fleet.verb(Verb::Resume { retry_failed: true });
+    fleet.verb(Verb::Resume { retry_failed: true });
+    assert!(refused(&fleet).contains("no device of stage 1, the current stage, has failed"));
+    fleet.verb(Verb::Pause { reason: "look".into() });
+    fleet.verb(Verb::Resume { retry_failed: true });
+    assert!(refused(&fleet).contains("no device of stage 1") && fleet.status() == "paused");
+    fleet.verb(Verb::Resume { retry_failed: false });
+    fleet.report_of(bad, 1, TaskPhase::Rejected, Some(CauseKind::Untrusted));
+    fleet.commit_offered();
+    fleet.tick(61);
+    assert_eq!(fleet.rollout.status(), &Status::Running { stage: 1 });
+    fleet.verb(Verb::Resume { retry_failed: true });
+    assert!(refused(&fleet).contains("no device of stage 2"), "the stage before has been judged");
+    fleet.commit_offered();
+    fleet.tick(1);
+    assert_eq!(fleet.status(), "completed");
+    fleet.verb(Verb::Resume { retry_failed: true });
+    assert!(refused(&fleet).contains("create another rollout"));
+}
+
+#[test]
+fn another_chance_brings_as_many_retries_as_the_first() {
+    let mut plan = plan(&["1"]);
+    plan.retries = Retries { max: 2, backoff_s: 60 };
+    let mut fleet = Fleet::new(plan, 1);
+    fleet.tick(1);
+    for chance in 0..3 {
+        for wait in [60, 120] {
+            fleet.report_of(0, chance, TaskPhase::Failed, Some(CauseKind::Download));
+            assert_eq!(fleet.phase(0), Phase::Queued, "chance {chance}");
+            fleet.tick(wait - 1);
+            assert_eq!(fleet.phase(0), Phase::Queued, "chance {chance}: the waits begin small again");
+            fleet.tick(1);
+            assert_eq!(fleet.phase(0), Phase::Offered);
+        }
+        fleet.report_of(0, chance, TaskPhase::Failed, Some(CauseKind::Download));
+        assert_eq!(fleet.phase(0), Phase::Failed(CauseKind::Download), "and are bounded as at first");
+        fleet.verb(Verb::Resume { retry_failed: true });
+    }
+}
+
 #[test]
 fn a_device_that_begins_anew_in_probation_is_at_work_as_before() {
     let mut fleet = Fleet::new(plan(&["1"]), 1);

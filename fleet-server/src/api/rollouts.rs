@@ -228,7 +228,7 @@ verbs! {
     /// Offer nothing new; what is under way goes on.
     pause, "/projects/{project}/rollouts/{rollout}/pause", "pauseRollout",
         |d| Verb::Pause { reason: said(&d, "paused by a person") };
-    /// Go on; a failed stage is judged again.
+    /// Go on; a failed stage is judged again. `retry_failed` also while it runs; refused if nobody has failed.
     resume, "/projects/{project}/rollouts/{rollout}/resume", "resumeRollout",
         |d| Verb::Resume { retry_failed: d.retry_failed };
     /// End it; devices that have the release keep it.

@@ -306,6 +306,31 @@ async fn another_chance_reaches_desired_as_another_attempt_over_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_chance_is_given_while_the_rollout_runs_and_refused_where_nobody_failed() {
+    let mut fleet = Fleet::start(2).await;
+    let install =
+        json!({ "metric": "install_failures", "limit": {"tasks": {"at_most": "50%"}}, "min_sample": 1 });
+    let id = fleet.create("1.0.0", json!({ "stages": ["100%"], "gates": [install] })).await;
+    fleet.tick(1).await;
+    let device = fleet.offered(&id).await.remove(0);
+    fleet.report(&id, &device, "1.0.0", TaskPhase::Rejected, Some(CauseKind::TooBig)).await;
+    let again = Verb::Resume { retry_failed: true };
+    fleet.order(&id, &again).await.unwrap();
+    assert_eq!((fleet.attempt(&device).await, fleet.offered(&id).await.len()), (Some(1), 2));
+    let refused = fleet.order(&id, &again).await;
+    assert!(matches!(&refused, Err(RolloutError::Refused(why)) if why.contains("no device")), "{refused:?}");
+    let offered = fleet.offered(&id).await;
+    fleet.commit(&id, &offered).await;
+    assert_eq!(fleet.status(&id).await, Status::Completed);
+    let refused = fleet.order(&id, &again).await;
+    assert!(
+        matches!(&refused, Err(RolloutError::Refused(why)) if why.contains("another rollout")),
+        "{refused:?}"
+    );
+    fleet.replay(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_leaves_is_taken_out() {
     let mut fleet = Fleet::start(3).await;
     let id = fleet.create("1.0.0", stages(&["100%"])).await;

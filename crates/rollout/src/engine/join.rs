@@ -49,6 +49,7 @@ impl Run<'_> {
             since: self.now,
             attempt: 0,
             chances: 0,
+            offered_before: 0,
             due: None,
             previous: facts.current.clone(),
             utc_offset_s: facts.utc_offset_s,

@@ -57,12 +57,12 @@ impl Run<'_> {
     pub(super) fn retry_if_allowed(&mut self, at: usize) {
         let (plan, task) = (&self.rollout.core.plan, self.rollout.tasks.get(at));
         let can_pass = task.phase.is_failure() && task.phase.cause().is_some_and(CauseKind::is_retryable);
-        if !can_pass || task.attempt > plan.retries.max || !self.rollout.core.status.is_offering() {
+        if !can_pass || task.tries() > plan.retries.max || !self.rollout.core.status.is_offering() {
             return;
         }
-        let doublings = task.attempt.saturating_sub(1).min(16);
+        let doublings = task.tries().saturating_sub(1).min(16);
         let due = self.after(plan.retries.backoff_s << doublings);
-        let cause = format!("attempt {} of {} may succeed", task.attempt + 1, plan.retries.max + 1);
+        let cause = format!("attempt {} of {} may succeed", task.tries() + 1, plan.retries.max + 1);
         let failure = task.phase.cause();
         self.set_phase(at, Phase::Queued, cause, |task| {
             task.due = Some(due);

@@ -77,15 +77,24 @@ impl Run<'_> {
     }
 
     fn resume(&mut self, retry_failed: bool) {
-        let (stage, reason) = match &self.rollout.core.status {
-            Status::Paused { stage, reason } => (*stage, reason.clone()),
+        let (stage, pause) = match &self.rollout.core.status {
+            Status::Paused { stage, reason } => (*stage, Some(reason.clone())),
+            Status::Running { stage } if retry_failed => (*stage, None),
             Status::Running { .. } => return,
+            ended if retry_failed && ended.is_terminal() => {
+                let name = ended.name();
+                let why = "is over and gives no device another chance: create another rollout";
+                return self.refuse(format!("a rollout that is {name} {why}"));
+            }
             _ => return self.refuse_in_state("resumed"),
         };
-        self.set_status(Status::Running { stage }, "resumed");
-        if retry_failed {
-            self.requeue_failed(stage);
+        if retry_failed && self.requeue_failed(stage) == 0 {
+            let name = &self.stage(stage).name;
+            let why = "has failed for good or is unreachable: there is none to give another chance";
+            return self.refuse(format!("no device of {name}, the current stage, {why}"));
         }
+        let Some(reason) = pause else { return };
+        self.set_status(Status::Running { stage }, "resumed");
         if matches!(reason, PauseReason::ErrorBudget(_)) {
             let (failures, unreachable) = self.rollout.core.bad;
             self.rollout.core.accepted = (failures, unreachable);
@@ -110,7 +119,9 @@ impl Run<'_> {
         self.stage_mut(stage).soaking_since = since;
     }
 
-    fn requeue_failed(&mut self, stage: u16) {
+    /// How many got another chance.
+    fn requeue_failed(&mut self, stage: u16) -> usize {
+        let mut requeued = 0;
         for at in self.rollout.tasks.places() {
             let task = self.rollout.tasks.get(at);
             let is_bad = task.phase.is_failure() || task.phase == Phase::Unreachable;
@@ -118,9 +129,12 @@ impl Run<'_> {
                 self.set_phase(at, Phase::Queued, "resumed with another chance", |task| {
                     task.late = None;
                     task.chances = task.chances.saturating_add(1);
+                    task.offered_before = task.attempt;
                 });
+                requeued += 1;
             }
         }
+        requeued
     }
 
     fn end(&mut self, is_done: bool, end: Status, reason: CancelReason, cause: &str) {

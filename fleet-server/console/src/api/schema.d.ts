@@ -726,7 +726,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Go on; a failed stage is judged again. */
+        /** Go on; a failed stage is judged again. `retry_failed` also while it runs; refused if nobody has failed. */
         post: operations["resumeRollout"];
         delete?: never;
         options?: never;
