@@ -4,8 +4,8 @@
 //! manifest, the bytes must be what their name says, and each device has a bound of its own.
 
 use bytes::Bytes;
-use protocol::Digest;
 use protocol::sample::{MAX_SAMPLE_BYTES, PART_BYTES, SampleHead, UploadState};
+use protocol::{Digest, UnixMillis};
 use release::{Manifest, ManifestError};
 use sha2::{Digest as _, Sha256};
 
@@ -208,6 +208,18 @@ async fn finish(
             return Err(error);
         }
     };
+    let mut tx = state.store.begin().await?;
+    let is_ours = samples::touch_upload(&mut tx, key, total, state.clock.now()).await?;
+    tx.commit().await?;
+    if !is_ours {
+        // Another request has brought the same end, or it was given up as stale while this one read its parts.
+        let found = look(state, key).await?;
+        return if found.is_stored {
+            Ok(UploadState { got_bytes: total, ..found })
+        } else {
+            Err(SampleError::Place(found))
+        };
+    }
     state.blobs.put_sample(key, content).await?;
     let mut tx = state.store.begin().await?;
     // Two requests that bring the same end at once are one sample.
@@ -271,13 +283,36 @@ pub async fn delete_old(state: &AppState) -> Result<u64, SampleError> {
         samples::delete(&mut tx, key).await?;
         tx.commit().await?;
     }
-    let stale =
-        samples::stale_uploads(&mut *state.store.read().await?, now.plus_millis(-STALE_MS), PER_TICK).await?;
+    let before = now.plus_millis(-STALE_MS);
+    let stale = samples::stale_uploads(&mut *state.store.read().await?, before, PER_TICK).await?;
     for (key, total) in &stale {
-        if !samples::exists(&mut *state.store.read().await?, key).await? {
-            state.blobs.remove_sample(key).await?;
-        }
-        give_up(state, key, *total).await?;
+        give_up_stale(state, key, *total, before).await?;
     }
     Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
+}
+
+/// Gives an upload up of which nothing has come since `before`; returns false when its device has gone on with it in
+/// the meantime. One transaction: a request that goes on waits for its end and finds the row gone, and a stop before
+/// the end brings the row back, by which a later look finds the parts.
+///
+/// # Errors
+/// [`SampleError::Store`] and [`SampleError::Blobs`].
+pub async fn give_up_stale(
+    state: &AppState,
+    key: &SampleKey,
+    total: u64,
+    before: UnixMillis,
+) -> Result<bool, SampleError> {
+    let mut tx = state.store.begin().await?;
+    if !samples::end_stale_upload(&mut tx, key, before).await? {
+        return Ok(false);
+    }
+    if !samples::exists(&mut tx, key).await? {
+        state.blobs.remove_sample(key).await?;
+    }
+    if total > PART_BYTES {
+        state.blobs.remove_sample_parts(key, total).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
 }

@@ -212,6 +212,41 @@ pub async fn advance_upload(
     Ok(query.execute(conn).await.during("note a sample's part")?.rows_affected() > 0)
 }
 
+/// Notes that a sample is at work on, so that nobody gives it up as stale; returns false when that was done already.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn touch_upload(
+    conn: &mut Conn,
+    key: &SampleKey,
+    size_bytes: u64,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    let query = sqlx::query(
+        "UPDATE sample_uploads SET updated_at = $5 \
+         WHERE project = $1 AND device = $2 AND digest = $3 AND size_bytes = $4",
+    );
+    let query = keyed(query, key).bind(as_int(size_bytes)).bind(now.0);
+    Ok(query.execute(conn).await.during("keep a sample on its way")?.rows_affected() > 0)
+}
+
+/// Forgets a sample on its way if still nothing has come since `before`; returns whether it did. Until the
+/// transaction ends, whoever goes on with it waits.
+///
+/// # Errors
+/// [`StoreError`] when the database refuses.
+pub async fn end_stale_upload(
+    conn: &mut Conn,
+    key: &SampleKey,
+    before: UnixMillis,
+) -> Result<bool, StoreError> {
+    let query = sqlx::query(
+        "DELETE FROM sample_uploads WHERE project = $1 AND device = $2 AND digest = $3 AND updated_at < $4",
+    );
+    let done = keyed(query, key).bind(before.0).execute(conn).await;
+    Ok(done.during("give a stale sample up")?.rows_affected() > 0)
+}
+
 /// Forgets a sample on its way.
 ///
 /// # Errors

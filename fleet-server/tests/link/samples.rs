@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use flotilla_server::clock::Clock;
 use flotilla_server::domain::samples;
-use flotilla_server::store::samples::{SampleKey, Wanted, advance_upload, list, room_bytes};
+use flotilla_server::store::samples::{
+    SampleKey, Wanted, advance_upload, begin_upload, list, room_bytes, stale_uploads,
+};
 use flotilla_server::store::{Window, releases};
 use http::{Method, StatusCode};
 use http_body_util::Full;
@@ -294,5 +296,60 @@ async fn samples_are_deleted_in_time_and_a_release_can_ask_for_less() {
         assert_eq!(stored_files(&server), files, "after {days} days");
     }
     assert_eq!(room(&server, &one).await, 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_goes_on_is_not_given_up_by_who_found_it_stale() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let one = server.enroll("one").await;
+    let release = publish(&server, "1.0.0", json!({"may_send_samples": true})).await;
+    let content = sample("1.0.0", release, 2 * PART);
+    let total = content.len() as u64;
+    assert_eq!(put_part(&server, &one, &content, 0).await.0, StatusCode::ACCEPTED);
+    let key = SampleKey { project: project(), device: one.id.clone(), digest: digest(&content) };
+    let mut later = server.state.clone();
+    let now = server.state.clock.now().plus_millis(2 * DAY_MS);
+    later.clock = Clock::fixed(now);
+    let before = now.plus_millis(-DAY_MS);
+    let found = stale_uploads(&mut server.state.store.read().await.unwrap(), before, 10).await.unwrap();
+    assert_eq!(found, [(key.clone(), total)]);
+    // It goes on after it was found.
+    let part = |first: usize| {
+        let content = Bytes::copy_from_slice(&content[first..content.len().min(first + PART)]);
+        samples::Part { first: first as u64, total, content }
+    };
+    assert_eq!(samples::take(&later, &key, part(PART)).await.unwrap().got_bytes, 2 * PART_BYTES);
+    assert!(!samples::give_up_stale(&later, &key, total, before).await.unwrap());
+    assert!(samples::take(&later, &key, part(2 * PART)).await.unwrap().is_stored);
+    assert_eq!(server.state.blobs.read_sample(&key).await.unwrap().unwrap(), content);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_and_a_deletion_at_once_leave_all_of_a_sample_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let one = server.enroll("one").await;
+    let release = publish(&server, "1.0.0", json!({"may_send_samples": true})).await;
+    let mut later = server.state.clone();
+    later.clock = Clock::fixed(server.state.clock.now().plus_millis(2 * DAY_MS));
+    for size in 100..130 {
+        let content = sample("1.0.0", release, size);
+        let key = SampleKey { project: project(), device: one.id.clone(), digest: digest(&content) };
+        // As a fault after the first note leaves it.
+        let mut tx = server.state.store.begin().await.unwrap();
+        begin_upload(&mut tx, &key, content.len() as u64, server.state.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        let part =
+            samples::Part { first: 0, total: content.len() as u64, content: Bytes::from(content.clone()) };
+        let (taken, deleted) = tokio::join!(samples::take(&later, &key, part), samples::delete_old(&later));
+        deleted.unwrap();
+        let bytes = server.state.blobs.read_sample(&key).await.unwrap();
+        let found = samples::look(&later, &key).await.unwrap();
+        assert_eq!(bytes.is_some(), found.is_stored, "{size}: {taken:?}");
+        assert_eq!(taken.is_ok(), found.is_stored, "{size}: {taken:?}");
+    }
     server.stop().await;
 }
