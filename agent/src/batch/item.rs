@@ -27,8 +27,8 @@ pub(super) enum ItemError {
     Fields { got: usize, expected: usize },
     #[error("it is no UTF-8 text")]
     Text,
-    #[error("value {place}: {why}", place = place + 1)]
-    Value { place: usize, why: TextError },
+    #[error("column {column:?} of line {line}: {why}")]
+    Value { line: u64, column: String, why: TextError },
     #[error("{0}")]
     Shape(ShapeError),
     #[error("{0}")]

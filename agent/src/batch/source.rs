@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use inference::{Data, Pieces, Tensor, TensorJson, TensorSpec};
+use inference::{Data, Pieces, ShapeError, Tensor, TensorJson, TensorSpec, TextError};
 use release::{ImageLayout, Manifest, Monitor};
 use serde::Deserialize;
 
@@ -167,7 +167,7 @@ fn request(line: &str) -> Result<(Vec<Tensor>, Vec<String>), ItemError> {
 pub(super) struct Csv {
     lines: Lines,
     input: TensorSpec,
-    columns: usize,
+    columns: Vec<String>,
     label: Option<usize>,
     /// Where each value of the input stands.
     places: Vec<usize>,
@@ -201,7 +201,7 @@ impl Csv {
             got: head.join(", "),
             expected: named.unwrap_or_default().join(", "),
         })?;
-        Ok(Self { lines, input, columns: head.len(), label, places })
+        Ok(Self { lines, input, columns: head, label, places })
     }
 
     fn next(&mut self) -> Result<Option<Item>, BatchError> {
@@ -210,16 +210,26 @@ impl Csv {
         let (inputs, label) = match line.0.as_deref().ok_or(ItemError::Text).map(fields) {
             Err(error) => (Err(error), None),
             Ok(None) => (Err(ItemError::Quote), None),
-            Ok(Some(fields)) if fields.len() != self.columns => {
-                (Err(ItemError::Fields { got: fields.len(), expected: self.columns }), None)
+            Ok(Some(fields)) if fields.len() != self.columns.len() => {
+                (Err(ItemError::Fields { got: fields.len(), expected: self.columns.len() }), None)
             }
             Ok(Some(mut fields)) => {
                 let label = self.label.map(|place| fields[place].clone());
                 let values = self.places.iter().map(|place| std::mem::take(&mut fields[*place]));
-                (row(&self.input, values.collect()).map(|tensor| vec![tensor]), label)
+                (self.row(values.collect()).map(|tensor| vec![tensor]), label)
             }
         };
         Ok(Some(Item { name, inputs, label, wanted: Vec::new() }))
+    }
+
+    fn row(&self, fields: Vec<String>) -> Result<Tensor, ItemError> {
+        row(&self.input, fields).map_err(|error| match error {
+            RowError::Shape(error) => ItemError::Shape(error),
+            RowError::Value { place, why } => {
+                let column = self.columns[self.places[place]].trim().chars().take(80).collect();
+                ItemError::Value { line: self.lines.number, column, why }
+            }
+        })
     }
 }
 
@@ -257,11 +267,22 @@ fn fields(line: &str) -> Option<Vec<String>> {
     (!is_quoted).then_some(fields)
 }
 
-fn row(input: &TensorSpec, fields: Vec<String>) -> Result<Tensor, ItemError> {
+/// Why a row is none of the input's.
+#[derive(Debug)]
+enum RowError {
+    /// One of its values, from 0 in the input's order.
+    Value {
+        place: usize,
+        why: TextError,
+    },
+    Shape(ShapeError),
+}
+
+fn row(input: &TensorSpec, fields: Vec<String>) -> Result<Tensor, RowError> {
     let shape: Vec<usize> = input.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();
     let data =
-        Data::from_texts(input.datatype, fields).map_err(|(place, why)| ItemError::Value { place, why })?;
-    Tensor::new(input.name.clone(), shape, data).map_err(ItemError::Shape)
+        Data::from_texts(input.datatype, fields).map_err(|(place, why)| RowError::Value { place, why })?;
+    Tensor::new(input.name.clone(), shape, data).map_err(RowError::Shape)
 }
 
 /// Pictures of a folder, by name.
@@ -352,6 +373,16 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_none_is_named_by_its_line_and_column_in_the_file() {
+        let named = ["t", "p"].map(str::to_owned);
+        let text = b"p,label, t\n1,a,2\n\ninf,a,2\n1,a,red\n";
+        let mut rows = csv(text, Some("label"), Some(&named)).unwrap();
+        let [Ok(_), Err(first), Err(second)] = &values(&mut rows)[..] else { panic!("three rows") };
+        assert!(first.starts_with("column \"p\" of line 4: ") && first.ends_with("got inf"), "{first}");
+        assert!(second.starts_with("column \"t\" of line 5: ") && second.ends_with("got red"), "{second}");
+    }
+
+    #[test]
     fn a_name_of_two_columns_is_refused() {
         let named = ["t", "p"].map(str::to_owned);
         for (head, column) in [("t,p,t", "\"t\""), ("p,label, p", "\"p\""), ("label,label,t,p", "\"label\"")]
@@ -403,11 +434,9 @@ mod tests {
         assert!((values[0] - 1.5).abs() < f32::EPSILON && values[1].is_nan());
         let kept = row(&spec(Datatype::Bytes), texts(["red", ""])).unwrap();
         assert_eq!(kept.data(), &Data::Bytes(texts(["red", ""])));
-        let error = row(&spec(Datatype::Fp32), texts(["1", "red"])).unwrap_err().to_string();
-        assert!(error.starts_with("value 2: expected a number") && error.ends_with("got red"), "{error}");
-        for bent in ["300", "-5", "1.7", "", "nan"] {
-            let error = row(&spec(Datatype::Uint8), texts(["1", bent])).unwrap_err().to_string();
-            assert!(error.starts_with("value 2: expected an integer of 0 to 255, got"), "{bent}: {error}");
+        for (datatype, bent) in [(Datatype::Fp32, "red"), (Datatype::Fp32, "inf"), (Datatype::Uint8, "1.7")] {
+            let error = row(&spec(datatype), texts(["1", bent])).unwrap_err();
+            assert!(matches!(error, RowError::Value { place: 1, .. }), "{bent}: {error:?}");
         }
         assert!(row(&spec(Datatype::Fp32), vec!["1".into()]).is_err(), "too few values");
     }

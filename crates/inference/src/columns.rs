@@ -53,7 +53,7 @@ pub(crate) fn impute<T: Real>(
 
 /// Makes numbers of rows of texts.
 pub(crate) fn vocabulary(shape: &[usize], data: &Data, columns: &[Words]) -> Result<Data, String> {
-    let (&[_, width], Data::Bytes(texts)) = (shape, data) else {
+    let (&[rows, width], Data::Bytes(texts)) = (shape, data) else {
         return Err(format!("needs rows of BYTES, got {} of shape {shape:?}", data.datatype()));
     };
     let mut words: Vec<Option<HashMap<&str, f64>>> = vec![None; width];
@@ -64,9 +64,15 @@ pub(crate) fn vocabulary(shape: &[usize], data: &Data, columns: &[Words]) -> Res
         *place = Some(numbered(&column.words));
     }
     // Rows are as wide as the list of columns, which goes round with them.
-    let numbers = texts.iter().zip(words.iter().cycle()).map(|(text, words)| match words {
+    let numbers = texts.iter().zip(words.iter().cycle()).enumerate().map(|(at, (text, words))| match words {
         Some(words) => Ok(words.get(text.as_str()).copied().unwrap_or(f64::NAN)),
-        None => number(text),
+        None => number(text).ok_or_else(|| {
+            let shown: String = text.trim().chars().take(40).collect();
+            let column = at % width + 1;
+            // The line of a file is a row by itself, and not its first one.
+            let row = if rows == 1 { String::new() } else { format!(" of row {}", at / width + 1) };
+            format!("needs finite numbers in columns without a vocabulary, got {shown:?} in column {column}{row}, from 1")
+        }),
     });
     Ok(Data::Fp64(numbers.collect::<Result<_, _>>()?))
 }
@@ -76,16 +82,12 @@ fn numbered(words: &[String]) -> HashMap<&str, f64> {
     words.iter().zip(0_u16..).map(|(word, place)| (word.as_str(), f64::from(place))).collect()
 }
 
-fn number(text: &str) -> Result<f64, String> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(f64::NAN);
+/// What an empty text stands for is missing; none for what is no finite number.
+fn number(text: &str) -> Option<f64> {
+    match text.trim() {
+        "" => Some(f64::NAN),
+        text => text.parse().ok().filter(|number: &f64| number.is_finite()),
     }
-    let parsed = text.parse().ok().filter(|number: &f64| number.is_finite());
-    parsed.ok_or_else(|| {
-        let shown: String = text.chars().take(40).collect();
-        format!("needs finite numbers in columns without a vocabulary, got {shown:?}")
-    })
 }
 
 /// Replaces one column by `size` columns.
@@ -136,7 +138,9 @@ mod tests {
             assert!(refused.contains("finite") && refused.contains(no_number), "{refused}");
         }
         let error = vocabulary(&[1, 2], &texts(&["many", "red"]), &words).unwrap_err();
-        assert!(error.contains("\"many\""), "{error}");
+        assert!(error.ends_with("got \"many\" in column 1, from 1"), "{error}");
+        let error = vocabulary(&[2, 2], &texts(&["1", "red", "inf", "red"]), &words).unwrap_err();
+        assert!(error.ends_with("got \"inf\" in column 1 of row 2, from 1"), "{error}");
         assert!(vocabulary(&[1, 1], &texts(&["1"]), &words).unwrap_err().contains("column 1"));
         assert!(vocabulary(&[1, 1], &Data::Fp32(vec![1.0]), &[]).unwrap_err().contains("BYTES"));
     }
