@@ -227,7 +227,20 @@ fn another_key_ends_the_start_for_someone_to_act_and_the_right_one_begins_it() {
     name_key("wrong");
     assert_eq!(device.start().end(), Some(78), "{}", device.log());
     assert!(device.log().contains(&device.path("wrong").display().to_string()), "{}", device.log());
+    let says = |command: &str| {
+        let mut asked = Command::new(env!("CARGO_BIN_EXE_flotilla-agent"));
+        asked.arg(command).arg("--config").arg(device.path("agent.toml"));
+        let said = asked.arg("--state-dir").arg(&state).output().unwrap();
+        String::from_utf8([said.stdout, said.stderr].concat()).unwrap()
+    };
+    let of_another_key = "is not the one that the telemetry which waits was sealed with";
+    for command in ["doctor", "check-config"] {
+        assert!(says(command).contains(of_another_key), "{command}: {}", says(command));
+    }
     name_key("right");
+    for command in ["doctor", "check-config"] {
+        assert!(!says(command).contains(of_another_key), "{command}: {}", says(command));
+    }
     let _agent = device.start();
     device.wait_for("the agent runs");
     assert!(!device.path("state/spool.quarantined").exists());

@@ -251,6 +251,7 @@ fn remove(path: &Path) -> Result<(), SpoolError> {
 fn open_and_scan(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolError> {
     let durable = Durable::open(dir, config)?;
     check_seal(&durable, dir.parent().unwrap_or(dir), config)?;
+    seal::publish_proof(dir, get(&durable, layout::SEAL)?.as_deref())?;
     let stream = match get(&durable, layout::STREAM)? {
         Some(bytes) => stream_from(&bytes).ok_or(SpoolError::Entry("stream"))?,
         None => begin_stream(&durable)?,
@@ -392,5 +393,29 @@ mod tests {
         let opened = open(&dir, &config).unwrap();
         assert_eq!((opened.depth.total().records, opened.report), (1, None));
         assert!(opened.durable.db.get(layout::SEAL).unwrap().is_some(), "from now on it is proven");
+    }
+
+    #[test]
+    fn another_key_than_the_spools_is_seen_without_opening_it() {
+        let state = tempfile::tempdir().unwrap();
+        let (dir, key) = (state.path().join("spool"), state.path().join("key"));
+        let config = config::Spool { encrypt: true, key_file: Some(key.clone()), ..config::Spool::default() };
+        let plain = config::Spool { encrypt: false, ..config.clone() };
+        let seen = |config| seal::check_key(config, state.path());
+        fs::write(&key, [7; 32]).unwrap();
+        assert!(seen(&config).is_ok(), "no spool yet");
+        let opened = open(&dir, &config).unwrap();
+        assert!(seen(&config).is_ok(), "also while the agent runs");
+        fs::write(&key, [8; 32]).unwrap();
+        for config in [&config, &plain] {
+            assert!(matches!(seen(config), Err(SpoolError::OtherKey { .. })));
+        }
+        drop(opened);
+        // Nothing waits that the key before has sealed: the agent takes this one, and it is the spool's from now on.
+        drop(open(&dir, &config).unwrap());
+        assert!(seen(&config).is_ok());
+        fs::remove_dir_all(&dir).unwrap();
+        fs::write(&key, [7; 32]).unwrap();
+        assert!(seen(&config).is_ok(), "whoever begins anew takes the proof away with the folder");
     }
 }

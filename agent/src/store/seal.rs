@@ -21,6 +21,10 @@ const FILE: &str = "spool.key";
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// What a sealed body is longer by: nonce and tag.
 pub(super) const OVERHEAD_BYTES: usize = NONCE_LEN + 16;
+/// The proof once more, beside the database: who looks at it while the agent runs, or must not change it, can't open
+/// that. In its folder, so that it goes with it.
+const PROOF_FILE: &str = "key.proof";
+const MAX_PROOF_BYTES: u64 = 128;
 /// Sealed when the key is first used, so that another key is found out at the next start.
 const PROOF: &[u8] = b"flotilla spool key";
 
@@ -128,17 +132,41 @@ fn context(seq: u64, kind: Kind) -> Aad<Vec<u8>> {
     )
 }
 
-/// Whether the key that the configuration names can be used, for who looks at it beside the running agent. One that
-/// is made here, and one of systemd's credentials outside of its service, are not looked for.
+/// Leaves the proof that the database holds in `dir` for [`check_key`].
 ///
 /// # Errors
-/// [`SpoolError::KeyFile`] and [`SpoolError::Key`].
+/// [`SpoolError::Files`].
+pub(super) fn publish_proof(dir: &Path, proof: Option<&[u8]>) -> Result<(), SpoolError> {
+    let path = dir.join(PROOF_FILE);
+    let known = durable::read_bounded(&path, MAX_PROOF_BYTES).ok().flatten();
+    match proof {
+        Some(proof) if known.as_deref() != Some(proof) => durable::write_atomic(&path, proof),
+        // One of another key would accuse the one that is right.
+        None if known.is_some() => durable::clear(durable::Readers::Owner, &path)
+            .map_err(|source| DurableError::Io { operation: "remove", path: path.clone(), source }),
+        Some(_) | None => Ok(()),
+    }
+    .map_err(SpoolError::Files)
+}
+
+/// Whether the key that the configuration names can be used, for who looks at it beside the agent and leaves the
+/// database alone. One that is made here, and one of systemd's credentials outside of its service, are not looked
+/// for. Another key than the last one is told of even where nothing waits that needs the last one, which only the
+/// database knows: the agent takes the new one then.
+///
+/// # Errors
+/// [`SpoolError::KeyFile`], [`SpoolError::Key`] and [`SpoolError::OtherKey`].
 pub fn check_key(config: &config::Spool, state_dir: &Path) -> Result<(), SpoolError> {
     let is_credential = |name: &PathBuf| name.is_relative() && std::env::var_os(CREDENTIALS).is_none();
-    if !config.encrypt || config.key_file.as_ref().is_none_or(is_credential) {
+    if config.key_file.as_ref().is_none_or(is_credential) {
         return Ok(());
     }
-    Seal::load(config, state_dir, true).map(drop)
+    let Some(seal) = Seal::load(config, state_dir, config.encrypt)? else { return Ok(()) };
+    let proof = state_dir.join(super::spool::FOLDER).join(PROOF_FILE);
+    match durable::read_bounded(&proof, MAX_PROOF_BYTES) {
+        Ok(Some(proof)) if !seal.has_made(&proof) => Err(seal.refusal()),
+        _ => Ok(()),
+    }
 }
 
 /// A bare name is one of systemd's credentials.

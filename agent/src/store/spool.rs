@@ -28,6 +28,8 @@ const QUEUE_ORDERS: usize = 4096;
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// The name under which the writer beats.
 const PART: &str = "spool";
+/// The database's folder in the state directory.
+pub(super) const FOLDER: &str = "spool";
 
 /// Why the spool failed.
 #[derive(Debug, thiserror::Error)]
@@ -251,7 +253,7 @@ impl Spool {
         config: &config::Spool,
         clock: &Clock,
     ) -> Result<(Self, Option<String>), SpoolError> {
-        let dir: PathBuf = state_dir.join("spool");
+        let dir: PathBuf = state_dir.join(FOLDER);
         let shared = Arc::new(Shared {
             visible: Mutex::new(Visible::closed(config)?),
             durable: Mutex::new(None),
