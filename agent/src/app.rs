@@ -118,7 +118,7 @@ impl App {
         }
         let mut parts = Parts::new(bounded, identity, run, spool.handle(), logs.clone(), start)?;
         let capture = parts.common.monitor.capture().clone();
-        let max_rate = parts.common.terms.max_rate.clone();
+        let max_rate = parts.common.links.borrow().http.max_rate().clone();
         let reload = Reload { current: config, update, link, max_rate, spool: spool.handle(), logs, capture };
         if let Err(files) = files {
             parts.event(ProblemKind::FewFiles, files.to_string());
@@ -245,5 +245,37 @@ pub fn lock(state_dir: &Path) -> Result<std::fs::File, AppError> {
         Ok(()) => Ok(folder),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(AppError::Locked(state_dir.display().to_string())),
         Err(errno) => Err(failed("lock", errno.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+    use crate::link::Links;
+
+    #[tokio::test]
+    async fn a_rate_that_changes_is_that_of_the_links_also_after_a_renewal() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().to_str().unwrap();
+        let config = |rate: u32| {
+            let flags = [
+                format!("state_dir={state}"),
+                "serve.listen=127.0.0.1:0".into(),
+                format!("link.max_rate_bytes_s={rate}"),
+            ];
+            RawConfig::default().with_flags(flags.iter().map(String::as_str)).check().unwrap()
+        };
+        let identity = link::alone::links(&Clock::open(dir.path()).unwrap()).identity;
+        identity.store(dir.path()).unwrap();
+        let mut app = App::start(config(70_000), LogRing::default()).await.unwrap();
+        let common = app.waiting.as_ref().unwrap().common();
+        let (links, terms, clock) = (common.links.subscribe(), common.terms.clone(), app.clock.clone());
+        let rate = |links: &Links| links.http.max_rate().get();
+        assert_eq!(rate(&links.borrow()), 70_000);
+        assert_eq!(app.reload.apply(config(90_000)).applied, ["link"]);
+        assert_eq!(rate(&links.borrow()), 90_000);
+        assert_eq!(rate(&Links::new(identity, &clock, terms).unwrap()), 90_000, "with another certificate");
+        app.shut_down().await;
     }
 }

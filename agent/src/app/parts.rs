@@ -264,6 +264,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    #[cfg(test)]
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
     /// Loads what is committed. May take minutes, each release as long as a step: systemd is asked for the time.
     pub(super) async fn load(&mut self) {
         let table = &self.common.table;

@@ -207,6 +207,11 @@ impl Http {
         Self { client, base: base.trim_end_matches('/').into(), terms }
     }
 
+    /// What its transfers keep to, shared with them.
+    pub fn max_rate(&self) -> &MaxRate {
+        &self.terms.max_rate
+    }
+
     /// The body at `path` (beginning with `/`), or none if the server has no such thing.
     ///
     /// # Errors
