@@ -873,10 +873,12 @@ CROPS = {"rows": (0, 0, -1, 2, 0, 0, 1, -3), "both": (0, 0, -2, -1, 0, 0, -1, -2
 
 
 @case(**{f"{mode}_{name}": {"mode": mode, "pads": pads} for mode in ("constant", "edge", "reflect") for name, pads in CROPS.items()},
-      axes={"mode": "constant", "pads": (-1, 3, 2, -2), "axes": (-1, 2), "opset": 18})  # fmt: skip
-def cropping_pad(g, mode, pads, axes=None):
-    """Negative pads, in front of a convolution that needs the size."""
-    more = [g.constant(np.float32(0.7))] if mode == "constant" else [""]
+      axes={"mode": "constant", "pads": (-1, 3, 2, -2), "axes": (-1, 2), "opset": 18},
+      reflect_value={"mode": "reflect", "pads": CROPS["rows"], "value": 0.7},
+      edge_value={"mode": "edge", "pads": (3, 2, 2, 2), "axes": (-1, 2), "opset": 18, "value": 0.7})  # fmt: skip
+def cropping_pad(g, mode, pads, axes=None, value=None):
+    """Negative pads, in front of a convolution that needs the size; a value that the mode has no use for."""
+    more = [g.constant(np.float32(value or 0.7))] if mode == "constant" or value else [""]
     more += [g.constant(np.array(axes))] if axes else []
     made = g.op("Pad", ["input", g.constant(np.array(pads)), *(more if any(more) else [])], mode=mode)
     channels = 8 - (1 if pads[1] == -1 and not axes else 0)

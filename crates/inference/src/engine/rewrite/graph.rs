@@ -87,6 +87,7 @@ fn rule(node: &NodeProto, around: &Around) -> Rewritten {
         "Swish" => Ok(simple::swish(node)),
         "Resize" if around.opset == 10 => Ok(simple::resize(node)),
         "Scaler" => Ok(simple::scaler(node)),
+        "Pad" => Ok(simple::pad_value(node)),
         "GlobalLpPool" => Err("is one that the runtime answers wrongly".to_owned()),
         "AveragePool" | "Conv" | "ConvInteger" | "MaxPool" | "QLinearConv" => Ok(simple::pads(node)),
         _ => Ok(None),

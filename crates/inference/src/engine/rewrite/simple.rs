@@ -32,6 +32,21 @@ pub(super) fn celu(node: &NodeProto) -> Option<Vec<NodeProto>> {
     Some(draft.end())
 }
 
+/// A value that nothing is padded by: tract pads by it whatever the mode is.
+pub(super) fn pad_value(node: &NodeProto) -> Option<Vec<NodeProto>> {
+    let mode = text(node, "mode");
+    let is_given = node.input.get(2).is_some_and(|value| !value.is_empty());
+    if !is_given || mode.is_empty() || mode == "constant" {
+        return None;
+    }
+    let mut node = node.clone();
+    node.input[2].clear();
+    if node.input.len() == 3 {
+        node.input.pop();
+    }
+    Some(vec![node])
+}
+
 /// x * sigmoid(alpha * x): tract leaves alpha out.
 pub(super) fn swish(node: &NodeProto) -> Option<Vec<NodeProto>> {
     let alpha = float_or(node, "alpha", 1.0)?;
