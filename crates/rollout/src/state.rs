@@ -301,6 +301,12 @@ impl Rollout {
             .map(|t| &t.device)
     }
 
+    /// Whether a device of the current stage may be given another chance.
+    pub fn may_retry(&self) -> bool {
+        let stage = self.core.status.stage().filter(|_| self.core.status.is_offering());
+        stage.is_some() && self.tasks().iter().any(|task| task.stage == stage && task.is_lost())
+    }
+
     /// Whether devices are still at work or being brought back.
     pub fn has_work_left(&self) -> bool {
         let stages = 0..u16::try_from(self.core.stages.len()).unwrap_or(u16::MAX);

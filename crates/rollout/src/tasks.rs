@@ -67,6 +67,11 @@ impl Task {
         self.attempt.saturating_sub(self.offered_before)
     }
 
+    /// Whether it has failed or is unreachable: what a person may give another chance.
+    pub fn is_lost(&self) -> bool {
+        self.phase.is_failure() || self.phase == Phase::Unreachable
+    }
+
     /// Whether an attempt has failed and another is to come.
     pub fn waits_for_retry(&self) -> bool {
         self.phase == Phase::Queued && self.was_offered()

@@ -61,7 +61,8 @@ pub struct RolloutDetail {
     pub waits_for: Option<String>,
     /// Its stages in order; the devices held for comparison come last.
     pub stages: Vec<RolloutStage>,
-    /// Verbs that are possible now: `approve`, `deny`, `pause`, `resume`, `abort`, `rollback`.
+    /// Verbs that are possible now: `approve`, `deny`, `pause`, `resume`, `retry` (`resume` with `retry_failed`), `abort`,
+    /// `rollback`.
     pub verbs: Vec<String>,
 }
 
@@ -290,7 +291,7 @@ impl RolloutDetail {
             plan: Plan::clone(&row.core.plan),
             waits_for,
             stages: stages.collect(),
-            verbs: verbs(&row.core.status).iter().map(ToString::to_string).collect(),
+            verbs: verbs(rollout).into_iter().map(str::to_owned).collect(),
         }
     }
 }
@@ -401,7 +402,12 @@ impl From<rollout::DryRun> for DryRun {
     }
 }
 
-fn verbs(status: &Status) -> &'static [&'static str] {
+fn verbs(rollout: &Rollout) -> Vec<&'static str> {
+    let retry = rollout.may_retry().then_some("retry");
+    verbs_in(rollout.status()).iter().copied().chain(retry).collect()
+}
+
+fn verbs_in(status: &Status) -> &'static [&'static str] {
     match status {
         Status::Draft | Status::Scheduled | Status::RollingBack { .. } => &["abort"],
         Status::AwaitingApproval => &["approve", "deny", "abort"],

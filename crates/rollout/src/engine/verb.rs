@@ -88,10 +88,13 @@ impl Run<'_> {
             }
             _ => return self.refuse_in_state("resumed"),
         };
-        if retry_failed && self.requeue_failed(stage) == 0 {
+        if retry_failed && !self.rollout.may_retry() {
             let name = &self.stage(stage).name;
-            let why = "has failed for good or is unreachable: there is none to give another chance";
-            return self.refuse(format!("no device of {name}, the current stage, {why}"));
+            return self
+                .refuse(format!("no device of {name} has failed: there is none to give another chance"));
+        }
+        if retry_failed {
+            self.requeue_failed(stage);
         }
         let Some(reason) = pause else { return };
         self.set_status(Status::Running { stage }, "resumed");
@@ -119,22 +122,17 @@ impl Run<'_> {
         self.stage_mut(stage).soaking_since = since;
     }
 
-    /// How many got another chance.
-    fn requeue_failed(&mut self, stage: u16) -> usize {
-        let mut requeued = 0;
+    fn requeue_failed(&mut self, stage: u16) {
         for at in self.rollout.tasks.places() {
             let task = self.rollout.tasks.get(at);
-            let is_bad = task.phase.is_failure() || task.phase == Phase::Unreachable;
-            if task.stage == Some(stage) && is_bad {
+            if task.stage == Some(stage) && task.is_lost() {
                 self.set_phase(at, Phase::Queued, "resumed with another chance", |task| {
                     task.late = None;
                     task.chances = task.chances.saturating_add(1);
                     task.offered_before = task.attempt;
                 });
-                requeued += 1;
             }
         }
-        requeued
     }
 
     fn end(&mut self, is_done: bool, end: Status, reason: CancelReason, cause: &str) {

@@ -11,7 +11,7 @@ export type RolloutTask = Schemas['RolloutTask'];
 export type JournalEntry = Schemas['JournalEntry'];
 export type DryRun = Schemas['DryRun'];
 
-export const VERBS = ['approve', 'deny', 'pause', 'resume', 'rollback', 'abort'] as const;
+export const VERBS = ['approve', 'deny', 'pause', 'resume', 'retry', 'rollback', 'abort'] as const;
 export type Verb = (typeof VERBS)[number];
 
 interface RolloutFilter {
@@ -89,6 +89,13 @@ export function useRolloutVerb(project: string, rollout: string) {
           return take(client.POST('/api/v1/projects/{project}/rollouts/{rollout}/pause', { params, body }));
         case 'resume':
           return take(client.POST('/api/v1/projects/{project}/rollouts/{rollout}/resume', { params, body }));
+        case 'retry':
+          return take(
+            client.POST('/api/v1/projects/{project}/rollouts/{rollout}/resume', {
+              params,
+              body: { retry_failed: true },
+            }),
+          );
         case 'rollback':
           return take(
             client.POST('/api/v1/projects/{project}/rollouts/{rollout}/rollback', { params, body }),

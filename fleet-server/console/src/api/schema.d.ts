@@ -2813,7 +2813,10 @@ export interface components {
             plan: components["schemas"]["RolloutPlan"];
             /** @description Its stages in order; the devices held for comparison come last. */
             stages: components["schemas"]["RolloutStage"][];
-            /** @description Verbs that are possible now: `approve`, `deny`, `pause`, `resume`, `abort`, `rollback`. */
+            /**
+             * @description Verbs that are possible now: `approve`, `deny`, `pause`, `resume`, `retry` (`resume` with `retry_failed`), `abort`,
+             *     `rollback`.
+             */
             verbs: string[];
             /** @description What keeps a running rollout in its stage, in one sentence. */
             waits_for: string | null;

@@ -158,6 +158,7 @@ export const enServer = {
   'server.errorShortPassword': 'A password needs at least {least} characters.',
   'server.errorLongPassword': 'A password may have at most {n} bytes.',
   'server.errorNamePassword': "A password must not contain the user's name.",
+  'server.errorNobodyFailed': 'No device of {stage} has failed: there is none to give another chance.',
   'server.errorVerb': "A rollout that is {state} can't be {verb}.",
   'server.errorOwnApproval': "The author can't approve their own rollout: another person must.",
   'server.errorOpen': 'Rollout {rollout} of this model is still {state}; end it first.',

@@ -400,6 +400,9 @@ export const en = {
     'No further device is offered the release. Devices that are already activating finish.',
   'rollout.resume': 'Resume',
   'rollout.resumeText': 'The failed stage is judged again; it is never skipped.',
+  'rollout.retry': 'Retry failed',
+  'rollout.retryText':
+    'Devices of this stage that failed or are unreachable get another chance, with all their retries. A paused rollout goes on.',
   'rollout.abort': 'Abort',
   'rollout.abortText': 'The rollout ends now. Devices that have the release keep it. This cannot be undone.',
   'rollout.rollback': 'Roll back',

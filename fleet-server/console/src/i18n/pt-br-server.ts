@@ -176,6 +176,7 @@ export const ptBrServer: Readonly<Record<keyof typeof enServer, Message>> = {
   'server.errorShortPassword': 'A senha precisa de ao menos {least} caracteres.',
   'server.errorLongPassword': 'A senha pode ter no máximo {n} bytes.',
   'server.errorNamePassword': 'A senha não pode conter o nome do usuário.',
+  'server.errorNobodyFailed': 'Nenhum dispositivo falhou em {stage}: não há a quem dar outra chance.',
   'server.errorVerb': 'Não é possível {verb} um rollout neste estado: {state}.',
   'server.errorOwnApproval': 'Quem criou o rollout não pode aprová-lo: outra pessoa precisa fazer isso.',
   'server.errorOpen':

@@ -405,6 +405,9 @@ export const ptBr: Catalogue = {
   'rollout.pauseText': 'Nenhum outro dispositivo recebe a versão. Os que já estão ativando terminam.',
   'rollout.resume': 'Retomar',
   'rollout.resumeText': 'A etapa que falhou é avaliada de novo; nunca é pulada.',
+  'rollout.retry': 'Repetir os que falharam',
+  'rollout.retryText':
+    'Os dispositivos desta etapa que falharam ou estão inacessíveis ganham outra chance, com todas as tentativas. Um rollout pausado continua.',
   'rollout.abort': 'Abortar',
   'rollout.abortText':
     'O rollout termina agora. Os dispositivos que têm a versão ficam com ela. Não há volta.',

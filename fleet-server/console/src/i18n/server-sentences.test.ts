@@ -115,6 +115,10 @@ const REAL: readonly (readonly [string, string])[] = [
     "A rollout that is completed can't be rolled back.",
     'Não é possível reverter um rollout neste estado: concluído.',
   ],
+  [
+    'No device of stage 1 has failed: there is none to give another chance.',
+    'Nenhum dispositivo falhou em etapa 1: não há a quem dar outra chance.',
+  ],
   ['There is no such rollout.', 'Não encontrado: rollout.'],
   ['A password needs at least 10 characters.', 'A senha precisa de ao menos 10 caracteres.'],
   ['attempt 2 of 3 may succeed', 'a tentativa 2 de 3 pode dar certo'],

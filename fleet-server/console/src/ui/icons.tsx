@@ -28,6 +28,7 @@ const PATHS = {
   plus: 'M8 3v10M3 8h10',
   download: 'M8 2v8M4.500 7 8 10.500 11.500 7M3 13.500h10',
   undo: 'M6 3 3 6l3 3M3 6h6.500a3.500 3.500 0 0 1 0 7H7',
+  redo: 'm10 3 3 3-3 3M13 6H6.500a3.500 3.500 0 0 0 0 7H9',
   stop: 'M4 4h8v8H4z',
 } as const;
 

@@ -12,6 +12,7 @@ const ICONS = {
   deny: 'close',
   pause: 'pause',
   resume: 'play',
+  retry: 'redo',
   abort: 'stop',
   rollback: 'undo',
 } as const satisfies Record<Verb, IconName>;
