@@ -1425,16 +1425,24 @@ def mean_of_pixels(g, axes=(2, 3), keepdims=1, acts=np.uint8, is_float=False):
 
 @case(
     plain={}, s8={"acts": np.int8}, bounded={"clip": (0.0, 6.0)}, multiplied={"each": 2}, bias_in_steps={"in_steps": True}, strided={"more": {"strides": [2, 2]}},
-    bounds_differ={"clip": (-0.3, 0.4), "left": ["QuantizeLinear", "DequantizeLinear", "Conv", "Relu"]},
-    far_bias={"far": 1e7, "left": None},
+    bounds_differ={"clip": (-0.3, 0.4)}, far_bias={"far": 1e7, "left": ["Conv", "Relu"]}, hard_swish={"before": "HardSwish"},
+    silu={"before": "Silu"}, silu_s8={"before": "Silu", "acts": np.int8}, hard_gate={"before": "HardGate"}, pixel={"before": "Silu", "shape": (8, 1, 1)},
+    silu_as_written={"before": "Silu", "is_quantized": True},
 )  # fmt: skip
-def scales_of_channels(g, acts=np.uint8, clip=None, each=1, in_steps=False, far=0, more=None, left=()):
+def scales_of_channels(g, acts=np.uint8, clip=None, before="Relu", is_quantized=False, shape=IMAGE, each=1, in_steps=False, far=0, more=None, left=()):
     """NNCF quantizes what a depthwise convolution reads by channel."""
     weights = g.dequantized_weights(13, 8, 3, 3, scales=13)
     bias = g.bias(13, IN[0], in_steps)
     made = g.op("Conv", [view(g, acts), weights, bias], pads=[1] * 4)
     bounds = [g.constant(np.float32(bound)) for bound in clip] if clip else []
-    made = g.op("Clip", [made, *bounds]) if clip else g.op("Relu", [made])
+    if is_quantized:
+        made, _ = qdq(g, made, acts)
+    if before == "Silu":
+        made = g.op("Mul", [made, g.op("Sigmoid", [made])])
+    elif before == "HardGate":
+        made = g.op("Mul", [g.op("HardSigmoid", [made], alpha=1 / 6, beta=0.5), made])
+    else:
+        made = g.op("Clip", [made, *bounds]) if clip else g.op(before, [made])
     scales = g.random.uniform(0.004, 0.02, 13).astype(np.float32)
     params = [g.constant(scales, "scale"), g.constant(np.full(13, -128 if acts == np.int8 else 0, acts), "zero")]
     for kind in ["QuantizeLinear", "DequantizeLinear"]:
@@ -1443,4 +1451,4 @@ def scales_of_channels(g, acts=np.uint8, clip=None, each=1, in_steps=False, far=
     bias = g.floats(13 * each)
     bias[0] += far
     made = g.op("Conv", [made, weights, g.constant(bias, "b")], pads=[1] * 4, group=13, **(more or {}))
-    return (IMAGE, *qdq(g, g.op("Relu", [made]), acts), left if left is None else list(left))
+    return (shape, *qdq(g, g.op("Relu", [made]), acts), list(left))

@@ -95,6 +95,18 @@ impl Case {
     }
 }
 
+/// How many of a model's steps are such, by what they are called for people.
+fn steps_called(name: &str, what: &str) -> usize {
+    let case = &cases()[name];
+    let [mut row, _, _] = case.values(name);
+    row.truncate(case.input[1..].iter().product());
+    let shape = [&[1], &case.input[1..]].concat();
+    let input = Tensor::new("input", shape, Data::Fp32(row)).unwrap();
+    let model = case.load(name, Int8::On).unwrap();
+    let Ok(steps) = model.profile(&[input], 1, &mut || std::time::Duration::ZERO);
+    steps.unwrap().iter().filter(|step| step.what.starts_with(what)).count()
+}
+
 fn furthest(got: &[f32], want: &[f32]) -> f32 {
     assert_eq!(got.len(), want.len());
     got.iter().zip(want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max)
@@ -150,6 +162,29 @@ fn a_row_gets_the_same_answer_alone_and_in_a_batch() {
         let most =
             if matches!(case.tract, Left::Nodes(ref nodes) if nodes.is_empty()) { 0.0 } else { case.step };
         assert!(furthest(&together, &alone) <= most, "{name}");
+    }
+}
+
+#[test]
+fn a_pad_is_copied_only_where_no_window_reaches_over_it() {
+    for (name, copies) in [
+        ("qdq_pad_qdq", 0),
+        ("qdq_pad_s8", 0),
+        ("qdq_pad_depthwise", 0),
+        ("qdq_pad_padded_too", 0),
+        ("qlinear_pad_u8", 0),
+        ("qdq_pad_pointwise", 1),
+        ("qdq_pad_read_twice", 1),
+    ] {
+        assert_eq!(steps_called(name, "copy a region"), copies, "{name}");
+    }
+}
+
+#[test]
+fn a_function_is_calculated_where_its_result_is_quantized() {
+    for name in ["scales_of_channels_silu", "scales_of_channels_hard_swish", "scales_of_channels_hard_gate"] {
+        let counts = ["f32 function and quantize", "f32 function"].map(|what| steps_called(name, what));
+        assert_eq!(counts, [1, 1], "{name}");
     }
 }
 

@@ -31,6 +31,10 @@ pub enum Curve {
     Tanh,
     /// 1 / (1 + e^-x).
     Sigmoid,
+    /// x / (1 + e^-x).
+    Silu,
+    /// x * (x / 6 + 1 / 2), the second factor between 0 and 1.
+    HardSwish,
     /// The square root.
     Sqrt,
     /// The square.
@@ -120,6 +124,12 @@ wide! {
             }
             Curve::Tanh => map(to, values, tanh),
             Curve::Sigmoid => map(to, values, sigmoid),
+            Curve::Silu => map(to, values, |x| x * sigmoid(x)),
+            Curve::HardSwish => map(to, values, |x| {
+                let gate = x / 6.0 + 0.5;
+                let gate = if gate < 0.0 { 0.0 } else { gate };
+                x * if gate > 1.0 { 1.0 } else { gate }
+            }),
             Curve::Sqrt => map(to, values, f32::sqrt),
             Curve::Square => map(to, values, |x| x * x),
             Curve::Reciprocal => map(to, values, |x| 1.0 / x),
@@ -167,6 +177,10 @@ mod tests {
             (Curve::Gelu, -30.0, 0.0),
             (Curve::Tanh, 1.0, 0.761_594_2),
             (Curve::Sigmoid, -2.0, 0.119_202_92),
+            (Curve::Silu, -2.0, -0.238_405_84),
+            (Curve::HardSwish, -2.0, -0.333_333_34),
+            (Curve::HardSwish, -7.0, 0.0),
+            (Curve::HardSwish, 7.0, 7.0),
             (Curve::Sqrt, 2.0, std::f32::consts::SQRT_2),
             (Curve::Square, 3.0, 9.0),
             (Curve::Reciprocal, 4.0, 0.25),

@@ -1,20 +1,43 @@
 //! Between ONNX's plain tensors (`[batch, channels, height, width]`) and our layout, and between f32 and u8.
 
+use super::arith::Curve;
 #[cfg(target_arch = "aarch64")]
 use super::arm::turn;
 use super::divide::quantize_line;
-use super::layout::{Act, ActMut};
+use super::layout::{Act, ActMut, Layout};
 use super::wide::wide;
 
-/// QuantizeLinear: round half to even(value / scale) + the layout's zero point, saturated.
+/// QuantizeLinear of a function of each value: round half to even(value / scale) + the layout's zero point, saturated.
+/// There is one scale, or one for each channel.
 ///
 /// # Panics
-/// If `values` doesn't have the layout's elements.
-pub fn quantize(values: &[f32], scale: f32, output: &mut ActMut<'_>) {
-    let zero_point = output.layout().zero_point;
-    from_planes(values, output, |values, row| {
-        quantize_line(row, values, scale, zero_point);
+/// If `values` doesn't have the layout's elements, or there is another number of scales.
+pub fn quantize(values: &[f32], (curve, scales): (Option<Curve>, &[f32]), output: &mut ActMut<'_>) {
+    let Layout { zero_point, channels, .. } = *output.layout();
+    assert!(scales.len() == 1 || scales.len() == channels, "count of scales");
+    let mut made = Vec::new();
+    from_planes(values, output, |first, values, row| {
+        let values = curve.map_or(values, |curve| {
+            made.resize(values.len(), 0.0);
+            curve.run(values, &mut made);
+            &made
+        });
+        match (scales, first) {
+            ([scale], _) => quantize_line(row, values, *scale, zero_point),
+            (_, Line::Of(channel)) => quantize_line(row, values, scales[channel], zero_point),
+            (_, Line::Across) => {
+                let each = row.chunks_mut(1).zip(values.chunks(1)).zip(scales);
+                each.for_each(|((to, value), scale)| quantize_line(to, value, *scale, zero_point));
+            }
+        }
     });
+}
+
+/// Values of one channel, or one of each.
+#[derive(Clone, Copy)]
+enum Line {
+    Of(usize),
+    Across,
 }
 
 /// DequantizeLinear: (value - zero point) * scale.
@@ -33,7 +56,7 @@ pub fn dequantize(input: &Act<'_>, scale: f32, values: &mut [f32]) {
 /// # Panics
 /// If `values` doesn't have the layout's elements.
 pub fn from_plain(values: &[u8], output: &mut ActMut<'_>) {
-    from_planes(values, output, |values, row| row.copy_from_slice(values));
+    from_planes(values, output, |_, values, row| row.copy_from_slice(values));
 }
 
 /// To a plain tensor of u8.
@@ -163,15 +186,15 @@ const CHANNELS: usize = 16;
 /// Pixels at a time, about, at most: with so many channels they stay in the first-level cache.
 const PIXELS: usize = 512;
 
-/// Calls `map(values of one plane's row, bytes)` and puts the bytes into the pixels.
-fn from_planes<T>(values: &[T], output: &mut ActMut<'_>, map: impl Fn(&[T], &mut [u8])) {
+/// Calls `map(which, values of one plane's row, bytes)` and puts the bytes into the pixels.
+fn from_planes<T>(values: &[T], output: &mut ActMut<'_>, mut map: impl FnMut(Line, &[T], &mut [u8])) {
     let layout = *output.layout();
     assert_eq!(values.len(), layout.elements(), "length of the values");
     output.fill_border();
     let (width, pixel, plane) = (layout.width, layout.pixel_bytes(), layout.height * layout.width);
     if plane == 1 {
         for (n, values) in values.chunks_exact(layout.channels).enumerate() {
-            map(values, &mut output.data_mut()[layout.pixel(n, 0, 0)..][..layout.channels]);
+            map(Line::Across, values, &mut output.data_mut()[layout.pixel(n, 0, 0)..][..layout.channels]);
         }
         return;
     }
@@ -188,7 +211,7 @@ fn from_planes<T>(values: &[T], output: &mut ActMut<'_>, map: impl Fn(&[T], &mut
                 let there = lanes.min(layout.channels - first);
                 for (c, line) in lines.chunks_exact_mut(apart).take(there).enumerate() {
                     let start = (n * layout.channels + first + c) * plane + y * width;
-                    map(&values[start..][..count], &mut line[..count]);
+                    map(Line::Of(first + c), &values[start..][..count], &mut line[..count]);
                 }
                 for start in (0..count).step_by(step) {
                     let to = layout.pixel(n, y + start / width, 0) + first;

@@ -431,7 +431,7 @@ fn put_in_and_out(seed: u64, lanes: Width) {
     let mut reals = vec![0.0; values.len()];
     super::dequantize(&act, 0.37, &mut reals);
     let mut again = Buffer::new(layout.bytes());
-    super::quantize(&reals, 0.37, &mut ActMut::new(layout, again.bytes_mut()));
+    super::quantize(&reals, (None, &[0.37]), &mut ActMut::new(layout, again.bytes_mut()));
     assert!(plain(&Act::new(layout, again.bytes())) == values, "reals, seed {seed}, {lanes:?}");
 }
 

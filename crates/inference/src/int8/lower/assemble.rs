@@ -11,8 +11,8 @@ use super::pads::fold_pads;
 use super::walk::{Given, Kind, Lowering, MAX_ACT_BYTES};
 use crate::engine::{Feed, Verdict};
 use crate::error;
-use crate::int8::kernel::{AddSpec, Chain, Conv, Level};
-use crate::int8::program::{ActId, FloatId, Pool, Program, Step, Values};
+use crate::int8::kernel::{AddSpec, Chain, Conv, Curve, Level};
+use crate::int8::program::{ActId, FloatId, FloatOp, Pool, Program, Step, Values};
 use crate::int8::report::{NodeReport, Report, Runs};
 use crate::tensor::volume;
 
@@ -172,7 +172,7 @@ fn finish(
 ) -> Result<Program, Reason> {
     let Lowering { graph, mut values, steps, is_batched, .. } = walk;
     let steps = fuse_additions(needed(steps, &outputs), &values);
-    let steps = fold_pads(steps, &values);
+    let steps = fold_pads(fuse_curves(steps, &outputs), &values);
     widen(&steps, &mut values)?;
     pack_pixels(&steps, &mut values);
     let steps = chain(steps, &values);
@@ -219,6 +219,41 @@ fn needed(steps: Vec<Step>, outputs: &[(FloatId, Vec<usize>)]) -> Vec<Step> {
     }
     kept.reverse();
     kept
+}
+
+/// Quantizes what a function makes of each value while it makes it, where nothing else reads it.
+fn fuse_curves(mut steps: Vec<Step>, outputs: &[(FloatId, Vec<usize>)]) -> Vec<Step> {
+    let curves = steps.iter().filter_map(|step| match step {
+        Step::Float { op: FloatOp::Curve(curve), from, to } => Some((from[0], *curve, *to)),
+        _ => None,
+    });
+    let curves: Vec<(FloatId, Curve, FloatId)> = curves.collect();
+    for (value, made, result) in curves {
+        let is_used = |step: &&Step| step.floats().contains(&result);
+        // What makes it, and one that reads it.
+        if steps.iter().filter(is_used).count() != 2 || outputs.iter().any(|(id, _)| *id == result) {
+            continue;
+        }
+        let mut is_fused = false;
+        for step in &mut steps {
+            match step {
+                Step::Quantize { from, to } if *from == result => {
+                    let (curve, scales) = (Some(made), Vec::new());
+                    *step = Step::QuantizeCurve { curve, scales, from: value, to: *to };
+                    is_fused = true;
+                }
+                Step::QuantizeCurve { curve: curve @ None, from, .. } if *from == result => {
+                    (*curve, *from) = (Some(made), value);
+                    is_fused = true;
+                }
+                _ => {}
+            }
+        }
+        if is_fused {
+            steps.retain(|step| !matches!(step, Step::Float { to, .. } if *to == result));
+        }
+    }
+    steps
 }
 
 /// Lets a convolution do the addition that is all that reads its result.

@@ -8,7 +8,9 @@ use super::linear::{Bias, Linear};
 use super::sink::{End, Sink, limits};
 use super::tensor;
 use super::walk::{Form, Kind, Lowering, Params, Quant};
-use crate::int8::program::Bounds;
+use crate::int8::kernel::Arith;
+use crate::int8::program::{ActId, Bounds, FloatId, FloatOp, Step};
+use crate::tensor::volume;
 
 /// Scales of an activation's channels.
 pub(super) struct Scales {
@@ -82,7 +84,26 @@ impl<'a> Lowering<'a> {
         let made = self.graph.producer(name).filter(|node| node.op() == "DequantizeLinear");
         let quantizer = made.and_then(|node| self.graph.producer(node.input(0)?));
         let scales = quantizer.and_then(|node| self.channel_scales(node));
-        if scales.is_none() { Ok((self.view(name)?, None)) } else { Ok((self.bytes(name)?, scales)) }
+        if scales.is_none() {
+            return Ok((self.view(name)?, None));
+        }
+        let quant = self.bound.get(name).and_then(|bound| self.quant_of(bound));
+        Ok((quant.ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?, scales))
+    }
+
+    /// QuantizeLinear of what is there in f32, by a scale for each channel; whether it is one.
+    pub(super) fn quantize_channels(&mut self, node: Node<'a>) -> Result<bool, Reason> {
+        let Some(scales) = self.channel_scales(node) else { return Ok(false) };
+        let name = Self::input(node, 0)?;
+        self.lookup_closing(name)?;
+        let (from, shape) = self.float(name)?;
+        if !matches!(shape.len(), 3 | 4) || shape[1] != scales.values.len() {
+            return Err(Reason::Shape { shape });
+        }
+        let to = self.act(&shape, Form::First, scales.params())?;
+        self.steps.push(Step::QuantizeCurve { curve: None, scales: scales.values, from, to });
+        self.bind(node.output(), shape, Kind::Bytes(to, Form::First));
+        Ok(true)
     }
 
     /// Gives the name of dequantized values to bytes with a scale for each channel; whether it did.
@@ -91,11 +112,20 @@ impl<'a> Lowering<'a> {
         let Some((quantizer, bound)) = bytes else { return false };
         let Kind::Bytes(act, form @ Form::First) = bound.kind else { return false };
         let shape = bound.shape.clone();
-        if self.channel_scales(quantizer).is_none() {
-            return false;
-        }
-        self.bind(node.output(), shape, Kind::Bytes(act, form));
+        let Some(scales) = self.channel_scales(quantizer) else { return false };
+        self.scales_of.insert(act, scales.values);
+        self.bind(node.output(), shape, Kind::View(act, form));
         true
+    }
+
+    /// Steps of one for what they stand for, where an activation has scales for each channel.
+    pub(super) fn scaled_by_channel(&mut self, act: ActId, from: FloatId, shape: &[usize]) -> FloatId {
+        let Some(scales) = self.scales_of.get(&act) else { return from };
+        let (each, repeat) = (scales.len(), volume(&shape[2..]));
+        let op = FloatOp::Arith { op: Arith::Mul, repeat, each, constant: scales.clone() };
+        let to = self.values.add_float(volume(shape), None);
+        self.steps.push(Step::Float { op, from: vec![from], to });
+        to
     }
 
     /// The scales of a QuantizeLinear that has one for each channel, where depthwise convolutions are all that reads it.

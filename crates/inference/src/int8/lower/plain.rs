@@ -210,12 +210,16 @@ impl<'a> Lowering<'a> {
 
     /// A function of each value, in f32.
     pub(super) fn curve(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        if self.spelled_gate(node)? {
+            return Ok(());
+        }
         let is_exact = !matches!(node.text("approximate"), Some(kind) if kind != "none");
         let curve = match node.op() {
             "Erf" => Curve::Erf,
             "Gelu" if is_exact => Curve::Gelu,
             "Tanh" => Curve::Tanh,
             "Sigmoid" => Curve::Sigmoid,
+            "HardSwish" => Curve::HardSwish,
             "Sqrt" => Curve::Sqrt,
             "Reciprocal" => Curve::Reciprocal,
             "Pow" if self.is_square(node) => Curve::Square,
@@ -224,6 +228,27 @@ impl<'a> Lowering<'a> {
         let (from, shape) = self.float(Self::input(node, 0)?)?;
         self.push_float(FloatOp::Curve(curve), vec![from], node.output(), shape);
         Ok(())
+    }
+
+    /// What is multiplied by its own Sigmoid or HardSigmoid; whether this node is that.
+    fn spelled_gate(&mut self, node: Node<'a>) -> Result<bool, Reason> {
+        let near =
+            |name: &str, default: f32, want: f32| (node.float(name).unwrap_or(default) - want).abs() < 1e-6;
+        let curve = match node.op() {
+            "Sigmoid" => Curve::Silu,
+            "HardSigmoid" if near("alpha", 0.2, 1.0 / 6.0) && near("beta", 0.5, 0.5) => Curve::HardSwish,
+            _ => return Ok(false),
+        };
+        let name = Self::input(node, 0)?;
+        let Some(index) = self.next(node.output(), "Mul") else { return Ok(false) };
+        let product = self.graph.nodes[index];
+        if !product.0.input.iter().any(|input| input == name) {
+            return Ok(false);
+        }
+        let (from, shape) = self.float(name)?;
+        self.push_float(FloatOp::Curve(curve), vec![from], product.output(), shape);
+        self.settle_floats(&[index]);
+        Ok(true)
     }
 
     /// Gelu as torch writes it: x / sqrt 2, its error function, one more, times x, times a half.

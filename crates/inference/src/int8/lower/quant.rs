@@ -81,6 +81,9 @@ impl<'a> Lowering<'a> {
 
     /// Tensors from f32 to u8 or s8.
     pub(super) fn quantize(&mut self, node: Node<'a>) -> Result<(), Reason> {
+        if self.quantize_channels(node)? {
+            return Ok(());
+        }
         let name = Self::input(node, 0)?;
         let params = self.params(Self::input(node, 1)?, node.input(2), node)?;
         let bound = self.lookup_closing(name)?;

@@ -103,6 +103,8 @@ pub(super) struct Lowering<'a> {
     pub(super) worked_out: usize,
     /// f32 forms of views that were needed already.
     pub(super) plain: HashMap<(ActId, Vec<usize>), FloatId>,
+    /// Scales of the channels of views that have one for each: only depthwise convolutions read those.
+    pub(super) scales_of: HashMap<ActId, Vec<f32>>,
     /// Images that are the rows of an activation pixel by pixel.
     pub(super) images: HashMap<ActId, ActId>,
     /// Elements of the tables of orders that steps keep.
@@ -132,6 +134,7 @@ impl<'a> Lowering<'a> {
             knows_sizes: false,
             worked_out: 0,
             plain: HashMap::new(),
+            scales_of: HashMap::new(),
             images: HashMap::new(),
             table_elements: 0,
             is_batched: true,
@@ -166,10 +169,11 @@ impl<'a> Lowering<'a> {
     }
 
     /// A dequantized operand of an operator that is written in f32.
-    pub(super) fn view(&mut self, name: &str) -> Result<Quant, Reason> {
+    pub(super) fn view(&self, name: &str) -> Result<Quant, Reason> {
+        let is_of_channels = |act| self.scales_of.contains_key(&act);
         self.quantized(name, |kind| match kind {
-            Kind::View(act, form) => Some((act, form)),
-            Kind::Bytes(..) | Kind::Float(_) => None,
+            Kind::View(act, form) if !is_of_channels(act) => Some((act, form)),
+            Kind::View(..) | Kind::Bytes(..) | Kind::Float(_) => None,
         })
     }
 
@@ -184,11 +188,7 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    fn quantized(
-        &mut self,
-        name: &str,
-        pick: impl Fn(Kind) -> Option<(ActId, Form)>,
-    ) -> Result<Quant, Reason> {
+    fn quantized(&self, name: &str, pick: impl Fn(Kind) -> Option<(ActId, Form)>) -> Result<Quant, Reason> {
         let found = self.bound.get(name).and_then(|bound| Some((bound.shape.clone(), pick(bound.kind)?)));
         let (shape, (act, form)) = found.ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?;
         Ok(Quant { act, form, shape, params: self.values.act(act).into() })
@@ -206,6 +206,7 @@ impl<'a> Lowering<'a> {
                 }
                 let id = self.values.add_float(volume(&shape), None);
                 self.steps.push(Step::Dequantize { from: act, to: id });
+                let id = self.scaled_by_channel(act, id, &shape);
                 self.plain.insert(key, id);
                 Ok((id, shape))
             }

@@ -87,7 +87,10 @@ impl Program {
 fn kind(step: &Step) -> &'static str {
     match step {
         Step::Constant { .. } => "constant",
-        Step::Quantize { .. } | Step::DynamicQuantize { .. } => "quantize",
+        Step::Quantize { .. } | Step::QuantizeCurve { curve: None, .. } | Step::DynamicQuantize { .. } => {
+            "quantize"
+        }
+        Step::QuantizeCurve { .. } => "f32 function and quantize",
         Step::Dequantize { .. } => "dequantize",
         Step::Linear { .. } | Step::LinearFloat { .. } => "linear",
         Step::LinearAdd { .. } => "linear and add",

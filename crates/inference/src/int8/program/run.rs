@@ -7,7 +7,7 @@ use super::step::{Shuffle, Step};
 use super::values::{ActId, FloatId, Values};
 use crate::engine::{Fed, Value, plain_f32};
 use crate::error::InferError;
-use crate::int8::kernel::{self, Layout, ToFloat, min_max};
+use crate::int8::kernel::{self, Curve, Layout, ToFloat, min_max};
 use crate::int8::report::Report;
 use crate::tensor::Data;
 
@@ -117,12 +117,13 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Result<(), InferError> {
         match step {
             Step::Constant { values, to } => self.constant(values, *to),
-            Step::Quantize { from, to } => self.quantize(*from, *to),
+            Step::Quantize { from, to } => self.quantize(*from, *to, (None, &[])),
+            Step::QuantizeCurve { curve, scales, from, to } => self.quantize(*from, *to, (*curve, scales)),
             Step::DynamicQuantize { from, to } => {
                 let (scale, zero_point) = min_max(self.float(*from)).scale_and_zero_point();
                 self.state.layouts[to.0].zero_point = zero_point;
                 self.state.scales[to.0] = scale;
-                self.quantize(*from, *to);
+                self.quantize(*from, *to, (None, &[]));
             }
             Step::Dequantize { from, to } => {
                 let (place, scale) = (self.state.place(*to), self.state.scales[from.0]);
@@ -202,12 +203,14 @@ impl Run<'_> {
         kernel::from_plain(&work.plain, &mut to);
     }
 
-    fn quantize(&mut self, from: FloatId, to: ActId) {
+    /// By the activation's own scale where no other is given.
+    fn quantize(&mut self, from: FloatId, to: ActId, (curve, scales): (Option<Curve>, &[f32])) {
         let (feed, place) = (self.values.float(from).feed, self.state.place(from));
-        let scale = self.state.scales[to.0];
+        let own = [self.state.scales[to.0]];
+        let by = (curve, if scales.is_empty() { &own } else { scales });
         let (mut act, values) = self.state.quantized(to);
         let values = feed.map_or_else(|| &values[place], |feed| self.feeds[feed]);
-        kernel::quantize(values, scale, &mut act);
+        kernel::quantize(values, by, &mut act);
     }
 
     fn linear_float(&mut self, step: &Step) {

@@ -3,7 +3,7 @@
 use super::floats::FloatOp;
 use super::values::{ActId, FloatId};
 use crate::engine::Plan;
-use crate::int8::kernel::{AddSpec, AvgPool, Chain, Conv, MaxPool, MulSpec, Product, Table};
+use crate::int8::kernel::{AddSpec, AvgPool, Chain, Conv, Curve, MaxPool, MulSpec, Product, Table};
 
 /// Lowest and highest f32 of a result.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +43,8 @@ pub(crate) enum Step {
     Constant { values: Vec<u8>, to: ActId },
     /// QuantizeLinear.
     Quantize { from: FloatId, to: ActId },
+    /// A function of each value, and QuantizeLinear of it by one scale or one for each channel.
+    QuantizeCurve { curve: Option<Curve>, scales: Vec<f32>, from: FloatId, to: ActId },
     /// DynamicQuantizeLinear: scale and zero point are found now.
     DynamicQuantize { from: FloatId, to: ActId },
     /// DequantizeLinear.
@@ -107,6 +109,7 @@ impl Step {
             Self::Concat { parts, .. } => parts.iter().map(|(part, _)| *part).collect(),
             Self::Constant { .. }
             | Self::Quantize { .. }
+            | Self::QuantizeCurve { .. }
             | Self::DynamicQuantize { .. }
             | Self::Float { .. }
             | Self::Island { .. } => Vec::new(),
@@ -118,6 +121,7 @@ impl Step {
         match self {
             Self::Constant { to, .. }
             | Self::Quantize { to, .. }
+            | Self::QuantizeCurve { to, .. }
             | Self::DynamicQuantize { to, .. }
             | Self::Linear { to, .. }
             | Self::LinearAdd { to, .. }
@@ -141,7 +145,9 @@ impl Step {
     /// Plain tensors that are read or written.
     pub(crate) fn floats(&self) -> Vec<FloatId> {
         match self {
-            Self::Quantize { from, .. } | Self::DynamicQuantize { from, .. } => vec![*from],
+            Self::Quantize { from, .. }
+            | Self::QuantizeCurve { from, .. }
+            | Self::DynamicQuantize { from, .. } => vec![*from],
             Self::Dequantize { to, .. } | Self::LinearFloat { to, .. } => vec![*to],
             Self::Float { from, to, .. } => from.iter().chain([to]).copied().collect(),
             Self::Island { from, to, .. } => from.iter().map(|(id, _)| id).chain(to).copied().collect(),
