@@ -251,7 +251,10 @@ fn remove(path: &Path) -> Result<(), SpoolError> {
 fn open_and_scan(dir: &Path, config: &config::Spool) -> Result<Opened, SpoolError> {
     let durable = Durable::open(dir, config)?;
     check_seal(&durable, dir.parent().unwrap_or(dir), config)?;
-    seal::publish_proof(dir, get(&durable, layout::SEAL)?.as_deref())?;
+    // For those that look on; a disk that is full must not keep the spool from opening.
+    if let Err(error) = seal::publish_proof(dir, get(&durable, layout::SEAL)?.as_deref()) {
+        tracing::warn!(error = crate::chain(&error), "doctor may take the spool's key for another one");
+    }
     let stream = match get(&durable, layout::STREAM)? {
         Some(bytes) => stream_from(&bytes).ok_or(SpoolError::Entry("stream"))?,
         None => begin_stream(&durable)?,
