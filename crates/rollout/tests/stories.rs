@@ -426,6 +426,27 @@ fn a_committed_device_without_a_permitted_way_back_keeps_the_release() {
 }
 
 #[test]
+fn a_device_that_had_nothing_has_nothing_to_go_back_to() {
+    let mut fleet = Fleet::new(plan(&["100%"]), 4);
+    let new = |i| Facts { current: None, ..facts(i) };
+    fleet.feed(Actor::Engine, Event::Devices((0..3).map(new).collect()));
+    fleet.tick(1);
+    for (i, phase) in [(1, TaskPhase::Fetching), (2, TaskPhase::Probation), (3, TaskPhase::Fetching)] {
+        fleet.report(i, phase, None);
+    }
+    fleet.verb(Verb::RollBack { scope: Scope::All, reason: "worse".into() });
+    for i in [0, 1] {
+        assert_eq!(fleet.phase(i), Phase::Canceled(CancelReason::RolledBack), "it says nothing more");
+    }
+    assert_eq!((sent_back(&fleet), fleet.status()), (4, "rolling_back"));
+    fleet.report(2, TaskPhase::Committed, None);
+    assert_eq!(fleet.phase(2), Phase::Committed, "it keeps what is all that it has");
+    fleet.report_release(3, release(1), TaskPhase::Committed, None);
+    assert!(matches!(fleet.rollout.status(), Status::RolledBack { unconfirmed: 1, .. }));
+    assert_eq!(fleet.replayed(), fleet.rollout);
+}
+
+#[test]
 fn joiners_of_a_dynamic_rollout_enter_its_last_stage() {
     let mut plan = plan(&["1", "100%"]);
     plan.is_dynamic = true;

@@ -8,6 +8,9 @@ use crate::journal::Change;
 use crate::phase::{CancelReason, Phase, RollbackReason};
 use crate::state::Status;
 
+/// Why a device that has committed stays where it is.
+const KEEPS: &str = "the signed metadata names no permitted way back; it keeps the release";
+
 impl Run<'_> {
     /// Ends without going back: what waits is taken out, what is before the swap keeps the old release, what is past
     /// it finishes. Nobody takes the release afterwards: not one that failed and could try again, nor one that was
@@ -112,11 +115,15 @@ impl Run<'_> {
                 Phase::Committed if !self.may_go_back(at) => {
                     self.rollout.core.unconfirmed += 1;
                     let (device, reported) = (self.device(at), Phase::Committed);
-                    let cause = "the signed metadata names no permitted way back; it keeps the release";
-                    self.record(cause, Change::Late { device, reported });
+                    self.record(KEEPS, Change::Late { device, reported });
                 }
                 // It runs the old release already, or may wake up later: only its Desired changes.
                 phase if phase.may_wake_up() => self.send_back(at),
+                // It has nothing to go back to, and ends without a word what nobody asks for any more.
+                phase if task.previous.is_none() && phase != Phase::Probation => {
+                    self.set_phase(at, Phase::Canceled(CancelReason::RolledBack), reason, |_| {});
+                    self.send_back(at);
+                }
                 _ => {
                     let device = self.device(at);
                     self.rollout.tasks.update(at, |task| {
@@ -146,6 +153,10 @@ impl Run<'_> {
     pub(super) fn report_while_restoring(&mut self, at: usize, release: &ReleaseRef, to: Phase) {
         let is_ours = release.digest == self.rollout.core.plan.release.digest;
         let task = self.rollout.tasks.get(at);
+        if is_ours && to == Phase::Committed && !self.may_go_back(at) {
+            self.rollout.core.unconfirmed += 1;
+            return self.set_phase(at, to, KEEPS, |task| task.is_restoring = false);
+        }
         let is_back = if is_ours {
             to.is_terminal() && to != Phase::Committed
         } else {
