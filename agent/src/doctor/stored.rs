@@ -9,7 +9,7 @@ use crate::health::{ProblemKind, used_bytes};
 use crate::link::Identity;
 use crate::machine::Held;
 use crate::shown::{bytes, duration};
-use crate::slots::{BootStore, Shelf, ShelfError};
+use crate::slots::{BootStore, Kept, Shelf, ShelfError};
 use crate::store::check_key;
 use crate::trusted_files::trusted_dir;
 use crate::update::metadata::{Copies, TrustedStore};
@@ -66,8 +66,8 @@ pub(super) fn models(report: &mut Report, config: &Config, is_running: bool) {
         return;
     }
     let opened = BootStore::open(&config.state_dir, &trusted_dir(&config.state_dir));
-    let (boot, shelf) = match (opened, Shelf::open(&config.state_dir)) {
-        (Ok((boot, _)), Ok(shelf)) => (boot, shelf),
+    let (boot, kept, shelf) = match (opened, Shelf::open(&config.state_dir)) {
+        (Ok((boot, kept)), Ok(shelf)) => (boot, kept, shelf),
         (Err(error), _) | (_, Err(error)) => {
             let todo = match &error {
                 error if error.is_denied() => disk_advice(error),
@@ -76,6 +76,19 @@ pub(super) fn models(report: &mut Report, config: &Config, is_running: bool) {
             return report.fail("models", crate::chain(&error), todo);
         }
     };
+    match kept {
+        Kept::Whole => {}
+        Kept::OlderCopy => report.warn(
+            "models",
+            "one copy of the boot record, or of its marks, is damaged",
+            ProblemKind::BootRecordRepaired.advice(),
+        ),
+        Kept::Lost => report.fail(
+            "models",
+            "both copies of the boot record are damaged: after a start nothing serves until the server says what to run",
+            "start the agent and let it reach the server; if it comes again, the disk is failing: replace it",
+        ),
+    }
     for (model, record) in &boot.record().models {
         let Some(held) = &record.active else { continue };
         match check_complete(&shelf, held) {
@@ -123,5 +136,32 @@ pub(super) fn telemetry(report: &mut Report, config: &Config) {
     if aside.exists() {
         let what = format!("a damaged spool lies in {}", aside.display());
         report.warn("telemetry", what, "keep it if you want it looked at, else remove the folder");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use crate::config::RawConfig;
+
+    #[test]
+    fn a_damaged_boot_record_is_told_before_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let flag = format!("state_dir={}", dir.path().display());
+        let config = RawConfig::default().with_flags(std::iter::once(flag.as_str())).check().unwrap();
+        let (mut boot, _) = BootStore::open(dir.path(), &trusted_dir(dir.path())).unwrap();
+        boot.write(boot.record().clone()).unwrap();
+        boot.write(boot.record().clone()).unwrap();
+        let found = || {
+            let mut report = Report::default();
+            models(&mut report, &config, false);
+            report.checks.iter().map(|finding| finding.level).collect::<Vec<_>>()
+        };
+        assert_eq!(found(), []);
+        std::fs::write(dir.path().join("boot.a"), b"").unwrap();
+        assert_eq!(found(), [Level::Warn]);
+        std::fs::write(dir.path().join("boot.b"), b"noise").unwrap();
+        assert_eq!(found(), [Level::Fail]);
     }
 }
