@@ -13,7 +13,7 @@ use protocol::message::Hardware;
 use protocol::telemetry::{DeviceEvent, Kind};
 use tokio::sync::watch;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigErrors};
 use crate::durable::{self, DurableError};
 use crate::health::{self, Breaker, Clock, Footprint, LogRing, ProblemKind, Supervisor};
 use crate::link::{self, Identity};
@@ -24,7 +24,7 @@ use crate::store::Spool;
 
 pub use error::AppError;
 use parts::{Changes, Parts, Waiting};
-use reload::Reload;
+use reload::{Outcome, Reload};
 pub use reload::{Reloaded, Rereading};
 
 /// Facts about this run that several parts say.
@@ -119,7 +119,17 @@ impl App {
         let mut parts = Parts::new(bounded, identity, run, spool.handle(), logs.clone(), start)?;
         let capture = parts.common.monitor.capture().clone();
         let max_rate = parts.common.links.borrow().http.max_rate().clone();
-        let reload = Reload { current: config, update, link, max_rate, spool: spool.handle(), logs, capture };
+        let outcome = Outcome::default();
+        let reload = Reload {
+            current: config,
+            update,
+            link,
+            max_rate,
+            spool: spool.handle(),
+            logs,
+            capture,
+            outcome: outcome.clone(),
+        };
         if let Err(files) = files {
             parts.event(ProblemKind::FewFiles, files.to_string());
         }
@@ -137,7 +147,7 @@ impl App {
         note(&parts.common.run.boot_id, &listener, &parts.common.config);
         let footprint = parts.common.footprint.clone();
         let (monitor, drain) = (parts.common.monitor.clone(), parts.common.config.health.drain);
-        let (supervisor, waiting, api) = parts.spawn(listener, changes)?;
+        let (supervisor, waiting, api) = parts.spawn(listener, changes, outcome)?;
         Ok(Self {
             supervisor,
             spool,
@@ -175,9 +185,12 @@ impl App {
         self.supervisor.failed()
     }
 
-    /// Takes over what may change while the agent serves.
-    pub fn reload(&mut self, config: Config) -> Reloaded {
-        self.reload.apply(config)
+    /// Takes over what may change while the agent serves, and tells in hello and status what could not.
+    ///
+    /// # Errors
+    /// Those of the configuration that was read; nothing has changed then.
+    pub fn reload(&mut self, read: Result<Config, ConfigErrors>) -> Result<Reloaded, ConfigErrors> {
+        self.reload.take(read)
     }
 
     /// Returns once the agent's memory stays above its hard bound, after saying so; end it then.
@@ -273,7 +286,7 @@ mod tests {
         let (links, terms, clock) = (common.links.subscribe(), common.terms.clone(), app.clock.clone());
         let rate = |links: &Links| links.http.max_rate().get();
         assert_eq!(rate(&links.borrow()), 70_000);
-        assert_eq!(app.reload.apply(config(90_000)).applied, ["link"]);
+        assert_eq!(app.reload(Ok(config(90_000))).unwrap().applied, ["link"]);
         assert_eq!(rate(&links.borrow()), 90_000);
         assert_eq!(rate(&Links::new(identity, &clock, terms).unwrap()), 90_000, "with another certificate");
         app.shut_down().await;

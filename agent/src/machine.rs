@@ -274,8 +274,8 @@ pub enum Event {
 pub enum Action {
     /// Tell the server where the task stands.
     Report,
-    /// Tell the server that this task ended because another was asked for.
-    ReportSuperseded(Task),
+    /// Tell the server that this task ended in that word because another was asked for.
+    ReportSuperseded(Task, TaskPhase),
     /// Load the active slot and let it answer.
     SwitchBack,
     /// End the shadow.
@@ -449,7 +449,7 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
         (Activating { task, variant, .. }, Event::Activated) => {
             let candidate = Held { release: task.release.clone(), variant };
             let before = record.active.replace(candidate);
-            record.fallback = refit::fallback(record.refit, before, record.fallback);
+            record.fallback = refit::fallback(record.refit, &task.release, before, record.fallback);
             (Probation { task, boots_left: BOOTS }, vec![Report])
         }
         (Probation { task, .. }, Event::Healthy(mark)) => {
@@ -482,7 +482,9 @@ fn wanted(mut record: Record, task: Task) -> (Record, Vec<Action>) {
             record.phase = Phase::Activating { task, variant, tries_left: TRIES };
             return (record, vec![Action::Report]);
         }
-        actions.push(Action::ReportSuperseded(current.clone()));
+        let has_served = matches!(record.phase, Phase::Probation { .. });
+        let end = if has_served { TaskPhase::RolledBack } else { TaskPhase::Failed };
+        actions.push(Action::ReportSuperseded(current.clone(), end));
         match record.phase {
             Phase::Probation { .. } => {
                 record.active = record.fallback.take();
@@ -883,7 +885,8 @@ mod tests {
         let back = Task { rollout: Some(RolloutId::new("r2").unwrap()), ..task(1) };
         let (end, actions) = step(on_the_way(6), Event::Wanted(back.clone()));
         assert_eq!((end.phase.word(), end.active), (TaskPhase::Committed, Some(held(1))));
-        assert_eq!(actions, [Action::ReportSuperseded(task(2)), Action::SwitchBack, Action::Report]);
+        let superseded = Action::ReportSuperseded(task(2), TaskPhase::RolledBack);
+        assert_eq!(actions, [superseded, Action::SwitchBack, Action::Report]);
         let (end, _) = step(on_the_way(7), Event::Wanted(back));
         assert_eq!((end.phase.word(), end.active), (TaskPhase::Fetching, Some(held(2))));
     }
@@ -894,7 +897,9 @@ mod tests {
             let (end, actions) = step(on_the_way(at), Event::Wanted(task(3)));
             assert_eq!(end.phase, Phase::Fetching { task: task(3) });
             assert_eq!(end.active, Some(held(1)), "state {at}");
-            assert!(actions.contains(&Action::ReportSuperseded(task(2))));
+            // Only what had its turn is rolled back.
+            let word = if at == 6 { TaskPhase::RolledBack } else { TaskPhase::Failed };
+            assert!(actions.contains(&Action::ReportSuperseded(task(2), word)), "state {at}");
         }
     }
 

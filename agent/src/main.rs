@@ -185,9 +185,8 @@ type Read = Result<Config, ConfigErrors>;
 
 /// A configuration that is wrong changes nothing.
 fn reload(app: &mut App, read: Read) {
-    match read {
-        Ok(config) => {
-            let Reloaded { applied, needs_restart } = app.reload(config);
+    match app.reload(read) {
+        Ok(Reloaded { applied, needs_restart }) => {
             let named = |keys: &[&str]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
             let (applied, needs_restart) = (named(&applied), named(&needs_restart));
             tracing::info!(applied, needs_restart, "the configuration was read again");

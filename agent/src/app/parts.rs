@@ -11,6 +11,7 @@ use protocol::telemetry::{DeviceEvent, Kind};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::reload::Outcome;
 use super::words::{self, Facts, LastReading, MakeHello, commands, hello, offer, status, watch_over};
 use super::{AppError, Run, terms};
 use crate::config::{self, Config};
@@ -129,7 +130,7 @@ impl Parts {
             Kept::OlderCopy => self.event(ProblemKind::BootRecordRepaired, "one copy of the boot record, or of its marks, was damaged; the other is used".into()),
             Kept::Lost => self.event(
                 ProblemKind::BootRecordLost,
-                "both copies of the boot record were damaged; nothing serves until the server says what to run".into(),
+                "both copies of the boot record were damaged at this start: no model serves before the server has said again what to run".into(),
             ),
         }
         if let Start::HoldingBack { early_ends } = start {
@@ -183,6 +184,7 @@ impl Parts {
         self,
         listener: serve::Listening,
         changes: Changes,
+        rereading: Outcome,
     ) -> Result<(Supervisor, Waiting, serve::Api), AppError> {
         let mut supervisor = Supervisor::default();
         let common = self.common.clone();
@@ -193,7 +195,8 @@ impl Parts {
         let (pulse, failures) = (common.pulse.clone(), supervisor.failures());
         let of_parts = move || {
             let now = Instant::now();
-            failures.problems(now).into_iter().chain(pulse.problem(now)).collect()
+            let parts = failures.problems(now).into_iter().chain(pulse.problem(now));
+            parts.chain(rereading.problems()).collect()
         };
         let problems = words::problems(
             reported.clone(),

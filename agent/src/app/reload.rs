@@ -1,13 +1,13 @@
 //! SIGHUP: the configuration is read again. What can change while the agent serves changes at once; for the rest it is
 //! said that a restart is needed. A configuration that is wrong changes nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::config::{self, Config};
-use crate::health::LogRing;
+use crate::config::{self, Config, ConfigErrors};
+use crate::health::{LogRing, Problem, ProblemKind};
 use crate::link::http::MaxRate;
 use crate::monitor::Capture;
 use crate::store::SpoolHandle;
@@ -69,11 +69,54 @@ pub(super) struct Reload {
     pub(super) spool: SpoolHandle,
     pub(super) logs: LogRing,
     pub(super) capture: Arc<Capture>,
+    pub(super) outcome: Outcome,
+}
+
+/// What of the last reading has not come to hold. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outcome(Arc<Mutex<Option<Problem>>>);
+
+impl Outcome {
+    pub(super) fn problems(&self) -> Option<Problem> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, read: &Result<Reloaded, ConfigErrors>) {
+        let problem = match read {
+            Err(ConfigErrors(problems)) => {
+                let first = problems.first().map(ToString::to_string).unwrap_or_default();
+                let more = match problems.len() {
+                    0 | 1 => String::new(),
+                    number => format!(", and {} more", number - 1),
+                };
+                let detail = format!(
+                    "the configuration that was read again is wrong and changed nothing: {first}{more}"
+                );
+                Some(Problem::new(ProblemKind::ConfigRefused, detail))
+            }
+            Ok(Reloaded { needs_restart, .. }) if needs_restart.is_empty() => None,
+            Ok(Reloaded { needs_restart, .. }) => {
+                let detail = format!(
+                    "changed in the configuration, but not before a restart: {}",
+                    needs_restart.join(", ")
+                );
+                Some(Problem::new(ProblemKind::RestartNeeded, detail))
+            }
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
 }
 
 impl Reload {
+    /// Applies what was read, if it is right, and notes what became of it.
+    pub(super) fn take(&mut self, read: Result<Config, ConfigErrors>) -> Result<Reloaded, ConfigErrors> {
+        let told = read.map(|config| self.apply(config));
+        self.outcome.note(&told);
+        told
+    }
+
     /// What waits for a restart stays as it is, and is said again the next time.
-    pub(super) fn apply(&mut self, new: Config) -> Reloaded {
+    fn apply(&mut self, new: Config) -> Reloaded {
         let mut told = Reloaded { applied: Vec::new(), needs_restart: restarts(&self.current, &new) };
         if new.log.filter != self.current.log.filter && self.logs.set_filter(&new.log.filter) {
             self.current.log.filter = new.log.filter;
@@ -194,7 +237,10 @@ mod tests {
             spool,
             logs,
             capture: capture.clone(),
+            outcome: Outcome::default(),
         };
+        let outcome = reload.outcome.clone();
+        let said = || outcome.problems().map(|problem| (problem.kind, problem.detail));
         let new = [
             "link.hello_every_s=7",
             "link.max_rate_bytes_s=70000",
@@ -203,14 +249,31 @@ mod tests {
             "serve.queue=3",
             "capture.consent=true",
         ];
-        let told = reload.apply(config(&new));
+        let told = reload.take(Ok(config(&new))).unwrap();
         assert_eq!(told.applied, ["spool", "capture", "update", "link"]);
         assert!(capture.is_on());
         assert_eq!(told.needs_restart, ["serve"]);
         assert_eq!((links.borrow().hello_every.as_secs(), reload.max_rate.get()), (7, 70_000));
         assert_eq!(updates.borrow().refresh_every.as_secs(), 9);
-        let again = reload.apply(config(&new));
+        let again = reload.take(Ok(config(&new))).unwrap();
         assert_eq!((again.applied.len(), again.needs_restart), (0, vec!["serve"]));
-        assert_eq!(reload.apply(config(&["spool.encrypt=true"])).needs_restart, ["spool.encrypt"]);
+        assert!(
+            said()
+                .is_some_and(|(kind, what)| kind == ProblemKind::RestartNeeded && what.ends_with(": serve"))
+        );
+        let wrong =
+            RawConfig::default().with_flags(["serve.queue=no", "link.hello_every_s=-1"].into_iter()).check();
+        let before = reload.current.clone();
+        assert_eq!(reload.take(wrong).unwrap_err().0.len(), 2);
+        assert!(
+            said().is_some_and(
+                |(kind, what)| kind == ProblemKind::ConfigRefused && what.ends_with(", and 1 more")
+            )
+        );
+        assert_eq!(reload.current, before);
+        let sealed = reload.take(Ok(config(&["spool.encrypt=true"]))).unwrap();
+        assert_eq!(sealed.needs_restart, ["spool.encrypt"]);
+        reload.take(Ok(config(&[]))).unwrap();
+        assert_eq!(said(), None, "all of it holds");
     }
 }

@@ -111,8 +111,12 @@ pub(super) fn state_dir(report: &mut Report, config: &Config) -> bool {
             let todo = "run the doctor as the agent's user or as root; if it was, give state_dir to the agent's user";
             report.fail("state_dir", crate::chain(&error), todo);
         }
+        // Room comes back by itself, or is made; the folder is as it should be.
+        Err(error) if error.is_full() => {
+            report.fail("disk", crate::chain(&error), ProblemKind::DiskLow.advice());
+        }
         Err(error) => {
-            let todo = "check that the disk is not full, read-only or failing";
+            let todo = "check that the disk is not read-only or failing";
             report.fail("state_dir", crate::chain(&error), todo);
         }
     }

@@ -63,6 +63,10 @@ pub enum ProblemKind {
     BootRecordRepaired,
     /// Both copies of the boot record were damaged.
     BootRecordLost,
+    /// The configuration that was read again is wrong.
+    ConfigRefused,
+    /// The configuration that was read again waits for a restart in parts.
+    RestartNeeded,
     /// The last starts ended early.
     CrashLoop,
     /// The wall clock stands before a time that has passed.
@@ -156,7 +160,14 @@ impl ProblemKind {
                 "nothing to do now; if it comes again, the disk is failing: replace it"
             }
             Self::BootRecordLost => {
-                "wait until the server says again what to run; if it comes again, the disk is failing: replace it"
+                "let the device reach its server, which says what to run: nothing to do once its models serve again; if it \
+                 comes again, the disk is failing: replace it"
+            }
+            Self::ConfigRefused => {
+                "what held before holds on: run `flotilla-agent check-config`, mend the file and reload again (SIGHUP)"
+            }
+            Self::RestartNeeded => {
+                "restart the agent when it suits: what is committed serves again right after"
             }
             Self::CrashLoop => {
                 "look at the log for the reason of the last ends: `journalctl -u flotilla-agent`"
@@ -179,7 +190,7 @@ impl ProblemKind {
             Self::SpoolUnwritable => "free room on the disk of state_dir, or make it writable again",
             Self::SpoolKey => {
                 "models serve on, nothing is stored in plain: put the key of 32 bytes where spool.key_file says, for \
-                 this user to read, and restart the agent; to begin anew without what waits, remove the folders spool and \
+                 this user to read, and the agent takes it by itself; to begin anew without what waits, remove the folders spool and \
                  samples in the state directory"
             }
             Self::SpoolFilling => {

@@ -24,18 +24,28 @@ pub(super) enum Reach {
 /// Refuses requests that a browser sends for a page of another machine, and those to this machine by a name that is not
 /// its own. Applications send no `Origin`.
 pub(super) async fn check(reach: Reach, request: Request<Body>, next: Next) -> Response {
-    if let Err(error) = check_host(reach, request.version(), request.headers()) {
+    if let Err(error) = check_host(reach, request.version(), request.uri().authority(), request.headers()) {
         return error.into_response();
     }
     match request.headers().get(header::ORIGIN) {
-        Some(origin) if !is_local(origin) => ApiError::ForeignOrigin(shown(origin)).into_response(),
+        Some(origin) if !is_local(origin) => {
+            ApiError::ForeignOrigin(shown(&String::from_utf8_lossy(origin.as_bytes()))).into_response()
+        }
         _ => next.run(request).await,
     }
 }
 
 /// RFC 9112, section 3.2: one name, which is well formed, and none only before HTTP/1.1. Of two, somebody in between may
-/// have taken the other one.
-fn check_host(reach: Reach, version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
+/// have taken the other one. The one in the request's own line (`absolute`), as proxies are asked, counts as well.
+fn check_host(
+    reach: Reach,
+    version: Version,
+    absolute: Option<&Authority>,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
+    if let Some(absolute) = absolute {
+        check_name(reach, absolute.as_str())?;
+    }
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => return Err(ApiError::DoubleHost),
@@ -47,6 +57,10 @@ fn check_host(reach: Reach, version: Version, headers: &HeaderMap) -> Result<(),
     if reach == Reach::Socket && host.is_empty() {
         return Ok(());
     }
+    check_name(reach, &String::from_utf8_lossy(host.as_bytes()))
+}
+
+fn check_name(reach: Reach, host: &str) -> Result<(), ApiError> {
     match name_in(host) {
         None => Err(ApiError::GarbledHost(shown(host))),
         Some(name) if reach == Reach::Loopback && !is_this_machine(&name) => {
@@ -56,16 +70,19 @@ fn check_host(reach: Reach, version: Version, headers: &HeaderMap) -> Result<(),
     }
 }
 
-/// The name in `Host`, which may be followed by a port; none where it is no name, or an empty one.
-fn name_in(host: &HeaderValue) -> Option<String> {
-    let named = host.to_str().ok()?.parse::<Authority>().ok()?;
+/// The name in `host`, which may be followed by a port; none where it is no name, or an empty one.
+fn name_in(host: &str) -> Option<String> {
+    let named = host.parse::<Authority>().ok()?;
     let port = named.as_str().strip_prefix(named.host())?;
-    let is_port = port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-    (!named.host().is_empty() && (port.is_empty() || is_port)).then(|| named.host().to_owned())
+    let is_port = |port: &str| {
+        port.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
+    };
+    let has_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+    (!named.host().is_empty() && has_port).then(|| named.host().to_owned())
 }
 
-fn shown(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).chars().take(80).collect()
+fn shown(value: &str) -> String {
+    value.chars().take(80).collect()
 }
 
 fn is_local(origin: &HeaderValue) -> bool {
@@ -89,7 +106,7 @@ mod tests {
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_static(host));
         }
-        check_host(reach, version, &headers)
+        check_host(reach, version, None, &headers)
             .map_or_else(|error| error.into_response().status().as_u16(), |()| 200)
     }
 
@@ -107,14 +124,37 @@ mod tests {
     }
 
     #[test]
+    fn a_name_in_the_request_line_counts_as_that_in_host_does() {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("localhost"))]);
+        for (absolute, reach, status) in [
+            ("localhost:8500", Reach::Loopback, 200),
+            ("evil.example", Reach::Loopback, 403),
+            ("evil.example", Reach::Network, 200),
+            ("localhost:99999", Reach::Network, 400),
+        ] {
+            let absolute = Authority::from_static(absolute);
+            let told = check_host(reach, Version::HTTP_11, Some(&absolute), &headers)
+                .map_or_else(|error| error.into_response().status().as_u16(), |()| 200);
+            assert_eq!(told, status, "{absolute} {reach:?}");
+        }
+    }
+
+    #[test]
     fn a_host_that_is_none_is_refused_and_only_before_http_1_1_none_is_needed() {
         for reach in [Reach::Loopback, Reach::Network, Reach::Socket] {
             let told = |version, hosts: &[&'static str]| told(reach, version, hosts);
             assert_eq!((told(Version::HTTP_11, &[]), told(Version::HTTP_10, &[])), (400, 200), "{reach:?}");
             assert_eq!(told(Version::HTTP_11, &["localhost", "localhost"]), 400, "{reach:?}");
-            for garbled in
-                ["a b", "me@localhost", "localhost:x", ":8500", "[::1", "localhost/v2", "http://localhost"]
-            {
+            for garbled in [
+                "a b",
+                "me@localhost",
+                "localhost:x",
+                "localhost:99999",
+                ":8500",
+                "[::1",
+                "localhost/v2",
+                "http://localhost",
+            ] {
                 assert_eq!(told(Version::HTTP_11, &[garbled]), 400, "{reach:?} {garbled}");
                 assert_eq!(told(Version::HTTP_10, &[garbled]), 400, "{reach:?} {garbled}");
             }

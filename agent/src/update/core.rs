@@ -319,7 +319,7 @@ impl Core {
     async fn act(&mut self, model: &ModelName, action: Action) {
         match action {
             Action::Report => self.report(model),
-            Action::ReportSuperseded(task) => self.report_superseded(model, &task),
+            Action::ReportSuperseded(task, end) => self.report_superseded(model, &task, end),
             Action::SwitchBack => self.load_active(model).await,
             Action::StopShadow => self.table.set_shadow(model, None),
             Action::Collect => self.collect().await,

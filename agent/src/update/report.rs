@@ -43,12 +43,10 @@ impl Core {
         let _full = self.reports.try_send(report);
     }
 
-    pub(super) fn report_superseded(&self, model: &ModelName, task: &Task) {
+    pub(super) fn report_superseded(&self, model: &ModelName, task: &Task, end: TaskPhase) {
         let record = self.model(model);
         let why = cause(CauseKind::Superseded, "the server asked for another release".into());
-        let is_serving_again = record.active.as_ref().is_none_or(|held| held.release != task.release);
-        let phase = if is_serving_again { TaskPhase::RolledBack } else { TaskPhase::Failed };
-        let _full = self.reports.try_send(self.task_report(model, task, phase, Some(why), &record));
+        let _full = self.reports.try_send(self.task_report(model, task, end, Some(why), &record));
     }
 
     fn task_report(
