@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use inference::int8::Int8;
+use inference::int8::kernel::Level;
 use serde_json::{Value, json};
 
 pub(crate) use measured::{fitting, markdown, stored};
@@ -70,7 +72,7 @@ pub(crate) async fn run(
         bail!("--store takes the spec: the tables go into the card when the release is built");
     }
     let mut said = if path.is_file() { json!({}) } else { folder(path)? };
-    let default = format!("{}-{}", std::env::consts::ARCH, inference::int8::kernel::Level::detect());
+    let default = default_class(Int8::from_env());
     let class = measured::class_name(args.class.as_deref().unwrap_or(&default))?;
     let tried = measure(path, args.data.as_deref(), args.time_limit)?;
     said["class"] = json!(class);
@@ -86,6 +88,15 @@ pub(crate) async fn run(
         bail!("variant {} fails a golden sample, so no device would take it", text(variant, "/variant"));
     }
     Ok(())
+}
+
+/// What this machine is called where nobody says otherwise. tract's times are kept under a name of their own.
+fn default_class(int8: Int8) -> String {
+    let level = match int8 {
+        Int8::On => Level::detect().to_string(),
+        Int8::Off => "tract".to_owned(),
+    };
+    format!("{}-{level}", std::env::consts::ARCH)
 }
 
 /// What the server knows, after measuring if that is asked for.
@@ -279,7 +290,13 @@ mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::ExitStatus;
 
-    use super::{cause, final_words};
+    use super::{Int8, cause, default_class, final_words};
+
+    #[test]
+    fn times_without_int8_are_kept_under_a_name_of_their_own() {
+        assert!(default_class(Int8::Off).ends_with("-tract"));
+        assert_ne!(default_class(Int8::On), default_class(Int8::Off));
+    }
 
     #[test]
     fn only_the_error_itself_is_passed_on() {

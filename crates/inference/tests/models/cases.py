@@ -309,6 +309,23 @@ def resize_between(g, scales=(), sizes=(), mode=None, acts=np.uint8, is_float=Fa
 
 
 @case(
+    twice={"scales": [2, 2]}, uneven={"scales": [1.7, 0.6]}, third={"scales": [0.34, 3]}, corner={"scales": [2, 3], "mode": "asymmetric"},
+    corners={"sizes": [11, 7], "mode": "align_corners", "opset": 18}, s8={"scales": [2.3, 2], "acts": np.int8}, old={"scales": [2, 2], "opset": 10},
+)  # fmt: skip
+def resize_bytes(g, scales=(), sizes=(), mode=None, acts=np.uint8):
+    """The same in the QOperator form: bytes in, bytes out, cut off."""
+    value, params = entry(g, acts)
+    listed = g.constant(np.array([1, 1, *scales] if scales else [], np.float32))
+    more = {"coordinate_transformation_mode": mode} if mode else {}
+    extra = [g.constant(np.array(sizes))] if sizes else []
+    if sizes:
+        more["axes"] = [2, 3]
+    region = [g.constant(np.zeros(0, np.float32))] if g.opset > 10 else []
+    made = g.op("Resize", [value, *region, listed, *extra], mode="linear", **more)
+    return IMAGE, g.dequantize(made, params), CLOSE, []
+
+
+@case(
     floor={"nearest_mode": "floor", "opset": 11},
     between={"nearest_mode": "round_prefer_floor", "left": ["Resize"], "opset": 11},
 )

@@ -1,5 +1,7 @@
-//! Planes of f32 enlarged or made smaller, with values in between (ONNX's Resize, mode linear, without antialias).
+//! Planes of f32 or of bytes enlarged or made smaller, with values in between (ONNX's Resize, mode linear, without
+//! antialias).
 
+use super::layout::{Act, ActMut};
 use super::wide::wide;
 
 /// Between which two places of the source each place of the result lies, and how much each of the two counts.
@@ -23,7 +25,8 @@ impl Taps {
             let weight = place - low as f32;
             taps.low.push(low);
             taps.high.push(high);
-            taps.weights.push(if low == high { [1.0, 0.0] } else { [1.0 - weight, weight] });
+            // One pixel twice: as ONNX Runtime weighs it, which shows where bytes are cut off.
+            taps.weights.push(if low == high { [0.5, 0.5] } else { [1.0 - weight, weight] });
         }
         taps
     }
@@ -61,6 +64,32 @@ impl Bilinear {
             }
         }
     }
+
+    /// Images of bytes, which stand for themselves less `offset`: sums in f32 in ONNX Runtime's order (of its
+    /// `UpsampleBilinear`), cut off towards zero.
+    pub fn run_bytes(&self, input: &Act<'_>, offset: f32, output: &mut ActMut<'_>) {
+        let (source, target) = (*input.layout(), *output.layout());
+        let bytes = source.pixel_bytes().min(target.pixel_bytes());
+        if !target.is_dense() {
+            output.data_mut().fill(target.zero_point);
+        }
+        let (rows, columns) = (&self.rows, &self.columns);
+        for n in 0..target.batch.min(source.batch) {
+            let pixel = |y: usize, x: usize| &input.data()[source.pixel(n, y, x)..][..bytes];
+            for y in 0..rows.low.len() {
+                for x in 0..columns.low.len() {
+                    let [top, bottom] = [rows.low[y], rows.high[y]];
+                    let [left, right] = [columns.low[x], columns.high[x]];
+                    let four =
+                        [pixel(top, left), pixel(top, right), pixel(bottom, left), pixel(bottom, right)];
+                    let ([upper, lower], [before, behind]) = (rows.weights[y], columns.weights[x]);
+                    let weights = [upper * before, upper * behind, lower * before, lower * behind];
+                    let to = &mut output.data_mut()[target.pixel(n, y, x)..][..bytes];
+                    between_four(to, four, weights, offset);
+                }
+            }
+        }
+    }
 }
 
 wide! {
@@ -75,11 +104,25 @@ wide! {
             *to = weights[0] * line[*low] + weights[1] * line[*high];
         }
     }
+
+    fn between_four(to: &mut [u8], four: [&[u8]; 4], weights: [f32; 4], offset: f32) {
+        let [a, b, c, d] = four;
+        for ((((to, a), b), c), d) in to.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            let weighed = |byte: &u8, weight: f32| weight * (f32::from(*byte) - offset);
+            let upper = weighed(a, weights[0]) + weighed(b, weights[1]);
+            let sum = upper + weighed(c, weights[2]) + weighed(d, weights[3]);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "that is the rule")]
+            let whole = (sum as i32 + offset as i32) as u8;
+            *to = whole;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Bilinear;
+    use super::super::layout::{Border, Buffer, Layout};
+    use super::super::{from_plain, to_plain};
+    use super::{Act, ActMut, Bilinear};
 
     #[test]
     fn each_value_lies_between_its_four_neighbours() {
@@ -105,6 +148,26 @@ mod tests {
                 at(y.floor() + 1.0, x.floor()) * (1.0 - dx) + at(y.floor() + 1.0, x.floor() + 1.0) * dx;
             let want = upper * (1.0 - dy) + lower * dy;
             assert!((got - want).abs() < 1e-4, "{index}: {got} {want}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_cut_off_towards_zero() {
+        let bilinear = Bilinear::new([1, 2], [0.0].into_iter(), [0.0, 0.5, 1.0].into_iter());
+        for (offset, values, want) in [
+            (0, [10, 13, 7, 0], [10, 11, 13, 7, 3, 0]),
+            // -3 and 4, -7 and 0.
+            (128, [125, 132, 121, 128], [125, 128, 132, 121, 125, 128]),
+        ] {
+            let [source, target] = [2, 3].map(|width| Layout::new(1, 2, 1, width, offset));
+            let target = target.with_border(Border::all(1));
+            let [mut from, mut to] = [source, target].map(|layout| Buffer::new(layout.bytes()));
+            from_plain(&values, &mut ActMut::new(source, from.bytes_mut()));
+            let mut made = ActMut::new(target, to.bytes_mut());
+            bilinear.run_bytes(&Act::new(source, from.bytes()), f32::from(offset), &mut made);
+            let mut got = [0; 6];
+            to_plain(&Act::new(target, to.bytes()), &mut got);
+            assert_eq!((got, to.bytes()[0]), (want, offset));
         }
     }
 

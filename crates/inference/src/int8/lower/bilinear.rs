@@ -1,12 +1,12 @@
-//! Resize between pixels, in f32, as ONNX Runtime counts the places.
+//! Resize between pixels, in f32 or of bytes, as ONNX Runtime counts the places and rounds.
 
 use super::Reason;
 use super::graph::Node;
 use super::shapes::axis_of;
 use super::tensor;
-use super::walk::Lowering;
+use super::walk::{Bound, Form, Kind, Lowering};
 use crate::int8::kernel::Bilinear;
-use crate::int8::program::FloatOp;
+use crate::int8::program::{FloatOp, Step};
 
 /// Most pixels of all channels of a row's result.
 const MAX_ELEMENTS: usize = 64 << 20;
@@ -77,8 +77,31 @@ impl<'a> Lowering<'a> {
             return Err(Reason::Form("it counts places in a way that isn't known"));
         };
         let bilinear = Bilinear::new([rows.from, columns.from], y, x);
-        let (from, _) = self.float(Self::input(node, 0)?)?;
+        let name = Self::input(node, 0)?;
+        let bound = self.lookup(name)?;
+        if let Kind::Bytes(..) = bound.kind {
+            return self.interpolate_bytes(node, &bound, bilinear, to);
+        }
+        let (from, _) = self.float(name)?;
         self.push_float(FloatOp::Bilinear(Box::new(bilinear)), vec![from], node.output(), to);
+        Ok(())
+    }
+
+    /// In the QOperator form: what the bytes stand for doesn't count.
+    fn interpolate_bytes(
+        &mut self,
+        node: Node<'a>,
+        bound: &Bound,
+        bilinear: Bilinear,
+        shape: Vec<usize>,
+    ) -> Result<(), Reason> {
+        let name = Self::input(node, 0)?;
+        let quant = self.quant_of(bound).ok_or_else(|| Reason::NotQuantized { name: name.to_owned() })?;
+        let quant = self.with_form(quant, Form::First)?;
+        let offset = if quant.params.is_signed { 128.0 } else { 0.0 };
+        let to = self.act(&shape, Form::First, quant.params)?;
+        self.steps.push(Step::Interpolate { bilinear: Box::new(bilinear), offset, from: quant.act, to });
+        self.bind(node.output(), shape, Kind::Bytes(to, Form::First));
         Ok(())
     }
 

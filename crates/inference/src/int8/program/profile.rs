@@ -102,7 +102,7 @@ fn kind(step: &Step) -> &'static str {
         Step::Lookup { .. } => "look up",
         Step::AveragePool { .. } => "average pool",
         Step::MaxPool { .. } => "maximum pool",
-        Step::Resize { .. } => "resize",
+        Step::Resize { .. } | Step::Interpolate { .. } => "resize",
         Step::Region { .. } => "copy a region",
         Step::Shuffle { .. } => "shuffle",
         Step::Float { op, .. } => op.name(),

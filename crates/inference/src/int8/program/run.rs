@@ -144,6 +144,7 @@ impl Run<'_> {
             | Step::AveragePool { .. }
             | Step::MaxPool { .. }
             | Step::Resize { .. }
+            | Step::Interpolate { .. }
             | Step::Region { .. }
             | Step::Shuffle { .. } => self.bytes(step),
         }
@@ -174,6 +175,9 @@ impl Run<'_> {
             Step::AveragePool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
             Step::MaxPool { pool, from, .. } => pool.run(&acts.get(*from), &mut to),
             Step::Resize { rows, columns, from, .. } => resize(&acts.get(*from), (rows, columns), &mut to),
+            Step::Interpolate { bilinear, offset, from, .. } => {
+                bilinear.run_bytes(&acts.get(*from), *offset, &mut to);
+            }
             Step::Region { from, first, at, .. } => {
                 kernel::copy_region(&acts.get(*from), *first, *at, &mut to);
             }

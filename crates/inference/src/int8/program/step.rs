@@ -3,7 +3,7 @@
 use super::floats::FloatOp;
 use super::values::{ActId, FloatId};
 use crate::engine::Plan;
-use crate::int8::kernel::{AddSpec, AvgPool, Chain, Conv, Curve, MaxPool, MulSpec, Product, Table};
+use crate::int8::kernel::{AddSpec, AvgPool, Bilinear, Chain, Conv, Curve, MaxPool, MulSpec, Product, Table};
 
 /// Lowest and highest f32 of a result.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,6 +80,8 @@ pub(crate) enum Step {
     MaxPool { pool: MaxPool, from: ActId, to: ActId },
     /// Each output pixel is an input pixel: for each axis, which.
     Resize { rows: Vec<usize>, columns: Vec<usize>, from: ActId, to: ActId },
+    /// Values in between pixels, of bytes that stand for themselves less `offset`.
+    Interpolate { bilinear: Box<Bilinear>, offset: f32, from: ActId, to: ActId },
     /// What lies at channel, row and column `first` and behind, put at row and column `at`, and zeros around it.
     Region { from: ActId, first: [usize; 3], at: [usize; 2], to: ActId },
     /// Another shape or order.
@@ -102,6 +104,7 @@ impl Step {
             | Self::AveragePool { from, .. }
             | Self::MaxPool { from, .. }
             | Self::Resize { from, .. }
+            | Self::Interpolate { from, .. }
             | Self::Region { from, .. }
             | Self::Shuffle { from, .. } => vec![*from],
             Self::LinearAdd { from, other, .. } => vec![*from, *other],
@@ -134,6 +137,7 @@ impl Step {
             | Self::AveragePool { to, .. }
             | Self::MaxPool { to, .. }
             | Self::Resize { to, .. }
+            | Self::Interpolate { to, .. }
             | Self::Region { to, .. }
             | Self::Shuffle { to, .. } => Some(*to),
             Self::Dequantize { .. } | Self::LinearFloat { .. } | Self::Float { .. } | Self::Island { .. } => {
