@@ -325,6 +325,14 @@ def resize_bytes(g, scales=(), sizes=(), mode=None, acts=np.uint8):
     return IMAGE, g.dequantize(made, params), CLOSE, []
 
 
+@case(twice={"scale": 2}, four={"scale": 4, "acts": np.int8})
+def resize_ties(g, scale, acts=np.uint8):
+    """Quarters of a step are many here; those that are half of one are rounded as their sum comes out."""
+    scales = [g.constant(np.zeros(0, np.float32)), g.constant(np.array([1, 1, scale, scale], np.float32))]
+    value, params = entry(g, acts)
+    return IMAGE, g.qdq(g.op("Resize", [g.dequantize(value, params), *scales], mode="linear"), params), CLOSE, []
+
+
 @case(
     floor={"nearest_mode": "floor", "opset": 11},
     between={"nearest_mode": "round_prefer_floor", "left": ["Resize"], "opset": 11},

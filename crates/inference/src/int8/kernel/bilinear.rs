@@ -55,12 +55,11 @@ impl Bilinear {
         let [height, width] = self.from;
         let (to_height, to_width) = (self.rows.low.len(), self.columns.low.len());
         let planes = input.chunks_exact((height * width).max(1));
-        let mut line = vec![0.0; width];
         for (plane, to) in planes.zip(output.chunks_exact_mut((to_height * to_width).max(1))) {
             for (y, to) in to.chunks_exact_mut(to_width.max(1)).enumerate() {
                 let row = |index: usize| &plane[index * width..][..width];
-                between(&mut line, row(self.rows.low[y]), row(self.rows.high[y]), self.rows.weights[y]);
-                along(to, &line, &self.columns.low, &self.columns.high, &self.columns.weights);
+                let rows = [row(self.rows.low[y]), row(self.rows.high[y])];
+                between_rows(to, rows, self.rows.weights[y], &self.columns);
             }
         }
     }
@@ -93,15 +92,13 @@ impl Bilinear {
 }
 
 wide! {
-    fn between(to: &mut [f32], low: &[f32], high: &[f32], weights: [f32; 2]) {
-        for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
-            *to = weights[0] * low + weights[1] * high;
-        }
-    }
-
-    fn along(to: &mut [f32], line: &[f32], low: &[usize], high: &[usize], weights: &[[f32; 2]]) {
-        for (((to, low), high), weights) in to.iter_mut().zip(low).zip(high).zip(weights) {
-            *to = weights[0] * line[*low] + weights[1] * line[*high];
+    /// Summed in ONNX Runtime's order: quantized again, ties come out as they do there.
+    fn between_rows(to: &mut [f32], rows: [&[f32]; 2], weights: [f32; 2], columns: &Taps) {
+        let ([top, bottom], [upper, lower]) = (rows, weights);
+        let taps = columns.low.iter().zip(&columns.high).zip(&columns.weights);
+        for (to, ((left, right), [before, behind])) in to.iter_mut().zip(taps) {
+            let above = upper * before * top[*left] + upper * behind * top[*right];
+            *to = above + lower * before * bottom[*left] + lower * behind * bottom[*right];
         }
     }
 

@@ -1,6 +1,7 @@
 //! Convolution: weights packed once for a CPU level, and the run over an activation.
 
 use super::ahead::Sequence;
+use super::curved::{Curved, Results, ToBytes};
 use super::depthwise::Depthwise;
 use super::eltwise::{self, AddSpec};
 use super::floats::{Floats, Planes, ToFloat};
@@ -197,21 +198,53 @@ impl Conv {
     /// # Panics
     /// If it was packed by [`pack`](Self::pack), or a layout doesn't fit the shape or `values` has another length.
     pub fn run_float(&self, input: &Act<'_>, by: &ToFloat<'_>, values: &mut [f32], scratch: &mut Scratch) {
+        let to = self.float_layout(input);
+        assert_eq!(values.len(), to.elements(), "length of the values");
+        let planes = Planes::new(values, [to.channels, to.height, to.width], self.level);
+        self.results(input, by, &to, Results::Floats(planes), scratch);
+    }
+
+    /// The same, and what becomes of it in bytes, as [`quantize`](super::quantize) would.
+    ///
+    /// # Panics
+    /// As [`run_float`](Self::run_float), and if there is another number of scales.
+    pub fn run_curve(
+        &self,
+        input: &Act<'_>,
+        (by, then): (&ToFloat<'_>, &ToBytes<'_>),
+        output: &mut ActMut<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let to = self.float_layout(input);
+        assert!(to.same_shape(output.layout()), "shape of the output");
+        assert!(!output.layout().is_packed, "a convolution doesn't write packed pixels");
+        output.fill_border();
+        self.results(input, by, &to, Results::Bytes(Curved::new(output, then)), scratch);
+    }
+
+    fn float_layout(&self, input: &Act<'_>) -> Layout {
         assert!(self.gives_floats, "weights were packed for bytes, not for f32");
         let [height, width] = self.check_input(input);
-        let count = self.spec.out_channels;
-        let to = Layout::new(input.layout().batch, count, height, width, 0);
-        assert_eq!(values.len(), to.elements(), "length of the values");
-        scratch.floats.channels.fill(by, count);
-        let mut values = Planes::new(values, [count, height * width], self.level);
+        Layout::new(input.layout().batch, self.spec.out_channels, height, width, 0)
+    }
+
+    fn results(
+        &self,
+        input: &Act<'_>,
+        by: &ToFloat<'_>,
+        to: &Layout,
+        mut results: Results<'_, '_>,
+        scratch: &mut Scratch,
+    ) {
+        scratch.floats.channels.fill(by, to.channels);
         match &self.packed {
             Packed::Plain(plain) => {
-                plain.sums(&self.spec, input, [height, width], |[n, y, x], c, sum| {
-                    values.set(n, c, y * width + x, scratch.floats.channels.apply(c, sum));
+                plain.sums(&self.spec, input, [to.height, to.width], |[n, y, x], c, sum| {
+                    results.set(n, c, [y, x], scratch.floats.channels.apply(c, sum));
                 });
             }
-            Packed::Gemm(gemm) => gemm.floats(&self.spec, input, &to, &mut values, scratch),
-            Packed::Depthwise(depthwise) => depthwise.floats(&self.spec, input, &to, &mut values, scratch),
+            Packed::Gemm(gemm) => gemm.floats(&self.spec, input, to, &mut results, scratch),
+            Packed::Depthwise(depthwise) => depthwise.floats(&self.spec, input, to, &mut results, scratch),
         }
     }
 

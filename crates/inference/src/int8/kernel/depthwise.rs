@@ -5,7 +5,8 @@
 
 use super::ahead::{Region, Sequence};
 use super::conv::Scratch;
-use super::floats::{self, Floats, Planes, Sums};
+use super::curved::Results;
+use super::floats::{self, Floats, Sums};
 use super::layout::{Act, ActMut, Buffer, Layout};
 use super::level::Level;
 use super::panels::{self, Order};
@@ -185,7 +186,7 @@ impl Depthwise {
         spec: &ConvSpec,
         input: &Act<'_>,
         to: &Layout,
-        values: &mut Planes<'_>,
+        values: &mut Results<'_, '_>,
         scratch: &mut Scratch,
     ) {
         let Floats { channels, bias, sums } = &mut scratch.floats;

@@ -5,9 +5,9 @@
 //! System/6000 processor", 1990): from a guess within a few units in the last place, one correction by the exact
 //! remainder gives a neighbour of the true quotient, and one more the nearest. The tests compare both.
 
-#[cfg(target_arch = "x86_64")]
-use super::level::Level;
 use super::requant::round;
+#[cfg(target_arch = "x86_64")]
+use super::wide::Width;
 use super::wide::narrow;
 
 /// Scales for which no remainder of a quotient that matters leaves f32's range.
@@ -18,37 +18,120 @@ const SATURATED: f32 = 65_536.0;
 
 /// Each value divided by the scale, rounded half to even, plus the zero point, saturated.
 pub(super) fn quantize_line(to: &mut [u8], values: &[f32], scale: f32, zero_point: u8) {
+    if USUAL.contains(&scale) && is_fused() {
+        return line_fused(to, values, scale, zero_point);
+    }
+    line_divided(to, values, scale, zero_point);
+}
+
+/// The scales of some channels.
+#[derive(Debug)]
+pub(super) struct Divisors {
+    /// Up to a multiple of 64.
+    scales: Vec<f32>,
+    reciprocals: Vec<f32>,
+    is_fused: bool,
+}
+
+impl Divisors {
+    /// # Panics
+    /// If there is neither one scale nor one for each channel.
+    pub(super) fn new(scales: &[f32], channels: usize) -> Self {
+        assert!(scales.len() == 1 || scales.len() == channels, "count of scales");
+        let is_fused = is_fused() && scales.iter().all(|scale| USUAL.contains(scale));
+        let padded = channels.next_multiple_of(64);
+        let scales = scales.iter().cycle().take(channels).copied();
+        let scales: Vec<f32> = scales.chain(std::iter::repeat(1.0)).take(padded).collect();
+        let reciprocals = scales.iter().map(|scale| 1.0 / scale).collect();
+        Self { scales, reciprocals, is_fused }
+    }
+
+    /// As [`quantize_line`] of pixels of so many channels from the first one on.
+    pub(super) fn divide(
+        &self,
+        to: &mut [u8],
+        values: &[f32],
+        [first, channels]: [usize; 2],
+        zero_point: u8,
+    ) {
+        let [scales, reciprocals] = [&self.scales, &self.reciprocals].map(|all| &all[first..][..channels]);
+        if self.is_fused {
+            return pixels_fused(to, values, scales, reciprocals, zero_point);
+        }
+        pixels_divided(to, values, scales, zero_point);
+    }
+}
+
+/// Whether the CPU multiplies and adds in one rounding, in vectors.
+fn is_fused() -> bool {
     #[cfg(target_arch = "x86_64")]
-    if USUAL.contains(&scale) && matches!(Level::detect(), Level::Avx512Vnni | Level::Amx) {
-        // SAFETY: the level is only chosen where the CPU has these features.
-        #[expect(unsafe_code, reason = "code for a CPU level that was detected")]
-        return unsafe { fused_512(to, values, scale, zero_point) };
-    }
-    if cfg!(target_arch = "aarch64") && USUAL.contains(&scale) {
-        return fused(to, values, scale, zero_point);
-    }
-    divided(to, values, scale, zero_point);
+    return Width::chosen() != Width::Plain && is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    return cfg!(target_arch = "aarch64");
 }
 
 narrow! {
-    fn divided(to: &mut [u8], values: &[f32], scale: f32, zero_point: u8) {
+    fn line_divided(to: &mut [u8], values: &[f32], scale: f32, zero_point: u8) {
         for (to, value) in to.iter_mut().zip(values) {
             *to = round(value / scale, zero_point);
         }
     }
+
+    fn pixels_divided(to: &mut [u8], values: &[f32], scales: &[f32], zero_point: u8) {
+        let channels = scales.len();
+        for (to, values) in to.chunks_exact_mut(channels).zip(values.chunks_exact(channels)) {
+            for ((to, value), scale) in to.iter_mut().zip(values).zip(scales) {
+                *to = round(value / scale, zero_point);
+            }
+        }
+    }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
-fn fused_512(to: &mut [u8], values: &[f32], scale: f32, zero_point: u8) {
-    fused(to, values, scale, zero_point);
+/// Defines functions that are called only where [`is_fused`].
+macro_rules! fused {
+    ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $body:block)+) => {$(
+        fn $name($($arg: $type),*) {
+            #[inline(always)]
+            fn body($($arg: $type),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+                fn body_512($($arg: $type),*) { body($($arg),*); }
+
+                #[target_feature(enable = "avx2,fma")]
+                fn body_256($($arg: $type),*) { body($($arg),*); }
+
+                if Width::chosen() == Width::Avx512 {
+                    // SAFETY: such a width is chosen where the features were found, and `is_fused` found the other.
+                    #[expect(unsafe_code, reason = "code for CPU features that were found")]
+                    return unsafe { body_512($($arg),*) };
+                }
+                // SAFETY: as above; without AVX2 it isn't called.
+                #[expect(unsafe_code, reason = "code for CPU features that were found")]
+                return unsafe { body_256($($arg),*) };
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            body($($arg),*);
+        }
+    )+};
 }
 
-#[inline(always)]
-fn fused(to: &mut [u8], values: &[f32], scale: f32, zero_point: u8) {
-    let reciprocal = 1.0 / scale;
-    for (to, value) in to.iter_mut().zip(values) {
-        *to = round(quotient(*value, scale, reciprocal), zero_point);
+fused! {
+    fn line_fused(to: &mut [u8], values: &[f32], scale: f32, zero_point: u8) {
+        let reciprocal = 1.0 / scale;
+        for (to, value) in to.iter_mut().zip(values) {
+            *to = round(quotient(*value, scale, reciprocal), zero_point);
+        }
+    }
+
+    fn pixels_fused(to: &mut [u8], values: &[f32], scales: &[f32], reciprocals: &[f32], zero_point: u8) {
+        let channels = scales.len();
+        for (to, values) in to.chunks_exact_mut(channels).zip(values.chunks_exact(channels)) {
+            for (((to, value), scale), reciprocal) in to.iter_mut().zip(values).zip(scales).zip(reciprocals) {
+                *to = round(quotient(*value, *scale, *reciprocal), zero_point);
+            }
+        }
     }
 }
 

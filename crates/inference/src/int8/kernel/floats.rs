@@ -47,6 +47,25 @@ impl Channels {
         self.bounds = bounds;
     }
 
+    /// The results of some sums, in their order.
+    pub(super) fn rows(&self, to: &mut [f32], sums: Sums<'_>) {
+        let Sums { data, columns, .. } = sums;
+        assert!(columns > 0 && columns.is_multiple_of(LANES) && data.len().is_multiple_of(columns));
+        rows(to, &self.part(sums, columns), columns);
+    }
+
+    fn part<'a>(&'a self, Sums { data, columns, channel, .. }: Sums<'a>, wanted: usize) -> Part<'a> {
+        Part {
+            sums: data,
+            columns,
+            wanted,
+            plane: 1,
+            factors: &self.factors[channel..][..columns],
+            bias: &self.bias[channel..][..columns],
+            bounds: self.bounds,
+        }
+    }
+
     /// One channel's sum.
     pub(super) fn apply(&self, channel: usize, sum: i32) -> f32 {
         float(sum, self.factors[channel], self.bias[channel], self.bounds)
@@ -91,6 +110,7 @@ pub(super) struct Planes<'a> {
     values: &'a mut [f32],
     channels: usize,
     pixels: usize,
+    width: usize,
     level: Level,
 }
 
@@ -124,14 +144,15 @@ pub(super) struct Part<'a> {
 impl<'a> Planes<'a> {
     /// # Panics
     /// If `values` isn't a whole number of images.
-    pub(super) fn new(values: &'a mut [f32], [channels, pixels]: [usize; 2], level: Level) -> Self {
+    pub(super) fn new(values: &'a mut [f32], [channels, height, width]: [usize; 3], level: Level) -> Self {
+        let pixels = height * width;
         assert!(values.len().is_multiple_of((channels * pixels).max(1)), "length of the values");
-        Self { values, channels, pixels, level }
+        Self { values, channels, pixels, width, level }
     }
 
     /// Writes one result.
-    pub(super) fn set(&mut self, image: usize, channel: usize, pixel: usize, value: f32) {
-        self.values[(image * self.channels + channel) * self.pixels + pixel] = value;
+    pub(super) fn set(&mut self, image: usize, channel: usize, [y, x]: [usize; 2], value: f32) {
+        self.values[(image * self.channels + channel) * self.pixels + y * self.width + x] = value;
     }
 
     /// Writes the results of some sums.
@@ -142,15 +163,7 @@ impl<'a> Planes<'a> {
         let Sums { data, columns, channel, pixel } = sums;
         assert!(columns > 0 && columns.is_multiple_of(LANES) && data.len().is_multiple_of(columns));
         let wanted = columns.min(self.channels - channel);
-        let mut part = Part {
-            sums: data,
-            columns,
-            wanted,
-            plane: self.pixels,
-            factors: &by.factors[channel..][..columns],
-            bias: &by.bias[channel..][..columns],
-            bounds: by.bounds,
-        };
+        let mut part = Part { plane: self.pixels, ..by.part(sums, wanted) };
         let first = pixel * self.channels + channel;
         if self.pixels == 1 {
             return rows(&mut self.values[first..], &part, self.channels);

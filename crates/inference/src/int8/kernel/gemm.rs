@@ -5,8 +5,9 @@
 
 use super::ahead::Region;
 use super::conv::Scratch;
+use super::curved::Results;
 use super::eltwise::AddSpec;
-use super::floats::{self, Planes, Sums};
+use super::floats::{self, Sums};
 use super::fold;
 use super::layout::{Act, ActMut, Border, Layout};
 use super::level::Level;
@@ -155,7 +156,7 @@ impl Gemm {
         spec: &ConvSpec,
         input: &Act<'_>,
         to: &Layout,
-        values: &mut Planes<'_>,
+        values: &mut Results<'_, '_>,
         scratch: &mut Scratch,
     ) {
         let from = From { spec, input, other: None, may_leave_gaps: false };

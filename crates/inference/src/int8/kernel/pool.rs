@@ -56,6 +56,41 @@ pub enum Counts {
     Window,
 }
 
+/// Pixels whose bytes u32 can sum.
+pub const MAX_MEAN_PIXELS: usize = 1 << 24;
+
+/// The mean of (value - zero point) * scale of each channel of each image.
+///
+/// # Panics
+/// If there are more than [`MAX_MEAN_PIXELS`] or `to` has another length.
+pub fn mean(input: &Act<'_>, scale: f32, to: &mut [f32]) {
+    let layout = *input.layout();
+    let pixels = layout.height * layout.width;
+    assert!(pixels <= MAX_MEAN_PIXELS, "pixels of a mean");
+    assert_eq!(to.len(), layout.batch * layout.channels, "length of the means");
+    let zero = pixels as f64 * f64::from(layout.zero_point);
+    let mut sums = vec![0; layout.channels];
+    for (n, to) in to.chunks_exact_mut(layout.channels).enumerate() {
+        sums.fill(0);
+        for y in 0..layout.height {
+            for x in 0..layout.width {
+                add_up(&mut sums, &input.data()[layout.pixel(n, y, x)..][..layout.channels]);
+            }
+        }
+        for (to, sum) in to.iter_mut().zip(&sums) {
+            *to = ((f64::from(*sum) - zero) * f64::from(scale) / pixels as f64) as f32;
+        }
+    }
+}
+
+wide! {
+    fn add_up(sums: &mut [u32], values: &[u8]) {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += u32::from(*value);
+        }
+    }
+}
+
 /// Average pooling: round((sum of (value - zero point)) * (multiplier / count)) + zero point.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AvgPool {

@@ -2,8 +2,8 @@
 
 use super::wide::Width;
 use super::{
-    Act, ActMut, AddSpec, AvgPool, Border, Buffer, Chain, Conv, ConvSpec, Counts, Layout, Level, MaxPool,
-    MulSpec, Requant, Scratch, Table, ToFloat, Weights, Window, to_plain,
+    Act, ActMut, AddSpec, AvgPool, Border, Buffer, Chain, Conv, ConvSpec, Counts, Curve, Layout, Level,
+    MaxPool, MulSpec, Requant, Scratch, Table, ToBytes, ToFloat, Weights, Window, to_plain,
 };
 
 /// A small generator (xorshift), seeded by the case, so that a failure names what to repeat.
@@ -229,11 +229,33 @@ fn floats_are_those_of_the_reference_on_every_level() {
             Width::for_each(|width| {
                 let mut values = vec![f32::NAN; layout.elements()];
                 conv.run_float(&input, &by, &mut values, &mut scratch);
+                if seed % 12 == 0 {
+                    compare_curved(&conv, (&input, &by), (&values, layout), &mut scratch);
+                }
                 let values: Vec<u32> = values.into_iter().map(f32::to_bits).collect();
                 let want = want.get_or_insert_with(|| values.clone());
                 assert!(*want == values, "{level}, {width:?}, seed {seed}: {:?} {:?}", case.spec, case.input);
             });
         }
+    }
+}
+
+/// A function of the results, quantized: as if they had been written down in f32.
+fn compare_curved(
+    conv: &Conv,
+    (input, by): (&Act<'_>, &ToFloat<'_>),
+    (values, layout): (&[f32], Layout),
+    scratch: &mut Scratch,
+) {
+    let layout = Layout { zero_point: 77, ..layout }.with_border(Border::all(1));
+    let each: Vec<f32> = (0..layout.channels).map(|channel| 0.3 + 0.1 * channel as f32).collect();
+    for (curve, scales) in [(Some(Curve::Silu), &[2.7][..]), (None, &each), (Some(Curve::HardSwish), &each)] {
+        let [mut want, mut got] = [0; 2].map(|_| Buffer::new(layout.bytes()));
+        super::quantize(values, (curve, scales), &mut ActMut::new(layout, want.bytes_mut()));
+        let then = ToBytes { curve, scales };
+        conv.run_curve(input, (by, &then), &mut ActMut::new(layout, got.bytes_mut()), scratch);
+        let [want, got] = [&want, &got].map(|buffer| plain(&Act::new(layout, buffer.bytes())));
+        assert!(want == got, "{curve:?}, {scales:?}: {layout:?}");
     }
 }
 
@@ -364,6 +386,12 @@ fn compare_pools(seed: u64, width: Width) {
     let (mut averages, mut highest) = (Buffer::new(to.bytes()), Buffer::new(to.bytes()));
     average.run(&input, &mut ActMut::new(to, averages.bytes_mut()));
     MaxPool { window }.run(&input, &mut ActMut::new(to, highest.bytes_mut()));
+    let mut means = vec![f32::NAN; 2 * from.channels];
+    super::mean(&input, 0.3, &mut means);
+    for (values, mean) in plain(&input).chunks_exact(9 * 7).zip(&means) {
+        let sum: i32 = values.iter().map(|value| i32::from(*value) - i32::from(from.zero_point)).sum();
+        assert!((mean - sum as f32 * 0.3 / 63.0).abs() < 1e-5, "mean, seed {seed}, {width:?}");
+    }
     let (averages, highest) = (Act::new(to, averages.bytes()), Act::new(to, highest.bytes()));
     for (c, y, x) in
         (0..to.channels).flat_map(|c| (0..to.height).flat_map(move |y| (0..to.width).map(move |x| (c, y, x))))

@@ -172,7 +172,8 @@ fn finish(
 ) -> Result<Program, Reason> {
     let Lowering { graph, mut values, steps, is_batched, .. } = walk;
     let steps = fuse_additions(needed(steps, &outputs), &values);
-    let steps = fold_pads(fuse_curves(steps, &outputs), &values);
+    let steps = fuse_stores(fuse_curves(steps, &outputs), &outputs, &values);
+    let steps = fold_pads(steps, &values);
     widen(&steps, &mut values)?;
     pack_pixels(&steps, &mut values);
     let steps = chain(steps, &values);
@@ -256,6 +257,43 @@ fn fuse_curves(mut steps: Vec<Step>, outputs: &[(FloatId, Vec<usize>)]) -> Vec<S
     steps
 }
 
+/// Lets a convolution do what becomes of its results in f32, and quantize that, where nothing else reads them.
+fn fuse_stores(steps: Vec<Step>, outputs: &[(FloatId, Vec<usize>)], values: &Values) -> Vec<Step> {
+    let mut uses: HashMap<FloatId, usize> = HashMap::new();
+    let ends = outputs.iter().map(|(id, _)| *id);
+    steps.iter().flat_map(Step::floats).chain(ends).for_each(|id| *uses.entry(id).or_default() += 1);
+    let mut kept: Vec<Option<Step>> = Vec::with_capacity(steps.len());
+    let mut made: HashMap<FloatId, usize> = HashMap::new();
+    for step in steps {
+        let step = match step {
+            Step::QuantizeCurve { curve, scales: divisors, from: value, to } => {
+                let fits = |maker: &mut Step| match maker {
+                    Step::LinearFloat { conv, from, .. } => {
+                        let of = values.act(*from).layout;
+                        let layout = conv.spec().output_layout(&of, 0);
+                        layout.is_some_and(|layout| layout.same_shape(&values.act(to).layout))
+                    }
+                    _ => false,
+                };
+                // What makes it, and this.
+                let maker = made.get(&value).filter(|_| uses.get(&value) == Some(&2));
+                match maker.and_then(|index| kept[*index].take_if(fits)) {
+                    Some(Step::LinearFloat { conv, from, scales, bias, bounds, .. }) => {
+                        Step::LinearCurve { conv, from, scales, bias, bounds, curve, divisors, to }
+                    }
+                    _ => Step::QuantizeCurve { curve, scales: divisors, from: value, to },
+                }
+            }
+            step => step,
+        };
+        if let Step::LinearFloat { to, .. } = step {
+            made.insert(to, kept.len());
+        }
+        kept.push(Some(step));
+    }
+    kept.into_iter().flatten().collect()
+}
+
 /// Lets a convolution do the addition that is all that reads its result.
 fn fuse_additions(steps: Vec<Step>, values: &Values) -> Vec<Step> {
     let mut readers: HashMap<ActId, usize> = HashMap::new();
@@ -331,7 +369,9 @@ fn chain(steps: Vec<Step>, values: &Values) -> Vec<Step> {
 fn pack_pixels(steps: &[Step], values: &mut Values) {
     let is_written = |step: &&Step| matches!(step, Step::Quantize { .. } | Step::DynamicQuantize { .. });
     let packs = |step: &Step, act: ActId| match step {
-        Step::Linear { conv, .. } | Step::LinearFloat { conv, .. } => conv.spec().groups == 1,
+        Step::Linear { conv, .. } | Step::LinearFloat { conv, .. } | Step::LinearCurve { conv, .. } => {
+            conv.spec().groups == 1
+        }
         Step::LinearAdd { conv, from, other, .. } => conv.spec().groups == 1 && *from == act && *other != act,
         _ => false,
     };

@@ -23,7 +23,8 @@ pub(super) fn fold_pads(mut steps: Vec<Step>, values: &Values) -> Vec<Step> {
         for step in &mut steps {
             if let Step::Linear { conv, from: own, .. }
             | Step::LinearAdd { conv, from: own, .. }
-            | Step::LinearFloat { conv, from: own, .. } = step
+            | Step::LinearFloat { conv, from: own, .. }
+            | Step::LinearCurve { conv, from: own, .. } = step
                 && *own == to
             {
                 *own = from;
@@ -44,7 +45,9 @@ fn around(from: &Layout, to: &Layout, [top, left]: [usize; 2]) -> Option<Border>
 /// Whether all that a step does with an activation is to slide windows of several places over it.
 fn slides_over(step: &Step, act: ActId) -> bool {
     match step {
-        Step::Linear { conv, .. } | Step::LinearFloat { conv, .. } => conv.spec().taps() > 1,
+        Step::Linear { conv, .. } | Step::LinearFloat { conv, .. } | Step::LinearCurve { conv, .. } => {
+            conv.spec().taps() > 1
+        }
         Step::LinearAdd { conv, other, .. } => conv.spec().taps() > 1 && *other != act,
         _ => false,
     }

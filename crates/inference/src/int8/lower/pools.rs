@@ -4,8 +4,8 @@ use super::Reason;
 use super::graph::Node;
 use super::sink::End;
 use super::walk::{Form, Kind, Lowering, Quant};
-use crate::int8::kernel::{AvgPool, Border, ConvSpec, Counts, MaxPool, Window};
-use crate::int8::program::{FloatOp, Step};
+use crate::int8::kernel::{AvgPool, Border, ConvSpec, Counts, MAX_MEAN_PIXELS, MaxPool, Window};
+use crate::int8::program::{FloatId, FloatOp, Step};
 use crate::tensor::volume;
 
 /// Most values of all windows together: about a minute of one core.
@@ -193,13 +193,31 @@ impl<'a> Lowering<'a> {
         if node.op() == "AveragePool" {
             return Err(Reason::Form("the result isn't quantized again"));
         }
-        let (from, mut shape) = self.float(name)?;
-        let run = volume(shape.get(2..).unwrap_or_default());
-        shape.iter_mut().skip(2).for_each(|size| *size = 1);
-        let to = self.values.add_float(volume(&shape), None);
-        self.steps.push(Step::Float { op: FloatOp::Mean(run), from: vec![from], to });
+        let (to, shape) = self.float_mean(name)?;
         self.bind(node.output(), left(shape), Kind::Float(to));
         Ok(())
+    }
+
+    /// The mean of all pixels of each channel, which nothing quantizes.
+    fn float_mean(&mut self, name: &'a str) -> Result<(FloatId, Vec<usize>), Reason> {
+        if let Ok(quant) = self.view(name)
+            && volume(quant.shape.get(2..).unwrap_or_default()) <= MAX_MEAN_PIXELS
+        {
+            let quant = self.with_form(quant, Form::First)?;
+            let (to, shape) = self.one_pixel(quant.shape);
+            self.steps.push(Step::Mean { from: quant.act, to });
+            return Ok((to, shape));
+        }
+        let (from, shape) = self.float(name)?;
+        let run = volume(shape.get(2..).unwrap_or_default());
+        let (to, shape) = self.one_pixel(shape);
+        self.steps.push(Step::Float { op: FloatOp::Mean(run), from: vec![from], to });
+        Ok((to, shape))
+    }
+
+    fn one_pixel(&mut self, mut shape: Vec<usize>) -> (FloatId, Vec<usize>) {
+        shape.iter_mut().skip(2).for_each(|size| *size = 1);
+        (self.values.add_float(volume(&shape), None), shape)
     }
 
     /// QLinearGlobalAveragePool and QLinearAveragePool.

@@ -7,7 +7,7 @@ use super::step::{Shuffle, Step};
 use super::values::{ActId, FloatId, Values};
 use crate::engine::{Fed, Value, plain_f32};
 use crate::error::InferError;
-use crate::int8::kernel::{self, Curve, Layout, ToFloat, min_max};
+use crate::int8::kernel::{self, Curve, Layout, ToBytes, ToFloat, min_max};
 use crate::int8::report::Report;
 use crate::tensor::Data;
 
@@ -130,7 +130,13 @@ impl Run<'_> {
                 let (act, values, _) = self.state.read(*from);
                 kernel::dequantize(&act, scale, &mut values[place]);
             }
+            Step::Mean { from, to } => {
+                let (place, scale) = (self.state.place(*to), self.state.scales[from.0]);
+                let (act, values, _) = self.state.read(*from);
+                kernel::mean(&act, scale, &mut values[place]);
+            }
             Step::LinearFloat { .. } => self.linear_float(step),
+            Step::LinearCurve { .. } => self.linear_curve(step),
             Step::Float { op, from, to } => self.float_op(op, from, *to),
             Step::Island { plan, from, to, .. } => self.island(plan, from, to)?,
             Step::Linear { .. }
@@ -215,6 +221,18 @@ impl Run<'_> {
         let (mut act, values) = self.state.quantized(to);
         let values = feed.map_or_else(|| &values[place], |feed| self.feeds[feed]);
         kernel::quantize(values, by, &mut act);
+    }
+
+    fn linear_curve(&mut self, step: &Step) {
+        let Step::LinearCurve { conv, from, scales, bias, bounds, curve, divisors, to } = step else {
+            return;
+        };
+        let (scale, own) = (self.state.scales[from.0], [self.state.scales[to.0]]);
+        let divisors = if divisors.is_empty() { &own } else { divisors.as_slice() };
+        let (mut output, acts, work) = self.state.write(*to);
+        let by = ToFloat { scale, scales, bias, bounds: [bounds.lo, bounds.hi] };
+        let then = ToBytes { curve: *curve, scales: divisors };
+        conv.run_curve(&acts.get(*from), (&by, &then), &mut output, &mut work.scratch);
     }
 
     fn linear_float(&mut self, step: &Step) {

@@ -84,17 +84,19 @@ impl State {
         let (acts, floats) = lives(values, steps, outputs);
         self.layouts = values.acts.iter().map(|act| batched(&act.layout, self.batch)).collect();
         self.scales = values.acts.iter().map(|act| act.scale).collect();
-        let needs = |(layout, life): (&Layout, &(usize, usize))| {
-            let is_used = life.0 <= steps.len();
-            Need { size: if is_used { layout.bytes() } else { 0 }, life: *life }
+        // What was fused away has no place.
+        let need = |size: usize, life: &(usize, usize)| Need {
+            size: if life.0 <= steps.len() { size } else { 0 },
+            life: *life,
         };
+        let needs = |(layout, life): (&Layout, &(usize, usize))| need(layout.bytes(), life);
         let needs: Vec<Need> = self.layouts.iter().zip(&acts).map(needs).collect();
         let (places, length) = place(&needs, ALIGN_BYTES);
         self.acts = places;
         self.bytes.reserve(length);
         let needs = values.floats.iter().zip(&floats).map(|(float, life)| {
             let is_fed = float.feed.is_some();
-            Need { size: if is_fed { 0 } else { float.elements * self.batch }, life: *life }
+            need(if is_fed { 0 } else { float.elements * self.batch }, life)
         });
         let (places, length) = place(&needs.collect::<Vec<_>>(), ALIGN_BYTES / 4);
         self.values.resize(length + ALIGN_BYTES / 4, 0.0);

@@ -62,6 +62,17 @@ pub(crate) enum Step {
         bounds: Bounds,
         to: FloatId,
     },
+    /// The same, a function of each value, and QuantizeLinear of it by one scale or one for each channel.
+    LinearCurve {
+        conv: Box<Conv>,
+        from: ActId,
+        scales: Vec<f32>,
+        bias: Vec<f32>,
+        bounds: Bounds,
+        curve: Option<Curve>,
+        divisors: Vec<f32>,
+        to: ActId,
+    },
     /// Two convolutions, some rows at a time.
     Chain { chain: Box<Chain>, from: ActId, to: ActId },
     /// Addition.
@@ -76,6 +87,8 @@ pub(crate) enum Step {
     Lookup { from: ActId, table: Box<Table>, to: ActId },
     /// Average pooling.
     AveragePool { pool: AvgPool, from: ActId, to: ActId },
+    /// The mean of each channel, in f32.
+    Mean { from: ActId, to: FloatId },
     /// Maximum pooling.
     MaxPool { pool: MaxPool, from: ActId, to: ActId },
     /// Each output pixel is an input pixel: for each axis, which.
@@ -97,9 +110,11 @@ impl Step {
     pub(crate) fn reads(&self) -> Vec<ActId> {
         match self {
             Self::Dequantize { from, .. }
+            | Self::Mean { from, .. }
             | Self::Linear { from, .. }
             | Self::Chain { from, .. }
             | Self::LinearFloat { from, .. }
+            | Self::LinearCurve { from, .. }
             | Self::Lookup { from, .. }
             | Self::AveragePool { from, .. }
             | Self::MaxPool { from, .. }
@@ -128,6 +143,7 @@ impl Step {
             | Self::DynamicQuantize { to, .. }
             | Self::Linear { to, .. }
             | Self::LinearAdd { to, .. }
+            | Self::LinearCurve { to, .. }
             | Self::Chain { to, .. }
             | Self::Add { to, .. }
             | Self::Mul { to, .. }
@@ -140,9 +156,11 @@ impl Step {
             | Self::Interpolate { to, .. }
             | Self::Region { to, .. }
             | Self::Shuffle { to, .. } => Some(*to),
-            Self::Dequantize { .. } | Self::LinearFloat { .. } | Self::Float { .. } | Self::Island { .. } => {
-                None
-            }
+            Self::Dequantize { .. }
+            | Self::Mean { .. }
+            | Self::LinearFloat { .. }
+            | Self::Float { .. }
+            | Self::Island { .. } => None,
         }
     }
 
@@ -152,7 +170,7 @@ impl Step {
             Self::Quantize { from, .. }
             | Self::QuantizeCurve { from, .. }
             | Self::DynamicQuantize { from, .. } => vec![*from],
-            Self::Dequantize { to, .. } | Self::LinearFloat { to, .. } => vec![*to],
+            Self::Dequantize { to, .. } | Self::Mean { to, .. } | Self::LinearFloat { to, .. } => vec![*to],
             Self::Float { from, to, .. } => from.iter().chain([to]).copied().collect(),
             Self::Island { from, to, .. } => from.iter().map(|(id, _)| id).chain(to).copied().collect(),
             _ => Vec::new(),
@@ -178,9 +196,10 @@ impl Step {
     /// The convolutions or the matrix product in it, in order.
     pub(crate) fn convs(&self) -> Vec<&Conv> {
         match self {
-            Self::Linear { conv, .. } | Self::LinearAdd { conv, .. } | Self::LinearFloat { conv, .. } => {
-                vec![conv]
-            }
+            Self::Linear { conv, .. }
+            | Self::LinearAdd { conv, .. }
+            | Self::LinearFloat { conv, .. }
+            | Self::LinearCurve { conv, .. } => vec![conv],
             Self::Chain { chain, .. } => chain.convs().to_vec(),
             _ => Vec::new(),
         }
