@@ -72,14 +72,13 @@ pub(crate) async fn run(
         bail!("--store takes the spec: the tables go into the card when the release is built");
     }
     let mut said = if path.is_file() { json!({}) } else { folder(path)? };
-    let default = default_class(Int8::from_env());
-    let class = measured::class_name(args.class.as_deref().unwrap_or(&default))?;
+    let class = class_here(args.class.as_deref(), args.store, Int8::from_env())?;
     let tried = measure(path, args.data.as_deref(), args.time_limit)?;
     said["class"] = json!(class);
     said["warnings"] = tried["warnings"].clone();
-    said["measured"] = json!({ class: { "variants": tried["variants"] } });
+    said["measured"] = json!({ &class: { "variants": tried["variants"] } });
     if args.store {
-        let file = measured::store(path, class, &said["measured"][class])?;
+        let file = measured::store(path, &class, &said["measured"][&class])?;
         eprintln!("kept in {}", file.display());
     }
     format.print(&said, show)?;
@@ -88,6 +87,17 @@ pub(crate) async fn run(
         bail!("variant {} fails a golden sample, so no device would take it", text(variant, "/variant"));
     }
     Ok(())
+}
+
+/// The class that this machine stands for.
+fn class_here(asked: Option<&str>, is_stored: bool, int8: Int8) -> Result<String> {
+    let default = default_class(int8);
+    if is_stored && int8 == Int8::Off && asked.is_some_and(|class| class != default) {
+        bail!(
+            "FLOTILLA_INT8 is off: tract's times are kept under {default}, not as another class's; leave --class out"
+        );
+    }
+    measured::class_name(asked.unwrap_or(&default)).map(str::to_owned)
 }
 
 /// What this machine is called where nobody says otherwise. tract's times are kept under a name of their own.
@@ -290,12 +300,16 @@ mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::ExitStatus;
 
-    use super::{Int8, cause, default_class, final_words};
+    use super::{Int8, cause, class_here, default_class, final_words};
 
     #[test]
     fn times_without_int8_are_kept_under_a_name_of_their_own() {
         assert!(default_class(Int8::Off).ends_with("-tract"));
         assert_ne!(default_class(Int8::On), default_class(Int8::Off));
+        assert!(class_here(Some("cam"), true, Int8::Off).is_err());
+        for (is_stored, int8) in [(false, Int8::Off), (true, Int8::On)] {
+            assert_eq!(class_here(Some("cam"), is_stored, int8).unwrap(), "cam");
+        }
     }
 
     #[test]

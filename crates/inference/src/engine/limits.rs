@@ -16,7 +16,19 @@ const MAX_GROWTH: f64 = 4096.0;
 const MAX_AROUND: u64 = 1 << 20;
 
 /// Which input is the scale that results are divided by.
-const DIVISORS: [(&str, usize); 3] = [("QuantizeLinear", 1), ("QLinearConv", 6), ("QLinearMatMul", 6)];
+const DIVISORS: [(&str, usize); 11] = [
+    ("QuantizeLinear", 1),
+    ("QLinearAdd", 6),
+    ("QLinearAveragePool", 3),
+    ("QLinearConcat", 0),
+    ("QLinearConv", 6),
+    ("QLinearGlobalAveragePool", 3),
+    ("QLinearLeakyRelu", 3),
+    ("QLinearMatMul", 6),
+    ("QLinearMul", 6),
+    ("QLinearSigmoid", 3),
+    ("QLinearSoftmax", 3),
+];
 /// Which input names axes.
 const AXES: [(&str, usize); 3] = [("Slice", 3), ("Squeeze", 1), ("Unsqueeze", 1)];
 
@@ -409,6 +421,7 @@ mod tests {
                 "{scale}"
             );
             assert!(why(&node("QLinearMatMul", &[]), vec![float("a", scale)]).contains("scale"), "{scale}");
+            assert!(why(&node("QLinearConcat", &[]), vec![float("x", scale)]).contains("scale"), "{scale}");
         }
         // Weights that are all zero may have any scale.
         assert_eq!(why(&node("DequantizeLinear", &[]), vec![float("a", 0.0)]), "");

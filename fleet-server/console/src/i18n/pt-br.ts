@@ -407,7 +407,7 @@ export const ptBr: Catalogue = {
   'rollout.resumeText': 'A etapa que falhou é avaliada de novo; nunca é pulada.',
   'rollout.retry': 'Repetir os que falharam',
   'rollout.retryText':
-    'Os dispositivos desta etapa que falharam ou estão inacessíveis ganham outra chance, com todas as tentativas. Um rollout pausado continua.',
+    'Os dispositivos desta etapa que falharam ou estão inalcançáveis ganham outra chance, com todas as tentativas. Um rollout pausado continua.',
   'rollout.abort': 'Abortar',
   'rollout.abortText':
     'O rollout termina agora. Os dispositivos que têm a versão ficam com ela. Não há volta.',
