@@ -259,10 +259,23 @@ fn tensor(tensor: &TensorProto) -> Result<(), LoadError> {
     if raw > 0 && listed.iter().any(|count| *count > 0) {
         return bad("has its values twice, raw and listed".into());
     }
-    if raw == 0 && !listed.iter().any(|count| *count as u64 == elements) {
-        return bad(format!("has shape {:?}, but not as many values", tensor.dims));
+    let (field, count) = listed_for(tensor);
+    if raw == 0 && count as u64 != elements {
+        return bad(format!("has shape {:?}, but {count} values of its element type ({field})", tensor.dims));
     }
     Ok(())
+}
+
+/// The field that lists a constant's values where they aren't raw, and how many stand there. ONNX puts u32 and u64
+/// into `uint64_data`; the runtime reads them elsewhere, so that they have to be raw.
+fn listed_for(tensor: &TensorProto) -> (&'static str, usize) {
+    match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float) => ("float_data", tensor.float_data.len()),
+        Ok(DataType::Double) => ("double_data", tensor.double_data.len()),
+        Ok(DataType::Int64) => ("int64_data", tensor.int64_data.len()),
+        Ok(DataType::Uint32 | DataType::Uint64) => ("raw_data", 0),
+        _ => ("int32_data", tensor.int32_data.len()),
+    }
 }
 
 /// Bytes of one element as it stands in `raw_data`; none for types that the runtime can't load.
@@ -440,6 +453,23 @@ mod tests {
         assert!(of(&[("com.microsoft", 1)]).unwrap_err().to_string().contains("opset_import"));
         for odd in [0, -1, 99, i64::MAX] {
             assert!(of(&[("", odd)]).unwrap_err().to_string().contains(&format!("opset {odd}")), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_constants_values_stand_in_the_field_of_its_type() {
+        let of = |data_type: i32| {
+            let (name, dims) = ("scale".to_owned(), vec![1]);
+            let float_data = vec![0.5];
+            let tensor = TensorProto { name, dims, data_type, float_data, ..TensorProto::default() };
+            refusal(vec![], vec![tensor])
+        };
+        assert_eq!(of(1), "");
+        for (data_type, field) in
+            [(3, "int32_data"), (7, "int64_data"), (11, "double_data"), (12, "raw_data")]
+        {
+            let why = of(data_type);
+            assert!(why.contains("\"scale\" has shape [1], but 0 values") && why.contains(field), "{why}");
         }
     }
 
