@@ -189,9 +189,10 @@ impl ProblemKind {
             }
             Self::SpoolUnwritable => "free room on the disk of state_dir, or make it writable again",
             Self::SpoolKey => {
-                "models serve on, nothing is stored in plain: put the key of 32 bytes where spool.key_file says, for \
-                 this user to read, and the agent takes it by itself; to begin anew without what waits, remove the folders spool and \
-                 samples in the state directory"
+                "put the key of 32 bytes that what waits was sealed with where spool.key_file says, for this user to read: \
+                 an agent that runs takes it by itself (models serve on, nothing is stored in plain), one that \
+                 doesn't has to be started; to begin anew without what waits, remove the folders spool and samples in \
+                 the state directory"
             }
             Self::SpoolFilling => {
                 "bring the device back online, or raise spool.max_bytes; panes are merged before anything is dropped"
@@ -268,7 +269,8 @@ fn after(cause: CauseKind) -> &'static str {
              device has the memory: the release is then tried again by itself, while the fleet still asks for it"
         }
         C::ProbationErrors | C::ProbationLatency | C::CrashLoop => {
-            "the earlier release serves again; look at what this one did before it is rolled out anew"
+            "what the device held before serves again where there is room for it; look at what this one did before it \
+             is rolled out anew"
         }
         C::Superseded => "nothing: the server asked for another release",
         C::Internal => {
