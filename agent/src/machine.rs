@@ -374,7 +374,7 @@ impl Phase {
 /// The next record and what to do after persisting it.
 pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
     let before = record.phase.word();
-    let (record, mut freed) = record.without_fenced_fallback();
+    let (record, mut freed) = record.without_barred_fallback();
     let (mut next, mut actions) = match event {
         Event::Fenced(fence) => fence::fenced(record, fence),
         Event::Wanted(task) => wanted(record, task),
@@ -419,8 +419,9 @@ pub fn step(record: Record, event: Event) -> (Record, Vec<Action>) {
             actions.extend(more);
         }
     }
-    let (next, freed_now) = next.without_fenced_fallback();
+    let (next, freed_now) = next.without_barred_fallback();
     freed.extend(freed_now);
+    freed.retain(|action| !actions.contains(action));
     actions.extend(freed.into_iter().take(1));
     (next, actions)
 }
@@ -449,7 +450,7 @@ fn forward(mut record: Record, event: Event) -> (Record, Vec<Action>) {
         (Activating { task, variant, .. }, Event::Activated) => {
             let candidate = Held { release: task.release.clone(), variant };
             let before = record.active.replace(candidate);
-            record.fallback = refit::fallback(record.refit, &task.release, before, record.fallback);
+            record.fallback = refit::fallback(record.refit, before, record.fallback);
             (Probation { task, boots_left: BOOTS }, vec![Report])
         }
         (Probation { task, .. }, Event::Healthy(mark)) => {

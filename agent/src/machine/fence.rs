@@ -1,4 +1,5 @@
-//! The emergency fence: a release below it may serve on, but is never activated again, nor gone back to.
+//! What a device doesn't go back to. The emergency fence: a release below it may serve on, but is never activated again,
+//! nor gone back to. And what the fleet went back from.
 
 use protocol::Counter;
 use protocol::message::{Cause, CauseKind};
@@ -17,10 +18,17 @@ impl Record {
         self.active.as_ref().filter(|held| held.release.counter < self.min_counter())
     }
 
-    /// A fallback below the fence is none.
-    pub(super) fn without_fenced_fallback(mut self) -> (Self, Vec<Action>) {
+    /// A fallback below the fence is none, nor is one above what is committed: the fleet went back from that one, and
+    /// it is in no signed list of what this release may give way to.
+    pub(super) fn without_barred_fallback(mut self) -> (Self, Vec<Action>) {
         let min_counter = self.min_counter();
-        match self.fallback.take_if(|held| held.release.counter < min_counter) {
+        let committed = matches!(self.phase, Phase::Committed { .. });
+        let highest = self.active.as_ref().filter(|_| committed).map(|held| held.release.counter);
+        let is_barred = |held: &mut Held| {
+            held.release.counter < min_counter
+                || highest.is_some_and(|highest| held.release.counter > highest)
+        };
+        match self.fallback.take_if(is_barred) {
             Some(_) => (self, vec![Action::Collect]),
             None => (self, vec![]),
         }
@@ -31,7 +39,7 @@ impl Record {
 /// something that may serve: in probation, with a fallback that stands above the fence.
 pub(super) fn fenced(mut record: Record, fence: Counter) -> (Record, Vec<Action>) {
     record.fence = fence;
-    let (record, freed) = record.without_fenced_fallback();
+    let (record, freed) = record.without_barred_fallback();
     let min_counter = record.min_counter();
     let got = record.phase.task().map(|task| task.release.counter).filter(|got| *got < min_counter);
     let has_no_other = matches!(record.phase, Phase::Probation { .. }) && record.fallback.is_none();
@@ -50,7 +58,7 @@ mod tests {
     use protocol::message::{SelfTestResult, TaskPhase};
     use release::HighWater;
 
-    use super::super::tests::{after, held, task};
+    use super::super::tests::{after, held, task, way};
     use super::super::{Event, step};
     use super::*;
 
@@ -106,6 +114,22 @@ mod tests {
     fn on_the_way_events() -> Vec<Event> {
         let result = SelfTestResult { samples: 1, passed: 1, p50_us: 1, p95_us: 1, memory_bytes: 1 };
         vec![Event::Staged, Event::TestBegins, Event::Tested(result), Event::Activated]
+    }
+
+    #[test]
+    fn what_the_fleet_went_back_from_may_serve_until_what_it_went_back_to_is_committed_and_never_again() {
+        let bad =
+            Record { phase: Phase::Committed { task: task(2) }, active: Some(held(2)), ..Record::default() };
+        let bad = Record { fallback: Some(held(1)), mark: Some(mark(2, 0)), ..bad };
+        let to_probation = std::iter::once(Event::Wanted(task(1))).chain(way().into_iter().take(5));
+        let probation = after(bad, to_probation);
+        assert_eq!((probation.active.clone(), probation.fallback.clone()), (Some(held(1)), Some(held(2))));
+        let (committed, actions) = step(probation, Event::Healthy(mark(2, 0)));
+        assert_eq!((committed.active.clone(), committed.fallback.clone()), (Some(held(1)), None));
+        assert_eq!(actions, vec![Action::Report, Action::Collect]);
+        let lost = Cause { kind: CauseKind::Storage, detail: "x".into() };
+        let lost = after(committed, [Event::Unloadable(lost)]);
+        assert_eq!((lost.phase, lost.active), (Phase::Fetching { task: task(1) }, None));
     }
 
     #[test]

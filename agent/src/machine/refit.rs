@@ -1,7 +1,6 @@
 //! The active release in another variant of its own: a smaller one where the budget has no room for the one that is
 //! held, the preferred one again once it has.
 
-use protocol::ReleaseRef;
 use serde::{Deserialize, Serialize};
 use trust::desired::Mode;
 
@@ -69,17 +68,11 @@ pub(super) fn is_over(refit: Option<Refit>, active: Option<&Held>, task: &Task, 
     refit.is_some() && active.is_some_and(is_held)
 }
 
-/// What to go back to, once a candidate of `release` has taken the place of `before`.
-pub(super) fn fallback(
-    refit: Option<Refit>,
-    release: &ReleaseRef,
-    before: Option<Held>,
-    fallback: Option<Held>,
-) -> Option<Held> {
+/// What to go back to, once a candidate has taken the place of `before`.
+pub(super) fn fallback(refit: Option<Refit>, before: Option<Held>, fallback: Option<Held>) -> Option<Held> {
     match refit {
-        // What finds no room is the last to go back to, but for a release that the fleet went back from: nobody wants
-        // that one any more.
-        Some(Refit::Smaller) => fallback.filter(|held| held.release.counter <= release.counter).or(before),
+        // What finds no room is the last to go back to.
+        Some(Refit::Smaller) => fallback.or(before),
         // Without an active release (it could not be loaded) the fallback stays what it is.
         Some(Refit::Preferred) | None => before.or(fallback),
     }
@@ -167,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_smaller_variant_that_is_unhealthy_does_not_give_way_to_a_release_that_was_brought_back() {
-        // An operator brought release 3 back; it is the fallback of what serves since.
+        // An operator brought release 3 back; a record of before such a one was given up still has it as fallback.
         let begun = Record { fallback: Some(held(3)), ..committed() };
         for kind in [CauseKind::ProbationErrors, CauseKind::CrashLoop] {
             let serving = std::iter::once(Event::Refit(Refit::Smaller))
