@@ -315,6 +315,10 @@ mod tests {
                 [("a", "f32"), ("b", "f32")].map(|(m, v)| (m.into(), v.into())).into()
             );
             assert_eq!(core.model(&name("c")).active, Some(world.made.held.clone()));
+            let said = core.reported.borrow().problems.iter().any(|problem| {
+                problem.detail.starts_with("c 1.0.0 in another variant than f32, which is kept: Failed: ")
+            });
+            assert!(said, "{:?}", core.reported.borrow().problems);
             core.follow_variants().await;
             assert_eq!(core.model(&name("c")).phase.cause().map(|cause| cause.kind), Some(why));
             core.config.memory_budget_bytes = ALL;

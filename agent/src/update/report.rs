@@ -78,13 +78,7 @@ impl Core {
         let answers = |model: &ModelName| self.table.active(model).map(|loaded| loaded.release.clone());
         let state = |(model, record)| model_state(model, record, answers(model), absent.get(model).cloned());
         let models = record.models.iter().map(state).collect();
-        let ends = record.models.iter().filter_map(|(model, record)| {
-            let cause = record.phase.cause()?;
-            let task = record.phase.task()?;
-            let word = record.phase.word();
-            let detail = format!("{model} {}: {word:?}: {}", task.release.version, cause.detail);
-            Some(Problem::new(ProblemKind::UpdateEnded(cause.kind), detail))
-        });
+        let ends = record.models.iter().filter_map(|(model, record)| ended_badly(model, record));
         let not_loaded = absent.iter().map(|(model, why)| {
             Problem::new(ProblemKind::ModelAbsent, format!("{model} is not loaded: {why}"))
         });
@@ -148,6 +142,17 @@ fn model_state(
         phase: record.phase.word(),
         absent,
     }
+}
+
+/// What to say of a model whose last update ended badly.
+fn ended_badly(model: &ModelName, record: &Record) -> Option<Problem> {
+    let (cause, task) = (record.phase.cause()?, record.phase.task()?);
+    let kept = record.active.as_ref().filter(|active| active.release == task.release);
+    let of = kept
+        .map_or_else(String::new, |kept| format!(" in another variant than {}, which is kept", kept.variant));
+    let word = record.phase.word();
+    let detail = format!("{model} {}{of}: {word:?}: {}", task.release.version, cause.detail);
+    Some(Problem::new(ProblemKind::UpdateEnded(cause.kind), detail))
 }
 
 pub(super) fn log_transition(model: &ModelName, phase: &Phase) {
