@@ -184,6 +184,18 @@ pub(super) fn clock(report: &mut Report, clock: &Clock) {
     }
 }
 
+/// Who this device is, which lies on the disk twice.
+pub(super) fn identity(report: &mut Report, identity: &Identity, state_dir: &Path) {
+    report.ok("identity", format!("{}/{}", identity.project, identity.device));
+    for path in identity.unlike(state_dir).unwrap_or_default() {
+        report.warn(
+            "identity",
+            format!("{} is damaged, gone or an earlier one; the other copy is used", path.display()),
+            "restart the agent: it mends it; if it comes again, the disk is failing: replace it",
+        );
+    }
+}
+
 /// `heard` is the time that the server says it is.
 pub(super) fn certificates(
     report: &mut Report,
@@ -191,7 +203,6 @@ pub(super) fn certificates(
     now: UnixMillis,
     heard: Option<UnixMillis>,
 ) {
-    report.ok("identity", format!("{}/{}", identity.project, identity.device));
     match identity.validity() {
         Ok(validity) => match validity.problem(now) {
             Some(problem) if now > validity.not_after => {

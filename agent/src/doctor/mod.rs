@@ -67,6 +67,7 @@ pub fn examine(config: &Result<Config, ConfigErrors>) -> Report {
             // Asked first: whether a certificate has expired or the clock is wrong, the server's time tells.
             let mut way = Report::default();
             let heard = server::reach(&mut way, config, &identity, &clock);
+            local::identity(&mut report, &identity, &config.state_dir);
             local::certificates(&mut report, &identity, clock.now(), heard);
             if has_next(&config.state_dir) {
                 let what = "a renewed certificate waits; the server may have retired the one before it";

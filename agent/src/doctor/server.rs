@@ -406,6 +406,27 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_that_lies_in_one_place_only_is_told_before_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, mut identity) = server_at(OffsetDateTime::now_utc());
+        for url in ["device_url", "mqtt_url"] {
+            identity[url] = "https://127.0.0.1:1".into();
+        }
+        let identity: Identity = serde_json::from_value(identity).unwrap();
+        identity.store(dir.path()).unwrap();
+        let found = || {
+            let mut report = Report::default();
+            local::identity(&mut report, &identity, dir.path());
+            report
+        };
+        assert_eq!(found().worst(), Level::Ok);
+        std::fs::write(dir.path().join("identity.copy.json"), "{").unwrap();
+        let report = found();
+        assert_eq!(report.worst(), Level::Warn);
+        assert!(todo(&report.checks, "identity", "identity.copy.json is damaged").starts_with("restart"));
+    }
+
+    #[test]
     fn the_servers_date_is_read() {
         assert_eq!(http_date("Thu, 01 Jan 1970 00:01:00 GMT"), Some(UnixMillis(60_000)));
         assert_eq!(http_date("yesterday"), None);

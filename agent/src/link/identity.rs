@@ -151,13 +151,22 @@ impl Identity {
     /// [`IdentityError::File`].
     pub fn mend(&self, state_dir: &Path) -> Result<(), IdentityError> {
         let bytes = self.bytes()?;
-        for path in [FILE, COPY].map(|name| state_dir.join(name)) {
-            if durable::read_bounded(&path, MAX_BYTES).is_ok_and(|there| there.as_ref() == Some(&bytes)) {
-                continue;
-            }
-            durable::write_atomic(&path, &bytes).map_err(IdentityError::File)?;
-        }
-        Ok(())
+        self.unlike(state_dir)?
+            .iter()
+            .try_for_each(|path| durable::write_atomic(path, &bytes))
+            .map_err(IdentityError::File)
+    }
+
+    /// Which of the file and its copy do not hold this identity.
+    ///
+    /// # Errors
+    /// [`IdentityError::Field`].
+    pub fn unlike(&self, state_dir: &Path) -> Result<Vec<PathBuf>, IdentityError> {
+        let bytes = self.bytes()?;
+        let is_same = |path: &Path| {
+            durable::read_bounded(path, MAX_BYTES).is_ok_and(|there| there.as_ref() == Some(&bytes))
+        };
+        Ok([FILE, COPY].map(|name| state_dir.join(name)).into_iter().filter(|path| !is_same(path)).collect())
     }
 
     fn read(path: &Path) -> Result<Option<Self>, IdentityError> {
@@ -391,6 +400,7 @@ pub(super) mod tests {
         device.store(dir.path()).unwrap();
         let good = std::fs::read(&file).unwrap();
         assert_eq!(std::fs::read(&copy).unwrap(), good);
+        assert!(device.unlike(dir.path()).unwrap().is_empty());
         for place in (0..good.len()).step_by(7) {
             let mut bad = good.clone();
             bad[place] ^= 1;
@@ -401,6 +411,7 @@ pub(super) mod tests {
         }
         assert_eq!(std::fs::read(&file).unwrap(), good);
         std::fs::write(&copy, "{}").unwrap();
+        assert_eq!(device.unlike(dir.path()).unwrap(), std::slice::from_ref(&copy));
         Identity::load(dir.path()).unwrap().mend(dir.path()).unwrap();
         assert_eq!(std::fs::read(&copy).unwrap(), good);
         for path in [&file, &copy] {
@@ -409,6 +420,7 @@ pub(super) mod tests {
         assert!(matches!(Identity::load(dir.path()), Err(IdentityError::Format { .. })));
         std::fs::write(&copy, &good).unwrap();
         std::fs::remove_file(&file).unwrap();
+        assert_eq!(device.unlike(dir.path()).unwrap(), std::slice::from_ref(&file));
         Identity::load(dir.path()).unwrap().mend(dir.path()).unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), good, "as where a repair of the disk took it away");
         for path in [&file, &copy] {
