@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use clap::{Args, Parser, Subcommand};
 use protocol::{DeviceId, ModelName};
 
-use crate::config::{Config, ConfigErrors, Origin, RawConfig};
+use crate::config::{Config, ConfigErrors, DEFAULT_STATE_DIR, Origin, RawConfig};
 
 /// Where the configuration is looked for when no file is named; it may be absent there.
 const DEFAULT_FILE: &str = "/etc/flotilla/agent.toml";
@@ -164,13 +164,27 @@ impl Settings {
         }
     }
 
+    /// The agent's folder, as far as it can be told although the configuration is wrong. None where a file that was named
+    /// says nothing of it: the usual folder is another agent's then.
+    pub fn folder(&self) -> Option<PathBuf> {
+        let raw = self.text.get().map_or_else(RawConfig::default, |text| RawConfig::of_folder(text));
+        let named = self.with_surroundings(raw).folder();
+        named.or_else(|| self.config.is_none().then(|| DEFAULT_STATE_DIR.into()))
+    }
+
     fn file(&self) -> Option<PathBuf> {
         let default = PathBuf::from(DEFAULT_FILE);
         self.config.clone().or_else(|| default.exists().then_some(default))
     }
 
-    fn checked(&self, mut raw: RawConfig, file: Option<PathBuf>) -> Result<(Config, Source), ConfigErrors> {
+    fn checked(&self, raw: RawConfig, file: Option<PathBuf>) -> Result<(Config, Source), ConfigErrors> {
         let source = Source { file, has_keys: !raw.says_nothing() };
+        let config = self.with_surroundings(raw).check()?;
+        Ok((config, source))
+    }
+
+    /// With environment and flags.
+    fn with_surroundings(&self, mut raw: RawConfig) -> RawConfig {
         // From the shell's own folder, as any command takes a path; the key itself must begin with /, because a daemon's
         // folder is another one each time.
         let state_dir =
@@ -180,8 +194,7 @@ impl Settings {
         }
         let state_dir = state_dir.map(|dir| format!("state_dir={}", dir.display()));
         let flags = self.set.iter().chain(&state_dir).map(String::as_str);
-        let config = raw.with_environment(std::env::vars_os()).with_flags(flags).check()?;
-        Ok((config, source))
+        raw.with_environment(std::env::vars_os()).with_flags(flags)
     }
 }
 
@@ -236,6 +249,30 @@ mod tests {
         let (config, source) = settings.first().unwrap();
         assert!(config.capture.consent);
         assert!(settings.again(&source).unwrap_err().to_string().contains("expected a regular file"));
+    }
+
+    #[test]
+    fn the_folder_is_found_in_a_file_that_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        let folder = |text: &[u8], state_dir: Option<&str>| {
+            std::fs::write(&file, text).unwrap();
+            let state_dir = state_dir.map(PathBuf::from);
+            let settings = Settings { config: Some(file.clone()), state_dir, ..Settings::default() };
+            settings.load().unwrap_err();
+            settings.folder()
+        };
+        let cam = Some(PathBuf::from("/cam-1"));
+        assert_eq!(folder(b"state_dir = \"/cam-1\"\n[serve]\nlisten = 7\n", None), cam);
+        assert_eq!(folder(b"x = [\nstate_dir = \"/cam-1\" # here\n[serve\n", None), cam);
+        assert_eq!(folder(b"\xff\nstate_dir = \"/cam-1\"\n", None), cam);
+        assert_eq!(folder(b"[serve\nstate_dir = \"/of-a-section\"\n", None), None);
+        assert_eq!(folder(b"state_dir = 7", None), None);
+        assert_eq!(folder(b"[", Some("/cam-1")), cam);
+        std::fs::remove_file(&file).unwrap();
+        let gone = Settings { config: Some(file), ..Settings::default() };
+        assert!(gone.load().is_err() && gone.folder().is_none());
+        assert_eq!(Settings::default().folder(), Some(DEFAULT_STATE_DIR.into()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use protocol::DeviceId;
 
-use crate::args::Batch;
+use crate::args::{Batch, Settings};
 use crate::batch::{self, BatchError};
 use crate::config::{Config, ConfigErrors};
 use crate::doctor;
@@ -15,6 +15,7 @@ use crate::health::{Clock, read_hardware};
 use crate::link::Identity;
 use crate::link::enroll::{self, EnrollError, Wish};
 use crate::slots::{BootStore, Shelf};
+use crate::status::StatusError;
 use crate::store::check_key;
 use crate::trusted_files;
 use crate::update::import::{Import, ImportError, Taken};
@@ -156,14 +157,25 @@ pub fn warn_of_surroundings(config: &Config) {
     }
 }
 
-/// `status`: asks the running agent.
-pub fn show_status(config: &Config, is_json: bool) -> Exit {
-    match status::ask(config) {
+/// `status`: asks the running agent. One that runs is found by its folder also where the configuration is wrong by now.
+pub fn show_status(settings: &Settings, is_json: bool) -> Exit {
+    let asked = match settings.load() {
+        Ok(config) => status::ask(&config).map_err(|error| (Exit::Unavailable, chain(&error))),
+        Err(errors) => {
+            eprintln!("error: {errors}");
+            let asked = settings.folder().and_then(|dir| status::ask_in(&dir));
+            asked.unwrap_or(Err(StatusError::Unfound)).map_err(|error| (Exit::Config, chain(&error)))
+        }
+    };
+    match asked {
         Ok(status) if is_json => println!("{status:#}"),
         Ok(status) => print!("{}", status::screen(&status)),
-        Err(error) => {
-            eprintln!("error: {}", chain(&error));
-            return Exit::Unavailable;
+        Err((exit, why)) => {
+            eprintln!("error: {why}");
+            eprintln!(
+                "an agent of another configuration is found by its folder: flotilla-agent --state-dir DIR status"
+            );
+            return exit;
         }
     }
     Exit::Ok

@@ -23,8 +23,11 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
-    if let Command::Doctor { json } = cli.command {
-        return commands::doctor(&cli.settings.load(), json).into();
+    // Both have something to say also where the configuration is wrong.
+    match cli.command {
+        Command::Doctor { json } => return commands::doctor(&cli.settings.load(), json).into(),
+        Command::Status { json } => return commands::show_status(&cli.settings, json).into(),
+        _ => {}
     }
     let (config, source) = match load(&cli.settings) {
         Ok(loaded) => loaded,
@@ -44,7 +47,7 @@ fn main() -> ExitCode {
             None => Exit::Internal,
         },
         Command::Doctor { json } => commands::doctor(&Ok(config), json),
-        Command::Status { json } => commands::show_status(&config, json),
+        Command::Status { json } => commands::show_status(&cli.settings, json),
         Command::RunBatch(asked) => commands::run_batch(&config, asked),
         Command::CheckConfig => {
             println!("the configuration is valid");

@@ -31,6 +31,9 @@ pub enum StatusError {
         /// What happened.
         source: std::io::Error,
     },
+    /// The configuration is wrong, and the agent's folder, where it is known, leads to none.
+    #[error("no agent is found without its configuration; is it running?")]
+    Unfound,
     /// It is there, and says nothing.
     #[error(
         "the agent on {place} takes connections but has said nothing for {waited_s} s: it hangs or was suspended; look at \
@@ -63,14 +66,31 @@ pub enum StatusError {
 /// [`StatusError`] about the place that the configuration names.
 pub fn ask(config: &config::Config) -> Result<Value, StatusError> {
     if let Some(noted) = Noted::read(&config.state_dir) {
-        match ask_at(noted.listen, noted.unix.as_deref()) {
-            Ok(status) if status["boot_id"] == noted.boot_id => return Ok(status),
+        match ask_noted(&noted) {
             // Another agent may have that address now, but the one of the configuration is asked only once.
-            Err(silent @ StatusError::Silent { .. }) if noted.is_where(&config.serve) => return Err(silent),
-            Ok(_) | Err(_) => {}
+            Some(Err(_)) if !noted.is_where(&config.serve) => {}
+            Some(said) => return said,
+            None => {}
         }
     }
     ask_at(config.serve.listen, config.serve.unix.as_deref())
+}
+
+/// The status of the agent that runs on this folder, whatever the configuration says. None where no agent's note leads to
+/// one.
+///
+/// # Errors
+/// [`StatusError::Silent`].
+pub fn ask_in(state_dir: &Path) -> Option<Result<Value, StatusError>> {
+    ask_noted(&Noted::read(state_dir)?)
+}
+
+fn ask_noted(noted: &Noted) -> Option<Result<Value, StatusError>> {
+    match ask_at(noted.listen, noted.unix.as_deref()) {
+        Ok(status) if status["boot_id"] == noted.boot_id => Some(Ok(status)),
+        Err(silent @ StatusError::Silent { .. }) => Some(Err(silent)),
+        Ok(_) | Err(_) => None,
+    }
 }
 
 fn ask_at(listen: Option<SocketAddr>, unix: Option<&Path>) -> Result<Value, StatusError> {
@@ -162,6 +182,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         note(dir.path(), agent("run 7"));
         assert_eq!(ask(&config(dir.path())).unwrap()["boot_id"], "run 7");
+        assert!(ask_in(dir.path()).is_none(), "it answers no more");
+        note(dir.path(), agent("run 7"));
+        assert_eq!(ask_in(dir.path()).unwrap().unwrap()["boot_id"], "run 7");
     }
 
     #[test]

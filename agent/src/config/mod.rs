@@ -19,7 +19,7 @@ pub use inputs::{Folder, Mqtt};
 pub use proxy::{Exception, NoProxy, Proxies, Proxy};
 pub use raw::{Origin, RawConfig};
 pub use reader::{ConfigErrors, Problem};
-pub use sections::{Config, Device, Health, Link, Log, Monitor, Serve, Update};
+pub use sections::{Config, DEFAULT_STATE_DIR, Device, Health, Link, Log, Monitor, Serve, Update};
 pub use spool::Spool;
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ const OTHERS: [&str; 19] = [
 ];
 /// Those of the server begin so. The reader looks at them too: one may be a key of `serve` that was misspelt.
 pub(super) const SERVERS: &str = "SERVER_";
+/// The key of the agent's folder.
+pub(super) const FOLDER: &str = "state_dir";
 /// Largest configuration file in bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
@@ -89,6 +91,23 @@ impl RawConfig {
             let _same = text.set(bytes.clone());
         }
         self.with_read(path, read)
+    }
+
+    /// Only the key `state_dir`, of a file that may be wrong in all else. It stands above every section.
+    pub(crate) fn of_folder(text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let lines = text.lines().take_while(|line| !line.trim_start().starts_with('['));
+        let folder = lines.filter_map(|line| line.parse::<toml::Table>().ok()?.remove(FOLDER)).last();
+        let origin = Origin::File(PathBuf::new());
+        Self {
+            values: folder.map(|folder| (FOLDER.to_owned(), (folder, origin))).into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// What was said of the key `state_dir`.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        self.values.get(FOLDER)?.0.as_str().map(PathBuf::from)
     }
 
     /// Reads the file of an agent that runs. Defaults in place of what the agent was told would delete what it keeps:

@@ -9,7 +9,7 @@ use super::capture::{self, Capture};
 use super::filter::{self, Filter};
 use super::inputs::{self, Folder, Mqtt};
 use super::proxy::{Chosen, Proxies};
-use super::raw::RawConfig;
+use super::raw::{FOLDER, RawConfig};
 use super::reader::{ConfigErrors, Reader};
 use super::spool::{self, Spool};
 use crate::health::Bounds;
@@ -17,7 +17,9 @@ use crate::retry::Policy;
 
 const SECTIONS: [&str; 11] =
     ["capture", "device", "folder", "health", "link", "log", "monitor", "mqtt", "serve", "spool", "update"];
-const TOP_LEVEL: [&str; 1] = ["state_dir"];
+const TOP_LEVEL: [&str; 1] = [FOLDER];
+/// The agent's folder where nothing names one.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/flotilla";
 
 /// The whole configuration, valid by type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,7 +205,7 @@ const MAX_SOCKET_BYTES: usize = 107;
 pub(super) fn check(raw: RawConfig) -> Result<Config, ConfigErrors> {
     let mut r = Reader::new(raw);
     let config = Config {
-        state_dir: r.optional_path("state_dir").unwrap_or_else(|| "/var/lib/flotilla".into()),
+        state_dir: r.optional_path(FOLDER).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
         device: Device { class: r.text("device.class", "generic"), labels: r.texts("device.labels") },
         link: link(&mut r),
         update: update(&mut r),
