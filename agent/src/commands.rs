@@ -212,6 +212,7 @@ fn exit_of_batch(error: &BatchError) -> Exit {
         | BatchError::NoColumn { .. }
         | BatchError::DoubleColumn { .. }
         | BatchError::Columns { .. }
+        | BatchError::Width { .. }
         | BatchError::Line { .. }
         | BatchError::NoLabels { .. }
         | BatchError::SameFile { .. }

@@ -31,7 +31,7 @@ pub(super) enum ItemError {
     Value { line: u64, column: String, why: TextError },
     #[error("{0}")]
     Shape(ShapeError),
-    #[error("{0}")]
+    #[error("it is no request in JSON: {0}")]
     Json(serde_json::Error),
     #[error(transparent)]
     Tensor(TensorJsonError),

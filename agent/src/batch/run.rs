@@ -114,6 +114,16 @@ pub enum BatchError {
         /// What the signed manifest says.
         expected: String,
     },
+    /// More or fewer columns than the input has values.
+    #[error("{path} has {got} columns of values, the model's input has {expected}", path = path.display())]
+    Width {
+        /// File.
+        path: PathBuf,
+        /// In the head, without the label.
+        got: usize,
+        /// Values of one row.
+        expected: usize,
+    },
     /// A label's column of something without columns.
     #[error("{path} has no columns: --label is for .csv files", path = path.display())]
     NoLabels {

@@ -201,6 +201,10 @@ impl Csv {
             got: head.join(", "),
             expected: named.unwrap_or_default().join(", "),
         })?;
+        let (got, expected) = (places.len(), row_shape(&input).iter().product());
+        if got != expected {
+            return Err(BatchError::Width { path: path.to_owned(), got, expected });
+        }
         Ok(Self { lines, input, columns: head, label, places })
     }
 
@@ -279,10 +283,14 @@ enum RowError {
 }
 
 fn row(input: &TensorSpec, fields: Vec<String>) -> Result<Tensor, RowError> {
-    let shape: Vec<usize> = input.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();
     let data =
         Data::from_texts(input.datatype, fields).map_err(|(place, why)| RowError::Value { place, why })?;
-    Tensor::new(input.name.clone(), shape, data).map_err(RowError::Shape)
+    Tensor::new(input.name.clone(), row_shape(input), data).map_err(RowError::Shape)
+}
+
+/// The input of one row: what is open has one place.
+fn row_shape(input: &TensorSpec) -> Vec<usize> {
+    input.shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect()
 }
 
 /// Pictures of a folder, by name.
@@ -366,6 +374,13 @@ mod tests {
         assert_eq!(values(&mut known), [Ok(Data::Int64(vec![2, 1]))]);
         let mut in_order = csv(b"a,b\n1,2\n", None, None).unwrap();
         assert_eq!(values(&mut in_order), [Ok(Data::Int64(vec![1, 2]))]);
+        for (other, count) in [("a", 1), ("a,b,c", 3)] {
+            let error = csv(other.as_bytes(), None, None).err().expect(other).to_string();
+            assert!(
+                error.ends_with(&format!("has {count} columns of values, the model's input has 2")),
+                "{error}"
+            );
+        }
         for other in ["a,b", "t", "t,p,q"] {
             let error = csv(other.as_bytes(), None, Some(&named)).err().expect(other).to_string();
             assert!(error.contains(other.split(',').next().unwrap()) && error.ends_with("t, p"), "{error}");
