@@ -1,6 +1,6 @@
 //! The subcommands beside `run`: short, with their result on stdout and talk on stderr.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write as _};
 use std::path::Path;
 
 use protocol::DeviceId;
@@ -41,7 +41,7 @@ pub async fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_
     let wish = Wish { token, device, hardware: &hardware, is_forced, terms: app::terms(&config.link) };
     match enroll::enroll(&config.state_dir, &wish, &clock).await {
         Ok(identity) => {
-            println!("enrolled as {}/{}", identity.project, identity.device);
+            let _told = tell(&format!("enrolled as {}/{}\n", identity.project, identity.device), Exit::Ok);
             Exit::Ok
         }
         Err(error) => {
@@ -55,7 +55,7 @@ pub async fn enroll(config: &Config, token: &str, device: Option<&DeviceId>, is_
 pub async fn import(config: &Config, file: &Path) -> Exit {
     match try_import(config, file).await {
         Ok(said) => {
-            println!("{said}");
+            let _told = tell(&format!("{said}\n"), Exit::Ok);
             Exit::Ok
         }
         Err((exit, why)) => {
@@ -141,19 +141,28 @@ fn exit_of(error: &EnrollError) -> Exit {
 /// `doctor`: looks at everything, also at a configuration that is wrong.
 pub fn doctor(config: &Result<Config, ConfigErrors>, is_json: bool) -> Exit {
     let report = doctor::examine(config);
-    if is_json {
-        println!("{:#}", report.json());
-    } else {
-        print!("{}", report.text());
-    }
-    report.exit()
+    let text = if is_json { format!("{:#}\n", report.json()) } else { report.text() };
+    tell(&text, report.exit())
 }
 
-/// `check-config`, beside the configuration itself: what the agent would start without.
-pub fn warn_of_surroundings(config: &Config) {
+/// `check-config`: the configuration was read already; what the agent would start without is said beside it.
+pub fn confirm(config: &Config) -> Exit {
     if let Err(error) = check_key(&config.spool, &config.state_dir) {
         let problem = error.problem();
         eprintln!("warning: {}; {}", problem.detail, problem.kind.advice());
+    }
+    tell("the configuration is valid\n", Exit::Ok)
+}
+
+/// A command's result, and its end. That nobody reads on (`| head`) is no failure.
+fn tell(text: &str, exit: Exit) -> Exit {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: the result can't be written: {error}");
+            Exit::Unavailable
+        }
+        Ok(()) | Err(_) => exit,
     }
 }
 
@@ -168,17 +177,16 @@ pub fn show_status(settings: &Settings, is_json: bool) -> Exit {
         }
     };
     match asked {
-        Ok(status) if is_json => println!("{status:#}"),
-        Ok(status) => print!("{}", status::screen(&status)),
+        Ok(status) if is_json => tell(&format!("{status:#}\n"), Exit::Ok),
+        Ok(status) => tell(&status::screen(&status), Exit::Ok),
         Err((exit, why)) => {
             eprintln!("error: {why}");
             eprintln!(
                 "an agent of another configuration is found by its folder: flotilla-agent --state-dir DIR status"
             );
-            return exit;
+            exit
         }
     }
-    Exit::Ok
 }
 
 /// `run-batch`: the release that serves, over files.
@@ -234,7 +242,6 @@ fn is_no_place(error: &std::io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::ErrorKind;
 
     #[test]
     fn an_input_that_is_none_is_wrong_usage_whatever_it_lacks() {

@@ -49,11 +49,7 @@ fn main() -> ExitCode {
         Command::Doctor { json } => commands::doctor(&Ok(config), json),
         Command::Status { json } => commands::show_status(&cli.settings, json),
         Command::RunBatch(asked) => commands::run_batch(&config, asked),
-        Command::CheckConfig => {
-            println!("the configuration is valid");
-            commands::warn_of_surroundings(&config);
-            Exit::Ok
-        }
+        Command::CheckConfig => commands::confirm(&config),
     };
     exit.into()
 }

@@ -247,6 +247,32 @@ fn another_key_ends_the_start_for_someone_to_act_and_the_right_one_begins_it() {
 }
 
 #[test]
+fn status_is_had_from_the_folder_where_the_configuration_is_wrong_by_now_and_nobody_has_to_read_it_whole() {
+    let device = Device::new();
+    device.configure("");
+    let _agent = device.start();
+    device.wait_for("the agent runs");
+    device.configure(&format!("state_dir = '{}'\nx = [\n", device.path("state").display()));
+    let ask = |stdout: Stdio| {
+        let mut asked = Command::new(env!("CARGO_BIN_EXE_flotilla-agent"));
+        asked.arg("--config").arg(device.path("agent.toml")).args(["status", "--json"]);
+        asked.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
+    };
+    let said = ask(Stdio::piped());
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("TOML parse error"), "{said:?}");
+    let status: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(status["device"], "d");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(ask(writer.into()).status.code(), Some(0));
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let said = ask(full.into());
+    assert_eq!(said.status.code(), Some(69), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("the result can't be written"), "{said:?}");
+}
+
+#[test]
 fn who_listens_without_a_file_is_told_as_well() {
     let device = Device::new();
     let name = format!("flotilla-test-{}", std::process::id());
