@@ -307,12 +307,13 @@ def main():
     parser.add_argument("--ours")
     args = parser.parse_args()
     CLIENT = os.path.abspath(args.client)
-    for scenario in SCENARIOS:
-        scenario()
-        print(f"ok {scenario.__name__}")
-    if args.ours:
-        python_accepts_what_we_make(args.ours)
-        print("ok python_accepts_what_we_make")
+    with tempfile.TemporaryDirectory(prefix="interop-") as tempfile.tempdir:
+        for scenario in SCENARIOS:
+            scenario()
+            print(f"ok {scenario.__name__}")
+        if args.ours:
+            python_accepts_what_we_make(args.ours)
+            print("ok python_accepts_what_we_make")
 
 
 if __name__ == "__main__":
