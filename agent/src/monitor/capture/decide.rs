@@ -16,20 +16,21 @@ pub(super) struct Seen {
     pub(super) is_outside: bool,
 }
 
-/// Decides about an item that was just answered. `draw` is uniform in 0 to 999,999.
+/// The strategies that want an item which was just answered, in their order. `draw` is uniform in 0 to 999,999 and called
+/// as far as it is looked.
 pub(super) fn at_answer(
     rules: &config::Capture,
     seen: Seen,
     mut draw: impl FnMut() -> u32,
-) -> Option<Strategy> {
+) -> impl Iterator<Item = Strategy> {
     let is_uncertain = |confidence: f64| confidence.is_nan() || confidence < rules.uncertain_below.fraction();
     let applies = [
         (Strategy::Random, true),
         (Strategy::OutOfReference, seen.is_outside),
         (Strategy::Uncertainty, seen.confidence.is_some_and(is_uncertain)),
     ];
-    let mut wins = |strategy| rate(rules, strategy).wins(draw());
-    applies.into_iter().find(|(strategy, applies)| *applies && wins(*strategy)).map(|(strategy, _)| strategy)
+    let applying = applies.into_iter().filter(|(_, applies)| *applies).map(|(strategy, _)| strategy);
+    applying.filter(move |strategy| rate(rules, *strategy).wins(draw()))
 }
 
 /// Part of the items that a strategy applies to which is kept.
@@ -105,7 +106,7 @@ mod tests {
         ];
         for (what, seen, draws, kept) in cases {
             let mut draws = draws.iter().copied();
-            let chosen = at_answer(&half(), seen, || draws.next().unwrap());
+            let chosen = at_answer(&half(), seen, || draws.next().unwrap()).next();
             assert_eq!((chosen, draws.next()), (kept, None), "{what}: every draw is used, none is missing");
         }
     }
@@ -115,9 +116,10 @@ mod tests {
         let seen = Seen { confidence: Some(0.0), is_outside: true };
         let none = ["capture.random_rate=0", "capture.uncertainty_rate=0", "capture.out_of_reference_rate=0"];
         let mut draws = Draws::seeded(1);
-        assert!((0..10_000).all(|_| at_answer(&rules(&none), seen, || draws.next()).is_none()));
+        assert!((0..10_000).all(|_| at_answer(&rules(&none), seen, || draws.next()).next().is_none()));
         let all = rules(&["capture.random_rate=1"]);
-        assert!((0..10_000).all(|_| at_answer(&all, seen, || draws.next()) == Some(Strategy::Random)));
+        let first = |draws: &mut Draws| at_answer(&all, seen, || draws.next()).next();
+        assert!((0..10_000).all(|_| first(&mut draws) == Some(Strategy::Random)));
     }
 
     #[test]
@@ -125,7 +127,9 @@ mod tests {
         let rules = rules(&["capture.random_rate=0.1"]);
         let slice = |seed| {
             let mut draws = Draws::seeded(seed);
-            (0..100_000).filter(|_| at_answer(&rules, Seen::default(), || draws.next()).is_some()).count()
+            (0..100_000)
+                .filter(|_| at_answer(&rules, Seen::default(), || draws.next()).next().is_some())
+                .count()
         };
         // Ten standard deviations of a binomial: seeds are fixed, so this holds or it does not.
         assert!(

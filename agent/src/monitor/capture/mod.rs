@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use inference::Tensor;
 use inference::features::Answer;
 use profile::{Observed, Schema};
+use protocol::UnixMillis;
 use protocol::sample::{MAX_SAMPLE_BYTES, Said, Strategy};
 
 use self::decide::{Draws, Seen};
@@ -175,7 +176,7 @@ impl Capture {
             let outside = features.get(row).and_then(|features| schema.outside(features));
             let confidence = answer(row).and_then(confidence);
             let seen = Seen { confidence, is_outside: outside.is_some() };
-            let Some(strategy) = self.inner.decide(&rules, seen) else { continue };
+            let Some(strategy) = self.inner.decide(&rules, seen, origin.at) else { continue };
             let mut reason = Reason::new(strategy, decide::rate(&rules, strategy).fraction());
             if strategy == Strategy::OutOfReference {
                 reason.feature = outside.map(protocol::sample::fitting);
@@ -309,9 +310,17 @@ impl Inner {
         self.lock().figures.drop(Cause::Displaced, count);
     }
 
-    fn decide(&self, rules: &config::Capture, seen: Seen) -> Option<Strategy> {
+    /// The first strategy that wants the item and still has a share of the day; else the first that wants it.
+    fn decide(&self, rules: &config::Capture, seen: Seen, at: UnixMillis) -> Option<Strategy> {
         let mut state = self.lock();
-        decide::at_answer(rules, seen, || state.draws.next())
+        let mut first = None;
+        for strategy in decide::at_answer(rules, seen, || state.draws.next()) {
+            if self.samples.has_share(strategy, bounds(rules), at) {
+                return Some(strategy);
+            }
+            first = first.or(Some(strategy));
+        }
+        first
     }
 
     /// The rows of a batch from a random one on: where not all can be kept, none is kept for standing at the head.

@@ -125,6 +125,23 @@ fn what_is_not_kept_is_counted_by_its_cause() {
 }
 
 #[test]
+fn a_strategy_that_has_had_its_share_of_the_day_leaves_the_item_to_the_next_one() {
+    let device =
+        device(&[ON, "capture.max_per_day=1", "capture.random_rate=1", "capture.uncertainty_rate=1"]);
+    let seen = Seen { confidence: Some(0.1), is_outside: false };
+    let wanted = [1, 2, 3].map(|count| {
+        let origin = origin("a", 1);
+        let strategy = device.capture.inner.decide(&device.rules(), seen, origin.at).unwrap();
+        let reason = Reason::new(strategy, 1.0);
+        device.capture.keep(&device.rules(), &origin, &inputs(1), 0, Said::default(), reason);
+        device.settled(count);
+        strategy
+    });
+    assert_eq!(wanted, [Strategy::Random, Strategy::Uncertainty, Strategy::Random]);
+    assert_eq!(device.capture.figures().dropped, [(Cause::Day, 1)].into(), "nobody has a share of the third");
+}
+
+#[test]
 fn a_rate_of_zero_keeps_nothing_and_counts_nothing() {
     let device = device(&[ON, "capture.disagreement_rate=0"]);
     device.disagree("a");
