@@ -169,21 +169,23 @@ fn tell(text: &str, exit: Exit) -> Exit {
 /// `status`: asks the running agent. One that runs is found by its folder also where the configuration is wrong by now.
 pub fn show_status(settings: &Settings, is_json: bool) -> Exit {
     let asked = match settings.load() {
-        Ok(config) => status::ask(&config).map_err(|error| (Exit::Unavailable, chain(&error))),
+        Ok(config) => status::ask(&config).map_err(|error| (Exit::Unavailable, error)),
         Err(errors) => {
             eprintln!("error: {errors}");
             let asked = settings.folder().and_then(|dir| status::ask_in(&dir));
-            asked.unwrap_or(Err(StatusError::Unfound)).map_err(|error| (Exit::Config, chain(&error)))
+            asked.unwrap_or(Err(StatusError::Unfound)).map_err(|error| (Exit::Config, error))
         }
     };
     match asked {
         Ok(status) if is_json => tell(&format!("{status:#}\n"), Exit::Ok),
         Ok(status) => tell(&status::screen(&status), Exit::Ok),
-        Err((exit, why)) => {
-            eprintln!("error: {why}");
-            eprintln!(
-                "an agent of another configuration is found by its folder: flotilla-agent --state-dir DIR status"
-            );
+        Err((exit, error)) => {
+            eprintln!("error: {}", chain(&error));
+            if !error.is_of_an_agent() {
+                eprintln!(
+                    "an agent of another configuration is found by its folder: flotilla-agent --state-dir DIR status"
+                );
+            }
             exit
         }
     }

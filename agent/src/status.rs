@@ -60,6 +60,13 @@ pub enum StatusError {
     Foreign(String),
 }
 
+impl StatusError {
+    /// Whether an agent is there all the same.
+    pub fn is_of_an_agent(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Refused { .. })
+    }
+}
+
 /// The running agent's status: asked where the agent noted that it listens, else where the configuration says.
 ///
 /// # Errors

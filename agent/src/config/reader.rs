@@ -31,7 +31,10 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, key, value, why } = self;
-        write!(f, "{origin}: {} = {value}: {why}", key.as_deref().unwrap_or("-"))
+        match key {
+            Some(key) => write!(f, "{origin}: {key} = {value}: {why}"),
+            None => write!(f, "{origin}: {value}: {why}"),
+        }
     }
 }
 
@@ -180,7 +183,7 @@ impl Reader {
             }
             let why = unknown_variable(&name, &self.known);
             // Whatever it is meant for, it may be a secret.
-            let value = "(not shown)".to_owned();
+            let value = "a value that is not shown".to_owned();
             self.problems.push(Problem { origin: Origin::Environment(name), key: None, value, why });
         }
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigErrors(self.problems)) }
