@@ -101,6 +101,7 @@ impl App {
         let (breaker, start, uncounted) = Breaker::start(&config.state_dir, config.health.max_early_ends);
         let (spool, spool_report) =
             Spool::open(&config.state_dir, &config.spool, &clock).map_err(AppError::Spool)?;
+        inference::keep_tensors_in_heap();
         let number = getrandom::u64().unwrap_or_else(|_| clock.now().0.unsigned_abs());
         let run = Run {
             boot_id: format!("{number:016x}"),

@@ -373,6 +373,18 @@ fn upload(address: &str, sent: usize) -> TcpStream {
     stream
 }
 
+/// What the database of the telemetry asks for as zeroes must not be written over by the heap: that alone is 5.4 MiB.
+#[test]
+fn an_idle_agent_has_little_memory_of_its_own() {
+    const MOST_BYTES: u64 = 7 << 20;
+    let device = Device::new();
+    device.configure("");
+    let agent = device.start();
+    device.wait_for("the agent runs");
+    let resident = agent.resident_bytes();
+    assert!(resident < MOST_BYTES, "{resident} bytes");
+}
+
 #[test]
 fn memory_of_bodies_is_given_back() {
     const LEFT_BYTES: u64 = 5 << 20;

@@ -28,7 +28,7 @@ mod texts;
 
 pub use binary::{BinaryError, Pieces};
 pub use clock::Clock;
-pub use engine::{Makeup, TESTED_OPSETS, quiet_caught_panics, share_heap, trim_heap};
+pub use engine::{Makeup, TESTED_OPSETS, keep_tensors_in_heap, quiet_caught_panics, share_heap, trim_heap};
 pub use error::{InferError, LoadError};
 pub use model::{MAX_BATCH_ROWS, Model};
 pub use oip::{MAX_ELEMENTS, MAX_RANK, TensorJson, TensorJsonError};

@@ -26,26 +26,45 @@ const UNTRIMMED_BYTES: i32 = 32 << 20;
 /// Lets all threads share one heap, from here on: call it before there are any. glibc gives a new thread a heap of its
 /// own, and each keeps what its thread needed at most. Small blocks don't come from it each time, so threads hardly
 /// wait for each other. musl has one anyway.
-///
-/// Large blocks stay outside of it for good. glibc would take the first one that is freed, of up to 32 MiB, as the size up
-/// to which all later ones lie in the heap, and a small block above a large one keeps that. A model's tensors are
-/// smaller: they come from the heap, which is not cut short between two inferences.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "declares a function of glibc that has no conditions")]
 pub fn share_heap() {
-    // SAFETY: this is how glibc declares it (`int mallopt(int param, int value)`), free to call at any time.
-    unsafe extern "C" {
-        safe fn mallopt(parameter: i32, value: i32) -> i32;
-    }
-    /// As glibc's `malloc.h` numbers them.
-    const TRIM_THRESHOLD: i32 = -1;
-    const MMAP_THRESHOLD: i32 = -3;
-    const ARENA_MAX: i32 = -8;
-    mallopt(ARENA_MAX, 1);
-    mallopt(MMAP_THRESHOLD, LARGE_BYTES);
-    mallopt(TRIM_THRESHOLD, UNTRIMMED_BYTES);
+    set(ARENA_MAX, 1);
+    set(TRIM_THRESHOLD, UNTRIMMED_BYTES);
 }
 
 /// Nothing to do.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub const fn share_heap() {}
+
+/// A model's tensors come from the heap from here on, which is not cut short between two inferences; what is larger stays
+/// outside of it for good. glibc would take the first block that is freed, of up to 32 MiB, as the size up to which all
+/// later ones lie in the heap, and a small block above a large one keeps that.
+///
+/// Call it once the blocks of the process's own life are there: the heap writes zeroes over a part of each that is asked
+/// for as zeroes, which the system gives without taking memory for them (5.4 MiB of the telemetry database's histograms).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn keep_tensors_in_heap() {
+    set(MMAP_THRESHOLD, LARGE_BYTES);
+}
+
+/// Nothing to do.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub const fn keep_tensors_in_heap() {}
+
+/// As glibc's `malloc.h` numbers them. Each one that is set ends that glibc changes any by itself.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const TRIM_THRESHOLD: i32 = -1;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MMAP_THRESHOLD: i32 = -3;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const ARENA_MAX: i32 = -8;
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "declares a function of glibc that has no conditions")]
+fn set(parameter: i32, value: i32) {
+    // SAFETY: this is how glibc declares it (`int mallopt(int param, int value)`), free to call at any time.
+    unsafe extern "C" {
+        safe fn mallopt(parameter: i32, value: i32) -> i32;
+    }
+    mallopt(parameter, value);
+}

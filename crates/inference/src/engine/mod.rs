@@ -28,7 +28,7 @@ mod softmax;
 mod spread;
 
 pub(crate) use apart::Verdict;
-pub use heap::{share_heap, trim_heap};
+pub use heap::{keep_tensors_in_heap, share_heap, trim_heap};
 pub(crate) use load::Engine;
 pub(crate) use makeup::count as count_makeup;
 pub use makeup::{Makeup, TESTED_OPSETS};
